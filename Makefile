@@ -1,0 +1,21 @@
+# A thin front: dependencies by packaging/deps, everything else by CMake presets.
+JOBS ?= $(shell nproc)
+
+all: build
+deps-%:
+	@packaging/deps $*
+build: deps-build
+	@cmake --preset release -Wno-dev --log-level=WARNING && cmake --build --preset release -j$(JOBS)
+test: deps-build deps-test
+	@tests/run all
+test-long: deps-build deps-test
+	@tests/run long
+demo: deps-demo build
+	@/usr/bin/python3 tests/demo/demo.py
+bench: deps-bench build
+	@/usr/bin/python3 tests/bench/bench.py
+format:
+	@git ls-files '*.c' '*.h' '*.cu' | xargs clang-format -i
+clean:
+	@rm -rf build
+.PHONY: all build test test-long demo bench format clean

@@ -1,0 +1,125 @@
+/*
+ * What the parts of the core share. Nothing outside mesh/ includes this.
+ *
+ * The state is one struct of parts; each part is a file with a header, owns its own tables and is called by name:
+ *
+ *     mesh.c       init, the step's dispatch, views, counters
+ *     out.c        bounded appending to the step's output
+ *     members.c    who is known, in which state; sorted by id
+ *     overlay.c    the rings: who is whose neighbour and observer
+ *     links.c      pings, round trips, silence
+ *     detector.c   accusations, self-doubt, refutation, down
+ *     gossip.c     push of records, anti-entropy
+ *     executor.c   grants, attempts and leases on this node's slots
+ *     home.c       jobs and shards this node is home of: queue, bundles, commits
+ *     placement.c  where to ask for places
+ */
+#ifndef MESH_INTERNAL_H
+#define MESH_INTERNAL_H
+
+#include "mesh/mesh.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define MESH_NONE UINT32_MAX
+
+/* One step: the event's clocks and the output, passed to every function that may act. */
+struct step {
+    struct mesh *mesh;
+    struct mesh_out *out;
+    int64_t now_ms;
+    int64_t wall_ms;
+};
+
+/* out.c. Appending asserts that there is room; ask first wherever the amount depends on peers or on table sizes. */
+bool out_has_room(const struct mesh_out *out, uint32_t saves, uint32_t sends, uint32_t effects);
+struct mesh_save *out_save(struct step *step, enum mesh_save_kind kind);
+/* The message's kind is set and its fixed part is zero; lists have no entries yet. */
+struct mesh_message *out_send(struct step *step, const struct mesh_id *to, enum mesh_message_kind kind);
+struct mesh_effect *out_effect(struct step *step, enum mesh_effect_kind kind);
+void out_drop(struct step *step, uint64_t handle); /* nothing for handle 0 */
+void out_wake(struct step *step, int64_t at_ms);   /* wake_at_ms = the least of all asked for */
+
+/* random.c: the state's own generator (xoshiro256**, Blackman and Vigna 2018, seeded by splitmix64). */
+struct mesh_random {
+    uint64_t s[4];
+};
+uint64_t random_next(struct mesh_random *random);
+uint32_t random_below(struct mesh_random *random, uint32_t bound); /* 0 <= result < bound; bound >= 1 */
+
+/* hash.c: SipHash-2-4 (Aumasson and Bernstein 2012) with a fixed key per use; for rings, buckets and rendezvous. */
+uint64_t mesh_hash(uint64_t key0, uint64_t key1, const void *bytes, size_t count);
+
+static inline int id_compare(const struct mesh_id *a, const struct mesh_id *b)
+{
+    return memcmp(a->bytes, b->bytes, sizeof a->bytes);
+}
+
+static inline bool id_equal(const struct mesh_id *a, const struct mesh_id *b)
+{
+    return id_compare(a, b) == 0;
+}
+
+#include "mesh/members.h"
+#include "mesh/links.h"
+#include "mesh/detector.h"
+#include "mesh/gossip.h"
+#include "mesh/executor.h"
+#include "mesh/home.h"
+
+struct mesh {
+    struct mesh_config config;
+    int64_t now_ms; /* of the latest step; never goes back */
+    struct mesh_random random;
+    struct mesh_counters counters;
+    uint64_t incarnation;    /* ours, announced */
+    uint64_t record_version; /* of our latest member record within the incarnation */
+    bool draining;
+    bool leaving;
+    struct members members;
+    struct links links;
+    struct detector detector;
+    struct gossip gossip;
+    struct executor executor;
+    struct home home;
+};
+
+/* The seam between the two halves of the core. */
+
+/* From membership to work: called once when it happens. */
+void home_member_down(struct step *step, uint32_t member);      /* down, left or revoked: requeue what it held */
+void home_member_restarted(struct step *step, uint32_t member); /* a new session of the same id: its attempts are gone */
+void home_member_capacity(struct step *step, uint32_t member);  /* its capacity record advanced, or it came up */
+void executor_member_gone(struct step *step, uint32_t member);  /* revoked: stop what runs for it. Down: leases decide */
+
+/* From work to membership: our own capacity changed; gossip.c announces it at most once a second. */
+void gossip_capacity_changed(struct step *step);
+/* What gossip.c announces. */
+void executor_capacity(const struct mesh *mesh, struct mesh_capacity *capacity);
+
+/* Work's entry points, called by the dispatch in mesh.c. `from` is a member's slot, known and not revoked. */
+void executor_devices(struct step *step, const struct mesh_event *event);
+void executor_drain(struct step *step);
+void executor_ran(struct step *step, const struct mesh_event *event);
+void executor_reserve(struct step *step, uint32_t from, const struct mesh_message *message);
+void executor_release(struct step *step, uint32_t from, const struct mesh_message *message);
+void executor_assign(struct step *step, uint32_t from, const struct mesh_message *message);
+void executor_result_ack(struct step *step, uint32_t from, const struct mesh_message *message);
+void executor_renewed(struct step *step, uint32_t from, const struct mesh_message *message);
+void executor_cancel(struct step *step, uint32_t from, const struct mesh_message *message);
+void executor_tick(struct step *step);
+
+void home_submit(struct step *step, const struct mesh_event *event);
+void home_restore(struct step *step, const struct mesh_event *event);
+void home_cancel(struct step *step, const struct mesh_event *event);
+void home_forget(struct step *step, const struct mesh_event *event);
+void home_looked_up(struct step *step, const struct mesh_event *event);
+void home_grant(struct step *step, uint32_t from, const struct mesh_message *message);
+void home_wait(struct step *step, uint32_t from, const struct mesh_message *message);
+void home_expired(struct step *step, uint32_t from, const struct mesh_message *message);
+void home_result(struct step *step, uint32_t from, const struct mesh_message *message);
+void home_renew(struct step *step, uint32_t from, const struct mesh_message *message);
+void home_tick(struct step *step);
+
+#endif

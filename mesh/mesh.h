@@ -1,0 +1,425 @@
+/*
+ * The protocol core: membership, gossip, placement, leases and the state of jobs, as one pure function.
+ *
+ *     struct mesh *mesh = mesh_init(calloc(1, mesh_size(&limits)), &config);
+ *     mesh_step(mesh, &event, &out);
+ *     // make out.saves durable, then do out.sends, then out.effects; call again at out.wake_at_ms with a MESH_TICK
+ *
+ * The core never opens a socket or a file, reads a clock, allocates, blocks, or uses floating point or an address as an
+ * order. Time and randomness come in with the event and the configuration: the same events give the same outputs, byte
+ * for byte, which is what the simulator relies on. The host (the real node, or the simulator) owns sockets, disks,
+ * devices and signatures. It verifies a signed record before it hands it in, and nothing a peer sends may reach an
+ * assertion in here.
+ *
+ * Two clocks come with every event: `now_ms` is monotonic and is used for every duration; `wall_ms` (since the epoch) is
+ * used for nothing but validity. Neither may go back between two steps; the core clamps `now_ms` if it does.
+ *
+ * Ordering. The saves of one step must be durable before its sends and effects are let go. A step without saves may go
+ * ahead at once: nothing in it depends on an earlier save. The host need not wait for one step's saves before it feeds
+ * the next event. A send to the node itself is delivered by the host as a MESH_RECEIVED event from itself.
+ *
+ * Handles. A handle is a number by which the host knows some bytes. One that enters with an event belongs to the core
+ * until the core gives it back, once, with a MESH_DROP effect, or passes it on in a save (MESH_SAVE_COMMIT,
+ * MESH_SAVE_RECORD keep what they name as long as the host likes; the handle itself is still dropped by MESH_DROP).
+ */
+#ifndef MESH_MESH_H
+#define MESH_MESH_H
+
+#include "mesh/limits.h"
+#include "mesh/message.h"
+
+struct mesh;
+
+struct mesh_limits {
+    uint32_t members;  /* <= MESH_MEMBERS_MAX */
+    uint32_t jobs;     /* <= MESH_JOBS_MAX */
+    uint32_t shards;   /* <= MESH_SHARDS_MAX */
+    uint32_t bundles;  /* <= MESH_BUNDLES_MAX */
+    uint32_t attempts; /* <= MESH_ATTEMPTS_MAX */
+    uint32_t demands;  /* <= MESH_DEMANDS_MAX */
+};
+
+struct mesh_config {
+    struct mesh_limits limits;
+    struct mesh_id self;
+    uint64_t site;        /* hash of the own site's name */
+    uint64_t region;      /* hash of the own region's name */
+    uint64_t incarnation; /* the highest ever saved, plus one; the host has saved it before this call */
+    uint64_t session;     /* random, never zero */
+    uint64_t seed[2];     /* of the core's own generator */
+    int64_t now_ms;
+    int64_t wall_ms;
+};
+
+enum mesh_event_kind {
+    MESH_TICK = 1,      /* time passed */
+    MESH_RECEIVED,      /* a message from an admitted peer */
+    MESH_RECORD,        /* a verified record: at start from the store, from a join, or the answer to MESH_SIGN */
+    MESH_LINK_UP,       /* a link to the peer has a new session: resync */
+    MESH_LINK_DOWN,     /* a link was reset and one re-dial failed */
+    MESH_DEVICES,       /* the own devices changed, or the owner claimed some */
+    MESH_DRAIN,         /* take no new work, give back what is not running; own jobs go on until done */
+    MESH_LEAVE,         /* announce that this node goes on purpose */
+    MESH_SUBMIT,        /* a job for which this node becomes home */
+    MESH_RESTORE,       /* a job read back from the store at start */
+    MESH_CANCEL_JOB,    /* the user cancels */
+    MESH_LOOKED_UP,     /* answer to MESH_LOOKUP */
+    MESH_RAN,           /* an attempt ended: answer to MESH_RUN or MESH_STOP */
+    MESH_FORGET_JOB,    /* the host pruned a finished job: its slot may be used again */
+};
+
+struct mesh_job_spec {
+    struct mesh_id id;
+    uint64_t epoch;  /* 1 for a new job; the saved epoch plus one on restore */
+    uint64_t tenant; /* hash of the tenant's name */
+    uint64_t kernel; /* hash of the kernel's digest */
+    uint64_t memory_bytes;
+    uint32_t shard_count;
+    uint32_t price_limit_micro;  /* 0 = none */
+    uint32_t bundle_shards_max;  /* 1..MESH_BUNDLE_SHARDS_MAX: what the host says fits MESH_BUNDLE_BYTES_MAX */
+    uint32_t shard_us_guess;     /* the manifest's estimate of one shard's device time; 0 = unknown */
+    uint16_t classes;            /* bit per device class that will do */
+    bool lookup;                 /* ask the result cache before binding */
+    bool local_only;             /* never leaves this node's site */
+};
+
+struct mesh_event {
+    enum mesh_event_kind kind;
+    int64_t now_ms;
+    int64_t wall_ms;
+    union {
+        struct {
+            struct mesh_id from;
+            const struct mesh_message *message; /* borrowed for the step */
+            uint32_t rtt_us; /* of a PONG: the host's clock less the returned stamp, at least 1; otherwise 0 */
+        } received;
+        struct {
+            struct mesh_id from; /* the peer that pushed it, or self */
+            struct mesh_record record;
+        } record;
+        struct {
+            struct mesh_id peer;
+            bool reset; /* LINK_DOWN only: the connection was refused or reset, rather than silent */
+        } link;
+        struct {
+            struct {
+                uint16_t slots; /* lendable now; 0 while the owner has the devices */
+            } class[MESH_DEVICE_CLASSES];
+            uint32_t price_micro;
+            int64_t available_until_ms;
+        } devices;
+        struct mesh_job_spec submit; /* SUBMIT */
+        struct {
+            struct mesh_job_spec spec;
+            /* Bit s set: shard s is committed. (spec.shard_count + 7) / 8 bytes, borrowed for the step. */
+            const uint8_t *committed;
+        } restore;
+        struct {
+            struct mesh_id id;
+        } job; /* CANCEL_JOB, FORGET_JOB */
+        struct {
+            struct mesh_id job;
+            uint64_t epoch;
+            uint32_t first;
+            uint32_t count;  /* <= MESH_LOOKUP_SHARDS_MAX */
+            uint64_t handle; /* the hits' results, to be committed; 0 if there is none */
+            uint8_t hit[MESH_LOOKUP_SHARDS_MAX / 8];
+        } looked_up;
+        struct {
+            uint32_t attempt; /* as in MESH_RUN */
+            uint64_t handle;  /* the results; 0 if none is MESH_DONE */
+            uint64_t device_us;
+            uint32_t count;
+            uint8_t outcome[MESH_BUNDLE_SHARDS_MAX]; /* in the order of the ASSIGN */
+        } ran;
+    } body;
+};
+
+enum mesh_save_kind {
+    MESH_SAVE_INCARNATION = 1, /* before the refutation that uses it is sent */
+    MESH_SAVE_RECORD,          /* a member's or a revocation record, so that a restarted node finds its peers */
+    MESH_SAVE_JOB,             /* a submitted job, with the host's full description of it */
+    MESH_SAVE_COMMIT,          /* results of shards; the first save for a (job, shard) wins for ever */
+    MESH_SAVE_JOB_STATE,       /* done, failed or cancelled */
+};
+
+enum mesh_job_state {
+    MESH_JOB_RUNNING = 1,
+    MESH_JOB_DONE,
+    MESH_JOB_FAILED,
+    MESH_JOB_CANCELLED,
+};
+
+struct mesh_save {
+    enum mesh_save_kind kind;
+    union {
+        uint64_t incarnation;
+        struct {
+            enum mesh_record_kind kind;
+            struct mesh_id origin;
+            uint64_t handle;
+        } record;
+        struct {
+            struct mesh_id id;
+            uint64_t epoch;
+            enum mesh_job_state state;
+            uint32_t failed_shard; /* FAILED: the shard at fault */
+            uint64_t handle;       /* FAILED: the result payload that holds the reason, or 0 */
+        } job;
+        struct {
+            struct mesh_id job;
+            uint64_t epoch;
+            struct mesh_id executor; /* self for cache hits */
+            bool cached;
+            uint64_t handle;    /* the payload */
+            uint64_t device_us; /* of the whole bundle */
+            uint32_t count;
+            /* Shard numbers, and the place of each in the payload (the order of the ASSIGN or of the looked-up range). */
+            struct {
+                uint32_t shard;
+                uint32_t place;
+            } shard[MESH_LOOKUP_SHARDS_MAX];
+        } commit;
+    } body;
+};
+
+struct mesh_send {
+    struct mesh_id to;
+    struct mesh_message message;
+};
+
+enum mesh_effect_kind {
+    MESH_DROP = 1,     /* give a handle back to the host */
+    MESH_SIGN,         /* sign this record of ours and hand it in as MESH_RECORD */
+    MESH_LINK_KEEP,    /* keep a link to this neighbour */
+    MESH_LINK_RELEASE, /* the link is no longer needed by the overlay; the host may keep it for data */
+    MESH_LINK_REDIAL,  /* dial once now; report LINK_DOWN if that fails */
+    MESH_ADMIT,        /* the member's newest record is known: admit its keys (the host checks the certificate) */
+    MESH_BAR,          /* the member was revoked: un-admit its keys, close its links */
+    MESH_MEMBER,       /* a member's state changed, for logs and listings */
+    MESH_CLONED,       /* another process runs with our identity; `fatal`: it was there first, stop */
+    MESH_LOOKUP,       /* look shards [first, first + count) up in the cache */
+    MESH_RUN,          /* run this bundle; its payload is under `handle` until the attempt is dropped */
+    MESH_STOP,         /* stop this attempt: report MESH_RAN with what was done, the rest MESH_RETURNED */
+    MESH_JOB,          /* a job of ours changed state: accepted, refused, done, failed, cancelled */
+    MESH_DECISION,     /* one line of a job's story, for `weir explain` */
+    MESH_DRAINED,      /* nothing runs here, nothing waits to be acknowledged, and no own job is live */
+};
+
+enum mesh_member_state {
+    MESH_UP = 1,
+    MESH_SUSPECT,
+    MESH_DOWN,
+    MESH_LEFT,
+    MESH_REVOKED,
+};
+
+enum mesh_refusal {
+    MESH_ACCEPTED = 0,
+    MESH_REFUSED_BUSY,      /* jobs or shards are at their bound now */
+    MESH_REFUSED_TOO_LARGE, /* more shards than this node ever takes */
+    MESH_REFUSED_DRAINING,
+    MESH_REFUSED_EMPTY,     /* no shard at all */
+};
+
+/* Why something happened to shards of a job; each is one word in `weir explain`. */
+enum mesh_reason {
+    MESH_WHY_RESERVED = 1, /* asked `member` for `count` places */
+    MESH_WHY_GRANTED,      /* `member` granted `count` places */
+    MESH_WHY_WAITS,        /* `member` has no place now and will offer one */
+    MESH_WHY_NOBODY,       /* no member that is up has a device class that will do */
+    MESH_WHY_ASSIGNED,     /* `count` shards from `shard` on went to `member` */
+    MESH_WHY_DONE,         /* `member` reported `count` of them done */
+    MESH_WHY_CACHED,       /* `count` shards came from the cache */
+    MESH_WHY_RETURNED,     /* `member` gave `count` back, not run */
+    MESH_WHY_CRASHED,      /* the attempt of `count` shards failed at `member` */
+    MESH_WHY_REJECTED,     /* the kernel refused `shard` */
+    MESH_WHY_MEMBER_DOWN,  /* `member` is down: `count` shards are queued again */
+    MESH_WHY_RESTARTED,    /* `member` came back without its attempts: queued again */
+    MESH_WHY_EXPIRED,      /* `member` no longer honoured the grant: queued again */
+    MESH_WHY_LEASE_ENDED,  /* `member` did not renew in time: queued again */
+};
+
+struct mesh_effect {
+    enum mesh_effect_kind kind;
+    union {
+        uint64_t handle;           /* DROP */
+        struct mesh_record record; /* SIGN; the host fills in body.member's address and the like, and the handle */
+        struct mesh_id peer;       /* LINK_*, BAR */
+        struct {
+            struct mesh_id id;
+            uint64_t handle; /* of the member's record */
+        } admit;
+        struct {
+            struct mesh_id id;
+            enum mesh_member_state state;
+            uint64_t incarnation;
+            uint32_t accusers;
+        } member;
+        struct {
+            bool fatal;
+        } cloned;
+        struct {
+            struct mesh_id job;
+            uint64_t epoch;
+            uint32_t first;
+            uint32_t count;
+        } lookup;
+        struct {
+            uint32_t attempt;
+            struct mesh_id home;
+            struct mesh_id job;
+            uint64_t epoch;
+            uint64_t tenant;
+            uint64_t handle;
+            uint16_t class;
+            uint32_t count;
+            uint32_t shard[MESH_BUNDLE_SHARDS_MAX];
+        } run;
+        struct {
+            uint32_t attempt;
+        } stop;
+        struct {
+            struct mesh_id id;
+            enum mesh_refusal refusal; /* with MESH_JOB_FAILED, if it was never accepted */
+            enum mesh_job_state state;
+        } job;
+        struct {
+            struct mesh_id job;
+            struct mesh_id member;
+            enum mesh_reason why;
+            uint32_t shard;
+            uint32_t count;
+        } decision;
+    } body;
+};
+
+struct mesh_out {
+    int64_t wake_at_ms; /* call with MESH_TICK no later than this */
+    uint32_t save_count;
+    uint32_t send_count;
+    uint32_t effect_count;
+    struct mesh_save save[MESH_OUT_SAVES_MAX];
+    struct mesh_send send[MESH_OUT_SENDS_MAX];
+    struct mesh_effect effect[MESH_OUT_EFFECTS_MAX];
+};
+
+/* Bytes that mesh_init needs for these limits. Untouched tables cost no memory if the host passes fresh zero pages. */
+size_t mesh_size(const struct mesh_limits *limits);
+
+/*
+ * Makes a core in `memory`, which must be zeroed, aligned for max_align_t, mesh_size() bytes long, and stay with the
+ * caller, who frees it after the last step. Asserts that the configuration is within the limits of limits.h.
+ */
+struct mesh *mesh_init(void *memory, const struct mesh_config *config);
+
+/* Takes one event and overwrites `out`. Never fails: what a peer did wrong is dropped and counted. */
+void mesh_step(struct mesh *mesh, const struct mesh_event *event, struct mesh_out *out);
+
+/* Asserts every internal invariant: counters match lists, states are legal, bounds hold. For tests; takes O(state). */
+void mesh_check(const struct mesh *mesh);
+
+/*
+ * The up to two owners of the cache pointers for `key`: rendezvous hashing over members that have been up for 10 min, or
+ * over all that are up where those are fewer than three. Returns how many were written.
+ */
+uint32_t mesh_owners(const struct mesh *mesh, const struct mesh_id *key, struct mesh_id owner[2]);
+
+/* Views for listings. Each returns false when `index` is past the last. Order: by id, self included. */
+struct mesh_member_view {
+    struct mesh_id id;
+    enum mesh_member_state state;
+    bool self;
+    bool neighbour;
+    bool link_up;
+    uint64_t incarnation;
+    uint64_t record_handle; /* of the newest member record; borrowed: valid until the next step */
+    uint64_t site;
+    struct mesh_capacity capacity;
+    int64_t capacity_at_ms; /* when its newest capacity record came; 0 = never */
+    int64_t heard_at_ms;    /* when its link last brought anything; 0 = never (not a neighbour) */
+    int64_t state_at_ms;
+    uint32_t rtt_us;        /* smoothed (RFC 6298); 0 = not measured */
+    uint32_t accusers;
+    uint32_t accuses;       /* how many members it accuses now */
+    uint32_t delivered_permille; /* own average of places granted over places advertised, 1000 = as told */
+};
+bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_member_view *view);
+
+struct mesh_job_view {
+    struct mesh_id id;
+    uint64_t epoch;
+    enum mesh_job_state state;
+    uint32_t shards;
+    uint32_t looking_up;
+    uint32_t queued;
+    uint32_t assigned;
+    uint32_t committed;
+    uint32_t cached;     /* of those committed */
+    uint32_t reassigned; /* times a shard was queued again after it had been assigned */
+};
+bool mesh_job_view(const struct mesh *mesh, uint32_t index, struct mesh_job_view *view);
+bool mesh_job_find(const struct mesh *mesh, const struct mesh_id *id, struct mesh_job_view *view);
+
+struct mesh_executor_view {
+    struct mesh_class_capacity class[MESH_DEVICE_CLASSES];
+    uint32_t running;
+    uint32_t waiting;
+    uint32_t granted;  /* places promised and not yet used */
+    uint32_t unacked;  /* finished bundles whose home has not acknowledged */
+    uint32_t demands;
+    bool draining;
+};
+void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view);
+
+/* Counters since init. Each names an event that the simulator wants to see happen and that metrics show. */
+#define MESH_COUNTERS(X)                                                                                               \
+    X(records_new)        /* records that advanced what we knew */                                                     \
+    X(records_old)        /* records already known, or older */                                                        \
+    X(records_full)       /* dropped because the member table is full */                                               \
+    X(alerts_sent)        /* accusations we signed */                                                                  \
+    X(alerts_withheld)    /* accusations we kept back because we doubted ourselves */                                  \
+    X(suspects)           /* members that became suspect */                                                            \
+    X(downs)              /* members that became down */                                                               \
+    X(refutations)        /* accusations of ourselves that we refuted */                                               \
+    X(resurrections)      /* members that came back from down by a higher incarnation */                               \
+    X(retries_down)       /* links tried to members that are down */                                                   \
+    X(tombstones_dropped) /* down or left members forgotten after their time */                                        \
+    X(summaries)          /* anti-entropy rounds begun */                                                              \
+    X(repairs)            /* records sent because a summary differed */                                                \
+    X(reserves)                                                                                                        \
+    X(grants)                                                                                                          \
+    X(grants_expired)     /* grants that ran out unused */                                                             \
+    X(grants_released)    /* places a home gave back */                                                                \
+    X(waits)                                                                                                           \
+    X(assigns)                                                                                                         \
+    X(assigns_expired)    /* ASSIGNs answered EXPIRED */                                                               \
+    X(results)                                                                                                         \
+    X(results_stale)      /* results of an older epoch or an unknown job, not committed */                             \
+    X(results_duplicate)  /* shards reported that were committed already */                                            \
+    X(commits)            /* shards committed */                                                                       \
+    X(cache_hits)                                                                                                      \
+    X(requeued_down)      /* shards queued again because the executor was down */                                      \
+    X(requeued_restart)   /* because it restarted */                                                                   \
+    X(requeued_expired)   /* because it no longer honoured the grant */                                                \
+    X(requeued_lease)     /* because the lease ended */                                                                \
+    X(requeued_returned)  /* because it gave them back */                                                              \
+    X(requeued_crashed)                                                                                                \
+    X(leases_lost)        /* attempts an executor stopped because its home fell silent */                              \
+    X(cancels)                                                                                                         \
+    X(bound_demands)      /* times each bound was reached */                                                           \
+    X(bound_attempts)                                                                                                  \
+    X(bound_bundles)                                                                                                   \
+    X(bound_jobs)                                                                                                      \
+    X(bound_shards)                                                                                                    \
+    X(bound_out)          /* steps that went on in the next one because their output was full */                       \
+    X(bad_messages)       /* messages that were well formed and made no sense */
+
+struct mesh_counters {
+#define MESH_COUNTER_FIELD(name) uint64_t name;
+    MESH_COUNTERS(MESH_COUNTER_FIELD)
+#undef MESH_COUNTER_FIELD
+};
+const struct mesh_counters *mesh_counters(const struct mesh *mesh);
+
+#endif

@@ -1,0 +1,218 @@
+/*
+ * The messages that cores exchange, as typed values. The host encodes them for the wire (node/wire.h lists the frames)
+ * and hands received ones in after it has checked types, ranges and counts, admission and signatures.
+ *
+ * Variable-length parts stand last in each struct, so that mesh_message_bytes() is a prefix which may be copied alone.
+ * A `handle` names bytes that the host holds: a signed record, the inputs of a bundle, its results. Zero is none.
+ */
+#ifndef MESH_MESSAGE_H
+#define MESH_MESSAGE_H
+
+#include "mesh/limits.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct mesh_id {
+    uint8_t bytes[32];
+};
+
+/*
+ * A signed record as the core sees it. Only its origin advances a record: the greatest (incarnation, version) of one
+ * (kind, origin) wins, and for alerts and revocations of one (kind, origin, subject). The host keeps the signed bytes
+ * under `handle` and relays exactly those.
+ */
+enum mesh_record_kind {
+    MESH_RECORD_MEMBER = 1, /* who and where a node is */
+    MESH_RECORD_CAPACITY,   /* what it can run now; overwritten in place, never queued */
+    MESH_RECORD_ALERT,      /* an observer accuses a member of silence, or withdraws that */
+    MESH_RECORD_REVOCATION, /* an issuer withdrew a node's certificate */
+};
+
+struct mesh_class_capacity {
+    uint16_t slots;   /* lendable places for one shard at a time */
+    uint16_t free;    /* slots neither running nor granted */
+    uint16_t waiting; /* bundles accepted and not yet running */
+};
+
+struct mesh_capacity {
+    struct mesh_class_capacity class[MESH_DEVICE_CLASSES]; /* [0] CPU, [1] CUDA */
+    uint32_t price_micro;        /* asked price, millionths of the federation's unit per device-second */
+    int64_t available_until_ms;  /* wall time until which the slots are expected to be lendable; 0 = open-ended */
+    bool draining;               /* takes no new work, still returns results */
+};
+
+struct mesh_record {
+    enum mesh_record_kind kind;
+    struct mesh_id origin;
+    uint64_t incarnation;
+    uint64_t version;
+    uint64_t handle;
+    union {
+        struct {
+            uint64_t session; /* random per process start: tells a clone of an identity from a restart */
+            uint64_t site;    /* hash of the site's name */
+            uint64_t region;  /* hash of the region's name; the fourth ring is ordered by it */
+            bool leaving;     /* the last record of a node that goes on purpose */
+        } member;
+        struct mesh_capacity capacity;
+        struct {
+            struct mesh_id subject;
+            uint64_t subject_incarnation;
+            bool accuses; /* false: the accuser withdraws */
+        } alert;
+        struct {
+            struct mesh_id subject;
+        } revocation;
+    } body;
+};
+
+enum mesh_message_kind {
+    /* Links. */
+    MESH_PING = 1,
+    MESH_PONG,
+    /* Gossip. */
+    MESH_PUSH,    /* one record, new to the sender */
+    MESH_SUMMARY, /* bucket hashes over all records but alerts and capacities */
+    MESH_ENTRIES, /* the records in the buckets that differ, by name and version */
+    MESH_WANT,    /* names of records the sender lacks or holds in an older version */
+    /* Placement and execution. */
+    MESH_RESERVE,
+    MESH_GRANT,
+    MESH_WAIT,
+    MESH_RELEASE,
+    MESH_ASSIGN,
+    MESH_EXPIRED,
+    MESH_RESULT,
+    MESH_RESULT_ACK,
+    MESH_RENEW,
+    MESH_RENEWED,
+    MESH_CANCEL,
+    MESH_MESSAGE_KINDS,
+};
+
+/* Names one bundle: the grant that carried it and its place in that grant. Tokens are unique per executor incarnation. */
+struct mesh_bundle_name {
+    uint64_t token;
+    uint32_t index;
+};
+
+enum mesh_outcome {
+    MESH_DONE = 1,  /* the result is in the payload */
+    MESH_RETURNED,  /* not run: drained, reclaimed, cancelled by the executor; no blame, no bill */
+    MESH_CRASHED,   /* the attempt failed with the worker: crash, hang, device fault; counts as an attempt */
+    MESH_REJECTED,  /* the kernel says that the input is wrong: fails the job, since it would fail anywhere */
+};
+
+struct mesh_entry {
+    struct mesh_id origin;
+    uint32_t kind; /* enum mesh_record_kind */
+    struct mesh_id subject; /* of a revocation; otherwise zero */
+    uint64_t incarnation;
+    uint64_t version;
+};
+
+struct mesh_message {
+    enum mesh_message_kind kind;
+    union {
+        /* The host stamps a PING with its own microseconds when it sends it; the core returns the stamp in the PONG. */
+        struct {
+            uint64_t stamp_us;
+        } ping;
+        struct {
+            struct mesh_record record;
+        } push;
+        struct {
+            uint64_t bucket_hash[MESH_BUCKETS];
+        } summary;
+        struct {
+            uint64_t buckets; /* bit b set: bucket b is listed in full here (all of it fits) */
+            uint32_t count;
+            struct mesh_entry entry[MESH_ENTRIES_MAX];
+        } entries; /* and MESH_WANT, where `buckets` is 0 */
+        /*
+         * Home asks an executor for places for bundles of one job. It replaces the home's earlier demand for that
+         * job there; wanted = 0 withdraws it. The executor answers GRANT or WAIT, and a WAIT stands for 10 s.
+         */
+        struct {
+            struct mesh_id job;
+            uint64_t epoch;
+            uint64_t tenant; /* hash of the tenant's name */
+            uint64_t kernel; /* hash of the kernel's digest */
+            uint64_t memory_bytes;
+            uint32_t price_limit_micro; /* 0 = none */
+            uint16_t classes;           /* bit per device class that will do */
+            uint16_t wanted;            /* bundles */
+            bool deep;                  /* places behind a running bundle will do: the bundles are short */
+        } reserve;
+        struct {
+            struct mesh_id job;
+            uint64_t token;
+            uint16_t places;
+            uint16_t class;
+            uint32_t valid_ms; /* from receipt, on the receiver's clock; the executor waits 25 % longer */
+        } grant;
+        struct {
+            struct mesh_id job;
+        } wait;
+        /* Home gives back places of a grant that it does not need. */
+        struct {
+            uint64_t token;
+            uint16_t places;
+        } release;
+        /* Home hands over a bundle. Idempotent by name. The payload (inputs, keys, parameters) is the host's. */
+        struct {
+            struct mesh_bundle_name name;
+            struct mesh_id job;
+            uint64_t epoch;
+            uint64_t tenant;
+            uint64_t kernel;
+            uint64_t handle;
+            uint16_t class;
+            uint32_t count;
+            uint32_t shard[MESH_BUNDLE_SHARDS_MAX];
+        } assign;
+        /* The executor no longer honours that name: the home binds the shards elsewhere. */
+        struct {
+            struct mesh_bundle_name name;
+            struct mesh_id job;
+            uint64_t epoch;
+        } expired;
+        /* The executor reports a whole bundle. Sent again every 2 s until acknowledged. */
+        struct {
+            struct mesh_bundle_name name;
+            struct mesh_id job;
+            uint64_t epoch;
+            uint64_t handle;
+            uint64_t device_us; /* device time of the whole bundle */
+            uint32_t count;
+            struct {
+                uint32_t shard;
+                uint32_t outcome; /* enum mesh_outcome */
+            } shard[MESH_BUNDLE_SHARDS_MAX];
+        } result;
+        /* Home is done with that bundle (its commit is durable, or the job is no longer live): forget it. */
+        struct {
+            struct mesh_bundle_name name;
+        } result_ack;
+        /* Executor to home: these attempts live. Home to executor (RENEWED): these leases go on. */
+        struct {
+            uint32_t count;
+            struct mesh_bundle_name name[MESH_RENEW_MAX];
+        } renew;
+        /* Home to executor: stop these attempts of that job with an epoch up to this one. */
+        struct {
+            struct mesh_id job;
+            uint64_t epoch;
+        } cancel;
+    } body;
+};
+
+/* Returns the bytes of the prefix of `message` that is in use. */
+size_t mesh_message_bytes(const struct mesh_message *message);
+
+/* Returns the kind's name in lower case, for logs, metrics and transcripts; "unknown" for others. */
+const char *mesh_message_name(enum mesh_message_kind kind);
+
+#endif
