@@ -62,7 +62,7 @@ enum crypto_class {
 // A sentence for the operator that names the path and, where there is one, the exact command that puts it
 // right. Filled by the functions that touch files, on failure only; never holds a secret.
 struct crypto_advice {
-    char text[1024];
+    char text[2048];
 };
 
 enum crypto_class crypto_error_class(enum crypto_error error);
