@@ -1,8 +1,62 @@
+/*
+ * The failure detector. An observer whose link to a member is silent accuses it in a signed ALERT, which is
+ * flooded and repeated while it holds. Two accusers make it SUSPECT (one, under MESH_SMALL members); when
+ * MESH_DOWN_PERCENT of its observers accuse it, it is DOWN. Observers that are suspect themselves, or that
+ * the accusers accuse too, do not count: the two sides of a split each see the other go down. An accused node
+ * refutes with a higher incarnation.
+ *
+ * Doubt comes before accusation: a node most of whose links fail at once keeps its accusations to itself for
+ * a while. DOWN is this node's own view. It never makes anything permanent, and the member's own word in a
+ * higher incarnation ends it.
+ */
 #ifndef MESH_DETECTOR_H
 #define MESH_DETECTOR_H
 
+#include "mesh/members.h"
+
 struct detector {
-    int unused;
+    uint32_t *watched; /* [watched_count] slots of members with accusations, in no particular order */
+    uint32_t watched_count;
+    bool dirty; /* something changed that may change a verdict */
+    uint64_t alert_version;
+    int64_t next_at_ms;  /* the earliest time at which a verdict may fall or an accusation ends */
+    int64_t swept_at_ms; /* of the latest walk over all members: retries and tombstones */
+
+    bool doubting; /* most of our own links failed at once: it is probably us */
+    int64_t doubt_until_ms;
+    int64_t doubted_at_ms;
+
+    /* Refutation and clones. */
+    bool refute; /* owed, at refute_at_ms */
+    int64_t refute_at_ms;
+    int64_t started_at_ms;
+    bool foreign_seen; /* a record of ours from another session has made us raise our incarnation already */
 };
+
+void detector_layout(struct detector *detector, const struct mesh_limits *limits, struct carve *from);
+void detector_init(struct mesh *mesh);
+void detector_check(const struct mesh *mesh);
+
+/* Takes an ALERT of a known origin. Returns whether it was new, and so must be flooded. */
+bool detector_alert(struct step *step, uint32_t origin, const struct mesh_record *record);
+/* A record with our own id and another process' session, of at least our own incarnation. */
+void detector_foreign(struct step *step, const struct mesh_record *record);
+/* Owes a refutation, at most one a second. */
+void detector_refute(struct step *step);
+
+/* A member was heard: a standing accusation of ours is withdrawn; one that is down is told so. */
+void detector_heard(struct step *step, uint32_t member);
+/* A link fell silent: perhaps it is us. */
+void detector_silent(struct step *step);
+/* The member is no longer our neighbour. */
+void detector_unlinked(struct step *step, uint32_t member);
+/* The member's present incarnation is over, or it is: what was said about it is void. */
+void detector_clear(struct mesh *mesh, uint32_t member);
+/* A slot is about to be used by another: what it said is void. O(n). */
+void detector_forget_accuser(struct mesh *mesh, uint32_t member);
+/* How many members it accuses now. */
+uint32_t detector_accuses(const struct mesh *mesh, uint32_t member);
+
+void detector_tick(struct step *step);
 
 #endif

@@ -5,6 +5,7 @@
  *
  *     mesh.c       init, the step's dispatch, views, counters
  *     out.c        bounded appending to the step's output
+ *     message.c    names and sizes of messages
  *     members.c    who is known, in which state; sorted by id
  *     overlay.c    the rings: who is whose neighbour and observer
  *     links.c      pings, round trips, silence
@@ -41,10 +42,22 @@ struct mesh_effect *out_effect(struct step *step, enum mesh_effect_kind kind);
 void out_drop(struct step *step, uint64_t handle); /* nothing for handle 0 */
 void out_wake(struct step *step, int64_t at_ms);   /* wake_at_ms = the least of all asked for */
 
+/*
+ * Memory. Each part lays its tables out in the host's block: X_layout() sets the part's pointers by carve() calls and
+ * touches nothing else. mesh_size() runs the same calls with `base` NULL, where carve() only counts and returns NULL.
+ * The block is zeroed, and X_init() runs once afterwards; it should leave large tables untouched.
+ */
+struct carve {
+    unsigned char *base;
+    size_t used;
+};
+void *carve(struct carve *from, size_t count, size_t size);
+
 /* random.c: the state's own generator (xoshiro256**, Blackman and Vigna 2018, seeded by splitmix64). */
 struct mesh_random {
     uint64_t s[4];
 };
+void random_seed(struct mesh_random *random, const uint64_t seed[2]);
 uint64_t random_next(struct mesh_random *random);
 uint32_t random_below(struct mesh_random *random, uint32_t bound); /* 0 <= result < bound; bound >= 1 */
 
@@ -62,6 +75,7 @@ static inline bool id_equal(const struct mesh_id *a, const struct mesh_id *b)
 }
 
 #include "mesh/members.h"
+#include "mesh/overlay.h"
 #include "mesh/links.h"
 #include "mesh/detector.h"
 #include "mesh/gossip.h"
@@ -77,7 +91,9 @@ struct mesh {
     uint64_t record_version; /* of our latest member record within the incarnation */
     bool draining;
     bool leaving;
+    bool booted; /* the first step has announced us */
     struct members members;
+    struct overlay overlay;
     struct links links;
     struct detector detector;
     struct gossip gossip;
@@ -86,6 +102,14 @@ struct mesh {
 };
 
 /* The seam between the two halves of the core. */
+
+/* Work's own life: see struct carve. A check asserts the part's invariants. */
+void executor_layout(struct executor *executor, const struct mesh_limits *limits, struct carve *from);
+void executor_init(struct mesh *mesh);
+void executor_check(const struct mesh *mesh);
+void home_layout(struct home *home, const struct mesh_limits *limits, struct carve *from);
+void home_init(struct mesh *mesh);
+void home_check(const struct mesh *mesh);
 
 /* From membership to work: called once when it happens. */
 void home_member_down(struct step *step, uint32_t member);      /* down, left or revoked: requeue what it held */

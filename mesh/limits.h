@@ -15,6 +15,14 @@
 #define MESH_NEIGHBOURS_MAX (2 * MESH_RINGS)
 #define MESH_FULL_MESH 9
 
+/*
+ * Accusations of one member that are remembered: those of all its observers, and some room for observers by a slightly
+ * different view of the rings. At the bound withdrawn ones and those of non-observers give way, others are dropped.
+ */
+#define MESH_ACCUSATIONS_MAX 12
+/* Revocations remembered: as many as members. A revocation beyond it still acts on a known member but is not kept. */
+#define MESH_REVOCATIONS_MAX MESH_MEMBERS_MAX
+
 /* Jobs for which one node is home at a time; a submit beyond it is refused as busy. */
 #define MESH_JOBS_MAX 4096
 /* Shards of all live jobs of one home, and of one job. A submit beyond it is refused as busy or too large. */
@@ -46,10 +54,67 @@
 /* Attempts named in one RENEW message; an executor sends several when it holds more for one home. */
 #define MESH_RENEW_MAX 64
 
+/* Answers to one SUMMARY, in ENTRIES messages, and records pushed in answer to one ENTRIES. More follows next round. */
+#define MESH_ENTRIES_MESSAGES_MAX 4
+#define MESH_REPAIRS_MAX 96
+
 /* One step's output. When a step has more to do it sets wake_at_ms to now and goes on in the next step. */
 #define MESH_OUT_SAVES_MAX 64
 #define MESH_OUT_SENDS_MAX 192
 #define MESH_OUT_EFFECTS_MAX 256
+
+/*
+ * Timers, in milliseconds of the monotonic clock.
+ */
+
+/* A link without traffic is pinged so often, and a busy one so often for its round trip alone. */
+#define MESH_PING_MS 1000
+#define MESH_PING_BUSY_MS 10000
+/* Silence after which one re-dial is asked for, and after which a link is suspect: several pings lost, or a long pause. */
+#define MESH_LINK_REDIAL_MS 3000
+#define MESH_LINK_SILENT_MS 5000
+/* The same for a link that has never been up: the peer may still have to learn of our admission. */
+#define MESH_LINK_FIRST_MS 10000
+/* We were not called for so long although we asked to be (a stopped process): links get their silence afresh. */
+#define MESH_PAUSE_MS 3000
+
+/* A node doubts itself when more than half of its links fell silent within the window, and for so long at most. */
+#define MESH_DOUBT_WINDOW_MS 2000
+#define MESH_DOUBT_MS 15000
+/* An accuser repeats itself so often; others forget what it said after so long (three repetitions may be lost). */
+#define MESH_ALERT_REPEAT_MS 5000
+#define MESH_ALERT_TTL_MS 20000
+/* After a refutation the accuser waits this long, doubled for each further one, before it accuses alone again. */
+#define MESH_ACCUSE_AGAIN_MS 5000
+#define MESH_ACCUSE_AGAIN_MAX_MS 60000
+/* From SUSPECT to DOWN at the earliest: time for a refutation to come around; less after our own link was reset. */
+#define MESH_SUSPECT_MS 1500
+#define MESH_SUSPECT_RESET_MS 800
+/* Under so many live members one accuser makes a member suspect. */
+#define MESH_SMALL 5
+/* Share of a member's observers who must accuse it for it to be down. */
+#define MESH_DOWN_PERCENT 60
+/* Refutations are at least so far apart, so that no accuser can make a node churn its incarnations. */
+#define MESH_REFUTE_MS 1000
+/* A process that meets its clone within so long of its start is the newcomer, and stops. */
+#define MESH_NEWCOMER_MS 30000
+
+/* Two random DOWN members are tried so often, and that is also how often tombstones are looked through. */
+#define MESH_SWEEP_MS 30000
+#define MESH_RETRIES 2
+/* Tombstones live so long; members that left are told to others for the first hour of it. */
+#define MESH_TOMBSTONE_MS (24ll * 3600 * 1000)
+#define MESH_LEFT_TOLD_MS (3600ll * 1000)
+/* A member that has been up for so long is stable enough to own cache pointers, if there are so many of them. */
+#define MESH_STABLE_MS (10ll * 60 * 1000)
+#define MESH_STABLE_MEMBERS_MIN 3
+
+/* Anti-entropy: a round so often, with a quarter of it as jitter; sooner after a round that brought something. */
+#define MESH_ROUND_MS 5000
+#define MESH_ROUND_FAST_MS 200
+/* Our capacity is announced at most, and at least, so often. */
+#define MESH_CAPACITY_MIN_MS 1000
+#define MESH_CAPACITY_MAX_MS 30000
 
 /* Device classes that slots are counted by. */
 #define MESH_DEVICE_CLASSES 2

@@ -1,0 +1,352 @@
+#include "mesh/internal.h"
+
+#include <stdalign.h>
+
+/* Reads as "mesh." and "owners"; the same on every node. */
+#define OWNERS_KEY0 0x2e6873656du
+#define OWNERS_KEY1 0x7372656e776fu
+
+/* ------------------------------------------------------------------ memory */
+
+void *carve(struct carve *from, size_t count, size_t size)
+{
+    const size_t align = alignof(max_align_t);
+    const size_t at = (from->used + align - 1) / align * align;
+    from->used = at + count * size;
+    return from->base ? from->base + at : NULL;
+}
+
+static void lay_out(struct mesh *mesh, const struct mesh_limits *limits, struct carve *from)
+{
+    members_layout(&mesh->members, limits, from);
+    overlay_layout(&mesh->overlay, limits, from);
+    detector_layout(&mesh->detector, limits, from);
+    gossip_layout(&mesh->gossip, limits, from);
+    executor_layout(&mesh->executor, limits, from);
+    home_layout(&mesh->home, limits, from);
+}
+
+size_t mesh_size(const struct mesh_limits *limits)
+{
+    struct mesh measured = {0};
+    struct carve from = {0};
+    carve(&from, 1, sizeof measured);
+    lay_out(&measured, limits, &from);
+    return from.used;
+}
+
+struct mesh *mesh_init(void *memory, const struct mesh_config *config)
+{
+    const struct mesh_limits *const limits = &config->limits;
+    assert(limits->members >= 1 && limits->members <= MESH_MEMBERS_MAX);
+    assert(limits->jobs <= MESH_JOBS_MAX && limits->shards <= MESH_SHARDS_MAX);
+    assert(limits->bundles <= MESH_BUNDLES_MAX && limits->attempts <= MESH_ATTEMPTS_MAX);
+    assert(limits->demands <= MESH_DEMANDS_MAX);
+    assert(config->session != 0);
+
+    struct carve from = {.base = memory};
+    struct mesh *const mesh = carve(&from, 1, sizeof *mesh);
+    mesh->config = *config;
+    mesh->now_ms = config->now_ms;
+    mesh->incarnation = config->incarnation;
+    random_seed(&mesh->random, config->seed);
+    lay_out(mesh, limits, &from);
+
+    members_init(mesh);
+    links_init(mesh);
+    detector_init(mesh);
+    gossip_init(mesh);
+    executor_init(mesh);
+    home_init(mesh);
+    return mesh;
+}
+
+/* -------------------------------------------------------------------- step */
+
+static void drop_handles(struct step *step, const struct mesh_message *message)
+{
+    switch (message->kind) {
+    case MESH_PUSH:
+        out_drop(step, message->body.push.record.handle);
+        break;
+    case MESH_ASSIGN:
+        out_drop(step, message->body.assign.handle);
+        break;
+    case MESH_RESULT:
+        out_drop(step, message->body.result.handle);
+        break;
+    default:
+        break;
+    }
+}
+
+static void refuse(struct step *step, const struct mesh_message *message)
+{
+    step->mesh->counters.bad_messages++;
+    drop_handles(step, message);
+}
+
+/* What a peer may say before it is known: the words by which it becomes known. Returns false for all others.
+ */
+static bool receive_gossip(struct step *step, const struct mesh_event *event, uint32_t member)
+{
+    const struct mesh_message *const message = event->body.received.message;
+    const struct mesh_id *const from = &event->body.received.from;
+    switch (message->kind) {
+    case MESH_PING:
+        links_ping(step, from, message);
+        return true;
+    case MESH_PONG:
+        if (member != MESH_NONE)
+            links_pong(step, member, event->body.received.rtt_us);
+        return true;
+    case MESH_PUSH:
+        gossip_record(step, from, &message->body.push.record);
+        return true;
+    case MESH_SUMMARY:
+        gossip_summary(step, from, message);
+        return true;
+    case MESH_ENTRIES:
+        gossip_entries(step, from, message);
+        return true;
+    case MESH_WANT:
+        gossip_want(step, from, message);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Returns false for what is no message about work. */
+static bool receive_work(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    switch (message->kind) {
+    case MESH_RESERVE:
+        executor_reserve(step, from, message);
+        return true;
+    case MESH_GRANT:
+        home_grant(step, from, message);
+        return true;
+    case MESH_WAIT:
+        home_wait(step, from, message);
+        return true;
+    case MESH_RELEASE:
+        executor_release(step, from, message);
+        return true;
+    case MESH_ASSIGN:
+        executor_assign(step, from, message);
+        return true;
+    case MESH_EXPIRED:
+        home_expired(step, from, message);
+        return true;
+    case MESH_RESULT:
+        home_result(step, from, message);
+        return true;
+    case MESH_RESULT_ACK:
+        executor_result_ack(step, from, message);
+        return true;
+    case MESH_RENEW:
+        home_renew(step, from, message);
+        return true;
+    case MESH_RENEWED:
+        executor_renewed(step, from, message);
+        return true;
+    case MESH_CANCEL:
+        executor_cancel(step, from, message);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void receive(struct step *step, const struct mesh_event *event)
+{
+    struct mesh *const mesh = step->mesh;
+    const struct mesh_message *const message = event->body.received.message;
+    const uint32_t from = members_find(mesh, &event->body.received.from);
+    const bool known = from != MESH_NONE;
+    const bool revoked = known ? mesh->members.slot[from].state == MESH_REVOKED
+                               : gossip_revoked(mesh, &event->body.received.from);
+    if (revoked) {
+        refuse(step, message);
+        return;
+    }
+    if (known && from != mesh->members.self)
+        links_heard(step, from);
+    if (from != mesh->members.self && receive_gossip(step, event, from))
+        return;
+    if (known && receive_work(step, from, message))
+        return;
+    refuse(step, message);
+}
+
+static void dispatch(struct step *step, const struct mesh_event *event)
+{
+    switch (event->kind) {
+    case MESH_TICK:
+        break;
+    case MESH_RECEIVED:
+        receive(step, event);
+        break;
+    case MESH_RECORD:
+        gossip_record(step, &event->body.record.from, &event->body.record.record);
+        break;
+    case MESH_LINK_UP:
+        links_up(step, event);
+        break;
+    case MESH_LINK_DOWN:
+        links_down(step, event);
+        break;
+    case MESH_DEVICES:
+        executor_devices(step, event);
+        break;
+    case MESH_DRAIN:
+        step->mesh->draining = true;
+        executor_drain(step);
+        break;
+    case MESH_LEAVE:
+        step->mesh->leaving = true;
+        gossip_announce(step);
+        break;
+    case MESH_SUBMIT:
+        home_submit(step, event);
+        break;
+    case MESH_RESTORE:
+        home_restore(step, event);
+        break;
+    case MESH_CANCEL_JOB:
+        home_cancel(step, event);
+        break;
+    case MESH_LOOKED_UP:
+        home_looked_up(step, event);
+        break;
+    case MESH_RAN:
+        executor_ran(step, event);
+        break;
+    case MESH_FORGET_JOB:
+        home_forget(step, event);
+        break;
+    }
+}
+
+void mesh_step(struct mesh *mesh, const struct mesh_event *event, struct mesh_out *out)
+{
+    if (event->now_ms > mesh->now_ms)
+        mesh->now_ms = event->now_ms;
+    out->wake_at_ms = INT64_MAX;
+    out->save_count = 0;
+    out->send_count = 0;
+    out->effect_count = 0;
+    struct step step = {.mesh = mesh, .out = out, .now_ms = mesh->now_ms, .wall_ms = event->wall_ms};
+
+    if (!mesh->booted) {
+        mesh->booted = true;
+        gossip_announce(&step);
+        gossip_capacity_changed(&step);
+    }
+    dispatch(&step, event);
+    links_tick(&step);
+    detector_tick(&step);
+    gossip_tick(&step);
+    executor_tick(&step);
+    home_tick(&step);
+    if (out->wake_at_ms < mesh->now_ms)
+        out->wake_at_ms = mesh->now_ms;
+}
+
+void mesh_check(const struct mesh *mesh)
+{
+    members_check(mesh);
+    overlay_check(mesh);
+    links_check(mesh);
+    detector_check(mesh);
+    gossip_check(mesh);
+    executor_check(mesh);
+    home_check(mesh);
+}
+
+/* ------------------------------------------------------------------- views */
+
+static uint64_t owner_rank(const struct mesh_id *key, const struct mesh_id *member)
+{
+    uint8_t both[2 * sizeof key->bytes];
+    memcpy(both, key->bytes, sizeof key->bytes);
+    memcpy(both + sizeof key->bytes, member->bytes, sizeof member->bytes);
+    return mesh_hash(OWNERS_KEY0, OWNERS_KEY1, both, sizeof both);
+}
+
+/* The highest two ranks among members that have been up since `up_before_ms`; `*eligible` is how many those
+ * are. */
+static uint32_t choose_owners(const struct mesh *mesh, const struct mesh_id *key, int64_t up_before_ms,
+                              struct mesh_id owner[2], uint32_t *eligible)
+{
+    uint64_t rank[2] = {0, 0};
+    uint32_t count = 0;
+    *eligible = 0;
+    for (uint32_t i = 0; i < mesh->members.count; i++) {
+        const struct member *const member = &mesh->members.slot[mesh->members.sorted[i]];
+        if (member->state != MESH_UP || member->up_since_ms > up_before_ms)
+            continue;
+        ++*eligible;
+        const uint64_t r = owner_rank(key, &member->id);
+        if (count == 0 || r > rank[0]) {
+            rank[1] = rank[0];
+            owner[1] = owner[0];
+            rank[0] = r;
+            owner[0] = member->id;
+        } else if (count == 1 || r > rank[1]) {
+            rank[1] = r;
+            owner[1] = member->id;
+        }
+        if (count < 2)
+            count++;
+    }
+    return count;
+}
+
+uint32_t mesh_owners(const struct mesh *mesh, const struct mesh_id *key, struct mesh_id owner[2])
+{
+    uint32_t eligible;
+    const uint32_t count = choose_owners(mesh, key, mesh->now_ms - MESH_STABLE_MS, owner, &eligible);
+    if (eligible >= MESH_STABLE_MEMBERS_MIN)
+        return count;
+    return choose_owners(mesh, key, INT64_MAX, owner, &eligible);
+}
+
+bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_member_view *view)
+{
+    if (index >= mesh->members.count)
+        return false;
+    const uint32_t slot = mesh->members.sorted[index];
+    const struct member *const member = &mesh->members.slot[slot];
+    const struct link *link = NULL;
+    for (uint32_t i = 0; i < mesh->links.count; i++) {
+        if (mesh->links.link[i].member == slot)
+            link = &mesh->links.link[i];
+    }
+    *view = (struct mesh_member_view){
+        .id = member->id,
+        .state = member->state,
+        .self = slot == mesh->members.self,
+        .neighbour = link != NULL,
+        .link_up = link && link->up && !link->silent,
+        .incarnation = member->record.incarnation,
+        .record_handle = member->record.handle,
+        .site = member->record.body.member.site,
+        .capacity_at_ms = member->capacity_at_ms,
+        .heard_at_ms = link && link->greeted ? link->heard_at_ms : 0,
+        .state_at_ms = member->state_at_ms,
+        .rtt_us = member->rtt_us,
+        .accusers = member->accuser_count,
+        .accuses = detector_accuses(mesh, slot),
+        .delivered_permille = member->delivered_permille,
+    };
+    if (member->capacity.kind == MESH_RECORD_CAPACITY)
+        view->capacity = member->capacity.body.capacity;
+    return true;
+}
+
+const struct mesh_counters *mesh_counters(const struct mesh *mesh)
+{
+    return &mesh->counters;
+}

@@ -1,0 +1,70 @@
+#include "mesh/message.h"
+
+/* Bytes up to and including `field` of the message's body. */
+#define THROUGH(field) (offsetof(struct mesh_message, field) + sizeof(((struct mesh_message *)NULL)->field))
+/* Bytes before the list `list`, and of `count` of its elements. */
+#define LIST(list, count)                                                                                    \
+    (offsetof(struct mesh_message, list) + (size_t)(count) * sizeof(((struct mesh_message *)NULL)->list[0]))
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+size_t mesh_message_bytes(const struct mesh_message *message)
+{
+    switch (message->kind) {
+    case MESH_PING:
+    case MESH_PONG:
+        return THROUGH(body.ping);
+    case MESH_PUSH:
+        return THROUGH(body.push);
+    case MESH_SUMMARY:
+        return THROUGH(body.summary);
+    case MESH_ENTRIES:
+    case MESH_WANT:
+        return LIST(body.entries.entry, least(message->body.entries.count, MESH_ENTRIES_MAX));
+    case MESH_RESERVE:
+        return THROUGH(body.reserve);
+    case MESH_GRANT:
+        return THROUGH(body.grant);
+    case MESH_WAIT:
+        return THROUGH(body.wait);
+    case MESH_RELEASE:
+        return THROUGH(body.release);
+    case MESH_ASSIGN:
+        return LIST(body.assign.shard, least(message->body.assign.count, MESH_BUNDLE_SHARDS_MAX));
+    case MESH_EXPIRED:
+        return THROUGH(body.expired);
+    case MESH_RESULT:
+        return LIST(body.result.shard, least(message->body.result.count, MESH_BUNDLE_SHARDS_MAX));
+    case MESH_RESULT_ACK:
+        return THROUGH(body.result_ack);
+    case MESH_RENEW:
+    case MESH_RENEWED:
+        return LIST(body.renew.name, least(message->body.renew.count, MESH_RENEW_MAX));
+    case MESH_CANCEL:
+        return THROUGH(body.cancel);
+    case MESH_MESSAGE_KINDS:
+        break;
+    }
+    return sizeof *message;
+}
+
+const char *mesh_message_name(enum mesh_message_kind kind)
+{
+    static const char *const names[MESH_MESSAGE_KINDS] = {
+        [MESH_PING] = "ping",       [MESH_PONG] = "pong",
+        [MESH_PUSH] = "push",       [MESH_SUMMARY] = "summary",
+        [MESH_ENTRIES] = "entries", [MESH_WANT] = "want",
+        [MESH_RESERVE] = "reserve", [MESH_GRANT] = "grant",
+        [MESH_WAIT] = "wait",       [MESH_RELEASE] = "release",
+        [MESH_ASSIGN] = "assign",   [MESH_EXPIRED] = "expired",
+        [MESH_RESULT] = "result",   [MESH_RESULT_ACK] = "result_ack",
+        [MESH_RENEW] = "renew",     [MESH_RENEWED] = "renewed",
+        [MESH_CANCEL] = "cancel",
+    };
+    if ((unsigned)kind >= MESH_MESSAGE_KINDS || !names[kind])
+        return "unknown";
+    return names[kind];
+}
