@@ -1,0 +1,407 @@
+#include "store/internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { SCHEMA = 1 };
+
+static const char *const state_tables[STORE_TABLES] = {
+    [STORE_META] = "meta",           [STORE_COUNTERS] = "counters",       [STORE_RECORDS] = "records",
+    [STORE_TOKENS] = "tokens",       [STORE_REVOCATIONS] = "revocations", [STORE_JOBS] = "jobs",
+    [STORE_SHARDS] = "shards",       [STORE_JOURNAL] = "journal",         [STORE_RECEIPTS] = "receipts",
+    [STORE_DECISIONS] = "decisions",
+};
+
+static const char *const blob_tables[BLOB_TABLES] = {
+    [BLOB_INDEX] = "index",  [BLOB_VALUES] = "values",  [BLOB_CHUNKS] = "chunks",
+    [BLOB_PINS] = "pins",    [BLOB_OWNERS] = "owners",  [CACHE_ENTRIES] = "entries",
+    [POINTERS] = "pointers", [POINTER_NODES] = "nodes",
+};
+
+static_assert((int)STORE_TABLES <= (int)ENVIRONMENT_TABLES_MAX, "tables of state");
+static_assert((int)BLOB_TABLES <= (int)ENVIRONMENT_TABLES_MAX, "tables of blobs");
+
+static enum store_error tables_open(struct store *store, enum side side, struct store_failure *failure);
+static enum store_error schema_agree(struct store *store, enum side side, MDB_txn *txn,
+                                     struct store_failure *failure);
+static void totals_load(struct store *store, MDB_txn *txn);
+
+/* ---- Environments
+ * -------------------------------------------------------------------------------------------- */
+
+enum store_error environment_open(struct store *store, enum side side, uint64_t map_bytes,
+                                  struct store_failure *failure)
+{
+    struct environment *environment = &store->environments[side];
+    environment->name = side == SIDE_STATE ? "state" : "blobs";
+    environment->table_count = side == SIDE_STATE ? (unsigned)STORE_TABLES : (unsigned)BLOB_TABLES;
+    environment->page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    const uint64_t pages = (map_bytes + environment->page_bytes - 1) / environment->page_bytes;
+
+    char path[sizeof store->path + 16];
+    snprintf(path, sizeof path, "%s/%s", store->path, environment->name);
+    int code = mkdirat(store->folder_fd, environment->name, 0700) == 0 || errno == EEXIST ? 0 : errno;
+    if (code == 0)
+        code = mdb_env_create(&environment->lmdb);
+    if (code == 0)
+        code = mdb_env_set_maxdbs(environment->lmdb, ENVIRONMENT_TABLES_MAX + 1);
+    if (code == 0)
+        code = mdb_env_set_maxreaders(environment->lmdb, STORE_READERS_MAX);
+    if (code == 0)
+        code = mdb_env_set_mapsize(environment->lmdb, (size_t)pages * environment->page_bytes);
+    /* Read-ahead would drag the neighbours of a large value into memory. */
+    if (code == 0)
+        code =
+            mdb_env_open(environment->lmdb, path, MDB_NOTLS | (side == SIDE_BLOBS ? MDB_NORDAHEAD : 0), 0600);
+    int dead;
+    if (code == 0)
+        code = mdb_reader_check(environment->lmdb, &dead);
+    MDB_envinfo info;
+    if (code == 0)
+        code = mdb_env_info(environment->lmdb, &info);
+    if (code == 0) {
+        environment->map_pages = info.me_mapsize / environment->page_bytes;
+        return tables_open(store, side, failure);
+    }
+    enum store_error error = store_from_system(code);
+    if (error == STORE_NONE)
+        error = STORE_SYSTEM;
+    failure_set(failure, error, code, "cannot open %.180s: %s", path, mdb_strerror(code));
+    return error;
+}
+
+void environment_close(struct environment *environment)
+{
+    for (unsigned i = 0; i < environment->kept_count; i++)
+        mdb_txn_abort(environment->kept[i]);
+    environment->kept_count = 0;
+    if (environment->lmdb != NULL)
+        mdb_env_close(environment->lmdb);
+    environment->lmdb = NULL;
+}
+
+static enum store_error tables_open(struct store *store, enum side side, struct store_failure *failure)
+{
+    struct environment *environment = &store->environments[side];
+    const char *const *names = side == SIDE_STATE ? state_tables : blob_tables;
+    MDB_txn *txn;
+    int code = mdb_txn_begin(environment->lmdb, NULL, 0, &txn);
+    if (code != 0) {
+        failure_set(failure, store_from_system(code), code, "cannot read %.120s/%s: %s", store->path,
+                    environment->name, mdb_strerror(code));
+        return store_from_system(code);
+    }
+    code = mdb_dbi_open(txn, "store", MDB_CREATE, &environment->own);
+    for (unsigned i = 0; code == 0 && i < environment->table_count; i++)
+        code = mdb_dbi_open(txn, names[i], MDB_CREATE, &environment->tables[i]);
+    enum store_error error = store_from_system(code);
+    if (error == STORE_OK)
+        error = schema_agree(store, side, txn, failure);
+    if (error == STORE_OK && side == SIDE_BLOBS)
+        totals_load(store, txn);
+    if (error != STORE_OK) {
+        mdb_txn_abort(txn);
+    } else {
+        atomic_store(&environment->used_pages, environment_used_pages(environment, txn));
+        code = mdb_txn_commit(txn);
+        error = store_from_system(code);
+    }
+    if (code != 0)
+        failure_set(failure, error, code, "cannot write %.120s/%s: %s", store->path, environment->name,
+                    mdb_strerror(code));
+    return error;
+}
+
+/* A new state takes the storage id that was handed in, new blobs take that of the state; blobs of another
+ * store are refused, because their pins speak of another store's jobs. */
+static enum store_error schema_agree(struct store *store, enum side side, MDB_txn *txn,
+                                     struct store_failure *failure)
+{
+    const struct environment *environment = &store->environments[side];
+    uint8_t schema[4];
+    MDB_val value;
+    enum store_error error = row_get(txn, environment->own, "schema", 6, &value);
+    if (error == STORE_NONE) {
+        store->created = side == SIDE_STATE ? true : store->created;
+        number_encode(schema, SCHEMA, sizeof schema);
+        error = row_put(txn, environment->own, "schema", 6, schema, sizeof schema);
+        if (error == STORE_OK)
+            error = row_put(txn, environment->own, "storage", 7, store->storage_id, STORE_STORAGE_ID_BYTES);
+        if (error != STORE_OK)
+            failure_set(failure, error, 0, "cannot create %.120s/%s: %s", store->path, environment->name,
+                        store_error_text(error));
+        return error;
+    }
+    const uint64_t version =
+        error == STORE_OK && value.mv_size == sizeof schema ? number_decode(value.mv_data, sizeof schema) : 0;
+    if (version != SCHEMA) {
+        failure_set(failure, STORE_SCHEMA, 0, "%.120s/%s has format %llu, this program reads format %d",
+                    store->path, environment->name, (unsigned long long)version, SCHEMA);
+        return STORE_SCHEMA;
+    }
+    error = row_get(txn, environment->own, "storage", 7, &value);
+    if (error == STORE_OK && value.mv_size == STORE_STORAGE_ID_BYTES && side == SIDE_STATE) {
+        memcpy(store->storage_id, value.mv_data, STORE_STORAGE_ID_BYTES);
+        return STORE_OK;
+    }
+    if (error == STORE_OK && value.mv_size == STORE_STORAGE_ID_BYTES &&
+        memcmp(store->storage_id, value.mv_data, STORE_STORAGE_ID_BYTES) == 0)
+        return STORE_OK;
+    failure_set(failure, STORE_SCHEMA, 0,
+                "%.100s/%s belongs to another store than the folder beside it; put the right one back",
+                store->path, environment->name);
+    return STORE_SCHEMA;
+}
+
+static void totals_load(struct store *store, MDB_txn *txn)
+{
+    MDB_val value;
+    if (row_get(txn, store->environments[SIDE_BLOBS].own, "totals", 6, &value) != STORE_OK)
+        return;
+    uint64_t *const fields = (uint64_t *)&store->totals;
+    for (size_t i = 0; i < sizeof store->totals / 8 && 8 * i + 8 <= value.mv_size; i++)
+        fields[i] = number_decode((const uint8_t *)value.mv_data + 8 * i, 8);
+}
+
+/* Pages in trees. Free pages are not counted: they are there to be used again. */
+uint64_t environment_used_pages(const struct environment *environment, MDB_txn *txn)
+{
+    uint64_t pages = 2; /* the meta pages */
+    MDB_stat stat;
+    const MDB_dbi free_and_main = 2;
+    for (MDB_dbi dbi = 0; dbi < free_and_main; dbi++)
+        if (mdb_stat(txn, dbi, &stat) == 0)
+            pages += stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
+    for (unsigned i = 0; i < environment->table_count; i++)
+        if (mdb_stat(txn, environment->tables[i], &stat) == 0)
+            pages += stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
+    return pages;
+}
+
+/* ---- Read transactions
+ * ----------------------------------------------------------------------------------------- */
+
+/* A reset transaction keeps its place in the reader table but no snapshot, so that it costs others nothing.
+ */
+enum store_error read_begin(struct environment *environment, MDB_txn **txn)
+{
+    *txn = NULL;
+    pthread_mutex_lock(&environment->gate);
+    if (environment->kept_count > 0)
+        *txn = environment->kept[--environment->kept_count];
+    pthread_mutex_unlock(&environment->gate);
+    if (*txn == NULL)
+        return store_from_system(mdb_txn_begin(environment->lmdb, NULL, MDB_RDONLY, txn));
+    const int code = mdb_txn_renew(*txn);
+    if (code != 0)
+        mdb_txn_abort(*txn);
+    return store_from_system(code);
+}
+
+void read_end(struct environment *environment, MDB_txn *txn)
+{
+    mdb_txn_reset(txn);
+    pthread_mutex_lock(&environment->gate);
+    const bool keep = environment->kept_count < STORE_READERS_KEPT;
+    if (keep)
+        environment->kept[environment->kept_count++] = txn;
+    pthread_mutex_unlock(&environment->gate);
+    if (!keep)
+        mdb_txn_abort(txn);
+}
+
+/* ---- Rows
+ * -------------------------------------------------------------------------------------------------------- */
+
+/* LMDB takes keys and values as pointers to what is not const, and doesn't write through them. */
+static MDB_val bytes_of(const void *bytes, size_t count)
+{
+    union {
+        const void *given;
+        void *taken;
+    } pointer = {.given = bytes};
+    return (MDB_val){.mv_size = count, .mv_data = pointer.taken};
+}
+
+enum store_error row_get(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes, MDB_val *value)
+{
+    MDB_val name = bytes_of(key, key_bytes);
+    return store_from_system(mdb_get(txn, dbi, &name, value));
+}
+
+enum store_error row_put(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes, const void *value,
+                         size_t value_bytes)
+{
+    MDB_val name = bytes_of(key, key_bytes), content = bytes_of(value, value_bytes);
+    return store_from_system(mdb_put(txn, dbi, &name, &content, 0));
+}
+
+enum store_error row_delete(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes)
+{
+    MDB_val name = bytes_of(key, key_bytes);
+    const int code = mdb_del(txn, dbi, &name, NULL);
+    return code == MDB_NOTFOUND ? STORE_OK : store_from_system(code);
+}
+
+bool row_has_prefix(const MDB_val *key, const void *prefix, size_t prefix_bytes)
+{
+    return key->mv_size >= prefix_bytes &&
+           (prefix_bytes == 0 || memcmp(key->mv_data, prefix, prefix_bytes) == 0);
+}
+
+enum store_error keys_collect(MDB_txn *txn, MDB_dbi dbi, const void *prefix, size_t prefix_bytes,
+                              uint8_t *keys, size_t key_bytes, size_t room, size_t *count, bool *more)
+{
+    *count = 0;
+    *more = false;
+    MDB_cursor *cursor;
+    int code = mdb_cursor_open(txn, dbi, &cursor);
+    if (code != 0)
+        return store_from_system(code);
+    MDB_val key = bytes_of(prefix, prefix_bytes), value;
+    code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    while (code == 0 && row_has_prefix(&key, prefix, prefix_bytes)) {
+        if (*count == room) {
+            *more = true;
+            break;
+        }
+        if (key.mv_size == key_bytes)
+            memcpy(keys + (*count)++ * key_bytes, key.mv_data, key_bytes);
+        code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    }
+    mdb_cursor_close(cursor);
+    return code == MDB_NOTFOUND ? STORE_OK : store_from_system(code);
+}
+
+/* ---- Reading tables
+ * ------------------------------------------------------------------------------------------------ */
+
+enum store_error store_get(struct store *store, enum store_table table, const void *key, size_t key_bytes,
+                           void *buffer, size_t capacity, size_t *bytes)
+{
+    assert((unsigned)table < STORE_TABLES);
+    *bytes = 0;
+    if (key_bytes == 0 || key_bytes > STORE_KEY_BYTES_MAX)
+        return STORE_LIMIT;
+    struct environment *environment = &store->environments[SIDE_STATE];
+    MDB_txn *txn;
+    enum store_error error = read_begin(environment, &txn);
+    if (error != STORE_OK)
+        return error;
+    MDB_val value;
+    error = row_get(txn, environment->tables[table], key, key_bytes, &value);
+    if (error == STORE_OK) {
+        *bytes = value.mv_size;
+        if (value.mv_size > capacity)
+            error = STORE_SMALL;
+        else if (value.mv_size > 0)
+            memcpy(buffer, value.mv_data, value.mv_size);
+    }
+    read_end(environment, txn);
+    return error;
+}
+
+enum store_error store_each(struct store *store, enum store_table table, const struct store_range *range,
+                            store_row_fn *row, void *context)
+{
+    assert((unsigned)table < STORE_TABLES);
+    const struct store_range all = {.prefix = ""};
+    if (range == NULL)
+        range = &all;
+    if (range->prefix_bytes > STORE_KEY_BYTES_MAX || range->after_bytes > STORE_KEY_BYTES_MAX)
+        return STORE_LIMIT;
+    struct environment *environment = &store->environments[SIDE_STATE];
+    MDB_txn *txn;
+    enum store_error error = read_begin(environment, &txn);
+    if (error != STORE_OK)
+        return error;
+    MDB_cursor *cursor = NULL;
+    int code = mdb_cursor_open(txn, environment->tables[table], &cursor);
+    MDB_val key = bytes_of(range->prefix, range->prefix_bytes), value;
+    const MDB_val after = bytes_of(range->after, range->after_bytes);
+    /* `after` may lie before the prefix's first key: then the walk begins with the prefix. */
+    const size_t common = after.mv_size < key.mv_size ? after.mv_size : key.mv_size;
+    const int order = common == 0 ? 0 : memcmp(after.mv_data, key.mv_data, common);
+    const bool skip = after.mv_size > 0 && (order > 0 || (order == 0 && after.mv_size >= key.mv_size));
+    if (skip)
+        key = after;
+    if (code == 0)
+        code = mdb_cursor_get(cursor, &key, &value, key.mv_size == 0 ? MDB_FIRST : MDB_SET_RANGE);
+    if (code == 0 && skip && key.mv_size == after.mv_size &&
+        memcmp(key.mv_data, after.mv_data, after.mv_size) == 0)
+        code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    while (code == 0 && row_has_prefix(&key, range->prefix, range->prefix_bytes) &&
+           row(context, key.mv_data, key.mv_size, value.mv_data, value.mv_size))
+        code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    if (cursor != NULL)
+        mdb_cursor_close(cursor);
+    read_end(environment, txn);
+    return code == MDB_NOTFOUND ? STORE_OK : store_from_system(code);
+}
+
+enum store_error store_count(struct store *store, enum store_table table, uint64_t *rows)
+{
+    assert((unsigned)table < STORE_TABLES);
+    struct environment *environment = &store->environments[SIDE_STATE];
+    MDB_txn *txn;
+    enum store_error error = read_begin(environment, &txn);
+    if (error != STORE_OK)
+        return error;
+    MDB_stat stat = {0};
+    error = store_from_system(mdb_stat(txn, environment->tables[table], &stat));
+    *rows = stat.ms_entries;
+    read_end(environment, txn);
+    return error;
+}
+
+/* ---- Changing tables
+ * ----------------------------------------------------------------------------------------------- */
+
+static enum store_error prefix_delete(MDB_txn *txn, MDB_dbi dbi, const struct operation *operation)
+{
+    MDB_cursor *cursor;
+    int code = mdb_cursor_open(txn, dbi, &cursor);
+    if (code != 0)
+        return store_from_system(code);
+    MDB_val key = bytes_of(operation->data, operation->key_bytes), value;
+    size_t rows = 0;
+    code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    while (code == 0 && row_has_prefix(&key, operation->data, operation->key_bytes) &&
+           rows < STORE_SWEEP_ROWS) {
+        code = mdb_cursor_del(cursor, 0);
+        rows++;
+        /* The cursor now stands on the row after the deleted one. */
+        if (code == 0)
+            code = mdb_cursor_get(cursor, &key, &value, MDB_GET_CURRENT);
+    }
+    const bool more =
+        code == 0 && rows == STORE_SWEEP_ROWS && row_has_prefix(&key, operation->data, operation->key_bytes);
+    mdb_cursor_close(cursor);
+    if (code == MDB_NOTFOUND || code == EINVAL) /* EINVAL: the last row of the table was deleted */
+        return STORE_OK;
+    return code == 0 && more ? STORE_MORE : store_from_system(code);
+}
+
+enum store_error table_apply(struct change *change, const struct operation *operation)
+{
+    const struct environment *environment = &change->store->environments[SIDE_STATE];
+    const MDB_dbi dbi = environment->tables[operation->table];
+    MDB_txn *txn;
+    enum store_error error = change_txn(change, SIDE_STATE, &txn);
+    if (error != STORE_OK)
+        return error;
+    if (operation->kind == OP_DELETE)
+        return row_delete(txn, dbi, operation->data, operation->key_bytes);
+    if (operation->kind == OP_DELETE_PREFIX)
+        return prefix_delete(txn, dbi, operation);
+    change->grows[SIDE_STATE] = true;
+    MDB_val key = bytes_of(operation->data, operation->key_bytes);
+    MDB_val value = bytes_of(operation->value, operation->value_bytes);
+    return store_from_system(
+        mdb_put(txn, dbi, &key, &value, operation->kind == OP_PUT_ABSENT ? MDB_NOOVERWRITE : 0));
+}
