@@ -1,0 +1,133 @@
+/*
+ * Blobs between nodes: a server thread that gives out what this node's store holds, and a fetch thread that
+ * gets what it lacks. Nothing that was fetched is used before it has been verified.
+ *
+ *     bulk_open(&options, &failure, &bulk);
+ *     bulk_peer_set(bulk, &id, &curve_key, "host:7701");
+ *     bulk_fetch(bulk, &request, ticket);      // later, on the loop: on_done(context, &done)
+ *
+ * A whole blob is fetched by its chunk list, which must hash to the blob's id, and then chunk by chunk, each
+ * checked against the list before it is kept; it ends in the store, committed, and pinned if asked. A range
+ * with a digest is fetched as it is and checked as a whole; a range without one is cut from chunks that are
+ * checked one by one. A range ends in memory. Whoever serves wrong bytes is left for the next holder, and
+ * counted.
+ *
+ * The receiver sets the pace: at most BULK_CREDITS requests of up to 1 MiB are unanswered per fetch. A holder
+ * that does not answer for BULK_TIMEOUT_MS is left for the next one; what was verified stays. Requests for
+ * the same whole blob, or for the same range and digest, are joined into one fetch that completes for each
+ * ticket.
+ *
+ * Admission on the server is that of the control socket: at the handshake and for every message. Requests
+ * over WIRE_BULK_REQUEST_BYTES_MAX end the connection, multipart messages and garbage shut the key out for a
+ * while.
+ *
+ * bulk_open, bulk_close and bulk_fetch belong to the loop's thread; the others may be called from any.
+ */
+#ifndef NODE_BULK_H
+#define NODE_BULK_H
+
+#include "crypto/digest.h"
+#include "node/admission.h"
+#include "node/loop.h"
+#include "node/transport.h"
+#include "node/zap.h"
+#include "store/store.h"
+
+#define BULK_HOLDERS_MAX 4u
+#define BULK_QUEUE_MAX 4096u /* tickets open at a time; then BULK_BUSY */
+#define BULK_ACTIVE_MAX 16u  /* fetches in progress; the others wait in order */
+#define BULK_CREDITS 4u      /* requests unanswered per fetch */
+#define BULK_TIMEOUT_MS 5000 /* without any answer from a holder, dialling included */
+#define BULK_RANGE_BYTES_MAX (UINT64_C(256) * 1024 * 1024) /* a range ends in memory */
+#define BULK_LINKS_MAX 64u                                 /* connections kept open to holders */
+
+enum bulk_error {
+    BULK_OK = 0,
+    BULK_ABSENT,      /* GONE: every holder said that it does not have it, or not that range */
+    BULK_UNREACHABLE, /* BUSY: no holder is known, or none answered */
+    BULK_CORRUPT,     /* PEER: the last holder served bytes that do not match the digest */
+    BULK_STORE,       /* LOCAL: the own store refused; see `store` */
+    BULK_MEMORY,      /* LOCAL */
+    BULK_TOO_LARGE,   /* LOCAL: a range over BULK_RANGE_BYTES_MAX */
+    BULK_BUSY,        /* BUSY: BULK_QUEUE_MAX tickets are open; nothing was queued */
+    BULK_CANCELLED,   /* the node is closing */
+    BULK_ERRORS
+};
+const char *bulk_error_text(enum bulk_error error);
+
+struct bulk_done {
+    uint64_t ticket;
+    enum bulk_error error;
+    enum store_error store; /* with BULK_STORE */
+    /* A range: its bytes, the receiver's to free(). A whole blob: NULL; it is in the store, `count` bytes
+     * long. */
+    uint8_t *bytes;
+    uint64_t count;
+    struct mesh_id holder; /* who served the last of it */
+};
+
+struct bulk_request {
+    struct mesh_id holders[BULK_HOLDERS_MAX]; /* tried in this order */
+    uint32_t holder_count;                    /* 1 to BULK_HOLDERS_MAX, asserted */
+    struct digest blob;
+    uint64_t offset; /* of a range; 0 with bytes 0: the whole blob */
+    uint64_t bytes;
+    const struct digest
+        *digest;              /* blob_id of the range's bytes, or NULL: check by the blob's chunks. Copied. */
+    const struct digest *pin; /* whole blobs: pinned for this owner in the same commit, or NULL. Copied. */
+};
+
+struct bulk;
+
+struct bulk_options {
+    void *zmq; /* the node's context; borrowed, as all pointers here */
+    struct loop *loop;
+    struct admission *admission;
+    const struct zap *zap;
+    struct store *store;
+    const char *bind; /* as in transport_options */
+    const char *bind_setting;
+    struct curve_public curve;
+    struct curve_secret curve_secret;
+    void (*on_done)(void *context, const struct bulk_done *done); /* on the loop's thread */
+    void *context;
+};
+
+enum transport_error bulk_open(const struct bulk_options *options, struct transport_failure *failure,
+                               struct bulk **bulk);
+/* Ends both threads. Open tickets get no on_done any more; ranges not yet handed over are freed. */
+void bulk_close(struct bulk *bulk);
+const char *bulk_bound(const struct bulk *bulk);
+
+/* Where a node's bulk socket is. Unknown holders of a request are skipped. */
+bool bulk_peer_set(struct bulk *bulk, const struct mesh_id *id, const struct curve_public *curve,
+                   const char *address);
+void bulk_peer_remove(struct bulk *bulk, const struct mesh_id *id);
+
+/* BULK_OK: on_done will be called once with this ticket. BULK_BUSY, BULK_TOO_LARGE, BULK_MEMORY: it will not.
+ */
+enum bulk_error bulk_fetch(struct bulk *bulk, const struct bulk_request *request, uint64_t ticket);
+
+#define BULK_COUNTERS(X)                                                                                     \
+    X(served_requests, "requests answered with data or a list")                                              \
+    X(served_bytes, "bytes of blobs given out")                                                              \
+    X(served_none, "requests for what this node does not have")                                              \
+    X(dropped_slow, "answers dropped: the asking peer did not take them")                                    \
+    X(refused_multi_frame, "messages of several frames")                                                     \
+    X(refused_bad_frame, "messages that are no well-formed bulk frame")                                      \
+    X(refused_unadmitted, "messages from keys that are not admitted (any more)")                             \
+    X(fetches, "fetches begun")                                                                              \
+    X(fetches_joined, "requests that joined a fetch under way")                                              \
+    X(fetched_bytes, "verified bytes received")                                                              \
+    X(fetch_timeouts, "holders left because they did not answer")                                            \
+    X(fetch_corrupt, "holders left because their bytes were wrong")                                          \
+    X(fetch_failures, "fetches that failed with every holder")
+
+struct bulk_counters {
+#define BULK_COUNTER_FIELD(name, text) uint64_t name;
+    BULK_COUNTERS(BULK_COUNTER_FIELD)
+#undef BULK_COUNTER_FIELD
+};
+void bulk_counters_read(const struct bulk *bulk, struct bulk_counters *counters);
+
+#endif

@@ -1,0 +1,54 @@
+/*
+ * The bodies of the signed records that members exchange: MEMBER, CAPACITY and ALERT. (REVOCATION has its own
+ * layout in crypto/revocation.h.) Each is one msgpack array `[version, fields...]`; docs/protocol.md lists
+ * the fields.
+ *
+ * The bytes come from an origin whose signature was verified, which says who wrote them and not that they
+ * make sense, so the decoders are as strict as those of node/wire.h. Encoders return the length, or 0 if it
+ * does not fit.
+ */
+#ifndef NODE_RECORD_BODY_H
+#define NODE_RECORD_BODY_H
+
+#include "crypto/certificate.h"
+#include "crypto/limits.h"
+#include "mesh/message.h"
+#include "node/wire.h"
+
+#define RECORD_BODY_ADDRESS_BYTES_MAX TOKEN_ADDRESS_BYTES_MAX
+#define MEMBER_BODY_BYTES_MAX 3072u /* three names, three addresses, a certificate chain */
+#define CAPACITY_BODY_BYTES_MAX 128u
+#define ALERT_BODY_BYTES_MAX 64u
+
+/* What a node says of itself. Names follow name_valid (region may be empty); an address is host:port as other
+ * nodes dial it, or empty where there is none: a node without a control address can't be dialled and dials
+ * out only. */
+struct member_body {
+    uint64_t session; /* as struct mesh_record; never 0 */
+    char site[NAME_BYTES_MAX + 1];
+    char region[NAME_BYTES_MAX + 1];
+    char name[NAME_BYTES_MAX + 1];
+    char control[RECORD_BODY_ADDRESS_BYTES_MAX + 1];
+    char bulk[RECORD_BODY_ADDRESS_BYTES_MAX + 1];
+    char join[RECORD_BODY_ADDRESS_BYTES_MAX + 1];
+    char software[WIRE_SOFTWARE_BYTES_MAX + 1];
+    bool leaving;
+    struct wire_bytes chain; /* the node's certificate chain; decoded: borrowed from the body's bytes */
+};
+
+struct alert_body {
+    struct mesh_id subject;
+    uint64_t subject_incarnation;
+    bool accuses;
+};
+
+size_t member_body_encode(const struct member_body *body, uint8_t *out, size_t capacity);
+enum wire_error member_body_decode(const uint8_t *bytes, size_t count, struct member_body *body);
+
+size_t capacity_body_encode(const struct mesh_capacity *body, uint8_t *out, size_t capacity);
+enum wire_error capacity_body_decode(const uint8_t *bytes, size_t count, struct mesh_capacity *body);
+
+size_t alert_body_encode(const struct alert_body *body, uint8_t *out, size_t capacity);
+enum wire_error alert_body_decode(const uint8_t *bytes, size_t count, struct alert_body *body);
+
+#endif
