@@ -1,0 +1,414 @@
+#include "node/job.h"
+
+#include "node/api.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct digest job_kernel_digest(const struct manifest *manifest)
+{
+    struct digest_stream stream;
+    digest_init(&stream, "weir kernel 1");
+    digest_update_u64(&stream, strlen(manifest->name));
+    digest_update(&stream, manifest->name, strlen(manifest->name));
+    digest_update_u64(&stream, manifest->version);
+    digest_update(&stream, manifest_source_digest(manifest), MANIFEST_DIGEST_BYTES);
+    return digest_final(&stream);
+}
+
+struct mesh_id job_id(const char *tenant, const char *key)
+{
+    struct digest_stream stream;
+    digest_init(&stream, "weir job 1");
+    digest_update_u64(&stream, strlen(tenant));
+    digest_update(&stream, tenant, strlen(tenant));
+    digest_update_u64(&stream, strlen(key));
+    digest_update(&stream, key, strlen(key));
+    const struct digest digest = digest_final(&stream);
+    struct mesh_id id;
+    memcpy(id.bytes, digest.bytes, sizeof id.bytes);
+    return id;
+}
+
+struct job *job_make(void)
+{
+    struct job *job = calloc(1, sizeof *job);
+    if (!job)
+        return NULL;
+    job->state = JOB_PREPARING;
+    for (uint32_t i = 0; i < MANIFEST_INPUTS_MAX; i++)
+        job->broadcast_fd[i] = -1;
+    for (uint32_t o = 0; o < MANIFEST_OUTPUTS_MAX; o++)
+        job->assembly_fd[o] = -1;
+    return job;
+}
+
+/* ---- Preparation */
+
+struct preparation {
+    struct job *job;
+    const struct job_wish *wish;
+    struct store *store;
+    int exit_code;
+};
+
+static bool refuse(struct preparation *preparation, int exit_code, const char *text)
+{
+    snprintf(preparation->job->error, JOB_ERROR_BYTES, "%s", text);
+    preparation->exit_code = exit_code;
+    return false;
+}
+
+static bool refuse_input(struct preparation *preparation, uint32_t i, int exit_code, const char *what)
+{
+    char text[JOB_ERROR_BYTES];
+    snprintf(text, sizeof text, "input '%s': %s", preparation->job->spec.manifest->inputs[i].name, what);
+    return refuse(preparation, exit_code, text);
+}
+
+static bool open_input(struct preparation *preparation, uint32_t i)
+{
+    struct job *job = preparation->job;
+    struct job_input *input = &job->spec.inputs[i];
+    int fd;
+    uint64_t bytes;
+    const enum store_error error = store_blob_open(preparation->store, input->blob.bytes, true, &fd, &bytes);
+    if (error != STORE_OK)
+        return refuse_input(preparation, i, error == STORE_NONE ? EXIT_NONE : EXIT_FAILED,
+                            store_error_text(error));
+    const uint8_t *map = bytes ? mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0) : (const uint8_t *)"";
+    if (map == MAP_FAILED) {
+        close(fd);
+        return refuse_input(preparation, i, EXIT_FAILED, strerror(errno));
+    }
+    job->map[i] = map;
+    job->map_bytes[i] = bytes;
+    if (input->role == MANIFEST_BROADCAST)
+        job->broadcast_fd[i] = fd;
+    else
+        close(fd);
+
+    enum array_error bad = ARRAY_OK;
+    input->data_offset = 0;
+    switch (preparation->wish->format[i]) {
+    case JOB_FORMAT_NPY:
+        bad = array_npy_decode(map, bytes, bytes, &input->type, &input->data_offset);
+        break;
+    case JOB_FORMAT_TEXT:
+        input->type =
+            (struct array_type){.dtype = ARRAY_TEXT, .rank = 1, .shape = {array_line_count(map, bytes)}};
+        break;
+    case JOB_FORMAT_RAW:
+        bad = array_raw_type(bytes, preparation->wish->row_bytes[i], &input->type);
+        break;
+    }
+    if (bad != ARRAY_OK)
+        return refuse_input(preparation, i, EXIT_USAGE, array_error_text(bad));
+    input->data_bytes = bytes - input->data_offset;
+    return true;
+}
+
+static bool plan(struct preparation *preparation)
+{
+    struct job_spec *spec = &preparation->job->spec;
+    struct manifest_given given[MANIFEST_INPUTS_MAX];
+    size_t count = 0;
+    for (uint32_t i = 0; i < spec->manifest->input_count; i++) {
+        const struct job_input *input = &spec->inputs[i];
+        if (input->role == 0)
+            continue;
+        given[count++] = (struct manifest_given){.name = spec->manifest->inputs[i].name,
+                                                 .type = input->type,
+                                                 .role = input->role,
+                                                 .bytes = input->data_bytes};
+    }
+    const struct manifest_wish wish = {.items = preparation->wish->items,
+                                       .shard_items = preparation->wish->shard_items};
+    struct manifest_plan planned;
+    char error[MANIFEST_ERROR_BYTES];
+    if (manifest_check(spec->manifest, &spec->params, given, count, &wish, &planned, error) != MANIFEST_OK)
+        return refuse(preparation, EXIT_USAGE, error);
+    if (planned.shard_count > MESH_SHARDS_MAX)
+        return refuse(preparation, EXIT_USAGE,
+                      "the job has more shards than a node takes; raise --shard-items");
+    spec->items = planned.items;
+    spec->shard_items = planned.shard_items;
+    spec->shard_count = (uint32_t)planned.shard_count;
+    spec->output_count = planned.output_count;
+    memcpy(spec->outputs, planned.outputs, sizeof spec->outputs);
+    memcpy(spec->output_item_bytes, planned.output_item_bytes, sizeof spec->output_item_bytes);
+    return true;
+}
+
+static bool check_values(struct preparation *preparation)
+{
+    const struct job_spec *spec = &preparation->job->spec;
+    for (uint32_t i = 0; i < spec->manifest->input_count; i++) {
+        const struct job_input *input = &spec->inputs[i];
+        if (input->role == 0)
+            continue;
+        char error[MANIFEST_ERROR_BYTES];
+        const uint8_t *rows = preparation->job->map[i] + input->data_offset;
+        if (manifest_check_values(spec->manifest, i, &input->type, rows, input->type.shape[0], 0, error) !=
+            MANIFEST_OK)
+            return refuse(preparation, EXIT_USAGE, error);
+    }
+    return true;
+}
+
+/* Where each shard's first line begins. */
+static bool index_lines(struct preparation *preparation, uint32_t i)
+{
+    struct job *job = preparation->job;
+    const uint64_t lines = job->spec.inputs[i].type.shape[0];
+    uint64_t *all = malloc((lines + 1) * sizeof *all);
+    uint64_t *starts = malloc(((uint64_t)job->spec.shard_count + 1) * sizeof *starts);
+    uint64_t found = 0;
+    if (!all || !starts ||
+        array_line_index(job->map[i], job->map_bytes[i], all, lines + 1, &found) != ARRAY_OK ||
+        found != lines) {
+        free(all);
+        free(starts);
+        return refuse_input(preparation, i, EXIT_FAILED, "out of memory while indexing its lines");
+    }
+    for (uint32_t s = 0; s < job->spec.shard_count; s++)
+        starts[s] = all[s * job->spec.shard_items];
+    starts[job->spec.shard_count] = all[lines];
+    free(all);
+    job->line_offset[i] = starts;
+    return true;
+}
+
+/*
+ * The key of a shard: what was computed and from what, and nothing about where or when. Broadcast inputs
+ * count by their blob, split inputs by the shard's own rows, so that appending rows changes only the keys of
+ * the new and the last shards.
+ */
+static struct digest shard_key(const struct job *job, uint32_t shard)
+{
+    const struct job_spec *spec = &job->spec;
+    struct digest_stream stream;
+    digest_init(&stream, "weir shard 1");
+    digest_update(&stream, spec->kernel.bytes, sizeof spec->kernel.bytes);
+    digest_update_u64(&stream, spec->params.bytes);
+    digest_update(&stream, spec->params.data, spec->params.bytes);
+    digest_update_u64(&stream, job_shard_items(job, shard));
+    if (spec->manifest->positional)
+        digest_update_u64(&stream, shard * spec->shard_items);
+    for (uint32_t i = 0; i < spec->manifest->input_count; i++) {
+        const struct job_input *input = &spec->inputs[i];
+        digest_update_u64(&stream, input->role);
+        if (input->role == 0)
+            continue;
+        digest_update_u64(&stream, input->type.dtype);
+        digest_update_u64(&stream, input->type.rank);
+        for (uint32_t axis = 1; axis < input->type.rank; axis++)
+            digest_update_u64(&stream, input->type.shape[axis]);
+        if (input->role == MANIFEST_BROADCAST) {
+            digest_update_u64(&stream, input->type.shape[0]);
+            digest_update(&stream, input->blob.bytes, sizeof input->blob.bytes);
+        } else {
+            const struct job_slice slice = job_slice(job, i, shard);
+            const struct digest rows =
+                job->slices[i] ? job->slices[i][shard] : blob_id(job->map[i] + slice.offset, slice.bytes);
+            digest_update(&stream, rows.bytes, sizeof rows.bytes);
+        }
+    }
+    return digest_final(&stream);
+}
+
+/* Names for the rows that are too large to ride inline, so that executors can check what they fetch. */
+static bool name_slices(struct preparation *preparation, uint32_t i)
+{
+    struct job *job = preparation->job;
+    uint64_t largest = 0;
+    for (uint32_t s = 0; s < job->spec.shard_count; s++) {
+        const uint64_t bytes = job_slice(job, i, s).bytes;
+        largest = bytes > largest ? bytes : largest;
+    }
+    if (largest <= JOB_INLINE_BYTES_MAX)
+        return true;
+    job->slices[i] = malloc(job->spec.shard_count * sizeof *job->slices[i]);
+    if (!job->slices[i])
+        return refuse_input(preparation, i, EXIT_FAILED, "out of memory while hashing its rows");
+    for (uint32_t s = 0; s < job->spec.shard_count; s++) {
+        const struct job_slice slice = job_slice(job, i, s);
+        job->slices[i][s] = blob_id(job->map[i] + slice.offset, slice.bytes);
+    }
+    return true;
+}
+
+static bool make_keys(struct preparation *preparation)
+{
+    struct job *job = preparation->job;
+    if (job->spec.cache == JOB_CACHE_OFF)
+        return true;
+    job->keys = malloc(job->spec.shard_count * sizeof *job->keys);
+    if (!job->keys)
+        return refuse(preparation, EXIT_FAILED, "out of memory while computing the shards' keys");
+    for (uint32_t s = 0; s < job->spec.shard_count; s++)
+        job->keys[s] = shard_key(job, s);
+    return true;
+}
+
+static bool open_assembly(struct preparation *preparation, uint32_t output, const char *scratch)
+{
+    struct job *job = preparation->job;
+    uint64_t bytes = job->spec.output_item_bytes[output];
+    if (job->spec.manifest->outputs[output].combine == MANIFEST_CONCAT)
+        bytes *= job->spec.items;
+    else
+        bytes *= job->spec.shard_count; /* partial results, combined in a fixed order at the end */
+    job->assembly_bytes[output] = bytes;
+    if (bytes == 0)
+        return true;
+    const int fd = open(scratch, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    uint8_t *map = MAP_FAILED;
+    /* Space is taken now, so that a full disk is an answer to the submitter and not a fault in the middle. */
+    if (fd >= 0 && posix_fallocate(fd, 0, (off_t)bytes) == 0)
+        map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+        if (fd >= 0)
+            close(fd);
+        char text[JOB_ERROR_BYTES];
+        snprintf(text, sizeof text, "no room for %llu bytes of output '%s' in %s; free some space",
+                 (unsigned long long)bytes, job->spec.manifest->outputs[output].name, scratch);
+        return refuse(preparation, EXIT_FAILED, text);
+    }
+    job->assembly_fd[output] = fd;
+    job->assembly[output] = map;
+    return true;
+}
+
+bool job_prepare(struct job *job, const struct job_wish *wish, struct store *store, const char *scratch,
+                 int *exit_code)
+{
+    struct preparation preparation = {.job = job, .wish = wish, .store = store, .exit_code = EXIT_FAILED};
+    struct job_spec *spec = &job->spec;
+    bool good = true;
+    for (uint32_t i = 0; good && i < spec->manifest->input_count; i++)
+        if (spec->inputs[i].role != 0)
+            good = open_input(&preparation, i);
+    good = good && plan(&preparation) && check_values(&preparation);
+    for (uint32_t i = 0; good && i < spec->manifest->input_count; i++) {
+        if (spec->inputs[i].role != MANIFEST_SPLIT)
+            continue;
+        if (spec->inputs[i].type.dtype == ARRAY_TEXT)
+            good = index_lines(&preparation, i);
+        good = good && name_slices(&preparation, i);
+    }
+    good = good && make_keys(&preparation);
+    for (uint32_t o = 0; good && o < spec->output_count; o++)
+        good = open_assembly(&preparation, o, scratch);
+    *exit_code = preparation.exit_code;
+    return good;
+}
+
+/* ---- Geometry */
+
+uint64_t job_shard_items(const struct job *job, uint32_t shard)
+{
+    const uint64_t first = shard * job->spec.shard_items;
+    const uint64_t left = job->spec.items - first;
+    return left < job->spec.shard_items ? left : job->spec.shard_items;
+}
+
+struct job_slice job_slice(const struct job *job, uint32_t input, uint32_t shard)
+{
+    const struct job_input *in = &job->spec.inputs[input];
+    if (job->line_offset[input]) {
+        const uint64_t begin = job->line_offset[input][shard];
+        return (struct job_slice){.offset = begin, .bytes = job->line_offset[input][shard + 1] - begin};
+    }
+    uint64_t row_bytes = 0;
+    const enum array_error error = array_row_bytes(&in->type, &row_bytes);
+    assert(error == ARRAY_OK);
+    (void)error;
+    return (struct job_slice){.offset = in->data_offset + shard * job->spec.shard_items * row_bytes,
+                              .bytes = job_shard_items(job, shard) * row_bytes};
+}
+
+uint64_t job_output_bytes(const struct job *job, uint32_t output, uint32_t shard)
+{
+    const uint64_t item_bytes = job->spec.output_item_bytes[output];
+    const bool concat = job->spec.manifest->outputs[output].combine == MANIFEST_CONCAT;
+    return concat ? item_bytes * job_shard_items(job, shard) : item_bytes;
+}
+
+uint32_t job_bundle_shards(const struct job *job)
+{
+    const struct job_spec *spec = &job->spec;
+    uint64_t in_bytes = 32; /* framing and the shard's numbers */
+    for (uint32_t i = 0; i < spec->manifest->input_count; i++) {
+        if (spec->inputs[i].role != MANIFEST_SPLIT)
+            continue;
+        uint64_t largest = 0;
+        for (uint32_t s = 0; s < spec->shard_count; s++) {
+            const uint64_t bytes = job_slice(job, i, s).bytes;
+            largest = bytes > largest ? bytes : largest;
+        }
+        in_bytes += largest <= JOB_INLINE_BYTES_MAX ? largest + 8 : 96; /* or a blob, a range and a digest */
+    }
+    uint64_t out_bytes = 32;
+    for (uint32_t o = 0; o < spec->output_count; o++) {
+        const uint64_t bytes = job_output_bytes(job, o, 0);
+        out_bytes += bytes <= JOB_INLINE_BYTES_MAX ? bytes + 8 : 48;
+    }
+    const uint64_t most = MESH_BUNDLE_BYTES_MAX / (in_bytes > out_bytes ? in_bytes : out_bytes);
+    return most < 1 ? 1 : most > MESH_BUNDLE_SHARDS_MAX ? MESH_BUNDLE_SHARDS_MAX : (uint32_t)most;
+}
+
+bool job_assemble(struct job *job, uint32_t output, uint32_t shard, const void *bytes, uint64_t count)
+{
+    if (output >= job->spec.output_count || count != job_output_bytes(job, output, shard))
+        return false;
+    const bool concat = job->spec.manifest->outputs[output].combine == MANIFEST_CONCAT;
+    const uint64_t rows_before = concat ? shard * job->spec.shard_items : shard;
+    if (count > 0)
+        memcpy(job->assembly[output] + rows_before * job->spec.output_item_bytes[output], bytes, count);
+    return true;
+}
+
+/* ---- End of life */
+
+void job_release(struct job *job)
+{
+    for (uint32_t i = 0; i < MANIFEST_INPUTS_MAX; i++) {
+        if (job->map[i] && job->map_bytes[i] > 0)
+            munmap((void *)(uintptr_t)job->map[i], job->map_bytes[i]);
+        job->map[i] = NULL;
+        if (job->broadcast_fd[i] >= 0)
+            close(job->broadcast_fd[i]);
+        job->broadcast_fd[i] = -1;
+        free(job->line_offset[i]);
+        job->line_offset[i] = NULL;
+        free(job->slices[i]);
+        job->slices[i] = NULL;
+    }
+    free(job->keys);
+    job->keys = NULL;
+    free(job->committed_bits);
+    job->committed_bits = NULL;
+    for (uint32_t o = 0; o < MANIFEST_OUTPUTS_MAX; o++) {
+        if (job->assembly[o])
+            munmap(job->assembly[o], job->assembly_bytes[o]);
+        job->assembly[o] = NULL;
+        if (job->assembly_fd[o] >= 0)
+            close(job->assembly_fd[o]);
+        job->assembly_fd[o] = -1;
+    }
+}
+
+void job_free(struct job *job)
+{
+    if (!job)
+        return;
+    job_release(job);
+    free(job);
+}

@@ -1,0 +1,170 @@
+/*
+ * A job at its home: what was asked for, where its bytes are, and what has become of it.
+ *
+ * The life of a job. A client's submit makes a `struct job` in state PREPARING; the background thread opens
+ * its inputs, checks them against the kernel's manifest, cuts the items into shards and computes the shards'
+ * keys (job_prepare). Then the core takes it (RUNNING): the row in STORE_JOBS is durable before the client
+ * hears of it. Each bundle of results that the core commits is one row in STORE_JOURNAL and is copied into
+ * the outputs' assembly files. When the last shard is committed the outputs become blobs, pinned by the job,
+ * the journal rows go, and the job is DONE. FAILED and CANCELLED jobs lose their journal as well. Finished
+ * jobs are kept for `store.keep_jobs`, then forgotten everywhere.
+ *
+ * After a restart a job is read back from its row and its journal, prepared again from the same inputs (the
+ * cut depends on nothing else, so it is the same) and handed to the core with the next epoch.
+ *
+ * Who decides: the core decides the states of shards and whether the job is done; this module holds bytes and
+ * names.
+ */
+#ifndef NODE_JOB_H
+#define NODE_JOB_H
+
+#include "crypto/digest.h"
+#include "kernels/manifest.h"
+#include "mesh/mesh.h"
+#include "node/bytes.h"
+#include "store/store.h"
+
+#define JOB_TENANT_BYTES 64
+#define JOB_KEY_BYTES 65
+#define JOB_ERROR_BYTES 400
+#define JOB_INLINE_BYTES_MAX                                                                                 \
+    (16u * 1024u) /* rows and outputs of a shard up to this size ride in ASSIGN and RESULT */
+
+enum job_cache { JOB_CACHE_OFF, JOB_CACHE_SITE, JOB_CACHE_MESH };
+
+enum job_state {
+    JOB_PREPARING = 1,
+    JOB_RUNNING,
+    JOB_ASSEMBLING, /* every shard is committed; the outputs are being put together. Shown as running. */
+    JOB_DONE,
+    JOB_FAILED,
+    JOB_CANCELLED,
+};
+
+struct job_input {
+    enum manifest_role role; /* 0 = this input of the manifest is absent */
+    struct digest blob;
+    struct array_type type;
+    uint64_t data_offset; /* of the first row in the blob: the length of a .npy header, else 0 */
+    uint64_t data_bytes;
+};
+
+/* What the row in STORE_JOBS holds of a job for ever. */
+struct job_spec {
+    struct mesh_id id; /* digest of tenant and key */
+    char tenant[JOB_TENANT_BYTES];
+    char key[JOB_KEY_BYTES]; /* the submitter's idempotency key, or random */
+    const struct manifest *manifest;
+    struct digest kernel; /* digest of the manifest's name, version and sources */
+    struct manifest_params params;
+    struct job_input inputs[MANIFEST_INPUTS_MAX]; /* manifest order */
+    uint64_t items;
+    uint64_t shard_items;
+    uint32_t shard_count;
+    enum job_cache cache;
+    bool local_only;
+    int64_t created_at_ms; /* wall */
+    uint32_t output_count;
+    struct array_type outputs[MANIFEST_OUTPUTS_MAX]; /* of the whole job */
+    uint64_t output_item_bytes[MANIFEST_OUTPUTS_MAX];
+};
+
+/* One split input's rows for one shard, as a range of the input's blob. */
+struct job_slice {
+    uint64_t offset; /* in the blob */
+    uint64_t bytes;
+};
+
+struct job_node_share {
+    struct mesh_id node;
+    uint32_t shards;
+    uint64_t device_us;
+};
+
+#define JOB_NODES_MAX 64
+#define JOB_DECISIONS_MAX 512
+
+struct job_decision {
+    int64_t at_ms; /* wall */
+    struct mesh_id node;
+    enum mesh_reason why;
+    uint32_t shard;
+    uint32_t count;
+};
+
+struct job {
+    struct job_spec spec;
+    enum job_state state;
+    uint64_t epoch;
+    int64_t finished_at_ms;
+    char error[JOB_ERROR_BYTES];
+    struct digest output_blob[MANIFEST_OUTPUTS_MAX]; /* DONE */
+    uint64_t output_bytes[MANIFEST_OUTPUTS_MAX];
+    uint32_t committed; /* shards; kept here for finished jobs, which the core forgets */
+    uint32_t cached;
+    uint32_t reassigned;
+
+    /* From preparation until the job is finished. */
+    const uint8_t *map[MANIFEST_INPUTS_MAX]; /* the split inputs' blobs, mapped read-only */
+    uint64_t map_bytes[MANIFEST_INPUTS_MAX];
+    int broadcast_fd[MANIFEST_INPUTS_MAX];      /* -1 = none */
+    uint64_t *line_offset[MANIFEST_INPUTS_MAX]; /* text: [shard_count + 1], of each shard's first line */
+    struct digest *keys;                        /* [shard_count]; NULL with the cache off */
+    struct digest
+        *slices[MANIFEST_INPUTS_MAX];      /* [shard_count] ids of rows too large to ride inline; else NULL */
+    uint8_t *committed_bits;               /* after a restart, for MESH_RESTORE */
+    int assembly_fd[MANIFEST_OUTPUTS_MAX]; /* the outputs as they grow, unlinked files; -1 = none */
+    uint8_t *assembly[MANIFEST_OUTPUTS_MAX];
+    uint64_t assembly_bytes[MANIFEST_OUTPUTS_MAX];
+    uint64_t journal_next; /* number of the next journal row */
+
+    struct job_node_share share[JOB_NODES_MAX];
+    uint32_t share_count;
+    struct job_decision decision[JOB_DECISIONS_MAX]; /* a ring: the newest `decision_count` % max */
+    uint64_t decision_count;
+    struct job_watch *watches; /* clients that wait for news; see ops_jobs.c */
+    struct job *next;          /* in the table's order of creation */
+};
+
+/* The digest under which a built-in kernel is known: it covers the manifest and both sources. */
+struct digest job_kernel_digest(const struct manifest *manifest);
+/* The id of the job that `tenant` submits under `key`. */
+struct mesh_id job_id(const char *tenant, const char *key);
+
+/*
+ * Opens and checks a job's inputs and fills in everything from `inputs[].type` to `keys`. Each input's role,
+ * blob and format must be set; on a restart the spec is complete and is checked to give the same cut. Takes
+ * as long as the inputs are large: background thread only. Returns false with one sentence in job->error; it
+ * is the submitter's fault if *denied is EXIT_USAGE (2), ours if EXIT_FAILED (1).
+ */
+enum job_format { JOB_FORMAT_NPY = 1, JOB_FORMAT_TEXT, JOB_FORMAT_RAW };
+struct job_wish {
+    enum job_format format[MANIFEST_INPUTS_MAX];
+    uint64_t row_bytes[MANIFEST_INPUTS_MAX]; /* RAW */
+    uint64_t items;
+    uint64_t shard_items;
+};
+bool job_prepare(struct job *job, const struct job_wish *wish, struct store *store, const char *scratch,
+                 int *exit_code);
+
+/* The rows of `input` that shard `shard` gets. */
+struct job_slice job_slice(const struct job *job, uint32_t input, uint32_t shard);
+uint64_t job_shard_items(const struct job *job, uint32_t shard);
+/* How many shards fit a bundle: MESH_BUNDLE_BYTES_MAX over what one shard's inline rows and inline outputs
+ * take. */
+uint32_t job_bundle_shards(const struct job *job);
+
+/* An empty job in state PREPARING; freed by job_free. NULL when out of memory. */
+struct job *job_make(void);
+
+/* Frees what only an unfinished job needs: maps, keys, assembly. */
+void job_release(struct job *job);
+void job_free(struct job *job);
+
+/* Copies one committed output of a shard to its place. Returns false when its size is not what the manifest
+ * says. */
+bool job_assemble(struct job *job, uint32_t output, uint32_t shard, const void *bytes, uint64_t count);
+/* The bytes that output `output` takes for `shard`. */
+uint64_t job_output_bytes(const struct job *job, uint32_t output, uint32_t shard);
+
+#endif

@@ -1,0 +1,83 @@
+/*
+ * The supervisor of this node's workers: one slot per device, one `weir-worker` process per slot while it has
+ * work.
+ *
+ * A slot's process serves one tenant; when another tenant's bundle comes and the slot is idle, the process is
+ * replaced. A process that dies, or shows no progress for `hang_ms`, costs the shard it was at one attempt
+ * (CRASHED); the shards behind it were not run (RETURNED). A device whose worker fails three times in a row
+ * without finishing a shard is at fault: its slot is withdrawn and `devices` is told.
+ *
+ * Runs on the loop's thread and never blocks after workers_open.
+ */
+#ifndef NODE_WORKERS_H
+#define NODE_WORKERS_H
+
+#include "kernels/worker.h"
+#include "mesh/message.h"
+#include "node/loop.h"
+
+struct workers;
+
+/* What happened to one shard of a bundle. `outputs` are borrowed for the call. */
+struct workers_shard {
+    uint64_t bundle;
+    uint32_t shard; /* index in the bundle */
+    enum mesh_outcome outcome;
+    uint64_t device_us;
+    const struct worker_output *outputs; /* MESH_DONE */
+    uint32_t output_count;
+    const char *message; /* not MESH_DONE */
+};
+
+struct workers_options {
+    struct loop *loop;
+    const char *path; /* of weir-worker */
+    int cpu_slots;    /* -1 = one per core this process may use */
+    int cuda_devices; /* -1 = all that are found */
+    int64_t hang_ms;
+    /* Each shard of a submitted bundle is reported once, then the bundle ends once. */
+    void (*shard)(void *context, const struct workers_shard *shard);
+    void (*done)(void *context, uint64_t bundle);
+    void (*devices)(void *context); /* the number of lendable slots changed */
+    void *context;
+};
+
+/* Finds the devices (runs `weir-worker --list`). On failure returns false with one line in `error`. */
+bool workers_open(struct workers **workers, const struct workers_options *options, char *error,
+                  size_t error_bytes);
+void workers_close(struct workers *workers); /* kills what runs */
+
+uint16_t workers_slots(const struct workers *workers, uint32_t class);
+
+enum workers_answer {
+    WORKERS_TAKEN,
+    WORKERS_NO_PLACE, /* every slot of the class has two bundles in hand, or serves another tenant */
+    WORKERS_BAD,      /* `message` says why; no worker would take it */
+};
+
+/* Starts a bundle on the slot of `class` with the least in hand. The bundle is borrowed for the call. */
+enum workers_answer workers_submit(struct workers *workers, uint32_t class, const char *tenant,
+                                   const struct worker_bundle *bundle, char message[WORKER_MESSAGE_BYTES]);
+/* Starts no further shard of that bundle: those not run are reported RETURNED. A shard that is running goes
+ * on for `grace_ms`, then its worker is killed. */
+void workers_stop(struct workers *workers, uint64_t bundle, int64_t grace_ms);
+
+/* Whether the slot that would take the bundle already maps that broadcast blob. */
+bool workers_hold(const struct workers *workers, uint32_t class, const uint8_t id[WORKER_ID_BYTES]);
+
+/* The turn function for the loop: kills hung workers and those whose grace is over. */
+int64_t workers_turn(void *workers, int64_t now_ms);
+
+struct workers_view {
+    const char *device; /* "cpu:0" */
+    char name[WORKER_NAME_BYTES];
+    int pid; /* 0 = not running */
+    uint32_t in_hand;
+    bool fault;
+    uint64_t shards;
+    uint64_t restarts;
+    uint64_t busy_us;
+};
+bool workers_view(const struct workers *workers, uint32_t index, struct workers_view *view);
+
+#endif
