@@ -264,7 +264,7 @@ enum store_error blob_apply(struct change *change, struct operation *operation)
     case OP_UNPIN_ALL:
         return unpin_all(store, txn, operation->data);
     default:
-        assert(!"not an operation on blobs");
+        assert(false && "not an operation on blobs");
         return STORE_LIMIT;
     }
 }

@@ -357,7 +357,7 @@ static enum store_error operation_apply(struct change *change, struct operation 
     case OP_POINTER_REMOVE_NODE:
         return pointer_apply(change, operation);
     }
-    assert(!"an unknown operation");
+    assert(false && "an unknown operation");
     return STORE_LIMIT;
 }
 
