@@ -1,0 +1,106 @@
+/*
+ * What the runtime adds to the core's ASSIGN and RESULT: the inputs of a bundle, and its results. Each is a
+ * msgpack array read with the bounded cursor of node/pack.h, since a peer wrote it. docs/protocol.md lists
+ * the fields.
+ *
+ * An *entry* is the result of one shard: its outputs in the manifest's order, each inline or as a blob. It is
+ * the same bytes in a RESULT, in a journal row and in the result cache.
+ */
+#ifndef NODE_PAYLOAD_H
+#define NODE_PAYLOAD_H
+
+#include "node/job.h"
+#include "node/wire.h"
+
+#define ENTRY_BYTES_MAX (48u * 1024u) /* the store's bound for a cache entry is 64 KiB */
+
+/* ---- Entries */
+
+struct entry_output {
+    const uint8_t *bytes; /* inline; NULL when it is a blob */
+    uint64_t count;       /* of the output, in both cases */
+    struct digest blob;
+};
+
+struct entry {
+    uint32_t output_count;
+    struct entry_output output[MANIFEST_OUTPUTS_MAX];
+};
+
+/* Returns the length, or 0 if it does not fit. */
+size_t entry_encode(const struct entry *entry, uint8_t *out, size_t capacity);
+bool entry_decode(const uint8_t *bytes, size_t count, struct entry *entry); /* borrows from `bytes` */
+/* The blobs that an entry names; returns how many. */
+uint32_t entry_blobs(const struct entry *entry, uint8_t blobs[MANIFEST_OUTPUTS_MAX][32]);
+
+/* ---- ASSIGN */
+
+struct assign_rows {
+    const uint8_t
+        *bytes; /* inline; NULL: [offset, offset + count) of the input's blob, which hash to `digest` */
+    uint64_t count;
+    uint64_t offset;
+    struct digest digest;
+    struct array_type type;
+};
+
+struct assign_shard {
+    uint64_t first_item;
+    uint64_t items;
+    struct assign_rows rows[MANIFEST_INPUTS_MAX];
+};
+
+struct assign {
+    const struct manifest *manifest;
+    struct digest kernel;
+    char tenant[JOB_TENANT_BYTES];
+    struct manifest_params params;
+    struct job_input inputs[MANIFEST_INPUTS_MAX];
+    uint32_t shard_count;
+    struct assign_shard *shards; /* owned: freed by assign_deinit */
+};
+
+/* Writes the payload for these shards of a job. Returns NULL if it would not fit a control message. */
+struct bytes *assign_encode(const struct job *job, const uint32_t *shards, uint32_t count);
+enum assign_error {
+    ASSIGN_OK = 0,
+    ASSIGN_MALFORMED,      /* class PEER */
+    ASSIGN_UNKNOWN_KERNEL, /* this node has no such kernel, or another version of it */
+};
+/* Reads a payload; the inline rows are borrowed from `bytes`. */
+enum assign_error assign_decode(const struct bytes *bytes, struct assign *assign);
+void assign_deinit(struct assign *assign);
+
+/* ---- RESULT */
+
+/* One entry or message per shard of the bundle, in order. */
+struct result_item {
+    const uint8_t *bytes; /* an entry if the shard is done, else a message for people */
+    size_t count;
+};
+struct bytes *result_encode(const struct result_item *items, uint32_t count);
+/* Fills up to `capacity` items, borrowed from `bytes`. Returns how many, or -1 if malformed. */
+int result_decode(const struct bytes *bytes, struct result_item *items, uint32_t capacity);
+
+/* ---- Rows of STORE_JOBS and STORE_JOURNAL */
+
+#define JOB_ROW_BYTES_MAX 8192u
+size_t job_row_encode(const struct job *job, uint8_t *out, size_t capacity);
+/* Makes a job from its row; NULL if the row is damaged or names a kernel that this build lacks. */
+struct job *job_row_decode(const uint8_t *bytes, size_t count);
+
+struct journal_row {
+    uint64_t epoch;
+    struct mesh_id executor;
+    uint64_t device_us;
+    bool cached;
+    uint32_t count;
+    struct {
+        uint32_t shard;
+        struct result_item entry;
+    } item[MESH_LOOKUP_SHARDS_MAX];
+};
+size_t journal_row_encode(const struct journal_row *row, uint8_t *out, size_t capacity);
+bool journal_row_decode(const uint8_t *bytes, size_t count, struct journal_row *row);
+
+#endif
