@@ -1,19 +1,20 @@
 /*
  * This node's slots: who waits for a place, who was promised one, and which bundles run.
  *
- * A *demand* is a home's standing wish for places for one job. It is born of a RESERVE, counts down by what is granted,
- * and ends when it is satisfied, withdrawn, cancelled, or not repeated for 10 s. When a place frees, the demand whose
- * home and tenant were served longest ago gets it.
+ * A *demand* is a home's standing wish for places for one job. It is born of a RESERVE, counts down by what
+ * is granted, and ends when it is satisfied, withdrawn, cancelled, or not repeated for 10 s. When a place
+ * frees, the demand whose home and tenant were served longest ago gets it.
  *
- * A *grant* promises places to one job of one home. The home believes in it for 2 s, this node for 2.5 s. Each place is
- * used by one ASSIGN, released, or lost when the grant expires.
+ * A *grant* promises places to one job of one home. The home believes in it for 2 s, this node for 2.5 s.
+ * Each place is used by one ASSIGN, released, or lost when the grant expires.
  *
- * An *attempt* is one bundle. It is born of an ASSIGN within a grant, waits or runs, and ends with MESH_RAN. Its results
- * are then held, and sent every 2 s, until the home acknowledges them or 10 min have passed. While it lives its lease is
- * renewed by its home; when it is not for 20 s, or when the home cancels, it is stopped and forgotten without a result.
+ * An *attempt* is one bundle. It is born of an ASSIGN within a grant, waits or runs, and ends with MESH_RAN.
+ * Its results are then held, and sent every 2 s, until the home acknowledges them or 10 min have passed.
+ * While it lives its lease is renewed by its home; when it is not for 20 s, or when the home cancels, it is
+ * stopped and forgotten without a result.
  *
- * Places: per class, every attempt that the host has not yet reported back and every place promised counts, at most
- * twice the slots, so that one bundle runs and one waits per slot.
+ * Places: per class, every attempt that the host has not yet reported back and every place promised counts,
+ * at most twice the slots, so that one bundle runs and one waits per slot.
  */
 #ifndef MESH_EXECUTOR_H
 #define MESH_EXECUTOR_H
@@ -22,14 +23,14 @@
 #include "mesh/message.h"
 
 enum {
-    EXECUTOR_GRANT_VALID_MS = 2000,  /* at the home, from receipt */
-    EXECUTOR_GRANT_KEPT_MS = 2500,   /* here: 25 % more */
-    EXECUTOR_DEMAND_MS = 10000,      /* a demand not repeated for so long is forgotten */
-    EXECUTOR_RENEW_MS = 5000,        /* between RENEWs to one home */
-    EXECUTOR_LEASE_MS = 20000,       /* from the last RENEWED */
-    EXECUTOR_RESEND_MS = 2000,       /* between RESULTs of one bundle */
+    EXECUTOR_GRANT_VALID_MS = 2000,    /* at the home, from receipt */
+    EXECUTOR_GRANT_KEPT_MS = 2500,     /* here: 25 % more */
+    EXECUTOR_DEMAND_MS = 10000,        /* a demand not repeated for so long is forgotten */
+    EXECUTOR_RENEW_MS = 5000,          /* between RENEWs to one home */
+    EXECUTOR_LEASE_MS = 20000,         /* from the last RENEWED */
+    EXECUTOR_RESEND_MS = 2000,         /* between RESULTs of one bundle */
     EXECUTOR_HELD_MS = 10 * 60 * 1000, /* results kept for a home that is silent */
-    EXECUTOR_GRANT_PLACES_MAX = 64,  /* places in one grant: a bit each in grant.used */
+    EXECUTOR_GRANT_PLACES_MAX = 64,    /* places in one grant: a bit each in grant.used */
     EXECUTOR_RESENDS_PER_STEP = 32,
 };
 
@@ -61,7 +62,7 @@ struct grant {
 
 enum attempt_state {
     ATTEMPT_FREE = 0,
-    ATTEMPT_WAITING,  /* behind a running one; the host has it already */
+    ATTEMPT_WAITING, /* behind a running one; the host has it already */
     ATTEMPT_RUNNING,
     ATTEMPT_STOPPING, /* the host was told to stop, or is about to be; still in the way until it reports */
     ATTEMPT_FINISHED, /* results held until acknowledged */
@@ -69,8 +70,8 @@ enum attempt_state {
 
 struct attempt {
     enum attempt_state state;
-    bool discard;   /* STOPPING: nobody wants the results; FINISHED: about to be freed */
-    bool stop_due;  /* on the closing list */
+    bool discard;  /* STOPPING: nobody wants the results; FINISHED: about to be freed */
+    bool stop_due; /* on the closing list */
     uint16_t class;
     uint32_t home; /* member slot */
     struct mesh_bundle_name name;
@@ -78,7 +79,7 @@ struct attempt {
     uint64_t epoch;
     uint64_t handle; /* inputs until it ended, then results */
     uint64_t device_us;
-    int64_t due_at_ms;      /* live: end of the lease; FINISHED: next RESULT */
+    int64_t due_at_ms; /* live: end of the lease; FINISHED: next RESULT */
     int64_t finished_at_ms;
     uint32_t hash_next; /* index + 1 */
     uint32_t count;
@@ -105,33 +106,33 @@ struct executor {
     struct executor_class class[MESH_DEVICE_CLASSES];
     uint32_t price_micro;
     int64_t available_until_ms;
-    uint64_t turn;          /* of serving demands */
-    uint64_t grants_made;   /* part of the next token */
+    uint64_t turn;        /* of serving demands */
+    uint64_t grants_made; /* part of the next token */
 
     struct demand *demand;
     struct pool demand_pool;
-    struct link *demand_link; /* free, or `demands` */
-    struct list demands;      /* in the order of expiry */
+    struct list_link *demand_link; /* free, or `demands` */
+    struct list demands;           /* in the order of expiry */
 
     struct grant *grant;
     struct pool grant_pool;
-    struct link *grant_link; /* free, or `grants` */
-    struct list grants;      /* in the order of expiry */
+    struct list_link *grant_link; /* free, or `grants` */
+    struct list grants;           /* in the order of expiry */
 
     struct attempt *attempt;
     struct pool attempt_pool;
-    struct link *attempt_link; /* free, `leases` or `results` */
-    struct list leases;        /* live, in the order of expiry */
-    struct list results;       /* finished, in the order of the next RESULT */
-    struct link *home_link;    /* executor_home.attempts */
-    struct link *class_link;   /* executor_class.running or .waiting */
-    struct link *closing_link;
+    struct list_link *attempt_link; /* free, `leases` or `results` */
+    struct list leases;             /* live, in the order of expiry */
+    struct list results;            /* finished, in the order of the next RESULT */
+    struct list_link *home_link;    /* executor_home.attempts */
+    struct list_link *class_link;   /* executor_class.running or .waiting */
+    struct list_link *closing_link;
     struct list closing; /* attempts to be stopped or freed as the output has room */
     uint32_t *bucket;    /* attempts by name: index + 1 of the first, chained by hash_next */
     uint32_t bucket_count;
 
     struct executor_home *home;
-    struct link *renew_link;
+    struct list_link *renew_link;
     struct list renewals; /* homes with live attempts, in the order of renew_at_ms */
 };
 
@@ -142,7 +143,8 @@ bool executor_idle(const struct executor *executor);
 
 /* grants.c, for executor.c. */
 struct step;
-/* Gives free places to standing demands. Idempotent; ends early when the output is full and asks for another step. */
+/* Gives free places to standing demands. Idempotent; ends early when the output is full and asks for another
+ * step. */
 void grants_offer(struct step *step);
 /* Takes a promised place for an ASSIGN, or returns false: unknown, expired, foreign, or used before. */
 bool grants_use(struct step *step, uint32_t from, const struct mesh_message *assign);

@@ -1,9 +1,9 @@
 /*
  * The jobs this node is home of: their shards, where each is, and what is committed.
  *
- * A *job* is born of a SUBMIT (or read back at start), runs until all its shards are committed, until one fails it, or
- * until it is cancelled, and is forgotten when the host prunes it. When it ends, its shard table is free for others at
- * once; bundles still out are called back.
+ * A *job* is born of a SUBMIT (or read back at start), runs until all its shards are committed, until one
+ * fails it, or until it is cancelled, and is forgotten when the host prunes it. When it ends, its shard table
+ * is free for others at once; bundles still out are called back.
  *
  * A *shard* is in exactly one state:
  *
@@ -11,12 +11,14 @@
  *                     ^          |
  *                     +----------+   returned, crashed, expired, lease ended, executor lost
  *
- * The queue is a doubly linked list through the shards of a job, so that a late result takes its shard out at once.
+ * The queue is a doubly linked list through the shards of a job, so that a late result takes its shard out at
+ * once.
  *
- * A *bundle* is shards bound to one place of a grant. It is born with its ASSIGN and ends with its RESULT. When its
- * lease ends or its executor is thought lost, its shards are queued again and the bundle stays as an *orphan*: should its
- * result come after all, whatever of it is not committed yet is committed, and the first writer wins. Orphans are
- * forgotten after 10 min (by then the executor has forgotten the results too), or when the table needs room.
+ * A *bundle* is shards bound to one place of a grant. It is born with its ASSIGN and ends with its RESULT.
+ * When its lease ends or its executor is thought lost, its shards are queued again and the bundle stays as an
+ * *orphan*: should its result come after all, whatever of it is not committed yet is committed, and the first
+ * writer wins. Orphans are forgotten after 10 min (by then the executor has forgotten the results too), or
+ * when the table needs room.
  *
  * An *ask* is this node's memory of a RESERVE: what was wanted and what it may still expect. See placement.c.
  */
@@ -27,16 +29,16 @@
 #include "mesh/mesh.h"
 
 enum {
-    HOME_LEASE_MS = 25000,        /* the executor's 20 s and 25 % */
+    HOME_LEASE_MS = 25000, /* the executor's 20 s and 25 % */
     HOME_ORPHAN_MS = 10 * 60 * 1000,
-    HOME_SERVICE_MS = 1000,       /* a job with queued shards looks for places at least so often */
-    HOME_ASK_REFRESH_MS = 5000,   /* standing demands are repeated; the executor forgets after 10 s */
-    HOME_NOBODY_MS = 1000,        /* between two NOBODY decisions of a job */
-    HOME_ASKS_PER_JOB = 32,       /* members asked for one job at a time */
-    HOME_JOBS_PER_STEP = 16,      /* jobs served in one step */
-    HOME_LEASES_PER_STEP = 64,    /* leases ended in one step */
-    HOME_BUNDLE_US = 20000,       /* work in a bundle: 20 ms, or two round trips where that is more */
-    HOME_DEEP_US = 1000000,       /* bundles shorter than this may wait behind another */
+    HOME_SERVICE_MS = 1000,     /* a job with queued shards looks for places at least so often */
+    HOME_ASK_REFRESH_MS = 5000, /* standing demands are repeated; the executor forgets after 10 s */
+    HOME_NOBODY_MS = 1000,      /* between two NOBODY decisions of a job */
+    HOME_ASKS_PER_JOB = 32,     /* members asked for one job at a time */
+    HOME_JOBS_PER_STEP = 16,    /* jobs served in one step */
+    HOME_LEASES_PER_STEP = 64,  /* leases ended in one step */
+    HOME_BUNDLE_US = 20000,     /* work in a bundle: 20 ms, or two round trips where that is more */
+    HOME_DEEP_US = 1000000,     /* bundles shorter than this may wait behind another */
 };
 
 enum shard_state {
@@ -47,9 +49,9 @@ enum shard_state {
 };
 
 struct shard {
-    uint32_t next; /* QUEUED: the next in the queue, index in the job + 1 */
-    uint32_t at;   /* QUEUED: the one before, index + 1; ASSIGNED: the bundle's slot */
-    uint8_t state; /* enum shard_state */
+    uint32_t next;    /* QUEUED: the next in the queue, index in the job + 1 */
+    uint32_t at;      /* QUEUED: the one before, index + 1; ASSIGNED: the bundle's slot */
+    uint8_t state;    /* enum shard_state */
     uint8_t attempts; /* that ended in a crash */
 };
 
@@ -75,20 +77,20 @@ struct job {
     struct mesh_job_spec spec;
     enum mesh_job_state state; /* 0 = free slot */
     enum service service;
-    bool forget;          /* the host pruned it while bundles were still being called back */
-    uint32_t first;       /* of its range in the pool; while RUNNING */
-    uint32_t queue_head;  /* index in the job + 1 */
+    bool forget;         /* the host pruned it while bundles were still being called back */
+    uint32_t first;      /* of its range in the pool; while RUNNING */
+    uint32_t queue_head; /* index in the job + 1 */
     uint32_t queue_tail;
     uint32_t looking_up, queued, assigned, committed;
     uint32_t cached, reassigned;
-    uint32_t lookup_next;       /* shards from here on have not been asked for yet */
+    uint32_t lookup_next; /* shards from here on have not been asked for yet */
     uint32_t lookups_in_flight;
-    uint32_t bundle_cap;        /* bundles grow by doubling per result at most */
-    uint64_t shard_ns;          /* moving average of device time; 0 = unknown */
-    uint32_t expected;          /* sum over its asks */
-    int64_t service_at_ms;      /* TIMED */
-    int64_t nobody_at_ms;       /* when NOBODY was last said; 0 = never */
-    struct list bundles;        /* orphans too */
+    uint32_t bundle_cap;   /* bundles grow by doubling per result at most */
+    uint64_t shard_ns;     /* moving average of device time; 0 = unknown */
+    uint32_t expected;     /* sum over its asks */
+    int64_t service_at_ms; /* TIMED */
+    int64_t nobody_at_ms;  /* when NOBODY was last said; 0 = never */
+    struct list bundles;   /* orphans too */
     struct list asks;
 };
 
@@ -124,27 +126,27 @@ struct home {
 
     struct job *job;
     struct pool job_pool;
-    struct link *job_link;     /* free slots only */
-    struct link *service_link; /* `ready` or `timed` */
-    struct list ready;         /* jobs to serve now, in turn */
-    struct list timed;         /* jobs to serve at service_at_ms, in that order */
-    uint32_t *sorted;          /* job slots in the order of ids */
+    struct list_link *job_link;     /* free slots only */
+    struct list_link *service_link; /* `ready` or `timed` */
+    struct list ready;              /* jobs to serve now, in turn */
+    struct list timed;              /* jobs to serve at service_at_ms, in that order */
+    uint32_t *sorted;               /* job slots in the order of ids */
     uint32_t job_count;
     uint32_t live; /* jobs RUNNING */
 
     struct bundle *bundle;
     struct pool bundle_pool;
-    struct link *bundle_link; /* free, `leases` or `orphans` */
-    struct list leases;       /* in the order of due_at_ms */
-    struct list orphans;      /* in the order of due_at_ms */
-    struct link *member_link; /* home_member.bundles */
-    struct link *of_job_link; /* job.bundles */
-    uint32_t *bucket;         /* bundles by name: index + 1, chained by hash_next */
+    struct list_link *bundle_link; /* free, `leases` or `orphans` */
+    struct list leases;            /* in the order of due_at_ms */
+    struct list orphans;           /* in the order of due_at_ms */
+    struct list_link *member_link; /* home_member.bundles */
+    struct list_link *of_job_link; /* job.bundles */
+    uint32_t *bucket;              /* bundles by name: index + 1, chained by hash_next */
     uint32_t bucket_count;
 
     struct ask *ask;
     struct pool ask_pool;
-    struct link *ask_link; /* free, or job.asks */
+    struct list_link *ask_link; /* free, or job.asks */
 
     struct home_member *member; /* by member slot */
     uint64_t endings;           /* jobs ended so far; numbers them for home_member.cancelled */
@@ -171,12 +173,13 @@ uint32_t home_job_find(const struct home *home, const struct mesh_id *id);
 /* Puts the job in line to look for places, to look its shards up, or to call its bundles back. */
 void home_job_ready(struct home *home, uint32_t job);
 /* The job is over: saves that, tells the host, frees its shards, and calls back what is still out. */
-void home_job_end(struct step *step, uint32_t job, enum mesh_job_state state, uint32_t shard, uint64_t handle);
+void home_job_end(struct step *step, uint32_t job, enum mesh_job_state state, uint32_t shard,
+                  uint64_t handle);
 /* Ends the job as DONE if every shard is committed. */
 void home_job_settle(struct step *step, uint32_t job);
 /* One line of the job's story; left out when the output is nearly full. */
-void home_decide(struct step *step, const struct job *job, uint32_t member, enum mesh_reason why, uint32_t shard,
-                 uint32_t count);
+void home_decide(struct step *step, const struct job *job, uint32_t member, enum mesh_reason why,
+                 uint32_t shard, uint32_t count);
 
 /* bundles.c */
 /* Calls back what an ended job still has out. Returns false when the output is full before all were told. */
@@ -186,8 +189,10 @@ void bundles_check(const struct mesh *mesh);
 
 /* placement.c */
 /* Shards that one bundle of the job should hold now, for an executor at that distance. */
-uint32_t placement_bundle_shards(const struct home *home, const struct job *job, uint32_t rtt_us, uint32_t places);
-/* Asks members for places as the job's queue needs, repeats standing demands, withdraws what is not needed. */
+uint32_t placement_bundle_shards(const struct home *home, const struct job *job, uint32_t rtt_us,
+                                 uint32_t places);
+/* Asks members for places as the job's queue needs, repeats standing demands, withdraws what is not needed.
+ */
 void placement_serve(struct step *step, uint32_t job);
 /* Notes an answer: `places` granted, 0 for WAIT. */
 void placement_answered(struct step *step, uint32_t job, uint32_t member, uint16_t class, uint32_t places);

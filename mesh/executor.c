@@ -1,0 +1,609 @@
+#include "mesh/internal.h"
+
+static void attempt_stop(struct executor *executor, uint32_t slot, bool discard);
+static void closing_flush(struct step *step);
+
+/* Layout, views and checks. */
+
+void executor_layout(struct executor *executor, const struct mesh_limits *limits, struct carve *from)
+{
+    uint32_t buckets = 64;
+    while (buckets < limits->attempts)
+        buckets *= 2;
+    executor->bucket_count = buckets;
+    executor->bucket = carve(from, buckets, sizeof *executor->bucket);
+    executor->demand_pool.capacity = limits->demands;
+    executor->demand = carve(from, limits->demands, sizeof *executor->demand);
+    executor->demand_link = carve(from, limits->demands, sizeof *executor->demand_link);
+    executor->grant_pool.capacity = MESH_GRANTS_MAX;
+    executor->grant = carve(from, MESH_GRANTS_MAX, sizeof *executor->grant);
+    executor->grant_link = carve(from, MESH_GRANTS_MAX, sizeof *executor->grant_link);
+    executor->attempt_pool.capacity = limits->attempts;
+    executor->attempt = carve(from, limits->attempts, sizeof *executor->attempt);
+    executor->attempt_link = carve(from, limits->attempts, sizeof *executor->attempt_link);
+    executor->home_link = carve(from, limits->attempts, sizeof *executor->home_link);
+    executor->class_link = carve(from, limits->attempts, sizeof *executor->class_link);
+    executor->closing_link = carve(from, limits->attempts, sizeof *executor->closing_link);
+    executor->home = carve(from, limits->members, sizeof *executor->home);
+    executor->renew_link = carve(from, limits->members, sizeof *executor->renew_link);
+}
+
+void executor_init(struct mesh *mesh)
+{
+    (void)mesh; /* zeroed tables are empty tables */
+}
+
+static uint32_t class_busy(const struct executor_class *class)
+{
+    return class->running.count + class->waiting.count + class->stopping + class->granted;
+}
+
+uint32_t executor_places(const struct executor_class *class, bool deep)
+{
+    const uint32_t places = deep ? 2 * class->slots : class->slots;
+    const uint32_t busy = class_busy(class);
+    return busy < places ? places - busy : 0;
+}
+
+bool executor_idle(const struct executor *executor)
+{
+    return pool_in_use(&executor->attempt_pool) == 0 && executor->grants.count == 0;
+}
+
+void executor_capacity(const struct mesh *mesh, struct mesh_capacity *capacity)
+{
+    const struct executor *const executor = &mesh->executor;
+    *capacity = (struct mesh_capacity){
+        .price_micro = executor->price_micro,
+        .available_until_ms = executor->available_until_ms,
+        .draining = mesh->draining || mesh->leaving,
+    };
+    for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
+        const struct executor_class *const class = &executor->class[index];
+        capacity->class[index] = (struct mesh_class_capacity){
+            .slots = (uint16_t) class->slots,
+            .free = mesh->draining ? 0 : (uint16_t)executor_places(class, false),
+            .waiting = (uint16_t) class->waiting.count,
+        };
+    }
+}
+
+void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view)
+{
+    const struct executor *const executor = &mesh->executor;
+    struct mesh_capacity capacity;
+    executor_capacity(mesh, &capacity);
+    *view = (struct mesh_executor_view){
+        .unacked = executor->results.count,
+        .demands = executor->demands.count,
+        .draining = mesh->draining,
+    };
+    for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
+        view->class[index] = capacity.class[index];
+        view->running += executor->class[index].running.count;
+        view->waiting += executor->class[index].waiting.count;
+        view->granted += executor->class[index].granted;
+    }
+}
+
+/* Attempts by name. */
+
+static uint32_t *name_bucket(struct executor *executor, const struct mesh_bundle_name *name)
+{
+    const uint64_t mixed = (name->token ^ ((uint64_t)name->index << 40)) * UINT64_C(0x9E3779B97F4A7C15);
+    return &executor->bucket[(mixed >> 32) & (executor->bucket_count - 1)];
+}
+
+static uint32_t attempt_find(struct executor *executor, uint32_t home, const struct mesh_bundle_name *name)
+{
+    for (uint32_t at = *name_bucket(executor, name); at != 0; at = executor->attempt[at - 1].hash_next) {
+        const struct attempt *const attempt = &executor->attempt[at - 1];
+        if (attempt->home == home && attempt->name.token == name->token && attempt->name.index == name->index)
+            return at - 1;
+    }
+    return MESH_NONE;
+}
+
+static bool attempt_live(const struct attempt *attempt)
+{
+    return attempt->state == ATTEMPT_WAITING || attempt->state == ATTEMPT_RUNNING;
+}
+
+/* One attempt's life. */
+
+static void attempt_born(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct executor *const executor = &step->mesh->executor;
+    const uint32_t slot = pool_take(&executor->attempt_pool, executor->attempt_link);
+    assert(slot != MESH_NONE); /* a promised place holds a slot of the table free */
+    struct attempt *const attempt = &executor->attempt[slot];
+    struct executor_class *const class = &executor->class[message->body.assign.class];
+    const bool runs = class->running.count + class->stopping < class->slots;
+    attempt->state = runs ? ATTEMPT_RUNNING : ATTEMPT_WAITING;
+    attempt->discard = false;
+    attempt->stop_due = false;
+    attempt->class = message->body.assign.class;
+    attempt->home = from;
+    attempt->name = message->body.assign.name;
+    attempt->job = message->body.assign.job;
+    attempt->epoch = message->body.assign.epoch;
+    attempt->handle = message->body.assign.handle;
+    attempt->due_at_ms = step->now_ms + EXECUTOR_LEASE_MS;
+    attempt->count = message->body.assign.count;
+    memcpy(attempt->shard, message->body.assign.shard, attempt->count * sizeof attempt->shard[0]);
+
+    uint32_t *const bucket = name_bucket(executor, &attempt->name);
+    attempt->hash_next = *bucket;
+    *bucket = slot + 1;
+    list_append(runs ? &class->running : &class->waiting, executor->class_link, slot);
+    list_append(&executor->leases, executor->attempt_link, slot);
+    struct executor_home *const home = &executor->home[from];
+    list_append(&home->attempts, executor->home_link, slot);
+    if (home->live++ == 0) {
+        home->renew_at_ms = step->now_ms + EXECUTOR_RENEW_MS;
+        list_append(&executor->renewals, executor->renew_link, from);
+    }
+
+    struct mesh_effect *const effect = out_effect(step, MESH_RUN);
+    effect->body.run.attempt = slot;
+    effect->body.run.home = step->mesh->members.slot[from].id;
+    effect->body.run.job = attempt->job;
+    effect->body.run.epoch = attempt->epoch;
+    effect->body.run.tenant = message->body.assign.tenant;
+    effect->body.run.handle = attempt->handle;
+    effect->body.run.class = attempt->class;
+    effect->body.run.count = attempt->count;
+    memcpy(effect->body.run.shard, attempt->shard, attempt->count * sizeof attempt->shard[0]);
+    gossip_capacity_changed(step);
+}
+
+/* It no longer needs its home's lease. */
+static void attempt_off_lease(struct executor *executor, uint32_t slot)
+{
+    struct executor_home *const home = &executor->home[executor->attempt[slot].home];
+    list_remove(&executor->leases, executor->attempt_link, slot);
+    if (--home->live == 0)
+        list_remove(&executor->renewals, executor->renew_link, executor->attempt[slot].home);
+}
+
+/* A slot is free: what has waited longest runs. The host runs bundles in the order it was given them. */
+static void class_promote(struct executor *executor, struct executor_class *class)
+{
+    while (class->waiting.count > 0 && class->running.count + class->stopping < class->slots) {
+        const uint32_t slot = list_first(&class->waiting);
+        list_remove(&class->waiting, executor->class_link, slot);
+        list_append(&class->running, executor->class_link, slot);
+        executor->attempt[slot].state = ATTEMPT_RUNNING;
+    }
+}
+
+static void attempt_free(struct executor *executor, uint32_t slot)
+{
+    struct attempt *const attempt = &executor->attempt[slot];
+    uint32_t *at = name_bucket(executor, &attempt->name);
+    while (*at != slot + 1)
+        at = &executor->attempt[*at - 1].hash_next;
+    *at = attempt->hash_next;
+    list_remove(&executor->home[attempt->home].attempts, executor->home_link, slot);
+    if (attempt->stop_due)
+        list_remove(&executor->closing, executor->closing_link, slot);
+    attempt->state = ATTEMPT_FREE;
+    attempt->stop_due = false;
+    pool_give(&executor->attempt_pool, executor->attempt_link, slot);
+}
+
+/* From live to stopping; or, with `discard`, throws finished results away. The effects follow as the output
+ * has room. */
+static void attempt_stop(struct executor *executor, uint32_t slot, bool discard)
+{
+    struct attempt *const attempt = &executor->attempt[slot];
+    if (attempt->state == ATTEMPT_FINISHED) {
+        if (!discard || attempt->discard)
+            return;
+    } else if (attempt_live(attempt)) {
+        struct executor_class *const class = &executor->class[attempt->class];
+        list_remove(attempt->state == ATTEMPT_RUNNING ? &class->running : &class->waiting,
+                    executor->class_link, slot);
+        class->stopping++;
+        attempt_off_lease(executor, slot);
+        attempt->state = ATTEMPT_STOPPING;
+    } else {
+        attempt->discard |= discard;
+        return;
+    }
+    attempt->discard = discard;
+    attempt->stop_due = true;
+    list_append(&executor->closing, executor->closing_link, slot);
+}
+
+static void closing_flush(struct step *step)
+{
+    struct executor *const executor = &step->mesh->executor;
+    while (executor->closing.count > 0) {
+        if (!out_has_room(step->out, 0, 0, 1)) {
+            step->mesh->counters.bound_out++;
+            out_wake(step, step->now_ms);
+            return;
+        }
+        const uint32_t slot = list_first(&executor->closing);
+        struct attempt *const attempt = &executor->attempt[slot];
+        if (attempt->state == ATTEMPT_FINISHED) {
+            out_drop(step, attempt->handle);
+            list_remove(&executor->results, executor->attempt_link, slot);
+            attempt_free(executor, slot);
+        } else {
+            list_remove(&executor->closing, executor->closing_link, slot);
+            attempt->stop_due = false;
+            out_effect(step, MESH_STOP)->body.stop.attempt = slot;
+        }
+    }
+}
+
+static void send_result(struct step *step, const struct attempt *attempt)
+{
+    struct mesh_message *const message =
+        out_send(step, &step->mesh->members.slot[attempt->home].id, MESH_RESULT);
+    message->body.result.name = attempt->name;
+    message->body.result.job = attempt->job;
+    message->body.result.epoch = attempt->epoch;
+    message->body.result.handle = attempt->handle;
+    message->body.result.device_us = attempt->device_us;
+    message->body.result.count = attempt->count;
+    for (uint32_t i = 0; i < attempt->count; i++) {
+        message->body.result.shard[i].shard = attempt->shard[i];
+        message->body.result.shard[i].outcome = attempt->outcome[i];
+    }
+}
+
+/* Keeps what the host reported. A report that is short or makes no sense counts as a crash of what it leaves
+ * out. */
+static void attempt_outcomes(struct attempt *attempt, const struct mesh_event *event)
+{
+    for (uint32_t i = 0; i < attempt->count; i++) {
+        const uint8_t outcome = i < event->body.ran.count ? event->body.ran.outcome[i] : 0;
+        attempt->outcome[i] =
+            outcome >= MESH_DONE && outcome <= MESH_REJECTED ? outcome : (uint8_t)MESH_CRASHED;
+    }
+}
+
+void executor_ran(struct step *step, const struct mesh_event *event)
+{
+    struct executor *const executor = &step->mesh->executor;
+    const uint32_t slot = event->body.ran.attempt;
+    if (slot >= executor->attempt_pool.fresh || executor->attempt[slot].state == ATTEMPT_FREE ||
+        executor->attempt[slot].state == ATTEMPT_FINISHED) {
+        out_drop(step, event->body.ran.handle);
+        return;
+    }
+    struct attempt *const attempt = &executor->attempt[slot];
+    struct executor_class *const class = &executor->class[attempt->class];
+    if (attempt->state == ATTEMPT_STOPPING) {
+        class->stopping--;
+        if (attempt->stop_due)
+            list_remove(&executor->closing, executor->closing_link, slot);
+        attempt->stop_due = false;
+    } else {
+        list_remove(attempt->state == ATTEMPT_RUNNING ? &class->running : &class->waiting,
+                    executor->class_link, slot);
+        attempt_off_lease(executor, slot);
+    }
+    class_promote(executor, class);
+    out_drop(step, attempt->handle);
+    attempt->handle = 0;
+    if (attempt->discard) {
+        out_drop(step, event->body.ran.handle);
+        attempt_free(executor, slot);
+    } else {
+        attempt_outcomes(attempt, event);
+        attempt->state = ATTEMPT_FINISHED;
+        attempt->handle = event->body.ran.handle;
+        attempt->device_us = event->body.ran.device_us;
+        attempt->finished_at_ms = step->now_ms;
+        attempt->due_at_ms = step->now_ms + EXECUTOR_RESEND_MS;
+        list_append(&executor->results, executor->attempt_link, slot);
+        send_result(step, attempt);
+    }
+    gossip_capacity_changed(step);
+    grants_offer(step);
+}
+
+/* Messages. */
+
+static void send_expired(struct step *step, uint32_t to, const struct mesh_message *assign)
+{
+    struct mesh_message *const message = out_send(step, &step->mesh->members.slot[to].id, MESH_EXPIRED);
+    message->body.expired.name = assign->body.assign.name;
+    message->body.expired.job = assign->body.assign.job;
+    message->body.expired.epoch = assign->body.assign.epoch;
+    step->mesh->counters.assigns_expired++;
+}
+
+void executor_assign(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct executor *const executor = &step->mesh->executor;
+    const uint32_t count = message->body.assign.count;
+    if (count == 0 || count > MESH_BUNDLE_SHARDS_MAX || message->body.assign.class >= MESH_DEVICE_CLASSES) {
+        step->mesh->counters.bad_messages++;
+        out_drop(step, message->body.assign.handle);
+        return;
+    }
+    const uint32_t known = attempt_find(executor, from, &message->body.assign.name);
+    if (known != MESH_NONE) {
+        const struct attempt *const attempt = &executor->attempt[known];
+        if (attempt->state == ATTEMPT_FINISHED && !attempt->discard)
+            send_result(step, attempt);
+        out_drop(step, message->body.assign.handle);
+        return;
+    }
+    if (!grants_use(step, from, message)) {
+        send_expired(step, from, message);
+        out_drop(step, message->body.assign.handle);
+        return;
+    }
+    attempt_born(step, from, message);
+}
+
+void executor_result_ack(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct executor *const executor = &step->mesh->executor;
+    const uint32_t slot = attempt_find(executor, from, &message->body.result_ack.name);
+    if (slot == MESH_NONE)
+        return; /* a repeated acknowledgement */
+    struct attempt *const attempt = &executor->attempt[slot];
+    if (attempt->state != ATTEMPT_FINISHED) {
+        step->mesh->counters.bad_messages++;
+        return;
+    }
+    out_drop(step, attempt->handle);
+    list_remove(&executor->results, executor->attempt_link, slot);
+    attempt_free(executor, slot);
+}
+
+void executor_renewed(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct executor *const executor = &step->mesh->executor;
+    if (message->body.renew.count > MESH_RENEW_MAX) {
+        step->mesh->counters.bad_messages++;
+        return;
+    }
+    for (uint32_t i = 0; i < message->body.renew.count; i++) {
+        const uint32_t slot = attempt_find(executor, from, &message->body.renew.name[i]);
+        if (slot == MESH_NONE || !attempt_live(&executor->attempt[slot]))
+            continue; /* it ended meanwhile */
+        executor->attempt[slot].due_at_ms = step->now_ms + EXECUTOR_LEASE_MS;
+        list_refresh(&executor->leases, executor->attempt_link, slot);
+    }
+}
+
+void executor_cancel(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct executor *const executor = &step->mesh->executor;
+    const struct mesh_id *const job = &message->body.cancel.job;
+    const struct executor_home *const home = &executor->home[from];
+    for (uint32_t slot = list_first(&home->attempts); slot != MESH_NONE;
+         slot = list_next(executor->home_link, slot)) {
+        const struct attempt *const attempt = &executor->attempt[slot];
+        if (id_equal(&attempt->job, job) && attempt->epoch <= message->body.cancel.epoch)
+            attempt_stop(executor, slot, true);
+    }
+    grants_forget(step, from, job);
+    closing_flush(step);
+    grants_offer(step);
+}
+
+void executor_member_gone(struct step *step, uint32_t member)
+{
+    struct executor *const executor = &step->mesh->executor;
+    const struct executor_home *const home = &executor->home[member];
+    for (uint32_t slot = list_first(&home->attempts); slot != MESH_NONE;
+         slot = list_next(executor->home_link, slot))
+        attempt_stop(executor, slot, true);
+    grants_forget(step, member, NULL);
+    closing_flush(step);
+}
+
+/* The host's wishes. */
+
+/* Makes what there is fit the slots: promises go first, then what waits, then what runs, the newest first. */
+static void class_shrink(struct step *step, uint32_t index)
+{
+    struct executor *const executor = &step->mesh->executor;
+    struct executor_class *const class = &executor->class[index];
+    const uint32_t places = 2 * class->slots;
+    while (class->running.count > class->slots)
+        attempt_stop(executor, list_last(&class->running), false);
+    /* What the host still has to stop keeps its place; it leaves less for what waits. */
+    while (class->waiting.count > 0 && class->running.count + class->waiting.count > places)
+        attempt_stop(executor, list_last(&class->waiting), false);
+    const uint32_t held = class->running.count + class->waiting.count;
+    grants_revoke(step, index, held < places ? places - held : 0);
+}
+
+void executor_devices(struct step *step, const struct mesh_event *event)
+{
+    struct executor *const executor = &step->mesh->executor;
+    executor->price_micro = event->body.devices.price_micro;
+    executor->available_until_ms = event->body.devices.available_until_ms;
+    for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
+        executor->class[index].slots = event->body.devices.class[index].slots;
+        class_shrink(step, index);
+        class_promote(executor, &executor->class[index]);
+    }
+    closing_flush(step);
+    gossip_capacity_changed(step);
+    grants_offer(step);
+}
+
+void executor_drain(struct step *step)
+{
+    struct executor *const executor = &step->mesh->executor;
+    for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
+        struct executor_class *const class = &executor->class[index];
+        while (class->waiting.count > 0)
+            attempt_stop(executor, list_last(&class->waiting), false);
+        grants_revoke(step, index, 0);
+    }
+    closing_flush(step);
+    gossip_capacity_changed(step);
+}
+
+/* Time. */
+
+static void tick_leases(struct step *step)
+{
+    struct executor *const executor = &step->mesh->executor;
+    for (;;) {
+        const uint32_t slot = list_first(&executor->leases);
+        if (slot == MESH_NONE)
+            return;
+        if (executor->attempt[slot].due_at_ms > step->now_ms) {
+            out_wake(step, executor->attempt[slot].due_at_ms);
+            return;
+        }
+        step->mesh->counters.leases_lost++;
+        attempt_stop(executor, slot, true);
+    }
+}
+
+static void send_renewals(struct step *step, uint32_t member)
+{
+    struct executor *const executor = &step->mesh->executor;
+    const struct executor_home *const home = &executor->home[member];
+    struct mesh_message *message = NULL;
+    for (uint32_t slot = list_first(&home->attempts); slot != MESH_NONE;
+         slot = list_next(executor->home_link, slot)) {
+        if (!attempt_live(&executor->attempt[slot]))
+            continue;
+        if (!message || message->body.renew.count == MESH_RENEW_MAX)
+            message = out_send(step, &step->mesh->members.slot[member].id, MESH_RENEW);
+        message->body.renew.name[message->body.renew.count++] = executor->attempt[slot].name;
+    }
+}
+
+static void tick_renewals(struct step *step)
+{
+    struct executor *const executor = &step->mesh->executor;
+    for (;;) {
+        const uint32_t member = list_first(&executor->renewals);
+        if (member == MESH_NONE)
+            return;
+        struct executor_home *const home = &executor->home[member];
+        if (home->renew_at_ms > step->now_ms) {
+            out_wake(step, home->renew_at_ms);
+            return;
+        }
+        if (!out_has_room(step->out, 0, (home->live + MESH_RENEW_MAX - 1) / MESH_RENEW_MAX, 0)) {
+            step->mesh->counters.bound_out++;
+            out_wake(step, step->now_ms);
+            return;
+        }
+        send_renewals(step, member);
+        home->renew_at_ms = step->now_ms + EXECUTOR_RENEW_MS;
+        list_refresh(&executor->renewals, executor->renew_link, member);
+    }
+}
+
+static void tick_results(struct step *step)
+{
+    struct executor *const executor = &step->mesh->executor;
+    for (uint32_t done = 0;; done++) {
+        const uint32_t slot = list_first(&executor->results);
+        if (slot == MESH_NONE)
+            return;
+        struct attempt *const attempt = &executor->attempt[slot];
+        if (attempt->due_at_ms > step->now_ms) {
+            out_wake(step, attempt->due_at_ms);
+            return;
+        }
+        if (done == EXECUTOR_RESENDS_PER_STEP || !out_has_room(step->out, 0, 1, 0)) {
+            step->mesh->counters.bound_out++;
+            out_wake(step, step->now_ms);
+            return;
+        }
+        attempt->due_at_ms = step->now_ms + EXECUTOR_RESEND_MS;
+        list_refresh(&executor->results, executor->attempt_link, slot);
+        if (step->now_ms - attempt->finished_at_ms >= EXECUTOR_HELD_MS)
+            attempt_stop(executor, slot, true);
+        else if (!attempt->discard)
+            send_result(step, attempt);
+    }
+}
+
+void executor_tick(struct step *step)
+{
+    tick_leases(step);
+    tick_renewals(step);
+    tick_results(step);
+    closing_flush(step);
+    grants_tick(step);
+}
+
+/* Invariants. */
+
+static void check_classes(const struct executor *executor)
+{
+    uint32_t stopping[MESH_DEVICE_CLASSES] = {0};
+    for (uint32_t slot = 0; slot < executor->attempt_pool.fresh; slot++) {
+        if (executor->attempt[slot].state == ATTEMPT_STOPPING)
+            stopping[executor->attempt[slot].class]++;
+    }
+    for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
+        const struct executor_class *const class = &executor->class[index];
+        assert(class->stopping == stopping[index]);
+        assert(class->running.count <= class->slots);
+        assert(class->running.count + class->waiting.count + class->granted <= 2 * class->slots);
+        for (uint32_t slot = list_first(&class->running); slot != MESH_NONE;
+             slot = list_next(executor->class_link, slot))
+            assert(executor->attempt[slot].state == ATTEMPT_RUNNING &&
+                   executor->attempt[slot].class == index);
+        for (uint32_t slot = list_first(&class->waiting); slot != MESH_NONE;
+             slot = list_next(executor->class_link, slot))
+            assert(executor->attempt[slot].state == ATTEMPT_WAITING &&
+                   executor->attempt[slot].class == index);
+    }
+}
+
+static void check_homes(const struct mesh *mesh)
+{
+    const struct executor *const executor = &mesh->executor;
+    uint32_t attempts = 0;
+    uint32_t renewing = 0;
+    for (uint32_t member = 0; member < mesh->config.limits.members; member++) {
+        const struct executor_home *const home = &executor->home[member];
+        uint32_t live = 0;
+        for (uint32_t slot = list_first(&home->attempts); slot != MESH_NONE;
+             slot = list_next(executor->home_link, slot)) {
+            assert(executor->attempt[slot].home == member);
+            assert(executor->attempt[slot].state != ATTEMPT_FREE);
+            live += attempt_live(&executor->attempt[slot]);
+        }
+        assert(live == home->live);
+        attempts += home->attempts.count;
+        renewing += live > 0;
+    }
+    assert(attempts == pool_in_use(&executor->attempt_pool));
+    assert(renewing == executor->renewals.count);
+}
+
+void executor_check(const struct mesh *mesh)
+{
+    const struct executor *const executor = &mesh->executor;
+    grants_check(executor);
+    check_classes(executor);
+    check_homes(mesh);
+    uint32_t live = 0;
+    uint32_t finished = 0;
+    uint32_t promised = 0;
+    for (uint32_t slot = 0; slot < executor->attempt_pool.fresh; slot++) {
+        const struct attempt *const attempt = &executor->attempt[slot];
+        if (attempt->state == ATTEMPT_FREE)
+            continue;
+        assert(attempt->count > 0 && attempt->count <= MESH_BUNDLE_SHARDS_MAX);
+        live += attempt_live(attempt);
+        finished += attempt->state == ATTEMPT_FINISHED;
+    }
+    for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++)
+        promised += executor->class[index].granted;
+    assert(live == executor->leases.count && finished == executor->results.count);
+    assert(promised + pool_in_use(&executor->attempt_pool) <= executor->attempt_pool.capacity);
+}
