@@ -11,7 +11,7 @@
 #define NODE_RECORD_BODY_H
 
 #include "crypto/certificate.h"
-#include "crypto/limits.h"
+#include "crypto/token.h"
 #include "mesh/message.h"
 #include "node/wire.h"
 

@@ -11,7 +11,7 @@
  * over its limit, a byte too few or too many. What it lets through is well formed, not true: whether the
  * sender may say it, and whether a record is signed, is judged elsewhere.
  *
- * `struct wire_frame` is some 12 KiB; only the members of its kind are written. Kinds are numbers for ever.
+ * `struct wire_frame` is some 16 KiB; only the members of its kind are written. Kinds are numbers for ever.
  */
 #ifndef NODE_WIRE_H
 #define NODE_WIRE_H
@@ -206,8 +206,22 @@ const char *wire_kind_name(unsigned kind);
 /* Which socket a kind belongs on. */
 enum wire_socket wire_kind_socket(enum wire_kind kind);
 
-/* Wraps frames that are already encoded: the bytes that one more frame of `bytes` adds to a BATCH at most. */
-#define WIRE_BATCH_FRAME_OVERHEAD 5u /* bin 32 header */
-#define WIRE_BATCH_HEADER_BYTES 6u   /* [2, 1, array 16] at most */
+/* Collects encoded frames into one message. */
+#define WIRE_BATCH_HEADER_BYTES 6u /* [2, 1, array 16] */
+#define WIRE_BATCH_FRAME_BYTES 5u  /* before each frame: bin 32 */
+
+struct wire_batch {
+    uint8_t *bytes; /* borrowed; may be moved to a larger place between calls */
+    size_t capacity;
+    size_t count;
+    uint32_t frames;
+};
+
+void wire_batch_init(struct wire_batch *batch, uint8_t *bytes, size_t capacity);
+/* Appends an encoded frame; false, and nothing done, if it does not fit or WIRE_BATCH_FRAMES_MAX are in. */
+bool wire_batch_add(struct wire_batch *batch, struct wire_bytes frame);
+/* The message, borrowed from the batch's bytes: a lone frame as it is, several as a BATCH. Asserts that there
+ * is one. */
+struct wire_bytes wire_batch_finish(struct wire_batch *batch);
 
 #endif

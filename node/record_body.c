@@ -1,0 +1,178 @@
+#include "node/record_body.h"
+
+#include "crypto/token.h"
+#include "node/field.h"
+
+#define MEMBER_VERSION 1u
+#define CAPACITY_VERSION 1u
+#define ALERT_VERSION 1u
+
+#define MEMBER_FIELDS 11u
+#define CAPACITY_FIELDS 5u
+#define ALERT_FIELDS 4u
+
+/* The opening `[version, ...]` that all bodies share: reads it and says what is wrong with it. */
+static enum wire_error open_body(struct field_reader *reader, uint32_t fields, uint32_t version)
+{
+    const uint32_t items = field_get_array(reader, 1, 32);
+    const uint64_t got = field_get_uint(reader, UINT32_MAX);
+    if (!reader->error && got != version)
+        return WIRE_UNKNOWN_VERSION;
+    if (!reader->error && items != fields)
+        field_fail(reader, FIELD_RANGE);
+    return WIRE_OK;
+}
+
+static enum wire_error close_body(struct field_reader *reader)
+{
+    field_get_end(reader);
+    switch (reader->error) {
+    case FIELD_OK:
+        return WIRE_OK;
+    case FIELD_TRUNCATED:
+        return WIRE_TRUNCATED;
+    case FIELD_TRAILING:
+        return WIRE_TRAILING;
+    case FIELD_TYPE:
+        return WIRE_TYPE;
+    case FIELD_RANGE:
+        break;
+    }
+    return WIRE_RANGE;
+}
+
+static size_t finish(const struct field_writer *writer)
+{
+    return writer->full ? 0 : writer->count;
+}
+
+/* ---- MEMBER ------------------------------------------------------------------------------------------- */
+
+size_t member_body_encode(const struct member_body *body, uint8_t *out, size_t capacity)
+{
+    struct field_writer writer;
+    field_writer_init(&writer, out, capacity);
+    field_put_array(&writer, MEMBER_FIELDS);
+    field_put_uint(&writer, MEMBER_VERSION);
+    field_put_uint(&writer, body->session);
+    field_put_text(&writer, body->site);
+    field_put_text(&writer, body->region);
+    field_put_text(&writer, body->name);
+    field_put_text(&writer, body->control);
+    field_put_text(&writer, body->bulk);
+    field_put_text(&writer, body->join);
+    field_put_text(&writer, body->software);
+    field_put_bool(&writer, body->leaving);
+    field_put_bin(&writer, body->chain.bytes, body->chain.count);
+    return finish(&writer);
+}
+
+static void check_name(struct field_reader *reader, const char *name, bool may_be_empty)
+{
+    if (!(may_be_empty && name[0] == 0) && !name_valid(name))
+        field_fail(reader, FIELD_RANGE);
+}
+
+static void check_address(struct field_reader *reader, const char *address)
+{
+    if (address[0] != 0 && !token_address_valid(address))
+        field_fail(reader, FIELD_RANGE);
+}
+
+enum wire_error member_body_decode(const uint8_t *bytes, size_t count, struct member_body *body)
+{
+    struct field_reader reader;
+    field_reader_init(&reader, bytes, count);
+    const enum wire_error error = open_body(&reader, MEMBER_FIELDS, MEMBER_VERSION);
+    if (error)
+        return error;
+    body->session = field_get_uint(&reader, UINT64_MAX);
+    field_get_text(&reader, body->site, sizeof body->site);
+    field_get_text(&reader, body->region, sizeof body->region);
+    field_get_text(&reader, body->name, sizeof body->name);
+    field_get_text(&reader, body->control, sizeof body->control);
+    field_get_text(&reader, body->bulk, sizeof body->bulk);
+    field_get_text(&reader, body->join, sizeof body->join);
+    field_get_text(&reader, body->software, sizeof body->software);
+    body->leaving = field_get_bool(&reader);
+    body->chain.bytes = field_get_bin(&reader, 1, CHAIN_BYTES_MAX, &body->chain.count);
+    if (!reader.error) {
+        check_name(&reader, body->site, false);
+        check_name(&reader, body->region, true);
+        check_name(&reader, body->name, false);
+        check_address(&reader, body->control);
+        check_address(&reader, body->bulk);
+        check_address(&reader, body->join);
+        if (body->session == 0)
+            field_fail(&reader, FIELD_RANGE);
+    }
+    return close_body(&reader);
+}
+
+/* ---- CAPACITY ----------------------------------------------------------------------------------------- */
+
+size_t capacity_body_encode(const struct mesh_capacity *body, uint8_t *out, size_t capacity)
+{
+    struct field_writer writer;
+    field_writer_init(&writer, out, capacity);
+    field_put_array(&writer, CAPACITY_FIELDS);
+    field_put_uint(&writer, CAPACITY_VERSION);
+    field_put_array(&writer, MESH_DEVICE_CLASSES);
+    for (int i = 0; i < MESH_DEVICE_CLASSES; i++) {
+        field_put_array(&writer, 3);
+        field_put_uint(&writer, body->class[i].slots);
+        field_put_uint(&writer, body->class[i].free);
+        field_put_uint(&writer, body->class[i].waiting);
+    }
+    field_put_uint(&writer, body->price_micro);
+    field_put_int(&writer, body->available_until_ms);
+    field_put_bool(&writer, body->draining);
+    return finish(&writer);
+}
+
+enum wire_error capacity_body_decode(const uint8_t *bytes, size_t count, struct mesh_capacity *body)
+{
+    struct field_reader reader;
+    field_reader_init(&reader, bytes, count);
+    const enum wire_error error = open_body(&reader, CAPACITY_FIELDS, CAPACITY_VERSION);
+    if (error)
+        return error;
+    field_get_array(&reader, MESH_DEVICE_CLASSES, MESH_DEVICE_CLASSES);
+    for (int i = 0; i < MESH_DEVICE_CLASSES; i++) {
+        field_get_array(&reader, 3, 3);
+        body->class[i].slots = (uint16_t)field_get_uint(&reader, UINT16_MAX);
+        body->class[i].free = (uint16_t)field_get_uint(&reader, body->class[i].slots);
+        body->class[i].waiting = (uint16_t)field_get_uint(&reader, UINT16_MAX);
+    }
+    body->price_micro = (uint32_t)field_get_uint(&reader, UINT32_MAX);
+    body->available_until_ms = field_get_int(&reader, 0, INT64_MAX);
+    body->draining = field_get_bool(&reader);
+    return close_body(&reader);
+}
+
+/* ---- ALERT -------------------------------------------------------------------------------------------- */
+
+size_t alert_body_encode(const struct alert_body *body, uint8_t *out, size_t capacity)
+{
+    struct field_writer writer;
+    field_writer_init(&writer, out, capacity);
+    field_put_array(&writer, ALERT_FIELDS);
+    field_put_uint(&writer, ALERT_VERSION);
+    field_put_bin(&writer, body->subject.bytes, sizeof body->subject.bytes);
+    field_put_uint(&writer, body->subject_incarnation);
+    field_put_bool(&writer, body->accuses);
+    return finish(&writer);
+}
+
+enum wire_error alert_body_decode(const uint8_t *bytes, size_t count, struct alert_body *body)
+{
+    struct field_reader reader;
+    field_reader_init(&reader, bytes, count);
+    const enum wire_error error = open_body(&reader, ALERT_FIELDS, ALERT_VERSION);
+    if (error)
+        return error;
+    field_get_fixed(&reader, body->subject.bytes, sizeof body->subject.bytes);
+    body->subject_incarnation = field_get_uint(&reader, UINT64_MAX);
+    body->accuses = field_get_bool(&reader);
+    return close_body(&reader);
+}
