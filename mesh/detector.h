@@ -27,8 +27,8 @@ struct detector {
     int64_t doubted_at_ms;
 
     /* Refutation and clones. */
-    bool refute; /* owed, at refute_at_ms */
-    int64_t refute_at_ms;
+    bool announce; /* a raised incarnation is to be announced, at announce_at_ms at the earliest */
+    int64_t announce_at_ms;
     int64_t started_at_ms;
     bool foreign_seen; /* a record of ours from another session has made us raise our incarnation already */
 };
@@ -41,8 +41,6 @@ void detector_check(const struct mesh *mesh);
 bool detector_alert(struct step *step, uint32_t origin, const struct mesh_record *record);
 /* A record with our own id and another process' session, of at least our own incarnation. */
 void detector_foreign(struct step *step, const struct mesh_record *record);
-/* Owes a refutation, at most one a second. */
-void detector_refute(struct step *step);
 
 /* A member was heard: a standing accusation of ours is withdrawn; one that is down is told so. */
 void detector_heard(struct step *step, uint32_t member);
@@ -50,10 +48,12 @@ void detector_heard(struct step *step, uint32_t member);
 void detector_silent(struct step *step);
 /* The member is no longer our neighbour. */
 void detector_unlinked(struct step *step, uint32_t member);
-/* The member's present incarnation is over, or it is: what was said about it is void. */
+/* The member's present incarnation is over, or the member is: what was said about it is void. */
 void detector_clear(struct mesh *mesh, uint32_t member);
-/* A slot is about to be used by another: what it said is void. O(n). */
-void detector_forget_accuser(struct mesh *mesh, uint32_t member);
+/* A live member came with a higher incarnation: what was said about it is void, and it is UP. */
+void detector_refuted(struct step *step, uint32_t member, bool restarted);
+/* The slot is about to be given up: what it said, and what was said about it, is void. O(n). */
+void detector_forget(struct mesh *mesh, uint32_t member);
 /* How many members it accuses now. */
 uint32_t detector_accuses(const struct mesh *mesh, uint32_t member);
 

@@ -40,6 +40,7 @@ struct member {
     uint32_t accusation_count;
     uint32_t accuser_count;
     struct accusation accusation[MESH_ACCUSATIONS_MAX];
+    bool watched; /* it stands in the detector's list of the accused */
     /* Our own accusation: whether it stands, when it was last signed, and of which incarnation. */
     bool alerted;
     int64_t alerted_at_ms;

@@ -1,0 +1,537 @@
+#include "mesh/internal.h"
+
+void detector_layout(struct detector *detector, const struct mesh_limits *limits, struct carve *from)
+{
+    detector->watched = carve(from, limits->members, sizeof *detector->watched);
+}
+
+void detector_init(struct mesh *mesh)
+{
+    struct detector *const detector = &mesh->detector;
+    detector->next_at_ms = INT64_MAX;
+    detector->swept_at_ms = mesh->now_ms;
+    detector->announce_at_ms = mesh->now_ms;
+    detector->started_at_ms = mesh->now_ms;
+}
+
+/* ------------------------------------------------- what was said about whom */
+
+static struct accusation *find_accusation(struct member *member, uint32_t accuser)
+{
+    for (uint32_t i = 0; i < member->accusation_count; i++) {
+        if (member->accusation[i].accuser == accuser)
+            return &member->accusation[i];
+    }
+    return NULL;
+}
+
+static bool is_accused_by(const struct member *member, uint32_t accuser)
+{
+    for (uint32_t i = 0; i < member->accusation_count; i++) {
+        if (member->accusation[i].accuser == accuser)
+            return member->accusation[i].accuses;
+    }
+    return false;
+}
+
+static void recount(struct member *member)
+{
+    member->accuser_count = 0;
+    for (uint32_t i = 0; i < member->accusation_count; i++)
+        member->accuser_count += member->accusation[i].accuses;
+}
+
+static void remove_accusation(struct member *member, uint32_t index)
+{
+    member->accusation[index] = member->accusation[--member->accusation_count];
+    recount(member);
+}
+
+static bool contains(const uint32_t *list, uint32_t count, uint32_t slot)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (list[i] == slot)
+            return true;
+    }
+    return false;
+}
+
+/* Makes room for one more: of those that do not accuse or do not observe, if any. Returns whether there is
+ * room. */
+static bool make_room(struct mesh *mesh, uint32_t subject)
+{
+    struct member *const member = &mesh->members.slot[subject];
+    if (member->accusation_count < MESH_ACCUSATIONS_MAX)
+        return true;
+    uint32_t observer[MESH_NEIGHBOURS_MAX];
+    const uint32_t observers = overlay_neighbours(mesh, subject, observer);
+    for (uint32_t i = 0; i < member->accusation_count; i++) {
+        const struct accusation *const said = &member->accusation[i];
+        if (!said->accuses || !contains(observer, observers, said->accuser)) {
+            remove_accusation(member, i);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void watch(struct mesh *mesh, uint32_t slot)
+{
+    struct member *const member = &mesh->members.slot[slot];
+    if (!member->watched) {
+        member->watched = true;
+        mesh->detector.watched[mesh->detector.watched_count++] = slot;
+    }
+    mesh->detector.dirty = true;
+}
+
+/* Returns whether it is newer than what that accuser said before. */
+static bool remember(struct step *step, uint32_t subject, uint32_t accuser, const struct mesh_record *record)
+{
+    struct member *const member = &step->mesh->members.slot[subject];
+    struct accusation *said = find_accusation(member, accuser);
+    if (said && (record->incarnation < said->incarnation ||
+                 (record->incarnation == said->incarnation && record->version <= said->version)))
+        return false;
+    if (!said) {
+        if (!make_room(step->mesh, subject))
+            return false;
+        said = &member->accusation[member->accusation_count++];
+    }
+    *said = (struct accusation){
+        .accuser = accuser,
+        .accuses = record->body.alert.accuses,
+        .incarnation = record->incarnation,
+        .version = record->version,
+        .at_ms = step->now_ms,
+    };
+    recount(member);
+    watch(step->mesh, subject);
+    return true;
+}
+
+void detector_clear(struct mesh *mesh, uint32_t slot)
+{
+    struct member *const member = &mesh->members.slot[slot];
+    member->accusation_count = 0;
+    member->accuser_count = 0;
+    member->alerted = false;
+    mesh->detector.dirty = true;
+}
+
+void detector_forget(struct mesh *mesh, uint32_t slot)
+{
+    struct detector *const detector = &mesh->detector;
+    detector_clear(mesh, slot);
+    for (uint32_t i = 0; i < detector->watched_count; i++) {
+        struct member *const member = &mesh->members.slot[detector->watched[i]];
+        for (uint32_t j = 0; j < member->accusation_count; j++) {
+            if (member->accusation[j].accuser == slot)
+                remove_accusation(member, j--);
+        }
+        if (detector->watched[i] == slot) {
+            member->watched = false;
+            detector->watched[i--] = detector->watched[--detector->watched_count];
+        }
+    }
+}
+
+uint32_t detector_accuses(const struct mesh *mesh, uint32_t slot)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < mesh->detector.watched_count; i++)
+        count += is_accused_by(&mesh->members.slot[mesh->detector.watched[i]], slot);
+    return count;
+}
+
+/* --------------------------------------------------------- our own accusations */
+
+static void sign_alert(struct step *step, uint32_t subject, bool accuses)
+{
+    struct mesh *const mesh = step->mesh;
+    struct member *const member = &mesh->members.slot[subject];
+    struct mesh_record *const record = &out_effect(step, MESH_SIGN)->body.record;
+    record->kind = MESH_RECORD_ALERT;
+    record->origin = mesh->config.self;
+    record->incarnation = mesh->incarnation;
+    record->version = ++mesh->detector.alert_version;
+    record->body.alert.subject = member->id;
+    record->body.alert.subject_incarnation = member->record.incarnation;
+    record->body.alert.accuses = accuses;
+    member->alerted = accuses;
+    member->alerted_at_ms = step->now_ms;
+    member->alerted_incarnation = member->record.incarnation;
+    if (accuses)
+        mesh->counters.alerts_sent++;
+}
+
+static void withdraw(struct step *step, uint32_t subject)
+{
+    const struct member *const member = &step->mesh->members.slot[subject];
+    if (member->alerted && members_live(step->mesh, subject))
+        sign_alert(step, subject, false);
+}
+
+void detector_unlinked(struct step *step, uint32_t subject)
+{
+    withdraw(step, subject);
+}
+
+/* Tells a member that is down here, and may not know it, or others who ask about it. */
+static void accuse_the_dead(struct step *step, uint32_t subject)
+{
+    const struct member *const member = &step->mesh->members.slot[subject];
+    if (member->state == MESH_DOWN && step->now_ms - member->alerted_at_ms >= MESH_ALERT_REPEAT_MS)
+        sign_alert(step, subject, true);
+}
+
+void detector_heard(struct step *step, uint32_t subject)
+{
+    withdraw(step, subject);
+    accuse_the_dead(step, subject);
+}
+
+void detector_silent(struct step *step)
+{
+    struct mesh *const mesh = step->mesh;
+    struct detector *const detector = &mesh->detector;
+    const struct links *const links = &mesh->links;
+    uint32_t recent = 0;
+    for (uint32_t i = 0; i < links->count; i++)
+        recent += links->link[i].silent && step->now_ms - links->link[i].silent_at_ms <= MESH_DOUBT_WINDOW_MS;
+    if (detector->doubting || links->count < 2 || 2 * recent <= links->count)
+        return;
+    detector->doubting = true;
+    detector->doubt_until_ms = step->now_ms + MESH_DOUBT_MS;
+    /* What was said before the doubt arose is taken back. */
+    for (uint32_t i = 0; i < links->count; i++) {
+        const struct link *const link = &links->link[i];
+        if (!link->silent)
+            continue;
+        mesh->counters.alerts_withheld++;
+        if (step->now_ms - link->silent_at_ms <= MESH_DOUBT_WINDOW_MS)
+            withdraw(step, link->member);
+    }
+}
+
+static void tick_doubt(struct step *step)
+{
+    struct detector *const detector = &step->mesh->detector;
+    const struct links *const links = &step->mesh->links;
+    if (!detector->doubting)
+        return;
+    uint32_t silent = 0;
+    for (uint32_t i = 0; i < links->count; i++)
+        silent += links->link[i].silent;
+    if (step->now_ms >= detector->doubt_until_ms || 2 * silent <= links->count)
+        detector->doubting = false;
+    else
+        out_wake(step, detector->doubt_until_ms);
+}
+
+static void tick_own_accusation(struct step *step, const struct link *link)
+{
+    const struct member *const member = &step->mesh->members.slot[link->member];
+    if (!link->silent || step->mesh->detector.doubting || !members_live(step->mesh, link->member))
+        return;
+    if (member->alerted) {
+        if (step->now_ms >= member->alerted_at_ms + MESH_ALERT_REPEAT_MS)
+            sign_alert(step, link->member, true);
+        out_wake(step, member->alerted_at_ms + MESH_ALERT_REPEAT_MS);
+        return;
+    }
+    if (step->now_ms >= link->accuse_after_ms || member->accuser_count > 0)
+        sign_alert(step, link->member, true);
+    else
+        out_wake(step, link->accuse_after_ms);
+}
+
+/* ----------------------------------------------------------------- verdicts */
+
+struct tally {
+    uint32_t observers; /* that count */
+    uint32_t accusers;  /* of those */
+};
+
+/*
+ * Observers that are suspect do not count, nor do those that we accuse ourselves: their silence may be the
+ * very split that silences the subject. What other accusers say about observers is left out on purpose, since
+ * one deaf node that accuses everybody would otherwise be the only observer that counts.
+ */
+static struct tally take_tally(const struct mesh *mesh, uint32_t subject)
+{
+    const struct member *const member = &mesh->members.slot[subject];
+    uint32_t observer[MESH_NEIGHBOURS_MAX];
+    const uint32_t count = overlay_neighbours(mesh, subject, observer);
+    struct tally tally = {0};
+    for (uint32_t i = 0; i < count; i++) {
+        const struct member *const other = &mesh->members.slot[observer[i]];
+        if (other->state == MESH_SUSPECT || other->alerted)
+            continue;
+        tally.observers++;
+        tally.accusers += is_accused_by(member, observer[i]);
+    }
+    return tally;
+}
+
+static bool own_link_was_reset(struct mesh *mesh, uint32_t subject)
+{
+    const struct link *const link = links_find(mesh, subject);
+    return link && link->reset;
+}
+
+static void wake_verdict(struct mesh *mesh, int64_t at_ms)
+{
+    if (at_ms < mesh->detector.next_at_ms)
+        mesh->detector.next_at_ms = at_ms;
+}
+
+static void judge(struct step *step, uint32_t subject)
+{
+    struct mesh *const mesh = step->mesh;
+    const struct member *const member = &mesh->members.slot[subject];
+    if (subject == mesh->members.self || !members_live(mesh, subject))
+        return;
+    const struct tally tally = take_tally(mesh, subject);
+    const bool one_will_do = mesh->overlay.count < MESH_SMALL || tally.observers == 1;
+    const bool suspect = tally.accusers >= (one_will_do ? 1 : 2);
+    if (suspect != (member->state == MESH_SUSPECT)) {
+        members_set_state(step, subject, suspect ? MESH_SUSPECT : MESH_UP);
+    }
+    if (!suspect || 100 * tally.accusers < MESH_DOWN_PERCENT * tally.observers)
+        return;
+    const int64_t down_at_ms =
+        member->state_at_ms + (own_link_was_reset(mesh, subject) ? MESH_SUSPECT_RESET_MS : MESH_SUSPECT_MS);
+    if (step->now_ms >= down_at_ms)
+        members_set_state(step, subject, MESH_DOWN);
+    else
+        wake_verdict(mesh, down_at_ms);
+}
+
+static void expire_accusations(struct step *step, struct member *member)
+{
+    for (uint32_t i = 0; i < member->accusation_count;) {
+        const int64_t ends_at_ms = member->accusation[i].at_ms + MESH_ALERT_TTL_MS;
+        if (step->now_ms >= ends_at_ms) {
+            remove_accusation(member, i);
+        } else {
+            wake_verdict(step->mesh, ends_at_ms);
+            i++;
+        }
+    }
+}
+
+/* A verdict may change others, through the observers that count: `dirty` is set again then, and the next step
+ * looks. */
+static void tick_verdicts(struct step *step)
+{
+    struct detector *const detector = &step->mesh->detector;
+    if (!detector->dirty && step->now_ms < detector->next_at_ms)
+        return;
+    detector->dirty = false;
+    detector->next_at_ms = INT64_MAX;
+    for (uint32_t i = 0; i < detector->watched_count;) {
+        const uint32_t subject = detector->watched[i];
+        struct member *const member = &step->mesh->members.slot[subject];
+        if (!out_has_room(step->out, 0, 0, MESH_OUT_EFFECTS_MAX / 2)) {
+            step->mesh->counters.bound_out++;
+            detector->dirty = true;
+            return;
+        }
+        expire_accusations(step, member);
+        judge(step, subject);
+        if (member->accusation_count == 0) {
+            member->watched = false;
+            detector->watched[i] = detector->watched[--detector->watched_count];
+        } else {
+            i++;
+        }
+    }
+}
+
+void detector_refuted(struct step *step, uint32_t slot, bool restarted)
+{
+    struct mesh *const mesh = step->mesh;
+    struct link *const link = links_find(mesh, slot);
+    if (link && restarted) {
+        /* A new process: its link has all the time of a first one. */
+        link->greeted = link->silent = link->reset = link->redialed = false;
+        link->heard_at_ms = step->now_ms;
+    } else if (link && link->silent) {
+        /* It lives, but not for us. Accusing it again at once would only make it refute again. */
+        int64_t wait_ms = (int64_t)MESH_ACCUSE_AGAIN_MS << link->refuted;
+        if (wait_ms >= MESH_ACCUSE_AGAIN_MAX_MS)
+            wait_ms = MESH_ACCUSE_AGAIN_MAX_MS;
+        else
+            link->refuted++;
+        link->accuse_after_ms = step->now_ms + wait_ms;
+    }
+    detector_clear(mesh, slot);
+    if (mesh->members.slot[slot].state != MESH_UP)
+        members_set_state(step, slot, MESH_UP);
+}
+
+/* ------------------------------------------------------- accusations of ourselves */
+
+/* Durable before anything that bears the new incarnation is sent, since saves of a step go before its
+ * effects. */
+static void raise_incarnation(struct step *step, uint64_t above)
+{
+    struct mesh *const mesh = step->mesh;
+    assert(above < UINT64_MAX);
+    mesh->incarnation = above + 1;
+    mesh->record_version = 0;
+    out_save(step, MESH_SAVE_INCARNATION)->body.incarnation = mesh->incarnation;
+    mesh->detector.announce = true;
+    mesh->counters.refutations++;
+}
+
+static void tick_announce(struct step *step)
+{
+    struct detector *const detector = &step->mesh->detector;
+    if (!detector->announce)
+        return;
+    if (step->now_ms < detector->announce_at_ms) {
+        out_wake(step, detector->announce_at_ms);
+        return;
+    }
+    detector->announce = false;
+    detector->announce_at_ms = step->now_ms + MESH_REFUTE_MS;
+    gossip_announce(step);
+    gossip_capacity_changed(step);
+}
+
+void detector_foreign(struct step *step, const struct mesh_record *record)
+{
+    struct mesh *const mesh = step->mesh;
+    struct detector *const detector = &mesh->detector;
+    if (record->incarnation == UINT64_MAX || mesh->leaving)
+        return;
+    if (detector->foreign_seen)
+        out_effect(step, MESH_CLONED)->body.cloned.fatal =
+            step->now_ms - detector->started_at_ms < MESH_NEWCOMER_MS;
+    detector->foreign_seen = true;
+    raise_incarnation(step, record->incarnation);
+}
+
+/* Only the present incarnation can be accused: a peer can't make us skip incarnations by naming others. */
+static void accused(struct step *step, const struct mesh_record *record)
+{
+    struct mesh *const mesh = step->mesh;
+    if (record->body.alert.accuses && record->body.alert.subject_incarnation == mesh->incarnation &&
+        !mesh->leaving && mesh->incarnation < UINT64_MAX - 1)
+        raise_incarnation(step, mesh->incarnation);
+}
+
+bool detector_alert(struct step *step, uint32_t origin, const struct mesh_record *record)
+{
+    struct mesh *const mesh = step->mesh;
+    const uint32_t subject = members_find(mesh, &record->body.alert.subject);
+    if (subject == MESH_NONE || subject == origin || !members_live(mesh, origin))
+        return false;
+    const struct member *const member = &mesh->members.slot[subject];
+    const bool self = subject == mesh->members.self;
+    const uint64_t present = self ? mesh->incarnation : member->record.incarnation;
+    if (record->body.alert.subject_incarnation != present)
+        return false;
+    if (!members_live(mesh, subject) && member->state != MESH_DOWN)
+        return false;
+    if (!remember(step, subject, origin, record))
+        return false;
+    if (self) {
+        accused(step, record);
+    } else if (member->state == MESH_DOWN && record->body.alert.accuses && origin != mesh->members.self) {
+        /* Somebody still believes in it: as its observers we say what we know, so that it can conclude too.
+         */
+        uint32_t observer[MESH_NEIGHBOURS_MAX];
+        if (contains(observer, overlay_neighbours(mesh, subject, observer), mesh->members.self))
+            accuse_the_dead(step, subject);
+    }
+    return true;
+}
+
+/* -------------------------------------------------- retries and tombstones */
+
+static void retry_down(struct step *step, const uint32_t *chosen, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        out_effect(step, MESH_LINK_REDIAL)->body.peer = step->mesh->members.slot[chosen[i]].id;
+        step->mesh->counters.retries_down++;
+    }
+}
+
+/* Walks all members, so it is done only every MESH_SWEEP_MS; reservoir sampling chooses whom to retry. */
+static void sweep(struct step *step)
+{
+    struct mesh *const mesh = step->mesh;
+    uint32_t chosen[MESH_RETRIES];
+    uint32_t down = 0;
+    for (uint32_t slot = 0; slot < mesh->members.used; slot++) {
+        struct member *const member = &mesh->members.slot[slot];
+        if (member->state != MESH_DOWN && member->state != MESH_LEFT)
+            continue;
+        const int64_t age_ms = step->now_ms - member->state_at_ms;
+        if (age_ms >= MESH_TOMBSTONE_MS) {
+            if (!out_has_room(step->out, 0, 0, MESH_OUT_EFFECTS_MAX / 2)) {
+                mesh->counters.bound_out++;
+                out_wake(step, step->now_ms);
+                return;
+            }
+            members_remove(step, slot);
+            mesh->counters.tombstones_dropped++;
+            continue;
+        }
+        if (member->state == MESH_LEFT) {
+            gossip_list(mesh, slot);
+            continue;
+        }
+        down++;
+        if (down <= MESH_RETRIES) {
+            chosen[down - 1] = slot;
+        } else {
+            const uint32_t place = random_below(&mesh->random, down);
+            if (place < MESH_RETRIES)
+                chosen[place] = slot;
+        }
+    }
+    mesh->detector.swept_at_ms = step->now_ms;
+    retry_down(step, chosen, down < MESH_RETRIES ? down : MESH_RETRIES);
+}
+
+/* --------------------------------------------------------------------- tick */
+
+void detector_tick(struct step *step)
+{
+    struct mesh *const mesh = step->mesh;
+    struct detector *const detector = &mesh->detector;
+    tick_doubt(step);
+    for (uint32_t i = 0; i < mesh->links.count; i++)
+        tick_own_accusation(step, &mesh->links.link[i]);
+    tick_verdicts(step);
+    tick_announce(step);
+    if (step->now_ms >= detector->swept_at_ms + MESH_SWEEP_MS)
+        sweep(step);
+    out_wake(step, detector->swept_at_ms + MESH_SWEEP_MS);
+    out_wake(step, detector->dirty || mesh->links.stale ? step->now_ms : detector->next_at_ms);
+}
+
+void detector_check(const struct mesh *mesh)
+{
+    const struct detector *const detector = &mesh->detector;
+    uint32_t watched = 0;
+    for (uint32_t slot = 0; slot < mesh->members.used; slot++) {
+        const struct member *const member = &mesh->members.slot[slot];
+        watched += member->watched;
+        assert(member->accusation_count == 0 || member->watched);
+        assert(member->accusation_count <= MESH_ACCUSATIONS_MAX);
+        uint32_t accusers = 0;
+        for (uint32_t i = 0; i < member->accusation_count; i++) {
+            accusers += member->accusation[i].accuses;
+            assert(mesh->members.slot[member->accusation[i].accuser].state != 0);
+        }
+        assert(accusers == member->accuser_count);
+        assert(member->state != MESH_SUSPECT || accusers > 0 || detector->dirty);
+    }
+    assert(watched == detector->watched_count);
+    assert(mesh->incarnation >= mesh->config.incarnation);
+}

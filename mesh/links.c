@@ -1,0 +1,231 @@
+#include "mesh/internal.h"
+
+/* Round trips beyond this are as bad as it gets, and keep the arithmetic far from its limits. */
+#define RTT_US_MAX 60000000u
+
+void links_init(struct mesh *mesh)
+{
+    mesh->links.ticked_at_ms = mesh->now_ms;
+}
+
+struct link *links_find(struct mesh *mesh, uint32_t member)
+{
+    for (uint32_t i = 0; i < mesh->links.count; i++) {
+        if (mesh->links.link[i].member == member)
+            return &mesh->links.link[i];
+    }
+    return NULL;
+}
+
+void links_heard(struct step *step, uint32_t member)
+{
+    struct link *const link = links_find(step->mesh, member);
+    if (link) {
+        const bool unannounced = !link->up;
+        link->up = link->greeted = true;
+        link->heard_at_ms = step->now_ms;
+        link->silent = link->reset = link->redialed = false;
+        link->refuted = 0;
+        link->accuse_after_ms = step->now_ms;
+        if (unannounced) {
+            link->capacity_next = 0;
+            gossip_linked(step, &step->mesh->members.slot[member].id);
+        }
+    }
+    detector_heard(step, member);
+}
+
+void links_ping(struct step *step, const struct mesh_id *from, const struct mesh_message *message)
+{
+    out_send(step, from, MESH_PONG)->body.ping.stamp_us = message->body.ping.stamp_us;
+}
+
+/* RFC 6298, 2.2 and 2.3, with alpha = 1/8 and beta = 1/4. */
+void links_pong(struct step *step, uint32_t slot, uint32_t rtt_us)
+{
+    struct member *const member = &step->mesh->members.slot[slot];
+    if (rtt_us == 0)
+        return;
+    const uint32_t sample = rtt_us < RTT_US_MAX ? rtt_us : RTT_US_MAX;
+    if (member->rtt_us == 0) {
+        member->rtt_us = sample;
+        member->rtt_var_us = sample / 2;
+        return;
+    }
+    const uint32_t error = sample > member->rtt_us ? sample - member->rtt_us : member->rtt_us - sample;
+    member->rtt_var_us = (3 * member->rtt_var_us + error) / 4;
+    member->rtt_us = (7 * member->rtt_us + sample) / 8;
+    if (member->rtt_us == 0)
+        member->rtt_us = 1;
+}
+
+void links_up(struct step *step, const struct mesh_event *event)
+{
+    const struct mesh_id *const peer = &event->body.link.peer;
+    const uint32_t member = members_find(step->mesh, peer);
+    if (id_equal(peer, &step->mesh->config.self) || gossip_revoked(step->mesh, peer))
+        return;
+    struct link *const link = member != MESH_NONE ? links_find(step->mesh, member) : NULL;
+    if (link) {
+        /* A session shows that the peer's machine lives; only its own words show that the peer does. */
+        link->up = true;
+        link->capacity_next = 0;
+        link->pinged_at_ms = step->now_ms - MESH_PING_BUSY_MS;
+    }
+    gossip_linked(step, peer);
+}
+
+static void fall_silent(struct step *step, struct link *link, bool reset)
+{
+    link->silent = true;
+    link->reset = reset;
+    link->silent_at_ms = step->now_ms;
+    detector_silent(step);
+}
+
+void links_down(struct step *step, const struct mesh_event *event)
+{
+    const uint32_t member = members_find(step->mesh, &event->body.link.peer);
+    struct link *const link = member != MESH_NONE ? links_find(step->mesh, member) : NULL;
+    if (!link)
+        return;
+    link->up = false;
+    if (event->body.link.reset && link->greeted) {
+        if (!link->silent)
+            fall_silent(step, link, true);
+        link->reset = true;
+    }
+}
+
+/* Chooses the neighbours again; links that stay keep their state. */
+static void refresh(struct step *step)
+{
+    struct mesh *const mesh = step->mesh;
+    struct links *const links = &mesh->links;
+    uint32_t neighbour[MESH_NEIGHBOURS_MAX];
+    const uint32_t count = overlay_neighbours(mesh, mesh->members.self, neighbour);
+    struct link chosen[MESH_NEIGHBOURS_MAX];
+    for (uint32_t i = 0; i < count; i++) {
+        struct link *const kept = links_find(mesh, neighbour[i]);
+        if (kept) {
+            chosen[i] = *kept;
+            kept->member = MESH_NONE;
+            continue;
+        }
+        chosen[i] = (struct link){
+            .member = neighbour[i],
+            .heard_at_ms = step->now_ms,
+            .pinged_at_ms = step->now_ms - MESH_PING_BUSY_MS,
+            .accuse_after_ms = step->now_ms,
+            .capacity_next = MESH_NONE,
+        };
+        out_effect(step, MESH_LINK_KEEP)->body.peer = mesh->members.slot[neighbour[i]].id;
+    }
+    for (uint32_t i = 0; i < links->count; i++) {
+        const uint32_t gone = links->link[i].member;
+        if (gone == MESH_NONE)
+            continue;
+        out_effect(step, MESH_LINK_RELEASE)->body.peer = mesh->members.slot[gone].id;
+        detector_unlinked(step, gone);
+    }
+    memcpy(links->link, chosen, count * sizeof *chosen);
+    links->count = count;
+    links->stale = false;
+}
+
+/* A process that was stopped has not listened: what its neighbours said meanwhile is still on its way. */
+static void forgive_pause(struct step *step)
+{
+    struct links *const links = &step->mesh->links;
+    const int64_t pause_ms = step->now_ms - links->ticked_at_ms;
+    links->ticked_at_ms = step->now_ms;
+    if (pause_ms < MESH_PAUSE_MS)
+        return;
+    for (uint32_t i = 0; i < links->count; i++)
+        links->link[i].heard_at_ms = step->now_ms;
+}
+
+static int64_t silent_after_ms(const struct link *link)
+{
+    return link->heard_at_ms + (link->greeted ? MESH_LINK_SILENT_MS : MESH_LINK_FIRST_MS);
+}
+
+static void tick_silence(struct step *step, struct link *link)
+{
+    if (link->silent)
+        return;
+    if (!link->redialed && step->now_ms >= link->heard_at_ms + MESH_LINK_REDIAL_MS) {
+        link->redialed = true;
+        out_effect(step, MESH_LINK_REDIAL)->body.peer = step->mesh->members.slot[link->member].id;
+    }
+    if (step->now_ms >= silent_after_ms(link))
+        fall_silent(step, link, false);
+    else
+        out_wake(step, link->redialed ? silent_after_ms(link) : link->heard_at_ms + MESH_LINK_REDIAL_MS);
+}
+
+static int64_t ping_due_ms(const struct link *link)
+{
+    const int64_t quiet_since_ms =
+        link->heard_at_ms > link->pinged_at_ms ? link->heard_at_ms : link->pinged_at_ms;
+    const int64_t idle_due_ms = quiet_since_ms + MESH_PING_MS;
+    const int64_t busy_due_ms = link->pinged_at_ms + MESH_PING_BUSY_MS;
+    return idle_due_ms < busy_due_ms ? idle_due_ms : busy_due_ms;
+}
+
+static void tick_ping(struct step *step, struct link *link)
+{
+    if (step->now_ms >= ping_due_ms(link)) {
+        link->pinged_at_ms = step->now_ms;
+        out_send(step, &step->mesh->members.slot[link->member].id, MESH_PING);
+    }
+    out_wake(step, ping_due_ms(link));
+}
+
+/* Sends a peer whose link came up every capacity we know, as far as the step's output reaches. */
+static void tick_capacities(struct step *step, struct link *link)
+{
+    const struct members *const members = &step->mesh->members;
+    const struct mesh_id *const peer = &members->slot[link->member].id;
+    while (link->capacity_next < members->used) {
+        const uint32_t slot = link->capacity_next;
+        if (!out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 2, 0)) {
+            step->mesh->counters.bound_out++;
+            out_wake(step, step->now_ms);
+            return;
+        }
+        link->capacity_next++;
+        if (slot != link->member && members_live(step->mesh, slot) &&
+            members->slot[slot].capacity.handle != 0)
+            out_send(step, peer, MESH_PUSH)->body.push.record = members->slot[slot].capacity;
+    }
+    link->capacity_next = MESH_NONE;
+}
+
+void links_tick(struct step *step)
+{
+    struct links *const links = &step->mesh->links;
+    forgive_pause(step);
+    if (links->stale)
+        refresh(step);
+    for (uint32_t i = 0; i < links->count; i++) {
+        struct link *const link = &links->link[i];
+        tick_silence(step, link);
+        tick_ping(step, link);
+        if (link->up && link->capacity_next != MESH_NONE)
+            tick_capacities(step, link);
+    }
+}
+
+void links_check(const struct mesh *mesh)
+{
+    const struct links *const links = &mesh->links;
+    assert(links->count <= MESH_NEIGHBOURS_MAX);
+    for (uint32_t i = 0; i < links->count; i++) {
+        assert(links->link[i].member != mesh->members.self);
+        if (!links->stale)
+            assert(members_live(mesh, links->link[i].member));
+        for (uint32_t j = 0; j < i; j++)
+            assert(links->link[i].member != links->link[j].member);
+    }
+}

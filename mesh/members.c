@@ -1,0 +1,211 @@
+#include "mesh/internal.h"
+
+void members_layout(struct members *members, const struct mesh_limits *limits, struct carve *from)
+{
+    members->capacity = limits->members;
+    members->slot = carve(from, limits->members, sizeof *members->slot);
+    members->sorted = carve(from, limits->members, sizeof *members->sorted);
+}
+
+static void fill(struct mesh *mesh, uint32_t slot, const struct mesh_record *record)
+{
+    struct member *const member = &mesh->members.slot[slot];
+    *member = (struct member){
+        .id = record->origin,
+        .state_at_ms = mesh->now_ms,
+        .up_since_ms = mesh->now_ms,
+        .record = *record,
+        .alerted_at_ms = mesh->now_ms - MESH_ALERT_REPEAT_MS,
+        .delivered_permille = 1000,
+    };
+    overlay_place(mesh, slot);
+}
+
+void members_init(struct mesh *mesh)
+{
+    struct members *const members = &mesh->members;
+    const struct mesh_record own = {
+        .kind = MESH_RECORD_MEMBER,
+        .origin = mesh->config.self,
+        .incarnation = mesh->config.incarnation,
+        .body.member = {.session = mesh->config.session,
+                        .site = mesh->config.site,
+                        .region = mesh->config.region},
+    };
+    members->self = 0;
+    members->count = members->used = 1;
+    members->sorted[0] = 0;
+    fill(mesh, 0, &own);
+    members->slot[0].state = MESH_UP;
+    overlay_insert(mesh, 0);
+}
+
+/* The place in `sorted` of an id, or where it would have to stand. */
+static uint32_t sorted_place(const struct members *members, const struct mesh_id *id)
+{
+    uint32_t low = 0;
+    uint32_t high = members->count;
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (id_compare(&members->slot[members->sorted[middle]].id, id) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+uint32_t members_find(const struct mesh *mesh, const struct mesh_id *id)
+{
+    const struct members *const members = &mesh->members;
+    const uint32_t place = sorted_place(members, id);
+    if (place == members->count || !id_equal(&members->slot[members->sorted[place]].id, id))
+        return MESH_NONE;
+    return members->sorted[place];
+}
+
+bool members_live(const struct mesh *mesh, uint32_t slot)
+{
+    const enum mesh_member_state state = mesh->members.slot[slot].state;
+    return state == MESH_UP || state == MESH_SUSPECT;
+}
+
+bool members_takes_work(const struct mesh *mesh, uint32_t slot)
+{
+    const struct member *const member = &mesh->members.slot[slot];
+    if (member->state != MESH_UP)
+        return false;
+    if (slot == mesh->members.self)
+        return !mesh->draining && !mesh->leaving;
+    return member->capacity.kind != MESH_RECORD_CAPACITY || !member->capacity.body.capacity.draining;
+}
+
+/* The revoked member that has been so for longest. */
+static uint32_t find_revoked(const struct mesh *mesh)
+{
+    uint32_t oldest = MESH_NONE;
+    for (uint32_t slot = 0; slot < mesh->members.used; slot++) {
+        const struct member *const member = &mesh->members.slot[slot];
+        if (member->state == MESH_REVOKED && gossip_revoked(mesh, &member->id) &&
+            (oldest == MESH_NONE || member->state_at_ms < mesh->members.slot[oldest].state_at_ms))
+            oldest = slot;
+    }
+    return oldest;
+}
+
+bool members_have_room(const struct mesh *mesh)
+{
+    return mesh->members.count < mesh->members.capacity || find_revoked(mesh) != MESH_NONE;
+}
+
+static uint32_t find_free(struct members *members)
+{
+    for (uint32_t slot = 0; slot < members->used; slot++) {
+        if (members->slot[slot].state == 0)
+            return slot;
+    }
+    return members->used++;
+}
+
+uint32_t members_add(struct step *step, const struct mesh_record *record)
+{
+    struct members *const members = &step->mesh->members;
+    if (members->count == members->capacity) {
+        const uint32_t revoked = find_revoked(step->mesh);
+        if (revoked == MESH_NONE)
+            return MESH_NONE;
+        members_remove(step, revoked);
+    }
+    const uint32_t slot = find_free(members);
+    const uint32_t place = sorted_place(members, &record->origin);
+    memmove(&members->sorted[place + 1], &members->sorted[place],
+            (members->count - place) * sizeof *members->sorted);
+    members->sorted[place] = slot;
+    members->count++;
+    fill(step->mesh, slot, record);
+    return slot;
+}
+
+void members_remove(struct step *step, uint32_t slot)
+{
+    struct members *const members = &step->mesh->members;
+    struct member *const member = &members->slot[slot];
+    assert(slot != members->self && !members_live(step->mesh, slot));
+    detector_forget(step->mesh, slot);
+    out_drop(step, member->record.handle);
+    out_drop(step, member->capacity.handle);
+    const uint32_t place = sorted_place(members, &member->id);
+    members->count--;
+    memmove(&members->sorted[place], &members->sorted[place + 1],
+            (members->count - place) * sizeof *members->sorted);
+    member->state = 0;
+    gossip_list(step->mesh, slot);
+    memset(member, 0, sizeof *member);
+}
+
+static void count_transition(struct mesh *mesh, enum mesh_member_state old, enum mesh_member_state state)
+{
+    if (state == MESH_SUSPECT)
+        mesh->counters.suspects++;
+    else if (state == MESH_DOWN)
+        mesh->counters.downs++;
+    else if (state == MESH_UP && old == MESH_DOWN)
+        mesh->counters.resurrections++;
+}
+
+void members_set_state(struct step *step, uint32_t slot, enum mesh_member_state state)
+{
+    struct mesh *const mesh = step->mesh;
+    struct member *const member = &mesh->members.slot[slot];
+    const enum mesh_member_state old = member->state;
+    const bool was_live = members_live(mesh, slot);
+    assert(slot != mesh->members.self && old != state && old != MESH_REVOKED);
+
+    count_transition(mesh, old, state);
+    struct mesh_effect *const effect = out_effect(step, MESH_MEMBER);
+    effect->body.member.id = member->id;
+    effect->body.member.state = state;
+    effect->body.member.incarnation = member->record.incarnation;
+    effect->body.member.accusers = member->accuser_count;
+
+    member->state = state;
+    member->state_at_ms = step->now_ms;
+    const bool live = members_live(mesh, slot);
+    if (live && !was_live) {
+        member->up_since_ms = step->now_ms;
+        overlay_insert(mesh, slot);
+    } else if (was_live && !live) {
+        overlay_remove(mesh, slot);
+    }
+    if (!live || !was_live)
+        detector_clear(mesh, slot);
+    if (live != was_live)
+        mesh->links.stale = true;
+    mesh->detector.dirty = true;
+    gossip_list(mesh, slot);
+
+    if (was_live && !live)
+        home_member_down(step, slot);
+    if (state == MESH_REVOKED)
+        executor_member_gone(step, slot);
+    if (live && !was_live && member->capacity.kind == MESH_RECORD_CAPACITY)
+        home_member_capacity(step, slot);
+}
+
+void members_check(const struct mesh *mesh)
+{
+    const struct members *const members = &mesh->members;
+    uint32_t in_use = 0;
+    for (uint32_t slot = 0; slot < members->used; slot++)
+        in_use += members->slot[slot].state != 0;
+    assert(in_use == members->count && members->count <= members->capacity);
+    assert(members->used <= members->capacity);
+    for (uint32_t i = 0; i < members->count; i++) {
+        const struct member *const member = &members->slot[members->sorted[i]];
+        assert(member->state >= MESH_UP && member->state <= MESH_REVOKED);
+        assert(i == 0 || id_compare(&members->slot[members->sorted[i - 1]].id, &member->id) < 0);
+        assert(member->record.kind == MESH_RECORD_MEMBER);
+    }
+    assert(members->slot[members->self].state == MESH_UP);
+    assert(id_equal(&members->slot[members->self].id, &mesh->config.self));
+}
