@@ -1,0 +1,402 @@
+/* What must hold: after every step (check_step), once a second after the faults stopped (check_survey), at the end. */
+#include "node/sim/world.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+/* After everything healed: one view within 60 s; a slot that queued work could use stays empty for 10 s at most. */
+#define ONE_VIEW_US (60 * SECOND_US)
+#define IDLE_US (10 * SECOND_US)
+/* After the lent slots shrank: stopped attempts end and promised places expire (2 s, plus the executor's 25 %). */
+#define SHRINK_US (4 * SECOND_US)
+/* Handles of one record that a node may hold at rest. */
+#define RECORDS_ALIKE_MAX 1
+
+static const char *const claims[SIM_CLAIMS] = {
+    [SIM_ACKED_IS_DURABLE] = "an acknowledged job is on its home's disk and stays there",
+    [SIM_COMMIT_IS_FINAL] = "one right result per shard is committed and never changes",
+    [SIM_EPOCHS_GROW] = "epochs only grow, and an older one never commits",
+    [SIM_SLOTS_HOLD] = "running <= slots, and running + waiting + granted <= 2 x slots",
+    [SIM_SHARDS_ADD_UP] = "every shard is looked up, queued, assigned or committed; none vanishes",
+    [SIM_ORIGIN_ADVANCES] = "only its origin advances a record, and only with what it saved",
+    [SIM_DOWN_STAYS_DOWN] = "a member that is down comes up only with a higher incarnation",
+    [SIM_BOUNDS_HOLD] = "every step's output is bounded and comes to rest",
+    [SIM_HANDLES_RETURN] = "every handle is dropped exactly once",
+    [SIM_ANSWERS_FIT] = "what the core asks for fits what the host told it",
+    [SIM_VIEWS_AGREE] = "60 s after the last fault everyone sees the same members up",
+    [SIM_NOBODY_FALSELY_DOWN] = "60 s after the last fault nobody who lives is accused",
+    [SIM_JOBS_FINISH] = "every acknowledged job whose home lives comes to its right end",
+    [SIM_NO_IDLE_DEVICE] = "no device idles while a shard that it could run waits",
+    [SIM_STORY_HOLDS] = "the story goes as told",
+};
+
+const char *sim_check_claim(enum sim_claim claim)
+{
+    return claim > 0 && claim < SIM_CLAIMS ? claims[claim] : "nothing";
+}
+
+static void append(struct sim_result *result, const char *format, ...)
+{
+    const size_t used = strlen(result->failure);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(result->failure + used, sizeof result->failure - used, format, arguments);
+    va_end(arguments);
+}
+
+void sim_check_fail(struct world *world, const struct host *host, enum sim_claim claim, const char *format, ...)
+{
+    if (world->failed) {
+        return;
+    }
+    world->failed = true;
+    struct sim_result *const result = world->result;
+    result->claim = claim;
+    result->failure[0] = 0;
+    char words[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(words, sizeof words, format, arguments);
+    va_end(arguments);
+    append(result, "seed %llu, %lld.%06lld s, node %s: %s\n  broken: %s\n",
+           (unsigned long long)world->options.seed, (long long)(world->now_us / SECOND_US),
+           (long long)(world->now_us % SECOND_US), host != NULL ? host->name : "-", words, sim_check_claim(claim));
+    if (host != NULL) {
+        const uint64_t from = host->lines > SIM_TRACE_LINES ? host->lines - SIM_TRACE_LINES : 0;
+        for (uint64_t i = from; i < host->lines; i++) {
+            char text[200];
+            sim_trace_format(world, host, &host->line[i % SIM_TRACE_LINES], text, sizeof text);
+            append(result, "  %s\n", text);
+        }
+    }
+    if (world->story == NULL) {
+        append(result, "replay: weir sim --seed %llu --nodes %u --minutes %u --jobs %u --faults %s:%u --trace sim.trace\n",
+               (unsigned long long)world->options.seed, world->options.nodes, world->options.minutes,
+               world->options.jobs, world->options.profile, world->options.faults);
+    }
+}
+
+/* ---- After every step. */
+
+static void check_executor(struct world *world, struct host *host)
+{
+    struct mesh_executor_view view;
+    mesh_executor_view(host->mesh, &view);
+    uint32_t slots = 0;
+    for (uint32_t i = 0; i < MESH_DEVICE_CLASSES; i++) {
+        slots += host->lent[i];
+    }
+    if (slots != 0 && sim_world_plant(world, SIM_PLANT_CROWDED_SLOTS)) {
+        view.running = slots + 1;
+    }
+    if (world->now_us - host->lent_less_at_us < SHRINK_US) {
+        return;
+    }
+    if (view.running > slots || view.running + view.waiting + view.granted > 2 * slots) {
+        sim_check_fail(world, host, SIM_SLOTS_HOLD, "%u running, %u waiting, %u granted on %u slots", view.running,
+                   view.waiting, view.granted, slots);
+    }
+}
+
+static void check_jobs(struct world *world, struct host *host)
+{
+    struct mesh_job_view view;
+    for (uint32_t i = 0; mesh_job_view(host->mesh, i, &view); i++) {
+        if (view.state != MESH_JOB_RUNNING) {
+            continue;
+        }
+        if (sim_world_plant(world, SIM_PLANT_LOST_SHARD)) {
+            view.committed--;
+        }
+        if (view.looking_up + view.queued + view.assigned + view.committed != view.shards) {
+            sim_check_fail(world, host, SIM_SHARDS_ADD_UP, "job %u: %u looked up + %u queued + %u assigned + %u committed != %u",
+                       sim_world_job(world, &view.id), view.looking_up, view.queued, view.assigned, view.committed,
+                       view.shards);
+            return;
+        }
+    }
+}
+
+static void check_member(struct world *world, struct host *host, const struct mesh_effect *effect)
+{
+    const uint32_t peer = sim_world_identity(world, &effect->body.member.id);
+    if (peer == SIM_NONE) {
+        sim_check_fail(world, host, SIM_ANSWERS_FIT, "somebody became a member who never was");
+        return;
+    }
+    struct seen_member *const seen = &host->seen[peer];
+    enum mesh_member_state state = effect->body.member.state;
+    uint64_t incarnation = effect->body.member.incarnation;
+    if (seen->state == MESH_DOWN && sim_world_plant(world, SIM_PLANT_UNDEAD)) {
+        state = MESH_UP;
+        incarnation = seen->incarnation;
+    }
+    if (incarnation < seen->incarnation) {
+        sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "%s went back from incarnation %llu to %llu",
+                   world->host[peer].name, (unsigned long long)seen->incarnation, (unsigned long long)incarnation);
+    }
+    if (seen->state == MESH_DOWN && (state == MESH_UP || state == MESH_SUSPECT) && incarnation <= seen->incarnation) {
+        sim_check_fail(world, host, SIM_DOWN_STAYS_DOWN, "%s went from down to %s with incarnation %llu",
+                   world->host[peer].name, sim_trace_state(state), (unsigned long long)incarnation);
+    }
+    if (seen->state == MESH_REVOKED && state != MESH_REVOKED) {
+        sim_check_fail(world, host, SIM_DOWN_STAYS_DOWN, "%s was revoked and is %s", world->host[peer].name,
+                   sim_trace_state(state));
+    }
+    seen->state = state;
+    seen->incarnation = incarnation;
+    const struct host *const subject = &world->host[peer];
+    const bool late = world->healed && world->now_us > world->heal_at_us + ONE_VIEW_US && subject->alive &&
+                      !subject->revoked && !host->revoked && !subject->leaving;
+    if (late && (state == MESH_SUSPECT || state == MESH_DOWN)) {
+        sim_check_fail(world, host, SIM_NOBODY_FALSELY_DOWN, "%s, which lives, became %s", subject->name,
+                   sim_trace_state(state));
+    }
+}
+
+void sim_check_step(struct world *world, struct host *host)
+{
+    for (uint32_t i = 0; i < world->out->effect_count; i++) {
+        if (world->out->effect[i].kind == MESH_MEMBER) {
+            check_member(world, host, &world->out->effect[i]);
+        }
+    }
+    check_executor(world, host);
+    if (host->steps_to_check-- == 0) {
+        host->steps_to_check = world->options.check_every - 1;
+        check_jobs(world, host);
+        mesh_check(host->mesh);
+    }
+}
+
+/* Signed is announced: what it rests on must be durable, and it must go beyond all that was signed before. */
+void sim_check_signed(struct world *world, struct host *host, const struct mesh_record *record)
+{
+    if (memcmp(&record->origin, &host->id, sizeof host->id) != 0) {
+        sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "a record of somebody else was to be signed");
+    }
+    if (record->incarnation > host->disk.incarnation) {
+        sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "incarnation %llu is announced; durable is %llu",
+                   (unsigned long long)record->incarnation, (unsigned long long)host->disk.incarnation);
+    }
+    if (record->kind != MESH_RECORD_MEMBER) {
+        return;
+    }
+    if (record->incarnation < host->signed_incarnation ||
+        (record->incarnation == host->signed_incarnation && record->version <= host->signed_version)) {
+        sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "member record (%llu, %llu) after (%llu, %llu)",
+                   (unsigned long long)record->incarnation, (unsigned long long)record->version,
+                   (unsigned long long)host->signed_incarnation, (unsigned long long)host->signed_version);
+    }
+    host->signed_incarnation = record->incarnation;
+    host->signed_version = record->version;
+}
+
+/* ---- Liveness, once a second. */
+
+static bool host_in_mesh(const struct host *host)
+{
+    return host->alive && !host->revoked && !host->leaving;
+}
+
+static void check_views(struct world *world, bool final)
+{
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        struct host *const host = &world->host[i];
+        if (!host_in_mesh(host)) {
+            continue;
+        }
+        for (uint32_t j = 0; j < world->host_count; j++) {
+            const struct host *const peer = &world->host[j];
+            enum mesh_member_state state = host->seen[j].state;
+            if (j == i) {
+                continue;
+            }
+            if (host_in_mesh(peer) && sim_world_plant(world, SIM_PLANT_LATE_ACCUSER)) {
+                state = MESH_DOWN;
+            }
+            if (host_in_mesh(peer) && state != MESH_UP) {
+                sim_check_fail(world, host, SIM_VIEWS_AGREE, "%s lives and is seen as %s", peer->name, sim_trace_state(state));
+                return;
+            }
+            if (final && !host_in_mesh(peer) && (state == MESH_UP || state == MESH_SUSPECT)) {
+                sim_check_fail(world, host, SIM_VIEWS_AGREE, "%s is gone and is seen as %s", peer->name,
+                           sim_trace_state(state));
+                return;
+            }
+        }
+    }
+}
+
+static bool host_could_run(const struct world *world, const struct host *home, const struct sim_job *job,
+                           const struct host *host)
+{
+    if (!host_in_mesh(host) || host->draining || (job->spec.local_only && host->site != home->site)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < MESH_DEVICE_CLASSES; i++) {
+        if ((job->spec.classes >> i & 1) != 0 && host->lent[i] != 0) {
+            return true;
+        }
+    }
+    (void)world;
+    return false;
+}
+
+/* Classes for which work is queued somewhere that this host could do now. */
+static uint16_t queued_for(struct world *world, const struct host *host)
+{
+    uint16_t classes = 0;
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        const struct host *const home = &world->host[i];
+        if (!host_in_mesh(home)) {
+            continue;
+        }
+        struct mesh_job_view view;
+        for (uint32_t j = 0; mesh_job_view(home->mesh, j, &view); j++) {
+            const struct sim_job *const job = &world->job[sim_world_job(world, &view.id)];
+            if (view.state == MESH_JOB_RUNNING && view.queued != 0 && host_could_run(world, home, job, host)) {
+                classes |= job->spec.classes;
+            }
+        }
+    }
+    return classes;
+}
+
+static void check_idle(struct world *world, struct host *host)
+{
+    struct mesh_executor_view view;
+    mesh_executor_view(host->mesh, &view);
+    uint16_t free = 0;
+    for (uint32_t i = 0; i < MESH_DEVICE_CLASSES; i++) {
+        uint32_t running = 0;
+        for (uint32_t j = 0; j < host->attempt_count; j++) {
+            running += host->attempt[j].used && host->attempt[j].class == i;
+        }
+        if (running < host->lent[i]) {
+            free = (uint16_t)(free | 1u << i);
+        }
+    }
+    if (free == 0 || (queued_for(world, host) & free) == 0) {
+        host->idle_since_us = -1;
+    } else if (host->idle_since_us < 0) {
+        host->idle_since_us = world->now_us;
+    } else if (world->now_us - host->idle_since_us > IDLE_US) {
+        sim_check_fail(world, host, SIM_NO_IDLE_DEVICE, "a slot was free for %lld s while shards waited that it could run",
+                   (long long)((world->now_us - host->idle_since_us) / SECOND_US));
+    }
+}
+
+void sim_check_survey(struct world *world)
+{
+    if (!world->healed) {
+        return;
+    }
+    if (world->now_us > world->heal_at_us + ONE_VIEW_US) {
+        check_views(world, false);
+    }
+    if (world->now_us < world->heal_at_us + 20 * SECOND_US) {
+        return;
+    }
+    for (uint32_t i = 0; i < world->host_count && !world->failed; i++) {
+        if (host_in_mesh(&world->host[i])) {
+            check_idle(world, &world->host[i]);
+        }
+    }
+}
+
+/* ---- At the end. */
+
+static bool job_can_run(const struct world *world, const struct sim_job *job)
+{
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        if (host_could_run(world, &world->host[job->home], job, &world->host[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void check_job_end(struct world *world, uint32_t number)
+{
+    const struct sim_job *const job = &world->job[number];
+    struct host *const home = &world->host[job->home];
+    struct disk_job *const saved = sim_disk_find(home, number);
+    if (job->acknowledged && saved == NULL) {
+        sim_check_fail(world, home, SIM_ACKED_IS_DURABLE, "job %u was acknowledged and isn't on its home's disk", number);
+        return;
+    }
+    if (saved == NULL || !host_in_mesh(home) || saved->state != MESH_JOB_RUNNING || !job_can_run(world, job)) {
+        return;
+    }
+    struct mesh_job_view view = {0};
+    mesh_job_find(home->mesh, &job->spec.id, &view);
+    sim_check_fail(world, home, SIM_JOBS_FINISH,
+               "job %u isn't finished: %u of %u committed, %u looked up, %u queued, %u assigned", number,
+               saved->committed_count, job->spec.shard_count, view.looking_up, view.queued, view.assigned);
+}
+
+/* How many live handles stand for a record by the same origin about the same thing as handle `index` does. */
+static uint32_t handles_alike(const struct handles *handles, uint32_t index)
+{
+    const struct payload *const one = handles->slot[index].payload;
+    if (one == NULL || one->kind != PAYLOAD_RECORD || one->record.kind == MESH_RECORD_REVOCATION) {
+        return 0;
+    }
+    uint32_t alike = 0;
+    for (uint32_t i = 0; i < handles->count; i++) {
+        const struct payload *const other = handles->slot[i].payload;
+        if (other == NULL || other->kind != PAYLOAD_RECORD || other->record.kind != one->record.kind ||
+            memcmp(&other->record.origin, &one->record.origin, sizeof one->record.origin) != 0) {
+            continue;
+        }
+        alike += one->record.kind != MESH_RECORD_ALERT ||
+                 memcmp(&other->record.body.alert.subject, &one->record.body.alert.subject,
+                        sizeof one->record.origin) == 0;
+    }
+    return alike;
+}
+
+static void check_handles(struct world *world, struct host *host)
+{
+    struct mesh_executor_view view;
+    mesh_executor_view(host->mesh, &view);
+    struct mesh_job_view job;
+    const bool working = view.running + view.waiting + view.unacked != 0 || mesh_job_view(host->mesh, 0, &job);
+    for (uint32_t i = 0; i < host->handles.count; i++) {
+        const struct payload *const payload = host->handles.slot[i].payload;
+        if (payload == NULL) {
+            continue;
+        }
+        if (payload->kind != PAYLOAD_RECORD && !working) {
+            sim_check_fail(world, host, SIM_HANDLES_RETURN, "at rest it still holds a payload of job %u", payload->job);
+            return;
+        }
+    }
+    for (uint32_t i = 0; i < host->handles.count; i++) {
+        if (handles_alike(&host->handles, i) > RECORDS_ALIKE_MAX) {
+            const struct payload *const payload = host->handles.slot[i].payload;
+            sim_check_fail(world, host, SIM_HANDLES_RETURN, "it holds record kind %d of %s more than once",
+                       (int)payload->record.kind,
+                       world->host[sim_world_identity(world, &payload->record.origin)].name);
+            return;
+        }
+    }
+}
+
+void sim_check_end(struct world *world)
+{
+    check_views(world, true);
+    for (uint32_t i = 0; i < world->job_count && !world->failed; i++) {
+        if (!world->job[i].refused) {
+            check_job_end(world, i);
+        }
+    }
+    for (uint32_t i = 0; i < world->host_count && !world->failed; i++) {
+        struct host *const host = &world->host[i];
+        if (host->alive) {
+            mesh_check(host->mesh);
+            check_handles(world, host);
+        }
+    }
+}

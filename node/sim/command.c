@@ -1,0 +1,365 @@
+/* `weir sim`: the options, many seeds in a row, and the report. */
+#include "node/sim/world.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+struct command {
+    struct sim_options options;
+    uint32_t seeds;
+    const char *scenario;
+    const char *trace;
+    bool json;
+    bool hash_only;
+    bool coverage;
+    bool help;
+    char profile[32];
+};
+
+static const char help_text[] =
+    "usage: weir sim [OPTION]...\n"
+    "       weir sim --scenario FILE [--seed S] [--trace FILE]\n"
+    "\n"
+    "Runs the protocol core of many nodes in one process, with a virtual clock, network, disks and\n"
+    "devices, under faults drawn from a seed, and checks what must hold after every step.\n"
+    "The same seed gives the same trace hash on every machine.\n"
+    "\n"
+    "  --nodes N        nodes in the mesh (default: drawn from the seed, 3 to 60)\n"
+    "  --minutes M      virtual minutes; faults stop after two thirds (default 10)\n"
+    "  --seed S         the first seed (default 1)\n"
+    "  --seeds COUNT    how many seeds, one after the other (default 1)\n"
+    "  --jobs N         jobs submitted (default 100)\n"
+    "  --faults P[:N]   fault profile and how many faults (default mixed:20)\n"
+    "  --scenario FILE  play a transcript instead, see tests/scenarios/\n"
+    "  --trace FILE     write every event in words\n"
+    "  --check-every N  steps between full checks of a core (default: by size)\n"
+    "  --coverage       also fail if something that must happen never did over all seeds\n"
+    "  --hash-only      print seeds and trace hashes only\n"
+    "  --json           print the report as JSON\n"
+    "  --help           this text\n"
+    "\n"
+    "profiles:\n";
+
+/* Counters that a run of many seeds must have moved; otherwise the faults no longer reach what they are meant to. */
+#define COVERED_CORE(X)                                                                                      \
+    X(records_new) X(records_old) X(alerts_sent) X(alerts_withheld) X(suspects) X(downs) X(refutations)      \
+    X(resurrections) X(retries_down) X(summaries) X(repairs) X(reserves) X(grants) X(grants_expired)         \
+    X(grants_released) X(waits) X(assigns) X(assigns_expired) X(results) X(results_stale)                    \
+    X(results_duplicate) X(commits) X(cache_hits) X(requeued_down) X(requeued_restart) X(requeued_expired)   \
+    X(requeued_lease) X(requeued_returned) X(requeued_crashed) X(leases_lost) X(cancels) X(bound_demands)    \
+    X(bound_attempts) X(bound_bundles) X(bound_jobs) X(bound_shards)
+#define COVERED_WORLD(X)                                                                                     \
+    X(crashes) X(silent_deaths) X(restarts) X(losses) X(restarts_of_all) X(pauses) X(partitions) X(one_ways) \
+    X(flaps) X(delay_spikes) X(clock_drifts) X(wall_jumps) X(link_resets) X(drains) X(leaves)                \
+    X(owner_claims) X(revocations) X(cancelled) X(bad_devices) X(slow_disks) X(saves_lost) X(saves_unsent)   \
+    X(messages_lost) X(messages_doubled) X(messages_refused) X(jobs_accepted) X(jobs_refused) X(jobs_done)   \
+    X(jobs_failed) X(jobs_cancelled) X(jobs_restored) X(stops)
+
+/* An assertion of the core ends the process: say first which run it was. */
+static struct {
+    uint64_t seed;
+    uint32_t nodes;
+    const struct sim_options *options;
+} under_way;
+
+static void on_abort(int signal_number)
+{
+    char text[256];
+    const int length =
+        snprintf(text, sizeof text,
+                 "seed %llu: the core stopped on signal %d\nreplay: weir sim --seed %llu --nodes %u --minutes %u "
+                 "--jobs %u --faults %s:%u --trace sim.trace\n",
+                 (unsigned long long)under_way.seed, signal_number, (unsigned long long)under_way.seed,
+                 under_way.nodes, under_way.options->minutes, under_way.options->jobs, under_way.options->profile,
+                 under_way.options->faults);
+    if (length > 0 && write(STDERR_FILENO, text, (size_t)length) < 0) {
+        _exit(1);
+    }
+    _exit(1);
+}
+
+static bool parse_number(const char *text, uint64_t most, uint64_t *value)
+{
+    char *end = NULL;
+    errno = 0;
+    const unsigned long long parsed = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != 0 || errno != 0 || parsed > most) {
+        return false;
+    }
+    *value = parsed;
+    return true;
+}
+
+static bool parse_faults(struct command *command, const char *text)
+{
+    const char *const colon = strchr(text, ':');
+    const size_t length = colon != NULL ? (size_t)(colon - text) : strlen(text);
+    uint64_t count = command->options.faults;
+    if (length >= sizeof command->profile || (colon != NULL && !parse_number(colon + 1, 100000, &count))) {
+        return false;
+    }
+    memcpy(command->profile, text, length);
+    command->profile[length] = 0;
+    command->options.profile = command->profile;
+    command->options.faults = (uint32_t)count;
+    for (const struct sim_profile_name *known = sim_profiles; known->name != NULL; known++) {
+        if (strcmp(known->name, command->profile) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Options with a number: name, bounds and where it goes. */
+struct number_option {
+    const char *name;
+    uint64_t least;
+    uint64_t most;
+    uint32_t *to;
+};
+
+static int usage(const char *what, const char *value)
+{
+    fprintf(stderr, "weir: sim: %s%s%s; see weir sim --help\n", what, value != NULL ? ": " : "",
+            value != NULL ? value : "");
+    return 2;
+}
+
+static int parse_numbered(struct command *command, const char *name, const char *value, bool *known)
+{
+    const struct number_option table[] = {
+        {"--nodes", 1, SIM_NODES_MAX, &command->options.nodes},
+        {"--minutes", 1, 100000, &command->options.minutes},
+        {"--seeds", 1, 1000000, &command->seeds},
+        {"--jobs", 0, 100000, &command->options.jobs},
+        {"--check-every", 1, 1000000000, &command->options.check_every},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        if (strcmp(name, table[i].name) != 0) {
+            continue;
+        }
+        *known = true;
+        uint64_t number = 0;
+        if (value == NULL || !parse_number(value, table[i].most, &number) || number < table[i].least) {
+            fprintf(stderr, "weir: sim: %s wants a number from %llu to %llu\n", name,
+                    (unsigned long long)table[i].least, (unsigned long long)table[i].most);
+            return 2;
+        }
+        *table[i].to = (uint32_t)number;
+    }
+    return 0;
+}
+
+static int parse_valued(struct command *command, const char *name, const char *value, bool *known)
+{
+    *known = true;
+    if (strcmp(name, "--seed") == 0) {
+        if (value == NULL || !parse_number(value, UINT64_MAX, &command->options.seed)) {
+            return usage("--seed wants a number", value);
+        }
+    } else if (strcmp(name, "--faults") == 0) {
+        if (value == NULL || !parse_faults(command, value)) {
+            return usage("no such fault profile", value);
+        }
+    } else if (strcmp(name, "--scenario") == 0) {
+        command->scenario = value;
+    } else if (strcmp(name, "--trace") == 0) {
+        command->trace = value;
+    } else {
+        *known = false;
+        return parse_numbered(command, name, value, known);
+    }
+    return value != NULL ? 0 : usage("a value is missing after", name);
+}
+
+static int parse(struct command *command, int argc, char **argv)
+{
+    struct {
+        const char *name;
+        bool *to;
+    } const flags[] = {{"--json", &command->json},
+                       {"--hash-only", &command->hash_only},
+                       {"--coverage", &command->coverage},
+                       {"--help", &command->help},
+                       {"-h", &command->help}};
+    for (int i = 1; i < argc; i++) {
+        bool known = false;
+        for (size_t j = 0; j < sizeof flags / sizeof flags[0]; j++) {
+            if (strcmp(argv[i], flags[j].name) == 0) {
+                *flags[j].to = true;
+                known = true;
+            }
+        }
+        if (known) {
+            continue;
+        }
+        const int code = parse_valued(command, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &known);
+        if (code != 0) {
+            return code;
+        }
+        if (!known) {
+            return usage("unknown option", argv[i]);
+        }
+        i++;
+    }
+    return 0;
+}
+
+static void add_results(struct sim_result *sum, const struct sim_result *one)
+{
+#define ADD_CORE(name) sum->core.name += one->core.name;
+#define ADD_WORLD(name) sum->world.name += one->world.name;
+    MESH_COUNTERS(ADD_CORE)
+    SIM_COUNTERS(ADD_WORLD)
+    sum->virtual_us += one->virtual_us;
+    sum->hash = sim_mix(sum->hash, one->hash);
+}
+
+struct figure {
+    const char *name;
+    uint64_t value;
+};
+
+static size_t figures(const struct sim_result *sum, struct figure *figure)
+{
+    size_t count = 0;
+#define FIGURE_CORE(name_) figure[count++] = (struct figure){#name_, sum->core.name_};
+#define FIGURE_WORLD(name_) figure[count++] = (struct figure){#name_, sum->world.name_};
+    MESH_COUNTERS(FIGURE_CORE)
+    SIM_COUNTERS(FIGURE_WORLD)
+    return count;
+}
+#define FIGURES_MAX (sizeof(struct mesh_counters) / 8 + sizeof(struct sim_counters) / 8)
+
+static bool covered(const struct sim_result *sum)
+{
+    bool all = true;
+#define COVER(part, name)                                                                                    \
+    if (sum->part.name == 0) {                                                                               \
+        fprintf(stderr, "weir: sim: %s never happened in any seed: the faults don't reach it\n", #name);     \
+        all = false;                                                                                         \
+    }
+#define COVER_CORE(name) COVER(core, name)
+#define COVER_WORLD(name) COVER(world, name)
+    COVERED_CORE(COVER_CORE)
+    COVERED_WORLD(COVER_WORLD)
+    return all;
+}
+
+static void print_report(const struct command *command, const struct sim_result *sum, uint32_t seeds, bool ok,
+                         int64_t cpu_ms)
+{
+    struct figure figure[FIGURES_MAX];
+    const size_t count = figures(sum, figure);
+    const int64_t virtual_s = sum->virtual_us / SECOND_US;
+    const int64_t speed = cpu_ms > 0 ? virtual_s * 1000 / cpu_ms : 0;
+    if (command->json) {
+        printf("{\"ok\": %s, \"seeds\": %u, \"virtual_s\": %lld, \"cpu_ms\": %lld, \"speed\": %lld, "
+               "\"hash\": \"%016llx\", \"counters\": {",
+               ok ? "true" : "false", seeds, (long long)virtual_s, (long long)cpu_ms, (long long)speed,
+               (unsigned long long)sum->hash);
+        for (size_t i = 0; i < count; i++) {
+            printf("%s\"%s\": %llu", i != 0 ? ", " : "", figure[i].name, (unsigned long long)figure[i].value);
+        }
+        printf("}}\n");
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        printf("%-20s %12llu%s", figure[i].name, (unsigned long long)figure[i].value, i % 3 == 2 ? "\n" : "   ");
+    }
+    printf("%s%u seed%s, %lld.%lld virtual hours, %lld.%01lld s of processor time, %lld x real time: %s\n",
+           count % 3 != 0 ? "\n" : "", seeds, seeds == 1 ? "" : "s", (long long)(virtual_s / 3600),
+           (long long)(virtual_s % 3600 / 360), (long long)(cpu_ms / 1000), (long long)(cpu_ms % 1000 / 100),
+           (long long)speed, ok ? "everything held" : "a claim was broken");
+}
+
+static int64_t cpu_now_ms(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+static int run_seeds(struct command *command)
+{
+    struct sim_result *const sum = sim_alloc(1, sizeof *sum);
+    struct sim_result *const one = sim_alloc(1, sizeof *one);
+    const int64_t began_ms = cpu_now_ms();
+    const uint64_t first = command->options.seed;
+    bool ok = true;
+    uint32_t ran = 0;
+    for (; ran < command->seeds && ok; ran++) {
+        struct sim_options options = command->options;
+        options.seed = first + ran;
+        under_way.seed = options.seed;
+        under_way.nodes = options.nodes;
+        under_way.options = &command->options;
+        ok = sim_run(&options, one);
+        add_results(sum, one);
+        if (command->hash_only || (command->seeds == 1 && !command->json)) {
+            printf("seed %llu nodes %u hash %016llx\n", (unsigned long long)options.seed, one->nodes,
+                   (unsigned long long)one->hash);
+        }
+    }
+    if (!ok) {
+        fputs(one->failure, stderr);
+    }
+    if (!command->hash_only) {
+        print_report(command, sum, ran, ok, cpu_now_ms() - began_ms);
+    }
+    if (ok && command->coverage) {
+        ok = covered(sum);
+    }
+    free(sum);
+    free(one);
+    return ok ? 0 : 1;
+}
+
+static int run_scenario(const struct command *command)
+{
+    struct sim_result *const result = sim_alloc(1, sizeof *result);
+    under_way.seed = command->options.seed;
+    under_way.options = &command->options;
+    const bool ok = sim_scenario(&command->options, command->scenario, command->hash_only ? NULL : stdout, result);
+    const int code = ok ? 0 : result->claim == 0 ? 2 : 1;
+    if (!ok) {
+        fputs(result->failure, stderr);
+    } else {
+        printf("%s: the story holds, hash %016llx\n", command->scenario, (unsigned long long)result->hash);
+    }
+    free(result);
+    return code;
+}
+
+int sim_main(int argc, char **argv)
+{
+    struct command command = {.options = sim_options_default(), .seeds = 1};
+    const int code = parse(&command, argc, argv);
+    if (code != 0) {
+        return code;
+    }
+    if (command.help) {
+        fputs(help_text, stdout);
+        for (const struct sim_profile_name *known = sim_profiles; known->name != NULL; known++) {
+            printf("  %-16s %s\n", known->name, known->meaning);
+        }
+        return 0;
+    }
+    if (command.trace != NULL) {
+        command.options.trace = fopen(command.trace, "w");
+        if (command.options.trace == NULL) {
+            fprintf(stderr, "weir: sim: cannot write the trace %s: %s\n", command.trace, strerror(errno));
+            return 2;
+        }
+    }
+    signal(SIGABRT, on_abort);
+    const int result = command.scenario != NULL ? run_scenario(&command) : run_seeds(&command);
+    if (command.options.trace != NULL && fclose(command.options.trace) != 0) {
+        fprintf(stderr, "weir: sim: cannot write the trace %s: %s\n", command.trace, strerror(errno));
+        return 1;
+    }
+    return result;
+}

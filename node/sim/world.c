@@ -1,0 +1,419 @@
+/* The world: nodes, jobs and time. */
+#include "node/sim/world.h"
+
+#include <stdio.h>
+
+struct mesh_id sim_id(uint64_t seed, uint32_t index)
+{
+    struct mesh_id id;
+    for (uint32_t word = 0; word < 4; word++) {
+        const uint64_t bits = sim_mix(sim_mix(seed, index), word);
+        for (uint32_t byte = 0; byte < 8; byte++) {
+            id.bytes[word * 8 + byte] = (uint8_t)(bits >> (8 * byte));
+        }
+    }
+    for (uint32_t byte = 0; byte < 4; byte++) {
+        id.bytes[28 + byte] = (uint8_t)(index >> (8 * byte));
+    }
+    return id;
+}
+
+/* An id carries its index in its last bytes, so that looking it up costs a comparison. */
+static uint32_t id_index(const struct mesh_id *id)
+{
+    return (uint32_t)id->bytes[28] | (uint32_t)id->bytes[29] << 8 | (uint32_t)id->bytes[30] << 16 |
+           (uint32_t)id->bytes[31] << 24;
+}
+
+uint32_t sim_world_identity(const struct world *world, const struct mesh_id *id)
+{
+    const uint32_t index = id_index(id);
+    if (index >= world->host_count || memcmp(&world->host[index].id, id, sizeof *id) != 0) {
+        return SIM_NONE;
+    }
+    return index;
+}
+
+#define JOB_IDS 0x40000000u /* job ids carry their number from here on */
+
+uint32_t sim_world_job(const struct world *world, const struct mesh_id *id)
+{
+    const uint32_t index = id_index(id) - JOB_IDS;
+    if (index >= world->job_count || memcmp(&world->job[index].spec.id, id, sizeof *id) != 0) {
+        return SIM_NONE;
+    }
+    return index;
+}
+
+struct event sim_world_event(const struct world *world, int64_t in_us, enum happening what, uint32_t node)
+{
+    return (struct event){.at_us = world->now_us + in_us,
+                          .what = what,
+                          .node = node,
+                          .life = node != SIM_NONE ? world->host[node].life : 0};
+}
+
+void sim_world_push(struct world *world, struct event event)
+{
+    sim_heap_push(&world->heap, event);
+}
+
+bool sim_world_plant(struct world *world, enum sim_plant plant)
+{
+    if (world->options.plant != plant) {
+        return false;
+    }
+    world->planted++;
+    return true;
+}
+
+/* ---- Jobs. */
+
+uint32_t sim_world_new_job(struct world *world)
+{
+    struct sim_random *const random = &world->random;
+    world->job = sim_grow(world->job, world->job_count + 1, sizeof *world->job);
+    const uint32_t number = world->job_count;
+    struct sim_job *const job = &world->job[number];
+    const uint32_t shards = sim_chance(random, 700) ? 1 + sim_below(random, 16) : 1 + sim_below(random, 150);
+    *job = (struct sim_job){
+        .spec = {.id = sim_id(world->options.seed, JOB_IDS + number),
+                 .epoch = 1,
+                 .tenant = 1 + sim_below(random, 4),
+                 .kernel = 1 + sim_below(random, 8),
+                 .shard_count = shards,
+                 .bundle_shards_max = 1 + sim_below(random, 24),
+                 .classes = sim_chance(random, 700) ? 1 : sim_chance(random, 700) ? 3 : 2,
+                 .lookup = sim_chance(random, 400),
+                 .local_only = sim_chance(random, 50)},
+        .home = SIM_NONE,
+        .shard_us = (uint32_t)sim_between(random, 2000, sim_chance(random, 200) ? 1500000 : 150000),
+        .hit_permille = sim_below(random, 3) * 450,
+        .rejects = SIM_NONE,
+        .crashes = sim_alloc(shards, 1),
+    };
+    job->spec.shard_us_guess = sim_chance(random, 700) ? job->shard_us : 0;
+    if (sim_chance(random, 30)) {
+        job->rejects = sim_below(random, shards);
+    }
+    world->job_count++;
+    return number;
+}
+
+static void world_submit(struct world *world, struct event *event)
+{
+    const uint32_t from = sim_below(&world->random, world->host_count);
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        struct host *const host = &world->host[(from + i) % world->host_count];
+        if (host->alive && !host->revoked && !host->draining && !host->leaving &&
+            host->paused_until_us <= world->now_us) {
+            sim_host_submit(world, host, sim_world_new_job(world));
+            return;
+        }
+    }
+    struct event again = *event;
+    again.at_us = world->now_us + SECOND_US;
+    sim_world_push(world, again);
+}
+
+/* ---- Nodes. */
+
+struct host *sim_world_add_host(struct world *world, const char *name, uint32_t identity)
+{
+    struct host *const host = &world->host[world->host_count];
+    struct sim_random *const random = &world->random;
+    *host = (struct host){.index = world->host_count, .identity = identity};
+    snprintf(host->name, sizeof host->name, "%s", name);
+    host->id = sim_id(world->options.seed, identity);
+    const uint32_t site = host->index / 3;
+    host->site = sim_mix(1, site);
+    host->region = sim_mix(2, site / 3);
+    host->slots[0] = (uint16_t)(1 + sim_below(random, 4));
+    host->slots[1] = host->index % 3 == 1 ? (uint16_t)(1 + sim_below(random, 3)) : 0;
+    memcpy(host->lent, host->slots, sizeof host->lent);
+    host->lent_less_at_us = -SECOND_US * 1000;
+    host->idle_since_us = -1;
+    const bool tight = sim_chance(random, 250);
+    host->limits = (struct mesh_limits){
+        .members = world->host_room + 2,
+        .jobs = tight ? 4 : 64,
+        .shards = tight ? 300 : 4096,
+        .bundles = tight ? 6 : 128,
+        .attempts = tight ? 12 : 128,
+        .demands = tight ? 2 : 64,
+    };
+    host->admitted = sim_alloc(world->host_room, 1);
+    host->seen = sim_alloc(world->host_room, sizeof *host->seen);
+    world->host_count++;
+    return host;
+}
+
+static uint32_t draw_nodes(struct sim_random *random)
+{
+    const uint32_t draw = sim_below(random, 100);
+    if (draw < 75) {
+        return 3 + sim_below(random, 7);
+    }
+    return draw < 95 ? 10 + sim_below(random, 11) : 50 + sim_below(random, 11);
+}
+
+/* What the world is, before anything happens; a scenario fills it with its own nodes. */
+bool sim_world_init(struct world *world, const struct sim_options *options, struct sim_result *result)
+{
+    *world = (struct world){.options = *options, .result = result};
+    *result = (struct sim_result){0};
+    world->random.state = sim_mix(options->seed, 0x77656972);
+    world->hash = UINT64_C(0xcbf29ce484222325);
+    if (world->options.nodes == 0) {
+        world->options.nodes = draw_nodes(&world->random);
+    }
+    if (world->options.check_every == 0) {
+        world->options.check_every = world->options.nodes <= 4 ? 1 : world->options.nodes * world->options.nodes / 4;
+    }
+    result->nodes = world->options.nodes;
+    world->host_room = world->options.nodes;
+    world->host = sim_alloc(world->host_room, sizeof *world->host);
+    world->out = sim_alloc(1, sizeof *world->out);
+    memset(world->authority.bytes, 0xaa, sizeof world->authority.bytes);
+    world->end_us = (int64_t)world->options.minutes * 60 * SECOND_US;
+    world->heal_at_us = world->end_us / 3 * 2;
+    return true;
+}
+
+static void world_populate(struct world *world)
+{
+    for (uint32_t i = 0; i < world->options.nodes; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "n%u", i);
+        const struct host *const host = sim_world_add_host(world, name, i);
+        struct event event = sim_world_event(world, i == 0 ? 0 : sim_between(&world->random, 0, 10 * SECOND_US),
+                                         HAPPEN_START, SIM_NONE);
+        event.a = host->index;
+        sim_world_push(world, event);
+    }
+    for (uint32_t i = 0; i < world->options.jobs; i++) {
+        sim_world_push(world, sim_world_event(world,
+                                      sim_between(&world->random, 2 * SECOND_US, world->heal_at_us + 30 * SECOND_US),
+                                      HAPPEN_SUBMIT, SIM_NONE));
+    }
+    sim_faults_plan(world);
+    sim_world_push(world, sim_world_event(world, world->heal_at_us, HAPPEN_HEAL, SIM_NONE));
+    sim_world_push(world, sim_world_event(world, SECOND_US, HAPPEN_SURVEY, SIM_NONE));
+}
+
+/* A newcomer and some node of the mesh get each other's record, as a join does; it is tried until both have one. */
+static void world_introduce(struct world *world, struct host *newcomer)
+{
+    const uint32_t from = sim_below(&world->random, world->host_count);
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        struct host *const inviter = &world->host[(from + i) % world->host_count];
+        if (inviter == newcomer || !inviter->alive || inviter->revoked || inviter->paused_until_us > world->now_us ||
+            inviter->own_record == NULL || newcomer->own_record == NULL || inviter->group != newcomer->group) {
+            continue;
+        }
+        struct payload *const theirs = sim_payload_keep(inviter->own_record);
+        sim_host_record(world, inviter, &newcomer->id, sim_payload_keep(newcomer->own_record));
+        sim_host_record(world, newcomer, &inviter->id, theirs);
+        return;
+    }
+    sim_world_push(world, sim_world_event(world, SECOND_US / 2, HAPPEN_INTRODUCE, newcomer->index));
+}
+
+/* ---- The loop. */
+
+static void event_discard(struct event *event)
+{
+    if (event->item == NULL) {
+        return;
+    }
+    if (event->what == HAPPEN_FLIGHT) {
+        sim_flight_free(event->item);
+    } else if (event->what == HAPPEN_SIGNED) {
+        sim_payload_drop(event->item);
+    } else {
+        free(event->item);
+    }
+}
+
+static void happen_flight(struct world *world, struct event *event)
+{
+    struct flight *const flight = event->item;
+    struct host *const to = &world->host[flight->to];
+    if (!to->alive || (flight->from == flight->to && flight->from_life != to->life)) {
+        sim_flight_free(flight);
+        world->result->world.messages_lost++;
+    } else if (to->paused_until_us > world->now_us) {
+        struct event later = *event;
+        later.at_us = to->paused_until_us;
+        sim_world_push(world, later);
+    } else {
+        sim_host_receive(world, to, flight);
+    }
+}
+
+static void happen_at_host(struct world *world, struct host *host, struct event *event)
+{
+    switch (event->what) {
+    case HAPPEN_WAKE:
+        if (event->a == host->wake_serial) {
+            sim_host_wake(world, host);
+        }
+        break;
+    case HAPPEN_SYNCED:
+        sim_host_synced(world, host);
+        break;
+    case HAPPEN_SIGNED:
+        sim_host_record(world, host, &host->id, event->item);
+        event->item = NULL;
+        break;
+    case HAPPEN_INTRODUCE:
+        world_introduce(world, host);
+        break;
+    case HAPPEN_RAN:
+        sim_device_ran(world, host, event->a, event->b);
+        break;
+    case HAPPEN_LOOKED_UP:
+        sim_device_looked_up(world, host, event);
+        break;
+    case HAPPEN_FORGET:
+        sim_host_forget(world, host, event->a);
+        break;
+    case HAPPEN_DIAL:
+        sim_network_dialed(world, event);
+        break;
+    default:
+        break;
+    }
+}
+
+static void happen_in_world(struct world *world, struct event *event)
+{
+    switch (event->what) {
+    case HAPPEN_DELIVER:
+        sim_network_deliver(world, event);
+        break;
+    case HAPPEN_FLIGHT:
+        happen_flight(world, event);
+        event->item = NULL;
+        break;
+    case HAPPEN_STALL:
+        sim_network_stalled(world, event);
+        break;
+    case HAPPEN_START:
+        world->result->world.restarts += world->host[event->a].life != 0;
+        sim_host_start(world, &world->host[event->a]);
+        break;
+    case HAPPEN_SUBMIT:
+        world_submit(world, event);
+        break;
+    case HAPPEN_FAULT:
+        sim_faults_strike(world, event);
+        break;
+    case HAPPEN_FAULT_END:
+        sim_faults_end(world, event);
+        break;
+    case HAPPEN_HEAL:
+        sim_faults_heal(world);
+        break;
+    case HAPPEN_SURVEY:
+        sim_check_survey(world);
+        sim_world_push(world, sim_world_event(world, SECOND_US, HAPPEN_SURVEY, SIM_NONE));
+        break;
+    case HAPPEN_STORY:
+        sim_story_line(world, event->a);
+        break;
+    default:
+        break;
+    }
+}
+
+void sim_world_loop(struct world *world)
+{
+    while (!world->failed && world->heap.count != 0 && world->heap.event[0].at_us <= world->end_us) {
+        struct event event = sim_heap_pop(&world->heap);
+        world->now_us = event.at_us;
+        if (event.node == SIM_NONE) {
+            happen_in_world(world, &event);
+        } else {
+            struct host *const host = &world->host[event.node];
+            if (!host->alive || host->life != event.life) {
+                event_discard(&event);
+                continue;
+            }
+            if (host->paused_until_us > world->now_us) {
+                event.at_us = host->paused_until_us;
+                sim_world_push(world, event);
+                continue;
+            }
+            happen_at_host(world, host, &event);
+        }
+        event_discard(&event);
+    }
+    if (!world->failed) {
+        world->now_us = world->end_us;
+    }
+}
+
+static void counters_sum(struct mesh_counters *sum, const struct mesh_counters *more)
+{
+#define ADD(name) sum->name += more->name;
+    MESH_COUNTERS(ADD)
+#undef ADD
+}
+
+void sim_world_finish(struct world *world)
+{
+    struct sim_result *const result = world->result;
+    result->ok = !world->failed;
+    result->hash = world->hash;
+    result->virtual_us = world->now_us;
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        struct host *const host = &world->host[i];
+        if (host->alive) {
+            counters_sum(&result->core, mesh_counters(host->mesh));
+        }
+        sim_host_free(host);
+        for (uint32_t j = 0; j < host->disk.job_count; j++) {
+            free(host->disk.job[j].committed);
+            free(host->disk.job[j].value);
+        }
+        for (uint32_t j = 0; j < host->disk.record_count; j++) {
+            sim_payload_drop(host->disk.record[j].payload);
+        }
+        free(host->disk.job);
+        free(host->disk.record);
+        free(host->admitted);
+        free(host->seen);
+    }
+    while (world->heap.count != 0) {
+        struct event event = sim_heap_pop(&world->heap);
+        event_discard(&event);
+    }
+    for (uint32_t i = 0; i < world->job_count; i++) {
+        free(world->job[i].crashes);
+    }
+    sim_network_free(&world->network);
+    free(world->heap.event);
+    free(world->host);
+    free(world->job);
+    free(world->out);
+}
+
+struct sim_options sim_options_default(void)
+{
+    return (struct sim_options){.seed = 1, .minutes = 10, .jobs = 100, .faults = 20, .profile = "mixed"};
+}
+
+/* The run that an assertion of the core would end; reported by the handler in command.c. */
+bool sim_run(const struct sim_options *options, struct sim_result *result)
+{
+    struct world world;
+    sim_world_init(&world, options, result);
+    world_populate(&world);
+    sim_world_loop(&world);
+    if (!world.failed) {
+        sim_check_end(&world);
+    }
+    sim_world_finish(&world);
+    return result->ok;
+}

@@ -1,0 +1,439 @@
+/*
+ * What the parts of the simulator share. One struct world holds everything; time is its own, in microseconds.
+ *
+ *     heap.c      the events to come, by (time, number)
+ *     payload.c   bytes behind handles, and each host's table of handles
+ *     network.c   links, their queues, partitions
+ *     host.c      a node: its core, its disk, and what it does with a step's output
+ *     device.c    attempts and cache look-ups
+ *     faults.c    what goes wrong, drawn from the seed
+ *     check.c     what must hold
+ *     trace.c     the hash, the story and the last lines of each node
+ *     world.c     the loop
+ */
+#ifndef NODE_SIM_WORLD_H
+#define NODE_SIM_WORLD_H
+
+#include "node/sim/sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SIM_NONE UINT32_MAX
+#define SIM_NODES_MAX 2000
+#define SIM_TRACE_LINES 32 /* kept per node for a failure's report; a power of two */
+#define SECOND_US INT64_C(1000000)
+
+/* The seeded generator: splitmix64 (Steele, Lea and Flood 2014). */
+struct sim_random {
+    uint64_t state;
+};
+uint64_t sim_random_next(struct sim_random *random);
+uint32_t sim_below(struct sim_random *random, uint32_t bound);               /* 0 <= result < bound */
+int64_t sim_between(struct sim_random *random, int64_t least, int64_t most); /* both included */
+bool sim_chance(struct sim_random *random, uint32_t permille);
+uint64_t sim_mix(uint64_t a, uint64_t b);
+
+/* ---- Events. */
+enum happening {
+    HAPPEN_WAKE = 1,  /* a core asked to be called */
+    HAPPEN_DELIVER,   /* the head of one direction of a link arrives */
+    HAPPEN_FLIGHT,    /* a message that travels alone arrives */
+    HAPPEN_DIAL,      /* a dial ends */
+    HAPPEN_STALL,     /* a link has been stuck for too long */
+    HAPPEN_SYNCED,    /* a host's oldest batch of saves is durable */
+    HAPPEN_SIGNED,    /* a record comes back signed */
+    HAPPEN_INTRODUCE, /* a newcomer and the node it joins through learn of each other */
+    HAPPEN_RAN,       /* an attempt ends */
+    HAPPEN_LOOKED_UP, /* the cache answers */
+    HAPPEN_FORGET,    /* a finished job is pruned */
+    HAPPEN_START,     /* a node starts or starts again */
+    HAPPEN_SUBMIT,    /* a user submits */
+    HAPPEN_FAULT,
+    HAPPEN_FAULT_END,
+    HAPPEN_HEAL,      /* all faults end */
+    HAPPEN_SURVEY,    /* once a second: liveness */
+    HAPPEN_STORY,     /* a scenario's line */
+};
+
+struct event {
+    int64_t at_us;
+    uint64_t number; /* breaks ties: first pushed, first out */
+    enum happening what;
+    uint32_t node; /* SIM_NONE: of no node */
+    uint32_t life; /* of the node; the event dies with it */
+    uint32_t a;
+    uint32_t b;
+    void *item; /* owned: a flight, payload reference or request, see event_discard */
+};
+
+struct heap {
+    struct event *event;
+    uint32_t count;
+    uint32_t room;
+    uint64_t numbered;
+};
+void sim_heap_push(struct heap *heap, struct event event);
+struct event sim_heap_pop(struct heap *heap);
+
+/* ---- Bytes behind handles. */
+enum payload_kind { PAYLOAD_RECORD = 1, PAYLOAD_INPUT, PAYLOAD_RESULT };
+
+struct payload {
+    uint32_t references;
+    enum payload_kind kind;
+    struct mesh_record record; /* RECORD: as its origin signed it; the handle is zero */
+    uint32_t job;              /* otherwise */
+    uint32_t count;
+    uint64_t value[]; /* INPUT: shard numbers; RESULT: the bytes of each place, in short */
+};
+struct payload *sim_payload_new(enum payload_kind kind, uint32_t job, uint32_t count);
+struct payload *sim_payload_of_record(const struct mesh_record *record);
+struct payload *sim_payload_keep(struct payload *payload);
+void sim_payload_drop(struct payload *payload); /* NULL is fine */
+
+struct handles {
+    struct {
+        struct payload *payload; /* NULL: free */
+        uint32_t use;            /* makes a stale handle differ */
+    } *slot;
+    uint32_t count;
+    uint32_t free_count;
+    uint32_t *free;
+};
+uint64_t sim_handle_give(struct handles *handles, struct payload *payload); /* takes over one reference */
+struct payload *sim_handle_see(const struct handles *handles, uint64_t handle); /* borrowed; NULL if not live */
+bool sim_handle_drop(struct handles *handles, uint64_t handle);
+void sim_handles_clear(struct handles *handles);
+
+/* ---- Jobs as their users know them. */
+struct sim_job {
+    struct mesh_job_spec spec;
+    uint32_t home;
+    uint32_t shard_us;
+    uint32_t hit_permille; /* of look-ups */
+    uint32_t rejects;      /* the shard the kernel refuses, or SIM_NONE */
+    bool acknowledged;
+    bool refused;
+    bool cancel_asked;
+    bool finished; /* told to the user */
+    enum mesh_job_state told;
+    uint64_t epoch_used; /* the highest that any life of the home ran it with */
+    uint8_t *crashes;    /* per shard, reported */
+};
+
+/* ---- A host. */
+struct disk_job {
+    uint32_t job;
+    uint64_t epoch;
+    enum mesh_job_state state;
+    uint32_t failed_shard;
+    uint32_t committed_count;
+    uint8_t *committed; /* bit per shard */
+    uint64_t *value;    /* per shard */
+};
+
+struct disk_record {
+    struct payload *payload;
+};
+
+struct disk {
+    uint64_t incarnation;
+    struct disk_job *job;
+    uint32_t job_count;
+    struct disk_record *record;
+    uint32_t record_count;
+};
+
+/* A step's output that waits for its saves; handles are resolved when the step is taken, since later steps may drop them. */
+struct batch {
+    struct batch *next;
+    int64_t durable_at_us;
+    uint32_t save_count;
+    struct mesh_save *save;
+    struct payload **save_payload;
+    uint32_t flight_count;
+    struct flight **flight;
+    uint32_t effect_count;
+    struct mesh_effect *effect;
+};
+
+struct flight {
+    struct flight *next;
+    int64_t at_us;
+    uint32_t from; /* hosts */
+    uint32_t to;
+    uint32_t from_life;
+    struct payload *payload; /* what the message's handle stands for, or NULL */
+    size_t bytes;
+    struct mesh_message *message; /* only the prefix that is in use */
+};
+
+enum attempt_plan { ATTEMPT_RUNS = 1, ATTEMPT_CRASHES, ATTEMPT_HANGS, ATTEMPT_RETURNS };
+
+struct attempt {
+    uint32_t id;
+    bool used;
+    bool stopping;
+    enum attempt_plan plan;
+    uint32_t turning; /* the shard's place at which the plan shows */
+    int64_t began_us;
+    int64_t ends_us;
+    uint32_t serial;
+    uint32_t job;
+    uint16_t class;
+    uint32_t count;
+    uint32_t *shard;
+};
+
+struct seen_member {
+    enum mesh_member_state state;
+    uint64_t incarnation;
+    uint64_t down_incarnation; /* of the latest DOWN; 0 = never */
+};
+
+struct trace_line {
+    int64_t at_us;
+    uint8_t what;
+    uint8_t kind;
+    uint32_t peer;
+    uint64_t a;
+    uint64_t b;
+};
+
+struct host {
+    uint32_t index;
+    char name[16];
+    struct mesh_id id;
+    uint32_t identity; /* the index that its id carries; differs from index for a clone */
+    uint64_t site;
+    uint64_t region;
+    uint16_t slots[MESH_DEVICE_CLASSES]; /* what it owns */
+    uint16_t lent[MESH_DEVICE_CLASSES];  /* what it lends now */
+    int64_t lent_less_at_us;             /* when that last shrank */
+    struct mesh_limits limits;
+
+    bool alive;
+    bool gone;    /* never comes back */
+    bool revoked;
+    bool draining;
+    bool leaving;
+    bool drained; /* MESH_DRAINED came */
+    bool silent;  /* dead machine: packets vanish rather than bounce */
+    uint32_t life;
+    int64_t born_us;
+    int64_t paused_until_us;
+
+    void *memory;
+    struct mesh *mesh;
+    struct handles handles;
+    uint8_t *admitted; /* per identity: 1 admitted, 2 barred */
+    uint64_t signed_incarnation; /* of the newest own member record over all lives, and its version */
+    uint64_t signed_version;
+    struct payload *own_record; /* newest own member record of this life */
+    struct seen_member *seen; /* per identity */
+    struct disk disk;
+    struct batch *first_batch;
+    struct batch *last_batch;
+    struct attempt *attempt;
+    uint32_t attempt_count;
+    uint32_t attempt_serial;
+    uint32_t unstarted_stops; /* attempts told to stop before their RUN was let go */
+    uint32_t unstarted[16];
+    bool must_stop; /* MESH_CLONED said so */
+
+    /* Clocks: local = base_local + (now - base) x (1 + ppm / 10^6). */
+    int64_t base_us;
+    int64_t base_local_us;
+    int64_t drift_ppm;
+    int64_t wall_offset_ms;
+    int64_t wall_told_ms;
+    int64_t wake_us; /* of the latest HAPPEN_WAKE pushed, which is the earliest; INT64_MAX if none is under way */
+    uint32_t wake_serial;
+    int64_t wants_wake_us;
+    int64_t ticked_us; /* ticks in a row at one instant: a core that never rests is a failure */
+    uint32_t ticks_at_once;
+
+    /* Faults in force. */
+    uint32_t group; /* hosts in different groups can't reach each other */
+    bool mute;      /* nothing it sends arrives */
+    bool deaf;      /* nothing arrives at it */
+    uint32_t delay_ms;
+    bool bad_device;
+    bool slow_disk;
+
+    uint32_t steps_to_check;
+    int64_t idle_since_us; /* liveness: has a free slot that queued work could use; -1 = no */
+    struct trace_line line[SIM_TRACE_LINES];
+    uint64_t lines;
+};
+
+/* ---- Links: one per pair that ever talked. Side 0 is the lower host. */
+struct link_side {
+    bool kept;        /* the core wants it */
+    bool dialing;
+    bool tell_down;   /* report a failed dial */
+    bool told_down;
+    uint32_t dials;   /* numbers dials, so that a superseded one is ignored */
+    uint32_t failures;
+    struct flight *first; /* waits for the dial */
+    struct flight *last;
+    uint32_t waiting;
+};
+
+struct link_direction { /* 0: from the lower to the higher host */
+    struct flight *first;
+    struct flight *last;
+    bool scheduled;
+    bool stuck;
+    int64_t last_at_us;
+};
+
+struct link {
+    uint32_t host[2];
+    int64_t latency_us;
+    bool up;
+    uint32_t session;
+    struct link_side side[2];
+    struct link_direction direction[2];
+};
+
+struct network {
+    struct link *link;
+    uint32_t count;
+    uint32_t room;
+    uint32_t *table; /* open addressing by pair: link number + 1 */
+    uint32_t table_size;
+    bool adversarial;
+    uint32_t loss_permille;
+    uint32_t double_permille;
+    uint32_t reorder_permille;
+};
+
+struct story; /* scenario.c */
+
+struct world {
+    struct sim_options options;
+    struct sim_result *result;
+    struct sim_random random;
+    int64_t now_us;
+    int64_t heal_at_us;
+    int64_t end_us;
+    bool healed;
+    bool failed;
+    struct heap heap;
+    struct host *host;
+    uint32_t host_count;
+    uint32_t host_room;
+    uint32_t lost_for_good;
+    struct network network;
+    struct sim_job *job;
+    uint32_t job_count;
+    uint64_t revocations;
+    struct mesh_out *out;
+    struct mesh_id authority;
+    uint64_t hash;
+    uint32_t planted; /* times the plant took effect */
+    uint32_t fault_end_count;
+    struct story *story;
+};
+
+/* world.c */
+bool sim_world_init(struct world *world, const struct sim_options *options, struct sim_result *result);
+void sim_world_loop(struct world *world);
+void sim_world_finish(struct world *world);
+struct host *sim_world_add_host(struct world *world, const char *name, uint32_t identity);
+uint32_t sim_world_identity(const struct world *world, const struct mesh_id *id); /* host index, or SIM_NONE */
+uint32_t sim_world_job(const struct world *world, const struct mesh_id *id);
+struct event sim_world_event(const struct world *world, int64_t in_us, enum happening what, uint32_t node);
+void sim_world_push(struct world *world, struct event event);
+uint32_t sim_world_new_job(struct world *world);
+struct mesh_id sim_id(uint64_t seed, uint32_t index);
+bool sim_world_plant(struct world *world, enum sim_plant plant); /* true if this run plants it; counts */
+
+/* host.c */
+void sim_host_start(struct world *world, struct host *host);
+void sim_host_crash(struct world *world, struct host *host, bool silent);
+void sim_host_step(struct world *world, struct host *host, struct mesh_event *event);
+void sim_host_wake(struct world *world, struct host *host);
+void sim_host_synced(struct world *world, struct host *host);
+void sim_host_receive(struct world *world, struct host *host, struct flight *flight);
+void sim_host_record(struct world *world, struct host *host, const struct mesh_id *from, struct payload *payload);
+void sim_host_link(struct world *world, struct host *host, const struct mesh_id *peer, bool up, bool reset);
+void sim_host_devices(struct world *world, struct host *host);
+void sim_host_simple(struct world *world, struct host *host, enum mesh_event_kind kind);
+void sim_host_submit(struct world *world, struct host *host, uint32_t job);
+void sim_host_cancel(struct world *world, struct host *host, uint32_t job);
+void sim_host_forget(struct world *world, struct host *host, uint32_t job);
+void sim_host_free(struct host *host);
+int64_t sim_host_local_us(const struct world *world, const struct host *host);
+struct disk_job *sim_disk_find(struct host *host, uint32_t job);
+
+/* network.c */
+void sim_flight_free(struct flight *flight);
+void sim_network_send(struct world *world, struct flight *flight);
+void sim_network_deliver(struct world *world, struct event *event);
+void sim_network_dialed(struct world *world, struct event *event);
+void sim_network_stalled(struct world *world, struct event *event);
+void sim_network_keep(struct world *world, struct host *host, const struct mesh_id *peer, bool keep);
+void sim_network_redial(struct world *world, struct host *host, const struct mesh_id *peer);
+void sim_network_host_died(struct world *world, struct host *host);
+void sim_network_host_born(struct world *world, struct host *host);
+void sim_network_reset(struct world *world, uint32_t link);
+void sim_network_changed(struct world *world); /* after partitions or pauses changed */
+void sim_network_free(struct network *network);
+
+/* device.c */
+void sim_device_run(struct world *world, struct host *host, const struct mesh_effect *effect);
+void sim_device_stop(struct world *world, struct host *host, uint32_t attempt);
+void sim_device_ran(struct world *world, struct host *host, uint32_t slot, uint32_t serial);
+void sim_device_lookup(struct world *world, struct host *host, const struct mesh_effect *effect);
+void sim_device_looked_up(struct world *world, struct host *host, const struct event *event);
+void sim_device_clear(struct host *host);
+uint64_t sim_device_result(const struct world *world, uint32_t job, uint32_t shard);
+
+/* faults.c */
+void sim_faults_plan(struct world *world);
+void sim_faults_strike(struct world *world, const struct event *event);
+void sim_faults_end(struct world *world, const struct event *event);
+void sim_faults_heal(struct world *world);
+
+/* check.c */
+void sim_check_fail(struct world *world, const struct host *host, enum sim_claim claim, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+void sim_check_step(struct world *world, struct host *host);
+void sim_check_signed(struct world *world, struct host *host, const struct mesh_record *record);
+void sim_check_survey(struct world *world);
+void sim_check_end(struct world *world);
+const char *sim_check_claim(enum sim_claim claim);
+
+/* trace.c */
+enum trace_what { TRACE_EVENT = 1, TRACE_RECEIVED, TRACE_SENT, TRACE_SAVE, TRACE_EFFECT, TRACE_FAULT, TRACE_LIFE };
+enum trace_life { LIFE_STARTS = 1, LIFE_CRASHES, LIFE_DIES_SILENTLY, LIFE_DONE };
+void sim_trace(struct world *world, struct host *host, enum trace_what what, uint32_t kind, uint32_t peer, uint64_t a,
+           uint64_t b);
+void sim_trace_format(const struct world *world, const struct host *host, const struct trace_line *line, char *text,
+                  size_t room);
+const char *sim_trace_state(enum mesh_member_state state);
+const char *sim_trace_job_state(enum mesh_job_state state);
+const char *sim_fault_name(uint32_t fault);
+
+/* scenario.c: called after every step and every message when a story is told. */
+void sim_story_line(struct world *world, uint32_t line);
+void sim_story_look(struct world *world);
+void sim_story_message(struct world *world, uint32_t from, uint32_t to, enum mesh_message_kind kind);
+
+static inline bool bit_get(const uint8_t *bits, uint32_t index)
+{
+    return (bits[index / 8] >> (index % 8)) & 1;
+}
+
+static inline void bit_set(uint8_t *bits, uint32_t index)
+{
+    bits[index / 8] = (uint8_t)(bits[index / 8] | (1u << (index % 8)));
+}
+
+void *sim_alloc(size_t count, size_t bytes); /* zeroed; ends the program when there is no memory */
+void *sim_grow(void *memory, size_t count, size_t bytes);
+
+#endif
