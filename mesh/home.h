@@ -88,6 +88,7 @@ struct job {
     uint32_t bundle_cap;   /* bundles grow by doubling per result at most */
     uint64_t shard_ns;     /* moving average of device time; 0 = unknown */
     uint32_t expected;     /* sum over its asks */
+    uint64_t ending;       /* its number among the jobs that ended, see home_member.cancelled */
     int64_t service_at_ms; /* TIMED */
     int64_t nobody_at_ms;  /* when NOBODY was last said; 0 = never */
     struct list bundles;   /* orphans too */
@@ -96,10 +97,9 @@ struct job {
 
 struct ask {
     uint32_t job;      /* slot */
-    uint32_t member;   /* slot */
+    uint32_t member;   /* slot; MESH_NONE = free */
     uint32_t left;     /* wanted and not yet granted: the demand that stands there */
-    uint32_t expected; /* of them believed to be granted at once */
-    uint32_t believed; /* places expected when it was last sent, for delivered_permille; 0 = answered */
+    uint32_t expected; /* of them believed to be granted at once; 0 once an answer came */
     uint16_t class;    /* whose debit was taken */
     int64_t sent_at_ms;
 };
@@ -195,11 +195,20 @@ uint32_t placement_bundle_shards(const struct home *home, const struct job *job,
  */
 void placement_serve(struct step *step, uint32_t job);
 /* Notes an answer: `places` granted, 0 for WAIT. */
-void placement_answered(struct step *step, uint32_t job, uint32_t member, uint16_t class, uint32_t places);
+void placement_answered(struct step *step, uint32_t job, uint32_t member, uint32_t places);
 /* A place at the member is free again, or was given back. */
 void placement_returned(struct step *step, uint32_t member, uint16_t class, uint32_t places);
+/* Sets what a new job believes of its shards before any result: the manifest's guess. */
+void placement_guess(struct job *job);
+/* Whether the job should have a turn now: nothing is queued and demands stand, or more is queued than was
+ * asked for. */
+bool placement_due(const struct home *home, const struct job *job);
 /* Learns from a result: device time of `count` shards. */
 void placement_learn(struct job *job, uint64_t device_us, uint32_t count);
+/* Whether the job may go to that member at all. */
+bool placement_permits(const struct mesh *mesh, const struct job *job, uint32_t member);
+/* Forgets one ask of the job without a word. */
+void placement_drop(struct step *step, uint32_t job, uint32_t ask);
 /* Forgets what was asked of a member. */
 void placement_forget(struct step *step, uint32_t member);
 void placement_check(const struct mesh *mesh);

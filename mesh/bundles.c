@@ -1,0 +1,588 @@
+/* Bundles: binding shards to granted places, results, leases, and what happens when an executor is lost. */
+#include "mesh/internal.h"
+
+/* Bundles by executor and name. */
+
+static uint32_t *name_bucket(struct home *home, uint32_t member, const struct mesh_bundle_name *name)
+{
+    const uint64_t mixed = (name->token ^ ((uint64_t)name->index << 40) ^ ((uint64_t)member << 20)) *
+                           UINT64_C(0x9E3779B97F4A7C15);
+    return &home->bucket[(mixed >> 32) & (home->bucket_count - 1)];
+}
+
+static uint32_t bundle_find(struct home *home, uint32_t member, const struct mesh_bundle_name *name)
+{
+    for (uint32_t at = *name_bucket(home, member, name); at != 0; at = home->bundle[at - 1].hash_next) {
+        const struct bundle *const bundle = &home->bundle[at - 1];
+        if (bundle->member == member && bundle->name.token == name->token &&
+            bundle->name.index == name->index)
+            return at - 1;
+    }
+    return MESH_NONE;
+}
+
+static void bundle_free(struct home *home, uint32_t slot)
+{
+    struct bundle *const bundle = &home->bundle[slot];
+    uint32_t *at = name_bucket(home, bundle->member, &bundle->name);
+    while (*at != slot + 1)
+        at = &home->bundle[*at - 1].hash_next;
+    *at = bundle->hash_next;
+    list_remove(bundle->orphan ? &home->orphans : &home->leases, home->bundle_link, slot);
+    list_remove(&home->member[bundle->member].bundles, home->member_link, slot);
+    list_remove(&home->job[bundle->job].bundles, home->of_job_link, slot);
+    bundle->count = 0;
+    pool_give(&home->bundle_pool, home->bundle_link, slot);
+}
+
+/* A free slot; the oldest orphan makes room. MESH_NONE if all bundles have their leases. */
+static uint32_t bundle_take(struct home *home)
+{
+    const uint32_t slot = pool_take(&home->bundle_pool, home->bundle_link);
+    if (slot != MESH_NONE || home->orphans.count == 0)
+        return slot;
+    bundle_free(home, list_first(&home->orphans));
+    return pool_take(&home->bundle_pool, home->bundle_link);
+}
+
+/* Whether the shard is this bundle's to decide about, or has gone on without it. */
+static bool shard_is_of(const struct shard *shard, uint32_t bundle)
+{
+    return shard->state == SHARD_ASSIGNED && shard->at == bundle;
+}
+
+/* Puts what the bundle still owns back in front of the queue, in its order. Returns how many shards that
+ * were. */
+static uint32_t bundle_requeue(struct home *home, uint32_t slot)
+{
+    const struct bundle *const bundle = &home->bundle[slot];
+    struct job *const job = &home->job[bundle->job];
+    if (job->state != MESH_JOB_RUNNING)
+        return 0;
+    struct shard *const shard = shards_of(home, job);
+    uint32_t count = 0;
+    for (uint32_t i = bundle->count; i-- > 0;) {
+        if (!shard_is_of(&shard[bundle->shard[i]], slot))
+            continue;
+        shards_push_front(shard, job, bundle->shard[i]);
+        count++;
+    }
+    job->assigned -= count;
+    job->reassigned += count;
+    if (count > 0)
+        home_job_ready(home, bundle->job);
+    return count;
+}
+
+/* Nobody waits for it any more, yet its result is welcome. */
+static void bundle_orphan(struct step *step, uint32_t slot)
+{
+    struct home *const home = &step->mesh->home;
+    struct bundle *const bundle = &home->bundle[slot];
+    list_remove(&home->leases, home->bundle_link, slot);
+    list_append(&home->orphans, home->bundle_link, slot);
+    bundle->orphan = true;
+    bundle->due_at_ms = step->now_ms + HOME_ORPHAN_MS;
+}
+
+/* Its executor came back with it: takes back what nobody else was given meanwhile. False if nothing is left
+ * of it. */
+static bool bundle_adopt(struct step *step, uint32_t slot)
+{
+    struct home *const home = &step->mesh->home;
+    struct bundle *const bundle = &home->bundle[slot];
+    struct job *const job = &home->job[bundle->job];
+    struct shard *const shard = shards_of(home, job);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < bundle->count; i++) {
+        const uint32_t index = bundle->shard[i];
+        if (shard[index].state != SHARD_QUEUED)
+            continue;
+        shards_unlink(shard, job, index);
+        shard[index].state = SHARD_ASSIGNED;
+        shard[index].at = slot;
+        count++;
+    }
+    job->assigned += count;
+    if (count == 0)
+        return false;
+    list_remove(&home->orphans, home->bundle_link, slot);
+    list_append(&home->leases, home->bundle_link, slot);
+    bundle->orphan = false;
+    return true;
+}
+
+/* Grants. */
+
+static void send_release(struct step *step, uint32_t to, uint64_t token, uint32_t places)
+{
+    struct mesh_message *const message = out_send(step, &step->mesh->members.slot[to].id, MESH_RELEASE);
+    message->body.release.token = token;
+    message->body.release.places = (uint16_t)places;
+}
+
+/* Moves shards from the queue into the bundle. One that was in a crash travels alone, so that the next one
+ * tells. */
+static void bundle_fill(struct home *home, uint32_t slot, uint32_t count)
+{
+    struct bundle *const bundle = &home->bundle[slot];
+    struct job *const job = &home->job[bundle->job];
+    struct shard *const shard = shards_of(home, job);
+    while (bundle->count < count && job->queue_head != 0) {
+        const bool suspect = shard[job->queue_head - 1].attempts > 0;
+        if (suspect && bundle->count > 0)
+            break;
+        const uint32_t index = shards_pop(shard, job);
+        shard[index].state = SHARD_ASSIGNED;
+        shard[index].at = slot;
+        bundle->shard[bundle->count++] = index;
+        if (suspect)
+            break;
+    }
+    job->assigned += bundle->count;
+}
+
+static void send_assign(struct step *step, const struct bundle *bundle)
+{
+    const struct mesh *const mesh = step->mesh;
+    const struct job *const job = &mesh->home.job[bundle->job];
+    struct mesh_message *const message = out_send(step, &mesh->members.slot[bundle->member].id, MESH_ASSIGN);
+    message->body.assign.name = bundle->name;
+    message->body.assign.job = job->spec.id;
+    message->body.assign.epoch = job->spec.epoch;
+    message->body.assign.tenant = job->spec.tenant;
+    message->body.assign.kernel = job->spec.kernel;
+    message->body.assign.class = bundle->class;
+    message->body.assign.count = bundle->count;
+    memcpy(message->body.assign.shard, bundle->shard, bundle->count * sizeof bundle->shard[0]);
+    step->mesh->counters.assigns++;
+}
+
+/* Binds one bundle to place `index` of the grant. Returns its slot, or MESH_NONE if the table is full. */
+static uint32_t bundle_bind(struct step *step, uint32_t job, uint32_t from, const struct mesh_message *grant,
+                            uint32_t index)
+{
+    struct home *const home = &step->mesh->home;
+    const uint32_t slot = bundle_take(home);
+    if (slot == MESH_NONE)
+        return MESH_NONE;
+    struct bundle *const bundle = &home->bundle[slot];
+    bundle->name = (struct mesh_bundle_name){.token = grant->body.grant.token, .index = index};
+    bundle->job = job;
+    bundle->member = from;
+    bundle->orphan = false;
+    bundle->class = grant->body.grant.class;
+    bundle->due_at_ms = step->now_ms + HOME_LEASE_MS;
+    bundle->count = 0;
+    bundle_fill(home, slot,
+                placement_bundle_shards(home, &home->job[job], step->mesh->members.slot[from].rtt_us,
+                                        grant->body.grant.places - index));
+    uint32_t *const bucket = name_bucket(home, from, &bundle->name);
+    bundle->hash_next = *bucket;
+    *bucket = slot + 1;
+    list_append(&home->leases, home->bundle_link, slot);
+    list_append(&home->member[from].bundles, home->member_link, slot);
+    list_append(&home->job[job].bundles, home->of_job_link, slot);
+    send_assign(step, bundle);
+    return slot;
+}
+
+/* Whether a grant may be used: by a live job, in a class that it can run on, at a member where it may go. */
+static bool grant_fits(const struct mesh *mesh, const struct job *job, uint32_t from,
+                       const struct mesh_message *grant)
+{
+    return job && job->state == MESH_JOB_RUNNING && (job->spec.classes >> grant->body.grant.class & 1) &&
+           placement_permits(mesh, job, from);
+}
+
+void home_grant(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct mesh *const mesh = step->mesh;
+    struct home *const home = &mesh->home;
+    const uint32_t places = message->body.grant.places;
+    if (places == 0 || message->body.grant.class >= MESH_DEVICE_CLASSES) {
+        mesh->counters.bad_messages++;
+        return;
+    }
+    const uint32_t slot = home_job_find(home, &message->body.grant.job);
+    struct job *const job = slot == MESH_NONE ? NULL : &home->job[slot];
+    uint32_t bound = 0;
+    if (job)
+        placement_answered(step, slot, from, places);
+    if (grant_fits(mesh, job, from, message)) {
+        uint32_t shards = 0;
+        uint32_t first = 0;
+        while (bound < places && job->queued > 0 && out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 8, 0)) {
+            const uint32_t bundle = bundle_bind(step, slot, from, message, bound);
+            if (bundle == MESH_NONE) {
+                mesh->counters.bound_bundles++;
+                break;
+            }
+            if (bound++ == 0)
+                first = home->bundle[bundle].shard[0];
+            shards += home->bundle[bundle].count;
+        }
+        if (bound > 0)
+            home_decide(step, job, from, MESH_WHY_ASSIGNED, first, shards);
+        if (placement_due(home, job))
+            home_job_ready(home, slot);
+    }
+    if (bound < places) {
+        send_release(step, from, message->body.grant.token, places - bound);
+        placement_returned(step, from, message->body.grant.class, places - bound);
+    }
+}
+
+void home_wait(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct home *const home = &step->mesh->home;
+    const uint32_t slot = home_job_find(home, &message->body.wait.job);
+    if (slot == MESH_NONE || home->job[slot].state != MESH_JOB_RUNNING)
+        return;
+    placement_answered(step, slot, from, 0);
+    home_decide(step, &home->job[slot], from, MESH_WHY_WAITS, 0, home->job[slot].queued);
+    if (placement_due(home, &home->job[slot]))
+        home_job_ready(home, slot);
+}
+
+/* Results. */
+
+struct tally {
+    uint32_t done;
+    uint32_t duplicate;
+    uint32_t returned;
+    uint32_t crashed;
+    uint32_t failed; /* the shard that fails the job, or MESH_NONE */
+    bool rejected;
+};
+
+static void send_ack(struct step *step, uint32_t to, const struct mesh_bundle_name *name)
+{
+    out_send(step, &step->mesh->members.slot[to].id, MESH_RESULT_ACK)->body.result_ack.name = *name;
+}
+
+/* Whether the report is about exactly what was assigned under that name. */
+static bool result_matches(const struct bundle *bundle, const struct mesh_message *result)
+{
+    if (result->body.result.count != bundle->count)
+        return false;
+    for (uint32_t i = 0; i < bundle->count; i++) {
+        if (result->body.result.shard[i].shard != bundle->shard[i])
+            return false;
+        const uint32_t outcome = result->body.result.shard[i].outcome;
+        if (outcome < MESH_DONE || outcome > MESH_REJECTED)
+            return false;
+    }
+    return true;
+}
+
+/* Commits what is done and was not committed before; one save for the bundle. */
+static void commit_done(struct step *step, uint32_t from, uint32_t slot, const struct mesh_message *result,
+                        struct tally *tally)
+{
+    struct home *const home = &step->mesh->home;
+    const struct bundle *const bundle = &home->bundle[slot];
+    struct job *const job = &home->job[bundle->job];
+    struct shard *const shard = shards_of(home, job);
+    struct mesh_save *save = NULL;
+    for (uint32_t i = 0; i < bundle->count; i++) {
+        if (result->body.result.shard[i].outcome != MESH_DONE)
+            continue;
+        const uint32_t index = bundle->shard[i];
+        if (shard[index].state == SHARD_COMMITTED) {
+            tally->duplicate++;
+            continue;
+        }
+        if (shard[index].state == SHARD_QUEUED)
+            shards_unlink(shard, job, index);
+        else
+            job->assigned--;
+        shard[index].state = SHARD_COMMITTED;
+        if (!save) {
+            save = out_save(step, MESH_SAVE_COMMIT);
+            save->body.commit.job = job->spec.id;
+            save->body.commit.epoch = job->spec.epoch;
+            save->body.commit.executor = step->mesh->members.slot[from].id;
+            save->body.commit.handle = result->body.result.handle;
+            save->body.commit.device_us = result->body.result.device_us;
+        }
+        save->body.commit.shard[save->body.commit.count].shard = index;
+        save->body.commit.shard[save->body.commit.count++].place = i;
+        tally->done++;
+    }
+    job->committed += tally->done;
+}
+
+/* Queues what is not done again; only what this bundle still owns. Backwards, so that the front keeps the
+ * order. */
+static void requeue_undone(struct home *home, uint32_t slot, const struct mesh_message *result,
+                           struct tally *tally)
+{
+    const struct bundle *const bundle = &home->bundle[slot];
+    struct job *const job = &home->job[bundle->job];
+    struct shard *const shard = shards_of(home, job);
+    for (uint32_t i = bundle->count; i-- > 0;) {
+        const uint32_t index = bundle->shard[i];
+        const uint32_t outcome = result->body.result.shard[i].outcome;
+        if (outcome == MESH_REJECTED && shard[index].state != SHARD_COMMITTED) {
+            tally->failed = index;
+            tally->rejected = true;
+        }
+        if (!shard_is_of(&shard[index], slot))
+            continue;
+        shards_push_front(shard, job, index);
+        job->assigned--;
+        job->reassigned++;
+        if (outcome == MESH_CRASHED) {
+            tally->crashed++;
+            if (++shard[index].attempts >= MESH_ATTEMPTS_PER_SHARD && !tally->rejected)
+                tally->failed = index;
+        } else {
+            tally->returned++;
+        }
+    }
+}
+
+static void tell_result(struct step *step, uint32_t from, const struct job *job, uint32_t first,
+                        const struct tally *tally)
+{
+    step->mesh->counters.commits += tally->done;
+    step->mesh->counters.results_duplicate += tally->duplicate;
+    step->mesh->counters.requeued_returned += tally->returned;
+    step->mesh->counters.requeued_crashed += tally->crashed;
+    if (tally->rejected)
+        home_decide(step, job, from, MESH_WHY_REJECTED, tally->failed, 1);
+    else if (tally->crashed > 0)
+        home_decide(step, job, from, MESH_WHY_CRASHED, first, tally->crashed);
+    else if (tally->returned > 0)
+        home_decide(step, job, from, MESH_WHY_RETURNED, first, tally->returned);
+    else
+        home_decide(step, job, from, MESH_WHY_DONE, first, tally->done);
+}
+
+static void take_result(struct step *step, uint32_t from, uint32_t slot, const struct mesh_message *message)
+{
+    struct home *const home = &step->mesh->home;
+    const uint32_t job_slot = home->bundle[slot].job;
+    struct job *const job = &home->job[job_slot];
+    struct tally tally = {.failed = MESH_NONE};
+    commit_done(step, from, slot, message, &tally);
+    requeue_undone(home, slot, message, &tally);
+    tell_result(step, from, job, home->bundle[slot].shard[0], &tally);
+    if (tally.done + tally.duplicate == home->bundle[slot].count)
+        placement_learn(job, message->body.result.device_us, home->bundle[slot].count);
+    placement_returned(step, from, home->bundle[slot].class, 1);
+    bundle_free(home, slot);
+    if (tally.failed != MESH_NONE) {
+        home_job_end(step, job_slot, MESH_JOB_FAILED, tally.failed, message->body.result.handle);
+        return;
+    }
+    home_job_settle(step, job_slot);
+    if (job->state == MESH_JOB_RUNNING && (tally.crashed + tally.returned > 0 || placement_due(home, job)))
+        home_job_ready(home, job_slot);
+}
+
+/* A result that nobody waits for: of a job that is over or an older epoch, or reported before. */
+static void count_unwanted(struct mesh *mesh, const struct job *job, const struct mesh_message *message)
+{
+    uint32_t duplicate = 0;
+    if (job && job->state == MESH_JOB_RUNNING && job->spec.epoch == message->body.result.epoch) {
+        const struct shard *const shard = shards_of(&mesh->home, job);
+        for (uint32_t i = 0; i < message->body.result.count; i++) {
+            const uint32_t index = message->body.result.shard[i].shard;
+            if (index < job->spec.shard_count && shard[index].state == SHARD_COMMITTED &&
+                message->body.result.shard[i].outcome == MESH_DONE)
+                duplicate++;
+        }
+    }
+    if (duplicate > 0)
+        mesh->counters.results_duplicate += duplicate;
+    else
+        mesh->counters.results_stale++;
+}
+
+void home_result(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct mesh *const mesh = step->mesh;
+    struct home *const home = &mesh->home;
+    const struct mesh_bundle_name *const name = &message->body.result.name;
+    mesh->counters.results++;
+    if (message->body.result.count == 0 || message->body.result.count > MESH_BUNDLE_SHARDS_MAX) {
+        mesh->counters.bad_messages++;
+        out_drop(step, message->body.result.handle);
+        return;
+    }
+    const uint32_t slot = bundle_find(home, from, name);
+    const uint32_t job_slot = home_job_find(home, &message->body.result.job);
+    const struct job *const job = job_slot == MESH_NONE ? NULL : &home->job[job_slot];
+    const bool ours = slot != MESH_NONE && home->bundle[slot].job == job_slot;
+    if (!ours || job->state != MESH_JOB_RUNNING || job->spec.epoch != message->body.result.epoch) {
+        count_unwanted(mesh, job, message);
+        if (ours && job->state != MESH_JOB_RUNNING)
+            bundle_free(home, slot); /* no need to call it back */
+    } else if (!result_matches(&home->bundle[slot], message)) {
+        mesh->counters.bad_messages++;
+        mesh->counters.requeued_returned += bundle_requeue(home, slot);
+        bundle_free(home, slot);
+    } else {
+        take_result(step, from, slot, message);
+    }
+    send_ack(step, from, name);
+    out_drop(step, message->body.result.handle);
+}
+
+void home_expired(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct home *const home = &step->mesh->home;
+    const uint32_t slot = bundle_find(home, from, &message->body.expired.name);
+    if (slot == MESH_NONE)
+        return; /* its result came before, or a lease ended */
+    struct job *const job = &home->job[home->bundle[slot].job];
+    if (!id_equal(&job->spec.id, &message->body.expired.job) ||
+        job->spec.epoch != message->body.expired.epoch) {
+        step->mesh->counters.bad_messages++;
+        return;
+    }
+    const uint32_t first = home->bundle[slot].shard[0];
+    const uint32_t count = bundle_requeue(home, slot);
+    step->mesh->counters.requeued_expired += count;
+    placement_returned(step, from, home->bundle[slot].class, 1);
+    bundle_free(home, slot);
+    if (count > 0)
+        home_decide(step, job, from, MESH_WHY_EXPIRED, first, count);
+}
+
+/* Leases. */
+
+void home_renew(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct home *const home = &step->mesh->home;
+    if (message->body.renew.count > MESH_RENEW_MAX) {
+        step->mesh->counters.bad_messages++;
+        return;
+    }
+    struct mesh_message *answer = NULL;
+    for (uint32_t i = 0; i < message->body.renew.count; i++) {
+        const uint32_t slot = bundle_find(home, from, &message->body.renew.name[i]);
+        if (slot == MESH_NONE || home->job[home->bundle[slot].job].state != MESH_JOB_RUNNING)
+            continue;
+        if (home->bundle[slot].orphan && !bundle_adopt(step, slot))
+            continue;
+        home->bundle[slot].due_at_ms = step->now_ms + HOME_LEASE_MS;
+        list_refresh(&home->leases, home->bundle_link, slot);
+        if (!answer)
+            answer = out_send(step, &step->mesh->members.slot[from].id, MESH_RENEWED);
+        answer->body.renew.name[answer->body.renew.count++] = message->body.renew.name[i];
+    }
+}
+
+/* What a member held is queued again: it will not report, or not soon. */
+static void member_lost(struct step *step, uint32_t member, enum mesh_reason why, uint64_t *counter,
+                        bool forget)
+{
+    struct home *const home = &step->mesh->home;
+    for (uint32_t slot = list_first(&home->member[member].bundles), next; slot != MESH_NONE; slot = next) {
+        next = list_next(home->member_link, slot);
+        const struct bundle *const bundle = &home->bundle[slot];
+        const uint32_t count = bundle->orphan ? 0 : bundle_requeue(home, slot);
+        *counter += count;
+        if (count > 0)
+            home_decide(step, &home->job[bundle->job], member, why, bundle->shard[0], count);
+        if (forget)
+            bundle_free(home, slot);
+        else if (!bundle->orphan)
+            bundle_orphan(step, slot);
+    }
+    placement_forget(step, member);
+}
+
+void home_member_down(struct step *step, uint32_t member)
+{
+    member_lost(step, member, MESH_WHY_MEMBER_DOWN, &step->mesh->counters.requeued_down, false);
+}
+
+void home_member_restarted(struct step *step, uint32_t member)
+{
+    member_lost(step, member, MESH_WHY_RESTARTED, &step->mesh->counters.requeued_restart, true);
+}
+
+bool bundles_call_back(struct step *step, uint32_t job_slot)
+{
+    struct mesh *const mesh = step->mesh;
+    struct home *const home = &mesh->home;
+    struct job *const job = &home->job[job_slot];
+    for (;;) {
+        const uint32_t bundle = list_first(&job->bundles);
+        const uint32_t ask = list_first(&job->asks);
+        if (bundle == MESH_NONE && ask == MESH_NONE)
+            return true;
+        const uint32_t member = bundle != MESH_NONE ? home->bundle[bundle].member : home->ask[ask].member;
+        const bool stands = bundle != MESH_NONE || home->ask[ask].left > 0;
+        if (stands && home->member[member].cancelled != job->ending) {
+            if (!out_has_room(step->out, 0, 1, 0))
+                return false;
+            home->member[member].cancelled = job->ending;
+            struct mesh_message *const message = out_send(step, &mesh->members.slot[member].id, MESH_CANCEL);
+            message->body.cancel.job = job->spec.id;
+            message->body.cancel.epoch = job->spec.epoch;
+        }
+        if (bundle != MESH_NONE)
+            bundle_free(home, bundle);
+        else
+            placement_drop(step, job_slot, ask);
+    }
+}
+
+void bundles_tick(struct step *step)
+{
+    struct home *const home = &step->mesh->home;
+    while (home->orphans.count > 0 && home->bundle[list_first(&home->orphans)].due_at_ms <= step->now_ms)
+        bundle_free(home, list_first(&home->orphans));
+    for (uint32_t ended = 0; home->leases.count > 0; ended++) {
+        const uint32_t slot = list_first(&home->leases);
+        const struct bundle *const bundle = &home->bundle[slot];
+        if (bundle->due_at_ms > step->now_ms) {
+            out_wake(step, bundle->due_at_ms);
+            break;
+        }
+        if (ended == HOME_LEASES_PER_STEP) {
+            step->mesh->counters.bound_out++;
+            out_wake(step, step->now_ms);
+            break;
+        }
+        const uint32_t count = bundle_requeue(home, slot);
+        step->mesh->counters.requeued_lease += count;
+        if (count > 0)
+            home_decide(step, &home->job[bundle->job], bundle->member, MESH_WHY_LEASE_ENDED, bundle->shard[0],
+                        count);
+        bundle_orphan(step, slot);
+    }
+    if (home->orphans.count > 0)
+        out_wake(step, home->bundle[list_first(&home->orphans)].due_at_ms);
+}
+
+static uint32_t check_list(const struct home *home, const struct list *list, bool orphan)
+{
+    int64_t last_ms = INT64_MIN;
+    for (uint32_t slot = list_first(list); slot != MESH_NONE; slot = list_next(home->bundle_link, slot)) {
+        const struct bundle *const bundle = &home->bundle[slot];
+        assert(bundle->count > 0 && bundle->count <= MESH_BUNDLE_SHARDS_MAX && bundle->orphan == orphan);
+        assert(bundle->due_at_ms >= last_ms && home->job[bundle->job].state != 0);
+        last_ms = bundle->due_at_ms;
+    }
+    return list->count;
+}
+
+void bundles_check(const struct mesh *mesh)
+{
+    const struct home *const home = &mesh->home;
+    const uint32_t all = check_list(home, &home->leases, false) + check_list(home, &home->orphans, true);
+    assert(all == pool_in_use(&home->bundle_pool));
+    uint32_t of_members = 0;
+    for (uint32_t member = 0; member < mesh->config.limits.members; member++)
+        of_members += home->member[member].bundles.count;
+    uint32_t of_jobs = 0;
+    for (uint32_t i = 0; i < home->job_count; i++)
+        of_jobs += home->job[home->sorted[i]].bundles.count;
+    assert(of_members == all && of_jobs == all);
+}

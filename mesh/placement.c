@@ -1,0 +1,430 @@
+/* Placement: where to ask for places, for how many, and how much work one place gets. */
+#include "mesh/internal.h"
+
+enum {
+    RTT_US_MAX = 1000000,       /* a peer that answers pings late gets no larger bundles for it */
+    SHARD_US_MAX = 3600000000u, /* one shard's device time that is believed */
+    STANDING_MAX = 8,           /* in a large mesh: demands left standing where nothing is free */
+    CHOICES = 4,                /* power of four choices */
+    DELIVERED_MIN = 50,         /* a member that never delivers is still tried now and then */
+};
+
+/* A member as a place for one job. */
+struct candidate {
+    uint32_t member;
+    uint32_t believed; /* places free there now, less what we have asked for already */
+    uint32_t slots;
+    uint16_t class; /* with the most places of those that will do */
+    uint64_t score;
+};
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* How much work goes into one bundle. */
+
+void placement_guess(struct job *job)
+{
+    job->shard_ns = (uint64_t)job->spec.shard_us_guess * 1000;
+    job->bundle_cap = 1;
+    if (job->shard_ns == 0)
+        return;
+    const uint64_t shards = (uint64_t)HOME_BUNDLE_US * 1000 / job->shard_ns;
+    job->bundle_cap = shards < 1 ? 1 : least((uint32_t)shards, job->spec.bundle_shards_max);
+}
+
+void placement_learn(struct job *job, uint64_t device_us, uint32_t count)
+{
+    const uint64_t us = device_us / count < SHARD_US_MAX ? device_us : (uint64_t)SHARD_US_MAX * count;
+    const uint64_t ns = us * 1000 / count + 1;
+    job->shard_ns = job->shard_ns == 0 ? ns : (job->shard_ns * 3 + ns) / 4;
+    job->bundle_cap = least(job->bundle_cap * 2, job->spec.bundle_shards_max);
+}
+
+/* Shards that make up the target work at the present estimate. */
+static uint32_t shards_by_time(const struct job *job, uint32_t rtt_us)
+{
+    if (job->shard_ns == 0)
+        return 1;
+    const uint64_t trips_us = 2 * (uint64_t)least(rtt_us, RTT_US_MAX);
+    const uint64_t target_us = trips_us > HOME_BUNDLE_US ? trips_us : HOME_BUNDLE_US;
+    const uint64_t shards = target_us * 1000 / job->shard_ns;
+    return shards < 1 ? 1 : shards < job->bundle_cap ? (uint32_t)shards : job->bundle_cap;
+}
+
+uint32_t placement_bundle_shards(const struct home *home, const struct job *job, uint32_t rtt_us,
+                                 uint32_t places)
+{
+    (void)home;
+    const uint32_t by_time = shards_by_time(job, rtt_us);
+    /* Near the end smaller bundles, so that all places finish at about the same time. */
+    const uint32_t known = 2 * (places + job->bundles.count + job->expected);
+    const uint32_t even = (job->queued + known - 1) / known;
+    return by_time < even ? by_time : even;
+}
+
+/* Bundles that the queue will need. */
+static uint32_t job_need(const struct job *job)
+{
+    const uint32_t shards = shards_by_time(job, 0);
+    return least((job->queued + shards - 1) / shards, UINT16_MAX);
+}
+
+static bool job_deep(const struct job *job)
+{
+    return job->shard_ns > 0 && job->shard_ns * shards_by_time(job, 0) < (uint64_t)HOME_DEEP_US * 1000;
+}
+
+/* Who can help. */
+
+bool placement_permits(const struct mesh *mesh, const struct job *job, uint32_t member)
+{
+    if (member == mesh->members.self)
+        return true;
+    return members_takes_work(mesh, member) &&
+           (!job->spec.local_only || mesh->members.slot[member].record.body.member.site == mesh->config.site);
+}
+
+/* The member's capacity as last heard; our own as it is. */
+static bool capacity_of(const struct mesh *mesh, uint32_t member, struct mesh_capacity *capacity)
+{
+    if (member == mesh->members.self) {
+        executor_capacity(mesh, capacity);
+        return true;
+    }
+    if (mesh->members.slot[member].capacity.kind != MESH_RECORD_CAPACITY)
+        return false;
+    *capacity = mesh->members.slot[member].capacity.body.capacity;
+    return true;
+}
+
+static uint32_t delivered(const struct member *member)
+{
+    const uint32_t permille = member->delivered_permille;
+    return permille == 0 ? 1000 : permille < DELIVERED_MIN ? DELIVERED_MIN : permille;
+}
+
+/*
+ * Places believed free, weighed by what the member delivered of its promises so far, by distance (0.1 s
+ * halves it), by what waits there, and by price (at the limit it halves it). Zero places score by slots
+ * alone, far below.
+ */
+static uint64_t score_of(const struct mesh *mesh, const struct job *job, const struct candidate *one,
+                         const struct mesh_capacity *capacity)
+{
+    const struct member *const member = &mesh->members.slot[one->member];
+    const uint32_t places = least(one->believed, job_need(job));
+    uint64_t score = places > 0 ? (uint64_t)places << 20 : one->slots;
+    score = score * delivered(member) / 1000;
+    score = score * 1000 / (1000 + least(member->rtt_us, RTT_US_MAX) / 100);
+    const uint32_t waiting = capacity->class[one->class].waiting;
+    score = score * one->slots / (one->slots + waiting);
+    const uint64_t limit = job->spec.price_limit_micro;
+    if (limit > 0)
+        score = score * (2 * limit - capacity->price_micro) / (2 * limit);
+    return score;
+}
+
+/* Returns false if the member is of no use to the job. */
+static bool weigh(const struct mesh *mesh, const struct job *job, uint32_t member, struct candidate *one)
+{
+    struct mesh_capacity capacity;
+    if (!placement_permits(mesh, job, member) || !capacity_of(mesh, member, &capacity) || capacity.draining)
+        return false;
+    if (job->spec.price_limit_micro > 0 && capacity.price_micro > job->spec.price_limit_micro)
+        return false;
+    const bool deep = job_deep(job);
+    *one = (struct candidate){.member = member};
+    for (uint16_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
+        const struct mesh_class_capacity *const class = &capacity.class[index];
+        if (!(job->spec.classes >> index & 1) || class->slots == 0)
+            continue;
+        uint32_t places = class->free;
+        if (deep)
+            places += class->slots - least(class->waiting, class->slots);
+        places -= least(places, mesh->members.slot[member].debit[index]);
+        if (one->slots == 0 || places > one->believed) {
+            one->class = index;
+            one->believed = places;
+        }
+        one->slots += class->slots;
+    }
+    if (one->slots == 0)
+        return false;
+    one->score = score_of(mesh, job, one, &capacity);
+    return true;
+}
+
+/* Asks. */
+
+static uint32_t ask_find(const struct home *home, const struct job *job, uint32_t member)
+{
+    for (uint32_t slot = list_first(&job->asks); slot != MESH_NONE; slot = list_next(home->ask_link, slot)) {
+        if (home->ask[slot].member == member)
+            return slot;
+    }
+    return MESH_NONE;
+}
+
+/* Nothing more is expected from it at once: `places` were used, the rest was wishful. */
+static void ask_settle(struct step *step, struct job *job, struct ask *ask, uint32_t places)
+{
+    if (ask->expected > places)
+        placement_returned(step, ask->member, ask->class, ask->expected - places);
+    job->expected -= ask->expected;
+    ask->expected = 0;
+}
+
+void placement_drop(struct step *step, uint32_t job, uint32_t slot)
+{
+    struct home *const home = &step->mesh->home;
+    struct ask *const ask = &home->ask[slot];
+    ask_settle(step, &home->job[job], ask, 0);
+    ask->member = MESH_NONE;
+    list_remove(&home->job[job].asks, home->ask_link, slot);
+    pool_give(&home->ask_pool, home->ask_link, slot);
+}
+
+static void send_reserve(struct step *step, const struct job *job, uint32_t to, uint32_t wanted)
+{
+    struct mesh_message *const message = out_send(step, &step->mesh->members.slot[to].id, MESH_RESERVE);
+    message->body.reserve.job = job->spec.id;
+    message->body.reserve.epoch = job->spec.epoch;
+    message->body.reserve.tenant = job->spec.tenant;
+    message->body.reserve.kernel = job->spec.kernel;
+    message->body.reserve.memory_bytes = job->spec.memory_bytes;
+    message->body.reserve.price_limit_micro = job->spec.price_limit_micro;
+    message->body.reserve.classes = job->spec.classes;
+    message->body.reserve.wanted = (uint16_t)wanted;
+    message->body.reserve.deep = job_deep(job);
+    step->mesh->counters.reserves++;
+}
+
+/* Sends the ask, or sends it again: it replaces what stood there. */
+static void ask_send(struct step *step, struct job *job, struct ask *ask, const struct candidate *one,
+                     uint32_t need)
+{
+    ask_settle(step, job, ask, 0);
+    ask->class = one->class;
+    ask->left = need;
+    ask->expected = least(one->believed, need);
+    ask->sent_at_ms = step->now_ms;
+    job->expected += ask->expected;
+    step->mesh->members.slot[ask->member].debit[one->class] += ask->expected;
+    send_reserve(step, job, ask->member, need);
+}
+
+/* Asks a member that was not asked yet. Returns false when no more can be asked. */
+static bool ask_make(struct step *step, uint32_t job_slot, const struct candidate *one, uint32_t need)
+{
+    struct home *const home = &step->mesh->home;
+    struct job *const job = &home->job[job_slot];
+    if (job->asks.count >= HOME_ASKS_PER_JOB || !out_has_room(step->out, 0, 1, 0))
+        return false;
+    const uint32_t slot = pool_take(&home->ask_pool, home->ask_link);
+    if (slot == MESH_NONE) {
+        step->mesh->counters.bound_demands++;
+        return false;
+    }
+    home->ask[slot] = (struct ask){.job = job_slot, .member = one->member};
+    list_append(&job->asks, home->ask_link, slot);
+    ask_send(step, job, &home->ask[slot], one, need);
+    home_decide(step, job, one->member, MESH_WHY_RESERVED, 0, need);
+    return true;
+}
+
+static void withdraw(struct step *step, uint32_t job_slot, uint32_t slot)
+{
+    struct home *const home = &step->mesh->home;
+    if (home->ask[slot].left > 0)
+        send_reserve(step, &home->job[job_slot], home->ask[slot].member, 0);
+    placement_drop(step, job_slot, slot);
+}
+
+/* Repeats the asks that are due, and those that stand for less than half of what is queued. */
+static void repeat_asks(struct step *step, uint32_t job_slot, uint32_t need)
+{
+    struct home *const home = &step->mesh->home;
+    struct job *const job = &home->job[job_slot];
+    for (uint32_t slot = list_first(&job->asks), next; slot != MESH_NONE; slot = next) {
+        next = list_next(home->ask_link, slot);
+        struct ask *const ask = &home->ask[slot];
+        struct candidate one;
+        if (!weigh(step->mesh, job, ask->member, &one))
+            withdraw(step, job_slot, slot);
+        else if (ask->left * 2 < need || step->now_ms - ask->sent_at_ms >= HOME_ASK_REFRESH_MS)
+            ask_send(step, job, ask, &one, need);
+    }
+}
+
+/* 1.3 places for each that is needed: some of what is believed free is not. */
+static bool expects_enough(const struct job *job, uint32_t need)
+{
+    return (uint64_t)job->expected * 10 >= (uint64_t)need * 13 - (need > 0 ? 3 : 0);
+}
+
+/* Up to MESH_FULL_MESH members: all that can help, the best first. Returns how many can help. */
+static uint32_t ask_all(struct step *step, uint32_t job_slot, uint32_t need)
+{
+    const struct mesh *const mesh = step->mesh;
+    const struct job *const job = &mesh->home.job[job_slot];
+    struct candidate best[MESH_FULL_MESH];
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < mesh->members.count && count < MESH_FULL_MESH; i++) {
+        struct candidate one;
+        if (!weigh(mesh, job, mesh->members.sorted[i], &one))
+            continue;
+        uint32_t at = count++;
+        for (; at > 0 && best[at - 1].score < one.score; at--)
+            best[at] = best[at - 1];
+        best[at] = one;
+    }
+    for (uint32_t i = 0; i < count && !expects_enough(job, need); i++) {
+        if (ask_find(&mesh->home, job, best[i].member) == MESH_NONE &&
+            !ask_make(step, job_slot, &best[i], need))
+            break;
+    }
+    return count;
+}
+
+/* More members: the best of four drawn, until enough is expected. Returns how many that can help were seen.
+ */
+static uint32_t ask_some(struct step *step, uint32_t job_slot, uint32_t need)
+{
+    struct mesh *const mesh = step->mesh;
+    const struct job *const job = &mesh->home.job[job_slot];
+    uint32_t seen = 0;
+    for (uint32_t round = 0; round < HOME_ASKS_PER_JOB && !expects_enough(job, need); round++) {
+        struct candidate best = {.member = MESH_NONE};
+        for (uint32_t choice = 0; choice < CHOICES; choice++) {
+            const uint32_t member = mesh->members.sorted[random_below(&mesh->random, mesh->members.count)];
+            struct candidate one;
+            if (!weigh(mesh, job, member, &one))
+                continue;
+            seen++;
+            if (ask_find(&mesh->home, job, member) == MESH_NONE &&
+                (best.member == MESH_NONE || one.score > best.score))
+                best = one;
+        }
+        if (best.member == MESH_NONE || (best.believed == 0 && job->asks.count >= STANDING_MAX))
+            continue;
+        if (!ask_make(step, job_slot, &best, need))
+            break;
+    }
+    return seen;
+}
+
+void placement_serve(struct step *step, uint32_t job_slot)
+{
+    struct mesh *const mesh = step->mesh;
+    struct home *const home = &mesh->home;
+    struct job *const job = &home->job[job_slot];
+    if (job->queued == 0) {
+        while (job->asks.count > 0)
+            withdraw(step, job_slot, list_first(&job->asks));
+        return;
+    }
+    const uint32_t need = job_need(job);
+    repeat_asks(step, job_slot, need);
+    /* Our own slots first: nothing has to travel. */
+    struct candidate own;
+    uint32_t helpers = job->asks.count;
+    if (weigh(mesh, job, mesh->members.self, &own)) {
+        helpers++;
+        if (ask_find(home, job, own.member) == MESH_NONE && !expects_enough(job, need))
+            ask_make(step, job_slot, &own, need);
+    }
+    if (!expects_enough(job, need))
+        helpers += mesh->members.count <= MESH_FULL_MESH ? ask_all(step, job_slot, need)
+                                                         : ask_some(step, job_slot, need);
+    if (helpers == 0 && (job->nobody_at_ms == 0 || step->now_ms - job->nobody_at_ms >= HOME_NOBODY_MS)) {
+        job->nobody_at_ms = step->now_ms;
+        home_decide(step, job, MESH_NONE, MESH_WHY_NOBODY, 0, job->queued);
+    }
+}
+
+bool placement_due(const struct home *home, const struct job *job)
+{
+    if (job->queued == 0)
+        return job->asks.count > 0;
+    uint64_t left = 0;
+    for (uint32_t slot = list_first(&job->asks); slot != MESH_NONE; slot = list_next(home->ask_link, slot)) {
+        if (home->ask[slot].left == 0)
+            return true;
+        left += home->ask[slot].left;
+    }
+    return left * 2 < job_need(job);
+}
+
+void placement_answered(struct step *step, uint32_t job_slot, uint32_t from, uint32_t places)
+{
+    struct home *const home = &step->mesh->home;
+    struct job *const job = &home->job[job_slot];
+    struct member *const member = &step->mesh->members.slot[from];
+    const uint32_t slot = ask_find(home, job, from);
+    if (slot == MESH_NONE)
+        return;
+    struct ask *const ask = &home->ask[slot];
+    if (ask->expected > 0) {
+        const uint32_t permille = least(places, ask->expected) * 1000 / ask->expected;
+        member->delivered_permille = (delivered(member) * 7 + permille) / 8;
+    }
+    ask_settle(step, job, ask, places);
+    ask->left -= least(places, ask->left);
+}
+
+void placement_returned(struct step *step, uint32_t member, uint16_t class, uint32_t places)
+{
+    uint32_t *const debit = &step->mesh->members.slot[member].debit[class];
+    *debit -= least(places, *debit);
+}
+
+void placement_forget(struct step *step, uint32_t member)
+{
+    struct home *const home = &step->mesh->home;
+    for (uint32_t slot = 0; slot < home->ask_pool.fresh; slot++) {
+        if (home->ask[slot].member != member)
+            continue;
+        const uint32_t job = home->ask[slot].job;
+        placement_drop(step, job, slot);
+        home_job_ready(home, job);
+    }
+}
+
+void home_member_capacity(struct step *step, uint32_t slot)
+{
+    struct home *const home = &step->mesh->home;
+    struct member *const member = &step->mesh->members.slot[slot];
+    uint32_t places = 0;
+    for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
+        member->debit[index] = 0;
+        places += member->capacity.body.capacity.class[index].free;
+    }
+    if (member->capacity.kind != MESH_RECORD_CAPACITY || places == 0)
+        return;
+    /* Those that have waited longest for their turn look at it now. */
+    for (uint32_t i = 0; i < HOME_JOBS_PER_STEP && home->timed.count > 0; i++)
+        home_job_ready(home, list_first(&home->timed));
+}
+
+void placement_check(const struct mesh *mesh)
+{
+    const struct home *const home = &mesh->home;
+    uint32_t asks = 0;
+    for (uint32_t i = 0; i < home->job_count; i++) {
+        const uint32_t job_slot = home->sorted[i];
+        const struct job *const job = &home->job[job_slot];
+        uint32_t expected = 0;
+        for (uint32_t slot = list_first(&job->asks); slot != MESH_NONE;
+             slot = list_next(home->ask_link, slot)) {
+            assert(home->ask[slot].job == job_slot && home->ask[slot].member != MESH_NONE);
+            expected += home->ask[slot].expected;
+        }
+        assert(expected == job->expected);
+        assert(job->asks.count <= HOME_ASKS_PER_JOB);
+        asks += job->asks.count;
+    }
+    assert(asks == pool_in_use(&home->ask_pool));
+}
