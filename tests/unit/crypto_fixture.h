@@ -31,7 +31,7 @@ struct fixture_chain {
 static inline struct secret_key fixture_secret(enum fixture_player player)
 {
     uint8_t seed[32];
-    memset(seed, player, sizeof seed);
+    memset(seed, (int)player, sizeof seed);
     struct public_key ignored;
     struct secret_key secret;
     crypto_sign_seed_keypair(ignored.bytes, secret.bytes, seed);
@@ -68,7 +68,7 @@ static inline struct certificate fixture_certificate(enum fixture_player issuer,
         .not_after_s = FIXTURE_NOW_S + 29 * FIXTURE_DAY_S,
         .issuer = fixture_key(issuer),
     };
-    memset(certificate.serial, holder, sizeof certificate.serial);
+    memset(certificate.serial, (int)holder, sizeof certificate.serial);
     memset(certificate.curve.bytes, (int)holder + 100, sizeof certificate.curve.bytes);
     memset(certificate.join_curve.bytes, (int)holder + 150, sizeof certificate.join_curve.bytes);
     return certificate;
