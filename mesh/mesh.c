@@ -208,6 +208,9 @@ static void dispatch(struct step *step, const struct mesh_event *event)
         step->mesh->leaving = true;
         gossip_announce(step);
         break;
+    case MESH_ANNOUNCE:
+        gossip_announce(step);
+        break;
     case MESH_SUBMIT:
         home_submit(step, event);
         break;

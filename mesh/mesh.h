@@ -60,6 +60,7 @@ enum mesh_event_kind {
     MESH_DEVICES,       /* the own devices changed, or the owner claimed some */
     MESH_DRAIN,         /* take no new work, give back what is not running; own jobs go on until done */
     MESH_LEAVE,         /* announce that this node goes on purpose */
+    MESH_ANNOUNCE,      /* what the host says in our MEMBER record changed: sign and spread it anew */
     MESH_SUBMIT,        /* a job for which this node becomes home */
     MESH_RESTORE,       /* a job read back from the store at start */
     MESH_CANCEL_JOB,    /* the user cancels */

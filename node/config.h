@@ -1,6 +1,6 @@
 /*
  * What an operator sets, as one struct, and the INI file it is read from: /etc/weir/weir.conf and
- * conf.d/*.conf beside it.
+ * the files *.conf in conf.d beside it.
  *
  * Every key is a row of one table (config.c) with its section, type, range, default and help; `weir config
  * dump` prints that table with the values in force, and an unknown key is an error with file:line and the

@@ -11,6 +11,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* Large outputs of one bundle, which its executor stores in one batch: half of what a batch may hold. */
+#define LARGE_BYTES_MAX (STORE_BATCH_BYTES_MAX / 2)
+
 struct digest job_kernel_digest(const struct manifest *manifest)
 {
     struct digest_stream stream;
@@ -356,11 +359,15 @@ uint32_t job_bundle_shards(const struct job *job)
         in_bytes += largest <= JOB_INLINE_BYTES_MAX ? largest + 8 : 96; /* or a blob, a range and a digest */
     }
     uint64_t out_bytes = 32;
+    uint64_t large_bytes = 0;
     for (uint32_t o = 0; o < spec->output_count; o++) {
         const uint64_t bytes = job_output_bytes(job, o, 0);
         out_bytes += bytes <= JOB_INLINE_BYTES_MAX ? bytes + 8 : 48;
+        large_bytes += bytes <= JOB_INLINE_BYTES_MAX ? 0 : bytes;
     }
-    const uint64_t most = MESH_BUNDLE_BYTES_MAX / (in_bytes > out_bytes ? in_bytes : out_bytes);
+    uint64_t most = MESH_BUNDLE_BYTES_MAX / (in_bytes > out_bytes ? in_bytes : out_bytes);
+    if (large_bytes > 0 && most > LARGE_BYTES_MAX / large_bytes)
+        most = LARGE_BYTES_MAX / large_bytes;
     return most < 1 ? 1 : most > MESH_BUNDLE_SHARDS_MAX ? MESH_BUNDLE_SHARDS_MAX : (uint32_t)most;
 }
 

@@ -1,6 +1,6 @@
 /*
  * What the runtime adds to the core's ASSIGN and RESULT: the inputs of a bundle, and its results. Each is a
- * msgpack array read with the bounded cursor of node/pack.h, since a peer wrote it. docs/protocol.md lists
+ * msgpack array read with the bounded cursor of node/field.h, since a peer wrote it. docs/protocol.md lists
  * the fields.
  *
  * An *entry* is the result of one shard: its outputs in the manifest's order, each inline or as a blob. It is

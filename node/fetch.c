@@ -1,0 +1,30 @@
+/* Blobs asked of other nodes: the ticket of a fetch is the address of who waits for it. */
+#include "node/node.h"
+
+#include <stdlib.h>
+
+struct waiter {
+    fetch_done *done;
+    void *context;
+};
+
+bool fetch_start(struct node *node, const struct bulk_request *request, fetch_done *done, void *context)
+{
+    struct waiter *waiter = malloc(sizeof *waiter);
+    if (!waiter)
+        return false;
+    *waiter = (struct waiter){.done = done, .context = context};
+    if (bulk_fetch(node->bulk, request, (uint64_t)(uintptr_t)waiter) == BULK_OK)
+        return true;
+    free(waiter);
+    return false;
+}
+
+void fetch_on_done(void *context, const struct bulk_done *done)
+{
+    struct node *node = context;
+    struct waiter *waiter = (struct waiter *)(uintptr_t)done->ticket;
+    const struct waiter copy = *waiter;
+    free(waiter);
+    copy.done(node, copy.context, done);
+}

@@ -1,0 +1,267 @@
+/*
+ * The node: what `weir node` runs. One struct holds its parts; each part is a file and is called by name:
+ *
+ *     node.c      opens the parts in order, runs the loop, closes them in reverse
+ *     host.c      drives the core: events in, saves made durable, sends and effects let go
+ *     records.c   signed records: verify what comes in, sign what the core asks for, know the peers' names and addresses
+ *     jobs.c      jobs at home: submit, commit, outputs, restart
+ *     execute.c   bundles of others (and our own) on this node's workers
+ *     cache.c     the result cache across nodes
+ *     ops*.c      the local API's calls
+ *     metrics.c   what /metrics says
+ *
+ * All of it runs on the loop's thread; threads of its own have the store, bulk, ZAP and the background tasks, and each
+ * hands its results to the loop.
+ */
+#ifndef NODE_NODE_H
+#define NODE_NODE_H
+
+#include "mesh/mesh.h"
+#include "node/admission.h"
+#include "node/api.h"
+#include "node/background.h"
+#include "node/bulk.h"
+#include "node/bytes.h"
+#include "node/config.h"
+#include "node/federation.h"
+#include "node/job.h"
+#include "node/join.h"
+#include "node/record_body.h"
+#include "node/loop.h"
+#include "node/transport.h"
+#include "node/workers.h"
+#include "store/store.h"
+
+#define NODE_SOFTWARE "0.1.0"
+
+struct node;
+struct node_commit;
+
+/* Called on the loop once a batch is durable, or could not be made so. */
+typedef void node_committed(struct node *node, void *context, enum store_error error);
+
+/* ---- host.c */
+
+struct host_event;
+struct host_release;
+
+struct host {
+    struct mesh *mesh;
+    void *memory;
+    struct handles handles;
+    struct host_event *head; /* events not yet stepped */
+    struct host_event **tail;
+    int64_t wake_at_ms;
+    struct mesh_out *out;
+};
+
+/* ---- records.c */
+
+/* What a member's newest record says, for dialling and for people. */
+struct peer {
+    struct mesh_id id;
+    bool known; /* a member record was accepted */
+    char name[64];
+    char site[64];
+    char region[64];
+    char control[RECORD_BODY_ADDRESS_BYTES_MAX + 1];
+    char bulk[RECORD_BODY_ADDRESS_BYTES_MAX + 1];
+    char join[RECORD_BODY_ADDRESS_BYTES_MAX + 1];
+    char software[WIRE_SOFTWARE_BYTES_MAX + 1];
+    struct curve_public curve;
+    struct curve_public join_curve;
+    uint32_t rights;
+    uint8_t serial[CERTIFICATE_SERIAL_BYTES];
+    int64_t certificate_ends_s;
+    int64_t introduced_at_ms; /* when we last showed it our certificate on its join socket; 0 = never */
+};
+
+struct peers {
+    struct peer *peer; /* sorted by id */
+    uint32_t count;
+    uint32_t capacity;
+};
+
+/* ---- execute.c */
+
+struct attempt;
+
+struct execute {
+    struct attempt *attempts; /* a list of those not yet reported */
+    uint64_t next_bundle;
+};
+
+/* ---- cache.c */
+
+struct cache_lookup;
+struct cache {
+    struct cache_lookup *lookups;
+    uint64_t next_request;
+};
+
+/* ---- ops_mesh.c: pings that a user waits for */
+struct ping_wait;
+
+struct node {
+    struct config config;
+    struct federation *federation;
+    struct mesh_id self;
+    uint64_t session;
+    char control[TRANSPORT_ADDRESS_BYTES_MAX + 1]; /* as advertised */
+    char bulk_address[TRANSPORT_ADDRESS_BYTES_MAX + 1];
+    char join_address[TRANSPORT_ADDRESS_BYTES_MAX + 1];
+    char scratch[CONFIG_TEXT_BYTES + 16]; /* DATA/scratch: unlinked files of jobs in progress */
+    int64_t started_at_ms;
+    uint64_t incarnation;
+
+    struct loop *loop;
+    struct store *store;
+    struct background *background;
+    struct workers *workers;
+    void *zmq;
+    struct admission *admission;
+    struct zap *zap;
+    struct transport *transport;
+    struct bulk *bulk;
+    struct join_server *join;
+    struct join_client *join_client;
+    struct invites *invites;
+    struct api *api;
+    struct http *http;
+
+    struct host host;
+    struct peers peers;
+    struct execute execute;
+    struct cache cache;
+    struct job *jobs; /* newest last */
+    uint32_t job_count;
+    struct ping_wait *pings;
+
+    struct host_release *stalled; /* steps whose saves the disk had no room for */
+    int64_t stalled_at_ms;
+    struct node_commit *queued; /* batches that the store's queue had no room for yet, in order */
+    struct node_commit **queued_tail;
+    int64_t renew_look_at_ms;
+    uint64_t records_refused; /* by our own verification */
+    bool draining;
+    bool drained;
+    bool stopping;
+    int64_t stop_at_ms; /* the latest end of a drain that SIGTERM began */
+    int exit_code;
+};
+
+/* `weir node`: runs until told to stop; returns an enum exit_code. `ready_fd` (or -1) gets one line of JSON when it serves. */
+int node_run(const struct config *config, int ready_fd);
+
+/* Makes a batch durable, then calls back. Takes the batch in every case. Never fails at once: a full queue only delays it;
+ * a full disk is reported to `committed`, and a broken one ends the node, because nothing could be acknowledged any more. */
+void node_commit(struct node *node, struct store_batch *batch, node_committed *committed, void *context);
+struct store_batch *node_batch(struct node *node); /* an empty batch; aborts when out of memory */
+/* Ends the loop. */
+void node_stop(struct node *node, int exit_code);
+
+/* A site's, region's, tenant's or kernel's name as the core knows it. */
+uint64_t name_hash(const char *name);
+uint64_t digest_hash(const struct digest *digest);
+
+/* ---- host.c */
+bool host_open(struct node *node, uint64_t incarnation);
+void host_close(struct node *node);
+/* Queues an event for the core; clocks are filled in when it is stepped, later in this turn of the loop. Handles pass to
+ * the core. */
+void host_post(struct node *node, const struct mesh_event *event);
+int64_t host_turn(void *node, int64_t now_ms);
+/* A message from a peer or looped back from ourselves; copies the message, takes over `payload` (may be NULL). */
+void host_received(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
+                   struct bytes *payload);
+/* A message that the core sent to this node itself. Takes over `payload` (may be NULL). */
+void host_on_own(struct node *node, const struct mesh_message *message, struct bytes *payload);
+/* A frame from an admitted peer: to the core, or to the part that it is for. */
+void host_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame);
+
+/* ---- records.c */
+struct peer *peers_find(struct node *node, const struct mesh_id *id); /* NULL if unknown */
+/* Name for people: "name" or the id's first 8 digits. Static buffers, eight of them in turn. */
+const char *peer_name(struct node *node, const struct mesh_id *id);
+const char *peer_site(struct node *node, const struct mesh_id *id);
+/* Verifies a record and hands it to the core. False: it was refused (counted, logged at debug level). */
+bool records_received(struct node *node, const struct mesh_id *from, const uint8_t *bytes, size_t count);
+void records_sign(struct node *node, const struct mesh_record *record);
+void records_admit(struct node *node, const struct mesh_id *id, struct bytes *record);
+void records_bar(struct node *node, const struct mesh_id *id);
+/* Adds a saved record to the batch. */
+void records_save(struct node *node, struct store_batch *batch, enum mesh_record_kind kind, const struct mesh_id *origin,
+                  const struct bytes *record);
+/* Feeds the core what the store and the join left: revocations first. */
+void records_restore(struct node *node);
+/* A chain that was shown on our join socket: admit its keys now; its member record follows by gossip. */
+void records_presented(struct node *node, const struct certificate *leaf);
+/* Shows our certificate to a peer that may not have heard of it, at most every 10 s. */
+void records_introduce(struct node *node, const struct mesh_id *id);
+/* Writes the list of member records that a guest is handed, our own first. */
+size_t records_list(struct node *node, uint8_t *out, size_t capacity);
+/* Our certificate changed: tell everyone. */
+void records_renewed(struct node *node);
+/* Renews our certificate when it is due. Returns when to look again. */
+int64_t records_turn(struct node *node, int64_t now_ms);
+
+/* ---- jobs.c */
+struct job *jobs_find(struct node *node, const struct mesh_id *id);
+bool jobs_restore(struct node *node);
+/* The payload of an ASSIGN; NULL when the job is gone. */
+struct bytes *jobs_assign_payload(struct node *node, const struct mesh_message *message);
+/* Adds a save of the core to the batch; may be called again for the same save. `bytes` is what its handle named. */
+void jobs_save(struct node *node, struct store_batch *batch, const struct mesh_save *save, const struct bytes *bytes);
+/* That save is durable: results go to their places, listeners hear of it. Other kinds of saves are ignored. */
+void jobs_saved(struct node *node, const struct mesh_save *save, const struct bytes *bytes);
+void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusal refusal, enum mesh_job_state state);
+/* The store had no room for a new job's row: tell the submitter and take the job out of the core. */
+void jobs_refuse(struct node *node, const struct mesh_id *id, enum store_error error);
+void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct mesh_id *member, enum mesh_reason why,
+                      uint32_t shard, uint32_t count);
+/* A RESULT came: fetch what it names before the core commits it. Takes over `payload`. */
+void jobs_on_result(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
+                    struct bytes *payload);
+int64_t jobs_turn(struct node *node, int64_t now_ms);
+
+/* ---- execute.c */
+struct run_order { /* MESH_RUN, with the payload kept */
+    uint32_t attempt;
+    struct mesh_id home;
+    struct mesh_id job;
+    uint16_t class;
+    uint32_t count; /* shards */
+    struct bytes *payload;
+};
+void execute_run(struct node *node, const struct run_order *order); /* takes over order->payload's reference */
+void execute_stop(struct node *node, uint32_t attempt);
+void execute_shard(void *node, const struct workers_shard *shard);
+void execute_done(void *node, uint64_t bundle);
+void execute_devices(void *node);
+void execute_close(struct node *node);
+
+/* ---- cache.c */
+void cache_lookup(struct node *node, const struct mesh_id *job, uint64_t epoch, uint32_t first, uint32_t count);
+void cache_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame);
+/* Tells the owners of these keys that we hold their results. */
+void cache_publish(struct node *node, const struct digest *keys, uint32_t count);
+int64_t cache_turn(struct node *node, int64_t now_ms);
+
+/* ---- fetch.c: bulk tickets and who waits for them */
+typedef void fetch_done(struct node *node, void *context, const struct bulk_done *done);
+/* Returns false if it could not even be queued; `done` is then not called. */
+bool fetch_start(struct node *node, const struct bulk_request *request, fetch_done *done, void *context);
+void fetch_on_done(void *node, const struct bulk_done *done);
+
+/* ---- ops_mesh.c */
+/* True if the stamp belongs to a ping that a user waits for; then the core need not see it. */
+bool pings_on_pong(struct node *node, const struct mesh_id *from, uint64_t stamp_us);
+int64_t pings_turn(struct node *node, int64_t now_ms);
+
+/* ---- ops.c */
+extern const struct api_op node_ops[];
+
+/* ---- metrics.c */
+void metrics_write(struct node *node, struct _IO_FILE *out);
+
+#endif
