@@ -201,8 +201,12 @@ enum crypto_error blob_list_verify(const struct digest *id, uint64_t total_bytes
 enum crypto_error blob_chunk_verify(const struct digest *chunk, uint64_t total_bytes, uint64_t index,
                                     const void *data, size_t bytes)
 {
-    if (bytes != blob_chunk_length(total_bytes, index)) {
-        return bytes < blob_chunk_length(total_bytes, index) ? CRYPTO_TRUNCATED : CRYPTO_TRAILING;
+    if (index >= blob_chunk_count(total_bytes)) {
+        return CRYPTO_MALFORMED;
+    }
+    const uint32_t expected = blob_chunk_length(total_bytes, index);
+    if (bytes != expected) {
+        return bytes < expected ? CRYPTO_TRUNCATED : CRYPTO_TRAILING;
     }
     const struct digest found = blob_chunk_digest(data, bytes);
     return digest_equal(&found, chunk) ? CRYPTO_OK : CRYPTO_DIGEST_DIFFER;

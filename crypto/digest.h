@@ -103,7 +103,9 @@ struct digest blob_chunk_digest(const void *data, size_t bytes);
 enum crypto_error blob_list_verify(const struct digest *id, uint64_t total_bytes, const struct digest *chunks,
                                    uint64_t count);
 
-// Is this chunk `index` of a blob whose verified list names `chunk` there? Checks the length first.
+// Is this chunk `index` of a blob whose verified list names `chunk` there? A peer may claim any index and any
+// length: CRYPTO_MALFORMED for an index that the blob has not, CRYPTO_TRUNCATED or CRYPTO_TRAILING for a wrong
+// length, CRYPTO_DIGEST_DIFFER for other content.
 enum crypto_error blob_chunk_verify(const struct digest *chunk, uint64_t total_bytes, uint64_t index,
                                     const void *data, size_t bytes);
 

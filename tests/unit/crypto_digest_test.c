@@ -217,6 +217,9 @@ static void chunks_are_checked_for_length_and_content(void **state)
     assert_int_equal(blob_chunk_verify(&list.chunks[1], bytes, 1, last, 5), CRYPTO_OK);
     assert_int_equal(blob_chunk_verify(&list.chunks[1], bytes, 1, last, 4), CRYPTO_TRUNCATED);
     assert_int_equal(blob_chunk_verify(&list.chunks[1], bytes, 1, last, 6), CRYPTO_TRAILING);
+    assert_int_equal(blob_chunk_verify(&list.chunks[1], bytes, 2, last, 5), CRYPTO_MALFORMED);
+    assert_int_equal(blob_chunk_verify(&list.chunks[1], bytes, UINT64_MAX, last, 5), CRYPTO_MALFORMED);
+    assert_int_equal(blob_chunk_verify(&list.chunks[1], 0, 0, last, 0), CRYPTO_MALFORMED);
     data[3] ^= 4;
     assert_int_equal(blob_chunk_verify(&list.chunks[0], bytes, 0, data, BLOB_CHUNK_BYTES),
                      CRYPTO_DIGEST_DIFFER);
