@@ -19,7 +19,7 @@ void store_batch_close(struct store_batch *batch)
 {
     if (batch == NULL)
         return;
-    batch_discard(batch);
+    store_batch_discard(batch);
     free(batch);
 }
 
@@ -28,15 +28,14 @@ size_t store_batch_operations(const struct store_batch *batch)
     return batch->operations;
 }
 
-enum store_error batch_stick(struct store_batch *batch, enum store_error error)
+enum store_error store_batch_stick(struct store_batch *batch, enum store_error error)
 {
     if (batch->error == STORE_OK)
         batch->error = error;
     return batch->error;
 }
 
-/* A file that was moved into files/ for a batch that failed stays only if the index knows it for another
- * reason. */
+/* An upload that was never moved into files/ has no other owner than its batch. */
 static void file_discard(struct store *store, const struct operation *operation)
 {
     char name[FILE_NAME_BYTES];
@@ -46,7 +45,7 @@ static void file_discard(struct store *store, const struct operation *operation)
     }
 }
 
-void batch_discard(struct store_batch *batch)
+void store_batch_discard(struct store_batch *batch)
 {
     while (batch->first != NULL) {
         struct operation *operation = batch->first;
@@ -58,17 +57,17 @@ void batch_discard(struct store_batch *batch)
     batch->last = NULL;
 }
 
-enum store_error batch_add(struct store_batch *batch, const struct operation *like, const void *key,
-                           size_t key_bytes, const void *value, size_t value_bytes)
+enum store_error store_batch_add(struct store_batch *batch, const struct operation *like, const void *key,
+                                 size_t key_bytes, const void *value, size_t value_bytes)
 {
     if (batch->error != STORE_OK)
         return batch->error;
     const uint64_t bytes = sizeof *like + key_bytes + value_bytes;
     if (batch->operations == STORE_BATCH_OPERATIONS_MAX || bytes > STORE_BATCH_BYTES_MAX - batch->bytes)
-        return batch_stick(batch, STORE_LIMIT);
+        return store_batch_stick(batch, STORE_LIMIT);
     struct operation *operation = malloc(sizeof *operation + key_bytes + value_bytes);
     if (operation == NULL)
-        return batch_stick(batch, STORE_MEMORY);
+        return store_batch_stick(batch, STORE_MEMORY);
     *operation = *like;
     operation->next = NULL;
     operation->key_bytes = key_bytes;
@@ -96,9 +95,9 @@ static enum store_error table_add(struct store_batch *batch, enum operation_kind
 {
     assert((unsigned)table < STORE_TABLES);
     if (key_bytes == 0 || key_bytes > STORE_KEY_BYTES_MAX || value_bytes > STORE_VALUE_BYTES_MAX)
-        return batch_stick(batch, STORE_LIMIT);
+        return store_batch_stick(batch, STORE_LIMIT);
     const struct operation like = {.kind = kind, .table = table};
-    return batch_add(batch, &like, key, key_bytes, value, value_bytes);
+    return store_batch_add(batch, &like, key, key_bytes, value, value_bytes);
 }
 
 enum store_error store_batch_put(struct store_batch *batch, enum store_table table, const void *key,
@@ -132,21 +131,21 @@ static enum store_error id_add(struct store_batch *batch, enum operation_kind ki
                                const uint8_t *second)
 {
     const struct operation like = {.kind = kind};
-    return batch_add(batch, &like, key, STORE_ID_BYTES, second, second != NULL ? STORE_ID_BYTES : 0);
+    return store_batch_add(batch, &like, key, STORE_ID_BYTES, second, second != NULL ? STORE_ID_BYTES : 0);
 }
 
 enum store_error store_batch_blob(struct store_batch *batch, const void *bytes, size_t count,
                                   uint8_t id[STORE_ID_BYTES])
 {
     if (count > STORE_SMALL_BYTES)
-        return batch_stick(batch, STORE_LIMIT);
+        return store_batch_stick(batch, STORE_LIMIT);
     uint8_t chunk[1][STORE_ID_BYTES];
     const struct store_digest *digest = &batch->store->digest;
     if (count > 0)
         digest->chunk(bytes, count, chunk[0]);
     digest->root(count, chunk, count > 0, id);
     const struct operation like = {.kind = OP_BLOB};
-    return batch_add(batch, &like, id, STORE_ID_BYTES, bytes, count);
+    return store_batch_add(batch, &like, id, STORE_ID_BYTES, bytes, count);
 }
 
 enum store_error store_batch_blob_remove(struct store_batch *batch, const uint8_t id[STORE_ID_BYTES])
@@ -176,12 +175,12 @@ enum store_error store_batch_cache(struct store_batch *batch, const uint8_t key[
                                    const struct store_entry *entry)
 {
     if (entry->count > STORE_ENTRY_BYTES_MAX || entry->blob_count > STORE_ENTRY_BLOBS_MAX)
-        return batch_stick(batch, STORE_LIMIT);
+        return store_batch_stick(batch, STORE_LIMIT);
     const size_t ids_bytes = entry->blob_count * STORE_ID_BYTES;
     const size_t row_bytes = STORE_ID_BYTES + 1 + ids_bytes + entry->count;
     uint8_t *row = malloc(row_bytes);
     if (row == NULL)
-        return batch_stick(batch, STORE_MEMORY);
+        return store_batch_stick(batch, STORE_MEMORY);
     uint8_t *body = row + STORE_ID_BYTES;
     body[0] = (uint8_t)entry->blob_count;
     if (ids_bytes > 0)
@@ -190,7 +189,7 @@ enum store_error store_batch_cache(struct store_batch *batch, const uint8_t key[
         memcpy(body + 1 + ids_bytes, entry->bytes, entry->count);
     batch->store->digest.sum(key, STORE_ID_BYTES, body, row_bytes - STORE_ID_BYTES, row);
     const struct operation like = {.kind = OP_CACHE};
-    const enum store_error error = batch_add(batch, &like, key, STORE_ID_BYTES, row, row_bytes);
+    const enum store_error error = store_batch_add(batch, &like, key, STORE_ID_BYTES, row, row_bytes);
     free(row);
     return error;
 }
@@ -204,7 +203,7 @@ enum store_error store_batch_pointer(struct store_batch *batch, const uint8_t ke
                                      const struct store_holder *holder)
 {
     const struct operation like = {.kind = OP_POINTER, .number = (uint64_t)holder->wall_ms};
-    return batch_add(batch, &like, key, STORE_ID_BYTES, holder->node, STORE_ID_BYTES);
+    return store_batch_add(batch, &like, key, STORE_ID_BYTES, holder->node, STORE_ID_BYTES);
 }
 
 enum store_error store_batch_pointer_remove(struct store_batch *batch, const uint8_t key[STORE_ID_BYTES],

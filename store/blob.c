@@ -18,19 +18,20 @@ static const struct environment *blobs_of(const struct store *store)
 /* ---- The index
  * ------------------------------------------------------------------------------------------------ */
 
-enum store_error blob_row_get(struct store *store, MDB_txn *txn, const uint8_t id[STORE_ID_BYTES],
-                              struct blob_row *row)
+enum store_error store_blob_row_get(struct store *store, MDB_txn *txn, const uint8_t id[STORE_ID_BYTES],
+                                    struct blob_row *row)
 {
     MDB_val value;
     const enum store_error error =
-        row_get(txn, blobs_of(store)->tables[BLOB_INDEX], id, STORE_ID_BYTES, &value);
+        store_row_get(txn, blobs_of(store)->tables[BLOB_INDEX], id, STORE_ID_BYTES, &value);
     if (error != STORE_OK)
         return error;
     if (value.mv_size != BLOB_ROW_BYTES)
         return STORE_CORRUPT;
     const uint8_t *bytes = value.mv_data;
-    *row = (struct blob_row){
-        .bytes = number_decode(bytes, 8), .born = number_decode(bytes + 8, 8), .in_file = bytes[16] != 0};
+    *row = (struct blob_row){.bytes = store_number_decode(bytes, 8),
+                             .born = store_number_decode(bytes + 8, 8),
+                             .in_file = bytes[16] != 0};
     return STORE_OK;
 }
 
@@ -38,20 +39,20 @@ static enum store_error blob_row_put(struct store *store, MDB_txn *txn, const ui
                                      const struct blob_row *row)
 {
     uint8_t bytes[BLOB_ROW_BYTES];
-    number_encode(bytes, row->bytes, 8);
-    number_encode(bytes + 8, row->born, 8);
+    store_number_encode(bytes, row->bytes, 8);
+    store_number_encode(bytes + 8, row->born, 8);
     bytes[16] = row->in_file;
-    return row_put(txn, blobs_of(store)->tables[BLOB_INDEX], id, STORE_ID_BYTES, bytes, sizeof bytes);
+    return store_row_put(txn, blobs_of(store)->tables[BLOB_INDEX], id, STORE_ID_BYTES, bytes, sizeof bytes);
 }
 
-bool blob_pinned(struct store *store, MDB_txn *txn, const uint8_t id[STORE_ID_BYTES])
+bool store_blob_pinned(struct store *store, MDB_txn *txn, const uint8_t id[STORE_ID_BYTES])
 {
     uint8_t pin[PAIR_BYTES];
     size_t count = 0;
     bool more;
     /* An error counts as a pin: what can't be read is not evicted. */
-    return keys_collect(txn, blobs_of(store)->tables[BLOB_PINS], id, STORE_ID_BYTES, pin, sizeof pin, 1,
-                        &count, &more) != STORE_OK ||
+    return store_keys_collect(txn, blobs_of(store)->tables[BLOB_PINS], id, STORE_ID_BYTES, pin, sizeof pin, 1,
+                              &count, &more) != STORE_OK ||
            count > 0;
 }
 
@@ -73,7 +74,8 @@ static enum store_error chunk_digest_get(struct store *store, MDB_txn *txn, cons
     uint8_t key[CHUNK_KEY_BYTES];
     chunk_page_key(id, chunk / CHUNKS_PER_PAGE, key);
     MDB_val page;
-    const enum store_error error = row_get(txn, blobs_of(store)->tables[BLOB_CHUNKS], key, sizeof key, &page);
+    const enum store_error error =
+        store_row_get(txn, blobs_of(store)->tables[BLOB_CHUNKS], key, sizeof key, &page);
     const size_t offset = (size_t)(chunk % CHUNKS_PER_PAGE) * STORE_ID_BYTES;
     if (error != STORE_OK || offset + STORE_ID_BYTES > page.mv_size)
         return error == STORE_OK || error == STORE_NONE ? STORE_CORRUPT : error;
@@ -90,7 +92,7 @@ static enum store_error file_move(struct store *store, struct operation *operati
         return STORE_OK;
     char from[24], to[FILE_NAME_BYTES], folder[3];
     snprintf(from, sizeof from, "%llu", (unsigned long long)operation->file);
-    file_name(operation->data, to);
+    store_file_name(operation->data, to);
     memcpy(folder, to, 2);
     folder[2] = '\0';
     if (mkdirat(store->files_fd, folder, 0700) == 0) {
@@ -109,14 +111,14 @@ static enum store_error file_move(struct store *store, struct operation *operati
     return store_from_system(code);
 }
 
-enum store_error blob_erase(struct change *change, const uint8_t id[STORE_ID_BYTES])
+enum store_error store_blob_erase(struct change *change, const uint8_t id[STORE_ID_BYTES])
 {
     struct store *store = change->store;
     MDB_txn *txn;
     struct blob_row row;
-    enum store_error error = change_txn(change, SIDE_BLOBS, &txn);
+    enum store_error error = store_change_txn(change, SIDE_BLOBS, &txn);
     if (error == STORE_OK)
-        error = blob_row_get(store, txn, id, &row);
+        error = store_blob_row_get(store, txn, id, &row);
     if (error != STORE_OK)
         return error == STORE_NONE ? STORE_OK : error;
     if (row.in_file) {
@@ -133,15 +135,15 @@ enum store_error blob_erase(struct change *change, const uint8_t id[STORE_ID_BYT
         for (uint32_t page = 0; page < pages && error == STORE_OK; page++) {
             uint8_t key[CHUNK_KEY_BYTES];
             chunk_page_key(id, page, key);
-            error = row_delete(txn, blobs_of(store)->tables[BLOB_CHUNKS], key, sizeof key);
+            error = store_row_delete(txn, blobs_of(store)->tables[BLOB_CHUNKS], key, sizeof key);
         }
         change->totals.files--;
         change->totals.file_bytes -= row.bytes;
     } else {
-        error = row_delete(txn, blobs_of(store)->tables[BLOB_VALUES], id, STORE_ID_BYTES);
+        error = store_row_delete(txn, blobs_of(store)->tables[BLOB_VALUES], id, STORE_ID_BYTES);
     }
     if (error == STORE_OK)
-        error = row_delete(txn, blobs_of(store)->tables[BLOB_INDEX], id, STORE_ID_BYTES);
+        error = store_row_delete(txn, blobs_of(store)->tables[BLOB_INDEX], id, STORE_ID_BYTES);
     change->totals.blobs--;
     change->totals.blob_bytes -= row.bytes;
     return error;
@@ -154,21 +156,21 @@ static enum store_error blob_put(struct change *change, MDB_txn *txn, struct ope
     const uint8_t *id = operation->data;
     const bool in_file = operation->kind == OP_BLOB_FILE;
     const uint64_t bytes = in_file ? operation->number : operation->value_bytes;
-    touch(store, id);
+    store_touch(store, id);
 
     /* A file is moved over one that may be there, which also heals one that was damaged. */
     enum store_error error = in_file ? file_move(store, operation) : STORE_OK;
     struct blob_row row;
     MDB_val old;
     if (error == STORE_OK)
-        error = blob_row_get(store, txn, id, &row);
+        error = store_blob_row_get(store, txn, id, &row);
     if (error == STORE_OK && !in_file && !row.in_file &&
-        row_get(txn, environment->tables[BLOB_VALUES], id, STORE_ID_BYTES, &old) == STORE_OK &&
+        store_row_get(txn, environment->tables[BLOB_VALUES], id, STORE_ID_BYTES, &old) == STORE_OK &&
         old.mv_size == operation->value_bytes &&
         (old.mv_size == 0 || memcmp(old.mv_data, operation->value, old.mv_size) == 0))
         return STORE_OK;
     if (error == STORE_OK)
-        error = blob_erase(change, id);
+        error = store_blob_erase(change, id);
     if (error != STORE_OK && error != STORE_NONE)
         return error;
 
@@ -176,15 +178,15 @@ static enum store_error blob_put(struct change *change, MDB_txn *txn, struct ope
     row = (struct blob_row){.bytes = bytes, .born = mdb_txn_id(txn), .in_file = in_file};
     error = blob_row_put(store, txn, id, &row);
     if (error == STORE_OK && !in_file)
-        error = row_put(txn, environment->tables[BLOB_VALUES], id, STORE_ID_BYTES, operation->value,
-                        operation->value_bytes);
+        error = store_row_put(txn, environment->tables[BLOB_VALUES], id, STORE_ID_BYTES, operation->value,
+                              operation->value_bytes);
     const size_t page_bytes = (size_t)CHUNKS_PER_PAGE * STORE_ID_BYTES;
     for (size_t at = 0; in_file && error == STORE_OK && at < operation->value_bytes; at += page_bytes) {
         uint8_t key[CHUNK_KEY_BYTES];
         chunk_page_key(id, (uint32_t)(at / page_bytes), key);
         const size_t left = operation->value_bytes - at;
-        error = row_put(txn, environment->tables[BLOB_CHUNKS], key, sizeof key, operation->value + at,
-                        left < page_bytes ? left : page_bytes);
+        error = store_row_put(txn, environment->tables[BLOB_CHUNKS], key, sizeof key, operation->value + at,
+                              left < page_bytes ? left : page_bytes);
     }
     change->totals.blobs++;
     change->totals.blob_bytes += bytes;
@@ -207,10 +209,10 @@ static enum store_error pin_apply(struct store *store, MDB_txn *txn, const uint8
     uint8_t swapped[PAIR_BYTES];
     pair_swap(pin, swapped);
     enum store_error error =
-        put ? row_put(txn, pins, pin, PAIR_BYTES, "", 0) : row_delete(txn, pins, pin, PAIR_BYTES);
+        put ? store_row_put(txn, pins, pin, PAIR_BYTES, "", 0) : store_row_delete(txn, pins, pin, PAIR_BYTES);
     if (error == STORE_OK)
-        error = put ? row_put(txn, owners, swapped, PAIR_BYTES, "", 0)
-                    : row_delete(txn, owners, swapped, PAIR_BYTES);
+        error = put ? store_row_put(txn, owners, swapped, PAIR_BYTES, "", 0)
+                    : store_row_delete(txn, owners, swapped, PAIR_BYTES);
     return error;
 }
 
@@ -221,8 +223,9 @@ static enum store_error unpin_all(struct store *store, MDB_txn *txn, const uint8
         return STORE_MEMORY;
     size_t count;
     bool more;
-    enum store_error error = keys_collect(txn, blobs_of(store)->tables[BLOB_OWNERS], owner, STORE_ID_BYTES,
-                                          keys, PAIR_BYTES, STORE_SWEEP_ROWS, &count, &more);
+    enum store_error error =
+        store_keys_collect(txn, blobs_of(store)->tables[BLOB_OWNERS], owner, STORE_ID_BYTES, keys, PAIR_BYTES,
+                           STORE_SWEEP_ROWS, &count, &more);
     for (size_t i = 0; i < count && error == STORE_OK; i++) {
         uint8_t pin[PAIR_BYTES];
         pair_swap(keys + i * PAIR_BYTES, pin);
@@ -235,17 +238,17 @@ static enum store_error unpin_all(struct store *store, MDB_txn *txn, const uint8
 static enum store_error blob_drop(struct change *change, MDB_txn *txn, const struct operation *operation)
 {
     struct blob_row row;
-    const enum store_error error = blob_row_get(change->store, txn, operation->data, &row);
+    const enum store_error error = store_blob_row_get(change->store, txn, operation->data, &row);
     if (error != STORE_OK || row.born != operation->number)
         return error == STORE_NONE ? STORE_OK : error;
-    return blob_erase(change, operation->data);
+    return store_blob_erase(change, operation->data);
 }
 
-enum store_error blob_apply(struct change *change, struct operation *operation)
+enum store_error store_blob_apply(struct change *change, struct operation *operation)
 {
     struct store *store = change->store;
     MDB_txn *txn;
-    const enum store_error error = change_txn(change, SIDE_BLOBS, &txn);
+    const enum store_error error = store_change_txn(change, SIDE_BLOBS, &txn);
     if (error != STORE_OK)
         return error;
     switch (operation->kind) {
@@ -253,7 +256,7 @@ enum store_error blob_apply(struct change *change, struct operation *operation)
     case OP_BLOB_FILE:
         return blob_put(change, txn, operation);
     case OP_BLOB_REMOVE:
-        return blob_erase(change, operation->data);
+        return store_blob_erase(change, operation->data);
     case OP_BLOB_DROP:
         return blob_drop(change, txn, operation);
     case OP_PIN:
@@ -279,7 +282,7 @@ static enum store_error blob_damaged(struct store *store, const uint8_t id[STORE
 {
     atomic_fetch_add(&store->corrupt, 1);
     const struct operation like = {.kind = OP_BLOB_DROP, .number = row->born};
-    writer_suggest(store, &like, id);
+    store_writer_suggest(store, &like, id);
     return STORE_CORRUPT;
 }
 
@@ -287,11 +290,11 @@ static enum store_error row_read(struct store *store, const uint8_t id[STORE_ID_
 {
     struct environment *environment = &store->environments[SIDE_BLOBS];
     MDB_txn *txn;
-    enum store_error error = read_begin(environment, &txn);
+    enum store_error error = store_read_begin(environment, &txn);
     if (error != STORE_OK)
         return error;
-    error = blob_row_get(store, txn, id, row);
-    read_end(environment, txn);
+    error = store_blob_row_get(store, txn, id, row);
+    store_read_end(environment, txn);
     return error;
 }
 
@@ -300,17 +303,17 @@ enum store_error store_blob_stat(struct store *store, const uint8_t id[STORE_ID_
 {
     struct environment *environment = &store->environments[SIDE_BLOBS];
     MDB_txn *txn;
-    enum store_error error = read_begin(environment, &txn);
+    enum store_error error = store_read_begin(environment, &txn);
     if (error != STORE_OK)
         return error;
     struct blob_row row;
-    error = blob_row_get(store, txn, id, &row);
+    error = store_blob_row_get(store, txn, id, &row);
     if (error == STORE_OK)
         *info = (struct store_blob_info){.bytes = row.bytes,
                                          .chunks = chunks_in(row.bytes),
                                          .in_file = row.in_file,
-                                         .pinned = blob_pinned(store, txn, id)};
-    read_end(environment, txn);
+                                         .pinned = store_blob_pinned(store, txn, id)};
+    store_read_end(environment, txn);
     return error;
 }
 
@@ -329,22 +332,22 @@ static enum store_error small_get(struct store *store, const uint8_t id[STORE_ID
 {
     struct environment *environment = &store->environments[SIDE_BLOBS];
     MDB_txn *txn;
-    enum store_error error = read_begin(environment, &txn);
+    enum store_error error = store_read_begin(environment, &txn);
     if (error != STORE_OK)
         return error;
     MDB_val value;
-    error = row_get(txn, environment->tables[BLOB_VALUES], id, STORE_ID_BYTES, &value);
+    error = store_row_get(txn, environment->tables[BLOB_VALUES], id, STORE_ID_BYTES, &value);
     const bool fits = error == STORE_OK && value.mv_size == row->bytes;
     if (fits && value.mv_size > 0)
         memcpy(buffer, value.mv_data, value.mv_size);
     struct blob_row now;
-    const bool stays = blob_row_get(store, txn, id, &now) == STORE_OK && now.born == row->born;
-    read_end(environment, txn);
+    const bool stays = store_blob_row_get(store, txn, id, &now) == STORE_OK && now.born == row->born;
+    store_read_end(environment, txn);
     if (!stays)
         return STORE_NONE;
     if (!fits || !small_matches(store, buffer, (size_t)row->bytes, id))
         return blob_damaged(store, id, row);
-    touch(store, id);
+    store_touch(store, id);
     return STORE_OK;
 }
 
@@ -353,7 +356,7 @@ static enum store_error file_open(struct store *store, const uint8_t id[STORE_ID
                                   const struct blob_row *row, int *fd)
 {
     char name[FILE_NAME_BYTES];
-    file_name(id, name);
+    store_file_name(id, name);
     *fd = openat(store->files_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (*fd < 0 && errno != ENOENT)
         return store_from_system(errno);
@@ -362,7 +365,7 @@ static enum store_error file_open(struct store *store, const uint8_t id[STORE_ID
         if (row_read(store, id, &now) == STORE_OK && now.born == row->born) {
             atomic_fetch_add(&store->missing, 1);
             const struct operation like = {.kind = OP_BLOB_DROP, .number = row->born};
-            writer_suggest(store, &like, id);
+            store_writer_suggest(store, &like, id);
         }
         return STORE_NONE;
     }
@@ -372,7 +375,7 @@ static enum store_error file_open(struct store *store, const uint8_t id[STORE_ID
         *fd = -1;
         return blob_damaged(store, id, row);
     }
-    touch(store, id);
+    store_touch(store, id);
     return STORE_OK;
 }
 
@@ -417,22 +420,22 @@ enum store_error store_blob_chunk(struct store *store, const uint8_t id[STORE_ID
 {
     struct environment *environment = &store->environments[SIDE_BLOBS];
     MDB_txn *txn;
-    enum store_error error = read_begin(environment, &txn);
+    enum store_error error = store_read_begin(environment, &txn);
     if (error != STORE_OK)
         return error;
     struct blob_row row;
     MDB_val value;
-    error = blob_row_get(store, txn, id, &row);
+    error = store_blob_row_get(store, txn, id, &row);
     if (error == STORE_OK && chunk >= chunks_in(row.bytes)) {
         error = STORE_LIMIT;
     } else if (error == STORE_OK && row.in_file) {
         error = chunk_digest_get(store, txn, id, chunk, digest);
     } else if (error == STORE_OK) {
-        error = row_get(txn, environment->tables[BLOB_VALUES], id, STORE_ID_BYTES, &value);
+        error = store_row_get(txn, environment->tables[BLOB_VALUES], id, STORE_ID_BYTES, &value);
         if (error == STORE_OK)
             store->digest.chunk(value.mv_data, value.mv_size, digest);
     }
-    read_end(environment, txn);
+    store_read_end(environment, txn);
     return error;
 }
 
@@ -594,7 +597,7 @@ static enum store_error walk(struct store *store, enum blob_table table, const u
         size_t count = 0;
         MDB_txn *txn;
         MDB_cursor *cursor;
-        enum store_error error = read_begin(environment, &txn);
+        enum store_error error = store_read_begin(environment, &txn);
         if (error != STORE_OK)
             return error;
         int code = mdb_cursor_open(txn, environment->tables[table], &cursor);
@@ -603,22 +606,22 @@ static enum store_error walk(struct store *store, enum blob_table table, const u
             code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
             if (code == 0 && from_given && memcmp(key.mv_data, from, key_bytes) == 0)
                 code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
-            while (code == 0 && count < WALK_IDS && row_has_prefix(&key, from, prefix)) {
+            while (code == 0 && count < WALK_IDS && store_row_has_prefix(&key, from, prefix)) {
                 struct blob_row row;
                 memcpy(ids[count], (const uint8_t *)key.mv_data + prefix, STORE_ID_BYTES);
-                if (blob_row_get(store, txn, ids[count], &row) == STORE_OK) {
-                    infos[count] = (struct store_blob_info){.bytes = row.bytes,
-                                                            .chunks = chunks_in(row.bytes),
-                                                            .in_file = row.in_file,
-                                                            .pinned = owner != NULL ||
-                                                                      blob_pinned(store, txn, ids[count])};
+                if (store_blob_row_get(store, txn, ids[count], &row) == STORE_OK) {
+                    infos[count] = (struct store_blob_info){
+                        .bytes = row.bytes,
+                        .chunks = chunks_in(row.bytes),
+                        .in_file = row.in_file,
+                        .pinned = owner != NULL || store_blob_pinned(store, txn, ids[count])};
                     count++;
                 }
                 code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
             }
             mdb_cursor_close(cursor);
         }
-        read_end(environment, txn);
+        store_read_end(environment, txn);
         if (code != 0 && code != MDB_NOTFOUND)
             return store_from_system(code);
         for (size_t i = 0; i < count; i++)

@@ -1,12 +1,12 @@
 #include "store/internal.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { HEAD_BYTES = STORE_ID_BYTES + 1 };
 
 /* Checks a row's digest, then takes it apart; the entry points into the row. */
-bool cache_row_read(struct store *store, const uint8_t *key, const MDB_val *row, struct store_entry *entry)
+bool store_cache_row_read(struct store *store, const uint8_t *key, const MDB_val *row,
+                          struct store_entry *entry)
 {
     const uint8_t *bytes = row->mv_data;
     uint8_t digest[STORE_ID_BYTES];
@@ -28,7 +28,7 @@ static bool blobs_present(struct store *store, MDB_txn *txn, const struct store_
 {
     struct blob_row row;
     for (size_t i = 0; i < entry->blob_count; i++)
-        if (blob_row_get(store, txn, entry->blobs[i], &row) != STORE_OK)
+        if (store_blob_row_get(store, txn, entry->blobs[i], &row) != STORE_OK)
             return false;
     return true;
 }
@@ -39,70 +39,70 @@ enum store_error store_cache_get_many(struct store *store, const uint8_t (*keys)
     struct environment *environment = &store->environments[SIDE_BLOBS];
     const struct operation drop = {.kind = OP_CACHE_REMOVE};
     MDB_txn *txn;
-    enum store_error error = read_begin(environment, &txn);
+    enum store_error error = store_read_begin(environment, &txn);
     if (error != STORE_OK)
         return error;
     uint64_t hits = 0;
     for (size_t i = 0; i < count && error == STORE_OK; i++) {
         MDB_val row;
         struct store_entry entry;
-        error = row_get(txn, environment->tables[CACHE_ENTRIES], keys[i], STORE_ID_BYTES, &row);
+        error = store_row_get(txn, environment->tables[CACHE_ENTRIES], keys[i], STORE_ID_BYTES, &row);
         if (error != STORE_OK) {
             error = error == STORE_NONE ? STORE_OK : error;
             continue;
         }
-        if (!cache_row_read(store, keys[i], &row, &entry)) {
+        if (!store_cache_row_read(store, keys[i], &row, &entry)) {
             atomic_fetch_add(&store->corrupt, 1);
-            writer_suggest(store, &drop, keys[i]);
+            store_writer_suggest(store, &drop, keys[i]);
             continue;
         }
         if (!blobs_present(store, txn, &entry)) {
-            writer_suggest(store, &drop, keys[i]);
+            store_writer_suggest(store, &drop, keys[i]);
             continue;
         }
-        touch(store, keys[i]);
+        store_touch(store, keys[i]);
         for (size_t j = 0; j < entry.blob_count; j++)
-            touch(store, entry.blobs[j]);
+            store_touch(store, entry.blobs[j]);
         hits++;
         found(context, i, &entry);
     }
-    read_end(environment, txn);
+    store_read_end(environment, txn);
     atomic_fetch_add(&store->hits, hits);
     atomic_fetch_add(&store->misses, count - hits);
     return error;
 }
 
-enum store_error cache_erase(struct change *change, const uint8_t key[STORE_ID_BYTES])
+enum store_error store_cache_erase(struct change *change, const uint8_t key[STORE_ID_BYTES])
 {
     const MDB_dbi dbi = change->store->environments[SIDE_BLOBS].tables[CACHE_ENTRIES];
     MDB_txn *txn;
     MDB_val row;
-    enum store_error error = change_txn(change, SIDE_BLOBS, &txn);
+    enum store_error error = store_change_txn(change, SIDE_BLOBS, &txn);
     if (error == STORE_OK)
-        error = row_get(txn, dbi, key, STORE_ID_BYTES, &row);
+        error = store_row_get(txn, dbi, key, STORE_ID_BYTES, &row);
     if (error != STORE_OK)
         return error == STORE_NONE ? STORE_OK : error;
     change->totals.entries--;
     change->totals.entry_bytes -= row.mv_size + ROW_COST;
-    return row_delete(txn, dbi, key, STORE_ID_BYTES);
+    return store_row_delete(txn, dbi, key, STORE_ID_BYTES);
 }
 
-enum store_error cache_apply(struct change *change, const struct operation *operation)
+enum store_error store_cache_apply(struct change *change, const struct operation *operation)
 {
     const MDB_dbi dbi = change->store->environments[SIDE_BLOBS].tables[CACHE_ENTRIES];
     MDB_txn *txn;
-    enum store_error error = change_txn(change, SIDE_BLOBS, &txn);
+    enum store_error error = store_change_txn(change, SIDE_BLOBS, &txn);
     if (error == STORE_OK)
-        error = cache_erase(change, operation->data);
+        error = store_cache_erase(change, operation->data);
     if (error != STORE_OK || operation->kind == OP_CACHE_REMOVE)
         return error;
-    if (cache_must_refuse(change)) {
+    if (store_cache_must_refuse(change)) {
         change->refused++;
         return STORE_OK;
     }
     change->grows[SIDE_BLOBS] = true;
     change->totals.entries++;
     change->totals.entry_bytes += operation->value_bytes + ROW_COST;
-    touch(change->store, operation->data);
-    return row_put(txn, dbi, operation->data, STORE_ID_BYTES, operation->value, operation->value_bytes);
+    store_touch(change->store, operation->data);
+    return store_row_put(txn, dbi, operation->data, STORE_ID_BYTES, operation->value, operation->value_bytes);
 }

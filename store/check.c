@@ -34,7 +34,7 @@ __attribute__((format(printf, 3, 4))) static void finding(struct inspection *ins
     va_end(arguments);
     inspection->findings++;
     if (id != NULL) {
-        file_name(id, name);
+        store_file_name(id, name);
         snprintf(whole, sizeof whole, "%.16s: %s", name + 3, text);
     } else {
         snprintf(whole, sizeof whole, "%s", text);
@@ -51,7 +51,7 @@ static bool row_there(const struct inspection *inspection, enum blob_table table
                       size_t key_bytes)
 {
     MDB_val value;
-    return row_get(inspection->txn, table_of(inspection, table), key, key_bytes, &value) == STORE_OK;
+    return store_row_get(inspection->txn, table_of(inspection, table), key, key_bytes, &value) == STORE_OK;
 }
 
 static void table_inspect(struct inspection *inspection, enum blob_table table, size_t key_bytes,
@@ -82,7 +82,8 @@ static void value_inspect(struct inspection *inspection, const uint8_t *id, cons
 {
     MDB_val value;
     uint8_t chunk[1][STORE_ID_BYTES], root[STORE_ID_BYTES];
-    if (row_get(inspection->txn, table_of(inspection, BLOB_VALUES), id, STORE_ID_BYTES, &value) != STORE_OK ||
+    if (store_row_get(inspection->txn, table_of(inspection, BLOB_VALUES), id, STORE_ID_BYTES, &value) !=
+            STORE_OK ||
         value.mv_size != row->bytes) {
         finding(inspection, id, "the value of the blob is missing or has another size");
         return;
@@ -117,7 +118,7 @@ static bool file_digest(struct inspection *inspection, int fd, const struct blob
 static void file_inspect(struct inspection *inspection, const uint8_t *id, const struct blob_row *row)
 {
     char name[FILE_NAME_BYTES];
-    file_name(id, name);
+    store_file_name(id, name);
     struct stat file;
     const int fd = openat(inspection->store->files_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     const size_t count = (size_t)((row->bytes + STORE_CHUNK_BYTES - 1) / STORE_CHUNK_BYTES);
@@ -138,7 +139,7 @@ static void file_inspect(struct inspection *inspection, const uint8_t *id, const
             const size_t left = count - page * CHUNKS_PER_PAGE;
             const size_t bytes = (left < CHUNKS_PER_PAGE ? left : CHUNKS_PER_PAGE) * STORE_ID_BYTES;
             MDB_val value;
-            if (row_get(inspection->txn, table_of(inspection, BLOB_CHUNKS), key, sizeof key, &value) !=
+            if (store_row_get(inspection->txn, table_of(inspection, BLOB_CHUNKS), key, sizeof key, &value) !=
                     STORE_OK ||
                 value.mv_size != bytes || memcmp(value.mv_data, digests[page * CHUNKS_PER_PAGE], bytes) != 0)
                 finding(inspection, id, "page %zu of its chunk digests is wrong", page);
@@ -154,7 +155,7 @@ static void blob_inspect(struct inspection *inspection, const MDB_val *key, cons
     struct blob_row row;
     (void)value;
     const uint8_t *id = key->mv_data;
-    if (blob_row_get(inspection->store, inspection->txn, id, &row) != STORE_OK) {
+    if (store_blob_row_get(inspection->store, inspection->txn, id, &row) != STORE_OK) {
         finding(inspection, id, "the index row cannot be read");
         return;
     }
@@ -197,14 +198,14 @@ static void entry_inspect(struct inspection *inspection, const MDB_val *key, con
     struct store_entry entry;
     inspection->totals.entries++;
     inspection->totals.entry_bytes += value->mv_size + ROW_COST;
-    if (!cache_row_read(inspection->store, key->mv_data, value, &entry))
+    if (!store_cache_row_read(inspection->store, key->mv_data, value, &entry))
         finding(inspection, key->mv_data, "the cache entry does not match its digest");
 }
 
 static void pointer_inspect(struct inspection *inspection, const MDB_val *key, const MDB_val *value)
 {
     struct store_holder holders[STORE_HOLDERS_MAX];
-    const size_t count = pointer_row_read(value, holders);
+    const size_t count = store_pointer_row_read(value, holders);
     if (count == 0 || value->mv_size != count * HOLDER_BYTES)
         finding(inspection, key->mv_data, "the pointer row has %zu bytes", value->mv_size);
     inspection->totals.pointers++;
@@ -254,7 +255,7 @@ enum store_error store_check(struct store *store, store_report_fn *report, void 
     inspection.chunk = malloc(STORE_CHUNK_BYTES);
     if (inspection.chunk == NULL)
         return STORE_MEMORY;
-    enum store_error error = read_begin(environment, &inspection.txn);
+    enum store_error error = store_read_begin(environment, &inspection.txn);
     if (error == STORE_OK) {
         table_inspect(&inspection, BLOB_INDEX, STORE_ID_BYTES, blob_inspect);
         table_inspect(&inspection, BLOB_VALUES, STORE_ID_BYTES, orphan_inspect);
@@ -270,7 +271,7 @@ enum store_error store_check(struct store *store, store_report_fn *report, void 
         pthread_mutex_unlock(&store->gate);
         if (!agree)
             finding(&inspection, NULL, "the totals do not match what is there");
-        read_end(environment, inspection.txn);
+        store_read_end(environment, inspection.txn);
         state_inspect(&inspection);
     }
     free(inspection.chunk);

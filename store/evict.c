@@ -9,7 +9,6 @@
  */
 #include "store/internal.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -27,11 +26,12 @@ static const enum blob_table tables[EVICTABLES] = {
 
 static uint32_t mark_of(const uint8_t key[STORE_ID_BYTES])
 {
-    return (uint32_t)((number_decode(key, 8) ^ number_decode(key + 24, 8)) * UINT64_C(0x9e3779b97f4a7c15) >>
+    return (uint32_t)((store_number_decode(key, 8) ^ store_number_decode(key + 24, 8)) *
+                          UINT64_C(0x9e3779b97f4a7c15) >>
                       44);
 }
 
-void touch(struct store *store, const uint8_t key[STORE_ID_BYTES])
+void store_touch(struct store *store, const uint8_t key[STORE_ID_BYTES])
 {
     const uint32_t mark = mark_of(key), bit = UINT32_C(1) << (mark & 31);
     _Atomic uint32_t *word = &store->touched[mark >> 5];
@@ -39,7 +39,7 @@ void touch(struct store *store, const uint8_t key[STORE_ID_BYTES])
         atomic_fetch_or_explicit(word, bit, memory_order_relaxed);
 }
 
-bool untouch(struct store *store, const uint8_t key[STORE_ID_BYTES])
+bool store_untouch(struct store *store, const uint8_t key[STORE_ID_BYTES])
 {
     const uint32_t mark = mark_of(key), bit = UINT32_C(1) << (mark & 31);
     return (atomic_fetch_and_explicit(&store->touched[mark >> 5], ~bit, memory_order_relaxed) & bit) != 0;
@@ -48,12 +48,13 @@ bool untouch(struct store *store, const uint8_t key[STORE_ID_BYTES])
 /* ---- Pressure
  * ------------------------------------------------------------------------------------------------------ */
 
-bool cache_must_refuse(struct change *change)
+bool store_cache_must_refuse(struct change *change)
 {
     MDB_txn *txn;
     const struct environment *environment = &change->store->environments[SIDE_BLOBS];
-    return change_txn(change, SIDE_BLOBS, &txn) != STORE_OK ||
-           environment_used_pages(environment, txn) * 100 > environment->map_pages * STORE_REFUSE_PERCENT;
+    return store_change_txn(change, SIDE_BLOBS, &txn) != STORE_OK ||
+           store_environment_used_pages(environment, txn) * 100 >
+               environment->map_pages * STORE_REFUSE_PERCENT;
 }
 
 struct pressure {
@@ -80,10 +81,10 @@ static struct pressure pressure_now(const struct store *store)
 static bool may_go(struct store *store, MDB_txn *txn, enum evictable which, const uint8_t *key, bool files)
 {
     struct blob_row row;
-    if (which == EVICT_BLOBS && (blob_row_get(store, txn, key, &row) != STORE_OK || (row.in_file && !files) ||
-                                 blob_pinned(store, txn, key)))
+    if (which == EVICT_BLOBS && (store_blob_row_get(store, txn, key, &row) != STORE_OK ||
+                                 (row.in_file && !files) || store_blob_pinned(store, txn, key)))
         return false;
-    return !untouch(store, key);
+    return !store_untouch(store, key);
 }
 
 /* Moves the hand of one table on until enough rows are found, enough were looked at, or the table ends, which
@@ -123,10 +124,10 @@ static bool evict_turn(struct store *store, bool files)
     const enum evictable which = store->turn;
     struct environment *environment = &store->environments[SIDE_BLOBS];
     MDB_txn *txn;
-    if (read_begin(environment, &txn) != STORE_OK)
+    if (store_read_begin(environment, &txn) != STORE_OK)
         return false;
     const int code = victims_find(store, txn, files, victims, &count);
-    read_end(environment, txn);
+    store_read_end(environment, txn);
     if (code != 0)
         return false;
     if (count == 0)
@@ -135,13 +136,13 @@ static bool evict_turn(struct store *store, bool files)
     struct change change = {.store = store, .totals = store->totals};
     enum store_error error = STORE_OK;
     for (size_t i = 0; i < count && error == STORE_OK; i++)
-        error = which == EVICT_ENTRIES ? cache_erase(&change, victims[i])
-                : which == EVICT_BLOBS ? blob_erase(&change, victims[i])
-                                       : pointer_erase(&change, victims[i]);
+        error = which == EVICT_ENTRIES ? store_cache_erase(&change, victims[i])
+                : which == EVICT_BLOBS ? store_blob_erase(&change, victims[i])
+                                       : store_pointer_erase(&change, victims[i]);
     if (error == STORE_OK)
-        error = change_commit(&change);
+        error = store_change_commit(&change);
     else
-        change_abort(&change);
+        store_change_abort(&change);
     if (error != STORE_OK)
         return false;
     store->turns_in_vain = 0;
@@ -151,7 +152,7 @@ static bool evict_turn(struct store *store, bool files)
     return true;
 }
 
-bool evict_some(struct store *store)
+bool store_evict_some(struct store *store)
 {
     const struct pressure pressure = pressure_now(store);
     if (!pressure.on[EVICT_ENTRIES] && !pressure.on[EVICT_BLOBS] && !pressure.on[EVICT_POINTERS]) {

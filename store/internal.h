@@ -186,65 +186,68 @@ struct store {
 /* store.c */
 enum store_error store_from_system(int code); /* errno or LMDB code */
 void store_fail(struct store *store, const char *what, int code);
-void failure_set(struct store_failure *failure, enum store_error error, int system, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+void store_failure_set(struct store_failure *failure, enum store_error error, int system, const char *format,
+                       ...) __attribute__((format(printf, 4, 5)));
 int64_t store_now_us(void);
-void number_encode(uint8_t *to, uint64_t number, size_t bytes); /* little-endian */
-uint64_t number_decode(const uint8_t *from, size_t bytes);
-void file_name(const uint8_t id[STORE_ID_BYTES], char name[FILE_NAME_BYTES]);
+void store_number_encode(uint8_t *to, uint64_t number, size_t bytes); /* little-endian */
+uint64_t store_number_decode(const uint8_t *from, size_t bytes);
+void store_file_name(const uint8_t id[STORE_ID_BYTES], char name[FILE_NAME_BYTES]);
 
 /* table.c */
-enum store_error environment_open(struct store *store, enum side side, uint64_t map_bytes,
-                                  struct store_failure *failure);
-void environment_close(struct environment *environment);
-uint64_t environment_used_pages(const struct environment *environment, MDB_txn *txn);
-enum store_error read_begin(struct environment *environment, MDB_txn **txn);
-void read_end(struct environment *environment, MDB_txn *txn);
-enum store_error row_get(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes, MDB_val *value);
-enum store_error row_put(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes, const void *value,
-                         size_t value_bytes);
-enum store_error row_delete(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes); /* absent is OK */
-bool row_has_prefix(const MDB_val *key, const void *prefix, size_t prefix_bytes);
+enum store_error store_environment_open(struct store *store, enum side side, uint64_t map_bytes,
+                                        struct store_failure *failure);
+void store_environment_close(struct environment *environment);
+uint64_t store_environment_used_pages(const struct environment *environment, MDB_txn *txn);
+enum store_error store_read_begin(struct environment *environment, MDB_txn **txn);
+void store_read_end(struct environment *environment, MDB_txn *txn);
+enum store_error store_row_get(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes, MDB_val *value);
+enum store_error store_row_put(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes,
+                               const void *value, size_t value_bytes);
+enum store_error store_row_delete(MDB_txn *txn, MDB_dbi dbi, const void *key,
+                                  size_t key_bytes); /* absent is OK */
+bool store_row_has_prefix(const MDB_val *key, const void *prefix, size_t prefix_bytes);
 /* Copies the keys that begin with `prefix`, all `key_bytes` long, into `keys`; *more tells of a further one.
  */
-enum store_error keys_collect(MDB_txn *txn, MDB_dbi dbi, const void *prefix, size_t prefix_bytes,
-                              uint8_t *keys, size_t key_bytes, size_t room, size_t *count, bool *more);
-enum store_error table_apply(struct change *change, const struct operation *operation);
+enum store_error store_keys_collect(MDB_txn *txn, MDB_dbi dbi, const void *prefix, size_t prefix_bytes,
+                                    uint8_t *keys, size_t key_bytes, size_t room, size_t *count, bool *more);
+enum store_error store_table_apply(struct change *change, const struct operation *operation);
 
 /* batch.c */
-enum store_error batch_add(struct store_batch *batch, const struct operation *like, const void *key,
-                           size_t key_bytes, const void *value, size_t value_bytes);
-enum store_error batch_stick(struct store_batch *batch, enum store_error error);
-void batch_discard(
+enum store_error store_batch_add(struct store_batch *batch, const struct operation *like, const void *key,
+                                 size_t key_bytes, const void *value, size_t value_bytes);
+enum store_error store_batch_stick(struct store_batch *batch, enum store_error error);
+void store_batch_discard(
     struct store_batch *batch); /* frees its operations, and files that never came to be blobs */
 
 /* writer.c */
-void *writer_main(void *store);
-enum store_error change_txn(struct change *change, enum side side, MDB_txn **txn);
-enum store_error change_commit(struct change *change);
-void change_abort(struct change *change);
+void *store_writer_main(void *store);
+enum store_error store_change_txn(struct change *change, enum side side, MDB_txn **txn);
+enum store_error store_change_commit(struct change *change);
+void store_change_abort(struct change *change);
 /* Queues a change of the store itself; if there is no room it is left for the next one who finds the same. */
-void writer_suggest(struct store *store, const struct operation *like, const uint8_t key[STORE_ID_BYTES]);
+void store_writer_suggest(struct store *store, const struct operation *like,
+                          const uint8_t key[STORE_ID_BYTES]);
 
 /* blob.c */
-enum store_error blob_row_get(struct store *store, MDB_txn *txn, const uint8_t id[STORE_ID_BYTES],
-                              struct blob_row *row);
-bool blob_pinned(struct store *store, MDB_txn *txn, const uint8_t id[STORE_ID_BYTES]);
-enum store_error blob_apply(struct change *change, struct operation *operation);
-enum store_error blob_erase(struct change *change, const uint8_t id[STORE_ID_BYTES]);
+enum store_error store_blob_row_get(struct store *store, MDB_txn *txn, const uint8_t id[STORE_ID_BYTES],
+                                    struct blob_row *row);
+bool store_blob_pinned(struct store *store, MDB_txn *txn, const uint8_t id[STORE_ID_BYTES]);
+enum store_error store_blob_apply(struct change *change, struct operation *operation);
+enum store_error store_blob_erase(struct change *change, const uint8_t id[STORE_ID_BYTES]);
 
 /* cache.c and pointer.c */
-enum store_error cache_apply(struct change *change, const struct operation *operation);
-enum store_error cache_erase(struct change *change, const uint8_t key[STORE_ID_BYTES]);
-bool cache_row_read(struct store *store, const uint8_t *key, const MDB_val *row, struct store_entry *entry);
-enum store_error pointer_apply(struct change *change, const struct operation *operation);
-enum store_error pointer_erase(struct change *change, const uint8_t key[STORE_ID_BYTES]);
-size_t pointer_row_read(const MDB_val *row, struct store_holder holders[STORE_HOLDERS_MAX]);
+enum store_error store_cache_apply(struct change *change, const struct operation *operation);
+enum store_error store_cache_erase(struct change *change, const uint8_t key[STORE_ID_BYTES]);
+bool store_cache_row_read(struct store *store, const uint8_t *key, const MDB_val *row,
+                          struct store_entry *entry);
+enum store_error store_pointer_apply(struct change *change, const struct operation *operation);
+enum store_error store_pointer_erase(struct change *change, const uint8_t key[STORE_ID_BYTES]);
+size_t store_pointer_row_read(const MDB_val *row, struct store_holder holders[STORE_HOLDERS_MAX]);
 
 /* evict.c */
-void touch(struct store *store, const uint8_t key[STORE_ID_BYTES]);
-bool untouch(struct store *store, const uint8_t key[STORE_ID_BYTES]); /* was it touched? */
-bool cache_must_refuse(struct change *change);
-bool evict_some(struct store *store); /* one transaction; whether there is more to do now */
+void store_touch(struct store *store, const uint8_t key[STORE_ID_BYTES]);
+bool store_untouch(struct store *store, const uint8_t key[STORE_ID_BYTES]); /* was it touched? */
+bool store_cache_must_refuse(struct change *change);
+bool store_evict_some(struct store *store); /* one transaction; whether there is more to do now */
 
 #endif

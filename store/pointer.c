@@ -3,14 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-size_t pointer_row_read(const MDB_val *row, struct store_holder holders[STORE_HOLDERS_MAX])
+size_t store_pointer_row_read(const MDB_val *row, struct store_holder holders[STORE_HOLDERS_MAX])
 {
     const uint8_t *bytes = row->mv_data;
     size_t count = row->mv_size / HOLDER_BYTES;
     count = count < STORE_HOLDERS_MAX ? count : STORE_HOLDERS_MAX;
     for (size_t i = 0; i < count; i++, bytes += HOLDER_BYTES) {
         memcpy(holders[i].node, bytes, STORE_ID_BYTES);
-        holders[i].wall_ms = (int64_t)number_decode(bytes + STORE_ID_BYTES, 8);
+        holders[i].wall_ms = (int64_t)store_number_decode(bytes + STORE_ID_BYTES, 8);
     }
     return count;
 }
@@ -20,21 +20,21 @@ enum store_error store_pointer_get_many(struct store *store, const uint8_t (*key
 {
     struct environment *environment = &store->environments[SIDE_BLOBS];
     MDB_txn *txn;
-    enum store_error error = read_begin(environment, &txn);
+    enum store_error error = store_read_begin(environment, &txn);
     if (error != STORE_OK)
         return error;
     for (size_t i = 0; i < count && error == STORE_OK; i++) {
         MDB_val row;
         struct store_holder holders[STORE_HOLDERS_MAX];
-        error = row_get(txn, environment->tables[POINTERS], keys[i], STORE_ID_BYTES, &row);
-        const size_t holder_count = error == STORE_OK ? pointer_row_read(&row, holders) : 0;
+        error = store_row_get(txn, environment->tables[POINTERS], keys[i], STORE_ID_BYTES, &row);
+        const size_t holder_count = error == STORE_OK ? store_pointer_row_read(&row, holders) : 0;
         error = error == STORE_NONE ? STORE_OK : error;
         if (holder_count > 0) {
-            touch(store, keys[i]);
+            store_touch(store, keys[i]);
             found(context, i, holders, holder_count);
         }
     }
-    read_end(environment, txn);
+    store_read_end(environment, txn);
     return error;
 }
 
@@ -46,12 +46,12 @@ static enum store_error holders_get(struct change *change, const uint8_t *key, M
 {
     MDB_val row;
     *count = 0;
-    enum store_error error = change_txn(change, SIDE_BLOBS, txn);
+    enum store_error error = store_change_txn(change, SIDE_BLOBS, txn);
     if (error == STORE_OK)
-        error = row_get(*txn, change->store->environments[SIDE_BLOBS].tables[POINTERS], key, STORE_ID_BYTES,
-                        &row);
+        error = store_row_get(*txn, change->store->environments[SIDE_BLOBS].tables[POINTERS], key,
+                              STORE_ID_BYTES, &row);
     if (error == STORE_OK)
-        *count = pointer_row_read(&row, holders);
+        *count = store_pointer_row_read(&row, holders);
     return error == STORE_NONE ? STORE_OK : error;
 }
 
@@ -70,15 +70,15 @@ static enum store_error holders_put(struct change *change, MDB_txn *txn, const u
         change->totals.pointer_bytes -= pointer_cost(before);
     }
     if (count == 0)
-        return row_delete(txn, dbi, key, STORE_ID_BYTES);
+        return store_row_delete(txn, dbi, key, STORE_ID_BYTES);
     change->totals.pointers++;
     change->totals.pointer_bytes += pointer_cost(count);
     uint8_t row[STORE_HOLDERS_MAX * HOLDER_BYTES];
     for (size_t i = 0; i < count; i++) {
         memcpy(row + i * HOLDER_BYTES, holders[i].node, STORE_ID_BYTES);
-        number_encode(row + i * HOLDER_BYTES + STORE_ID_BYTES, (uint64_t)holders[i].wall_ms, 8);
+        store_number_encode(row + i * HOLDER_BYTES + STORE_ID_BYTES, (uint64_t)holders[i].wall_ms, 8);
     }
-    return row_put(txn, dbi, key, STORE_ID_BYTES, row, count * HOLDER_BYTES);
+    return store_row_put(txn, dbi, key, STORE_ID_BYTES, row, count * HOLDER_BYTES);
 }
 
 static enum store_error node_mark(struct change *change, MDB_txn *txn, const uint8_t *node,
@@ -88,7 +88,8 @@ static enum store_error node_mark(struct change *change, MDB_txn *txn, const uin
     uint8_t pair[PAIR_BYTES];
     memcpy(pair, node, STORE_ID_BYTES);
     memcpy(pair + STORE_ID_BYTES, key, STORE_ID_BYTES);
-    return put ? row_put(txn, dbi, pair, sizeof pair, "", 0) : row_delete(txn, dbi, pair, sizeof pair);
+    return put ? store_row_put(txn, dbi, pair, sizeof pair, "", 0)
+               : store_row_delete(txn, dbi, pair, sizeof pair);
 }
 
 static size_t holder_find(const struct store_holder *holders, size_t count, const uint8_t *node)
@@ -102,7 +103,7 @@ static size_t holder_find(const struct store_holder *holders, size_t count, cons
 static enum store_error holder_add(struct change *change, const uint8_t *key,
                                    const struct store_holder *holder)
 {
-    if (cache_must_refuse(change)) {
+    if (store_cache_must_refuse(change)) {
         change->refused++;
         return STORE_OK;
     }
@@ -130,7 +131,7 @@ static enum store_error holder_add(struct change *change, const uint8_t *key,
     if (error == STORE_OK && count > STORE_HOLDERS_MAX)
         error = node_mark(change, txn, holders[--count].node, key, false);
     change->grows[SIDE_BLOBS] = true;
-    touch(change->store, key);
+    store_touch(change->store, key);
     return error == STORE_OK ? holders_put(change, txn, key, before, holders, count) : error;
 }
 
@@ -152,22 +153,22 @@ static enum store_error holder_remove(struct change *change, const uint8_t *key,
 static enum store_error node_remove(struct change *change, const uint8_t *node)
 {
     MDB_txn *txn;
-    enum store_error error = change_txn(change, SIDE_BLOBS, &txn);
+    enum store_error error = store_change_txn(change, SIDE_BLOBS, &txn);
     uint8_t *pairs = malloc((size_t)STORE_SWEEP_ROWS * PAIR_BYTES);
     if (pairs == NULL)
         return STORE_MEMORY;
     size_t count = 0;
     bool more = false;
     if (error == STORE_OK)
-        error = keys_collect(txn, change->store->environments[SIDE_BLOBS].tables[POINTER_NODES], node,
-                             STORE_ID_BYTES, pairs, PAIR_BYTES, STORE_SWEEP_ROWS, &count, &more);
+        error = store_keys_collect(txn, change->store->environments[SIDE_BLOBS].tables[POINTER_NODES], node,
+                                   STORE_ID_BYTES, pairs, PAIR_BYTES, STORE_SWEEP_ROWS, &count, &more);
     for (size_t i = 0; i < count && error == STORE_OK; i++)
         error = holder_remove(change, pairs + i * PAIR_BYTES + STORE_ID_BYTES, node);
     free(pairs);
     return error == STORE_OK && more ? STORE_MORE : error;
 }
 
-enum store_error pointer_erase(struct change *change, const uint8_t key[STORE_ID_BYTES])
+enum store_error store_pointer_erase(struct change *change, const uint8_t key[STORE_ID_BYTES])
 {
     struct store_holder holders[STORE_HOLDERS_MAX];
     size_t count;
@@ -178,7 +179,7 @@ enum store_error pointer_erase(struct change *change, const uint8_t key[STORE_ID
     return error == STORE_OK ? holders_put(change, txn, key, count, NULL, 0) : error;
 }
 
-enum store_error pointer_apply(struct change *change, const struct operation *operation)
+enum store_error store_pointer_apply(struct change *change, const struct operation *operation)
 {
     if (operation->kind == OP_POINTER_REMOVE)
         return holder_remove(change, operation->data, operation->value);

@@ -105,7 +105,8 @@ enum store_error store_from_system(int code)
     }
 }
 
-void failure_set(struct store_failure *failure, enum store_error error, int system, const char *format, ...)
+void store_failure_set(struct store_failure *failure, enum store_error error, int system, const char *format,
+                       ...)
 {
     if (failure == NULL)
         return;
@@ -121,10 +122,11 @@ void store_fail(struct store *store, const char *what, int code)
 {
     pthread_mutex_lock(&store->gate);
     if (store->failure.error == STORE_OK)
-        failure_set(&store->failure, STORE_FAILED, code,
-                    "cannot write %s in %.120s: %s; nothing more is written until the node is started again, "
-                    "check the disk first",
-                    what, store->path, mdb_strerror(code));
+        store_failure_set(
+            &store->failure, STORE_FAILED, code,
+            "cannot write %s in %.120s: %s; nothing more is written until the node is started again, "
+            "check the disk first",
+            what, store->path, mdb_strerror(code));
     pthread_mutex_unlock(&store->gate);
 }
 
@@ -138,13 +140,13 @@ int64_t store_now_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-void number_encode(uint8_t *to, uint64_t number, size_t bytes)
+void store_number_encode(uint8_t *to, uint64_t number, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++)
         to[i] = (uint8_t)(number >> (8 * i));
 }
 
-uint64_t number_decode(const uint8_t *from, size_t bytes)
+uint64_t store_number_decode(const uint8_t *from, size_t bytes)
 {
     uint64_t number = 0;
     for (size_t i = 0; i < bytes; i++)
@@ -152,7 +154,7 @@ uint64_t number_decode(const uint8_t *from, size_t bytes)
     return number;
 }
 
-void file_name(const uint8_t id[STORE_ID_BYTES], char name[FILE_NAME_BYTES])
+void store_file_name(const uint8_t id[STORE_ID_BYTES], char name[FILE_NAME_BYTES])
 {
     static const char digits[] = "0123456789abcdef";
     char *hex = name + 3;
@@ -174,10 +176,10 @@ enum store_error store_open(const char *path, const struct store_options *option
 {
     assert(options->digest.chunk != NULL && options->digest.root != NULL && options->digest.sum != NULL);
     *opened = NULL;
-    failure_set(failure, STORE_OK, 0, "%s", "");
+    store_failure_set(failure, STORE_OK, 0, "%s", "");
     struct store *store = calloc(1, sizeof *store);
     if (store == NULL) {
-        failure_set(failure, STORE_MEMORY, ENOMEM, "cannot open %.160s: out of memory", path);
+        store_failure_set(failure, STORE_MEMORY, ENOMEM, "cannot open %.160s: out of memory", path);
         return STORE_MEMORY;
     }
     pthread_mutex_init(&store->gate, NULL);
@@ -199,25 +201,27 @@ enum store_error store_open(const char *path, const struct store_options *option
         error = lock_take(store, failure);
     /* State first: it holds the storage id that the blobs must agree with. */
     if (error == STORE_OK)
-        error =
-            environment_open(store, SIDE_STATE,
-                             options->state_map_bytes ? options->state_map_bytes : STATE_MAP_BYTES, failure);
+        error = store_environment_open(store, SIDE_STATE,
+                                       options->state_map_bytes ? options->state_map_bytes : STATE_MAP_BYTES,
+                                       failure);
     if (error == STORE_OK)
-        error =
-            environment_open(store, SIDE_BLOBS,
-                             options->blobs_map_bytes ? options->blobs_map_bytes : BLOBS_MAP_BYTES, failure);
+        error = store_environment_open(store, SIDE_BLOBS,
+                                       options->blobs_map_bytes ? options->blobs_map_bytes : BLOBS_MAP_BYTES,
+                                       failure);
     if (error == STORE_OK) {
         error = leftovers_remove(store);
         if (error != STORE_OK)
-            failure_set(failure, error, errno, "cannot tidy %.160s: %s", path, strerror(errno));
+            store_failure_set(failure, error, errno, "cannot tidy %.160s: %s", path, strerror(errno));
     }
     if (error == STORE_OK) {
         store->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        int code = store->event_fd < 0 ? errno : pthread_create(&store->writer, NULL, writer_main, store);
+        int code =
+            store->event_fd < 0 ? errno : pthread_create(&store->writer, NULL, store_writer_main, store);
         store->writer_runs = code == 0;
         if (code != 0) {
             error = STORE_SYSTEM;
-            failure_set(failure, error, code, "cannot start the writer of %.160s: %s", path, strerror(code));
+            store_failure_set(failure, error, code, "cannot start the writer of %.160s: %s", path,
+                              strerror(code));
         }
     }
     if (error != STORE_OK) {
@@ -243,7 +247,7 @@ void store_close(struct store *store)
     while (store->event_fd >= 0 && store_next_completion(store, &completion))
         continue;
     for (int side = 0; side < SIDES; side++) {
-        environment_close(&store->environments[side]);
+        store_environment_close(&store->environments[side]);
         pthread_mutex_destroy(&store->environments[side].gate);
     }
     const int descriptors[] = {store->event_fd, store->tmp_fd, store->files_fd, store->lock_fd,
@@ -339,8 +343,8 @@ static enum store_error folders_open(struct store *store, struct store_failure *
     if (code == 0 && fstat(store->folder_fd, &folder) != 0)
         code = errno;
     if (code == 0 && (folder.st_mode & 077) != 0) {
-        failure_set(failure, STORE_DENIED, 0, "%.100s may be entered by others: chmod 700 %.100s",
-                    store->path, store->path);
+        store_failure_set(failure, STORE_DENIED, 0, "%.100s may be entered by others: chmod 700 %.100s",
+                          store->path, store->path);
         return STORE_DENIED;
     }
     if (code == 0)
@@ -349,8 +353,8 @@ static enum store_error folders_open(struct store *store, struct store_failure *
         code = folder_open(store->folder_fd, "tmp", &store->tmp_fd);
     if (code == 0)
         return STORE_OK;
-    failure_set(failure, store_from_system(code), code, "cannot open the data folder %.160s: %s", store->path,
-                strerror(code));
+    store_failure_set(failure, store_from_system(code), code, "cannot open the data folder %.160s: %s",
+                      store->path, strerror(code));
     return store_from_system(code);
 }
 
@@ -360,15 +364,16 @@ static enum store_error lock_take(struct store *store, struct store_failure *fai
     store->lock_fd = openat(store->folder_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (store->lock_fd < 0) {
         const int code = errno;
-        failure_set(failure, store_from_system(code), code, "cannot open %.160s/lock: %s", store->path,
-                    strerror(code));
+        store_failure_set(failure, store_from_system(code), code, "cannot open %.160s/lock: %s", store->path,
+                          strerror(code));
         return store_from_system(code);
     }
     if (flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
         char pid[24] = "";
         if (read(store->lock_fd, pid, sizeof pid - 1) < 0)
             pid[0] = '\0';
-        failure_set(failure, STORE_IN_USE, 0, "%.160s is in use by process %ld", store->path, atol(pid));
+        store_failure_set(failure, STORE_IN_USE, 0, "%.160s is in use by process %ld", store->path,
+                          atol(pid));
         return STORE_IN_USE;
     }
     /* The number only serves that message: a disk too full to take it must not keep the store from opening.
@@ -392,7 +397,7 @@ static enum store_error leftovers_remove(struct store *store)
     closedir(tmp);
 
     MDB_txn *txn;
-    enum store_error error = read_begin(&store->environments[SIDE_BLOBS], &txn);
+    enum store_error error = store_read_begin(&store->environments[SIDE_BLOBS], &txn);
     if (error != STORE_OK)
         return error;
     DIR *files = fdopendir(openat(store->files_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -403,7 +408,7 @@ static enum store_error leftovers_remove(struct store *store)
             stray_files_remove(store, txn, entry->d_name);
     if (files != NULL)
         closedir(files);
-    read_end(&store->environments[SIDE_BLOBS], txn);
+    store_read_end(&store->environments[SIDE_BLOBS], txn);
     return error;
 }
 
@@ -431,7 +436,7 @@ static void stray_files_remove(struct store *store, MDB_txn *txn, const char *na
         struct blob_row row;
         if (entry->d_name[0] == '.')
             continue;
-        if (!name_decode(entry->d_name, id) || blob_row_get(store, txn, id, &row) == STORE_NONE)
+        if (!name_decode(entry->d_name, id) || store_blob_row_get(store, txn, id, &row) == STORE_NONE)
             unlinkat(dirfd(folder), entry->d_name, 0);
     }
     closedir(folder);

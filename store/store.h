@@ -326,7 +326,7 @@ enum store_error store_pointer_get_many(struct store *store, const uint8_t (*key
 
 struct store_stats {
     uint64_t batches, operations;          /* committed since open */
-    uint64_t groups;                       /* transactions groups committed since open */
+    uint64_t groups;                       /* groups committed since open: one transaction and sync each */
     uint32_t group_largest;                /* operations */
     uint32_t commit_p50_us, commit_p99_us; /* of the last STORE_TIMINGS groups */
     uint64_t rejected;                     /* batches that ended with an error */
@@ -350,9 +350,9 @@ void store_stats(struct store *store, struct store_stats *stats);
 /* Reports one finding of a check, as a sentence. */
 typedef void store_report_fn(void *context, const char *finding);
 
-/* Reads and verifies everything: blobs and entries against their digests, files against the index, pins, both
- * ways of the pointer index, the totals. STORE_OK: nothing found. STORE_CORRUPT: `report` was called. Changes
- * nothing. To be called while nothing is being committed. */
+/* Reads and verifies everything: the rows of all tables, blobs and entries against their digests, files
+ * against the index, pins, both ways of the pointer index, the totals. STORE_OK: nothing found.
+ * STORE_CORRUPT: `report` was called. Changes nothing. To be called while nothing is being committed. */
 enum store_error store_check(struct store *store, store_report_fn *report, void *context);
 
 #endif

@@ -34,8 +34,8 @@ static void totals_load(struct store *store, MDB_txn *txn);
 /* ---- Environments
  * -------------------------------------------------------------------------------------------- */
 
-enum store_error environment_open(struct store *store, enum side side, uint64_t map_bytes,
-                                  struct store_failure *failure)
+enum store_error store_environment_open(struct store *store, enum side side, uint64_t map_bytes,
+                                        struct store_failure *failure)
 {
     struct environment *environment = &store->environments[side];
     environment->name = side == SIDE_STATE ? "state" : "blobs";
@@ -71,11 +71,11 @@ enum store_error environment_open(struct store *store, enum side side, uint64_t 
     enum store_error error = store_from_system(code);
     if (error == STORE_NONE)
         error = STORE_SYSTEM;
-    failure_set(failure, error, code, "cannot open %.180s: %s", path, mdb_strerror(code));
+    store_failure_set(failure, error, code, "cannot open %.180s: %s", path, mdb_strerror(code));
     return error;
 }
 
-void environment_close(struct environment *environment)
+void store_environment_close(struct environment *environment)
 {
     for (unsigned i = 0; i < environment->kept_count; i++)
         mdb_txn_abort(environment->kept[i]);
@@ -92,8 +92,8 @@ static enum store_error tables_open(struct store *store, enum side side, struct 
     MDB_txn *txn;
     int code = mdb_txn_begin(environment->lmdb, NULL, 0, &txn);
     if (code != 0) {
-        failure_set(failure, store_from_system(code), code, "cannot read %.120s/%s: %s", store->path,
-                    environment->name, mdb_strerror(code));
+        store_failure_set(failure, store_from_system(code), code, "cannot read %.120s/%s: %s", store->path,
+                          environment->name, mdb_strerror(code));
         return store_from_system(code);
     }
     code = mdb_dbi_open(txn, "store", MDB_CREATE, &environment->own);
@@ -107,13 +107,13 @@ static enum store_error tables_open(struct store *store, enum side side, struct 
     if (error != STORE_OK) {
         mdb_txn_abort(txn);
     } else {
-        atomic_store(&environment->used_pages, environment_used_pages(environment, txn));
+        atomic_store(&environment->used_pages, store_environment_used_pages(environment, txn));
         code = mdb_txn_commit(txn);
         error = store_from_system(code);
     }
     if (code != 0)
-        failure_set(failure, error, code, "cannot write %.120s/%s: %s", store->path, environment->name,
-                    mdb_strerror(code));
+        store_failure_set(failure, error, code, "cannot write %.120s/%s: %s", store->path, environment->name,
+                          mdb_strerror(code));
     return error;
 }
 
@@ -125,26 +125,28 @@ static enum store_error schema_agree(struct store *store, enum side side, MDB_tx
     const struct environment *environment = &store->environments[side];
     uint8_t schema[4];
     MDB_val value;
-    enum store_error error = row_get(txn, environment->own, "schema", 6, &value);
+    enum store_error error = store_row_get(txn, environment->own, "schema", 6, &value);
     if (error == STORE_NONE) {
         store->created = side == SIDE_STATE ? true : store->created;
-        number_encode(schema, SCHEMA, sizeof schema);
-        error = row_put(txn, environment->own, "schema", 6, schema, sizeof schema);
+        store_number_encode(schema, SCHEMA, sizeof schema);
+        error = store_row_put(txn, environment->own, "schema", 6, schema, sizeof schema);
         if (error == STORE_OK)
-            error = row_put(txn, environment->own, "storage", 7, store->storage_id, STORE_STORAGE_ID_BYTES);
+            error =
+                store_row_put(txn, environment->own, "storage", 7, store->storage_id, STORE_STORAGE_ID_BYTES);
         if (error != STORE_OK)
-            failure_set(failure, error, 0, "cannot create %.120s/%s: %s", store->path, environment->name,
-                        store_error_text(error));
+            store_failure_set(failure, error, 0, "cannot create %.120s/%s: %s", store->path,
+                              environment->name, store_error_text(error));
         return error;
     }
-    const uint64_t version =
-        error == STORE_OK && value.mv_size == sizeof schema ? number_decode(value.mv_data, sizeof schema) : 0;
+    const uint64_t version = error == STORE_OK && value.mv_size == sizeof schema
+                                 ? store_number_decode(value.mv_data, sizeof schema)
+                                 : 0;
     if (version != SCHEMA) {
-        failure_set(failure, STORE_SCHEMA, 0, "%.120s/%s has format %llu, this program reads format %d",
-                    store->path, environment->name, (unsigned long long)version, SCHEMA);
+        store_failure_set(failure, STORE_SCHEMA, 0, "%.120s/%s has format %llu, this program reads format %d",
+                          store->path, environment->name, (unsigned long long)version, SCHEMA);
         return STORE_SCHEMA;
     }
-    error = row_get(txn, environment->own, "storage", 7, &value);
+    error = store_row_get(txn, environment->own, "storage", 7, &value);
     if (error == STORE_OK && value.mv_size == STORE_STORAGE_ID_BYTES && side == SIDE_STATE) {
         memcpy(store->storage_id, value.mv_data, STORE_STORAGE_ID_BYTES);
         return STORE_OK;
@@ -152,24 +154,24 @@ static enum store_error schema_agree(struct store *store, enum side side, MDB_tx
     if (error == STORE_OK && value.mv_size == STORE_STORAGE_ID_BYTES &&
         memcmp(store->storage_id, value.mv_data, STORE_STORAGE_ID_BYTES) == 0)
         return STORE_OK;
-    failure_set(failure, STORE_SCHEMA, 0,
-                "%.100s/%s belongs to another store than the folder beside it; put the right one back",
-                store->path, environment->name);
+    store_failure_set(failure, STORE_SCHEMA, 0,
+                      "%.100s/%s belongs to another store than the folder beside it; put the right one back",
+                      store->path, environment->name);
     return STORE_SCHEMA;
 }
 
 static void totals_load(struct store *store, MDB_txn *txn)
 {
     MDB_val value;
-    if (row_get(txn, store->environments[SIDE_BLOBS].own, "totals", 6, &value) != STORE_OK)
+    if (store_row_get(txn, store->environments[SIDE_BLOBS].own, "totals", 6, &value) != STORE_OK)
         return;
     uint64_t *const fields = (uint64_t *)&store->totals;
     for (size_t i = 0; i < sizeof store->totals / 8 && 8 * i + 8 <= value.mv_size; i++)
-        fields[i] = number_decode((const uint8_t *)value.mv_data + 8 * i, 8);
+        fields[i] = store_number_decode((const uint8_t *)value.mv_data + 8 * i, 8);
 }
 
 /* Pages in trees. Free pages are not counted: they are there to be used again. */
-uint64_t environment_used_pages(const struct environment *environment, MDB_txn *txn)
+uint64_t store_environment_used_pages(const struct environment *environment, MDB_txn *txn)
 {
     uint64_t pages = 2; /* the meta pages */
     MDB_stat stat;
@@ -188,7 +190,7 @@ uint64_t environment_used_pages(const struct environment *environment, MDB_txn *
 
 /* A reset transaction keeps its place in the reader table but no snapshot, so that it costs others nothing.
  */
-enum store_error read_begin(struct environment *environment, MDB_txn **txn)
+enum store_error store_read_begin(struct environment *environment, MDB_txn **txn)
 {
     *txn = NULL;
     pthread_mutex_lock(&environment->gate);
@@ -203,7 +205,7 @@ enum store_error read_begin(struct environment *environment, MDB_txn **txn)
     return store_from_system(code);
 }
 
-void read_end(struct environment *environment, MDB_txn *txn)
+void store_read_end(struct environment *environment, MDB_txn *txn)
 {
     mdb_txn_reset(txn);
     pthread_mutex_lock(&environment->gate);
@@ -228,34 +230,34 @@ static MDB_val bytes_of(const void *bytes, size_t count)
     return (MDB_val){.mv_size = count, .mv_data = pointer.taken};
 }
 
-enum store_error row_get(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes, MDB_val *value)
+enum store_error store_row_get(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes, MDB_val *value)
 {
     MDB_val name = bytes_of(key, key_bytes);
     return store_from_system(mdb_get(txn, dbi, &name, value));
 }
 
-enum store_error row_put(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes, const void *value,
-                         size_t value_bytes)
+enum store_error store_row_put(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes,
+                               const void *value, size_t value_bytes)
 {
     MDB_val name = bytes_of(key, key_bytes), content = bytes_of(value, value_bytes);
     return store_from_system(mdb_put(txn, dbi, &name, &content, 0));
 }
 
-enum store_error row_delete(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes)
+enum store_error store_row_delete(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t key_bytes)
 {
     MDB_val name = bytes_of(key, key_bytes);
     const int code = mdb_del(txn, dbi, &name, NULL);
     return code == MDB_NOTFOUND ? STORE_OK : store_from_system(code);
 }
 
-bool row_has_prefix(const MDB_val *key, const void *prefix, size_t prefix_bytes)
+bool store_row_has_prefix(const MDB_val *key, const void *prefix, size_t prefix_bytes)
 {
     return key->mv_size >= prefix_bytes &&
            (prefix_bytes == 0 || memcmp(key->mv_data, prefix, prefix_bytes) == 0);
 }
 
-enum store_error keys_collect(MDB_txn *txn, MDB_dbi dbi, const void *prefix, size_t prefix_bytes,
-                              uint8_t *keys, size_t key_bytes, size_t room, size_t *count, bool *more)
+enum store_error store_keys_collect(MDB_txn *txn, MDB_dbi dbi, const void *prefix, size_t prefix_bytes,
+                                    uint8_t *keys, size_t key_bytes, size_t room, size_t *count, bool *more)
 {
     *count = 0;
     *more = false;
@@ -265,7 +267,7 @@ enum store_error keys_collect(MDB_txn *txn, MDB_dbi dbi, const void *prefix, siz
         return store_from_system(code);
     MDB_val key = bytes_of(prefix, prefix_bytes), value;
     code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-    while (code == 0 && row_has_prefix(&key, prefix, prefix_bytes)) {
+    while (code == 0 && store_row_has_prefix(&key, prefix, prefix_bytes)) {
         if (*count == room) {
             *more = true;
             break;
@@ -290,11 +292,11 @@ enum store_error store_get(struct store *store, enum store_table table, const vo
         return STORE_LIMIT;
     struct environment *environment = &store->environments[SIDE_STATE];
     MDB_txn *txn;
-    enum store_error error = read_begin(environment, &txn);
+    enum store_error error = store_read_begin(environment, &txn);
     if (error != STORE_OK)
         return error;
     MDB_val value;
-    error = row_get(txn, environment->tables[table], key, key_bytes, &value);
+    error = store_row_get(txn, environment->tables[table], key, key_bytes, &value);
     if (error == STORE_OK) {
         *bytes = value.mv_size;
         if (value.mv_size > capacity)
@@ -302,7 +304,7 @@ enum store_error store_get(struct store *store, enum store_table table, const vo
         else if (value.mv_size > 0)
             memcpy(buffer, value.mv_data, value.mv_size);
     }
-    read_end(environment, txn);
+    store_read_end(environment, txn);
     return error;
 }
 
@@ -317,7 +319,7 @@ enum store_error store_each(struct store *store, enum store_table table, const s
         return STORE_LIMIT;
     struct environment *environment = &store->environments[SIDE_STATE];
     MDB_txn *txn;
-    enum store_error error = read_begin(environment, &txn);
+    enum store_error error = store_read_begin(environment, &txn);
     if (error != STORE_OK)
         return error;
     MDB_cursor *cursor = NULL;
@@ -335,12 +337,12 @@ enum store_error store_each(struct store *store, enum store_table table, const s
     if (code == 0 && skip && key.mv_size == after.mv_size &&
         memcmp(key.mv_data, after.mv_data, after.mv_size) == 0)
         code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
-    while (code == 0 && row_has_prefix(&key, range->prefix, range->prefix_bytes) &&
+    while (code == 0 && store_row_has_prefix(&key, range->prefix, range->prefix_bytes) &&
            row(context, key.mv_data, key.mv_size, value.mv_data, value.mv_size))
         code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
     if (cursor != NULL)
         mdb_cursor_close(cursor);
-    read_end(environment, txn);
+    store_read_end(environment, txn);
     return code == MDB_NOTFOUND ? STORE_OK : store_from_system(code);
 }
 
@@ -349,13 +351,13 @@ enum store_error store_count(struct store *store, enum store_table table, uint64
     assert((unsigned)table < STORE_TABLES);
     struct environment *environment = &store->environments[SIDE_STATE];
     MDB_txn *txn;
-    enum store_error error = read_begin(environment, &txn);
+    enum store_error error = store_read_begin(environment, &txn);
     if (error != STORE_OK)
         return error;
     MDB_stat stat = {0};
     error = store_from_system(mdb_stat(txn, environment->tables[table], &stat));
     *rows = stat.ms_entries;
-    read_end(environment, txn);
+    store_read_end(environment, txn);
     return error;
 }
 
@@ -371,7 +373,7 @@ static enum store_error prefix_delete(MDB_txn *txn, MDB_dbi dbi, const struct op
     MDB_val key = bytes_of(operation->data, operation->key_bytes), value;
     size_t rows = 0;
     code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-    while (code == 0 && row_has_prefix(&key, operation->data, operation->key_bytes) &&
+    while (code == 0 && store_row_has_prefix(&key, operation->data, operation->key_bytes) &&
            rows < STORE_SWEEP_ROWS) {
         code = mdb_cursor_del(cursor, 0);
         rows++;
@@ -379,24 +381,24 @@ static enum store_error prefix_delete(MDB_txn *txn, MDB_dbi dbi, const struct op
         if (code == 0)
             code = mdb_cursor_get(cursor, &key, &value, MDB_GET_CURRENT);
     }
-    const bool more =
-        code == 0 && rows == STORE_SWEEP_ROWS && row_has_prefix(&key, operation->data, operation->key_bytes);
+    const bool more = code == 0 && rows == STORE_SWEEP_ROWS &&
+                      store_row_has_prefix(&key, operation->data, operation->key_bytes);
     mdb_cursor_close(cursor);
     if (code == MDB_NOTFOUND || code == EINVAL) /* EINVAL: the last row of the table was deleted */
         return STORE_OK;
     return code == 0 && more ? STORE_MORE : store_from_system(code);
 }
 
-enum store_error table_apply(struct change *change, const struct operation *operation)
+enum store_error store_table_apply(struct change *change, const struct operation *operation)
 {
     const struct environment *environment = &change->store->environments[SIDE_STATE];
     const MDB_dbi dbi = environment->tables[operation->table];
     MDB_txn *txn;
-    enum store_error error = change_txn(change, SIDE_STATE, &txn);
+    enum store_error error = store_change_txn(change, SIDE_STATE, &txn);
     if (error != STORE_OK)
         return error;
     if (operation->kind == OP_DELETE)
-        return row_delete(txn, dbi, operation->data, operation->key_bytes);
+        return store_row_delete(txn, dbi, operation->data, operation->key_bytes);
     if (operation->kind == OP_DELETE_PREFIX)
         return prefix_delete(txn, dbi, operation);
     change->grows[SIDE_STATE] = true;

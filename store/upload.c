@@ -99,7 +99,7 @@ static enum store_error file_finish(struct store_upload *upload, struct store_ba
         return store_from_system(errno);
     const struct operation like = {.kind = OP_BLOB_FILE, .number = upload->bytes, .file = upload->file};
     const enum store_error error =
-        batch_add(batch, &like, id, STORE_ID_BYTES, upload->digests, upload->count * STORE_ID_BYTES);
+        store_batch_add(batch, &like, id, STORE_ID_BYTES, upload->digests, upload->count * STORE_ID_BYTES);
     if (error == STORE_OK) {
         /* The file is the batch's now. */
         close(upload->fd);
@@ -128,7 +128,7 @@ enum store_error store_upload_finish(struct store_upload *upload, const uint8_t 
         error = STORE_MISMATCH;
     if (error == STORE_OK && small) {
         const struct operation like = {.kind = OP_BLOB};
-        error = batch_add(batch, &like, id, STORE_ID_BYTES, upload->chunk, upload->filled);
+        error = store_batch_add(batch, &like, id, STORE_ID_BYTES, upload->chunk, upload->filled);
     } else if (error == STORE_OK) {
         error = file_finish(upload, batch, id);
     }

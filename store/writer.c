@@ -86,13 +86,14 @@ enum store_error store_commit_wait(struct store *store, struct store_batch *batc
     return error;
 }
 
-void writer_suggest(struct store *store, const struct operation *like, const uint8_t key[STORE_ID_BYTES])
+void store_writer_suggest(struct store *store, const struct operation *like,
+                          const uint8_t key[STORE_ID_BYTES])
 {
     struct store_batch *batch;
     if (store_batch_open(store, &batch) != STORE_OK)
         return;
     batch->internal = true;
-    enum store_error error = batch_add(batch, like, key, STORE_ID_BYTES, NULL, 0);
+    enum store_error error = store_batch_add(batch, like, key, STORE_ID_BYTES, NULL, 0);
     pthread_mutex_lock(&store->gate);
     if (error == STORE_OK)
         error = enqueue(store, batch);
@@ -130,7 +131,7 @@ bool store_next_completion(struct store *store, struct store_completion *complet
 /* ---- The writer
  * ------------------------------------------------------------------------------------------------ */
 
-void *writer_main(void *context)
+void *store_writer_main(void *context)
 {
     struct store *store = context;
     struct store_batch *group[STORE_GROUP_OPERATIONS];
@@ -156,7 +157,7 @@ void *writer_main(void *context)
         /* As many evictions as there were puts, then the queue has its turn again. */
         tidy = true;
         for (int round = 0; tidy && round < STORE_GROUP_OPERATIONS / STORE_EVICTIONS_MAX; round++)
-            tidy = evict_some(store);
+            tidy = store_evict_some(store);
     }
 }
 
@@ -179,7 +180,7 @@ static size_t group_take(struct store *store, struct store_batch **group)
 /* ---- A change
  * ---------------------------------------------------------------------------------------------------- */
 
-enum store_error change_txn(struct change *change, enum side side, MDB_txn **txn)
+enum store_error store_change_txn(struct change *change, enum side side, MDB_txn **txn)
 {
     if (change->txn[side] == NULL) {
         const int code = mdb_txn_begin(change->store->environments[side].lmdb, NULL, 0, &change->txn[side]);
@@ -192,7 +193,7 @@ enum store_error change_txn(struct change *change, enum side side, MDB_txn **txn
     return STORE_OK;
 }
 
-void change_abort(struct change *change)
+void store_change_abort(struct change *change)
 {
     for (int side = 0; side < SIDES; side++)
         if (change->txn[side] != NULL)
@@ -209,7 +210,7 @@ static bool change_fits(const struct change *change, enum side side)
     if (reserve < STORE_RESERVE_PAGES)
         reserve = STORE_RESERVE_PAGES;
     return !change->grows[side] ||
-           environment_used_pages(environment, change->txn[side]) + reserve <= environment->map_pages;
+           store_environment_used_pages(environment, change->txn[side]) + reserve <= environment->map_pages;
 }
 
 static enum store_error totals_save(const struct change *change)
@@ -219,16 +220,16 @@ static enum store_error totals_save(const struct change *change)
     const uint64_t *const fields = (const uint64_t *)&change->totals;
     uint8_t row[sizeof change->totals];
     for (size_t i = 0; i < sizeof change->totals / 8; i++)
-        number_encode(row + 8 * i, fields[i], 8);
-    return row_put(change->txn[SIDE_BLOBS], change->store->environments[SIDE_BLOBS].own, "totals", 6, row,
-                   sizeof row);
+        store_number_encode(row + 8 * i, fields[i], 8);
+    return store_row_put(change->txn[SIDE_BLOBS], change->store->environments[SIDE_BLOBS].own, "totals", 6,
+                         row, sizeof row);
 }
 
 static enum store_error side_commit(struct change *change, enum side side)
 {
     struct store *store = change->store;
     struct environment *environment = &store->environments[side];
-    const uint64_t used = environment_used_pages(environment, change->txn[side]);
+    const uint64_t used = store_environment_used_pages(environment, change->txn[side]);
     const int code = mdb_txn_commit(change->txn[side]);
     change->txn[side] = NULL;
     if (code == 0) {
@@ -253,19 +254,19 @@ static void files_remove(struct change *change)
 {
     struct store *store = change->store;
     MDB_txn *txn;
-    if (change->removed_count == 0 || read_begin(&store->environments[SIDE_BLOBS], &txn) != STORE_OK)
+    if (change->removed_count == 0 || store_read_begin(&store->environments[SIDE_BLOBS], &txn) != STORE_OK)
         return;
     for (size_t i = 0; i < change->removed_count; i++) {
         struct blob_row row;
         char name[FILE_NAME_BYTES];
-        file_name(change->removed[i], name);
-        if (blob_row_get(store, txn, change->removed[i], &row) == STORE_NONE)
+        store_file_name(change->removed[i], name);
+        if (store_blob_row_get(store, txn, change->removed[i], &row) == STORE_NONE)
             unlinkat(store->files_fd, name, 0);
     }
-    read_end(&store->environments[SIDE_BLOBS], txn);
+    store_read_end(&store->environments[SIDE_BLOBS], txn);
 }
 
-enum store_error change_commit(struct change *change)
+enum store_error store_change_commit(struct change *change)
 {
     struct store *store = change->store;
     enum store_error error = STORE_OK;
@@ -286,7 +287,7 @@ enum store_error change_commit(struct change *change)
     }
     if (error == STORE_OK && change->txn[SIDE_STATE] != NULL)
         error = side_commit(change, SIDE_STATE);
-    change_abort(change);
+    store_change_abort(change);
     return error;
 }
 
@@ -313,17 +314,17 @@ static enum store_error batch_allowed(struct change *change, const struct store_
         MDB_val value;
         enum store_error error = STORE_NONE;
         if (operation->kind == OP_PUT_ABSENT) {
-            error = change_txn(change, SIDE_STATE, &txn);
+            error = store_change_txn(change, SIDE_STATE, &txn);
             if (error == STORE_OK)
-                error = row_get(txn, store->environments[SIDE_STATE].tables[operation->table],
-                                operation->data, operation->key_bytes, &value);
+                error = store_row_get(txn, store->environments[SIDE_STATE].tables[operation->table],
+                                      operation->data, operation->key_bytes, &value);
             if (error != STORE_NONE)
                 return error == STORE_OK ? STORE_EXISTS : error;
         } else if (operation->kind == OP_PIN) {
             struct blob_row row;
-            error = change_txn(change, SIDE_BLOBS, &txn);
+            error = store_change_txn(change, SIDE_BLOBS, &txn);
             if (error == STORE_OK)
-                error = blob_row_get(store, txn, operation->data, &row);
+                error = store_blob_row_get(store, txn, operation->data, &row);
             if (error == STORE_NONE && brings_blob(batch, operation))
                 error = STORE_OK;
             if (error != STORE_OK)
@@ -340,7 +341,7 @@ static enum store_error operation_apply(struct change *change, struct operation 
     case OP_PUT_ABSENT:
     case OP_DELETE:
     case OP_DELETE_PREFIX:
-        return table_apply(change, operation);
+        return store_table_apply(change, operation);
     case OP_BLOB:
     case OP_BLOB_FILE:
     case OP_BLOB_REMOVE:
@@ -348,14 +349,14 @@ static enum store_error operation_apply(struct change *change, struct operation 
     case OP_PIN:
     case OP_UNPIN:
     case OP_UNPIN_ALL:
-        return blob_apply(change, operation);
+        return store_blob_apply(change, operation);
     case OP_CACHE:
     case OP_CACHE_REMOVE:
-        return cache_apply(change, operation);
+        return store_cache_apply(change, operation);
     case OP_POINTER:
     case OP_POINTER_REMOVE:
     case OP_POINTER_REMOVE_NODE:
-        return pointer_apply(change, operation);
+        return store_pointer_apply(change, operation);
     }
     assert(false && "an unknown operation");
     return STORE_LIMIT;
@@ -390,10 +391,10 @@ static enum store_error group_try(struct store *store, struct store_batch **grou
         operations += group[i]->operations;
     }
     if (error != STORE_OK) {
-        change_abort(&change);
+        store_change_abort(&change);
         return error;
     }
-    error = change_commit(&change);
+    error = store_change_commit(&change);
     if (error != STORE_OK)
         return error;
 
@@ -432,13 +433,13 @@ static void moved_files_remove(struct store *store, const struct store_batch *ba
         struct blob_row row;
         MDB_txn *txn;
         if (operation->kind != OP_BLOB_FILE || !operation->moved ||
-            read_begin(&store->environments[SIDE_BLOBS], &txn) != STORE_OK)
+            store_read_begin(&store->environments[SIDE_BLOBS], &txn) != STORE_OK)
             continue;
         char name[FILE_NAME_BYTES];
-        file_name(operation->data, name);
-        if (blob_row_get(store, txn, operation->data, &row) == STORE_NONE)
+        store_file_name(operation->data, name);
+        if (store_blob_row_get(store, txn, operation->data, &row) == STORE_NONE)
             unlinkat(store->files_fd, name, 0);
-        read_end(&store->environments[SIDE_BLOBS], txn);
+        store_read_end(&store->environments[SIDE_BLOBS], txn);
     }
 }
 
@@ -447,7 +448,7 @@ static void group_finish(struct store *store, struct store_batch **group, size_t
     for (size_t i = 0; i < count; i++) {
         if (group[i]->error != STORE_OK && group[i]->error != STORE_MORE)
             moved_files_remove(store, group[i]);
-        batch_discard(group[i]);
+        store_batch_discard(group[i]);
     }
     pthread_mutex_lock(&store->gate);
     for (size_t i = 0; i < count; i++) {
