@@ -104,8 +104,8 @@ enum crypto_error blob_list_verify(const struct digest *id, uint64_t total_bytes
                                    uint64_t count);
 
 // Is this chunk `index` of a blob whose verified list names `chunk` there? A peer may claim any index and any
-// length: CRYPTO_MALFORMED for an index that the blob has not, CRYPTO_TRUNCATED or CRYPTO_TRAILING for a wrong
-// length, CRYPTO_DIGEST_DIFFER for other content.
+// length: CRYPTO_MALFORMED for an index that the blob has not, CRYPTO_TRUNCATED or CRYPTO_TRAILING for a
+// wrong length, CRYPTO_DIGEST_DIFFER for other content.
 enum crypto_error blob_chunk_verify(const struct digest *chunk, uint64_t total_bytes, uint64_t index,
                                     const void *data, size_t bytes);
 
