@@ -22,11 +22,12 @@
 #define MANIFEST_CHOICES_MAX 8
 #define MANIFEST_NAME_BYTES 32
 #define MANIFEST_ERROR_BYTES 320
-#define MANIFEST_SHARD_BYTES_MAX (16u << 20) /* split input, and output, of one shard: the cut stays below   \
-                                              */
-#define MANIFEST_SHARD_BYTES_AIM (1u << 20)  /* and aims at this, the largest value kept inside LMDB */
-#define MANIFEST_SHARD_NS_AIM 64000000u      /* nominal time of one CPU core for a shard */
-#define MANIFEST_SHARDS_MAX 1000000u         /* of one job */
+#define MANIFEST_SHARD_BYTES_MAX                                                                             \
+    (16u << 20)                             /* split input, and output, of one shard: the cut stays below    \
+                                             */
+#define MANIFEST_SHARD_BYTES_AIM (1u << 20) /* and aims at this, the largest value kept inside LMDB */
+#define MANIFEST_SHARD_NS_AIM 64000000u     /* nominal time of one CPU core for a shard */
+#define MANIFEST_SHARDS_MAX 1000000u        /* of one job */
 #define MANIFEST_DIGEST_BYTES 32
 
 enum manifest_error {

@@ -1,0 +1,423 @@
+#include "kernels/builtin.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DTYPE(name) (1u << ARRAY_##name)
+
+static const char *text_of(const struct array_type *type, char *out)
+{
+    return array_type_text(type, out);
+}
+
+static struct array_type vector_of(enum array_dtype dtype, uint64_t rows)
+{
+    return (struct array_type){.dtype = (uint8_t)dtype, .rank = 1, .shape = {rows}};
+}
+
+static struct array_type matrix_of(enum array_dtype dtype, uint64_t rows, uint64_t columns)
+{
+    return (struct array_type){.dtype = (uint8_t)dtype, .rank = 2, .shape = {rows, columns}};
+}
+
+/* embed: the line's bytes are all it needs, so there is nothing to check between inputs. */
+
+static enum manifest_error embed_shape(const struct manifest_shapes *shapes,
+                                       const struct manifest_params *params,
+                                       struct array_type outputs[MANIFEST_OUTPUTS_MAX],
+                                       uint32_t *output_count, char error[MANIFEST_ERROR_BYTES])
+{
+    (void)params, (void)error;
+    outputs[0] = matrix_of(ARRAY_INT8, shapes->items, EMBED_DIMENSIONS);
+    *output_count = 1;
+    return MANIFEST_OK;
+}
+
+static struct manifest_cost embed_cost(const struct manifest_shapes *shapes,
+                                       const struct manifest_params *params)
+{
+    (void)params;
+    const double line_bytes = shapes->items ? (double)shapes->split_bytes / (double)shapes->items : 0;
+    return (struct manifest_cost){
+        .operations = 20 * line_bytes + 4 * EMBED_DIMENSIONS,
+        .bytes = line_bytes + EMBED_DIMENSIONS,
+        .cpu_ns = 500 + 40 * line_bytes,
+    };
+}
+
+static const struct manifest embed = {
+    .name = "embed",
+    .version = 1,
+    .help = "text lines to normalised, hashed character-n-gram vectors (256 x int8)",
+    .class = MANIFEST_EXACT,
+    .input_count = 1,
+    .inputs =
+        {{.name = "text",
+          .help = "lines of text; ASCII letters are folded to lower case, other bytes are taken as they are",
+          .dtypes = DTYPE(TEXT),
+          .rank_min = 1,
+          .rank_max = 1,
+          .roles = MANIFEST_SPLIT}},
+    .output_count = 1,
+    .outputs = {{.name = "vectors", .help = "int8 [lines, 256]"}},
+    .shape = embed_shape,
+    .cost = embed_cost,
+};
+
+/* knn */
+
+static enum manifest_error knn_shape(const struct manifest_shapes *shapes,
+                                     const struct manifest_params *params,
+                                     struct array_type outputs[MANIFEST_OUTPUTS_MAX], uint32_t *output_count,
+                                     char error[MANIFEST_ERROR_BYTES])
+{
+    const struct array_type *base = &shapes->inputs[0], *query = &shapes->inputs[1];
+    const int64_t k = manifest_param_integer(params, KNN_K);
+    char a[ARRAY_TYPE_TEXT_BYTES], b[ARRAY_TYPE_TEXT_BYTES];
+    if (base->shape[1] != query->shape[1]) {
+        snprintf(error, MANIFEST_ERROR_BYTES,
+                 "knn: base is %s and query is %s; give both the same second axis", text_of(base, a),
+                 text_of(query, b));
+        return MANIFEST_BAD_INPUT;
+    }
+    if (base->shape[1] == 0 || base->shape[1] > KNN_DIMENSIONS_MAX) {
+        snprintf(error, MANIFEST_ERROR_BYTES, "knn: base is %s; the second axis must be 1 to %d",
+                 text_of(base, a), KNN_DIMENSIONS_MAX);
+        return MANIFEST_BAD_INPUT;
+    }
+    if (base->shape[0] > INT32_MAX) {
+        snprintf(error, MANIFEST_ERROR_BYTES,
+                 "knn: base is %s; row numbers are int32, so give at most %d rows", text_of(base, a),
+                 INT32_MAX);
+        return MANIFEST_BAD_INPUT;
+    }
+    if ((uint64_t)k > base->shape[0]) {
+        snprintf(error, MANIFEST_ERROR_BYTES,
+                 "knn: k = %lld is more than the %llu rows of base; give a smaller k", (long long)k,
+                 (unsigned long long)base->shape[0]);
+        return MANIFEST_BAD_PARAM;
+    }
+    outputs[0] = outputs[1] = matrix_of(ARRAY_INT32, shapes->items, (uint64_t)k);
+    *output_count = manifest_param_integer(params, KNN_DISTANCES) ? 2 : 1;
+    return MANIFEST_OK;
+}
+
+static struct manifest_cost knn_cost(const struct manifest_shapes *shapes,
+                                     const struct manifest_params *params)
+{
+    const double rows = (double)shapes->inputs[0].shape[0], dimensions = (double)shapes->inputs[0].shape[1];
+    const double k = (double)manifest_param_integer(params, KNN_K);
+    return (struct manifest_cost){
+        .operations = rows * dimensions,
+        .bytes = dimensions + 8 * k,
+        .cpu_ns = rows * (dimensions * 0.01 + 0.2) + 100 * k,
+    };
+}
+
+static const struct manifest knn = {
+    .name = "knn",
+    .version = 1,
+    .help = "exact nearest neighbours of int8 vectors by squared L2, ties by lower row number",
+    .class = MANIFEST_EXACT,
+    .input_count = 2,
+    .inputs = {{.name = "base",
+                .help = "int8 [n, d], searched; d to 4096",
+                .dtypes = DTYPE(INT8),
+                .rank_min = 2,
+                .rank_max = 2,
+                .roles = MANIFEST_BROADCAST},
+               {.name = "query",
+                .help = "int8 [q, d]",
+                .dtypes = DTYPE(INT8),
+                .rank_min = 2,
+                .rank_max = 2,
+                .roles = MANIFEST_SPLIT}},
+    .output_count = 2,
+    .outputs = {{.name = "index", .help = "int32 [q, k]: row numbers in base, nearest first"},
+                {.name = "distance", .help = "int32 [q, k]: their squared distances (with distances=yes)"}},
+    .param_count = 2,
+    .params = {[KNN_K] = {.name = "k",
+                          .help = "neighbours per query",
+                          .type = MANIFEST_INTEGER,
+                          .range = {.minimum = 1, .maximum = KNN_NEIGHBOURS_MAX, .fallback = 10}},
+               [KNN_DISTANCES] = {.name = "distances",
+                                  .help = "give the distances too",
+                                  .type = MANIFEST_CHOICE,
+                                  .choices = {"no", "yes"}}},
+    .shape = knn_shape,
+    .cost = knn_cost,
+};
+
+/* matmul */
+
+static enum manifest_error matmul_shape(const struct manifest_shapes *shapes,
+                                        const struct manifest_params *params,
+                                        struct array_type outputs[MANIFEST_OUTPUTS_MAX],
+                                        uint32_t *output_count, char error[MANIFEST_ERROR_BYTES])
+{
+    (void)params;
+    const struct array_type *a = &shapes->inputs[0], *b = &shapes->inputs[1];
+    char left[ARRAY_TYPE_TEXT_BYTES], right[ARRAY_TYPE_TEXT_BYTES];
+    if (a->dtype != b->dtype || a->shape[1] != b->shape[0] || a->shape[1] == 0 || b->shape[1] == 0) {
+        snprintf(
+            error, MANIFEST_ERROR_BYTES,
+            "matmul: a is %s and b is %s; give one dtype, and b as many rows as a has columns (at least 1)",
+            text_of(a, left), text_of(b, right));
+        return MANIFEST_BAD_INPUT;
+    }
+    if (b->shape[0] > INT32_MAX || b->shape[1] > INT32_MAX) {
+        snprintf(error, MANIFEST_ERROR_BYTES, "matmul: b is %s; each axis must be below 2^31",
+                 text_of(b, right));
+        return MANIFEST_BAD_INPUT;
+    }
+    if (a->dtype == ARRAY_INT8 && a->shape[1] > MATMUL_INT8_DEPTH_MAX) {
+        snprintf(
+            error, MANIFEST_ERROR_BYTES,
+            "matmul: a is %s; int8 products of more than %d columns could pass int32, so split that axis",
+            text_of(a, left), MATMUL_INT8_DEPTH_MAX);
+        return MANIFEST_BAD_INPUT;
+    }
+    outputs[0] = matrix_of(a->dtype == ARRAY_INT8 ? ARRAY_INT32 : ARRAY_FLOAT32, shapes->items, b->shape[1]);
+    *output_count = 1;
+    return MANIFEST_OK;
+}
+
+static struct manifest_cost matmul_cost(const struct manifest_shapes *shapes,
+                                        const struct manifest_params *params)
+{
+    (void)params;
+    const double depth = (double)shapes->inputs[1].shape[0], columns = (double)shapes->inputs[1].shape[1];
+    const bool integers = shapes->inputs[0].dtype == ARRAY_INT8;
+    return (struct manifest_cost){
+        .operations = depth * columns,
+        .bytes = depth * (integers ? 1 : 4) + columns * 4,
+        .cpu_ns = depth * columns * (integers ? 0.01 : 0.02),
+    };
+}
+
+static const struct manifest matmul = {
+    .name = "matmul",
+    .version = 1,
+    .help = "matrix product c = a b: float32 within its tolerance, int8 to int32 exactly",
+    .class = MANIFEST_TOLERANT,
+    .tolerance = 1e-5,
+    .input_count = 2,
+    .inputs = {{.name = "a",
+                .help = "float32 or int8 [m, k]",
+                .dtypes = DTYPE(FLOAT32) | DTYPE(INT8),
+                .rank_min = 2,
+                .rank_max = 2,
+                .roles = MANIFEST_SPLIT,
+                .finite = true},
+               {.name = "b",
+                .help = "the same dtype [k, n]",
+                .dtypes = DTYPE(FLOAT32) | DTYPE(INT8),
+                .rank_min = 2,
+                .rank_max = 2,
+                .roles = MANIFEST_BROADCAST,
+                .finite = true}},
+    .output_count = 1,
+    .outputs = {{.name = "c", .help = "float32 [m, n], or int32 of int8 inputs"}},
+    .shape = matmul_shape,
+    .cost = matmul_cost,
+};
+
+/* montecarlo: every option is priced on the same paths (common random numbers), so that prices along a
+ * surface differ smoothly and a row's result doesn't depend on its place. */
+
+static enum manifest_error montecarlo_shape(const struct manifest_shapes *shapes,
+                                            const struct manifest_params *params,
+                                            struct array_type outputs[MANIFEST_OUTPUTS_MAX],
+                                            uint32_t *output_count, char error[MANIFEST_ERROR_BYTES])
+{
+    const struct array_type *option = &shapes->inputs[0];
+    char a[ARRAY_TYPE_TEXT_BYTES];
+    if (option->shape[1] != OPTION_COLUMNS) {
+        snprintf(
+            error, MANIFEST_ERROR_BYTES,
+            "montecarlo: option is %s; give rows of 5: spot, strike, rate, volatility, maturity in years",
+            text_of(option, a));
+        return MANIFEST_BAD_INPUT;
+    }
+    if (manifest_param_integer(params, MONTECARLO_PATHS) % MONTECARLO_LANES != 0) {
+        snprintf(error, MANIFEST_ERROR_BYTES, "montecarlo: paths = %lld is no multiple of %d; give %lld",
+                 (long long)manifest_param_integer(params, MONTECARLO_PATHS), MONTECARLO_LANES,
+                 (long long)((manifest_param_integer(params, MONTECARLO_PATHS) / MONTECARLO_LANES + 1) *
+                             MONTECARLO_LANES));
+        return MANIFEST_BAD_PARAM;
+    }
+    outputs[0] = outputs[1] = vector_of(ARRAY_FLOAT64, shapes->items);
+    *output_count = 2;
+    return MANIFEST_OK;
+}
+
+static struct manifest_cost montecarlo_cost(const struct manifest_shapes *shapes,
+                                            const struct manifest_params *params)
+{
+    (void)shapes;
+    const double paths = (double)manifest_param_integer(params, MONTECARLO_PATHS);
+    const double steps = manifest_param_integer(params, MONTECARLO_STYLE)
+                             ? (double)manifest_param_integer(params, MONTECARLO_STEPS)
+                             : 1;
+    return (struct manifest_cost){
+        .operations = paths * steps * 100,
+        .bytes = 8 * (OPTION_COLUMNS + 2),
+        .cpu_ns = paths * steps * 8,
+    };
+}
+
+static enum manifest_error montecarlo_values(uint32_t input, const struct array_type *type, const void *rows,
+                                             uint64_t count, uint64_t first_row,
+                                             char error[MANIFEST_ERROR_BYTES])
+{
+    static const struct {
+        const char *name;
+        double minimum, maximum;
+    } columns[OPTION_COLUMNS] = {
+        [OPTION_SPOT] = {"spot", 1e-6, 1e12},     [OPTION_STRIKE] = {"strike", 1e-6, 1e12},
+        [OPTION_RATE] = {"rate", -1, 1},          [OPTION_VOLATILITY] = {"volatility", 0, 5},
+        [OPTION_MATURITY] = {"maturity", 0, 100},
+    };
+    (void)input;
+    if (type->rank != 2 || type->shape[1] != OPTION_COLUMNS)
+        return MANIFEST_OK; /* the shape check speaks of it */
+    for (uint64_t row = 0; row < count; row++)
+        for (unsigned column = 0; column < OPTION_COLUMNS; column++) {
+            double value;
+            memcpy(&value, (const char *)rows + (row * OPTION_COLUMNS + column) * sizeof value, sizeof value);
+            if (value >= columns[column].minimum && value <= columns[column].maximum)
+                continue;
+            snprintf(error, MANIFEST_ERROR_BYTES,
+                     "montecarlo: option row %llu has %s %g; it must be between %g and %g",
+                     (unsigned long long)(first_row + row), columns[column].name, value,
+                     columns[column].minimum, columns[column].maximum);
+            return MANIFEST_BAD_VALUE;
+        }
+    return MANIFEST_OK;
+}
+
+static const struct manifest montecarlo = {
+    .name = "montecarlo",
+    .version = 1,
+    .help = "European and Asian option prices by Monte Carlo, the same bits on every device",
+    .class = MANIFEST_EXACT,
+    .input_count = 1,
+    .inputs = {{.name = "option",
+                .help = "float64 [n, 5]: spot, strike, rate, volatility, maturity in years",
+                .dtypes = DTYPE(FLOAT64),
+                .rank_min = 2,
+                .rank_max = 2,
+                .roles = MANIFEST_SPLIT,
+                .finite = true}},
+    .output_count = 2,
+    .outputs = {{.name = "price", .help = "float64 [n]: mean discounted payoff"},
+                {.name = "error", .help = "float64 [n]: its standard error"}},
+    .param_count = 5,
+    .params =
+        {[MONTECARLO_STYLE] = {.name = "style",
+                               .help = "european: payoff at maturity; asian: on the mean of `steps` dates",
+                               .type = MANIFEST_CHOICE,
+                               .choices = {"european", "asian"}},
+         [MONTECARLO_SIDE] = {.name = "side",
+                              .help = "right to buy or to sell",
+                              .type = MANIFEST_CHOICE,
+                              .choices = {"call", "put"}},
+         [MONTECARLO_PATHS] = {.name = "paths",
+                               .help = "paths per option, a multiple of 256",
+                               .type = MANIFEST_INTEGER,
+                               .range = {.minimum = 256, .maximum = 1 << 28, .fallback = 65536}},
+         [MONTECARLO_STEPS] = {.name = "steps",
+                               .help = "averaging dates of an asian option, evenly spaced, maturity the last",
+                               .type = MANIFEST_INTEGER,
+                               .range = {.minimum = 1, .maximum = 1024, .fallback = 64}},
+         [MONTECARLO_SEED] = {.name = "seed",
+                              .help = "key of the Philox generator",
+                              .type = MANIFEST_INTEGER,
+                              .range = {.minimum = 0, .maximum = 9007199254740991.0, .fallback = 1}}},
+    .shape = montecarlo_shape,
+    .cost = montecarlo_cost,
+    .values = montecarlo_values,
+};
+
+/* noop */
+
+static enum manifest_error noop_shape(const struct manifest_shapes *shapes,
+                                      const struct manifest_params *params,
+                                      struct array_type outputs[MANIFEST_OUTPUTS_MAX], uint32_t *output_count,
+                                      char error[MANIFEST_ERROR_BYTES])
+{
+    (void)params, (void)error;
+    outputs[0] = vector_of(ARRAY_UINT64, shapes->items);
+    *output_count = 1;
+    return MANIFEST_OK;
+}
+
+static struct manifest_cost noop_cost(const struct manifest_shapes *shapes,
+                                      const struct manifest_params *params)
+{
+    (void)params;
+    const double row_bytes = shapes->items ? (double)shapes->split_bytes / (double)shapes->items : 0;
+    return (struct manifest_cost){.operations = row_bytes, .bytes = row_bytes + 8, .cpu_ns = 1 + row_bytes};
+}
+
+static const struct manifest noop = {
+    .name = "noop",
+    .version = 1,
+    .help = "FNV-1a of each row: measures the mesh, not the device",
+    .class = MANIFEST_EXACT,
+    .diagnostic = true,
+    .input_count = 1,
+    .inputs = {{.name = "data",
+                .help = "raw or uint8 rows",
+                .dtypes = DTYPE(RAW) | DTYPE(UINT8),
+                .rank_min = 1,
+                .rank_max = 2,
+                .roles = MANIFEST_SPLIT}},
+    .output_count = 1,
+    .outputs = {{.name = "sum", .help = "uint64 [rows]"}},
+    .shape = noop_shape,
+    .cost = noop_cost,
+};
+
+/* spin */
+
+static enum manifest_error spin_shape(const struct manifest_shapes *shapes,
+                                      const struct manifest_params *params,
+                                      struct array_type outputs[MANIFEST_OUTPUTS_MAX], uint32_t *output_count,
+                                      char error[MANIFEST_ERROR_BYTES])
+{
+    (void)params, (void)error;
+    outputs[0] = vector_of(ARRAY_UINT32, shapes->items);
+    *output_count = 1;
+    return MANIFEST_OK;
+}
+
+static struct manifest_cost spin_cost(const struct manifest_shapes *shapes,
+                                      const struct manifest_params *params)
+{
+    (void)shapes;
+    const double us = (double)manifest_param_integer(params, SPIN_US);
+    return (struct manifest_cost){.operations = us * 1000, .bytes = 4, .cpu_ns = us * 1000 + 20};
+}
+
+static const struct manifest spin = {
+    .name = "spin",
+    .version = 1,
+    .help = "keeps the device busy for a stated time per item: measures the mesh",
+    .class = MANIFEST_EXACT,
+    .positional = true,
+    .diagnostic = true,
+    .output_count = 1,
+    .outputs = {{.name = "mark", .help = "uint32 [items]: a hash of each item's number"}},
+    .param_count = 1,
+    .params = {[SPIN_US] = {.name = "us",
+                            .help = "microseconds of busy time per item",
+                            .type = MANIFEST_INTEGER,
+                            .range = {.minimum = 0, .maximum = 1000000, .fallback = 1000}}},
+    .shape = spin_shape,
+    .cost = spin_cost,
+};
+
+const struct manifest *const builtin_manifests[] = {&embed, &knn, &matmul, &montecarlo, &noop, &spin};
+const size_t builtin_manifest_count = sizeof builtin_manifests / sizeof *builtin_manifests;

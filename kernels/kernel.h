@@ -1,0 +1,77 @@
+/* The compute side of a kernel, linked by weir-worker and its tests only.
+ *
+ * A kernel is a function from one shard's inputs to its outputs. The caller has checked types and sizes
+ * against the manifest, so a kernel trusts them; it may still reject values. It runs on one thread and calls
+ * kernel_pulse every few tens of milliseconds. */
+#ifndef KERNELS_KERNEL_H
+#define KERNELS_KERNEL_H
+
+#include <stdatomic.h>
+
+#include "kernels/manifest.h"
+
+struct gpu;
+
+enum kernel_error {
+    KERNEL_OK,
+    KERNEL_REJECTED,  /* the input is bad; `message` says why */
+    KERNEL_FAILED,    /* this device could not: memory, driver */
+    KERNEL_CANCELLED, /* kernel_pulse said so */
+};
+
+/* What a kernel has made of a broadcast input and wants to find again at the next shard. Born empty with the
+ * input, filled by the first run, freed with the input. */
+struct kernel_keep {
+    void *memory;
+    void (*release)(void *memory);
+    uint64_t device;       /* the input's copy in GPU memory; 0: none */
+    struct gpu *device_of; /* frees it */
+};
+
+struct kernel_input {
+    const void *data; /* NULL: absent */
+    uint64_t bytes;
+    struct array_type type;
+    struct kernel_keep *keep; /* NULL unless broadcast */
+};
+
+struct kernel_output {
+    void *data;
+    uint64_t bytes;
+    struct array_type type;
+};
+
+/* Shared with the node: a counter that moves while work moves, and the id of the bundle to be given up. */
+struct kernel_watch {
+    _Atomic uint64_t *stamp;
+    const _Atomic uint32_t *cancel; /* nonzero: give up */
+};
+
+struct kernel_call {
+    const struct manifest *manifest;
+    const struct manifest_params *params;
+    uint64_t first_item; /* absolute, in the job */
+    uint64_t items;
+    struct kernel_input inputs[MANIFEST_INPUTS_MAX];
+    struct kernel_output outputs[MANIFEST_OUTPUTS_MAX];
+    uint32_t output_count;
+    struct kernel_watch watch;
+    char message[MANIFEST_ERROR_BYTES]; /* set unless KERNEL_OK */
+};
+
+typedef enum kernel_error kernel_function(struct kernel_call *call);
+typedef enum kernel_error kernel_gpu_function(struct kernel_call *call, struct gpu *gpu);
+
+/* Runs one shard: on the GPU, or on the CPU where `gpu` is NULL. */
+enum kernel_error kernel_run(struct kernel_call *call, struct gpu *gpu);
+/* Shows progress; true if the call should end with KERNEL_CANCELLED. */
+bool kernel_pulse(const struct kernel_call *call);
+/* Says why in call->message and returns `error`. */
+enum kernel_error kernel_fail(struct kernel_call *call, enum kernel_error error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void kernel_keep_release(struct kernel_keep *keep);
+
+kernel_function embed_run, knn_run, matmul_run, montecarlo_run, noop_run, spin_run;
+kernel_gpu_function embed_gpu, knn_gpu, matmul_gpu, montecarlo_gpu, noop_gpu, spin_gpu;
+
+#endif

@@ -1,0 +1,310 @@
+/* Nearest neighbours on a CPU.
+ *
+ * The base is packed once and kept with the broadcast input. It is then walked in blocks that fit the
+ * second-level cache beside the block's products; every query of the shard meets a block before the next
+ * block is touched. |q - b|^2 = |q|^2 + |b|^2 - 2 q.b, all in int32 for up to 4096 dimensions of int8 (at
+ * most 255^2 * 4096 = 2.7e8).
+ *
+ * Each query keeps its k best so far in a max-heap of (distance << 32 | row). Rows come in ascending order,
+ * so a row as far as the worst kept one is never better: one comparison throws out nearly every row. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/builtin.h"
+#include "kernels/dot8.h"
+#include "kernels/gpu.h"
+#include "kernels/kernel.h"
+
+#define BLOCK_BYTES (192u << 10) /* of packed base */
+#define QUERY_ROWS 8             /* products of so many queries are made before they are looked through */
+
+struct packed_base {
+    uint8_t *panels;
+    int32_t *squares; /* |b|^2 of each row, INT32_MAX / 2 in the padding of the last panel */
+};
+
+struct neighbours {
+    size_t k;
+    uint64_t *heap;  /* k keys per query */
+    int32_t *limits; /* distance of the worst kept, per query; INT32_MAX while not full */
+    uint32_t *sizes;
+};
+
+/* Looks through the products of one query and one block. */
+typedef void look_function(const struct neighbours *found, size_t query, int32_t square,
+                           const int32_t *products, const int32_t *squares, size_t first_row, size_t count);
+
+static struct packed_base *base_pack(const struct kernel_input *base);
+static void base_release(void *memory);
+static look_function *look_best(void);
+static void write_sorted(const struct neighbours *found, size_t query, int32_t *index, int32_t *distance);
+
+static int32_t square_of(const int8_t *row, size_t dimensions)
+{
+    int32_t sum = 0;
+    for (size_t j = 0; j < dimensions; j++)
+        sum += row[j] * row[j];
+    return sum;
+}
+
+enum kernel_error knn_run(struct kernel_call *call)
+{
+    const struct kernel_input *base = &call->inputs[0], *query = &call->inputs[1];
+    const size_t rows = (size_t)base->type.shape[0], dimensions = (size_t)base->type.shape[1];
+    const size_t stride = dot8_stride(dimensions), items = (size_t)call->items;
+    const size_t k = (size_t)manifest_param_integer(call->params, KNN_K);
+    size_t block = BLOCK_BYTES / stride / DOT8_PANEL * DOT8_PANEL;
+    block = block < 3 * DOT8_PANEL ? 3 * DOT8_PANEL : block / (3 * DOT8_PANEL) * (3 * DOT8_PANEL);
+
+    look_function *const look_through = look_best();
+    enum kernel_error result = KERNEL_OK;
+    struct packed_base *packed = base->keep ? base->keep->memory : NULL;
+    const bool kept = packed != NULL;
+    if (!packed)
+        packed = base_pack(base);
+    struct neighbours found = {
+        .k = k,
+        .heap = malloc(items * k * sizeof *found.heap),
+        .limits = malloc(items * sizeof *found.limits),
+        .sizes = calloc(items, sizeof *found.sizes),
+    };
+    int8_t *queries = dot8_alloc(items * stride);
+    int32_t *squares = malloc(items * sizeof *squares),
+            *products = dot8_alloc(QUERY_ROWS * block * sizeof *products);
+    if (!packed || !found.heap || !found.limits || !found.sizes || !queries || !squares || !products) {
+        result = kernel_fail(call, KERNEL_FAILED, "knn: out of memory for %zu queries", items);
+        goto done;
+    }
+    for (size_t q = 0; q < items; q++) {
+        const int8_t *row = (const int8_t *)query->data + q * dimensions;
+        memset(queries + (q + 1) * stride - 4, 0, 4);
+        memcpy(queries + q * stride, row, dimensions);
+        squares[q] = square_of(row, dimensions);
+        found.limits[q] = INT32_MAX;
+    }
+    for (size_t first = 0; first < rows; first += block) {
+        const size_t count = rows - first < block ? rows - first : block;
+        for (size_t q = 0; q < items; q += QUERY_ROWS) {
+            const size_t height = items - q < QUERY_ROWS ? items - q : QUERY_ROWS;
+            dot8_product(queries + q * stride, height, packed->panels + first * stride, count, dimensions,
+                         products, block);
+            for (size_t i = 0; i < height; i++)
+                look_through(&found, q + i, squares[q + i], products + i * block, packed->squares + first,
+                             first, count);
+            if (q % 256 == 0 && kernel_pulse(call)) {
+                result = kernel_fail(call, KERNEL_CANCELLED, "cancelled");
+                goto done;
+            }
+        }
+    }
+    int32_t *index = call->outputs[0].data, *distance = call->output_count > 1 ? call->outputs[1].data : NULL;
+    for (size_t q = 0; q < items; q++)
+        write_sorted(&found, q, index + q * k, distance ? distance + q * k : NULL);
+
+done:
+    if (packed && !kept) {
+        if (base->keep) {
+            base->keep->memory = packed;
+            base->keep->release = base_release;
+        } else {
+            base_release(packed);
+        }
+    }
+    free(products);
+    free(squares);
+    free(queries);
+    free(found.sizes);
+    free(found.limits);
+    free(found.heap);
+    return result;
+}
+
+static struct packed_base *base_pack(const struct kernel_input *base)
+{
+    const size_t rows = (size_t)base->type.shape[0], dimensions = (size_t)base->type.shape[1];
+    const size_t padded = (rows + DOT8_PANEL - 1) / DOT8_PANEL * DOT8_PANEL;
+    struct packed_base *packed = calloc(1, sizeof *packed);
+    if (!packed)
+        return NULL;
+    packed->panels = dot8_alloc(dot8_packed_bytes(rows, dimensions));
+    packed->squares = malloc(padded * sizeof *packed->squares);
+    if (!packed->panels || !packed->squares) {
+        base_release(packed);
+        return NULL;
+    }
+    dot8_pack_rows(base->data, dimensions, rows, dimensions, packed->panels);
+    for (size_t row = 0; row < rows; row++)
+        packed->squares[row] = square_of((const int8_t *)base->data + row * dimensions, dimensions);
+    for (size_t row = rows; row < padded; row++)
+        packed->squares[row] = INT32_MAX / 2;
+    return packed;
+}
+
+static void base_release(void *memory)
+{
+    struct packed_base *packed = memory;
+    free(packed->panels);
+    free(packed->squares);
+    free(packed);
+}
+
+static void sift_down(uint64_t *heap, size_t size, size_t at)
+{
+    const uint64_t key = heap[at];
+    for (size_t child; (child = 2 * at + 1) < size; at = child) {
+        if (child + 1 < size && heap[child + 1] > heap[child])
+            child++;
+        if (heap[child] <= key)
+            break;
+        heap[at] = heap[child];
+    }
+    heap[at] = key;
+}
+
+static void keep(const struct neighbours *found, size_t query, uint64_t key)
+{
+    uint64_t *heap = found->heap + query * found->k;
+    if (found->sizes[query] < found->k) {
+        heap[found->sizes[query]++] = key;
+        if (found->sizes[query] < found->k)
+            return;
+        for (size_t at = found->k / 2; at-- > 0;)
+            sift_down(heap, found->k, at);
+    } else {
+        heap[0] = key;
+        sift_down(heap, found->k, 0);
+    }
+    found->limits[query] = (int32_t)(heap[0] >> 32);
+}
+
+static inline __attribute__((always_inline)) void look(const struct neighbours *found, size_t query,
+                                                       int32_t square, const int32_t *products,
+                                                       const int32_t *squares, size_t first_row, size_t count)
+{
+    for (size_t group = 0; group < count; group += DOT8_PANEL) {
+        /* Padding rows lie far beyond any real distance, so a group may be judged whole. */
+        const int32_t limit =
+            found->limits[query] == INT32_MAX ? INT32_MAX / 4 : found->limits[query] - square;
+        int32_t any = 0;
+        for (size_t lane = 0; lane < DOT8_PANEL; lane++)
+            any |= squares[group + lane] - 2 * products[group + lane] < limit ? 1 : 0;
+        if (!any)
+            continue;
+        for (size_t lane = 0; lane < DOT8_PANEL && group + lane < count; lane++) {
+            const int32_t distance = square + squares[group + lane] - 2 * products[group + lane];
+            if (distance < found->limits[query])
+                keep(found, query, (uint64_t)(uint32_t)distance << 32 | (first_row + group + lane));
+        }
+    }
+}
+
+static void look_portable(const struct neighbours *found, size_t query, int32_t square,
+                          const int32_t *products, const int32_t *squares, size_t first_row, size_t count)
+{
+    look(found, query, square, products, squares, first_row, count);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void look_avx2(const struct neighbours *found, size_t query,
+                                                      int32_t square, const int32_t *products,
+                                                      const int32_t *squares, size_t first_row, size_t count)
+{
+    look(found, query, square, products, squares, first_row, count);
+}
+#endif
+
+static look_function *look_best(void)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2"))
+        return look_avx2;
+#endif
+    return look_portable;
+}
+
+static void write_sorted(const struct neighbours *found, size_t query, int32_t *index, int32_t *distance)
+{
+    uint64_t *heap = found->heap + query * found->k;
+    for (size_t size = found->k; size > 0; size--) {
+        index[size - 1] = (int32_t)(heap[0] & 0xffffffffu);
+        if (distance)
+            distance[size - 1] = (int32_t)(heap[0] >> 32);
+        heap[0] = heap[size - 1];
+        if (size > 1)
+            sift_down(heap, size - 1, 0);
+    }
+}
+
+#define GPU_TILE 64
+#define GPU_DISTANCE_BYTES (512ull << 20) /* of one chunk of queries */
+
+/* Padded rows and their squares on the GPU: [rows * words] then [rows]. 0 on failure. */
+static uint64_t gpu_prepare(struct gpu *gpu, const struct kernel_input *input, uint32_t words)
+{
+    uint64_t rows = input->type.shape[0];
+    uint32_t dimensions = (uint32_t)input->type.shape[1];
+    uint64_t raw = gpu_alloc(gpu, input->bytes), ready = gpu_alloc(gpu, rows * (words + 1ull) * 4);
+    uint64_t squares = ready + rows * words * 4;
+    const bool good = raw && ready && gpu_upload(gpu, raw, input->data, input->bytes) &&
+                      gpu_launch(gpu, "knn", "knn_prepare",
+                                 (struct gpu_grid){.x = (uint32_t)((rows + 127) / 128), .threads = 128},
+                                 (void *[]){&raw, &rows, &dimensions, &words, &ready, &squares}) &&
+                      gpu_wait(gpu);
+    gpu_free(gpu, raw);
+    if (good)
+        return ready;
+    gpu_free(gpu, ready);
+    return 0;
+}
+
+/* All on the GPU: a chunk of queries at a time, so that the distances fit. */
+enum kernel_error knn_gpu(struct kernel_call *call, struct gpu *gpu)
+{
+    const struct kernel_input *base = &call->inputs[0], *query = &call->inputs[1];
+    uint32_t rows = (uint32_t)base->type.shape[0], k = (uint32_t)manifest_param_integer(call->params, KNN_K);
+    uint32_t words = (uint32_t)(dot8_stride((size_t)base->type.shape[1]) / 4);
+    const uint64_t chunk = 1 + GPU_DISTANCE_BYTES / ((uint64_t)rows * 4) < call->items
+                               ? 1 + GPU_DISTANCE_BYTES / ((uint64_t)rows * 4)
+                               : call->items;
+    const uint64_t chunk_max = chunk > 65535ull * GPU_TILE ? 65535ull * GPU_TILE : chunk; /* of grid.y */
+    uint64_t ready = base->keep ? base->keep->device : 0;
+    if (!ready) {
+        ready = gpu_prepare(gpu, base, words);
+        if (ready && base->keep) {
+            base->keep->device = ready;
+            base->keep->device_of = gpu;
+        }
+    }
+    uint64_t queries = gpu_prepare(gpu, query, words), distances = gpu_alloc(gpu, chunk_max * rows * 4);
+    uint64_t index = gpu_alloc(gpu, call->outputs[0].bytes);
+    uint64_t distance = call->output_count > 1 ? gpu_alloc(gpu, call->outputs[1].bytes) : 0;
+    bool good = ready && queries && distances && index && (distance || call->output_count == 1),
+         cancelled = false;
+    for (uint64_t first = 0; good && !cancelled && first < call->items; first += chunk_max) {
+        uint32_t count = (uint32_t)(call->items - first < chunk_max ? call->items - first : chunk_max);
+        uint64_t base_squares = ready + (uint64_t)rows * words * 4, from = queries + first * words * 4;
+        uint64_t squares = queries + (call->items * words + first) * 4;
+        uint64_t to_index = index + first * k * 4, to_distance = distance ? distance + first * k * 4 : 0;
+        good = gpu_launch(
+                   gpu, "knn", "knn_distances",
+                   (struct gpu_grid){.x = (rows + GPU_TILE - 1) / GPU_TILE,
+                                     .y = (count + GPU_TILE - 1) / GPU_TILE,
+                                     .threads = 256},
+                   (void *[]){&ready, &base_squares, &rows, &from, &squares, &count, &words, &distances}) &&
+               gpu_launch(gpu, "knn", "knn_select", (struct gpu_grid){.x = count, .threads = 256},
+                          (void *[]){&distances, &rows, &k, &to_index, &to_distance}) &&
+               gpu_wait(gpu);
+        cancelled = kernel_pulse(call);
+    }
+    good = good && gpu_download(gpu, call->outputs[0].data, index, call->outputs[0].bytes) &&
+           (!distance || gpu_download(gpu, call->outputs[1].data, distance, call->outputs[1].bytes));
+    gpu_free(gpu, distance);
+    gpu_free(gpu, index);
+    gpu_free(gpu, distances);
+    gpu_free(gpu, queries);
+    if (!base->keep)
+        gpu_free(gpu, ready);
+    if (cancelled)
+        return kernel_fail(call, KERNEL_CANCELLED, "cancelled");
+    return good ? KERNEL_OK : kernel_fail(call, KERNEL_FAILED, "knn: %s", gpu_message(gpu));
+}

@@ -1,0 +1,157 @@
+/* Matrix products on a CPU: float32 through OpenBLAS (opened at the first use; a plain blocked loop where it
+ * is absent), int8 through the exact dot products of dot8.h. */
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/builtin.h"
+#include "kernels/dot8.h"
+#include "kernels/gpu.h"
+#include "kernels/kernel.h"
+
+#define ROWS_AT_ONCE 64    /* between two pulses */
+#define DEPTH_AT_ONCE 4096 /* int8: a panel of 16 columns is then 64 KiB */
+#define COLUMNS_AT_ONCE 48 /* int8: three panels, the width of a tile */
+
+/* The constants of cblas.h, whose ABI has been fixed since 1998. */
+enum { CBLAS_ROW_MAJOR = 101, CBLAS_NO_TRANSPOSE = 111 };
+typedef void sgemm_function(int order, int transpose_a, int transpose_b, int m, int n, int k, float alpha,
+                            const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc);
+
+static enum kernel_error run_float(struct kernel_call *call);
+static enum kernel_error run_int8(struct kernel_call *call);
+
+enum kernel_error matmul_run(struct kernel_call *call)
+{
+    return call->inputs[0].type.dtype == ARRAY_INT8 ? run_int8(call) : run_float(call);
+}
+
+/* One thread: the node counts slots, and a worker that takes all cores would break its promise. */
+static sgemm_function *find_sgemm(void)
+{
+    static sgemm_function *found;
+    static bool tried;
+    if (tried)
+        return found;
+    tried = true;
+    setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        return NULL;
+    void (*set_threads)(int) = (void (*)(int))dlsym(library, "openblas_set_num_threads");
+    if (set_threads)
+        set_threads(1);
+    found = (sgemm_function *)dlsym(library, "cblas_sgemm");
+    return found;
+}
+
+static void plain_sgemm(const float *a, const float *b, float *c, size_t m, size_t n, size_t k)
+{
+    memset(c, 0, m * n * sizeof *c);
+    for (size_t block = 0; block < k; block += 64)
+        for (size_t i = 0; i < m; i++)
+            for (size_t j = block; j < k && j < block + 64; j++) {
+                const float factor = a[i * k + j];
+                for (size_t column = 0; column < n; column++)
+                    c[i * n + column] += factor * b[j * n + column];
+            }
+}
+
+static enum kernel_error run_float(struct kernel_call *call)
+{
+    const float *a = call->inputs[0].data, *b = call->inputs[1].data;
+    float *c = call->outputs[0].data;
+    const size_t m = (size_t)call->items, k = (size_t)call->inputs[1].type.shape[0];
+    const size_t n = (size_t)call->inputs[1].type.shape[1];
+    sgemm_function *sgemm = find_sgemm();
+    for (size_t row = 0; row < m; row += ROWS_AT_ONCE) {
+        const size_t rows = m - row < ROWS_AT_ONCE ? m - row : ROWS_AT_ONCE;
+        if (sgemm)
+            sgemm(CBLAS_ROW_MAJOR, CBLAS_NO_TRANSPOSE, CBLAS_NO_TRANSPOSE, (int)rows, (int)n, (int)k, 1.0f,
+                  a + row * k, (int)k, b, (int)n, 0.0f, c + row * n, (int)n);
+        else
+            plain_sgemm(a + row * k, b, c + row * n, rows, n, k);
+        if (kernel_pulse(call))
+            return kernel_fail(call, KERNEL_CANCELLED, "cancelled");
+    }
+    return KERNEL_OK;
+}
+
+/* The rows are laid out once with padded depth; then each group of columns is packed, and meets all the rows.
+ */
+static enum kernel_error run_int8(struct kernel_call *call)
+{
+    const int8_t *a = call->inputs[0].data, *b = call->inputs[1].data;
+    int32_t *c = call->outputs[0].data;
+    const size_t m = (size_t)call->items, k = (size_t)call->inputs[1].type.shape[0];
+    const size_t n = (size_t)call->inputs[1].type.shape[1];
+    const size_t depth_max = k < DEPTH_AT_ONCE ? k : DEPTH_AT_ONCE;
+    int8_t *rows = dot8_alloc(m * dot8_stride(depth_max));
+    uint8_t *packed = dot8_alloc(dot8_packed_bytes(COLUMNS_AT_ONCE, depth_max));
+    int32_t *products = dot8_alloc(m * COLUMNS_AT_ONCE * sizeof *products);
+    enum kernel_error result = KERNEL_OK;
+    if (!rows || !packed || !products) {
+        result = kernel_fail(call, KERNEL_FAILED, "matmul: out of memory for %zu rows", m);
+        goto done;
+    }
+    for (size_t first = 0; first < k; first += DEPTH_AT_ONCE) {
+        const size_t depth = k - first < DEPTH_AT_ONCE ? k - first : DEPTH_AT_ONCE,
+                     stride = dot8_stride(depth);
+        for (size_t i = 0; i < m; i++) {
+            memset(rows + (i + 1) * stride - 4, 0, 4);
+            memcpy(rows + i * stride, a + i * k + first, depth);
+        }
+        for (size_t column = 0; column < n; column += COLUMNS_AT_ONCE) {
+            const size_t columns = n - column < COLUMNS_AT_ONCE ? n - column : COLUMNS_AT_ONCE;
+            dot8_pack_columns(b + first * n + column, n, columns, depth, packed);
+            dot8_product(rows, m, packed, columns, depth, products, COLUMNS_AT_ONCE);
+            for (size_t i = 0; i < m; i++)
+                for (size_t j = 0; j < columns; j++) {
+                    int32_t *sum = &c[i * n + column + j];
+                    *sum = (first ? *sum : 0) + products[i * COLUMNS_AT_ONCE + j];
+                }
+            if (kernel_pulse(call)) {
+                result = kernel_fail(call, KERNEL_CANCELLED, "cancelled");
+                goto done;
+            }
+        }
+    }
+done:
+    free(products);
+    free(packed);
+    free(rows);
+    return result;
+}
+
+static bool gpu_product(struct gpu *gpu, bool integers, uint64_t a, uint64_t b, uint64_t c, uint32_t m,
+                        uint32_t n, uint32_t k)
+{
+    const uint32_t tile = integers ? 64 : 16;
+    if (!integers && gpu_blas_sgemm(gpu, a, b, c, m, n, k))
+        return true;
+    return gpu_launch(
+        gpu, "matmul", integers ? "matmul_int8" : "matmul_float",
+        (struct gpu_grid){.x = (n + tile - 1) / tile, .y = (m + tile - 1) / tile, .threads = 256},
+        (void *[]){&a, &b, &c, &m, &n, &k});
+}
+
+enum kernel_error matmul_gpu(struct kernel_call *call, struct gpu *gpu)
+{
+    const bool integers = call->inputs[0].type.dtype == ARRAY_INT8;
+    const uint32_t n = (uint32_t)call->inputs[1].type.shape[1], k = (uint32_t)call->inputs[1].type.shape[0];
+    if (call->items >= 1u << 20) /* the grid's second axis ends at 65,535 tiles of 16 rows */
+        return kernel_fail(call, KERNEL_FAILED, "matmul: a shard of 2^20 rows or more; take smaller shards");
+    bool a_kept, b_kept;
+    const uint64_t a = gpu_input(gpu, &call->inputs[0], &a_kept),
+                   b = gpu_input(gpu, &call->inputs[1], &b_kept);
+    const uint64_t c = gpu_alloc(gpu, call->outputs[0].bytes);
+    const bool good = a && b && c && gpu_product(gpu, integers, a, b, c, (uint32_t)call->items, n, k) &&
+                      gpu_wait(gpu) && gpu_download(gpu, call->outputs[0].data, c, call->outputs[0].bytes);
+    gpu_free(gpu, c);
+    if (!b_kept)
+        gpu_free(gpu, b);
+    if (!a_kept)
+        gpu_free(gpu, a);
+    kernel_pulse(call);
+    return good ? KERNEL_OK : kernel_fail(call, KERNEL_FAILED, "matmul: %s", gpu_message(gpu));
+}

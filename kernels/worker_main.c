@@ -1,0 +1,157 @@
+/* weir-worker: the program that runs kernels. The node starts it with --serve; people start it with --run and
+ * --list. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "kernels/worker_run.h"
+#include "kernels/worker_serve.h"
+
+static const char usage[] =
+    "usage: weir-worker --run KERNEL [--input NAME=FILE[:split]]... [--param NAME=VALUE]...\n"
+    "                   [--items N] [--output NAME=FILE.npy]... [--device cpu:0|cuda:0]\n"
+    "       weir-worker --list       the devices of this machine, as JSON lines\n"
+    "       weir-worker --kernels    the kernels and what they take\n"
+    "       weir-worker --serve --device D    for the node, which hands over a socket and memory\n"
+    "\n"
+    "Files are .npy, lines of text, or raw bytes (NAME=FILE:row=BYTES makes rows of them).\n"
+    "Example: weir-worker --run knn --input base=base.npy --input query=query.npy:split \\\n"
+    "                     --param k=5 --output index=neighbours.npy\n";
+
+/* JSON strings of ours are plain, but a device's name comes from outside. */
+static void print_string(const char *text)
+{
+    putchar('"');
+    for (; *text; text++)
+        if (*text == '"' || *text == '\\')
+            printf("\\%c", *text);
+        else if ((unsigned char)*text < 0x20)
+            printf("\\u%04x", (unsigned)(unsigned char)*text);
+        else
+            putchar(*text);
+    putchar('"');
+}
+
+static int list_devices(void)
+{
+    struct worker_device device;
+    for (uint32_t i = 0; worker_device_each(i, &device); i++) {
+        printf("{\"device\":\"%s:%u\",\"kind\":\"%s\",\"name\":", device.kind, device.index, device.kind);
+        print_string(device.name);
+        printf(",\"memory_bytes\":%llu,\"compute\":\"%u.%u\",\"processors\":%u}\n",
+               (unsigned long long)device.memory_bytes, device.compute_major, device.compute_minor,
+               device.processors);
+    }
+    return 0;
+}
+
+static int list_kernels(void)
+{
+    const struct manifest *manifest;
+    for (size_t i = 0; (manifest = manifest_each(i)); i++) {
+        printf("%s  %s\n", manifest->name, manifest->help);
+        for (uint32_t j = 0; j < manifest->input_count; j++)
+            printf("    input  %-10s %s\n", manifest->inputs[j].name, manifest->inputs[j].help);
+        for (uint32_t j = 0; j < manifest->param_count; j++)
+            printf("    param  %-10s %s\n", manifest->params[j].name, manifest->params[j].help);
+        for (uint32_t j = 0; j < manifest->output_count; j++)
+            printf("    output %-10s %s\n", manifest->outputs[j].name, manifest->outputs[j].help);
+    }
+    return 0;
+}
+
+/* What can be dropped without a sandbox: privileges by exec, core files, and life after the node. */
+static void confine(void)
+{
+    const struct rlimit none = {0, 0};
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN); /* a terminal's Ctrl-C is for the node, which ends its workers itself */
+}
+
+int main(int argc, char **argv)
+{
+    enum { LIST = 256, KERNELS, SERVE, RUN, INPUT, PARAM, OUTPUT, ITEMS, DEVICE, TENANT, HELP };
+    static const struct option options[] = {
+        {"list", no_argument, NULL, LIST},           {"kernels", no_argument, NULL, KERNELS},
+        {"serve", no_argument, NULL, SERVE},         {"run", required_argument, NULL, RUN},
+        {"input", required_argument, NULL, INPUT},   {"param", required_argument, NULL, PARAM},
+        {"output", required_argument, NULL, OUTPUT}, {"items", required_argument, NULL, ITEMS},
+        {"device", required_argument, NULL, DEVICE}, {"tenant", required_argument, NULL, TENANT},
+        {"help", no_argument, NULL, HELP},           {0},
+    };
+    struct worker_run run = {0};
+    const char *device_name = "cpu:0";
+    bool serve = false;
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        char *end = NULL;
+        if ((option == INPUT && run.input_count == RUN_ARGUMENTS_MAX) ||
+            (option == PARAM && run.param_count == RUN_ARGUMENTS_MAX) ||
+            (option == OUTPUT && run.output_count == RUN_ARGUMENTS_MAX)) {
+            fprintf(stderr, "weir-worker: more than %d of one option\n", RUN_ARGUMENTS_MAX);
+            return 2;
+        }
+        switch (option) {
+        case LIST:
+            return list_devices();
+        case KERNELS:
+            return list_kernels();
+        case SERVE:
+            serve = true;
+            break;
+        case RUN:
+            run.kernel = optarg;
+            break;
+        case INPUT:
+            run.inputs[run.input_count++] = optarg;
+            break;
+        case PARAM:
+            run.params[run.param_count++] = optarg;
+            break;
+        case OUTPUT:
+            run.outputs[run.output_count++] = optarg;
+            break;
+        case ITEMS:
+            run.items = strtoull(optarg, &end, 10);
+            if (*end != '\0') {
+                fprintf(stderr, "weir-worker: --items takes a number, not '%s'\n", optarg);
+                return 2;
+            }
+            break;
+        case DEVICE:
+            device_name = optarg;
+            break;
+        case TENANT:
+            break; /* seen in the process list only */
+        case HELP:
+            fputs(usage, stdout);
+            return 0;
+        default:
+            fputs(usage, stderr);
+            return 2;
+        }
+    }
+    if (optind != argc || (!serve && !run.kernel)) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    if (serve)
+        confine();
+    struct worker_device device;
+    struct gpu *gpu;
+    char message[MANIFEST_ERROR_BYTES];
+    if (!worker_device_open(device_name, &device, &gpu, message)) {
+        fprintf(stderr, "weir-worker: %s\n", message);
+        return 2;
+    }
+    const int status = serve ? worker_serve(&device, gpu) : worker_run(&run, gpu);
+    gpu_close(gpu);
+    return status;
+}

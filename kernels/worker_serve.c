@@ -1,0 +1,292 @@
+#include "kernels/worker_serve.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kernels/worker_wire.h"
+
+#define REPORT_EVERY_US 4000 /* small shards are reported together, but not later than this */
+
+/* A broadcast input, mapped when the node first sends it, unmapped when the node says so. */
+struct mapping {
+    bool used;
+    uint8_t id[WORKER_ID_BYTES];
+    void *pages; /* begins on the page boundary below the data */
+    size_t page_bytes;
+    const uint8_t *data;
+    uint64_t bytes;
+    struct kernel_keep keep;
+};
+
+struct server {
+    struct gpu *gpu;
+    uint8_t *memory;
+    struct wire_control *control;
+    struct mapping mappings[WORKER_RESIDENTS_MAX];
+    struct wire_result result; /* outcomes not yet sent */
+    uint64_t sent_us;          /* when the last ones were */
+};
+
+static bool serve_bundle(struct server *server, const struct wire_bundle *bundle, const int *fds,
+                         uint32_t fd_count);
+static bool run_shards(struct server *server, const struct wire_bundle *bundle, uint8_t *memory);
+static bool map_blob(struct server *server, const struct wire_blob *blob, int fd);
+static void unmap_blob(struct mapping *mapping);
+static struct mapping *find_mapping(struct server *server, const uint8_t *id);
+
+static uint64_t now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* Receives one bundle with its descriptors. 1: got one, 0: the node's end has closed, -1: it makes no sense.
+ */
+static int receive(struct wire_bundle *bundle, int fds[WIRE_FDS_MAX], uint32_t *fd_count)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = bundle, .iov_len = sizeof *bundle};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t got;
+    do
+        got = recvmsg(WIRE_SOCKET_FD, &message, MSG_CMSG_CLOEXEC);
+    while (got < 0 && errno == EINTR);
+    *fd_count = 0;
+    if (got <= 0)
+        return 0;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header))
+        if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+            *fd_count = (uint32_t)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+            memcpy(fds, CMSG_DATA(header), *fd_count * sizeof(int));
+        }
+    const bool sound =
+        got == sizeof *bundle && bundle->kind == WIRE_BUNDLE && bundle->region < WORKER_BUNDLES_MAX &&
+        bundle->blob_count <= MANIFEST_INPUTS_MAX && bundle->evict_count <= WORKER_RESIDENTS_MAX &&
+        *fd_count == bundle->blob_count + (bundle->own_bytes ? 1 : 0) && !(message.msg_flags & MSG_CTRUNC);
+    return sound ? 1 : -1;
+}
+
+int worker_serve(const struct worker_device *device, struct gpu *gpu)
+{
+    struct stat status;
+    if (fstat(WIRE_MEMORY_FD, &status) != 0 || (uint64_t)status.st_size != WIRE_MEMORY_BYTES) {
+        fprintf(stderr, "weir-worker: --serve is for the node, which hands over a socket and memory\n");
+        return 2;
+    }
+    struct server *server = calloc(1, sizeof *server);
+    if (!server)
+        return 1;
+    server->gpu = gpu;
+    server->memory = mmap(NULL, WIRE_MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, WIRE_MEMORY_FD, 0);
+    if (server->memory == MAP_FAILED) {
+        perror("weir-worker: mmap");
+        free(server);
+        return 1;
+    }
+    server->control = (struct wire_control *)(void *)server->memory;
+
+    struct wire_hello hello = {.kind = WIRE_HELLO, .version = WIRE_VERSION, .device = *device};
+    wire_build(hello.build);
+    int result = send(WIRE_SOCKET_FD, &hello, sizeof hello, MSG_NOSIGNAL) == sizeof hello ? -1 : 0;
+    while (result < 0) {
+        struct wire_bundle bundle;
+        int fds[WIRE_FDS_MAX];
+        uint32_t fd_count;
+        const int got = receive(&bundle, fds, &fd_count);
+        if (got <= 0)
+            result = got == 0 ? 0 : 1;
+        else if (!serve_bundle(server, &bundle, fds, fd_count))
+            result = 1;
+        for (uint32_t i = 0; i < fd_count; i++)
+            close(fds[i]);
+    }
+    for (unsigned i = 0; i < WORKER_RESIDENTS_MAX; i++)
+        if (server->mappings[i].used)
+            unmap_blob(&server->mappings[i]);
+    munmap(server->memory, WIRE_MEMORY_BYTES);
+    free(server);
+    return result;
+}
+
+/* False ends the worker: it is then of no use, and a fresh one is cheap. */
+static bool serve_bundle(struct server *server, const struct wire_bundle *bundle, const int *fds,
+                         uint32_t fd_count)
+{
+    uint8_t *memory = server->memory + WIRE_CONTROL_BYTES + (uint64_t)bundle->region * WORKER_REGION_BYTES;
+    const int *blob_fds = fds + (bundle->own_bytes ? 1 : 0);
+    (void)fd_count;
+    for (uint32_t i = 0; i < bundle->evict_count; i++) {
+        struct mapping *mapping = find_mapping(server, bundle->evict[i]);
+        if (mapping)
+            unmap_blob(mapping);
+    }
+    for (uint32_t i = 0; i < bundle->blob_count; i++)
+        if (!map_blob(server, &bundle->blobs[i], blob_fds[i])) {
+            fprintf(stderr, "weir-worker: can't map a broadcast input of %llu bytes: %s\n",
+                    (unsigned long long)bundle->blobs[i].bytes, strerror(errno));
+            return false;
+        }
+    if (bundle->own_bytes) {
+        memory = mmap(NULL, bundle->own_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
+        if (memory == MAP_FAILED) {
+            perror("weir-worker: mmap of a bundle");
+            return false;
+        }
+    }
+    const bool good = run_shards(server, bundle, memory);
+    if (bundle->own_bytes)
+        munmap(memory, bundle->own_bytes);
+    return good;
+}
+
+/* Sends the outcomes gathered so far; text is about the last of them. False if the node's end has gone. */
+static bool report(struct server *server, const char *text)
+{
+    struct wire_result *result = &server->result;
+    const size_t head = offsetof(struct wire_result, outcomes) + result->count * sizeof *result->outcomes;
+    if (result->count == 0)
+        return true;
+    result->message_bytes = (uint32_t)strnlen(text, WORKER_MESSAGE_BYTES - 1);
+    struct iovec parts[2] = {{.iov_base = result, .iov_len = head},
+                             {.iov_base = (void *)(uintptr_t)text, .iov_len = result->message_bytes}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    ssize_t sent;
+    do
+        sent = sendmsg(WIRE_SOCKET_FD, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    result->count = 0;
+    server->sent_us = now_us();
+    return sent == (ssize_t)(head + result->message_bytes);
+}
+
+static enum kernel_error run_shard(struct server *server, const struct wire_job *job,
+                                   const struct wire_shard *shard, uint32_t region, uint8_t *memory,
+                                   struct kernel_call *call)
+{
+    *call = (struct kernel_call){
+        .manifest = manifest_find(job->kernel),
+        .params = &job->params,
+        .first_item = shard->first_item,
+        .items = shard->items,
+        .watch = {.stamp = &server->control->stamp, .cancel = &server->control->cancel[region]},
+    };
+    if (!call->manifest)
+        return kernel_fail(call, KERNEL_FAILED, "this worker has no kernel of that name");
+    struct manifest_shapes shapes = {.items = shard->items};
+    for (uint32_t i = 0; i < call->manifest->input_count; i++) {
+        struct kernel_input *input = &call->inputs[i];
+        shapes.roles[i] = job->roles[i];
+        if (job->roles[i] == 0)
+            continue;
+        input->type = job->types[i];
+        if (job->roles[i] == MANIFEST_SPLIT) {
+            input->type.shape[0] = shard->items;
+            input->data = memory + shard->inputs[i].offset;
+            input->bytes = shard->inputs[i].bytes;
+            shapes.split_bytes += input->bytes;
+        } else {
+            struct mapping *mapping = find_mapping(server, job->blobs[i]);
+            if (!mapping)
+                return kernel_fail(call, KERNEL_FAILED, "this worker does not hold a broadcast input");
+            input->data = mapping->data;
+            input->bytes = mapping->bytes;
+            input->keep = &mapping->keep;
+        }
+        shapes.inputs[i] = input->type;
+    }
+    struct array_type types[MANIFEST_OUTPUTS_MAX];
+    if (manifest_outputs(call->manifest, call->params, &shapes, types, &call->output_count, call->message))
+        return KERNEL_REJECTED;
+    for (uint32_t i = 0; i < call->output_count; i++)
+        call->outputs[i] = (struct kernel_output){
+            .data = memory + shard->outputs[i].offset, .bytes = shard->outputs[i].bytes, .type = types[i]};
+    return kernel_run(call, server->gpu);
+}
+
+static bool run_shards(struct server *server, const struct wire_bundle *bundle, uint8_t *memory)
+{
+    static const enum worker_outcome outcomes[] = {
+        [KERNEL_OK] = WORKER_SHARD_OK,
+        [KERNEL_REJECTED] = WORKER_SHARD_REJECTED,
+        [KERNEL_FAILED] = WORKER_SHARD_FAILED,
+        [KERNEL_CANCELLED] = WORKER_SHARD_CANCELLED,
+    };
+    const struct wire_job *job = (const struct wire_job *)(const void *)memory;
+    struct wire_result *result = &server->result;
+    result->kind = WIRE_RESULT;
+    result->region = bundle->region;
+    result->sequence = bundle->sequence;
+    uint64_t before_us = server->sent_us = now_us();
+    for (uint32_t i = 0; i < job->shard_count; i++) {
+        struct kernel_call call;
+        enum kernel_error error = KERNEL_CANCELLED;
+        call.message[0] = '\0';
+        if (atomic_load(&server->control->cancel[bundle->region]) == 0)
+            error = run_shard(server, job, &job->shards[i], bundle->region, memory, &call);
+        atomic_fetch_add(&server->control->stamp, 1);
+        const uint64_t after_us = now_us();
+        result->outcomes[result->count++] = (struct wire_outcome){
+            .shard = i, .outcome = (uint32_t)outcomes[error], .device_us = after_us - before_us};
+        before_us = after_us;
+        const bool full = result->count == WIRE_RESULTS_MAX || after_us - server->sent_us >= REPORT_EVERY_US;
+        if ((full || call.message[0] || i + 1 == job->shard_count) && !report(server, call.message))
+            return false;
+        if (server->gpu && gpu_broken(server->gpu)) {
+            report(server, "");
+            fprintf(stderr, "weir-worker: the GPU failed: %s\n", gpu_message(server->gpu));
+            return false;
+        }
+    }
+    return true;
+}
+
+static struct mapping *find_mapping(struct server *server, const uint8_t *id)
+{
+    for (unsigned i = 0; i < WORKER_RESIDENTS_MAX; i++)
+        if (server->mappings[i].used && memcmp(server->mappings[i].id, id, WORKER_ID_BYTES) == 0)
+            return &server->mappings[i];
+    return NULL;
+}
+
+static bool map_blob(struct server *server, const struct wire_blob *blob, int fd)
+{
+    struct mapping *mapping = server->mappings;
+    while (mapping < server->mappings + WORKER_RESIDENTS_MAX && mapping->used)
+        mapping++;
+    if (mapping == server->mappings + WORKER_RESIDENTS_MAX) {
+        errno = ENOSPC;
+        return false;
+    }
+    const uint64_t skip = blob->offset % (uint64_t)sysconf(_SC_PAGESIZE);
+    void *pages =
+        mmap(NULL, (size_t)(blob->bytes + skip), PROT_READ, MAP_SHARED, fd, (off_t)(blob->offset - skip));
+    if (pages == MAP_FAILED)
+        return false;
+    *mapping = (struct mapping){.used = true,
+                                .pages = pages,
+                                .page_bytes = (size_t)(blob->bytes + skip),
+                                .data = (const uint8_t *)pages + skip,
+                                .bytes = blob->bytes};
+    memcpy(mapping->id, blob->id, WORKER_ID_BYTES);
+    return true;
+}
+
+static void unmap_blob(struct mapping *mapping)
+{
+    kernel_keep_release(&mapping->keep);
+    munmap(mapping->pages, mapping->page_bytes);
+    *mapping = (struct mapping){0};
+}
