@@ -52,7 +52,7 @@ bool admission_admit(struct admission *admission, const struct curve_public *key
 void admission_bar(struct admission *admission, const struct mesh_id *id);
 /* The member is gone, or changed its key: `key` NULL means all keys of the node. Barred keys stay. */
 void admission_forget(struct admission *admission, const struct mesh_id *id, const struct curve_public *key);
-/* Shuts a key out for `for_ms` from now on the monotonic clock. */
+/* Shuts the key's node out, with all its keys, for `for_ms` from now on the monotonic clock. */
 void admission_penalise(struct admission *admission, const struct curve_public *key, int64_t for_ms);
 
 /* May this key speak now? `id` (NULL is allowed) gets whose key it is, for every verdict but UNKNOWN. Counts

@@ -64,7 +64,7 @@ enum transport_error {
 /* Why an open failed, in words that name the address, the setting and the remedy. */
 struct transport_failure {
     enum transport_error error;
-    char text[320];
+    char text[400];
 };
 
 struct transport;
@@ -93,7 +93,7 @@ struct transport_options {
     void *context;
 };
 
-/* Opens the sockets and registers with the loop. */
+/* Opens the sockets and registers with the loop, which must not run any more after transport_close. */
 enum transport_error transport_open(const struct transport_options *options,
                                     struct transport_failure *failure, struct transport **transport);
 void transport_close(struct transport *transport);
@@ -150,7 +150,8 @@ void transport_punish(struct transport *transport, const struct mesh_id *id);
     X(refused_wrong_identity, "HELLOs that name another node than the key's")                                \
     X(refused_protocol, "HELLOs of an incompatible protocol")                                                \
     X(refused_by_owner, "frames that the node itself found wrong")                                           \
-    X(oversized, "connections ended for a message over the limit")                                           \
+    X(oversized, "messages over the limit; libzmq itself ends connections that go far beyond it")            \
+    X(inbound_ended, "connections that peers had opened to this node and that ended, for any reason")        \
     X(handshakes_refused, "handshakes that admission refused")                                               \
     X(handshakes_failed, "handshakes that broke off: not CURVE, wrong key, timed out")                       \
     X(hello_timeouts, "links that were never answered")
