@@ -191,6 +191,19 @@ void detector_heard(struct step *step, uint32_t subject)
     accuse_the_dead(step, subject);
 }
 
+/* Silent, or soon to be if it says nothing: it has missed more than one ping. */
+static bool fails(const struct step *step, const struct link *link)
+{
+    return link->silent ||
+           (link->greeted && step->now_ms - link->heard_at_ms >= MESH_LINK_SILENT_MS - MESH_DOUBT_WINDOW_MS);
+}
+
+/* Fails, and has not done so for long. */
+static bool fails_lately(const struct step *step, const struct link *link)
+{
+    return fails(step, link) && (!link->silent || step->now_ms - link->silent_at_ms <= MESH_DOUBT_WINDOW_MS);
+}
+
 void detector_silent(struct step *step)
 {
     struct mesh *const mesh = step->mesh;
@@ -198,7 +211,7 @@ void detector_silent(struct step *step)
     const struct links *const links = &mesh->links;
     uint32_t recent = 0;
     for (uint32_t i = 0; i < links->count; i++)
-        recent += links->link[i].silent && step->now_ms - links->link[i].silent_at_ms <= MESH_DOUBT_WINDOW_MS;
+        recent += fails_lately(step, &links->link[i]);
     if (detector->doubting || links->count < 2 || 2 * recent <= links->count)
         return;
     detector->doubting = true;
@@ -220,10 +233,10 @@ static void tick_doubt(struct step *step)
     const struct links *const links = &step->mesh->links;
     if (!detector->doubting)
         return;
-    uint32_t silent = 0;
+    uint32_t failing = 0;
     for (uint32_t i = 0; i < links->count; i++)
-        silent += links->link[i].silent;
-    if (step->now_ms >= detector->doubt_until_ms || 2 * silent <= links->count)
+        failing += fails(step, &links->link[i]);
+    if (step->now_ms >= detector->doubt_until_ms || 2 * failing <= links->count)
         detector->doubting = false;
     else
         out_wake(step, detector->doubt_until_ms);
@@ -427,10 +440,13 @@ bool detector_alert(struct step *step, uint32_t origin, const struct mesh_record
 {
     struct mesh *const mesh = step->mesh;
     const uint32_t subject = members_find(mesh, &record->body.alert.subject);
-    if (subject == MESH_NONE || subject == origin || !members_live(mesh, origin))
+    if (subject == MESH_NONE || subject == origin)
         return false;
     const struct member *const member = &mesh->members.slot[subject];
     const bool self = subject == mesh->members.self;
+    /* Those who are down for us may still tell us that we are down for them: that is how a split heals. */
+    if (!self && !members_live(mesh, origin))
+        return false;
     const uint64_t present = self ? mesh->incarnation : member->record.incarnation;
     if (record->body.alert.subject_incarnation != present)
         return false;
@@ -452,10 +468,14 @@ bool detector_alert(struct step *step, uint32_t origin, const struct mesh_record
 
 /* -------------------------------------------------- retries and tombstones */
 
+/* A link that has outlived the silence needs no dialling, only a word: a ping, for which it will find us down
+ * or up. */
 static void retry_down(struct step *step, const uint32_t *chosen, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
-        out_effect(step, MESH_LINK_REDIAL)->body.peer = step->mesh->members.slot[chosen[i]].id;
+        const struct mesh_id *const peer = &step->mesh->members.slot[chosen[i]].id;
+        out_effect(step, MESH_LINK_REDIAL)->body.peer = *peer;
+        out_send(step, peer, MESH_PING);
         step->mesh->counters.retries_down++;
     }
 }

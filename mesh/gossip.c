@@ -164,6 +164,19 @@ static void admit(struct step *step, const struct mesh_record *record)
     effect->body.admit.handle = record->handle;
 }
 
+/* Who accuses us may not be our neighbour any more, and no flood would bring it our refutation. */
+static void answer_accusers(struct step *step)
+{
+    struct mesh *const mesh = step->mesh;
+    const struct member *const self = &mesh->members.slot[mesh->members.self];
+    for (uint32_t i = 0; i < self->accusation_count; i++) {
+        const uint32_t accuser = self->accusation[i].accuser;
+        const struct link *const link = links_find(mesh, accuser);
+        if (!link || !link->up)
+            push(step, &mesh->members.slot[accuser].id, &self->record);
+    }
+}
+
 /* Our own record: as we asked for it, from an earlier life, or from another process with our identity. */
 static bool accept_own_member(struct step *step, const struct mesh_id *from, const struct mesh_record *record)
 {
@@ -182,6 +195,7 @@ static bool accept_own_member(struct step *step, const struct mesh_id *from, con
     self->record = *record;
     overlay_insert(mesh, mesh->members.self);
     gossip_list(mesh, mesh->members.self);
+    answer_accusers(step);
     detector_clear(mesh, mesh->members.self);
     mesh->links.stale = true;
     save_record(step, record);

@@ -168,7 +168,8 @@ static void dial(struct net *net, uint32_t node, uint32_t peer)
     if (net->cut[node][peer] || net->cut[peer][node] || p->paused || n->mute || n->deaf || p->mute || p->deaf)
         return;
     if (!p->mesh || p->barred[node]) {
-        launch(net, FLIGHT_LINK_DOWN, peer, node, 1)->reset = true;
+        if (!p->vanished)
+            launch(net, FLIGHT_LINK_DOWN, peer, node, 1)->reset = true;
         return;
     }
     launch(net, FLIGHT_LINK_UP, peer, node, 2);
@@ -475,6 +476,7 @@ void net_kill(struct net *net, uint32_t node, bool reset)
     struct net_node *const n = &net->node[node];
     free(n->mesh);
     n->mesh = NULL;
+    n->vanished = !reset;
     for (uint32_t i = 0; i < net->count; i++) {
         if (i == node || !net->node[i].mesh || !net->node[i].session[node])
             continue;

@@ -22,7 +22,7 @@
 
 #define NET_NODES_MAX 16
 #define NET_HANDLES_MAX (1u << 17) /* handles that one node ever gets; tests end long before */
-#define NET_SAVED_MAX 256          /* records on one node's disk */
+#define NET_SAVED_MAX 1024         /* records on one node's disk */
 
 struct net_handle {
     bool live;
@@ -35,9 +35,10 @@ struct net_node {
     struct mesh_config config;
     struct mesh *mesh; /* NULL while it is not running */
     int64_t wake_at_ms;
-    bool paused; /* stopped as by SIGSTOP: gets nothing until it goes on */
-    bool mute;   /* nothing that it sends arrives */
-    bool deaf;   /* nothing that is sent to it arrives */
+    bool paused;   /* stopped as by SIGSTOP: gets nothing until it goes on */
+    bool vanished; /* killed together with its machine: not even a dial is refused */
+    bool mute;     /* nothing that it sends arrives */
+    bool deaf;     /* nothing that is sent to it arrives */
     /* What its disk holds. */
     uint64_t incarnation;
     uint32_t saved_count;
@@ -91,7 +92,7 @@ void net_run(struct net *net, int64_t for_ms);
 /* Feeds one event to a node now; its clocks are filled in. */
 void net_step(struct net *net, uint32_t node, struct mesh_event *event);
 
-/* As by SIGKILL; with `reset` its peers' links break at once, otherwise they just hear no more. */
+/* As by SIGKILL; with `reset` its peers' links break at once, otherwise its machine is gone too. */
 void net_kill(struct net *net, uint32_t node, bool reset);
 /* Starts it again from its disk; with `forget` from an empty one, at incarnation 1. */
 void net_start(struct net *net, uint32_t node, bool forget);

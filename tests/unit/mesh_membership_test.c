@@ -1,0 +1,841 @@
+/* Membership, failure detection and gossip of the core, over a small network in virtual time. */
+#include "mesh/internal.h"
+
+#include "mesh_net.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static uint64_t base_seed = 1;
+
+static struct net *make_mesh(uint32_t count)
+{
+    struct net *const net = net_open(base_seed);
+    for (uint32_t i = 0; i < count; i++)
+        net_add(net);
+    net_introduce_all(net);
+    net_run(net, 12000);
+    assert_true(net_whole(net));
+    return net;
+}
+
+static void end(struct net *net)
+{
+    net_run(net, 1000);
+    net_check_handles(net);
+    net_close(net);
+}
+
+static const struct mesh_counters *counters(const struct net *net, uint32_t node)
+{
+    return mesh_counters(net->node[node].mesh);
+}
+
+static uint64_t incarnation(const struct net *net, uint32_t viewer, uint32_t subject)
+{
+    struct mesh_member_view view;
+    assert_true(net_view(net, viewer, subject, &view));
+    return view.incarnation;
+}
+
+/* Runs until the viewer sees the subject so, and returns how long that took. */
+static int64_t run_until(struct net *net, uint32_t viewer, uint32_t subject, enum mesh_member_state state,
+                         int64_t most_ms)
+{
+    const int64_t from_ms = net->now_ms;
+    while (net_state(net, viewer, subject) != state) {
+        if (net->now_ms - from_ms >= most_ms)
+            fail_msg("node %u sees node %u in state %d after %lld ms, not %d", viewer, subject,
+                     net_state(net, viewer, subject), (long long)most_ms, state);
+        net_run(net, 100);
+    }
+    return net->now_ms - from_ms;
+}
+
+static void check_whole(const struct net *net)
+{
+    for (uint32_t i = 0; i < net->count; i++) {
+        for (uint32_t j = 0; j < net->count; j++) {
+            if (net->node[i].mesh && net->node[j].mesh && net_state(net, i, j) != MESH_UP)
+                fail_msg("seed %llu, %u nodes, at %lld ms: node %u sees node %u in state %d",
+                         (unsigned long long)net->seed, net->count, (long long)net->now_ms, i, j,
+                         net_state(net, i, j));
+        }
+    }
+}
+
+static void give(struct net *net, uint32_t node, uint32_t from, struct mesh_record record)
+{
+    struct mesh_event event = {.kind = MESH_RECORD};
+    event.body.record.from = net->node[from].id;
+    record.handle = net_handle(net, node, &record, 0);
+    event.body.record.record = record;
+    net_step(net, node, &event);
+}
+
+static struct mesh_record member_record(const struct mesh_id *id, uint64_t number, uint64_t session)
+{
+    return (struct mesh_record){.kind = MESH_RECORD_MEMBER,
+                                .origin = *id,
+                                .incarnation = number,
+                                .version = 1,
+                                .body.member = {.session = session, .site = 7, .region = 7}};
+}
+
+static struct mesh_record revocation_of(const struct mesh_id *issuer, const struct mesh_id *subject)
+{
+    return (struct mesh_record){.kind = MESH_RECORD_REVOCATION,
+                                .origin = *issuer,
+                                .incarnation = 1,
+                                .version = 1,
+                                .body.revocation.subject = *subject};
+}
+
+static struct mesh_id stranger(uint32_t number)
+{
+    struct mesh_id id = {{0xee}};
+    memcpy(id.bytes + 1, &number, sizeof number);
+    return id;
+}
+
+/* ------------------------------------------------------------------ joining */
+
+static void joiner_learns_all_members_from_one(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {2, 3, 9, 12};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct net *const net = make_mesh(sizes[i]);
+        for (uint32_t viewer = 0; viewer < sizes[i]; viewer++) {
+            for (uint32_t other = 0; other < sizes[i]; other++) {
+                struct mesh_member_view view;
+                assert_true(net_view(net, viewer, other, &view));
+                assert_true(view.capacity_at_ms > 0);
+                assert_true(view.self || !view.neighbour || (view.link_up && view.rtt_us > 0));
+                assert_true(sizes[i] > MESH_FULL_MESH || view.self || view.neighbour);
+            }
+        }
+        end(net);
+    }
+}
+
+static void mesh_at_rest_sends_little(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(9);
+    const uint64_t sent = net->sent;
+    const uint32_t steps = net->node[0].steps;
+    net_run(net, 60000);
+    /* 36 links with a ping and a pong per second, a summary per node every 5 s, a capacity per node every 30
+     * s. */
+    assert_true(net->sent - sent < 60 * (36 * 3 + 9 + 9 * 8));
+    assert_true(net->node[0].steps - steps < 60 * 60);
+    assert_int_equal(counters(net, 0)->alerts_sent, 0);
+    end(net);
+}
+
+/* -------------------------------------------------------------------- death */
+
+static void dead_member_is_down_everywhere(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {2, 3, 5, 12};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct net *const net = make_mesh(sizes[i]);
+        net_kill(net, 1, false);
+        assert_true(run_until(net, 0, 1, MESH_DOWN, 12000) >= MESH_LINK_SILENT_MS - MESH_PING_MS);
+        net_run(net, 1000);
+        for (uint32_t viewer = 2; viewer < sizes[i]; viewer++)
+            assert_int_equal(net_state(net, viewer, 1), MESH_DOWN);
+        end(net);
+    }
+}
+
+static void reset_link_makes_death_known_sooner(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    net_kill(net, 2, true);
+    assert_true(run_until(net, 0, 2, MESH_DOWN, 3000) >= MESH_SUSPECT_RESET_MS);
+    end(net);
+}
+
+static void restarted_member_is_up_in_a_new_incarnation(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(5);
+    const uint64_t before = incarnation(net, 0, 4);
+    net_kill(net, 4, false);
+    run_until(net, 0, 4, MESH_DOWN, 12000);
+    net_start(net, 4, false);
+    run_until(net, 0, 4, MESH_UP, 35000);
+    assert_true(incarnation(net, 0, 4) > before);
+    assert_true(counters(net, 0)->resurrections == 1);
+    net_run(net, 10000);
+    assert_true(net_whole(net));
+    end(net);
+}
+
+static void quick_restart_is_no_death(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    net_kill(net, 2, false);
+    net_run(net, 500);
+    net_start(net, 2, false);
+    net_run(net, 15000);
+    assert_true(net_whole(net));
+    assert_int_equal(counters(net, 0)->downs, 0);
+    end(net);
+}
+
+/* A joiner that is given the record of a dead member must not take it for living for ever. */
+static void joiner_finds_out_about_the_dead(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(5);
+    struct mesh_member_view view;
+    assert_true(net_view(net, 0, 4, &view));
+    const struct mesh_record record = net->node[0].handle[view.record_handle - 1].record;
+    net_kill(net, 4, false);
+    net_run(net, 40000);
+    const uint32_t joiner = net_add(net);
+    net_introduce(net, joiner, 0);
+    give(net, joiner, 0, record);
+    run_until(net, joiner, 4, MESH_UP, 100);
+    net_run(net, 5000);
+    assert_int_equal(net_state(net, joiner, 4), MESH_UP);
+    run_until(net, joiner, 4, MESH_DOWN, 20000);
+    assert_int_equal(net_state(net, 0, joiner), MESH_UP);
+    end(net);
+}
+
+/* ---------------------------------------------------------------- refutation */
+
+static void member_that_one_link_fails_is_not_down(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    net->cut[0][1] = net->cut[1][0] = true;
+    net_run(net, 120000);
+    assert_int_equal(counters(net, 0)->downs, 0);
+    assert_int_equal(counters(net, 1)->downs, 0);
+    assert_int_equal(counters(net, 2)->downs, 0);
+    assert_true(counters(net, 0)->refutations + counters(net, 1)->refutations >= 2);
+    /* The accuser backs off: some accusations in two minutes, not one every five seconds. */
+    assert_true(counters(net, 0)->refutations <= 12);
+    net->cut[0][1] = net->cut[1][0] = false;
+    net_run(net, 10000);
+    assert_true(net_whole(net));
+    end(net);
+}
+
+static void accused_member_refutes_with_a_saved_incarnation(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(5);
+    const uint64_t before = incarnation(net, 1, 1);
+    struct mesh_record alert = {
+        .kind = MESH_RECORD_ALERT,
+        .origin = net->node[0].id,
+        .incarnation = incarnation(net, 0, 0),
+        .version = 1000,
+        .body.alert = {.subject = net->node[1].id, .subject_incarnation = before, .accuses = true}};
+    give(net, 2, 0, alert);
+    assert_int_equal(net_state(net, 2, 1), MESH_UP); /* one accuser of five is not enough */
+    alert.origin = net->node[3].id;
+    alert.incarnation = incarnation(net, 3, 3);
+    give(net, 2, 3, alert);
+    assert_int_equal(net_state(net, 2, 1), MESH_SUSPECT);
+    net_run(net, 100);
+    for (uint32_t viewer = 0; viewer < 5; viewer++) {
+        assert_int_equal(net_state(net, viewer, 1), MESH_UP);
+        assert_int_equal(incarnation(net, viewer, 1), before + 1);
+    }
+    assert_int_equal(net->node[1].incarnation, before + 1);
+    give(net, 2, 3, alert); /* of the incarnation that is over */
+    assert_int_equal(net_state(net, 2, 1), MESH_UP);
+    end(net);
+}
+
+static void withdrawn_accusation_lifts_the_suspicion(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(4);
+    net->cut[1][0] = true; /* node 0 hears no more of node 1, whose refutations are cut off from all */
+    net->cut[1][2] = net->cut[1][3] = true;
+    run_until(net, 2, 1, MESH_SUSPECT, 10000);
+    net->cut[1][0] = net->cut[1][2] = net->cut[1][3] = false;
+    run_until(net, 2, 1, MESH_UP, 2000);
+    assert_int_equal(counters(net, 2)->downs, 0);
+    end(net);
+}
+
+static void accusation_expires_when_not_repeated(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(5);
+    net->node[1].deaf = true; /* it can't hear that it is accused, and has no time to be found silent */
+    const struct mesh_record alert = {.kind = MESH_RECORD_ALERT,
+                                      .origin = net->node[0].id,
+                                      .incarnation = incarnation(net, 0, 0),
+                                      .version = 1000,
+                                      .body.alert = {.subject = net->node[1].id,
+                                                     .subject_incarnation = incarnation(net, 0, 1),
+                                                     .accuses = true}};
+    give(net, 2, 0, alert);
+    struct mesh_member_view view;
+    assert_true(net_view(net, 2, 1, &view));
+    assert_int_equal(view.accusers, 1);
+    net_run(net, 100);
+    net->node[1].deaf = false;
+    net_run(net, MESH_ALERT_TTL_MS);
+    assert_true(net_view(net, 2, 1, &view));
+    assert_int_equal(view.accusers, 0);
+    assert_int_equal(view.state, MESH_UP);
+    end(net);
+}
+
+/* --------------------------------------------------------- self-doubt, splits */
+
+static void deaf_node_doubts_itself_first(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(6);
+    net->node[0].deaf = net->node[0].mute = true;
+    net_run(net, MESH_LINK_SILENT_MS + MESH_DOUBT_MS - 2000);
+    assert_int_equal(counters(net, 0)->alerts_sent, 0);
+    assert_true(counters(net, 0)->alerts_withheld > 0);
+    assert_int_equal(net_state(net, 1, 0), MESH_DOWN);
+    assert_int_equal(net_state(net, 0, 1), MESH_UP);
+    net_run(net, 10000);
+    assert_int_equal(net_state(net, 0, 1), MESH_DOWN); /* in the end it believes its ears */
+    net->node[0].deaf = net->node[0].mute = false;
+    net_run(net, 90000);
+    assert_true(net_whole(net));
+    end(net);
+}
+
+static void node_that_only_hears_nothing_brings_nobody_down(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(6);
+    net->node[0].deaf = true;
+    net_run(net, 60000);
+    for (uint32_t viewer = 1; viewer < 6; viewer++) {
+        for (uint32_t other = 1; other < 6; other++)
+            assert_int_equal(net_state(net, viewer, other), MESH_UP);
+        assert_int_equal(counters(net, viewer)->downs <= 1, 1);
+    }
+    end(net);
+}
+
+static void paused_process_accuses_nobody(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    net->node[0].paused = true;
+    net_run(net, 4500);
+    net->node[0].paused = false;
+    net_run(net, 10000);
+    assert_int_equal(counters(net, 0)->alerts_sent, 0);
+    assert_true(net_whole(net));
+    end(net);
+}
+
+static void both_sides_of_a_split_go_on_and_heal(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t count;
+        uint32_t mask;
+    } cases[] = {{2, 1}, {3, 1}, {5, 3}, {8, 15}, {12, 63}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const uint32_t count = cases[i].count;
+        const uint32_t mask = cases[i].mask;
+        struct net *const net = make_mesh(count);
+        net_split(net, mask, true);
+        net_run(net, 120000);
+        for (uint32_t viewer = 0; viewer < count; viewer++) {
+            for (uint32_t other = 0; other < count; other++) {
+                const bool together = ((mask >> viewer) & 1) == ((mask >> other) & 1);
+                if (net_state(net, viewer, other) != (together ? MESH_UP : MESH_DOWN))
+                    fail_msg("%u nodes, mask %x: %u sees %u in state %d", count, mask, viewer, other,
+                             net_state(net, viewer, other));
+            }
+        }
+        net_split(net, mask, false);
+        net_run(net, 150000);
+        check_whole(net);
+        end(net);
+    }
+}
+
+/* ---------------------------------------------------------- incarnations, clones */
+
+static void node_that_forgot_its_incarnation_climbs_above_what_peers_hold(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    for (int i = 0; i < 4; i++) {
+        net_kill(net, 2, true);
+        net_run(net, 5000);
+        net_start(net, 2, false);
+        net_run(net, 5000);
+    }
+    const uint64_t before = incarnation(net, 0, 2);
+    assert_true(before >= 5);
+    net_kill(net, 2, true);
+    run_until(net, 0, 2, MESH_DOWN, 12000);
+    net_start(net, 2, true);
+    net_introduce(net, 2, 0);
+    net_run(net, 40000);
+    assert_true(net_whole(net));
+    assert_true(incarnation(net, 0, 2) > before);
+    assert_true(net->node[2].incarnation > before);
+    assert_int_equal(net->node[2].cloned, 0);
+    end(net);
+}
+
+static void clone_is_told_from_lost_state(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t after_ms;
+        uint32_t fatal;
+    } cases[] = {{0, 1}, {MESH_NEWCOMER_MS, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct net *const net = make_mesh(2);
+        net_run(net, cases[i].after_ms);
+        const uint64_t first = incarnation(net, 0, 0) + 3;
+        give(net, 0, 1, member_record(&net->node[0].id, first, 0xc10e));
+        give(net, 0, 1, member_record(&net->node[0].id, first, 0xc10e)); /* the same, by another way */
+        assert_int_equal(net->node[0].cloned, 0);
+        assert_int_equal(net->node[0].incarnation, first + 1);
+        net_run(net, 2000);
+        assert_int_equal(incarnation(net, 1, 0), first + 1);
+        give(net, 0, 1, member_record(&net->node[0].id, first + 2, 0xc10e)); /* it answers: it lives */
+        assert_int_equal(net->node[0].cloned, 1);
+        assert_int_equal(net->node[0].cloned_fatal, cases[i].fatal);
+        net_run(net, 2000);
+        assert_int_equal(incarnation(net, 1, 0), first + 3);
+        end(net);
+    }
+}
+
+/* --------------------------------------------------------- leaving, revocation */
+
+static void leaving_member_is_left_and_not_accused(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(4);
+    net_step(net, 3, &(struct mesh_event){.kind = MESH_LEAVE});
+    net_run(net, 100);
+    for (uint32_t viewer = 0; viewer < 3; viewer++)
+        assert_int_equal(net_state(net, viewer, 3), MESH_LEFT);
+    net_kill(net, 3, true);
+    net_run(net, 20000);
+    assert_int_equal(counters(net, 0)->alerts_sent, 0);
+    net_start(net, 3, false);
+    run_until(net, 0, 3, MESH_UP, 35000);
+    end(net);
+}
+
+static void revoked_member_stays_out(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(4);
+    give(net, 0, 0, revocation_of(&net->node[0].id, &net->node[3].id));
+    net_run(net, 100);
+    for (uint32_t viewer = 0; viewer < 3; viewer++) {
+        assert_int_equal(net_state(net, viewer, 3), MESH_REVOKED);
+        assert_true(net->node[viewer].barred[3]);
+    }
+    give(net, 1, 1, member_record(&net->node[3].id, 100, 5));
+    assert_int_equal(net_state(net, 1, 3), MESH_REVOKED);
+    /* What it says goes nowhere, and the handle comes back. */
+    struct mesh_message push = {.kind = MESH_PUSH};
+    push.body.push.record = member_record(&net->node[3].id, 101, 5);
+    push.body.push.record.handle = net_handle(net, 1, NULL, 0);
+    struct mesh_event event = {.kind = MESH_RECEIVED};
+    event.body.received.from = net->node[3].id;
+    event.body.received.message = &push;
+    net_step(net, 1, &event);
+    assert_int_equal(counters(net, 1)->bad_messages, 1);
+    net_kill(net, 3, true);
+    end(net);
+}
+
+static void revocation_may_come_before_the_member(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    const struct mesh_id unknown = stranger(1);
+    give(net, 0, 0, revocation_of(&net->node[0].id, &unknown));
+    net_run(net, 100);
+    give(net, 1, 2, member_record(&unknown, 1, 9));
+    struct mesh_member_view view;
+    for (uint32_t i = 0; mesh_member_view(net->node[1].mesh, i, &view); i++)
+        assert_int_not_equal(view.id.bytes[0], 0xee);
+    /* It survives a restart, and reaches a joiner by anti-entropy. */
+    net_kill(net, 1, true);
+    net_start(net, 1, false);
+    const uint32_t joiner = net_add(net);
+    net_introduce(net, joiner, 0);
+    net_run(net, 12000);
+    assert_int_equal(net->node[joiner].saved[net->node[joiner].saved_count - 1].kind != 0, 1);
+    assert_true(gossip_revoked(net->node[1].mesh, &unknown));
+    assert_true(gossip_revoked(net->node[joiner].mesh, &unknown));
+    end(net);
+}
+
+/* -------------------------------------------------------------------- bounds */
+
+static void tombstones_end_and_are_not_planted_again(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    struct mesh_member_view view;
+    net_kill(net, 2, false);
+    run_until(net, 0, 2, MESH_DOWN, 12000);
+    const struct mesh_record old = member_record(&net->node[2].id, incarnation(net, 0, 2), 77);
+    give(net, 0, 1, old); /* stale: must not bring it back */
+    assert_int_equal(net_state(net, 0, 2), MESH_DOWN);
+    net_run(net, MESH_TOMBSTONE_MS - 60000);
+    assert_int_equal(net_state(net, 0, 2), MESH_DOWN);
+    assert_true(counters(net, 0)->retries_down > 1000);
+    net_run(net, 120000);
+    assert_false(net_view(net, 0, 2, &view));
+    assert_false(net_view(net, 1, 2, &view));
+    assert_int_equal(counters(net, 0)->tombstones_dropped, 1);
+    end(net);
+}
+
+static void full_table_refuses_members_and_makes_room_from_the_revoked(void **state)
+{
+    (void)state;
+    struct net *const net = net_open(base_seed);
+    net->members_limit = 4;
+    net_add(net);
+    net_run(net, 10);
+    struct mesh_member_view view;
+    for (uint32_t i = 0; i < 5; i++) {
+        const struct mesh_id id = stranger(i);
+        give(net, 0, 0, member_record(&id, 1, 9));
+        assert_int_equal(mesh_member_view(net->node[0].mesh, i + 1, &view), i < 3);
+    }
+    assert_int_equal(counters(net, 0)->records_full, 2);
+    const struct mesh_id first = stranger(0);
+    const struct mesh_id last = stranger(4);
+    give(net, 0, 0, revocation_of(&net->node[0].id, &first));
+    give(net, 0, 0, member_record(&last, 1, 9));
+    assert_int_not_equal(members_find(net->node[0].mesh, &last), MESH_NONE);
+    assert_int_equal(members_find(net->node[0].mesh, &first), MESH_NONE);
+    give(net, 0, 0, member_record(&first, 5, 9));
+    assert_int_equal(members_find(net->node[0].mesh, &first), MESH_NONE);
+    end(net);
+}
+
+/* Records of many members, told to a newcomer over one link: several rounds, and more capacities than a step
+ * holds. */
+static void full_output_goes_on_in_the_next_step(void **state)
+{
+    (void)state;
+    struct net *const net = net_open(base_seed);
+    net->members_limit = 512;
+    net_add(net);
+    net_run(net, 10);
+    for (uint32_t i = 0; i < 400; i++) {
+        const struct mesh_id id = stranger(i);
+        give(net, 0, 0, member_record(&id, 1, 9));
+        give(
+            net, 0, 0,
+            (struct mesh_record){.kind = MESH_RECORD_CAPACITY, .origin = id, .incarnation = 1, .version = 1});
+    }
+    /* A ring neighbour of node 0 whose link comes up is sent every capacity. */
+    struct mesh_member_view view;
+    uint32_t index = 0;
+    while (mesh_member_view(net->node[0].mesh, index, &view) && !view.neighbour)
+        index++;
+    struct mesh_event event = {.kind = MESH_LINK_UP};
+    event.body.link.peer = view.id;
+    net->sent = 0;
+    net_step(net, 0, &event);
+    assert_int_equal(counters(net, 0)->bound_out, 1);
+    assert_int_equal(net->node[0].wake_at_ms, net->now_ms);
+    net_run(net, 0);
+    assert_true(net->sent >= 400);
+    assert_true(counters(net, 0)->bound_out >= 3);
+    end(net);
+}
+
+static void newcomer_learns_a_large_table_in_seconds(void **state)
+{
+    (void)state;
+    struct net *const net = net_open(base_seed);
+    net->members_limit = 512;
+    net_add(net);
+    net_run(net, 10);
+    for (uint32_t i = 0; i < 200; i++) {
+        const struct mesh_id id = stranger(i);
+        give(net, 0, 0, member_record(&id, 1, 9));
+    }
+    struct mesh_event event = {.kind = MESH_LINK_UP};
+    net_add(net);
+    net_introduce(net, 1, 0);
+    net_run(net, 20);
+    event.body.link.peer = net->node[0].id;
+    net_step(net, 1, &event);
+    net_run(net, 3000);
+    assert_int_equal(net->node[1].mesh->members.count, 202);
+    end(net);
+}
+
+static void nonsense_is_counted_and_changes_nothing(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    static struct mesh_message message;
+    struct mesh_event event = {.kind = MESH_RECEIVED};
+    event.body.received.from = net->node[1].id;
+    event.body.received.message = &message;
+    static const enum mesh_message_kind lists[] = {MESH_ENTRIES, MESH_WANT};
+    for (size_t i = 0; i < 2; i++) {
+        message = (struct mesh_message){.kind = lists[i]};
+        message.body.entries.count = UINT32_MAX;
+        net_step(net, 0, &event);
+    }
+    assert_int_equal(counters(net, 0)->bad_messages, 2);
+    message = (struct mesh_message){.kind = MESH_PUSH};
+    message.body.push.record.kind = 99;
+    message.body.push.record.handle = net_handle(net, 0, NULL, 0);
+    net_step(net, 0, &event);
+    message = (struct mesh_message){.kind = (enum mesh_message_kind)77};
+    net_step(net, 0, &event);
+    assert_int_equal(counters(net, 0)->bad_messages, 4);
+    /* Work from somebody unknown. */
+    message = (struct mesh_message){.kind = MESH_ASSIGN};
+    message.body.assign.handle = net_handle(net, 0, NULL, 0);
+    event.body.received.from = stranger(1);
+    net_step(net, 0, &event);
+    assert_int_equal(counters(net, 0)->bad_messages, 5);
+    /* Entries of unknown kinds, asked for and told; a summary that differs everywhere. */
+    event.body.received.from = net->node[1].id;
+    message = (struct mesh_message){.kind = MESH_WANT};
+    message.body.entries.count = 2;
+    message.body.entries.entry[1].kind = 0xffffffff;
+    net_step(net, 0, &event);
+    message.kind = MESH_ENTRIES;
+    message.body.entries.buckets = UINT64_MAX;
+    net_step(net, 0, &event);
+    message = (struct mesh_message){.kind = MESH_SUMMARY};
+    net_step(net, 0, &event);
+    assert_true(net_whole(net));
+    end(net);
+}
+
+/* --------------------------------------------------------------------- pieces */
+
+static void neighbours_are_mutual_and_reach_everyone(void **state)
+{
+    (void)state;
+    struct net *const net = net_open(base_seed);
+    net->members_limit = 300;
+    net_add(net);
+    for (uint32_t i = 0; i < 200; i++) {
+        const struct mesh_id id = stranger(i);
+        struct mesh_record record = member_record(&id, 1, 9);
+        record.body.member.region = i % 7;
+        give(net, 0, 0, record);
+    }
+    const struct mesh *const mesh = net->node[0].mesh;
+    static bool reached[300];
+    static uint32_t queue[300];
+    memset(reached, 0, sizeof reached);
+    uint32_t queued = 1;
+    queue[0] = 0;
+    reached[0] = true;
+    for (uint32_t i = 0; i < queued; i++) {
+        uint32_t near[MESH_NEIGHBOURS_MAX];
+        const uint32_t count = overlay_neighbours(mesh, queue[i], near);
+        assert_true(count >= 2);
+        for (uint32_t j = 0; j < count; j++) {
+            uint32_t back[MESH_NEIGHBOURS_MAX];
+            const uint32_t backs = overlay_neighbours(mesh, near[j], back);
+            bool mutual = false;
+            for (uint32_t k = 0; k < backs; k++)
+                mutual |= back[k] == queue[i];
+            assert_true(mutual);
+            if (!reached[near[j]]) {
+                reached[near[j]] = true;
+                queue[queued++] = near[j];
+            }
+        }
+    }
+    assert_int_equal(queued, 201);
+    end(net);
+}
+
+static void owners_are_the_same_on_every_node_and_stable(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(6);
+    net_run(net, MESH_STABLE_MS);
+    const uint32_t late = net_add(net);
+    net_introduce(net, late, 0);
+    net_run(net, 10000);
+    uint32_t owned[NET_NODES_MAX] = {0};
+    for (uint32_t k = 0; k < 300; k++) {
+        const struct mesh_id key = stranger(k);
+        struct mesh_id owner[2];
+        struct mesh_id other[2];
+        assert_int_equal(mesh_owners(net->node[0].mesh, &key, owner), 2);
+        assert_int_equal(mesh_owners(net->node[3].mesh, &key, other), 2);
+        assert_memory_equal(owner, other, sizeof owner);
+        assert_memory_not_equal(&owner[0], &owner[1], sizeof *owner);
+        for (uint32_t i = 0; i < net->count; i++)
+            owned[i] += id_equal(&owner[0], &net->node[i].id) || id_equal(&owner[1], &net->node[i].id);
+    }
+    assert_int_equal(owned[late], 0);
+    for (uint32_t i = 0; i < 6; i++)
+        assert_true(owned[i] > 60 && owned[i] < 140);
+    end(net);
+}
+
+static void siphash_gives_its_published_vectors(void **state)
+{
+    (void)state;
+    uint8_t input[64];
+    for (uint8_t i = 0; i < sizeof input; i++)
+        input[i] = i;
+    /* From the reference implementation's test, key 00 .. 0f. */
+    const uint64_t key0 = 0x0706050403020100u;
+    const uint64_t key1 = 0x0f0e0d0c0b0a0908u;
+    assert_true(mesh_hash(key0, key1, input, 0) == 0x726fdb47dd0e0e31u);
+    assert_true(mesh_hash(key0, key1, input, 1) == 0x74f839c593dc67fdu);
+    assert_true(mesh_hash(key0, key1, input, 15) == 0xa129ca6149be45e5u);
+}
+
+static void message_sizes_cover_their_lists(void **state)
+{
+    (void)state;
+    static struct mesh_message message;
+    for (uint32_t kind = 1; kind < MESH_MESSAGE_KINDS; kind++) {
+        message = (struct mesh_message){.kind = (enum mesh_message_kind)kind};
+        assert_true(mesh_message_bytes(&message) > sizeof message.kind);
+        assert_true(mesh_message_bytes(&message) < 1024);
+        assert_string_not_equal(mesh_message_name((enum mesh_message_kind)kind), "unknown");
+    }
+    assert_string_equal(mesh_message_name((enum mesh_message_kind)0), "unknown");
+    assert_string_equal(mesh_message_name((enum mesh_message_kind) - 1), "unknown");
+    message = (struct mesh_message){.kind = MESH_ENTRIES, .body.entries.count = UINT32_MAX};
+    assert_true(mesh_message_bytes(&message) <= sizeof message);
+}
+
+/* ----------------------------------------------------------------------- chaos */
+
+/* Drops, cuts, kills, pauses for ten minutes; then quiet, after which everybody must see everybody. */
+static void chaos(uint64_t seed)
+{
+    struct net *const net = net_open(seed);
+    const uint32_t count = 3 + net_random(net, 10);
+    for (uint32_t i = 0; i < count; i++)
+        net_add(net);
+    net_introduce_all(net);
+    net->latency_ms = 1 + net_random(net, 200);
+    net->drop_permille = net_random(net, 100);
+    for (int i = 0; i < 60; i++) {
+        const uint32_t node = net_random(net, count);
+        const uint32_t other = net_random(net, count);
+        switch (net_random(net, 7)) {
+        case 0:
+            if (net->node[node].mesh)
+                net_kill(net, node, net_random(net, 2) == 0);
+            break;
+        case 1:
+            if (!net->node[node].mesh)
+                net_start(net, node, false);
+            break;
+        case 2:
+            net->cut[node][other] = node != other;
+            break;
+        case 3:
+            net_split(net, net_random(net, 1u << count), true);
+            break;
+        case 4:
+            net_split(net, UINT32_MAX, false);
+            memset(net->cut, 0, sizeof net->cut);
+            break;
+        case 5:
+            net->node[node].paused = !net->node[node].paused;
+            break;
+        default:
+            break;
+        }
+        net_run(net, net_random(net, 20000));
+    }
+    memset(net->cut, 0, sizeof net->cut);
+    net->drop_permille = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        net->node[i].paused = false;
+        if (!net->node[i].mesh)
+            net_start(net, i, false);
+        memset(net->node[i].session, 0, sizeof net->node[i].session);
+    }
+    net_run(net, 300000);
+    check_whole(net);
+    for (uint32_t i = 0; i < count; i++)
+        assert_int_equal(net->node[i].cloned, 0);
+    end(net);
+}
+
+static void everybody_sees_everybody_after_chaos(void **state)
+{
+    (void)state;
+    print_message("seeds %llu to %llu\n", (unsigned long long)base_seed, (unsigned long long)base_seed + 14);
+    for (uint64_t seed = base_seed; seed < base_seed + 15; seed++)
+        chaos(seed);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        base_seed = strtoull(argv[1], NULL, 10);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(siphash_gives_its_published_vectors),
+        cmocka_unit_test(message_sizes_cover_their_lists),
+        cmocka_unit_test(joiner_learns_all_members_from_one),
+        cmocka_unit_test(mesh_at_rest_sends_little),
+        cmocka_unit_test(dead_member_is_down_everywhere),
+        cmocka_unit_test(reset_link_makes_death_known_sooner),
+        cmocka_unit_test(restarted_member_is_up_in_a_new_incarnation),
+        cmocka_unit_test(quick_restart_is_no_death),
+        cmocka_unit_test(joiner_finds_out_about_the_dead),
+        cmocka_unit_test(member_that_one_link_fails_is_not_down),
+        cmocka_unit_test(accused_member_refutes_with_a_saved_incarnation),
+        cmocka_unit_test(withdrawn_accusation_lifts_the_suspicion),
+        cmocka_unit_test(accusation_expires_when_not_repeated),
+        cmocka_unit_test(deaf_node_doubts_itself_first),
+        cmocka_unit_test(node_that_only_hears_nothing_brings_nobody_down),
+        cmocka_unit_test(paused_process_accuses_nobody),
+        cmocka_unit_test(both_sides_of_a_split_go_on_and_heal),
+        cmocka_unit_test(node_that_forgot_its_incarnation_climbs_above_what_peers_hold),
+        cmocka_unit_test(clone_is_told_from_lost_state),
+        cmocka_unit_test(leaving_member_is_left_and_not_accused),
+        cmocka_unit_test(revoked_member_stays_out),
+        cmocka_unit_test(revocation_may_come_before_the_member),
+        cmocka_unit_test(tombstones_end_and_are_not_planted_again),
+        cmocka_unit_test(full_table_refuses_members_and_makes_room_from_the_revoked),
+        cmocka_unit_test(full_output_goes_on_in_the_next_step),
+        cmocka_unit_test(newcomer_learns_a_large_table_in_seconds),
+        cmocka_unit_test(nonsense_is_counted_and_changes_nothing),
+        cmocka_unit_test(neighbours_are_mutual_and_reach_everyone),
+        cmocka_unit_test(owners_are_the_same_on_every_node_and_stable),
+        cmocka_unit_test(everybody_sees_everybody_after_chaos),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
