@@ -1,0 +1,637 @@
+/* The executor's side, one core with homes that the test plays. */
+#include "mesh_fixture.h"
+
+static void reserve(struct fixture *f, uint32_t home, uint8_t job, uint64_t tenant, uint16_t wanted,
+                    bool deep)
+{
+    struct mesh_message message = {.kind = MESH_RESERVE};
+    message.body.reserve.job = fixture_job(job);
+    message.body.reserve.epoch = 1;
+    message.body.reserve.tenant = tenant;
+    message.body.reserve.classes = 1;
+    message.body.reserve.wanted = wanted;
+    message.body.reserve.deep = deep;
+    fixture_message(f, home, &message);
+}
+
+static void assign(struct fixture *f, uint32_t home, uint8_t job, uint64_t token, uint32_t index)
+{
+    struct mesh_message message = {.kind = MESH_ASSIGN};
+    message.body.assign.name = (struct mesh_bundle_name){token, index};
+    message.body.assign.job = fixture_job(job);
+    message.body.assign.epoch = 1;
+    message.body.assign.count = 2;
+    message.body.assign.shard[0] = 10 * index;
+    message.body.assign.shard[1] = 10 * index + 1;
+    message.body.assign.handle = fixture_handle(f);
+    fixture_message(f, home, &message);
+}
+
+static void ran(struct fixture *f, uint32_t attempt, uint8_t outcome)
+{
+    struct mesh_event event = {.kind = MESH_RAN};
+    event.body.ran.attempt = attempt;
+    event.body.ran.count = 2;
+    event.body.ran.outcome[0] = event.body.ran.outcome[1] = outcome;
+    event.body.ran.handle = outcome == MESH_DONE ? fixture_handle(f) : 0;
+    fixture_step(f, &event);
+}
+
+static void name_message(struct fixture *f, uint32_t home, enum mesh_message_kind kind, uint64_t token,
+                         uint32_t index)
+{
+    struct mesh_message message = {.kind = kind};
+    if (kind == MESH_RESULT_ACK) {
+        message.body.result_ack.name = (struct mesh_bundle_name){token, index};
+    } else {
+        message.body.renew.count = 1;
+        message.body.renew.name[0] = (struct mesh_bundle_name){token, index};
+    }
+    fixture_message(f, home, &message);
+}
+
+static void cancel(struct fixture *f, uint32_t home, uint8_t job, uint64_t epoch)
+{
+    struct mesh_message message = {.kind = MESH_CANCEL};
+    message.body.cancel.job = fixture_job(job);
+    message.body.cancel.epoch = epoch;
+    fixture_message(f, home, &message);
+}
+
+static void release(struct fixture *f, uint32_t home, uint64_t token, uint16_t places)
+{
+    struct mesh_message message = {.kind = MESH_RELEASE};
+    message.body.release.token = token;
+    message.body.release.places = places;
+    fixture_message(f, home, &message);
+}
+
+static uint32_t granted(struct fixture *f, uint32_t home, uint64_t *token)
+{
+    struct mesh_message message;
+    if (!fixture_sent(f, home, MESH_GRANT, &message))
+        return 0;
+    *token = message.body.grant.token;
+    assert_int_equal(message.body.grant.valid_ms, 2000);
+    return message.body.grant.places;
+}
+
+static bool sent(struct fixture *f, uint32_t home, enum mesh_message_kind kind)
+{
+    struct mesh_message message;
+    return fixture_sent(f, home, kind, &message);
+}
+
+static bool did(struct fixture *f, enum mesh_effect_kind kind)
+{
+    struct mesh_effect effect;
+    return fixture_did(f, kind, &effect);
+}
+
+static uint32_t run_of(struct fixture *f)
+{
+    struct mesh_effect effect;
+    assert_true(fixture_did(f, MESH_RUN, &effect));
+    return effect.body.run.attempt;
+}
+
+static struct mesh_executor_view view(const struct fixture *f)
+{
+    struct mesh_executor_view view;
+    mesh_executor_view(f->mesh, &view);
+    return view;
+}
+
+/* A job of one home with `bundles` of them running or waiting; returns the token. */
+static uint64_t occupy(struct fixture *f, uint32_t home, uint8_t job, uint16_t bundles)
+{
+    uint64_t token = 0;
+    reserve(f, home, job, job, bundles, true);
+    assert_int_equal(granted(f, home, &token), bundles);
+    for (uint32_t i = 0; i < bundles; i++)
+        assign(f, home, job, token, i);
+    return token;
+}
+
+static void grants_reach_the_slots_and_not_beyond(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    uint64_t token = 0;
+    fixture_devices(f, 2, 0);
+    reserve(f, 0, 1, 1, 5, false);
+    assert_int_equal(granted(f, 0, &token), 2);
+    assert_false(sent(f, 0, MESH_WAIT));
+    reserve(f, 0, 2, 1, 5, true);               /* deep: the places behind the slots */
+    assert_int_equal(granted(f, 0, &token), 0); /* the first one, which needs a whole slot, is waited for */
+    assert_true(sent(f, 0, MESH_WAIT));
+    reserve(f, 0, 1, 1, 0, false);
+    reserve(f, 0, 2, 1, 5, true);
+    assert_int_equal(granted(f, 0, &token), 2);
+    assert_int_equal(view(f).granted, 4);
+    reserve(f, 0, 3, 1, 1, true);
+    assert_int_equal(granted(f, 0, &token), 0);
+    assert_true(sent(f, 0, MESH_WAIT));
+    fixture_close(f);
+}
+
+static void a_grant_is_for_its_home_job_class_and_index_only(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(2);
+    uint64_t token = 0;
+    fixture_devices(f, 2, 0);
+    reserve(f, 0, 1, 1, 2, false);
+    assert_int_equal(granted(f, 0, &token), 2);
+    assign(f, 1, 1, token, 0);
+    assert_true(sent(f, 1, MESH_EXPIRED));
+    assign(f, 0, 2, token, 0);
+    assert_true(sent(f, 0, MESH_EXPIRED));
+    assign(f, 0, 1, token, 2);
+    assert_true(sent(f, 0, MESH_EXPIRED));
+    assign(f, 0, 1, token, UINT32_MAX);
+    assert_true(sent(f, 0, MESH_EXPIRED));
+    assign(f, 0, 1, token ^ 1, 0);
+    assert_true(sent(f, 0, MESH_EXPIRED));
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 4);
+    assert_int_equal(mesh_counters(f->mesh)->assigns_expired, 5);
+    assert_false(did(f, MESH_RUN));
+    assign(f, 0, 1, token, 1);
+    assert_true(did(f, MESH_RUN));
+    fixture_close(f);
+}
+
+static void nonsense_is_counted_and_changes_nothing(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    uint64_t token = 0;
+    fixture_devices(f, 1, 0);
+    reserve(f, 0, 1, 1, 1, false);
+    assert_int_equal(granted(f, 0, &token), 1);
+    const uint32_t counts[] = {0, MESH_BUNDLE_SHARDS_MAX + 1, UINT32_MAX};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        struct mesh_message message = {.kind = MESH_ASSIGN};
+        message.body.assign.name.token = token;
+        message.body.assign.job = fixture_job(1);
+        message.body.assign.count = counts[i];
+        message.body.assign.handle = fixture_handle(f);
+        fixture_message(f, 0, &message);
+    }
+    struct mesh_message message = {.kind = MESH_ASSIGN};
+    message.body.assign.count = 1;
+    message.body.assign.class = MESH_DEVICE_CLASSES;
+    fixture_message(f, 0, &message);
+    message = (struct mesh_message){.kind = MESH_RESERVE};
+    message.body.reserve.wanted = 1;
+    message.body.reserve.classes = 0xfffc;
+    fixture_message(f, 0, &message);
+    message = (struct mesh_message){.kind = MESH_RENEWED};
+    message.body.renew.count = MESH_RENEW_MAX + 1;
+    fixture_message(f, 0, &message);
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 6);
+    release(f, 0, token + 1, 9);
+    release(f, 0, UINT64_MAX, 9);
+    name_message(f, 0, MESH_RESULT_ACK, 7, 7);
+    name_message(f, 0, MESH_RENEWED, 7, 7);
+    cancel(f, 0, 9, UINT64_MAX);
+    ran(f, 0, MESH_DONE);
+    ran(f, UINT32_MAX, MESH_DONE);
+    assert_int_equal(view(f).granted, 1);
+    fixture_close(f);
+}
+
+static void an_assign_is_idempotent_by_name(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    fixture_devices(f, 1, 0);
+    const uint64_t token = occupy(f, 0, 1, 1);
+    const uint32_t attempt = run_of(f);
+    assign(f, 0, 1, token, 0);
+    assert_false(did(f, MESH_RUN));
+    assert_false(sent(f, 0, MESH_EXPIRED));
+    ran(f, attempt, MESH_DONE);
+    assert_true(sent(f, 0, MESH_RESULT));
+    assign(f, 0, 1, token, 0); /* known and finished: the result again */
+    assert_true(sent(f, 0, MESH_RESULT));
+    assert_false(did(f, MESH_RUN));
+    name_message(f, 0, MESH_RESULT_ACK, token, 0);
+    name_message(f, 0, MESH_RESULT_ACK, token, 0);
+    assign(f, 0, 1, token, 0); /* come and gone: never run twice under one name */
+    assert_true(sent(f, 0, MESH_EXPIRED));
+    assert_false(did(f, MESH_RUN));
+    assert_int_equal(view(f).unacked, 0);
+    fixture_close(f);
+}
+
+static void a_grant_expires_after_2500_ms(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    uint64_t token = 0;
+    fixture_devices(f, 1, 0);
+    reserve(f, 0, 1, 1, 2, true);
+    assert_int_equal(granted(f, 0, &token), 2);
+    fixture_run(f, 2499);
+    assign(f, 0, 1, token, 0);
+    assert_true(did(f, MESH_RUN));
+    fixture_run(f, 1);
+    assert_int_equal(mesh_counters(f->mesh)->grants_expired, 1);
+    assign(f, 0, 1, token, 1);
+    assert_true(sent(f, 0, MESH_EXPIRED));
+    assert_int_equal(view(f).granted, 0);
+    fixture_close(f);
+}
+
+static void released_places_go_to_who_waits(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(2);
+    uint64_t token = 0;
+    uint64_t other = 0;
+    fixture_devices(f, 2, 0);
+    reserve(f, 0, 1, 1, 4, true);
+    assert_int_equal(granted(f, 0, &token), 4);
+    reserve(f, 1, 2, 2, 3, true);
+    assert_true(sent(f, 1, MESH_WAIT));
+    release(f, 1, token, 4); /* not its own */
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 1);
+    release(f, 0, token, 1);
+    assert_int_equal(granted(f, 1, &other), 1);
+    release(f, 0, token, UINT16_MAX);
+    assert_int_equal(granted(f, 1, &other), 2);
+    assert_int_equal(mesh_counters(f->mesh)->grants_released, 4);
+    fixture_close(f);
+}
+
+static void a_freed_place_goes_to_who_waits(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(2);
+    uint64_t token = 0;
+    fixture_devices(f, 1, 0);
+    occupy(f, 0, 1, 2);
+    const uint32_t attempt = run_of(f);
+    reserve(f, 1, 2, 2, 1, false);
+    assert_true(sent(f, 1, MESH_WAIT));
+    ran(f, attempt, MESH_DONE);
+    assert_int_equal(granted(f, 1, &token), 0); /* the waiting one runs now */
+    assert_int_equal(view(f).running, 1);
+    ran(f, run_of(f), MESH_DONE);
+    assert_int_equal(granted(f, 1, &token), 1);
+    fixture_close(f);
+}
+
+static void turns_are_by_home_and_tenant(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(2);
+    uint64_t token = 0;
+    fixture_devices(f, 1, 0);
+    const uint64_t first = occupy(f, 0, 1, 2);
+    /* Home 0 has three jobs of one tenant, home 1 has one: they still get every other place. */
+    for (uint8_t job = 2; job < 5; job++)
+        reserve(f, 0, job, 1, 50, true);
+    reserve(f, 1, 9, 2, 50, true);
+    uint32_t places[2] = {0, 0};
+    uint32_t attempt = run_of(f);
+    for (uint32_t i = 0; i < 20; i++) {
+        ran(f, attempt, MESH_DONE);
+        struct mesh_message grant;
+        const uint32_t home = fixture_sent(f, 0, MESH_GRANT, &grant) ? 0 : 1;
+        if (home == 1)
+            assert_true(fixture_sent(f, 1, MESH_GRANT, &grant));
+        places[home] += grant.body.grant.places;
+        assign(f, home, grant.body.grant.job.bytes[1], grant.body.grant.token, 0);
+        attempt = run_of(f);
+    }
+    (void)first;
+    (void)token;
+    assert_int_equal(places[0], 10);
+    assert_int_equal(places[1], 10);
+    fixture_close(f);
+}
+
+static void results_are_sent_until_acknowledged_and_held_ten_minutes(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    fixture_devices(f, 1, 0);
+    const uint64_t token = occupy(f, 0, 1, 1);
+    const uint32_t handles = f->live_count;
+    ran(f, run_of(f), MESH_DONE);
+    assert_int_equal(f->live_count, handles); /* the inputs went, the results came */
+    assert_true(sent(f, 0, MESH_RESULT));
+    fixture_run(f, 1999);
+    assert_false(sent(f, 0, MESH_RESULT));
+    fixture_run(f, 1);
+    assert_true(sent(f, 0, MESH_RESULT));
+    fixture_run(f, 597999);
+    assert_int_equal(view(f).unacked, 1);
+    fixture_run(f, 1);
+    assert_int_equal(view(f).unacked, 0);
+    assert_int_equal(f->live_count, handles - 1);
+    name_message(f, 0, MESH_RESULT_ACK, token, 0);
+    fixture_close(f);
+}
+
+static void a_lease_ends_20_s_after_the_last_renewal(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    fixture_devices(f, 1, 0);
+    const uint64_t token = occupy(f, 0, 1, 2);
+    fixture_run(f, 5000);
+    struct mesh_message renew;
+    assert_true(fixture_sent(f, 0, MESH_RENEW, &renew));
+    assert_int_equal(renew.body.renew.count, 2);
+    name_message(f, 0, MESH_RENEWED, token, 0);
+    fixture_run(f, 14999);
+    assert_false(did(f, MESH_STOP));
+    fixture_run(f, 1);
+    struct mesh_effect stop;
+    assert_true(fixture_did(f, MESH_STOP, &stop));
+    assert_int_equal(mesh_counters(f->mesh)->leases_lost, 1);
+    assert_int_equal(stop.body.stop.attempt, 1);
+    fixture_run(f, 4999);
+    assert_false(did(f, MESH_STOP));
+    fixture_run(f, 1);
+    assert_true(did(f, MESH_STOP));
+    fixture_clear(f);
+    ran(f, 0, MESH_DONE);
+    ran(f, 1, MESH_RETURNED);
+    assert_false(sent(f, 0, MESH_RESULT)); /* forgotten */
+    assert_int_equal(view(f).running + view(f).waiting + view(f).unacked, 0);
+    fixture_close(f);
+}
+
+static void renewals_are_split_at_64(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 4, .jobs = 2, .shards = 16, .bundles = 4, .attempts = 128, .demands = 2};
+    struct fixture *const f = fixture_open_limits(1, &limits);
+    fixture_devices(f, 64, 0);
+    for (uint8_t job = 1; job <= 65; job++)
+        occupy(f, 0, job, 1);
+    fixture_run(f, 5000);
+    struct mesh_message renew;
+    assert_true(fixture_sent(f, 0, MESH_RENEW, &renew));
+    assert_int_equal(renew.body.renew.count, MESH_RENEW_MAX);
+    assert_true(fixture_sent(f, 0, MESH_RENEW, &renew));
+    assert_int_equal(renew.body.renew.count, 1);
+    fixture_close(f);
+}
+
+static void a_cancel_stops_and_nothing_comes_back(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(2);
+    fixture_devices(f, 2, 0);
+    const uint64_t token = occupy(f, 0, 1, 3);
+    const uint32_t first = run_of(f);
+    const uint32_t handles = f->live_count;
+    reserve(f, 0, 1, 1, 9, true);
+    ran(f, first, MESH_DONE); /* the result crosses the cancel */
+    fixture_clear(f);
+    cancel(f, 1, 1, 1); /* not its job */
+    cancel(f, 0, 1, 0); /* an older epoch */
+    assert_false(did(f, MESH_STOP));
+    cancel(f, 0, 1, 1);
+    assert_true(did(f, MESH_STOP));
+    assert_true(did(f, MESH_STOP));
+    assert_false(did(f, MESH_STOP));
+    cancel(f, 0, 1, 1);
+    assert_false(did(f, MESH_STOP));
+    assert_int_equal(view(f).unacked, 0);
+    assert_int_equal(view(f).demands, 0);
+    assert_int_equal(view(f).granted, 0);
+    name_message(f, 0, MESH_RESULT_ACK, token, 0);
+    ran(f, 1, MESH_DONE);
+    ran(f, 2, MESH_RETURNED);
+    assert_false(sent(f, 0, MESH_RESULT));
+    assert_int_equal(f->live_count, handles - 3);
+    fixture_close(f);
+}
+
+static void draining_gives_back_what_waits(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    uint64_t token = 0;
+    fixture_devices(f, 2, 0);
+    occupy(f, 0, 1, 3);
+    reserve(f, 0, 2, 1, 1, true);
+    assert_int_equal(granted(f, 0, &token), 1);
+    const uint32_t first = run_of(f);
+    fixture_step(f, &(struct mesh_event){.kind = MESH_DRAIN});
+    struct mesh_effect stop;
+    assert_true(fixture_did(f, MESH_STOP, &stop));
+    assert_int_equal(stop.body.stop.attempt, 2); /* the one that waits */
+    assert_false(did(f, MESH_STOP));
+    assign(f, 0, 2, token, 0);
+    assert_true(sent(f, 0, MESH_EXPIRED));
+    reserve(f, 0, 3, 1, 1, true);
+    assert_true(sent(f, 0, MESH_WAIT));
+    fixture_clear(f);
+    ran(f, 2, MESH_RETURNED);
+    struct mesh_message result;
+    assert_true(fixture_sent(f, 0, MESH_RESULT, &result));
+    assert_int_equal(result.body.result.shard[1].outcome, MESH_RETURNED);
+    name_message(f, 0, MESH_RESULT_ACK, result.body.result.name.token, result.body.result.name.index);
+    ran(f, first, MESH_DONE);
+    ran(f, 1, MESH_DONE);
+    assert_false(did(f, MESH_DRAINED));
+    while (fixture_sent(f, 0, MESH_RESULT, &result))
+        name_message(f, 0, MESH_RESULT_ACK, result.body.result.name.token, result.body.result.name.index);
+    assert_true(did(f, MESH_DRAINED));
+    fixture_run(f, 60000);
+    assert_false(did(f, MESH_DRAINED));
+    fixture_close(f);
+}
+
+static void the_owner_takes_slots_back(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    uint64_t token = 0;
+    fixture_devices(f, 4, 0);
+    occupy(f, 0, 1, 6);
+    reserve(f, 0, 2, 1, 2, true);
+    assert_int_equal(granted(f, 0, &token), 2);
+    fixture_devices(f, 1, 0);
+    assert_int_equal(view(f).running, 1);
+    assert_int_equal(view(f).waiting, 1);
+    assert_int_equal(view(f).granted, 0);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_true(did(f, MESH_STOP));
+    assert_false(did(f, MESH_STOP));
+    assign(f, 0, 2, token, 0);
+    assert_true(sent(f, 0, MESH_EXPIRED));
+    fixture_devices(f, 0, 0);
+    assert_int_equal(view(f).running + view(f).waiting, 0);
+    reserve(f, 0, 3, 1, 1, true);
+    assert_true(sent(f, 0, MESH_WAIT));
+    for (uint32_t i = 0; i < 6; i++)
+        ran(f, i, MESH_RETURNED);
+    assert_int_equal(view(f).unacked, 6);
+    fixture_devices(f, 1, 0); /* the demand stood all the while */
+    assert_int_equal(granted(f, 0, &token), 1);
+    fixture_close(f);
+}
+
+static void bounds_of_demands_and_attempts_hold(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 4, .jobs = 2, .shards = 16, .bundles = 4, .attempts = 3, .demands = 2};
+    struct fixture *const f = fixture_open_limits(1, &limits);
+    uint64_t token = 0;
+    reserve(f, 0, 1, 1, 1, true);
+    reserve(f, 0, 2, 1, 1, true);
+    assert_int_equal(mesh_counters(f->mesh)->bound_demands, 0);
+    reserve(f, 0, 3, 1, 1, true);
+    assert_int_equal(mesh_counters(f->mesh)->bound_demands, 1);
+    assert_int_equal(view(f).demands, 2);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_true(sent(f, 0, MESH_WAIT));
+    reserve(f, 0, 1, 1, 0, true);
+    reserve(f, 0, 2, 1, 0, true);
+    fixture_devices(f, 8, 0);
+    reserve(f, 0, 4, 1, 8, true);
+    assert_int_equal(granted(f, 0, &token), 3);
+    assert_true(mesh_counters(f->mesh)->bound_attempts > 0);
+    for (uint32_t i = 0; i < 3; i++)
+        assign(f, 0, 4, token, i);
+    ran(f, 0, MESH_DONE); /* held, so still in the table */
+    uint64_t next = 0;
+    assert_int_equal(granted(f, 0, &next), 0);
+    name_message(f, 0, MESH_RESULT_ACK, token, 0);
+    assert_int_equal(granted(f, 0, &next), 1);
+    fixture_close(f);
+}
+
+static void a_demand_is_forgotten_after_10_s(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    reserve(f, 0, 1, 1, 1, true);
+    fixture_run(f, 9999);
+    assert_int_equal(view(f).demands, 1);
+    reserve(f, 0, 1, 1, 1, true);
+    fixture_run(f, 9999);
+    assert_int_equal(view(f).demands, 1);
+    fixture_run(f, 1);
+    assert_int_equal(view(f).demands, 0);
+    fixture_close(f);
+}
+
+static void a_price_above_the_limit_is_never_granted(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    uint64_t token = 0;
+    struct mesh_event event = {.kind = MESH_DEVICES};
+    event.body.devices.class[0].slots = 1;
+    event.body.devices.price_micro = 100;
+    fixture_step(f, &event);
+    struct mesh_message message = {.kind = MESH_RESERVE};
+    message.body.reserve.classes = 1;
+    message.body.reserve.wanted = 1;
+    message.body.reserve.price_limit_micro = 99;
+    fixture_message(f, 0, &message);
+    assert_int_equal(granted(f, 0, &token), 0);
+    message.body.reserve.price_limit_micro = 100;
+    fixture_message(f, 0, &message);
+    assert_int_equal(granted(f, 0, &token), 1);
+    fixture_close(f);
+}
+
+static void a_revoked_home_loses_everything_here(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(2);
+    uint64_t token = 0;
+    fixture_devices(f, 2, 0);
+    occupy(f, 0, 1, 2);
+    reserve(f, 0, 2, 1, 9, true);
+    assert_int_equal(granted(f, 0, &token), 2);
+    struct mesh_record record = {.kind = MESH_RECORD_REVOCATION};
+    record.body.revocation.subject = f->peer[0];
+    fixture_record(f, 1, record);
+    assert_true(did(f, MESH_STOP));
+    assert_true(did(f, MESH_STOP));
+    assert_int_equal(view(f).granted + view(f).demands, 0);
+    fixture_close(f);
+}
+
+static void a_short_report_counts_as_a_crash_of_the_rest(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    fixture_devices(f, 1, 0);
+    occupy(f, 0, 1, 1);
+    struct mesh_event event = {.kind = MESH_RAN};
+    event.body.ran.attempt = run_of(f);
+    event.body.ran.count = 1;
+    event.body.ran.outcome[0] = 77;
+    fixture_step(f, &event);
+    struct mesh_message result;
+    assert_true(fixture_sent(f, 0, MESH_RESULT, &result));
+    assert_int_equal(result.body.result.shard[0].outcome, MESH_CRASHED);
+    assert_int_equal(result.body.result.shard[1].outcome, MESH_CRASHED);
+    fixture_close(f);
+}
+
+static void stops_beyond_one_output_follow_in_the_next_steps(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 4, .jobs = 2, .shards = 16, .bundles = 4, .attempts = 1024, .demands = 2};
+    struct fixture *const f = fixture_open_limits(1, &limits);
+    fixture_devices(f, 512, 0);
+    uint64_t token = 0;
+    uint32_t bundles = 0;
+    reserve(f, 0, 1, 1, 1024, true);
+    for (uint32_t places; (places = granted(f, 0, &token)) > 0;) {
+        for (uint32_t i = 0; i < places; i++)
+            assign(f, 0, 1, token, i);
+        bundles += places;
+    }
+    assert_int_equal(bundles, 1024);
+    cancel(f, 0, 1, 1);
+    assert_true(mesh_counters(f->mesh)->bound_out > 0);
+    fixture_run(f, 1);
+    for (uint32_t i = 0; i < 1024; i++)
+        assert_true(did(f, MESH_STOP));
+    assert_false(did(f, MESH_STOP));
+    fixture_close(f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(grants_reach_the_slots_and_not_beyond),
+        cmocka_unit_test(a_grant_is_for_its_home_job_class_and_index_only),
+        cmocka_unit_test(nonsense_is_counted_and_changes_nothing),
+        cmocka_unit_test(an_assign_is_idempotent_by_name),
+        cmocka_unit_test(a_grant_expires_after_2500_ms),
+        cmocka_unit_test(released_places_go_to_who_waits),
+        cmocka_unit_test(a_freed_place_goes_to_who_waits),
+        cmocka_unit_test(turns_are_by_home_and_tenant),
+        cmocka_unit_test(results_are_sent_until_acknowledged_and_held_ten_minutes),
+        cmocka_unit_test(a_lease_ends_20_s_after_the_last_renewal),
+        cmocka_unit_test(renewals_are_split_at_64),
+        cmocka_unit_test(a_cancel_stops_and_nothing_comes_back),
+        cmocka_unit_test(draining_gives_back_what_waits),
+        cmocka_unit_test(the_owner_takes_slots_back),
+        cmocka_unit_test(bounds_of_demands_and_attempts_hold),
+        cmocka_unit_test(a_demand_is_forgotten_after_10_s),
+        cmocka_unit_test(a_price_above_the_limit_is_never_granted),
+        cmocka_unit_test(a_revoked_home_loses_everything_here),
+        cmocka_unit_test(a_short_report_counts_as_a_crash_of_the_rest),
+        cmocka_unit_test(stops_beyond_one_output_follow_in_the_next_steps),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
