@@ -1,10 +1,10 @@
 /*
  * Bundles that this node runs, for other homes and for its own jobs.
  *
- * An attempt is born with MESH_RUN. It gathers what the payload only names (broadcast blobs into the store, rows that were
- * too large to ride along), waits for a place at a worker, runs, makes its large outputs durable as blobs, and ends with
- * MESH_RAN. MESH_STOP ends it earlier with what was done. The core decides how many there may be; here is no queue of its
- * own beyond those attempts.
+ * An attempt is born with MESH_RUN. It gathers what the payload only names (broadcast blobs into the store,
+ * rows that were too large to ride along), waits for a place at a worker, runs, makes its large outputs
+ * durable as blobs, and ends with MESH_RAN. MESH_STOP ends it earlier with what was done. The core decides
+ * how many there may be; here is no queue of its own beyond those attempts.
  */
 #include "node/log.h"
 #include "node/node.h"
@@ -18,8 +18,9 @@
 #include <unistd.h>
 
 #define STOP_GRACE_MS 1000
-#define RESIDENTS_MAX 32              /* verified broadcast blobs kept open */
-#define INLINE_ENTRY_BYTES (40u * 1024u) /* of all inline outputs of a shard: an entry stays below ENTRY_BYTES_MAX */
+#define RESIDENTS_MAX 32 /* verified broadcast blobs kept open */
+#define INLINE_ENTRY_BYTES                                                                                   \
+    (40u * 1024u) /* of all inline outputs of a shard: an entry stays below ENTRY_BYTES_MAX */
 
 enum phase { GATHERING, WAITING, RUNNING, STORING };
 
@@ -34,9 +35,9 @@ struct attempt {
     uint16_t class;
     struct bytes *payload; /* the inline rows lie in it */
     struct assign assign;
-    uint32_t fetching; /* fetches under way; the attempt may not be freed before they end */
-    bool dead;         /* reported already, waits only for `fetching` */
-    uint8_t **rows;    /* [shard * MANIFEST_INPUTS_MAX + input], fetched; owned */
+    uint32_t fetching;               /* fetches under way; the attempt may not be freed before they end */
+    bool dead;                       /* reported already, waits only for `fetching` */
+    uint8_t **rows;                  /* [shard * MANIFEST_INPUTS_MAX + input], fetched; owned */
     bool asked[MANIFEST_INPUTS_MAX]; /* the broadcast blob was asked for */
     uint64_t device_us;
     uint8_t outcome[MESH_BUNDLE_SHARDS_MAX];
@@ -88,7 +89,8 @@ static void unlink_attempt(struct attempt *attempt)
         *link = attempt->next;
 }
 
-static void set_message(struct attempt *attempt, uint32_t shard, enum mesh_outcome outcome, const char *message)
+static void set_message(struct attempt *attempt, uint32_t shard, enum mesh_outcome outcome,
+                        const char *message)
 {
     attempt->outcome[shard] = (uint8_t)outcome;
     bytes_drop(attempt->item[shard]);
@@ -107,10 +109,12 @@ static void finish(struct attempt *attempt)
         items[s] = (struct result_item){.bytes = attempt->item[s]->data, .count = attempt->item[s]->count};
     }
     struct bytes *payload = result_encode(items, count);
-    if (!payload) {
+    if (payload->count > WIRE_PAYLOAD_BYTES_MAX) {
+        bytes_drop(payload);
         for (uint32_t s = 0; s < count; s++) {
             set_message(attempt, s, MESH_CRASHED, "the bundle's results do not fit a message");
-            items[s] = (struct result_item){.bytes = attempt->item[s]->data, .count = attempt->item[s]->count};
+            items[s] =
+                (struct result_item){.bytes = attempt->item[s]->data, .count = attempt->item[s]->count};
         }
         payload = result_encode(items, count);
     }
@@ -141,7 +145,8 @@ static void open_resident(struct background_task *task)
 {
     struct resident *resident = (struct resident *)task;
     uint64_t bytes;
-    resident->error = store_blob_open(resident->node->store, resident->blob.bytes, true, &resident->fd, &bytes);
+    resident->error =
+        store_blob_open(resident->node->store, resident->blob.bytes, true, &resident->fd, &bytes);
 }
 
 static void resident_opened(struct background_task *task)
@@ -194,7 +199,8 @@ static void on_blob(struct node *node, void *context, const struct bulk_done *do
     }
     if (done->error != BULK_OK) {
         char message[WORKER_MESSAGE_BYTES];
-        snprintf(message, sizeof message, "an input could not be fetched from its home: %s", bulk_error_text(done->error));
+        snprintf(message, sizeof message, "an input could not be fetched from its home: %s",
+                 bulk_error_text(done->error));
         fail_all(attempt, MESH_CRASHED, message);
         return;
     }
@@ -231,8 +237,9 @@ static bool fetch_rows(struct attempt *attempt, uint32_t input, uint32_t shard)
     struct store_blob_info info;
     if (store_blob_stat(attempt->node->store, attempt->assign.inputs[input].blob.bytes, &info) == STORE_OK) {
         attempt->rows[place] = malloc(rows->count);
-        if (attempt->rows[place] && store_blob_read(attempt->node->store, attempt->assign.inputs[input].blob.bytes,
-                                                    rows->offset, rows->count, attempt->rows[place]) == STORE_OK)
+        if (attempt->rows[place] &&
+            store_blob_read(attempt->node->store, attempt->assign.inputs[input].blob.bytes, rows->offset,
+                            rows->count, attempt->rows[place]) == STORE_OK)
             return true;
         free(attempt->rows[place]);
         attempt->rows[place] = NULL;
@@ -277,7 +284,8 @@ static bool gather_blobs(struct attempt *attempt, bool *failed)
     bool ready = true;
     for (uint32_t i = 0; i < attempt->assign.manifest->input_count; i++) {
         const struct job_input *input = &attempt->assign.inputs[i];
-        if (input->role != MANIFEST_BROADCAST || workers_hold(node->workers, attempt->class, input->blob.bytes))
+        if (input->role != MANIFEST_BROADCAST ||
+            workers_hold(node->workers, attempt->class, input->blob.bytes))
             continue;
         struct resident *resident = find_resident(&input->blob);
         if (resident && resident->state == RESIDENT_OPEN) {
@@ -326,9 +334,10 @@ static void fill_bundle(struct attempt *attempt, struct worker_bundle *bundle, s
             if (assign->inputs[i].role != MANIFEST_SPLIT)
                 continue;
             const uint8_t *fetched = attempt->rows[s * MANIFEST_INPUTS_MAX + i];
-            shards[s].rows[i] = (struct worker_rows){.data = from->rows[i].bytes ? from->rows[i].bytes : fetched,
-                                                     .bytes = from->rows[i].count,
-                                                     .type = from->rows[i].type};
+            shards[s].rows[i] =
+                (struct worker_rows){.data = from->rows[i].bytes ? from->rows[i].bytes : fetched,
+                                     .bytes = from->rows[i].count,
+                                     .type = from->rows[i].type};
         }
     }
 }
@@ -339,7 +348,8 @@ static void start(struct attempt *attempt)
     static struct worker_bundle bundle;
     fill_bundle(attempt, &bundle, shards);
     char message[WORKER_MESSAGE_BYTES] = "";
-    switch (workers_submit(attempt->node->workers, attempt->class, attempt->assign.tenant, &bundle, message)) {
+    switch (
+        workers_submit(attempt->node->workers, attempt->class, attempt->assign.tenant, &bundle, message)) {
     case WORKERS_TAKEN:
         attempt->phase = RUNNING;
         break;
@@ -481,7 +491,8 @@ void execute_shard(void *context, const struct workers_shard *shard)
             entry.output[o].bytes = output->data;
             inline_bytes += output->bytes;
         } else if (!keep_output(attempt, output, &entry.output[o])) {
-            set_message(attempt, shard->shard, MESH_CRASHED, "the executor had no room for the shard's output");
+            set_message(attempt, shard->shard, MESH_CRASHED,
+                        "the executor had no room for the shard's output");
             return;
         }
     }
@@ -521,8 +532,9 @@ void execute_done(void *context, uint64_t bundle)
 void execute_devices(void *context)
 {
     struct node *node = context;
-    struct mesh_event event = {.kind = MESH_DEVICES, .body.devices = {.price_micro = node->config.price_micro}};
-    for (uint32_t class = 0; class < MESH_DEVICE_CLASSES; class++)
+    struct mesh_event event = {.kind = MESH_DEVICES,
+                               .body.devices = {.price_micro = node->config.price_micro}};
+    for (uint32_t class = 0; class < MESH_DEVICE_CLASSES; class ++)
         event.body.devices.class[class].slots = workers_slots(node->workers, class);
     host_post(node, &event);
 }

@@ -1,7 +1,7 @@
 /*
- * Drives the core. Events wait in a queue, so that handling one output may cause the next event without recursion. The
- * saves of a step become one store batch; its sends and effects (a *release*) are let go when that batch is durable, or at
- * once when there was nothing to save.
+ * Drives the core. Events wait in a queue, so that handling one output may cause the next event without
+ * recursion. The saves of a step become one store batch; its sends and effects (a *release*) are let go when
+ * that batch is durable, or at once when there was nothing to save.
  */
 #include "node/log.h"
 #include "node/node.h"
@@ -127,20 +127,25 @@ static void let_send_go(struct node *node, struct outgoing *send)
 static void on_member(struct node *node, const struct mesh_effect *effect)
 {
     static const char *const words[] = {"", "up", "suspect", "down", "left", "revoked"};
-    log_info("member", "node=%s site=%s state=%s incarnation=%llu accusers=%u", peer_name(node, &effect->body.member.id),
-             peer_site(node, &effect->body.member.id), words[effect->body.member.state],
-             (unsigned long long)effect->body.member.incarnation, effect->body.member.accusers);
+    log_info("member", "node=%s site=%s state=%s incarnation=%llu accusers=%u",
+             peer_name(node, &effect->body.member.id), peer_site(node, &effect->body.member.id),
+             words[effect->body.member.state], (unsigned long long)effect->body.member.incarnation,
+             effect->body.member.accusers);
 }
 
 static void on_cloned(struct node *node, const struct mesh_effect *effect)
 {
     if (effect->body.cloned.fatal) {
-        log_error("clone", "reason=\"another process already runs with this node's identity; stop it, or give this one "
-                           "its own with `weir join` in another data folder\"");
+        log_error(
+            "clone",
+            "reason=\"another process already runs with this node's identity; stop it, or give this one "
+            "its own with `weir join` in another data folder\"");
         node_stop(node, EXIT_FAILED);
     } else {
-        log_error("clone", "reason=\"another process runs with this node's identity and was told to stop; find the copy "
-                           "of this data folder\"");
+        log_error(
+            "clone",
+            "reason=\"another process runs with this node's identity and was told to stop; find the copy "
+            "of this data folder\"");
     }
 }
 
@@ -200,8 +205,8 @@ static void let_effect_go(struct node *node, struct held_effect *held)
         jobs_on_state(node, &effect->body.job.id, effect->body.job.refusal, effect->body.job.state);
         break;
     case MESH_DECISION:
-        jobs_on_decision(node, &effect->body.decision.job, &effect->body.decision.member, effect->body.decision.why,
-                         effect->body.decision.shard, effect->body.decision.count);
+        jobs_on_decision(node, &effect->body.decision.job, &effect->body.decision.member,
+                         effect->body.decision.why, effect->body.decision.shard, effect->body.decision.count);
         break;
     case MESH_DRAINED:
         node->drained = true;
@@ -321,8 +326,8 @@ static void add_save(struct node *node, struct store_batch *batch, const struct 
 }
 
 /*
- * No room on the disk. A job that was being submitted is refused to its submitter; anything else waits until there is room,
- * unacknowledged, which stalls the jobs concerned and loses nothing.
+ * No room on the disk. A job that was being submitted is refused to its submitter; anything else waits until
+ * there is room, unacknowledged, which stalls the jobs concerned and loses nothing.
  */
 static void on_saved(struct node *node, void *context, enum store_error error)
 {
@@ -335,7 +340,8 @@ static void on_saved(struct node *node, void *context, enum store_error error)
         if (release->saves[i].save.kind == MESH_SAVE_JOB)
             jobs_refuse(node, &release->saves[i].save.body.job.id, error);
     if (!node->stalled)
-        log_error("store", "error=\"%s\" reason=\"results wait in memory until there is room\"", store_error_text(error));
+        log_error("store", "error=\"%s\" reason=\"results wait in memory until there is room\"",
+                  store_error_text(error));
     release->next = node->stalled;
     node->stalled = release;
     node->stalled_at_ms = clock_now_ms();
@@ -444,7 +450,8 @@ void host_on_frame(struct node *node, const struct mesh_id *from, const struct w
     }
 }
 
-/* Callbacks only queue events; they are stepped here, in the turn, so that no output is handled inside another. */
+/* Callbacks only queue events; they are stepped here, in the turn, so that no output is handled inside
+ * another. */
 static void step(struct node *node)
 {
     struct host *host = &node->host;

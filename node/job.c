@@ -146,6 +146,8 @@ static bool plan(struct preparation *preparation)
     spec->output_count = planned.output_count;
     memcpy(spec->outputs, planned.outputs, sizeof spec->outputs);
     memcpy(spec->output_item_bytes, planned.output_item_bytes, sizeof spec->output_item_bytes);
+    const double guess_us = planned.item_cost.cpu_ns * (double)planned.shard_items / 1000;
+    preparation->job->shard_us_guess = guess_us < 1 ? 1 : guess_us > 1e9 ? 1000000000 : (uint32_t)guess_us;
     return true;
 }
 
@@ -380,6 +382,64 @@ bool job_assemble(struct job *job, uint32_t output, uint32_t shard, const void *
     if (count > 0)
         memcpy(job->assembly[output] + rows_before * job->spec.output_item_bytes[output], bytes, count);
     return true;
+}
+
+/* ---- Reduction */
+
+#define COMBINE(type)                                                                                        \
+    static void combine_##type(type *into, const type *from, uint64_t count, enum manifest_combine how)      \
+    {                                                                                                        \
+        for (uint64_t i = 0; i < count; i++) {                                                               \
+            if (how == MANIFEST_SUM)                                                                         \
+                into[i] = (type)(into[i] + from[i]);                                                         \
+            else if (how == MANIFEST_MIN ? from[i] < into[i] : from[i] > into[i])                            \
+                into[i] = from[i];                                                                           \
+        }                                                                                                    \
+    }
+COMBINE(int32_t)
+COMBINE(uint32_t)
+COMBINE(int64_t)
+COMBINE(uint64_t)
+COMBINE(float)
+COMBINE(double)
+
+static void combine(uint8_t dtype, uint8_t *into, const uint8_t *from, uint64_t bytes,
+                    enum manifest_combine how)
+{
+    switch (dtype) {
+    case ARRAY_INT32:
+        combine_int32_t((int32_t *)into, (const int32_t *)from, bytes / 4, how);
+        break;
+    case ARRAY_UINT32:
+        combine_uint32_t((uint32_t *)into, (const uint32_t *)from, bytes / 4, how);
+        break;
+    case ARRAY_INT64:
+        combine_int64_t((int64_t *)into, (const int64_t *)from, bytes / 8, how);
+        break;
+    case ARRAY_UINT64:
+        combine_uint64_t((uint64_t *)into, (const uint64_t *)from, bytes / 8, how);
+        break;
+    case ARRAY_FLOAT32:
+        combine_float((float *)into, (const float *)from, bytes / 4, how);
+        break;
+    case ARRAY_FLOAT64:
+        combine_double((double *)into, (const double *)from, bytes / 8, how);
+        break;
+    default:
+        assert(!"no manifest reduces such a dtype");
+    }
+}
+
+/* Pairs of neighbours, then pairs of pairs: the shape depends on the number of shards only, so floats come
+ * out the same. */
+void job_combine(struct job *job, uint32_t output)
+{
+    const uint64_t bytes = job->spec.output_item_bytes[output];
+    const enum manifest_combine how = job->spec.manifest->outputs[output].combine;
+    for (uint64_t step = 1; step < job->spec.shard_count; step *= 2)
+        for (uint64_t s = 0; s + step < job->spec.shard_count; s += 2 * step)
+            combine(job->spec.outputs[output].dtype, job->assembly[output] + s * bytes,
+                    job->assembly[output] + (s + step) * bytes, bytes, how);
 }
 
 /* ---- End of life */

@@ -97,7 +97,8 @@ struct job {
     enum job_state state;
     uint64_t epoch;
     int64_t finished_at_ms;
-    char error[JOB_ERROR_BYTES];
+    char error[JOB_ERROR_BYTES];                     /* FAILED: why */
+    char last_error[JOB_ERROR_BYTES];                /* of the latest attempt that went wrong */
     struct digest output_blob[MANIFEST_OUTPUTS_MAX]; /* DONE */
     uint64_t output_bytes[MANIFEST_OUTPUTS_MAX];
     uint32_t committed; /* shards; kept here for finished jobs, which the core forgets */
@@ -116,14 +117,18 @@ struct job {
     int assembly_fd[MANIFEST_OUTPUTS_MAX]; /* the outputs as they grow, unlinked files; -1 = none */
     uint8_t *assembly[MANIFEST_OUTPUTS_MAX];
     uint64_t assembly_bytes[MANIFEST_OUTPUTS_MAX];
-    uint64_t journal_next; /* number of the next journal row */
 
     struct job_node_share share[JOB_NODES_MAX];
     uint32_t share_count;
     struct job_decision decision[JOB_DECISIONS_MAX]; /* a ring: the newest `decision_count` % max */
     uint64_t decision_count;
-    struct job_watch *watches; /* clients that wait for news; see ops_jobs.c */
-    struct job *next;          /* in the table's order of creation */
+    uint32_t shard_us_guess;    /* the manifest's estimate of one shard's device time */
+    bool damaged;               /* a committed output could not be read back */
+    int64_t assemble_at_ms;     /* monotonic: storing the outputs failed and is tried again then; 0 = no */
+    struct api_call *submitter; /* waits for the acknowledgement */
+    bool news;                  /* something changed that watchers want to see */
+    struct job *next;           /* in order of creation */
+    struct job *chain;          /* in the same bucket of the table */
 };
 
 /* The digest under which a built-in kernel is known: it covers the manifest and both sources. */
@@ -164,6 +169,9 @@ void job_free(struct job *job);
 /* Copies one committed output of a shard to its place. Returns false when its size is not what the manifest
  * says. */
 bool job_assemble(struct job *job, uint32_t output, uint32_t shard, const void *bytes, uint64_t count);
+/* Combines the partial results of a reduced output, as a fixed tree over shard numbers, into the first one's
+ * place. */
+void job_combine(struct job *job, uint32_t output);
 /* The bytes that output `output` takes for `shard`. */
 uint64_t job_output_bytes(const struct job *job, uint32_t output, uint32_t shard);
 

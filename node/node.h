@@ -3,15 +3,13 @@
  *
  *     node.c      opens the parts in order, runs the loop, closes them in reverse
  *     host.c      drives the core: events in, saves made durable, sends and effects let go
- *     records.c   signed records: verify what comes in, sign what the core asks for, know the peers' names and addresses
- *     jobs.c      jobs at home: submit, commit, outputs, restart
- *     execute.c   bundles of others (and our own) on this node's workers
- *     cache.c     the result cache across nodes
- *     ops*.c      the local API's calls
+ *     records.c   signed records: verify what comes in, sign what the core asks for, know the peers' names
+ * and addresses jobs.c      jobs at home: submit, commit, outputs, restart execute.c   bundles of others (and
+ * our own) on this node's workers cache.c     the result cache across nodes ops*.c      the local API's calls
  *     metrics.c   what /metrics says
  *
- * All of it runs on the loop's thread; threads of its own have the store, bulk, ZAP and the background tasks, and each
- * hands its results to the loop.
+ * All of it runs on the loop's thread; threads of its own have the store, bulk, ZAP and the background tasks,
+ * and each hands its results to the loop.
  */
 #ifndef NODE_NODE_H
 #define NODE_NODE_H
@@ -26,8 +24,8 @@
 #include "node/federation.h"
 #include "node/job.h"
 #include "node/join.h"
-#include "node/record_body.h"
 #include "node/loop.h"
+#include "node/record_body.h"
 #include "node/transport.h"
 #include "node/workers.h"
 #include "store/store.h"
@@ -82,6 +80,21 @@ struct peers {
     uint32_t capacity;
 };
 
+/* ---- jobs.c */
+
+#define JOBS_BUCKETS 4096
+#define JOBS_KEPT_MAX 100000 /* finished ones included; the oldest finished ones go first */
+
+struct result_wait;
+struct jobs {
+    struct job *head; /* oldest first */
+    struct job **tail;
+    struct job *bucket[JOBS_BUCKETS];
+    uint32_t count;
+    struct result_wait *results; /* RESULTs whose blobs are on their way */
+    int64_t prune_at_ms;
+};
+
 /* ---- execute.c */
 
 struct attempt;
@@ -133,9 +146,10 @@ struct node {
     struct peers peers;
     struct execute execute;
     struct cache cache;
-    struct job *jobs; /* newest last */
-    uint32_t job_count;
+    struct jobs jobs;
     struct ping_wait *pings;
+    struct job_watch *watches;
+    int64_t watches_at_ms; /* when they were last told */
 
     struct host_release *stalled; /* steps whose saves the disk had no room for */
     int64_t stalled_at_ms;
@@ -150,11 +164,13 @@ struct node {
     int exit_code;
 };
 
-/* `weir node`: runs until told to stop; returns an enum exit_code. `ready_fd` (or -1) gets one line of JSON when it serves. */
+/* `weir node`: runs until told to stop; returns an enum exit_code. `ready_fd` (or -1) gets one line of JSON
+ * when it serves. */
 int node_run(const struct config *config, int ready_fd);
 
-/* Makes a batch durable, then calls back. Takes the batch in every case. Never fails at once: a full queue only delays it;
- * a full disk is reported to `committed`, and a broken one ends the node, because nothing could be acknowledged any more. */
+/* Makes a batch durable, then calls back. Takes the batch in every case. Never fails at once: a full queue
+ * only delays it; a full disk is reported to `committed`, and a broken one ends the node, because nothing
+ * could be acknowledged any more. */
 void node_commit(struct node *node, struct store_batch *batch, node_committed *committed, void *context);
 struct store_batch *node_batch(struct node *node); /* an empty batch; aborts when out of memory */
 /* Ends the loop. */
@@ -167,11 +183,12 @@ uint64_t digest_hash(const struct digest *digest);
 /* ---- host.c */
 bool host_open(struct node *node, uint64_t incarnation);
 void host_close(struct node *node);
-/* Queues an event for the core; clocks are filled in when it is stepped, later in this turn of the loop. Handles pass to
- * the core. */
+/* Queues an event for the core; clocks are filled in when it is stepped, later in this turn of the loop.
+ * Handles pass to the core. */
 void host_post(struct node *node, const struct mesh_event *event);
 int64_t host_turn(void *node, int64_t now_ms);
-/* A message from a peer or looped back from ourselves; copies the message, takes over `payload` (may be NULL). */
+/* A message from a peer or looped back from ourselves; copies the message, takes over `payload` (may be
+ * NULL). */
 void host_received(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
                    struct bytes *payload);
 /* A message that the core sent to this node itself. Takes over `payload` (may be NULL). */
@@ -190,8 +207,8 @@ void records_sign(struct node *node, const struct mesh_record *record);
 void records_admit(struct node *node, const struct mesh_id *id, struct bytes *record);
 void records_bar(struct node *node, const struct mesh_id *id);
 /* Adds a saved record to the batch. */
-void records_save(struct node *node, struct store_batch *batch, enum mesh_record_kind kind, const struct mesh_id *origin,
-                  const struct bytes *record);
+void records_save(struct node *node, struct store_batch *batch, enum mesh_record_kind kind,
+                  const struct mesh_id *origin, const struct bytes *record);
 /* Feeds the core what the store and the join left: revocations first. */
 void records_restore(struct node *node);
 /* A chain that was shown on our join socket: admit its keys now; its member record follows by gossip. */
@@ -207,21 +224,36 @@ int64_t records_turn(struct node *node, int64_t now_ms);
 
 /* ---- jobs.c */
 struct job *jobs_find(struct node *node, const struct mesh_id *id);
-bool jobs_restore(struct node *node);
+/* Reads the jobs back at start and goes on with those that were running. */
+void jobs_restore(struct node *node);
 /* The payload of an ASSIGN; NULL when the job is gone. */
 struct bytes *jobs_assign_payload(struct node *node, const struct mesh_message *message);
-/* Adds a save of the core to the batch; may be called again for the same save. `bytes` is what its handle named. */
-void jobs_save(struct node *node, struct store_batch *batch, const struct mesh_save *save, const struct bytes *bytes);
-/* That save is durable: results go to their places, listeners hear of it. Other kinds of saves are ignored. */
+/* Adds a save of the core to the batch; may be called again for the same save. `bytes` is what its handle
+ * named. */
+void jobs_save(struct node *node, struct store_batch *batch, const struct mesh_save *save,
+               const struct bytes *bytes);
+/* That save is durable: results go to their places, listeners hear of it. Other kinds of saves are ignored.
+ */
 void jobs_saved(struct node *node, const struct mesh_save *save, const struct bytes *bytes);
-void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusal refusal, enum mesh_job_state state);
+void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusal refusal,
+                   enum mesh_job_state state);
 /* The store had no room for a new job's row: tell the submitter and take the job out of the core. */
 void jobs_refuse(struct node *node, const struct mesh_id *id, enum store_error error);
-void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct mesh_id *member, enum mesh_reason why,
-                      uint32_t shard, uint32_t count);
+void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct mesh_id *member,
+                      enum mesh_reason why, uint32_t shard, uint32_t count);
 /* A RESULT came: fetch what it names before the core commits it. Takes over `payload`. */
 void jobs_on_result(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
                     struct bytes *payload);
+/*
+ * Takes a new job whose inputs' roles and blobs, kernel, parameters, tenant and key are set, prepares it in
+ * the background and submits it. `job->submitter` (may be NULL) is answered once it is durable, or with what
+ * is wrong. The job belongs to the table; if one with its id is there already, the submitter is answered with
+ * that one and `job` is freed.
+ */
+void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish);
+void jobs_cancel(struct node *node, struct job *job);
+void jobs_open(struct node *node);
+void jobs_close(struct node *node);
 int64_t jobs_turn(struct node *node, int64_t now_ms);
 
 /* ---- execute.c */
@@ -233,7 +265,8 @@ struct run_order { /* MESH_RUN, with the payload kept */
     uint32_t count; /* shards */
     struct bytes *payload;
 };
-void execute_run(struct node *node, const struct run_order *order); /* takes over order->payload's reference */
+void execute_run(struct node *node,
+                 const struct run_order *order); /* takes over order->payload's reference */
 void execute_stop(struct node *node, uint32_t attempt);
 void execute_shard(void *node, const struct workers_shard *shard);
 void execute_done(void *node, uint64_t bundle);
@@ -241,7 +274,8 @@ void execute_devices(void *node);
 void execute_close(struct node *node);
 
 /* ---- cache.c */
-void cache_lookup(struct node *node, const struct mesh_id *job, uint64_t epoch, uint32_t first, uint32_t count);
+void cache_lookup(struct node *node, const struct mesh_id *job, uint64_t epoch, uint32_t first,
+                  uint32_t count);
 void cache_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame);
 /* Tells the owners of these keys that we hold their results. */
 void cache_publish(struct node *node, const struct digest *keys, uint32_t count);
@@ -252,6 +286,11 @@ typedef void fetch_done(struct node *node, void *context, const struct bulk_done
 /* Returns false if it could not even be queued; `done` is then not called. */
 bool fetch_start(struct node *node, const struct bulk_request *request, fetch_done *done, void *context);
 void fetch_on_done(void *node, const struct bulk_done *done);
+
+/* ---- ops_jobs.c */
+/* Answers the submitter of a job that was accepted, or is known already. */
+void submit_accepted(struct node *node, struct api_call *call, const struct job *job, bool existing);
+int64_t watches_turn(struct node *node, int64_t now_ms);
 
 /* ---- ops_mesh.c */
 /* True if the stamp belongs to a ping that a user waits for; then the core need not see it. */

@@ -2,6 +2,7 @@
 
 #include "node/field.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,6 +61,16 @@ uint32_t entry_blobs(const struct entry *entry, uint8_t blobs[MANIFEST_OUTPUTS_M
         if (!entry->output[o].bytes)
             memcpy(blobs[count++], entry->output[o].blob.bytes, 32);
     return count;
+}
+
+bool job_entry_fits(const struct job *job, uint32_t shard, const struct entry *entry)
+{
+    if (shard >= job->spec.shard_count || entry->output_count != job->spec.output_count)
+        return false;
+    for (uint32_t o = 0; o < entry->output_count; o++)
+        if (entry->output[o].count != job_output_bytes(job, o, shard))
+            return false;
+    return true;
 }
 
 /* ---- Array types: [dtype, axis, ...] */
@@ -271,15 +282,20 @@ void assign_deinit(struct assign *assign)
 
 struct bytes *result_encode(const struct result_item *items, uint32_t count)
 {
-    static uint8_t buffer[WIRE_PAYLOAD_BYTES_MAX];
+    size_t capacity = 16;
+    for (uint32_t i = 0; i < count; i++)
+        capacity += items[i].count + 5;
+    struct bytes *bytes = bytes_make(NULL, capacity);
     struct field_writer writer;
-    field_writer_init(&writer, buffer, sizeof buffer);
+    field_writer_init(&writer, bytes->data, capacity);
     field_put_array(&writer, 2);
     field_put_uint(&writer, PAYLOAD_VERSION);
     field_put_array(&writer, count);
     for (uint32_t i = 0; i < count; i++)
         field_put_bin(&writer, items[i].bytes, items[i].count);
-    return writer.full ? NULL : bytes_make(buffer, writer.count);
+    assert(!writer.full);
+    bytes->count = writer.count;
+    return bytes;
 }
 
 int result_decode(const struct bytes *bytes, struct result_item *items, uint32_t capacity)

@@ -33,6 +33,9 @@ bool entry_decode(const uint8_t *bytes, size_t count, struct entry *entry); /* b
 /* The blobs that an entry names; returns how many. */
 uint32_t entry_blobs(const struct entry *entry, uint8_t blobs[MANIFEST_OUTPUTS_MAX][32]);
 
+/* Does an entry hold what the job's manifest says for that shard? */
+bool job_entry_fits(const struct job *job, uint32_t shard, const struct entry *entry);
+
 /* ---- ASSIGN */
 
 struct assign_rows {
@@ -78,6 +81,7 @@ struct result_item {
     const uint8_t *bytes; /* an entry if the shard is done, else a message for people */
     size_t count;
 };
+/* Any size; a RESULT on the wire must not be over WIRE_PAYLOAD_BYTES_MAX, which the sender checks. */
 struct bytes *result_encode(const struct result_item *items, uint32_t count);
 /* Fills up to `capacity` items, borrowed from `bytes`. Returns how many, or -1 if malformed. */
 int result_decode(const struct bytes *bytes, struct result_item *items, uint32_t capacity);
@@ -89,10 +93,13 @@ size_t job_row_encode(const struct job *job, uint8_t *out, size_t capacity);
 /* Makes a job from its row; NULL if the row is damaged or names a kernel that this build lacks. */
 struct job *job_row_decode(const uint8_t *bytes, size_t count);
 
+/* A part of one commit: as many of its shards as fit JOURNAL_ROW_BYTES_MAX. Its key is the job's id and its
+ * first shard, big-endian: a shard is committed once, so the key is unique. */
+#define JOURNAL_ROW_BYTES_MAX (512u * 1024u)
 struct journal_row {
     uint64_t epoch;
     struct mesh_id executor;
-    uint64_t device_us;
+    uint64_t device_us; /* of the whole bundle, in its first row; 0 in the others */
     bool cached;
     uint32_t count;
     struct {

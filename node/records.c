@@ -1,6 +1,6 @@
 /*
- * Signed records between the wire and the core: verify what comes in, sign what the core asks for, and know from the
- * members' records who they are and where they listen.
+ * Signed records between the wire and the core: verify what comes in, sign what the core asks for, and know
+ * from the members' records who they are and where they listen.
  */
 #include "node/log.h"
 #include "node/node.h"
@@ -100,11 +100,12 @@ static struct mesh_id id_of(const struct public_key *key)
     return id;
 }
 
-static void post_record(struct node *node, const struct mesh_id *from, struct mesh_record *record, const uint8_t *bytes,
-                        size_t count)
+static void post_record(struct node *node, const struct mesh_id *from, struct mesh_record *record,
+                        const uint8_t *bytes, size_t count)
 {
     record->handle = handles_put(&node->host.handles, bytes_make(bytes, count));
-    host_post(node, &(struct mesh_event){.kind = MESH_RECORD, .body.record = {.from = *from, .record = *record}});
+    host_post(node,
+              &(struct mesh_event){.kind = MESH_RECORD, .body.record = {.from = *from, .record = *record}});
 }
 
 /* The body of a member's record, and the certificate in it, if both are good. */
@@ -113,7 +114,8 @@ static bool read_member(struct node *node, const struct record *record, struct m
 {
     if (member_body_decode(record->body, record->body_bytes, body) != WIRE_OK)
         return false;
-    if (federation_verify_chain(node->federation, body->chain.bytes, body->chain.count, wall_s(), leaf) != CRYPTO_OK)
+    if (federation_verify_chain(node->federation, body->chain.bytes, body->chain.count, wall_s(), leaf) !=
+        CRYPTO_OK)
         return false;
     return public_key_equal(&leaf->node, &record->origin) && (leaf->rights & RIGHT_NODE) &&
            strcmp(leaf->site, body->site) == 0;
@@ -143,7 +145,8 @@ static bool capacity_received(struct node *node, const struct record *record, st
 static bool alert_received(struct node *node, const struct record *record, struct mesh_record *out)
 {
     struct alert_body body;
-    if (!peers_find(node, &out->origin) || alert_body_decode(record->body, record->body_bytes, &body) != WIRE_OK)
+    if (!peers_find(node, &out->origin) ||
+        alert_body_decode(record->body, record->body_bytes, &body) != WIRE_OK)
         return false;
     out->kind = MESH_RECORD_ALERT;
     out->body.alert.subject = body.subject;
@@ -213,7 +216,8 @@ static void revocation_apply(const struct hit *hit)
     }
 }
 
-static bool revocation_received(struct node *node, const struct mesh_id *from, const uint8_t *bytes, size_t count)
+static bool revocation_received(struct node *node, const struct mesh_id *from, const uint8_t *bytes,
+                                size_t count)
 {
     struct federation_revocation added;
     if (federation_revocation_add(node->federation, bytes, count, wall_s(), &added) != CRYPTO_OK)
@@ -262,10 +266,12 @@ bool records_received(struct node *node, const struct mesh_id *from, const uint8
 
 /* ---- Signing */
 
-static size_t member_body_of(struct node *node, const struct mesh_record *record, uint8_t *out, size_t capacity)
+static size_t member_body_of(struct node *node, const struct mesh_record *record, uint8_t *out,
+                             size_t capacity)
 {
     const struct certificate *certificate = federation_certificate(node->federation);
-    struct member_body body = {.session = record->body.member.session, .leaving = record->body.member.leaving};
+    struct member_body body = {.session = record->body.member.session,
+                               .leaving = record->body.member.leaving};
     snprintf(body.site, sizeof body.site, "%s", certificate->site);
     snprintf(body.region, sizeof body.region, "%s", node->config.region);
     snprintf(body.name, sizeof body.name, "%s", certificate->name);
@@ -282,10 +288,8 @@ void records_sign(struct node *node, const struct mesh_record *record)
     uint8_t body[MEMBER_BODY_BYTES_MAX];
     uint8_t bytes[RECORD_OVERHEAD_BYTES + MEMBER_BODY_BYTES_MAX];
     const int64_t now_s = wall_s();
-    struct federation_record fields = {.incarnation = record->incarnation,
-                                       .sequence = record->version,
-                                       .not_before_s = now_s,
-                                       .body = body};
+    struct federation_record fields = {
+        .incarnation = record->incarnation, .sequence = record->version, .not_before_s = now_s, .body = body};
     size_t body_bytes = 0;
     switch (record->kind) {
     case MESH_RECORD_MEMBER:
@@ -312,7 +316,8 @@ void records_sign(struct node *node, const struct mesh_record *record)
     }
     fields.body_bytes = (uint32_t)body_bytes;
     size_t count = 0;
-    const enum crypto_error error = federation_sign_record(node->federation, &fields, bytes, sizeof bytes, &count);
+    const enum crypto_error error =
+        federation_sign_record(node->federation, &fields, bytes, sizeof bytes, &count);
     if (body_bytes == 0 || error != CRYPTO_OK) {
         log_error("record", "error=\"cannot sign: %s\"", crypto_error_text(error));
         return;
@@ -366,7 +371,8 @@ void records_bar(struct node *node, const struct mesh_id *id)
     transport_peer_remove(node->transport, id);
     bulk_peer_remove(node->bulk, id);
     if (memcmp(id, &node->self, sizeof *id) == 0) {
-        log_error("revoked", "reason=\"this node's certificate was revoked; ask an operator of the federation\"");
+        log_error("revoked",
+                  "reason=\"this node's certificate was revoked; ask an operator of the federation\"");
         node_stop(node, EXIT_DENIED);
     }
 }
@@ -433,8 +439,8 @@ size_t records_list(struct node *node, uint8_t *out, size_t capacity)
 
 /* ---- The store */
 
-void records_save(struct node *node, struct store_batch *batch, enum mesh_record_kind kind, const struct mesh_id *origin,
-                  const struct bytes *record)
+void records_save(struct node *node, struct store_batch *batch, enum mesh_record_kind kind,
+                  const struct mesh_id *origin, const struct bytes *record)
 {
     (void)node;
     if (kind == MESH_RECORD_REVOCATION) {
@@ -446,7 +452,8 @@ void records_save(struct node *node, struct store_batch *batch, enum mesh_record
     store_batch_put(batch, STORE_RECORDS, key, sizeof key, record->data, record->count);
 }
 
-static bool restore_revocation(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+static bool restore_revocation(void *context, const void *key, size_t key_bytes, const void *value,
+                               size_t value_bytes)
 {
     (void)key;
     (void)key_bytes;
@@ -462,7 +469,8 @@ static bool restore_revocation(void *context, const void *key, size_t key_bytes,
     return true;
 }
 
-static bool restore_record(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+static bool restore_record(void *context, const void *key, size_t key_bytes, const void *value,
+                           size_t value_bytes)
 {
     struct node *node = context;
     /* Our own old record says nothing that we don't know better. */
@@ -498,7 +506,8 @@ static void ask_for_renewal(struct node *node)
     static uint32_t turn;
     for (uint32_t tried = 0; tried < node->peers.count; tried++) {
         const struct peer *peer = &node->peers.peer[turn++ % node->peers.count];
-        if (!(peer->rights & RIGHT_INVITE) || !peer->join[0] || memcmp(&peer->id, &node->self, sizeof node->self) == 0)
+        if (!(peer->rights & RIGHT_INVITE) || !peer->join[0] ||
+            memcmp(&peer->id, &node->self, sizeof node->self) == 0)
             continue;
         struct federation_contact contact = {.join_curve = peer->join_curve, .address_count = 1};
         memcpy(contact.node.bytes, peer->id.bytes, sizeof contact.node.bytes);

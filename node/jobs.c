@@ -1,0 +1,920 @@
+/*
+ * Jobs at their home: from a submit to durable outputs. See node/job.h for a job's life.
+ *
+ * Blobs that a result names are in our store and pinned by the job before the core hears of the result; so
+ * what the journal names can't be evicted. When the outputs stand, those pins give way to pins on inputs and
+ * outputs.
+ */
+#include "node/log.h"
+#include "node/node.h"
+#include "node/payload.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PRUNE_EVERY_MS 60000
+#define OUTPUT_ON_LOOP_BYTES                                                                                 \
+    (1u << 20) /* outputs up to this size, together, are put together on the loop's thread */
+
+static void must(const void *memory)
+{
+    if (!memory)
+        abort();
+}
+
+/* ---- The table */
+
+static struct job **bucket_of(struct node *node, const struct mesh_id *id)
+{
+    uint32_t hash;
+    memcpy(&hash, id->bytes, sizeof hash);
+    return &node->jobs.bucket[hash % JOBS_BUCKETS];
+}
+
+struct job *jobs_find(struct node *node, const struct mesh_id *id)
+{
+    struct job *job = *bucket_of(node, id);
+    while (job && memcmp(&job->spec.id, id, sizeof *id) != 0)
+        job = job->chain;
+    return job;
+}
+
+static void add(struct node *node, struct job *job)
+{
+    struct job **bucket = bucket_of(node, &job->spec.id);
+    job->chain = *bucket;
+    *bucket = job;
+    *node->jobs.tail = job;
+    node->jobs.tail = &job->next;
+    node->jobs.count++;
+}
+
+static void take_out(struct node *node, struct job *job)
+{
+    struct job **link = bucket_of(node, &job->spec.id);
+    while (*link != job)
+        link = &(*link)->chain;
+    *link = job->chain;
+    link = &node->jobs.head;
+    while (*link != job)
+        link = &(*link)->next;
+    *link = job->next;
+    if (!*link)
+        node->jobs.tail = link;
+    node->jobs.count--;
+}
+
+void jobs_open(struct node *node)
+{
+    node->jobs.tail = &node->jobs.head;
+}
+
+void jobs_close(struct node *node)
+{
+    while (node->jobs.head) {
+        struct job *job = node->jobs.head;
+        node->jobs.head = job->next;
+        job_free(job);
+    }
+}
+
+/* ---- Submit */
+
+struct preparing {
+    struct background_task task; /* first */
+    struct node *node;
+    struct job *job;
+    struct job_wish wish;
+    bool good;
+    int exit_code;
+};
+
+static void run_prepare(struct background_task *task)
+{
+    struct preparing *preparing = (struct preparing *)task;
+    preparing->good = job_prepare(preparing->job, &preparing->wish, preparing->node->store,
+                                  preparing->node->scratch, &preparing->exit_code);
+}
+
+static uint64_t kernel_hash(const struct job *job)
+{
+    return digest_hash(&job->spec.kernel);
+}
+
+static struct mesh_job_spec core_spec(const struct job *job)
+{
+    const struct job_spec *spec = &job->spec;
+    struct mesh_job_spec out = {.id = spec->id,
+                                .epoch = job->epoch,
+                                .tenant = name_hash(spec->tenant),
+                                .kernel = kernel_hash(job),
+                                .shard_count = spec->shard_count,
+                                .bundle_shards_max = job_bundle_shards(job),
+                                .shard_us_guess = job->shard_us_guess,
+                                .classes = (1u << MESH_DEVICE_CLASSES) - 1,
+                                .lookup = spec->cache != JOB_CACHE_OFF,
+                                .local_only = spec->local_only};
+    for (uint32_t i = 0; i < spec->manifest->input_count; i++)
+        if (spec->inputs[i].role == MANIFEST_BROADCAST)
+            out.memory_bytes += spec->inputs[i].data_bytes;
+    return out;
+}
+
+static void refuse(struct node *node, struct job *job, enum exit_code code, const char *text)
+{
+    if (job->submitter)
+        api_error(job->submitter, code, "%s", text);
+    job->submitter = NULL;
+    take_out(node, job);
+    job_free(job);
+}
+
+static void on_prepared(struct background_task *task)
+{
+    struct preparing *preparing = (struct preparing *)task;
+    struct node *node = preparing->node;
+    struct job *job = preparing->job;
+    if (!preparing->good)
+        refuse(node, job, (enum exit_code)preparing->exit_code, job->error);
+    else
+        host_post(node, &(struct mesh_event){.kind = MESH_SUBMIT, .body.submit = core_spec(job)});
+    free(preparing);
+}
+
+static void prepare(struct node *node, struct job *job, const struct job_wish *wish,
+                    void (*done)(struct background_task *task))
+{
+    struct preparing *preparing = calloc(1, sizeof *preparing);
+    must(preparing);
+    *preparing = (struct preparing){.node = node, .job = job, .wish = *wish};
+    preparing->task.run = run_prepare;
+    preparing->task.done = done;
+    background_add(node->background, &preparing->task);
+}
+
+void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish)
+{
+    struct job *known = jobs_find(node, &job->spec.id);
+    if (known) {
+        /* While it is being prepared or saved nothing is durable yet; the client asks again. */
+        if (known->state == JOB_PREPARING || known->submitter)
+            api_error(job->submitter, EXIT_PARTIAL, "a job with this key is just being submitted; try again");
+        else
+            submit_accepted(node, job->submitter, known, true);
+        job->submitter = NULL;
+        job_free(job);
+        return;
+    }
+    if (node->jobs.count >= JOBS_KEPT_MAX) {
+        api_error(job->submitter, EXIT_FAILED, "this node keeps %u jobs already; lower store.keep_jobs",
+                  JOBS_KEPT_MAX);
+        job_free(job);
+        return;
+    }
+    job->state = JOB_PREPARING;
+    job->epoch = 1;
+    add(node, job);
+    prepare(node, job, wish, on_prepared);
+}
+
+void jobs_refuse(struct node *node, const struct mesh_id *id, enum store_error error)
+{
+    struct job *job = jobs_find(node, id);
+    if (!job || job->state != JOB_PREPARING)
+        return;
+    char text[JOB_ERROR_BYTES];
+    snprintf(text, sizeof text, "the job was not taken: %s at %s; free some space and submit it again",
+             store_error_text(error), peer_name(node, &node->self));
+    refuse(node, job, EXIT_FAILED, text);
+    host_post(node, &(struct mesh_event){.kind = MESH_CANCEL_JOB, .body.job.id = *id});
+    host_post(node, &(struct mesh_event){.kind = MESH_FORGET_JOB, .body.job.id = *id});
+}
+
+void jobs_cancel(struct node *node, struct job *job)
+{
+    host_post(node, &(struct mesh_event){.kind = MESH_CANCEL_JOB, .body.job.id = job->spec.id});
+}
+
+/* ---- What the core saves */
+
+static void put_row(struct store_batch *batch, const struct job *job)
+{
+    static uint8_t row[JOB_ROW_BYTES_MAX];
+    const size_t count = job_row_encode(job, row, sizeof row);
+    assert(count > 0);
+    store_batch_put(batch, STORE_JOBS, job->spec.id.bytes, sizeof job->spec.id.bytes, row, count);
+}
+
+static void pin_inputs(struct store_batch *batch, const struct job *job)
+{
+    for (uint32_t i = 0; i < job->spec.manifest->input_count; i++)
+        if (job->spec.inputs[i].role)
+            store_batch_pin(batch, job->spec.inputs[i].blob.bytes, job->spec.id.bytes);
+}
+
+static void put_journal_row(struct store_batch *batch, const struct job *job, const struct journal_row *row)
+{
+    static uint8_t buffer[JOURNAL_ROW_BYTES_MAX + 64 * 1024];
+    const size_t count = journal_row_encode(row, buffer, sizeof buffer);
+    assert(count > 0);
+    uint8_t key[36];
+    memcpy(key, job->spec.id.bytes, 32);
+    const uint32_t first = row->item[0].shard;
+    const uint8_t order[4] = {(uint8_t)(first >> 24), (uint8_t)(first >> 16), (uint8_t)(first >> 8),
+                              (uint8_t)first};
+    memcpy(key + 32, order, 4);
+    store_batch_put(batch, STORE_JOURNAL, key, sizeof key, buffer, count);
+}
+
+static void put_journal(struct store_batch *batch, const struct job *job, const struct mesh_save *save,
+                        const struct bytes *payload)
+{
+    static struct result_item items[MESH_LOOKUP_SHARDS_MAX];
+    static struct journal_row row;
+    const int item_count = result_decode(payload, items, MESH_LOOKUP_SHARDS_MAX);
+    assert(item_count >= 0); /* checked when it came */
+    row = (struct journal_row){.epoch = save->body.commit.epoch,
+                               .executor = save->body.commit.executor,
+                               .device_us = save->body.commit.device_us,
+                               .cached = save->body.commit.cached};
+    size_t row_bytes = 0;
+    for (uint32_t i = 0; i < save->body.commit.count; i++) {
+        const uint32_t place = save->body.commit.shard[i].place;
+        assert(place < (uint32_t)item_count);
+        if (row.count > 0 && row_bytes + items[place].count > JOURNAL_ROW_BYTES_MAX) {
+            put_journal_row(batch, job, &row);
+            row.count = 0;
+            row.device_us = 0;
+            row_bytes = 0;
+        }
+        row.item[row.count].shard = save->body.commit.shard[i].shard;
+        row.item[row.count++].entry = items[place];
+        row_bytes += items[place].count + 16;
+    }
+    if (row.count > 0)
+        put_journal_row(batch, job, &row);
+}
+
+void jobs_save(struct node *node, struct store_batch *batch, const struct mesh_save *save,
+               const struct bytes *bytes)
+{
+    const struct mesh_id *id = save->kind == MESH_SAVE_COMMIT ? &save->body.commit.job : &save->body.job.id;
+    struct job *job = jobs_find(node, id);
+    if (!job)
+        return; /* refused: the core forgets it next */
+    switch (save->kind) {
+    case MESH_SAVE_JOB:
+        job->state = JOB_PREPARING;
+        job->epoch = save->body.job.epoch;
+        put_row(batch, job);
+        pin_inputs(batch, job);
+        break;
+    case MESH_SAVE_COMMIT:
+        put_journal(batch, job, save, bytes);
+        break;
+    case MESH_SAVE_JOB_STATE:
+        /* DONE is saved with the outputs; until then the journal says it. */
+        if (save->body.job.state == MESH_JOB_DONE || job->state > JOB_ASSEMBLING)
+            break;
+        job->state = save->body.job.state == MESH_JOB_FAILED ? JOB_FAILED : JOB_CANCELLED;
+        job->finished_at_ms = clock_wall_ms();
+        if (job->state == JOB_FAILED)
+            snprintf(job->error, sizeof job->error, "%s",
+                     job->last_error[0] ? job->last_error : "a shard failed");
+        put_row(batch, job);
+        break;
+    default:
+        break;
+    }
+}
+
+static void count_share(struct job *job, const struct mesh_id *executor, uint32_t shards, uint64_t device_us)
+{
+    for (uint32_t i = 0; i < job->share_count; i++) {
+        if (memcmp(&job->share[i].node, executor, sizeof *executor) != 0)
+            continue;
+        job->share[i].shards += shards;
+        job->share[i].device_us += device_us;
+        return;
+    }
+    if (job->share_count < JOB_NODES_MAX)
+        job->share[job->share_count++] =
+            (struct job_node_share){.node = *executor, .shards = shards, .device_us = device_us};
+}
+
+/* Copies one committed shard's outputs to their places. */
+static void place_entry(struct node *node, struct job *job, uint32_t shard, const struct result_item *item)
+{
+    struct entry entry;
+    if (!entry_decode(item->bytes, item->count, &entry))
+        abort(); /* was checked before it was committed */
+    for (uint32_t o = 0; o < entry.output_count; o++) {
+        const struct entry_output *output = &entry.output[o];
+        if (output->bytes) {
+            job_assemble(job, o, shard, output->bytes, output->count);
+            continue;
+        }
+        uint8_t *buffer = malloc(output->count);
+        must(buffer);
+        const enum store_error error =
+            store_blob_read(node->store, output->blob.bytes, 0, output->count, buffer);
+        if (error == STORE_OK) {
+            job_assemble(job, o, shard, buffer, output->count);
+        } else {
+            job->damaged = true;
+            log_error("job", "job=%s shard=%u error=\"a committed output cannot be read: %s\"",
+                      peer_name(node, &job->spec.id), shard, store_error_text(error));
+        }
+        free(buffer);
+    }
+}
+
+static void on_nothing(struct node *node, void *context, enum store_error error)
+{
+    (void)node;
+    (void)context;
+    (void)error;
+}
+
+/* The results are worth remembering. Best effort, so nobody waits for it. */
+static void remember(struct node *node, struct job *job, const struct mesh_save *save,
+                     const struct result_item *items)
+{
+    struct store_batch *batch = node_batch(node);
+    struct digest keys[MESH_BUNDLE_SHARDS_MAX];
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < save->body.commit.count && count < MESH_BUNDLE_SHARDS_MAX; i++) {
+        const struct result_item *item = &items[save->body.commit.shard[i].place];
+        struct entry entry;
+        uint8_t blobs[MANIFEST_OUTPUTS_MAX][32];
+        if (!entry_decode(item->bytes, item->count, &entry))
+            continue;
+        const struct store_entry row = {.bytes = item->bytes,
+                                        .count = item->count,
+                                        .blobs = blobs,
+                                        .blob_count = entry_blobs(&entry, blobs)};
+        const struct digest *key = &job->keys[save->body.commit.shard[i].shard];
+        store_batch_cache(batch, key->bytes, &row);
+        keys[count++] = *key;
+    }
+    node_commit(node, batch, on_nothing, NULL);
+    if (job->spec.cache == JOB_CACHE_MESH)
+        cache_publish(node, keys, count);
+}
+
+void jobs_saved(struct node *node, const struct mesh_save *save, const struct bytes *bytes)
+{
+    if (save->kind != MESH_SAVE_COMMIT)
+        return;
+    struct job *job = jobs_find(node, &save->body.commit.job);
+    if (!job || job->state > JOB_ASSEMBLING)
+        return;
+    static struct result_item items[MESH_LOOKUP_SHARDS_MAX];
+    const int count = result_decode(bytes, items, MESH_LOOKUP_SHARDS_MAX);
+    assert(count >= 0);
+    for (uint32_t i = 0; i < save->body.commit.count; i++)
+        place_entry(node, job, save->body.commit.shard[i].shard, &items[save->body.commit.shard[i].place]);
+    job->committed += save->body.commit.count;
+    if (save->body.commit.cached)
+        job->cached += save->body.commit.count;
+    else
+        count_share(job, &save->body.commit.executor, save->body.commit.count, save->body.commit.device_us);
+    if (job->keys && !save->body.commit.cached)
+        remember(node, job, save, items);
+    job->news = true;
+}
+
+/* ---- Outputs */
+
+struct finishing {
+    struct background_task task; /* first */
+    struct node *node;
+    struct job *job;
+    struct store_batch *batch;
+    enum store_error error;
+};
+
+static enum store_error put_small(struct finishing *finishing, uint32_t output, const uint8_t *head,
+                                  size_t head_bytes, uint64_t data_bytes)
+{
+    struct job *job = finishing->job;
+    uint8_t *whole = malloc(head_bytes + data_bytes + 1);
+    must(whole);
+    memcpy(whole, head, head_bytes);
+    if (data_bytes > 0)
+        memcpy(whole + head_bytes, job->assembly[output], data_bytes);
+    const enum store_error error =
+        store_batch_blob(finishing->batch, whole, head_bytes + data_bytes, job->output_blob[output].bytes);
+    free(whole);
+    return error;
+}
+
+static enum store_error put_large(struct finishing *finishing, uint32_t output, const uint8_t *head,
+                                  size_t head_bytes, uint64_t data_bytes)
+{
+    struct job *job = finishing->job;
+    struct store_upload *upload;
+    enum store_error error = store_upload_open(finishing->node->store, &upload);
+    if (error != STORE_OK)
+        return error;
+    error = store_upload_append(upload, head, head_bytes);
+    if (error == STORE_OK)
+        error = store_upload_append(upload, job->assembly[output], data_bytes);
+    if (error != STORE_OK) {
+        store_upload_close(upload);
+        return error;
+    }
+    return store_upload_finish(upload, NULL, finishing->batch, job->output_blob[output].bytes);
+}
+
+static enum store_error put_output(struct finishing *finishing, uint32_t output)
+{
+    struct job *job = finishing->job;
+    if (job->spec.manifest->outputs[output].combine != MANIFEST_CONCAT)
+        job_combine(job, output);
+    uint64_t data_bytes = 0;
+    uint8_t head[ARRAY_NPY_WRITTEN_BYTES_MAX];
+    size_t head_bytes = 0;
+    if (array_bytes(&job->spec.outputs[output], &data_bytes) != ARRAY_OK ||
+        array_npy_encode(&job->spec.outputs[output], head, &head_bytes) != ARRAY_OK)
+        return STORE_LIMIT; /* manifests have no such outputs */
+    job->output_bytes[output] = head_bytes + data_bytes;
+    return head_bytes + data_bytes <= STORE_SMALL_BYTES
+               ? put_small(finishing, output, head, head_bytes, data_bytes)
+               : put_large(finishing, output, head, head_bytes, data_bytes);
+}
+
+static void run_finish(struct background_task *task)
+{
+    struct finishing *finishing = (struct finishing *)task;
+    for (uint32_t o = 0; o < finishing->job->spec.output_count && finishing->error == STORE_OK; o++)
+        finishing->error = put_output(finishing, o);
+}
+
+/* The journal of a finished job goes, in as many steps as it takes. */
+static void on_swept(struct node *node, void *context, enum store_error error)
+{
+    struct mesh_id *id = context;
+    if (error != STORE_MORE) {
+        free(id);
+        return;
+    }
+    struct store_batch *batch = node_batch(node);
+    store_batch_delete_prefix(batch, STORE_JOURNAL, id->bytes, sizeof id->bytes);
+    node_commit(node, batch, on_swept, id);
+}
+
+static void sweep(struct node *node, const struct job *job)
+{
+    struct mesh_id *id = malloc(sizeof *id);
+    must(id);
+    *id = job->spec.id;
+    on_swept(node, id, STORE_MORE);
+}
+
+static void end(struct node *node, struct job *job)
+{
+    char quoted[2 * JOB_ERROR_BYTES];
+    static const char *const words[] = {"", "preparing", "running", "running", "done", "failed", "cancelled"};
+    log_info("job", "job=%s state=%s shards=%u cached=%u error=%s", peer_name(node, &job->spec.id),
+             words[job->state], job->committed, job->cached, log_quote(job->error, quoted, sizeof quoted));
+    job_release(job);
+    job->news = true;
+    host_post(node, &(struct mesh_event){.kind = MESH_FORGET_JOB, .body.job.id = job->spec.id});
+    sweep(node, job);
+}
+
+static void on_finished(struct node *node, void *context, enum store_error error)
+{
+    struct finishing *finishing = context;
+    struct job *job = finishing->job;
+    free(finishing);
+    if (error == STORE_OK || error == STORE_MORE) {
+        end(node, job);
+        return;
+    }
+    /* The results are in the journal still: nothing is lost, and it is tried again with the next start or
+     * turn. */
+    log_error("job", "job=%s error=\"cannot store its outputs: %s\"", peer_name(node, &job->spec.id),
+              store_error_text(error));
+    job->state = JOB_ASSEMBLING;
+    job->finished_at_ms = 0;
+    job->assemble_at_ms = clock_now_ms() + 5000;
+}
+
+static void on_put(struct background_task *task)
+{
+    struct finishing *finishing = (struct finishing *)task;
+    struct node *node = finishing->node;
+    struct job *job = finishing->job;
+    if (finishing->error != STORE_OK) {
+        store_batch_close(finishing->batch);
+        on_finished(node, finishing, finishing->error);
+        return;
+    }
+    job->state = JOB_DONE;
+    job->finished_at_ms = clock_wall_ms();
+    store_batch_unpin_all(finishing->batch, job->spec.id.bytes);
+    pin_inputs(finishing->batch, job);
+    for (uint32_t o = 0; o < job->spec.output_count; o++)
+        store_batch_pin(finishing->batch, job->output_blob[o].bytes, job->spec.id.bytes);
+    put_row(finishing->batch, job);
+    struct store_batch *batch = finishing->batch;
+    node_commit(node, batch, on_finished, finishing);
+}
+
+static void assemble(struct node *node, struct job *job)
+{
+    struct finishing *finishing = calloc(1, sizeof *finishing);
+    must(finishing);
+    *finishing = (struct finishing){.node = node, .job = job, .batch = node_batch(node)};
+    finishing->task.run = run_finish;
+    finishing->task.done = on_put;
+    job->state = JOB_ASSEMBLING;
+    job->assemble_at_ms = 0;
+    uint64_t bytes = 0;
+    for (uint32_t o = 0; o < job->spec.output_count; o++)
+        bytes += job->assembly_bytes[o];
+    if (bytes <= OUTPUT_ON_LOOP_BYTES) {
+        run_finish(&finishing->task);
+        on_put(&finishing->task);
+    } else {
+        background_add(node->background, &finishing->task);
+    }
+}
+
+void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusal refusal,
+                   enum mesh_job_state state)
+{
+    static const char *const refusals[] = {
+        "", "this node has too many jobs or shards in hand; try again later",
+        "the job has more shards than a node takes; raise --shard-items",
+        "this node is draining; submit at another one", "the job has no items"};
+    struct job *job = jobs_find(node, id);
+    if (!job)
+        return;
+    if (refusal != MESH_ACCEPTED) {
+        refuse(node, job, refusal == MESH_REFUSED_EMPTY ? EXIT_USAGE : EXIT_FAILED, refusals[refusal]);
+        return;
+    }
+    job->news = true;
+    switch (state) {
+    case MESH_JOB_RUNNING:
+        if (job->state == JOB_PREPARING)
+            job->state = JOB_RUNNING;
+        if (job->submitter)
+            submit_accepted(node, job->submitter, job, false);
+        job->submitter = NULL;
+        break;
+    case MESH_JOB_DONE:
+        if (job->state <= JOB_RUNNING)
+            assemble(node, job);
+        break;
+    case MESH_JOB_FAILED:
+    case MESH_JOB_CANCELLED: {
+        struct store_batch *batch = node_batch(node);
+        store_batch_unpin_all(batch, job->spec.id.bytes);
+        node_commit(node, batch, on_nothing, NULL);
+        end(node, job);
+        break;
+    }
+    }
+}
+
+void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct mesh_id *member,
+                      enum mesh_reason why, uint32_t shard, uint32_t count)
+{
+    struct job *job = jobs_find(node, id);
+    if (!job)
+        return;
+    job->decision[job->decision_count++ % JOB_DECISIONS_MAX] = (struct job_decision){
+        .at_ms = clock_wall_ms(), .node = *member, .why = why, .shard = shard, .count = count};
+    struct mesh_job_view view;
+    if (mesh_job_find(node->host.mesh, id, &view))
+        job->reassigned = view.reassigned;
+}
+
+struct bytes *jobs_assign_payload(struct node *node, const struct mesh_message *message)
+{
+    const struct job *job = jobs_find(node, &message->body.assign.job);
+    if (!job || job->state > JOB_RUNNING)
+        return NULL;
+    return assign_encode(job, message->body.assign.shard, message->body.assign.count);
+}
+
+/* ---- Results */
+
+struct result_wait {
+    struct result_wait *next;
+    struct mesh_id from;
+    struct mesh_message *message;
+    struct bytes *payload;
+    uint32_t fetching;
+    bool failed;
+    struct store_batch *batch; /* pins on blobs that are here already */
+};
+
+static void result_free(struct node *node, struct result_wait *wait)
+{
+    struct result_wait **link = &node->jobs.results;
+    while (*link && *link != wait)
+        link = &(*link)->next;
+    if (*link)
+        *link = wait->next;
+    store_batch_close(wait->batch);
+    bytes_drop(wait->payload);
+    free(wait->message);
+    free(wait);
+}
+
+static void on_pinned(struct node *node, void *context, enum store_error error)
+{
+    struct result_wait *wait = context;
+    if (error == STORE_OK)
+        host_received(node, &wait->from, wait->message, bytes_keep(wait->payload));
+    result_free(node, wait); /* after an error: the executor sends the result again */
+}
+
+static void result_advance(struct node *node, struct result_wait *wait)
+{
+    if (wait->fetching > 0)
+        return;
+    if (wait->failed) {
+        result_free(node, wait);
+        return;
+    }
+    struct store_batch *batch = wait->batch;
+    wait->batch = NULL;
+    node_commit(node, batch, on_pinned, wait);
+}
+
+static void on_blob(struct node *node, void *context, const struct bulk_done *done)
+{
+    struct result_wait *wait = context;
+    wait->fetching--;
+    if (done->error != BULK_OK) {
+        wait->failed = true;
+        log_warn("result", "from=%s error=\"cannot fetch an output: %s\"", peer_name(node, &wait->from),
+                 bulk_error_text(done->error));
+    }
+    result_advance(node, wait);
+}
+
+static void want_blob(struct node *node, struct job *job, struct result_wait *wait, const struct digest *blob)
+{
+    struct store_blob_info info;
+    if (store_blob_stat(node->store, blob->bytes, &info) == STORE_OK) {
+        store_batch_pin(wait->batch, blob->bytes, job->spec.id.bytes);
+        return;
+    }
+    struct digest pin;
+    memcpy(pin.bytes, job->spec.id.bytes, sizeof pin.bytes);
+    const struct bulk_request request = {
+        .holders = {wait->from}, .holder_count = 1, .blob = *blob, .pin = &pin};
+    if (memcmp(&wait->from, &node->self, sizeof wait->from) != 0 &&
+        fetch_start(node, &request, on_blob, wait))
+        wait->fetching++;
+    else
+        wait->failed = true;
+}
+
+static void note_failure(struct node *node, struct job *job, const struct mesh_id *from, uint32_t shard,
+                         const struct result_item *item)
+{
+    char text[JOB_ERROR_BYTES / 2];
+    const size_t count = item->count < sizeof text - 1 ? item->count : sizeof text - 1;
+    memcpy(text, item->bytes, count);
+    text[count] = '\0';
+    for (size_t i = 0; i < count; i++)
+        if (text[i] < 0x20 || text[i] > 0x7e)
+            text[i] = '?'; /* a peer wrote it, and it goes to terminals and logs */
+    snprintf(job->last_error, sizeof job->last_error, "shard %u at %s: %s", shard, peer_name(node, from),
+             text);
+}
+
+static bool is_waiting(const struct node *node, const struct mesh_id *from,
+                       const struct mesh_message *message)
+{
+    for (const struct result_wait *wait = node->jobs.results; wait; wait = wait->next) {
+        const struct mesh_bundle_name *name = &wait->message->body.result.name;
+        if (memcmp(&wait->from, from, sizeof *from) == 0 && name->token == message->body.result.name.token &&
+            name->index == message->body.result.name.index)
+            return true;
+    }
+    return false;
+}
+
+void jobs_on_result(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
+                    struct bytes *payload)
+{
+    struct job *job = jobs_find(node, &message->body.result.job);
+    if (!job || job->state > JOB_RUNNING) {
+        host_received(node, from, message, payload); /* stale; the core tells the executor to forget it */
+        return;
+    }
+    if (is_waiting(node, from, message)) {
+        bytes_drop(payload);
+        return;
+    }
+    struct result_wait *wait = calloc(1, sizeof *wait);
+    must(wait);
+    *wait = (struct result_wait){.next = node->jobs.results, .from = *from, .payload = payload};
+    wait->message = calloc(1, sizeof *wait->message);
+    must(wait->message);
+    memcpy(wait->message, message, mesh_message_bytes(message));
+    node->jobs.results = wait;
+
+    struct result_item items[MESH_BUNDLE_SHARDS_MAX];
+    const int item_count = result_decode(payload, items, MESH_BUNDLE_SHARDS_MAX);
+    const uint32_t count = message->body.result.count;
+    bool blobs = false;
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t shard = message->body.result.shard[i].shard;
+        const bool there = item_count == (int)count;
+        struct entry entry;
+        if (message->body.result.shard[i].outcome != MESH_DONE) {
+            if (there && message->body.result.shard[i].outcome != MESH_RETURNED)
+                note_failure(node, job, from, shard, &items[i]);
+        } else if (!there || !entry_decode(items[i].bytes, items[i].count, &entry) ||
+                   !job_entry_fits(job, shard, &entry)) {
+            wait->message->body.result.shard[i].outcome = MESH_CRASHED;
+            snprintf(job->last_error, sizeof job->last_error, "shard %u at %s: its result has the wrong size",
+                     shard, peer_name(node, from));
+        } else {
+            for (uint32_t o = 0; o < entry.output_count; o++) {
+                if (entry.output[o].bytes)
+                    continue;
+                if (!wait->batch)
+                    wait->batch = node_batch(node);
+                want_blob(node, job, wait, &entry.output[o].blob);
+                blobs = true;
+            }
+        }
+    }
+    if (blobs) {
+        result_advance(node, wait);
+    } else {
+        host_received(node, from, wait->message, bytes_keep(payload));
+        result_free(node, wait);
+    }
+}
+
+/* ---- Start */
+
+static struct job_wish wish_of(const struct job *job)
+{
+    struct job_wish wish = {.items = job->spec.items, .shard_items = job->spec.shard_items};
+    for (uint32_t i = 0; i < job->spec.manifest->input_count; i++) {
+        const struct job_input *input = &job->spec.inputs[i];
+        if (input->type.dtype == ARRAY_TEXT)
+            wish.format[i] = JOB_FORMAT_TEXT;
+        else if (input->data_offset > 0)
+            wish.format[i] = JOB_FORMAT_NPY;
+        else
+            wish.format[i] = JOB_FORMAT_RAW;
+        if (wish.format[i] == JOB_FORMAT_RAW && input->type.rank > 1)
+            wish.row_bytes[i] = input->type.shape[1];
+    }
+    return wish;
+}
+
+struct replay {
+    struct node *node;
+    struct job *job;
+};
+
+static bool replay_row(void *context, const void *key, size_t key_bytes, const void *value,
+                       size_t value_bytes)
+{
+    (void)key;
+    (void)key_bytes;
+    struct replay *replay = context;
+    struct job *job = replay->job;
+    static struct journal_row row;
+    if (!journal_row_decode(value, value_bytes, &row))
+        return true;
+    uint32_t fresh = 0;
+    for (uint32_t i = 0; i < row.count; i++) {
+        const uint32_t shard = row.item[i].shard;
+        if (shard >= job->spec.shard_count || (job->committed_bits[shard / 8] & 1u << shard % 8))
+            continue;
+        job->committed_bits[shard / 8] = (uint8_t)(job->committed_bits[shard / 8] | 1u << shard % 8);
+        place_entry(replay->node, job, shard, &row.item[i].entry);
+        fresh++;
+    }
+    job->committed += fresh;
+    if (row.cached)
+        job->cached += fresh;
+    else
+        count_share(job, &row.executor, fresh, row.device_us);
+    return true;
+}
+
+static void on_epoch_saved(struct node *node, void *context, enum store_error error)
+{
+    struct job *job = context;
+    if (error != STORE_OK) {
+        log_error("job", "job=%s error=\"cannot go on: %s\"", peer_name(node, &job->spec.id),
+                  store_error_text(error));
+        return;
+    }
+    job->state = JOB_RUNNING;
+    host_post(node, &(struct mesh_event){
+                        .kind = MESH_RESTORE,
+                        .body.restore = {.spec = core_spec(job), .committed = job->committed_bits}});
+}
+
+static void on_restored(struct background_task *task)
+{
+    struct preparing *preparing = (struct preparing *)task;
+    struct node *node = preparing->node;
+    struct job *job = preparing->job;
+    const bool good = preparing->good;
+    free(preparing);
+    if (!good) {
+        log_error("job", "job=%s error=\"cannot go on: %s\"", peer_name(node, &job->spec.id), job->error);
+        job->state = JOB_FAILED;
+        job->finished_at_ms = clock_wall_ms();
+        struct store_batch *batch = node_batch(node);
+        put_row(batch, job);
+        store_batch_unpin_all(batch, job->spec.id.bytes);
+        node_commit(node, batch, on_nothing, NULL);
+        job_release(job);
+        return;
+    }
+    job->committed = job->cached = job->share_count = 0;
+    job->committed_bits = calloc(1, ((size_t)job->spec.shard_count + 7) / 8);
+    must(job->committed_bits);
+    struct replay replay = {.node = node, .job = job};
+    const struct store_range range = {.prefix = job->spec.id.bytes,
+                                      .prefix_bytes = sizeof job->spec.id.bytes};
+    store_each(node->store, STORE_JOURNAL, &range, replay_row, &replay);
+    job->epoch++;
+    log_info("job", "job=%s state=restored shards=%u committed=%u epoch=%llu", peer_name(node, &job->spec.id),
+             job->spec.shard_count, job->committed, (unsigned long long)job->epoch);
+    struct store_batch *batch = node_batch(node);
+    put_row(batch, job);
+    node_commit(node, batch, on_epoch_saved, job);
+}
+
+static bool restore_row(void *context, const void *key, size_t key_bytes, const void *value,
+                        size_t value_bytes)
+{
+    (void)key;
+    (void)key_bytes;
+    struct node *node = context;
+    struct job *job = job_row_decode(value, value_bytes);
+    if (job)
+        add(node, job);
+    else
+        log_error(
+            "job",
+            "error=\"a job's row is damaged or names a kernel that this build lacks; it is left alone\"");
+    return true;
+}
+
+void jobs_restore(struct node *node)
+{
+    store_each(node->store, STORE_JOBS, NULL, restore_row, node);
+    for (struct job *job = node->jobs.head; job; job = job->next) {
+        if (job->state > JOB_ASSEMBLING)
+            continue;
+        const struct job_wish wish = wish_of(job);
+        prepare(node, job, &wish, on_restored);
+    }
+}
+
+/* ---- Time */
+
+static void prune(struct node *node)
+{
+    const int64_t before_ms = clock_wall_ms() - (int64_t)node->config.keep_jobs_s * 1000;
+    uint32_t removed = 0;
+    for (struct job *job = node->jobs.head; job && removed < 256;) {
+        struct job *next = job->next;
+        if (job->state >= JOB_DONE && job->finished_at_ms < before_ms && !job->news) {
+            struct store_batch *batch = node_batch(node);
+            store_batch_delete(batch, STORE_JOBS, job->spec.id.bytes, sizeof job->spec.id.bytes);
+            store_batch_unpin_all(batch, job->spec.id.bytes);
+            node_commit(node, batch, on_nothing, NULL);
+            take_out(node, job);
+            job_free(job);
+            removed++;
+        }
+        job = next;
+    }
+}
+
+int64_t jobs_turn(struct node *node, int64_t now_ms)
+{
+    if (now_ms >= node->jobs.prune_at_ms) {
+        prune(node);
+        node->jobs.prune_at_ms = now_ms + PRUNE_EVERY_MS;
+        for (struct job *job = node->jobs.head; job; job = job->next)
+            if (job->state == JOB_ASSEMBLING && job->assemble_at_ms && now_ms >= job->assemble_at_ms)
+                assemble(node, job);
+    }
+    return node->jobs.prune_at_ms;
+}
