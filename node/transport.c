@@ -401,8 +401,7 @@ static enum path path_of(const struct peer *peer)
 {
     if (peer->link.state == LINK_UP)
         return PATH_LINK;
-    const bool dialling = peer->link.state == LINK_DIALLING || peer->link.state == LINK_GREETING;
-    if (peer->inbound.greeted && !(dialling && !peer->link.reported_down))
+    if (peer->inbound.greeted && (peer->address[0] == 0 || peer->link.reported_down))
         return PATH_ROUTE;
     return PATH_NONE;
 }
@@ -766,7 +765,7 @@ static void take_hello(struct transport *transport, struct peer *peer, struct wi
     if (!hello.answer)
         send_hello(transport, peer, false, hello.session, true);
     /* Where we can't dial, the peer's connection is the link. */
-    if (fresh && path_of(peer) == PATH_ROUTE && (peer->address[0] == 0 || peer->link.reported_down)) {
+    if (fresh && path_of(peer) == PATH_ROUTE) {
         peer->report_down = false;
         COUNT(transport, links_up, 1);
         transport->options.on_link_up(transport->options.context, &peer->id);
