@@ -240,6 +240,10 @@ void federation_peers_load(const struct federation *federation, struct federatio
 bool federation_peers_save(const struct federation *federation, const struct federation_peers *peers);
 /* Reads a list (without the file's head) into `peers->records` and `buffer`; false if it is not one. */
 bool federation_peers_decode(const uint8_t *bytes, size_t count, struct federation_peers *peers);
+/* The whole file: how many bytes, or 0 with less room than FEDERATION_PEERS_FILE_BYTES_MAX. */
+#define FEDERATION_PEERS_FILE_BYTES_MAX                                                                      \
+    (16u + 65u + TOKEN_ADDRESSES_MAX * (1u + TOKEN_ADDRESS_BYTES_MAX) + FEDERATION_PEERS_BYTES_MAX)
+size_t federation_peers_encode(const struct federation_peers *peers, uint8_t *out, size_t capacity);
 /* Starts an empty list in `out`, then adds records while they fit; false when full. */
 size_t federation_peers_begin(uint8_t *out, size_t capacity);
 bool federation_peers_append(uint8_t *out, size_t capacity, size_t *out_bytes, const uint8_t *record,

@@ -95,7 +95,8 @@ struct join_callbacks {
 bool join_server_open(struct loop *loop, const struct join_options *options,
                       const struct join_callbacks *callbacks, struct join_server **server, char *error,
                       size_t error_bytes);
-void join_server_close(struct join_server *server); /* ends the child and waits for it; NULL is allowed */
+/* Ends the child and waits for it; NULL is allowed. After loop_run has returned, as for the client. */
+void join_server_close(struct join_server *server);
 /* The outcome of the one batch that was handed to `commit`. */
 void join_server_committed(struct join_server *server, enum store_error error);
 uint16_t join_server_port(const struct join_server *server);
