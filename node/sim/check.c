@@ -7,8 +7,6 @@
 /* After everything healed: one view within 60 s; a slot that queued work could use stays empty for 10 s at most. */
 #define ONE_VIEW_US (60 * SECOND_US)
 #define IDLE_US (10 * SECOND_US)
-/* After the lent slots shrank: stopped attempts end and promised places expire (2 s, plus the executor's 25 %). */
-#define SHRINK_US (4 * SECOND_US)
 /* Handles of one record that a node may hold at rest. */
 #define RECORDS_ALIKE_MAX 1
 
@@ -271,7 +269,7 @@ static void check_idle(struct world *world, struct host *host)
     for (uint32_t i = 0; i < MESH_DEVICE_CLASSES; i++) {
         uint32_t running = 0;
         for (uint32_t j = 0; j < host->attempt_count; j++) {
-            running += host->attempt[j].used && host->attempt[j].class == i;
+            running += host->attempt[j].used && host->attempt[j].started && host->attempt[j].class == i;
         }
         if (running < host->lent[i]) {
             free = (uint16_t)(free | 1u << i);

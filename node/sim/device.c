@@ -45,15 +45,57 @@ static enum attempt_plan attempt_draw(struct world *world, const struct host *ho
     return draw < 5 ? ATTEMPT_RUNS : draw < 7 ? ATTEMPT_CRASHES : draw < 8 ? ATTEMPT_HANGS : ATTEMPT_RETURNS;
 }
 
-static void check_slots(struct world *world, struct host *host, const struct attempt *started)
+static uint32_t running_of(const struct host *host, uint16_t class)
 {
     uint32_t running = 0;
     for (uint32_t i = 0; i < host->attempt_count; i++) {
-        running += host->attempt[i].used && host->attempt[i].class == started->class;
+        running += host->attempt[i].used && host->attempt[i].started && host->attempt[i].class == class;
     }
-    if (running > host->lent[started->class]) {
-        sim_check_fail(world, host, SIM_SLOTS_HOLD, "attempt %u starts as number %u on %u slots", started->id, running,
-                   host->lent[started->class]);
+    return running;
+}
+
+static void attempt_start(struct world *world, struct host *host, uint32_t slot)
+{
+    struct attempt *const attempt = &host->attempt[slot];
+    attempt->started = true;
+    attempt->began_us = world->now_us;
+    if (sim_world_plant(world, SIM_PLANT_STUCK_RUN)) {
+        return;
+    }
+    const uint32_t guess_us = world->job[attempt->job].shard_us;
+    const int64_t shard_us = sim_between(&world->random, guess_us / 2, guess_us * 2);
+    const int64_t count = attempt->plan == ATTEMPT_RUNS ? attempt->count : attempt->turning + 1;
+    attempt_plan_end(world, host, slot, count * shard_us + (attempt->plan == ATTEMPT_HANGS ? WATCHDOG_US : 0));
+}
+
+/* Starts what has waited longest while there are slots: one bundle runs per slot, in the order of the RUNs. */
+static void class_start(struct world *world, struct host *host, uint16_t class)
+{
+    while (running_of(host, class) < host->lent[class]) {
+        uint32_t next = SIM_NONE;
+        for (uint32_t i = 0; i < host->attempt_count; i++) {
+            const struct attempt *const attempt = &host->attempt[i];
+            if (attempt->used && !attempt->started && !attempt->stopping && attempt->class == class &&
+                (next == SIM_NONE || attempt->order < host->attempt[next].order)) {
+                next = i;
+            }
+        }
+        if (next == SIM_NONE) {
+            return;
+        }
+        attempt_start(world, host, next);
+    }
+}
+
+static void check_places(struct world *world, struct host *host, const struct attempt *given)
+{
+    uint32_t held = 0;
+    for (uint32_t i = 0; i < host->attempt_count; i++) {
+        held += host->attempt[i].used && host->attempt[i].class == given->class;
+    }
+    if (held > 2u * host->lent[given->class] && world->now_us - host->lent_less_at_us > SHRINK_US) {
+        sim_check_fail(world, host, SIM_SLOTS_HOLD, "attempt %u is number %u on %u slots", given->id, held,
+                       host->lent[given->class]);
     }
 }
 
@@ -77,25 +119,21 @@ void sim_device_run(struct world *world, struct host *host, const struct mesh_ef
     *attempt = (struct attempt){.id = effect->body.run.attempt,
                                 .used = true,
                                 .plan = attempt_draw(world, host),
-                                .began_us = world->now_us,
+                                .order = ++host->attempt_serial,
                                 .job = job,
                                 .class = effect->body.run.class,
                                 .count = effect->body.run.count,
                                 .shard = sim_alloc(effect->body.run.count, sizeof(uint32_t))};
     memcpy(attempt->shard, effect->body.run.shard, attempt->count * sizeof(uint32_t));
     attempt->turning = sim_below(&world->random, attempt->count);
-    if (sim_world_plant(world, SIM_PLANT_STUCK_RUN)) {
-        return;
-    }
     if (stop_came_first(host, attempt->id)) {
         attempt->stopping = true;
+        attempt->turning = 0;
         attempt_plan_end(world, host, slot, 0);
         return;
     }
-    check_slots(world, host, attempt);
-    const int64_t shard_us = sim_between(&world->random, world->job[job].shard_us / 2, world->job[job].shard_us * 2);
-    const int64_t count = attempt->plan == ATTEMPT_RUNS ? attempt->count : attempt->turning + 1;
-    attempt_plan_end(world, host, slot, count * shard_us + (attempt->plan == ATTEMPT_HANGS ? WATCHDOG_US : 0));
+    check_places(world, host, attempt);
+    class_start(world, host, attempt->class);
 }
 
 /* What was done by now stays done; the rest goes back. */
@@ -111,7 +149,7 @@ void sim_device_stop(struct world *world, struct host *host, uint32_t id)
             return;
         }
         attempt->stopping = true;
-        const int64_t span_us = attempt->ends_us - attempt->began_us;
+        const int64_t span_us = attempt->started ? attempt->ends_us - attempt->began_us : 0;
         const int64_t passed_us = world->now_us - attempt->began_us;
         uint32_t done = span_us > 0 ? (uint32_t)(attempt->count * passed_us / span_us) : 0;
         if (attempt->plan != ATTEMPT_RUNS && done > attempt->turning) {
@@ -172,6 +210,17 @@ void sim_device_ran(struct world *world, struct host *host, uint32_t slot, uint3
     }
     sim_host_step(world, host, &event);
     free(attempt.shard);
+    if (!world->failed && host->alive) {
+        class_start(world, host, attempt.class);
+    }
+}
+
+/* More slots are lent: what waits may start. */
+void sim_device_lent(struct world *world, struct host *host)
+{
+    for (uint16_t class = 0; class < MESH_DEVICE_CLASSES; class ++) {
+        class_start(world, host, class);
+    }
 }
 
 void sim_device_lookup(struct world *world, struct host *host, const struct mesh_effect *effect)

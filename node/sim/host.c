@@ -8,6 +8,9 @@
 
 #include <stdio.h>
 
+/* Steps of one host at one instant, its messages to itself included. More is a loop that would burn a core for ever. */
+#define STEPS_AT_ONCE_MAX 5000
+
 int64_t sim_host_local_us(const struct world *world, const struct host *host)
 {
     const int64_t passed = world->now_us - host->base_us;
@@ -682,6 +685,12 @@ void sim_host_step(struct world *world, struct host *host, struct mesh_event *ev
     if (event->kind != MESH_RECEIVED) {
         sim_trace(world, host, TRACE_EVENT, (uint32_t)event->kind, SIM_NONE, 0, 0);
     }
+    host->steps_at_once = host->stepped_us == world->now_us ? host->steps_at_once + 1 : 0;
+    host->stepped_us = world->now_us;
+    if (host->steps_at_once > STEPS_AT_ONCE_MAX) {
+        sim_check_fail(world, host, SIM_BOUNDS_HOLD, "the core never rests: %d steps at one instant", STEPS_AT_ONCE_MAX);
+        return;
+    }
     struct mesh_out *const out = world->out;
     mesh_step(host->mesh, event, out);
     world->result->world.steps++;
@@ -714,12 +723,6 @@ void sim_host_wake(struct world *world, struct host *host)
     host->wake_us = INT64_MAX;
     if (world->now_us < host->wants_wake_us) {
         host_push_wake(world, host);
-        return;
-    }
-    host->ticks_at_once = host->ticked_us == world->now_us ? host->ticks_at_once + 1 : 0;
-    host->ticked_us = world->now_us;
-    if (host->ticks_at_once > 20000) {
-        sim_check_fail(world, host, SIM_BOUNDS_HOLD, "the core asks to be called again and again at the same instant");
         return;
     }
     sim_host_simple(world, host, MESH_TICK);
@@ -760,6 +763,7 @@ void sim_host_devices(struct world *world, struct host *host)
         event.body.devices.class[i].slots = host->lent[i];
     }
     sim_host_step(world, host, &event);
+    sim_device_lent(world, host);
 }
 
 void sim_host_submit(struct world *world, struct host *host, uint32_t number)

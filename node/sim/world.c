@@ -133,6 +133,7 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
     memcpy(host->lent, host->slots, sizeof host->lent);
     host->lent_less_at_us = -SECOND_US * 1000;
     host->idle_since_us = -1;
+    host->joined = host->index == 0;
     const bool tight = sim_chance(random, 250);
     host->limits = (struct mesh_limits){
         .members = world->host_room + 2,
@@ -207,13 +208,14 @@ static void world_introduce(struct world *world, struct host *newcomer)
     const uint32_t from = sim_below(&world->random, world->host_count);
     for (uint32_t i = 0; i < world->host_count; i++) {
         struct host *const inviter = &world->host[(from + i) % world->host_count];
-        if (inviter == newcomer || !inviter->alive || inviter->revoked || inviter->paused_until_us > world->now_us ||
+        if (inviter == newcomer || !inviter->joined || !inviter->alive || inviter->revoked || inviter->paused_until_us > world->now_us ||
             inviter->own_record == NULL || newcomer->own_record == NULL || inviter->group != newcomer->group) {
             continue;
         }
         struct payload *const theirs = sim_payload_keep(inviter->own_record);
         sim_host_record(world, inviter, &newcomer->id, sim_payload_keep(newcomer->own_record));
         sim_host_record(world, newcomer, &inviter->id, theirs);
+        newcomer->joined = true;
         return;
     }
     sim_world_push(world, sim_world_event(world, SECOND_US / 2, HAPPEN_INTRODUCE, newcomer->index));

@@ -23,6 +23,8 @@
 #define SIM_NODES_MAX 2000
 #define SIM_TRACE_LINES 32 /* kept per node for a failure's report; a power of two */
 #define SECOND_US INT64_C(1000000)
+/* After the lent slots shrank: stopped attempts end and promised places expire (2 s, plus the executor's 25 %). */
+#define SHRINK_US (4 * SECOND_US)
 
 /* The seeded generator: splitmix64 (Steele, Lea and Flood 2014). */
 struct sim_random {
@@ -174,11 +176,13 @@ enum attempt_plan { ATTEMPT_RUNS = 1, ATTEMPT_CRASHES, ATTEMPT_HANGS, ATTEMPT_RE
 struct attempt {
     uint32_t id;
     bool used;
+    bool started; /* the host queues what it was told to run behind what runs */
     bool stopping;
     enum attempt_plan plan;
     uint32_t turning; /* the shard's place at which the plan shows */
     int64_t began_us;
     int64_t ends_us;
+    uint32_t order;  /* of the RUN */
     uint32_t serial;
     uint32_t job;
     uint16_t class;
@@ -214,6 +218,7 @@ struct host {
     struct mesh_limits limits;
 
     bool alive;
+    bool joined;  /* has been introduced once, or founded the mesh: others may join through it */
     bool gone;    /* never comes back */
     bool revoked;
     bool draining;
@@ -251,8 +256,8 @@ struct host {
     int64_t wake_us; /* of the latest HAPPEN_WAKE pushed, which is the earliest; INT64_MAX if none is under way */
     uint32_t wake_serial;
     int64_t wants_wake_us;
-    int64_t ticked_us; /* ticks in a row at one instant: a core that never rests is a failure */
-    uint32_t ticks_at_once;
+    int64_t stepped_us; /* when the latest step was, and how many were taken at that instant */
+    uint32_t steps_at_once;
 
     /* Faults in force. */
     uint32_t group; /* hosts in different groups can't reach each other */
@@ -389,6 +394,7 @@ void sim_device_stop(struct world *world, struct host *host, uint32_t attempt);
 void sim_device_ran(struct world *world, struct host *host, uint32_t slot, uint32_t serial);
 void sim_device_lookup(struct world *world, struct host *host, const struct mesh_effect *effect);
 void sim_device_looked_up(struct world *world, struct host *host, const struct event *event);
+void sim_device_lent(struct world *world, struct host *host);
 void sim_device_clear(struct host *host);
 uint64_t sim_device_result(const struct world *world, uint32_t job, uint32_t shard);
 
