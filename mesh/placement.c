@@ -259,10 +259,10 @@ static void repeat_asks(struct step *step, uint32_t job_slot, uint32_t need)
     }
 }
 
-/* 1.3 places for each that is needed: some of what is believed free is not. */
+/* 1.3 places for each that is needed, rounded down: some of what is believed free is not. */
 static bool expects_enough(const struct job *job, uint32_t need)
 {
-    return (uint64_t)job->expected * 10 >= (uint64_t)need * 13 - (need > 0 ? 3 : 0);
+    return job->expected >= (uint64_t)need * 13 / 10;
 }
 
 /* Up to MESH_FULL_MESH members: all that can help, the best first. Returns how many can help. */
@@ -328,15 +328,15 @@ void placement_serve(struct step *step, uint32_t job_slot)
     }
     const uint32_t need = job_need(job);
     repeat_asks(step, job_slot, need);
-    /* Our own slots first: nothing has to travel. */
-    struct candidate own;
+    /* Our own slots first: nothing has to travel, and what is free here is known rather than believed. */
+    struct candidate own = {0};
     uint32_t helpers = job->asks.count;
     if (weigh(mesh, job, mesh->members.self, &own)) {
         helpers++;
         if (ask_find(home, job, own.member) == MESH_NONE && !expects_enough(job, need))
             ask_make(step, job_slot, &own, need);
     }
-    if (!expects_enough(job, need))
+    if (!expects_enough(job, need) && own.believed < need)
         helpers += mesh->members.count <= MESH_FULL_MESH ? ask_all(step, job_slot, need)
                                                          : ask_some(step, job_slot, need);
     if (helpers == 0 && (job->nobody_at_ms == 0 || step->now_ms - job->nobody_at_ms >= HOME_NOBODY_MS)) {

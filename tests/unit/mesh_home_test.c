@@ -1,0 +1,840 @@
+/* The home's side, one core with executors that the test plays. */
+#include "mesh_fixture.h"
+
+static struct mesh_job_spec spec_of(uint8_t job, uint32_t shards)
+{
+    return (struct mesh_job_spec){.id = fixture_job(job),
+                                  .epoch = 1,
+                                  .tenant = 1,
+                                  .kernel = 1,
+                                  .shard_count = shards,
+                                  .bundle_shards_max = 256,
+                                  .classes = 1};
+}
+
+static enum mesh_refusal submit_spec(struct fixture *f, const struct mesh_job_spec *spec)
+{
+    struct mesh_event event = {.kind = MESH_SUBMIT};
+    event.body.submit = *spec;
+    fixture_step(f, &event);
+    struct mesh_effect effect;
+    assert_true(fixture_did(f, MESH_JOB, &effect));
+    assert_memory_equal(&effect.body.job.id, &spec->id, sizeof spec->id);
+    return effect.body.job.refusal;
+}
+
+static enum mesh_refusal submit(struct fixture *f, uint8_t job, uint32_t shards)
+{
+    const struct mesh_job_spec spec = spec_of(job, shards);
+    return submit_spec(f, &spec);
+}
+
+static void about_job(struct fixture *f, enum mesh_event_kind kind, uint8_t job)
+{
+    struct mesh_event event = {.kind = kind};
+    event.body.job.id = fixture_job(job);
+    fixture_step(f, &event);
+}
+
+static void grant(struct fixture *f, uint32_t from, uint8_t job, uint64_t token, uint16_t places)
+{
+    struct mesh_message message = {.kind = MESH_GRANT};
+    message.body.grant.job = fixture_job(job);
+    message.body.grant.token = token;
+    message.body.grant.places = places;
+    message.body.grant.valid_ms = 2000;
+    fixture_message(f, from, &message);
+}
+
+/* Answers an ASSIGN with one outcome for all its shards. */
+static void result(struct fixture *f, uint32_t from, const struct mesh_message *assign, uint32_t outcome)
+{
+    struct mesh_message message = {.kind = MESH_RESULT};
+    message.body.result.name = assign->body.assign.name;
+    message.body.result.job = assign->body.assign.job;
+    message.body.result.epoch = assign->body.assign.epoch;
+    message.body.result.handle = fixture_handle(f);
+    message.body.result.device_us = 10;
+    message.body.result.count = assign->body.assign.count;
+    for (uint32_t i = 0; i < assign->body.assign.count; i++) {
+        message.body.result.shard[i].shard = assign->body.assign.shard[i];
+        message.body.result.shard[i].outcome = outcome;
+    }
+    fixture_message(f, from, &message);
+}
+
+static bool sent(struct fixture *f, uint32_t to, enum mesh_message_kind kind)
+{
+    struct mesh_message message;
+    return fixture_sent(f, to, kind, &message);
+}
+
+static struct mesh_message assigned(struct fixture *f, uint32_t to)
+{
+    struct mesh_message message;
+    assert_true(fixture_sent(f, to, MESH_ASSIGN, &message));
+    return message;
+}
+
+static uint32_t released(struct fixture *f, uint32_t to)
+{
+    struct mesh_message message;
+    return fixture_sent(f, to, MESH_RELEASE, &message) ? message.body.release.places : 0;
+}
+
+static uint32_t saved_commits(struct fixture *f)
+{
+    struct mesh_save save;
+    return fixture_saved(f, MESH_SAVE_COMMIT, &save) ? save.body.commit.count : 0;
+}
+
+static struct mesh_job_view view(const struct fixture *f, uint8_t job)
+{
+    struct mesh_job_view view;
+    const struct mesh_id id = fixture_job(job);
+    assert_true(mesh_job_find(f->mesh, &id, &view));
+    return view;
+}
+
+static bool decided(struct fixture *f, enum mesh_reason why)
+{
+    struct mesh_effect effect;
+    while (fixture_did(f, MESH_DECISION, &effect)) {
+        if (effect.body.decision.why == why)
+            return true;
+    }
+    return false;
+}
+
+/* A home with peers of two free slots each. */
+static struct fixture *open_home(uint32_t peers)
+{
+    struct fixture *const f = fixture_open(peers);
+    for (uint32_t i = 0; i < peers; i++)
+        fixture_capacity(f, i, 2, 2, 0);
+    fixture_clear(f);
+    return f;
+}
+
+static void a_submit_is_acknowledged_with_its_save(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(0);
+    struct mesh_save save;
+    assert_int_equal(submit(f, 1, 8), MESH_ACCEPTED);
+    assert_true(fixture_saved(f, MESH_SAVE_JOB, &save));
+    assert_int_equal(save.body.job.state, MESH_JOB_RUNNING);
+    assert_int_equal(submit(f, 1, 8), MESH_ACCEPTED); /* again: the same job */
+    assert_false(fixture_saved(f, MESH_SAVE_JOB, &save));
+    assert_int_equal(view(f, 1).queued, 8);
+    fixture_close(f);
+}
+
+static void a_submit_beyond_a_bound_is_refused(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 4, .jobs = 2, .shards = 100, .bundles = 4, .attempts = 4, .demands = 2};
+    struct fixture *const f = fixture_open_limits(0, &limits);
+    assert_int_equal(submit(f, 1, 0), MESH_REFUSED_EMPTY);
+    assert_int_equal(submit(f, 1, 101), MESH_REFUSED_TOO_LARGE);
+    assert_int_equal(submit(f, 1, 60), MESH_ACCEPTED);
+    assert_int_equal(submit(f, 2, 41), MESH_REFUSED_BUSY);
+    assert_int_equal(mesh_counters(f->mesh)->bound_shards, 1);
+    assert_int_equal(submit(f, 2, 40), MESH_ACCEPTED);
+    assert_int_equal(submit(f, 3, 1), MESH_REFUSED_BUSY);
+    assert_int_equal(mesh_counters(f->mesh)->bound_jobs, 1);
+    about_job(f, MESH_FORGET_JOB, 1); /* runs: not forgotten */
+    assert_int_equal(view(f, 1).state, MESH_JOB_RUNNING);
+    about_job(f, MESH_CANCEL_JOB, 1);
+    about_job(f, MESH_FORGET_JOB, 1);
+    fixture_clear(f);
+    assert_int_equal(submit(f, 3, 60), MESH_ACCEPTED);
+    fixture_step(f, &(struct mesh_event){.kind = MESH_DRAIN});
+    about_job(f, MESH_CANCEL_JOB, 2);
+    about_job(f, MESH_FORGET_JOB, 2);
+    fixture_clear(f);
+    assert_int_equal(submit(f, 4, 1), MESH_REFUSED_DRAINING);
+    assert_int_equal(submit(f, 3, 60), MESH_ACCEPTED); /* known: the same answer */
+    fixture_close(f);
+}
+
+static void ranges_are_used_again_in_any_order(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 4, .jobs = 16, .shards = 160, .bundles = 4, .attempts = 4, .demands = 2};
+    struct fixture *const f = fixture_open_limits(0, &limits);
+    uint32_t random = 7;
+    bool there[16] = {false};
+    for (uint32_t i = 0; i < 2000; i++) {
+        random = random * 1664525 + 1013904223;
+        const uint8_t job = random >> 16 & 15;
+        if (there[job]) {
+            about_job(f, MESH_CANCEL_JOB, job);
+            about_job(f, MESH_FORGET_JOB, job);
+            there[job] = false;
+        } else {
+            there[job] = submit(f, job, 1 + (random >> 8) % 30) == MESH_ACCEPTED;
+        }
+        fixture_clear(f);
+    }
+    for (uint8_t job = 0; job < 16; job++) {
+        about_job(f, MESH_CANCEL_JOB, job);
+        about_job(f, MESH_FORGET_JOB, job);
+    }
+    fixture_clear(f);
+    assert_int_equal(submit(f, 1, 160), MESH_ACCEPTED);
+    fixture_close(f);
+}
+
+static void look_up(struct fixture *f, const struct mesh_effect *ask, uint64_t epoch, uint8_t pattern)
+{
+    struct mesh_event event = {.kind = MESH_LOOKED_UP};
+    event.body.looked_up.job = ask->body.lookup.job;
+    event.body.looked_up.epoch = epoch;
+    event.body.looked_up.first = ask->body.lookup.first;
+    event.body.looked_up.count = ask->body.lookup.count;
+    event.body.looked_up.handle = fixture_handle(f);
+    memset(event.body.looked_up.hit, pattern, sizeof event.body.looked_up.hit);
+    fixture_step(f, &event);
+}
+
+static void look_ups_are_bounded_and_their_hits_committed(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(0);
+    struct mesh_job_spec spec = spec_of(1, 5000);
+    spec.lookup = true;
+    assert_int_equal(submit_spec(f, &spec), MESH_ACCEPTED);
+    struct mesh_effect ask[8];
+    uint32_t asks = 0;
+    while (fixture_did(f, MESH_LOOKUP, &ask[asks]))
+        asks++;
+    assert_int_equal(asks, MESH_LOOKUPS_IN_FLIGHT);
+    for (uint32_t i = 0; i < asks; i++)
+        assert_int_equal(ask[i].body.lookup.count, MESH_LOOKUP_SHARDS_MAX);
+    const uint32_t handles = f->live_count;
+    look_up(f, &ask[0], 2, 0xff); /* another epoch */
+    assert_int_equal(saved_commits(f), 0);
+    look_up(f, &ask[0], 1, 0x55);
+    assert_int_equal(saved_commits(f), 512);
+    look_up(f, &ask[0], 1, 0xff); /* answered before */
+    assert_int_equal(saved_commits(f), 0);
+    assert_int_equal(view(f, 1).queued, 512);
+    assert_int_equal(view(f, 1).cached, 512);
+    look_up(f, &ask[1], 1, 0xff);
+    look_up(f, &ask[2], 1, 0xff);
+    look_up(f, &ask[3], 1, 0);
+    assert_true(fixture_did(f, MESH_LOOKUP, &ask[4]));
+    assert_int_equal(ask[4].body.lookup.count, 5000 - 4096);
+    look_up(f, &ask[4], 1, 0xff);
+    assert_false(fixture_did(f, MESH_LOOKUP, &ask[5]));
+    assert_int_equal(view(f, 1).looking_up, 0);
+    assert_int_equal(view(f, 1).committed, 512 + 2048 + 904);
+    assert_int_equal(f->live_count, handles);
+    about_job(f, MESH_CANCEL_JOB, 1);
+    look_up(f, &ask[4], 1, 0xff);
+    fixture_close(f);
+}
+
+static void a_job_all_cached_is_done_at_once(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(0);
+    struct mesh_job_spec spec = spec_of(1, 10);
+    struct mesh_effect ask;
+    struct mesh_save save;
+    spec.lookup = true;
+    submit_spec(f, &spec);
+    assert_true(fixture_did(f, MESH_LOOKUP, &ask));
+    look_up(f, &ask, 1, 0xff);
+    assert_true(fixture_saved(f, MESH_SAVE_COMMIT, &save));
+    assert_true(save.body.commit.cached);
+    assert_int_equal(save.body.commit.count, 10);
+    assert_true(fixture_saved(f, MESH_SAVE_JOB_STATE, &save));
+    assert_int_equal(save.body.job.state, MESH_JOB_DONE);
+    assert_true(fixture_did(f, MESH_JOB, &ask));
+    fixture_close(f);
+}
+
+static void shards_bind_only_on_a_grant_and_the_rest_is_released(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    struct mesh_message message;
+    submit(f, 1, 3);
+    assert_true(fixture_sent(f, 0, MESH_RESERVE, &message));
+    assert_int_equal(message.body.reserve.wanted, 3);
+    assert_false(message.body.reserve.deep); /* nothing is known of the shards */
+    assert_false(sent(f, 0, MESH_ASSIGN));
+    grant(f, 0, 1, 77, 2);
+    assert_int_equal(assigned(f, 0).body.assign.name.index, 0);
+    const struct mesh_message second = assigned(f, 0);
+    assert_int_equal(second.body.assign.name.index, 1);
+    assert_int_equal(second.body.assign.count, 1);
+    assert_int_equal(released(f, 0), 0);
+    grant(f, 0, 1, 78, 4);
+    assert_int_equal(assigned(f, 0).body.assign.shard[0], 2);
+    assert_int_equal(released(f, 0), 3);
+    grant(f, 0, 9, 79, 2); /* a job that nobody knows */
+    assert_int_equal(released(f, 0), 2);
+    grant(f, 0, 1, 80, UINT16_MAX);
+    assert_int_equal(released(f, 0), UINT16_MAX);
+    message = (struct mesh_message){.kind = MESH_GRANT};
+    message.body.grant.places = 1;
+    message.body.grant.class = MESH_DEVICE_CLASSES;
+    fixture_message(f, 0, &message);
+    message.body.grant.class = 0;
+    message.body.grant.places = 0;
+    fixture_message(f, 0, &message);
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 2);
+    about_job(f, MESH_CANCEL_JOB, 1);
+    grant(f, 0, 1, 81, 2);
+    assert_int_equal(released(f, 0), 2);
+    fixture_close(f);
+}
+
+static void a_result_is_committed_and_acknowledged_in_one_step(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    submit(f, 1, 2);
+    grant(f, 0, 1, 7, 2);
+    const struct mesh_message first = assigned(f, 0);
+    const struct mesh_message second = assigned(f, 0);
+    const uint32_t handles = f->live_count;
+    result(f, 0, &first, MESH_DONE);
+    assert_int_equal(saved_commits(f), 1);
+    assert_true(sent(f, 0, MESH_RESULT_ACK));
+    result(f, 0, &first, MESH_DONE); /* the acknowledgement was lost */
+    assert_int_equal(saved_commits(f), 0);
+    assert_true(sent(f, 0, MESH_RESULT_ACK));
+    assert_int_equal(mesh_counters(f->mesh)->results_duplicate, 1);
+    struct mesh_message old = second;
+    old.body.assign.epoch = 0;
+    result(f, 0, &old, MESH_DONE);
+    assert_int_equal(mesh_counters(f->mesh)->results_stale, 1);
+    assert_true(sent(f, 0, MESH_RESULT_ACK));
+    old = second;
+    old.body.assign.job = fixture_job(9);
+    result(f, 0, &old, MESH_DONE);
+    assert_int_equal(mesh_counters(f->mesh)->results_stale, 2);
+    result(f, 0, &second, MESH_DONE);
+    assert_int_equal(saved_commits(f), 1);
+    struct mesh_save save;
+    assert_true(fixture_saved(f, MESH_SAVE_JOB_STATE, &save));
+    assert_int_equal(save.body.job.state, MESH_JOB_DONE);
+    assert_int_equal(view(f, 1).committed, 2);
+    assert_int_equal(f->live_count, handles);
+    result(f, 0, &second, MESH_DONE);
+    assert_int_equal(mesh_counters(f->mesh)->results_stale, 3);
+    about_job(f, MESH_FORGET_JOB, 1);
+    result(f, 0, &second, MESH_DONE);
+    assert_int_equal(mesh_counters(f->mesh)->results_stale, 4);
+    fixture_close(f);
+}
+
+static void a_result_must_be_what_was_assigned_to_who_reports_it(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    submit(f, 1, 3);
+    grant(f, 0, 1, 7, 1);
+    const struct mesh_message mine = assigned(f, 0);
+    result(f, 1, &mine, MESH_DONE); /* another member with that name */
+    assert_int_equal(saved_commits(f), 0);
+    struct mesh_message forged = mine;
+    forged.body.assign.shard[0] = 2;
+    result(f, 0, &forged, MESH_DONE);
+    assert_int_equal(saved_commits(f), 0);
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 1);
+    assert_int_equal(view(f, 1).queued, 3);
+    grant(f, 0, 1, 8, 1);
+    forged = assigned(f, 0);
+    result(f, 0, &forged, MESH_REJECTED + 1);
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 2);
+    forged.body.assign.shard[0] = UINT32_MAX;
+    result(f, 0, &forged, MESH_DONE);
+    struct mesh_message huge = {.kind = MESH_RESULT};
+    huge.body.result.count = MESH_BUNDLE_SHARDS_MAX + 1;
+    fixture_message(f, 0, &huge);
+    huge.body.result.count = 0;
+    fixture_message(f, 0, &huge);
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 4);
+    assert_int_equal(saved_commits(f), 0);
+    assert_int_equal(view(f, 1).queued, 3);
+    fixture_close(f);
+}
+
+static void returned_shards_come_next_and_are_not_blamed(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    submit(f, 1, 5);
+    for (uint64_t i = 0; i < 10; i++) {
+        grant(f, 0, 1, 100 + i, 1);
+        const struct mesh_message bundle = assigned(f, 0);
+        assert_int_equal(bundle.body.assign.shard[0], 0);
+        result(f, 0, &bundle, MESH_RETURNED);
+    }
+    assert_int_equal(view(f, 1).state, MESH_JOB_RUNNING);
+    assert_int_equal(view(f, 1).reassigned, 10);
+    assert_int_equal(mesh_counters(f->mesh)->requeued_returned, 10);
+    fixture_close(f);
+}
+
+static void the_third_crash_of_a_shard_fails_its_job(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    struct mesh_job_spec spec = spec_of(1, 8);
+    spec.shard_us_guess = 1000; /* several shards per bundle */
+    submit_spec(f, &spec);
+    grant(f, 0, 1, 7, 1);
+    const struct mesh_message bundle = assigned(f, 0);
+    assert_true(bundle.body.assign.count > 1);
+    result(f, 0, &bundle, MESH_CRASHED);
+    grant(f, 0, 1, 8, 1);
+    const struct mesh_message alone = assigned(f, 0);
+    assert_int_equal(alone.body.assign.count, 1); /* suspects travel alone */
+    assert_int_equal(alone.body.assign.shard[0], 0);
+    result(f, 0, &alone, MESH_CRASHED);
+    assert_int_equal(view(f, 1).state, MESH_JOB_RUNNING);
+    grant(f, 0, 1, 9, 1);
+    struct mesh_message last = assigned(f, 0);
+    fixture_clear(f);
+    result(f, 0, &last, MESH_CRASHED);
+    struct mesh_save save;
+    assert_true(fixture_saved(f, MESH_SAVE_JOB_STATE, &save));
+    assert_int_equal(save.body.job.state, MESH_JOB_FAILED);
+    assert_int_equal(save.body.job.failed_shard, 0);
+    assert_int_equal(view(f, 1).state, MESH_JOB_FAILED);
+    fixture_close(f);
+}
+
+static void a_rejection_fails_the_job_with_its_reason(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    submit(f, 1, 4);
+    fixture_clear(f);
+    grant(f, 0, 1, 7, 1);
+    grant(f, 1, 1, 7, 1);
+    const struct mesh_message bundle = assigned(f, 0);
+    const struct mesh_message other = assigned(f, 1);
+    result(f, 0, &bundle, MESH_REJECTED);
+    struct mesh_save save;
+    assert_true(fixture_saved(f, MESH_SAVE_JOB_STATE, &save));
+    assert_int_equal(save.body.job.state, MESH_JOB_FAILED);
+    assert_int_equal(save.body.job.handle, f->handles);
+    assert_true(sent(f, 1, MESH_CANCEL));
+    result(f, 1, &other, MESH_DONE);
+    assert_int_equal(saved_commits(f), 0);
+    assert_int_equal(mesh_counters(f->mesh)->results_stale, 1);
+    fixture_close(f);
+}
+
+static void a_lease_ends_after_25_s_and_a_late_result_still_counts(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    submit(f, 1, 2);
+    grant(f, 0, 1, 7, 2);
+    const struct mesh_message first = assigned(f, 0);
+    const struct mesh_message second = assigned(f, 0);
+    fixture_run(f, 20000);
+    struct mesh_message renew = {.kind = MESH_RENEW};
+    renew.body.renew.count = 2;
+    renew.body.renew.name[0] = second.body.assign.name;
+    renew.body.renew.name[1].token = 99; /* unknown: left out */
+    fixture_message(f, 0, &renew);
+    struct mesh_message renewed;
+    assert_true(fixture_sent(f, 0, MESH_RENEWED, &renewed));
+    assert_int_equal(renewed.body.renew.count, 1);
+    fixture_run(f, 4999);
+    assert_int_equal(view(f, 1).queued, 0);
+    fixture_run(f, 1);
+    assert_int_equal(view(f, 1).queued, 1);
+    assert_int_equal(mesh_counters(f->mesh)->requeued_lease, 1);
+    grant(f, 1, 1, 7, 1);
+    const struct mesh_message again = assigned(f, 1);
+    assert_int_equal(again.body.assign.shard[0], first.body.assign.shard[0]);
+    result(f, 0, &first, MESH_DONE); /* first writer wins */
+    assert_int_equal(saved_commits(f), 1);
+    result(f, 1, &again, MESH_DONE);
+    assert_int_equal(saved_commits(f), 0);
+    assert_int_equal(mesh_counters(f->mesh)->results_duplicate, 1);
+    result(f, 0, &second, MESH_DONE);
+    assert_int_equal(view(f, 1).state, MESH_JOB_DONE);
+    renew.body.renew.count = MESH_RENEW_MAX + 1;
+    fixture_message(f, 0, &renew);
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 1);
+    fixture_close(f);
+}
+
+static void a_late_result_takes_its_shards_out_of_the_queue(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    submit(f, 1, 3);
+    grant(f, 0, 1, 7, 2);
+    const struct mesh_message first = assigned(f, 0);
+    const struct mesh_message second = assigned(f, 0);
+    fixture_run(f, 25000);
+    assert_int_equal(view(f, 1).queued, 3);
+    result(f, 0, &second, MESH_DONE);
+    assert_int_equal(view(f, 1).queued, 2);
+    result(f, 0, &first, MESH_CRASHED); /* no longer its to fail */
+    assert_int_equal(view(f, 1).queued, 2);
+    grant(f, 0, 1, 8, 1);
+    assert_int_equal(assigned(f, 0).body.assign.shard[0], 0);
+    fixture_close(f);
+}
+
+static void an_orphan_that_renews_is_adopted(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    submit(f, 1, 1);
+    grant(f, 0, 1, 7, 1);
+    const struct mesh_message bundle = assigned(f, 0);
+    fixture_run(f, 25000);
+    assert_int_equal(view(f, 1).queued, 1);
+    struct mesh_message renew = {.kind = MESH_RENEW};
+    renew.body.renew.count = 1;
+    renew.body.renew.name[0] = bundle.body.assign.name;
+    fixture_message(f, 0, &renew);
+    assert_true(sent(f, 0, MESH_RENEWED));
+    assert_int_equal(view(f, 1).queued, 0);
+    assert_int_equal(view(f, 1).assigned, 1);
+    fixture_run(f, 24999);
+    assert_int_equal(view(f, 1).assigned, 1);
+    fixture_run(f, 1);
+    assert_int_equal(view(f, 1).queued, 1);
+    fixture_close(f);
+}
+
+static void an_expired_grant_queues_its_shards_again(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    submit(f, 1, 1);
+    grant(f, 0, 1, 7, 1);
+    const struct mesh_message bundle = assigned(f, 0);
+    struct mesh_message expired = {.kind = MESH_EXPIRED};
+    expired.body.expired.name = bundle.body.assign.name;
+    expired.body.expired.job = bundle.body.assign.job;
+    expired.body.expired.epoch = 1;
+    fixture_message(f, 1, &expired); /* not its bundle */
+    assert_int_equal(view(f, 1).queued, 0);
+    expired.body.expired.epoch = 2;
+    fixture_message(f, 0, &expired);
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 1);
+    expired.body.expired.epoch = 1;
+    fixture_message(f, 0, &expired);
+    fixture_message(f, 0, &expired);
+    assert_int_equal(view(f, 1).queued, 1);
+    assert_int_equal(mesh_counters(f->mesh)->requeued_expired, 1);
+    fixture_close(f);
+}
+
+static void a_restarted_executor_lost_its_attempts(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    submit(f, 1, 2);
+    grant(f, 0, 1, 7, 1);
+    const struct mesh_message bundle = assigned(f, 0);
+    f->incarnation[0] = 2;
+    fixture_member(f, 0, 555, 2);
+    assert_int_equal(view(f, 1).queued, 2);
+    assert_int_equal(mesh_counters(f->mesh)->requeued_restart, 1);
+    assert_true(decided(f, MESH_WHY_RESTARTED));
+    result(f, 0, &bundle, MESH_DONE);
+    assert_int_equal(saved_commits(f), 0);
+    fixture_close(f);
+}
+
+static void a_dead_executor_gives_up_its_shards(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    submit(f, 1, 2);
+    grant(f, 0, 1, 7, 1);
+    const struct mesh_message bundle = assigned(f, 0);
+    f->silent[0] = true;
+    fixture_run(f, 8000);
+    struct mesh_record alert = {.kind = MESH_RECORD_ALERT}; /* the other observer has lost it, too */
+    alert.body.alert.subject = f->peer[0];
+    alert.body.alert.subject_incarnation = 1;
+    alert.body.alert.accuses = true;
+    fixture_record(f, 1, alert);
+    fixture_run(f, 4000);
+    assert_int_equal(mesh_counters(f->mesh)->requeued_down, 1);
+    assert_int_equal(view(f, 1).queued, 2);
+    assert_true(decided(f, MESH_WHY_MEMBER_DOWN));
+    fixture_clear(f);
+    fixture_run(f, 6000);
+    assert_false(sent(f, 0, MESH_RESERVE)); /* nothing new goes there */
+    assert_true(sent(f, 1, MESH_RESERVE));
+    result(f, 0, &bundle, MESH_DONE);
+    assert_int_equal(saved_commits(f), 1);
+    fixture_close(f);
+}
+
+static void a_cancelled_job_is_called_back_everywhere(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    submit(f, 1, 9);
+    grant(f, 0, 1, 7, 2);
+    grant(f, 1, 1, 7, 1);
+    const struct mesh_message bundle = assigned(f, 0);
+    about_job(f, MESH_CANCEL_JOB, 1);
+    struct mesh_save save;
+    assert_true(fixture_saved(f, MESH_SAVE_JOB_STATE, &save));
+    assert_int_equal(save.body.job.state, MESH_JOB_CANCELLED);
+    assert_true(sent(f, 0, MESH_CANCEL));
+    assert_true(sent(f, 1, MESH_CANCEL));
+    assert_false(sent(f, 0, MESH_CANCEL));
+    about_job(f, MESH_CANCEL_JOB, 1);
+    assert_false(fixture_saved(f, MESH_SAVE_JOB_STATE, &save));
+    result(f, 0, &bundle, MESH_DONE);
+    assert_true(sent(f, 0, MESH_RESULT_ACK));
+    assert_int_equal(saved_commits(f), 0);
+    assert_int_equal(mesh_counters(f->mesh)->results_stale, 1);
+    about_job(f, MESH_FORGET_JOB, 1);
+    struct mesh_job_view none;
+    assert_false(mesh_job_view(f->mesh, 0, &none));
+    fixture_close(f);
+}
+
+static void a_restored_job_goes_on_under_its_new_epoch(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    struct mesh_event event = {.kind = MESH_RESTORE};
+    const uint8_t committed[2] = {0xff, 0x01};
+    event.body.restore.spec = spec_of(1, 12);
+    event.body.restore.spec.epoch = 2;
+    event.body.restore.committed = committed;
+    fixture_step(f, &event);
+    assert_int_equal(view(f, 1).committed, 9);
+    assert_int_equal(view(f, 1).queued, 3);
+    struct mesh_save save;
+    assert_true(fixture_saved(f, MESH_SAVE_JOB, &save));
+    assert_int_equal(save.body.job.epoch, 2);
+    grant(f, 0, 1, 7, 1);
+    struct mesh_message bundle = assigned(f, 0);
+    assert_int_equal(bundle.body.assign.epoch, 2);
+    assert_int_equal(bundle.body.assign.shard[0], 9);
+    bundle.body.assign.epoch = 1;
+    result(f, 0, &bundle, MESH_DONE);
+    assert_int_equal(saved_commits(f), 0);
+    assert_int_equal(mesh_counters(f->mesh)->results_stale, 1);
+    /* One that was all done when the node died ends at once; one to look up asks only for the rest. */
+    const uint8_t all[2] = {0xff, 0xff};
+    event.body.restore.spec = spec_of(2, 12);
+    event.body.restore.spec.epoch = 2;
+    event.body.restore.committed = all;
+    fixture_step(f, &event);
+    assert_int_equal(view(f, 2).state, MESH_JOB_DONE);
+    event.body.restore.spec = spec_of(3, 12);
+    event.body.restore.spec.lookup = true;
+    event.body.restore.committed = committed;
+    fixture_step(f, &event);
+    struct mesh_effect ask;
+    assert_true(fixture_did(f, MESH_LOOKUP, &ask));
+    assert_int_equal(ask.body.lookup.first, 9);
+    assert_int_equal(ask.body.lookup.count, 3);
+    fixture_close(f);
+}
+
+static void bundles_grow_by_doubling_and_shrink_at_the_end(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    submit(f, 1, 2000);
+    uint32_t largest = 0;
+    uint32_t before = 1;
+    uint32_t last = 0;
+    for (uint64_t i = 0; view(f, 1).state == MESH_JOB_RUNNING; i++) {
+        assert_true(i < 200);
+        fixture_clear(f);
+        grant(f, 0, 1, 100 + i, 1);
+        const struct mesh_message bundle = assigned(f, 0);
+        last = bundle.body.assign.count;
+        assert_true(last <= before * 2);
+        before = last > before ? last : before;
+        largest = last > largest ? last : largest;
+        result(f, 0, &bundle, MESH_DONE);
+    }
+    assert_int_equal(largest, MESH_BUNDLE_SHARDS_MAX);
+    assert_int_equal(last, 1);
+    fixture_close(f);
+}
+
+static void long_shards_travel_alone_and_never_wait_behind_another(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    struct mesh_job_spec spec = spec_of(1, 100);
+    struct mesh_message reserve;
+    spec.shard_us_guess = 2000000;
+    submit_spec(f, &spec);
+    assert_true(fixture_sent(f, 0, MESH_RESERVE, &reserve));
+    assert_false(reserve.body.reserve.deep);
+    grant(f, 0, 1, 7, 1);
+    assert_int_equal(assigned(f, 0).body.assign.count, 1);
+    spec = spec_of(2, 100);
+    spec.shard_us_guess = 1000;
+    submit_spec(f, &spec);
+    assert_true(fixture_sent(f, 0, MESH_RESERVE, &reserve));
+    assert_true(reserve.body.reserve.deep);
+    assert_int_equal(reserve.body.reserve.wanted, 5); /* 20 ms each */
+    fixture_close(f);
+}
+
+static void a_full_bundle_table_binds_nothing_more(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 4, .jobs = 2, .shards = 100, .bundles = 4, .attempts = 4, .demands = 2};
+    struct fixture *const f = fixture_open_limits(1, &limits);
+    fixture_capacity(f, 0, 8, 8, 0);
+    submit(f, 1, 50);
+    grant(f, 0, 1, 7, 6);
+    assert_int_equal(released(f, 0), 2);
+    assert_int_equal(mesh_counters(f->mesh)->bound_bundles, 1);
+    assert_int_equal(view(f, 1).assigned, 4);
+    fixture_run(f, 25000);
+    assert_int_equal(view(f, 1).assigned, 0);
+    grant(f, 0, 1, 8, 6); /* orphans make room */
+    assert_int_equal(view(f, 1).assigned, 4);
+    fixture_close(f);
+}
+
+static void a_local_job_never_leaves_its_site(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    struct mesh_job_spec spec = spec_of(1, 4);
+    spec.local_only = true;
+    submit_spec(f, &spec);
+    assert_true(decided(f, MESH_WHY_NOBODY));
+    fixture_run(f, 6000);
+    assert_false(sent(f, 0, MESH_RESERVE));
+    grant(f, 0, 1, 7, 2); /* not asked for */
+    assert_int_equal(released(f, 0), 2);
+    f->incarnation[0] = 2;
+    fixture_member(f, 0, 100, 1); /* it moved to our site */
+    fixture_capacity(f, 0, 2, 2, 0);
+    fixture_run(f, 1000);
+    assert_true(sent(f, 0, MESH_RESERVE));
+    fixture_close(f);
+}
+
+static void demands_are_repeated_and_withdrawn(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    fixture_capacity(f, 0, 2, 0, 2);
+    fixture_capacity(f, 1, 2, 0, 2);
+    submit(f, 1, 2);
+    assert_true(sent(f, 0, MESH_RESERVE));
+    assert_true(sent(f, 1, MESH_RESERVE));
+    fixture_message(f, 0, &(struct mesh_message){.kind = MESH_WAIT, .body.wait.job = fixture_job(1)});
+    assert_true(decided(f, MESH_WHY_WAITS));
+    fixture_run(f, 4900);
+    assert_false(sent(f, 0, MESH_RESERVE));
+    fixture_run(f, 1200);
+    assert_true(sent(f, 0, MESH_RESERVE));
+    assert_true(sent(f, 1, MESH_RESERVE));
+    grant(f, 0, 1, 7, 2);
+    struct mesh_message reserve;
+    assert_true(fixture_sent(f, 1, MESH_RESERVE, &reserve));
+    assert_int_equal(reserve.body.reserve.wanted, 0);
+    assert_false(sent(f, 0, MESH_RESERVE)); /* nothing stands there */
+    fixture_run(f, 10000);
+    assert_false(sent(f, 1, MESH_RESERVE));
+    fixture_close(f);
+}
+
+static void own_slots_come_first(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    fixture_devices(f, 4, 0);
+    submit(f, 1, 3);
+    assert_true(sent(f, UINT32_MAX, MESH_RESERVE));
+    assert_false(sent(f, 0, MESH_RESERVE)); /* three free here are enough */
+    submit(f, 2, 30);
+    assert_true(sent(f, UINT32_MAX, MESH_RESERVE));
+    assert_true(sent(f, 0, MESH_RESERVE));
+    fixture_close(f);
+}
+
+static void nobody_is_said_once_a_second(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(0);
+    submit(f, 1, 1);
+    fixture_run(f, 10000);
+    uint32_t said = 0;
+    struct mesh_effect effect;
+    while (fixture_did(f, MESH_DECISION, &effect))
+        said += effect.body.decision.why == MESH_WHY_NOBODY;
+    assert_in_range(said, 10, 11);
+    fixture_close(f);
+}
+
+static void a_draining_home_finishes_its_jobs(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    struct mesh_effect effect;
+    submit(f, 1, 1);
+    fixture_step(f, &(struct mesh_event){.kind = MESH_DRAIN});
+    assert_false(fixture_did(f, MESH_DRAINED, &effect));
+    grant(f, 0, 1, 7, 1);
+    const struct mesh_message bundle = assigned(f, 0);
+    assert_false(fixture_did(f, MESH_DRAINED, &effect));
+    result(f, 0, &bundle, MESH_DONE);
+    assert_true(fixture_did(f, MESH_DRAINED, &effect));
+    fixture_close(f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_submit_is_acknowledged_with_its_save),
+        cmocka_unit_test(a_submit_beyond_a_bound_is_refused),
+        cmocka_unit_test(ranges_are_used_again_in_any_order),
+        cmocka_unit_test(look_ups_are_bounded_and_their_hits_committed),
+        cmocka_unit_test(a_job_all_cached_is_done_at_once),
+        cmocka_unit_test(shards_bind_only_on_a_grant_and_the_rest_is_released),
+        cmocka_unit_test(a_result_is_committed_and_acknowledged_in_one_step),
+        cmocka_unit_test(a_result_must_be_what_was_assigned_to_who_reports_it),
+        cmocka_unit_test(returned_shards_come_next_and_are_not_blamed),
+        cmocka_unit_test(the_third_crash_of_a_shard_fails_its_job),
+        cmocka_unit_test(a_rejection_fails_the_job_with_its_reason),
+        cmocka_unit_test(a_lease_ends_after_25_s_and_a_late_result_still_counts),
+        cmocka_unit_test(a_late_result_takes_its_shards_out_of_the_queue),
+        cmocka_unit_test(an_orphan_that_renews_is_adopted),
+        cmocka_unit_test(an_expired_grant_queues_its_shards_again),
+        cmocka_unit_test(a_restarted_executor_lost_its_attempts),
+        cmocka_unit_test(a_dead_executor_gives_up_its_shards),
+        cmocka_unit_test(a_cancelled_job_is_called_back_everywhere),
+        cmocka_unit_test(a_restored_job_goes_on_under_its_new_epoch),
+        cmocka_unit_test(bundles_grow_by_doubling_and_shrink_at_the_end),
+        cmocka_unit_test(long_shards_travel_alone_and_never_wait_behind_another),
+        cmocka_unit_test(a_full_bundle_table_binds_nothing_more),
+        cmocka_unit_test(a_local_job_never_leaves_its_site),
+        cmocka_unit_test(demands_are_repeated_and_withdrawn),
+        cmocka_unit_test(own_slots_come_first),
+        cmocka_unit_test(nobody_is_said_once_a_second),
+        cmocka_unit_test(a_draining_home_finishes_its_jobs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
