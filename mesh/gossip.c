@@ -125,6 +125,19 @@ static void push(struct step *step, const struct mesh_id *to, const struct mesh_
     out_send(step, to, MESH_PUSH)->body.push.record = *record;
 }
 
+/* Sends a peer what it lacks. With a member goes its capacity, which was dropped while the peer did not know
+ * the member. */
+static void repair(struct step *step, const struct mesh_id *to, const struct mesh_record *record)
+{
+    push(step, to, record);
+    step->mesh->counters.repairs++;
+    if (record->kind != MESH_RECORD_MEMBER)
+        return;
+    const struct member *const member = &step->mesh->members.slot[members_find(step->mesh, &record->origin)];
+    if (member->capacity.handle != 0)
+        push(step, to, &member->capacity);
+}
+
 /*
  * Sends a record on to every neighbour whose link is up, but not back to where it came from. Its origin is
  * spared its own capacities and alerts; its MEMBER record it gets, because that is how two processes with one
@@ -599,10 +612,9 @@ static bool names(const struct mesh_message *message, const struct mesh_entry *o
     return false;
 }
 
-/* Pushes what the peer lacks: records in buckets that it listed in full and did not name. Returns how many.
- */
-static uint32_t push_missing(struct step *step, const struct mesh_id *peer,
-                             const struct mesh_message *message, uint32_t most)
+/* Pushes what the peer lacks: records in buckets that it listed in full and did not name. */
+static void push_missing(struct step *step, const struct mesh_id *peer, const struct mesh_message *message,
+                         uint32_t most)
 {
     const struct mesh *const mesh = step->mesh;
     uint32_t pushed = 0;
@@ -614,11 +626,10 @@ static uint32_t push_missing(struct step *step, const struct mesh_id *peer,
             continue;
         const struct mesh_entry ours = entry_of(record);
         if (!names(message, &ours)) {
-            push(step, peer, record);
+            repair(step, peer, record);
             pushed++;
         }
     }
-    return pushed;
 }
 
 void gossip_entries(struct step *step, const struct mesh_id *from, const struct mesh_message *message)
@@ -640,12 +651,11 @@ void gossip_entries(struct step *step, const struct mesh_id *from, const struct 
         } else if (ours && is_newer(ours->incarnation, ours->version,
                                     &(struct mesh_record){.incarnation = entry->incarnation,
                                                           .version = entry->version})) {
-            push(step, from, ours);
+            repair(step, from, ours);
             pushed++;
         }
     }
-    pushed += push_missing(step, from, message, MESH_REPAIRS_MAX - pushed);
-    mesh->counters.repairs += pushed;
+    push_missing(step, from, message, MESH_REPAIRS_MAX - pushed);
     if (want)
         hasten_round(step, from);
 }
@@ -659,10 +669,8 @@ void gossip_want(struct step *step, const struct mesh_id *from, const struct mes
     }
     for (uint32_t i = 0; i < message->body.entries.count; i++) {
         const struct mesh_record *const ours = find_listed(mesh, &message->body.entries.entry[i]);
-        if (ours) {
-            push(step, from, ours);
-            mesh->counters.repairs++;
-        }
+        if (ours)
+            repair(step, from, ours);
     }
 }
 

@@ -54,9 +54,12 @@
 /* Attempts named in one RENEW message; an executor sends several when it holds more for one home. */
 #define MESH_RENEW_MAX 64
 
-/* Answers to one SUMMARY, in ENTRIES messages, and records pushed in answer to one ENTRIES. More follows next round. */
+/*
+ * Answers to one SUMMARY, in ENTRIES messages, and records pushed in answer to one ENTRIES: with the capacities that go
+ * along they take two thirds of a step's sends. More follows in the next round.
+ */
 #define MESH_ENTRIES_MESSAGES_MAX 4
-#define MESH_REPAIRS_MAX 96
+#define MESH_REPAIRS_MAX 64
 
 /* One step's output. When a step has more to do it sets wake_at_ms to now and goes on in the next step. */
 #define MESH_OUT_SAVES_MAX 64

@@ -748,6 +748,7 @@ static void chaos(uint64_t seed)
     net_introduce_all(net);
     net->latency_ms = 1 + net_random(net, 200);
     net->drop_permille = net_random(net, 100);
+    net->reorder = net_random(net, 2) == 0;
     for (int i = 0; i < 60; i++) {
         const uint32_t node = net_random(net, count);
         const uint32_t other = net_random(net, count);

@@ -150,7 +150,11 @@ static void send_message(struct net *net, uint32_t node, const struct mesh_send 
         net->dropped++;
         return;
     }
-    const int64_t after_ms = to == node ? 0 : 1 + net_random(net, net->latency_ms);
+    int64_t after_ms = to == node ? 0 : 1 + net_random(net, net->latency_ms);
+    int64_t *const latest_ms = &net->latest_ms[node][to];
+    if (!net->reorder && net->now_ms + after_ms < *latest_ms)
+        after_ms = *latest_ms - net->now_ms;
+    *latest_ms = net->now_ms + after_ms;
     struct net_flight *const flight = launch(net, FLIGHT_MESSAGE, node, to, after_ms);
     const size_t bytes = mesh_message_bytes(&sent->message);
     flight->record = record;

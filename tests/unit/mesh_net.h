@@ -65,6 +65,8 @@ struct net {
     bool cut[NET_NODES_MAX][NET_NODES_MAX]; /* nothing passes from the first to the second */
     uint32_t latency_ms;                    /* each message takes 1 .. latency_ms; default 5 */
     uint32_t drop_permille;
+    bool reorder; /* messages of one pair overtake each other, which no link of the real transport does */
+    int64_t latest_ms[NET_NODES_MAX][NET_NODES_MAX];
     uint32_t members_limit; /* of nodes started from now on; default 64 */
     uint64_t sent;
     uint64_t dropped;
