@@ -24,7 +24,6 @@ struct detector {
 
     bool doubting; /* most of our own links failed at once: it is probably us */
     int64_t doubt_until_ms;
-    int64_t doubted_at_ms;
 
     /* Refutation and clones. */
     bool announce; /* a raised incarnation is to be announced, at announce_at_ms at the earliest */
