@@ -1,0 +1,17 @@
+# The kernels' unit tests, also included by kernels/CMakeLists.txt when that folder is built alone.
+function(weir_kernel_test name)
+    add_executable(${name} ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/${name}.c)
+    target_link_libraries(${name} PRIVATE ${ARGN} PkgConfig::CMOCKA m)
+    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+    add_test(NAME unit.${name} COMMAND ${name})
+    set_tests_properties(unit.${name} PROPERTIES LABELS unit TIMEOUT 120 SKIP_RETURN_CODE 77)
+endfunction()
+
+weir_kernel_test(array_test weir_kernels)
+weir_kernel_test(kernel_manifest_test weir_kernels)
+weir_kernel_test(kernel_compute_test weir_compute)
+weir_kernel_test(kernel_math_test weir_compute)
+set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/kernel_math_test.c PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
+weir_kernel_test(worker_test weir_kernels)
+target_compile_definitions(worker_test PRIVATE WORKER_PATH="$<TARGET_FILE:weir-worker>")
+add_dependencies(worker_test weir-worker)
