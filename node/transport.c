@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <sodium.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,8 +98,7 @@ struct transport {
     bool woken;   /* the loop was asked for another turn */
     bool touched; /* somebody was given work since the turn began to flush */
     uint32_t peer_count;
-    uint32_t link_count;  /* open sockets, kept or not */
-    uint64_t link_serial; /* names of monitor endpoints */
+    uint32_t link_count; /* open sockets, kept or not */
     struct peer *bucket[PEER_BUCKETS];
     struct peer *active;
     struct transport_counters counters;
@@ -131,9 +131,10 @@ static int descriptor(void *socket)
 /* Attaches a monitor and opens its reading end. NULL with errno set. */
 static void *open_monitor(struct transport *transport, void *socket)
 {
+    static atomic_ullong serial; /* a name stays taken for a moment after its socket is closed */
     char endpoint[64];
     snprintf(endpoint, sizeof endpoint, "inproc://weir.control.%llu",
-             (unsigned long long)transport->link_serial++);
+             (unsigned long long)atomic_fetch_add(&serial, 1));
     const int events = ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
                        ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                        ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
@@ -459,6 +460,7 @@ static int64_t flush(struct transport *transport, struct peer *peer, int64_t now
         }
         if (result != 0) {
             peer->inbound.greeted = false;
+            peer->inbound.probe_deadline_ms = 0;
             drop_queue(transport, peer);
             report_down(transport, peer, true);
             return INT64_MAX;
@@ -565,13 +567,18 @@ bool transport_send(struct transport *transport, const struct mesh_id *id, const
 /* ---- A link's life ----------------------------------------------------------------------------------------
  */
 
-/* The peer's own connection to us may still carry messages. Writing to it tells whether it is there. */
-static bool route_lives(struct transport *transport, struct peer *peer)
+/* The peer's own connection to us may still carry messages: asks on it. An answer is a HELLO, and a new
+ * session; none within TRANSPORT_HELLO_MS is a link that is down. False if the connection is gone. */
+static bool probe_route(struct transport *transport, struct peer *peer, int64_t now_ms)
 {
     if (!peer->inbound.greeted)
         return false;
-    if (send_hello(transport, peer, false, peer->inbound.session, true) == 0 || errno == EAGAIN)
+    transport->look_router = may_read(transport->router); /* take in that it has ended, if it has */
+    if (send_hello(transport, peer, false, peer->inbound.session, false) == 0 || errno == EAGAIN) {
+        peer->inbound.probe_deadline_ms = now_ms + TRANSPORT_HELLO_MS;
+        activate(transport, peer);
         return true;
+    }
     peer->inbound.greeted = false;
     return false;
 }
@@ -594,11 +601,8 @@ static void attempt_failed(struct transport *transport, struct peer *peer, bool 
     /* One that can't be dialled but has dialled us stays reachable. Silence says nothing of a connection that
      * we have not heard on since. */
     const bool heard = peer->inbound.heard_at_ms >= link->dialled_at_ms;
-    if ((reset || heard) && route_lives(transport, peer)) {
-        COUNT(transport, links_up, 1);
-        transport->options.on_link_up(transport->options.context, &peer->id);
+    if ((reset || heard) && probe_route(transport, peer, now_ms))
         return;
-    }
     drop_queue(transport, peer);
     report_down(transport, peer, reset);
 }
@@ -674,6 +678,7 @@ static void link_came_up(struct transport *transport, struct peer *peer)
     peer->link.state = LINK_UP;
     peer->link.deadline_ms = 0;
     peer->link.reported_down = false;
+    peer->inbound.probe_deadline_ms = 0;
     peer->report_down = false;
     COUNT(transport, links_up, 1);
     transport->options.on_link_up(transport->options.context, &peer->id);
@@ -689,6 +694,7 @@ static void shut_out(struct transport *transport, struct peer *peer, int64_t now
     close_link(transport, peer);
     drop_queue(transport, peer);
     peer->inbound.greeted = false;
+    peer->inbound.probe_deadline_ms = 0;
     peer->link.retry_at_ms = now_ms + ADMISSION_PENALTY_MS;
     if (was_up) {
         peer->link.reported_down = true;
@@ -929,18 +935,37 @@ static void read_router(struct transport *transport, int64_t now_ms)
     }
 }
 
-static void read_router_monitor(struct transport *transport)
+/* A connection that a peer opened has ended, and libzmq does not say whose: asks those who are reached on
+ * theirs. */
+static void probe_routes(struct transport *transport, int64_t now_ms)
 {
-    for (;;) {
-        const unsigned event = next_event(transport->router_monitor);
-        if (event == 0)
-            return;
-        if (event == ZMQ_EVENT_DISCONNECTED)
-            COUNT(transport, inbound_ended, 1);
-        else if (event & (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
-                          ZMQ_EVENT_HANDSHAKE_FAILED_AUTH))
-            count_handshake_failure(transport, event);
+    for (uint32_t i = 0; i < PEER_BUCKETS; i++) {
+        for (struct peer *peer = transport->bucket[i]; peer; peer = peer->bucket_next) {
+            if (path_of(peer) != PATH_ROUTE || peer->inbound.probe_deadline_ms)
+                continue;
+            if (!probe_route(transport, peer, now_ms)) {
+                drop_queue(transport, peer);
+                report_down(transport, peer, true);
+            }
+        }
     }
+}
+
+static void read_router_monitor(struct transport *transport, int64_t now_ms)
+{
+    bool ended = false;
+    unsigned event;
+    while ((event = next_event(transport->router_monitor)) != 0) {
+        if (event == ZMQ_EVENT_DISCONNECTED) {
+            COUNT(transport, inbound_ended, 1);
+            ended = true;
+        } else if (event & (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                            ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)) {
+            count_handshake_failure(transport, event);
+        }
+    }
+    if (ended)
+        probe_routes(transport, now_ms);
 }
 
 static void on_router_readable(void *context, uint32_t events)
@@ -1020,7 +1045,7 @@ static int64_t on_turn(void *context, int64_t now_ms)
     struct transport *transport = context;
     transport->in_turn = true;
     transport->woken = false;
-    read_router_monitor(transport);
+    read_router_monitor(transport, now_ms);
     if (transport->look_router)
         read_router(transport, now_ms);
     /* Callbacks may add peers at the front of the list, which are then seen in the second pass or in the next
@@ -1117,13 +1142,8 @@ void transport_redial(struct transport *transport, const struct mesh_id *id)
     const int64_t now_ms = clock_now_ms();
     peer->link.reported_down = false;
     if (peer->address[0] == 0) { /* ask on the connection that it opened */
-        if (!peer->inbound.greeted || send_hello(transport, peer, false, peer->inbound.session, false) != 0) {
-            peer->inbound.greeted = false;
+        if (!probe_route(transport, peer, now_ms))
             report_down(transport, peer, true);
-        } else {
-            peer->inbound.probe_deadline_ms = now_ms + TRANSPORT_HELLO_MS;
-            activate(transport, peer);
-        }
         return;
     }
     close_link(transport, peer);
