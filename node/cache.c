@@ -160,6 +160,7 @@ static void keep(struct cache_lookup *lookup)
     struct node *node = lookup->node;
     const struct job *job = jobs_find(node, &lookup->job);
     struct store_batch *batch = node_batch(node);
+    const struct digest owner = job_results_owner(&lookup->job);
     for (uint32_t i = 0; i < lookup->count; i++) {
         if (!lookup->entry[i] || !job || !job->keys)
             continue;
@@ -169,7 +170,7 @@ static void keep(struct cache_lookup *lookup)
             continue;
         const uint32_t blob_count = entry_blobs(&entry, blobs);
         for (uint32_t b = 0; b < blob_count; b++)
-            store_batch_pin(batch, blobs[b], job->spec.id.bytes);
+            store_batch_pin(batch, blobs[b], owner.bytes);
         if (!lookup->remote[i])
             continue;
         const struct store_entry row = {.bytes = lookup->entry[i]->data,
@@ -213,8 +214,7 @@ static bool fetch_blobs(struct cache_lookup *lookup, uint32_t index)
     if (!entry_decode(lookup->entry[index]->data, lookup->entry[index]->count, &entry))
         return false;
     const uint32_t count = entry_blobs(&entry, blobs);
-    struct digest pin;
-    memcpy(pin.bytes, lookup->job.bytes, sizeof pin.bytes);
+    const struct digest pin = job_results_owner(&lookup->job);
     for (uint32_t b = 0; b < count; b++) {
         struct store_blob_info info;
         if (store_blob_stat(lookup->node->store, blobs[b], &info) == STORE_OK)

@@ -133,6 +133,9 @@ struct job {
 
 /* The digest under which a built-in kernel is known: it covers the manifest and both sources. */
 struct digest job_kernel_digest(const struct manifest *manifest);
+/* Who pins the blobs of single shards' results, until the outputs stand: apart from the job's own pins, so
+ * that they can all be released. */
+struct digest job_results_owner(const struct mesh_id *id);
 /* The id of the job that `tenant` submits under `key`. */
 struct mesh_id job_id(const char *tenant, const char *key);
 

@@ -453,7 +453,7 @@ static void run_finish(struct background_task *task)
         finishing->error = put_output(finishing, o);
 }
 
-/* The journal of a finished job goes, in as many steps as it takes. */
+/* The journal of a finished job goes, and the pins on its shards' results, in as many steps as it takes. */
 static void on_swept(struct node *node, void *context, enum store_error error)
 {
     struct mesh_id *id = context;
@@ -462,7 +462,9 @@ static void on_swept(struct node *node, void *context, enum store_error error)
         return;
     }
     struct store_batch *batch = node_batch(node);
+    const struct digest owner = job_results_owner(id);
     store_batch_delete_prefix(batch, STORE_JOURNAL, id->bytes, sizeof id->bytes);
+    store_batch_unpin_all(batch, owner.bytes);
     node_commit(node, batch, on_swept, id);
 }
 
@@ -516,8 +518,6 @@ static void on_put(struct background_task *task)
     }
     job->state = JOB_DONE;
     job->finished_at_ms = clock_wall_ms();
-    store_batch_unpin_all(finishing->batch, job->spec.id.bytes);
-    pin_inputs(finishing->batch, job);
     for (uint32_t o = 0; o < job->spec.output_count; o++)
         store_batch_pin(finishing->batch, job->output_blob[o].bytes, job->spec.id.bytes);
     put_row(finishing->batch, job);
@@ -664,13 +664,12 @@ static void on_blob(struct node *node, void *context, const struct bulk_done *do
 
 static void want_blob(struct node *node, struct job *job, struct result_wait *wait, const struct digest *blob)
 {
+    const struct digest pin = job_results_owner(&job->spec.id);
     struct store_blob_info info;
     if (store_blob_stat(node->store, blob->bytes, &info) == STORE_OK) {
-        store_batch_pin(wait->batch, blob->bytes, job->spec.id.bytes);
+        store_batch_pin(wait->batch, blob->bytes, pin.bytes);
         return;
     }
-    struct digest pin;
-    memcpy(pin.bytes, job->spec.id.bytes, sizeof pin.bytes);
     const struct bulk_request request = {
         .holders = {wait->from}, .holder_count = 1, .blob = *blob, .pin = &pin};
     if (memcmp(&wait->from, &node->self, sizeof wait->from) != 0 &&

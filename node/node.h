@@ -148,6 +148,8 @@ struct node {
     struct cache cache;
     struct jobs jobs;
     struct ping_wait *pings;
+    struct api_call *drain_call; /* who waits for the drain; NULL = nobody */
+    int64_t drain_told_at_ms;
     struct job_watch *watches;
     int64_t watches_at_ms; /* when they were last told */
 
@@ -157,10 +159,14 @@ struct node {
     struct node_commit **queued_tail;
     int64_t renew_look_at_ms;
     uint64_t records_refused; /* by our own verification */
+    int signal_fd;
+    bool serving;
     bool draining;
-    bool drained;
+    bool drained;        /* the core says that nothing is left */
+    bool stop_when_idle; /* told to stop by a signal: own jobs go on with the next start */
     bool stopping;
-    int64_t stop_at_ms; /* the latest end of a drain that SIGTERM began */
+    int64_t stop_at_ms;  /* the latest end of a drain that SIGTERM began; 0 = none did */
+    int64_t leave_at_ms; /* we said good-bye and end then; 0 = not yet */
     int exit_code;
 };
 
@@ -173,6 +179,8 @@ int node_run(const struct config *config, int ready_fd);
  * could be acknowledged any more. */
 void node_commit(struct node *node, struct store_batch *batch, node_committed *committed, void *context);
 struct store_batch *node_batch(struct node *node); /* an empty batch; aborts when out of memory */
+/* Takes no new work, gives back what is not running, and ends when everything is done. */
+void node_drain(struct node *node);
 /* Ends the loop. */
 void node_stop(struct node *node, int exit_code);
 

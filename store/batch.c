@@ -199,6 +199,12 @@ enum store_error store_batch_cache_remove(struct store_batch *batch, const uint8
     return id_add(batch, OP_CACHE_REMOVE, key, NULL);
 }
 
+enum store_error store_batch_cache_clear(struct store_batch *batch)
+{
+    static const uint8_t all[STORE_ID_BYTES];
+    return id_add(batch, OP_CACHE_CLEAR, all, NULL);
+}
+
 enum store_error store_batch_pointer(struct store_batch *batch, const uint8_t key[STORE_ID_BYTES],
                                      const struct store_holder *holder)
 {

@@ -1,5 +1,6 @@
 #include "store/internal.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { HEAD_BYTES = STORE_ID_BYTES + 1 };
@@ -87,9 +88,29 @@ enum store_error store_cache_erase(struct change *change, const uint8_t key[STOR
     return store_row_delete(txn, dbi, key, STORE_ID_BYTES);
 }
 
+static enum store_error cache_clear(struct change *change)
+{
+    MDB_txn *txn;
+    enum store_error error = store_change_txn(change, SIDE_BLOBS, &txn);
+    uint8_t *keys = malloc((size_t)STORE_SWEEP_ROWS * STORE_ID_BYTES);
+    if (keys == NULL)
+        return STORE_MEMORY;
+    size_t count = 0;
+    bool more = false;
+    if (error == STORE_OK)
+        error = store_keys_collect(txn, change->store->environments[SIDE_BLOBS].tables[CACHE_ENTRIES], NULL,
+                                   0, keys, STORE_ID_BYTES, STORE_SWEEP_ROWS, &count, &more);
+    for (size_t i = 0; i < count && error == STORE_OK; i++)
+        error = store_cache_erase(change, keys + i * STORE_ID_BYTES);
+    free(keys);
+    return error == STORE_OK && more ? STORE_MORE : error;
+}
+
 enum store_error store_cache_apply(struct change *change, const struct operation *operation)
 {
     const MDB_dbi dbi = change->store->environments[SIDE_BLOBS].tables[CACHE_ENTRIES];
+    if (operation->kind == OP_CACHE_CLEAR)
+        return cache_clear(change);
     MDB_txn *txn;
     enum store_error error = store_change_txn(change, SIDE_BLOBS, &txn);
     if (error == STORE_OK)

@@ -89,6 +89,7 @@ enum operation_kind {
     OP_UNPIN_ALL,   /* key: owner */
     OP_CACHE,       /* key, value: the row */
     OP_CACHE_REMOVE,
+    OP_CACHE_CLEAR,
     OP_POINTER,             /* key, value: node, number: wall_ms */
     OP_POINTER_REMOVE,      /* key, value: node */
     OP_POINTER_REMOVE_NODE, /* key: node */

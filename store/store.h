@@ -195,6 +195,9 @@ enum store_error store_batch_cache(struct store_batch *batch, const uint8_t key[
                                    const struct store_entry *entry);
 enum store_error store_batch_cache_remove(struct store_batch *batch, const uint8_t key[STORE_ID_BYTES]);
 
+/* Removes all cached results, at most STORE_SWEEP_ROWS of them: STORE_MORE if more. */
+enum store_error store_batch_cache_clear(struct store_batch *batch);
+
 /* A holder says that node `node` had the result of a key at `wall_ms`. */
 struct store_holder {
     uint8_t node[STORE_ID_BYTES];

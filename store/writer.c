@@ -352,6 +352,7 @@ static enum store_error operation_apply(struct change *change, struct operation 
         return store_blob_apply(change, operation);
     case OP_CACHE:
     case OP_CACHE_REMOVE:
+    case OP_CACHE_CLEAR:
         return store_cache_apply(change, operation);
     case OP_POINTER:
     case OP_POINTER_REMOVE:

@@ -1,0 +1,663 @@
+/* `weir node`: opens the parts in order, runs the loop, closes them in reverse. */
+#include "node/node.h"
+
+#include "node/http.h"
+#include "node/log.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#define DRAIN_DEADLINE_MS 30000 /* a stop by signal waits so long for what runs here */
+#define IO_THREADS 2            /* the first for control, the second for bulk */
+
+/* ---- Names for the core */
+
+uint64_t digest_hash(const struct digest *digest)
+{
+    uint64_t hash;
+    memcpy(&hash, digest->bytes, sizeof hash);
+    return hash;
+}
+
+uint64_t name_hash(const char *name)
+{
+    const struct digest digest = digest_of("weir name 1", name, strlen(name));
+    return digest_hash(&digest);
+}
+
+/* ---- Commits */
+
+struct node_commit {
+    struct node_commit *next; /* in node->queued */
+    struct store_batch *batch;
+    node_committed *committed;
+    void *context;
+};
+
+struct store_batch *node_batch(struct node *node)
+{
+    struct store_batch *batch = NULL;
+    if (store_batch_open(node->store, &batch) != STORE_OK)
+        abort();
+    return batch;
+}
+
+static void fail_store(struct node *node)
+{
+    struct store_failure failure;
+    store_health(node->store, &failure);
+    char quoted[600];
+    log_error("store",
+              "error=%s reason=\"nothing can be acknowledged any more; mend the disk and start again\"",
+              log_quote(failure.text, quoted, sizeof quoted));
+    node_stop(node, EXIT_FAILED);
+}
+
+/* Returns false if the store's queue is full. */
+static bool try_commit(struct node *node, struct node_commit *commit)
+{
+    const enum store_error error = store_commit(node->store, commit->batch, (uint64_t)(uintptr_t)commit);
+    if (error == STORE_OK)
+        return true;
+    if (error == STORE_BUSY)
+        return false;
+    store_batch_close(commit->batch);
+    if (error == STORE_FAILED)
+        fail_store(node);
+    else
+        commit->committed(node, commit->context, error);
+    free(commit);
+    return true;
+}
+
+void node_commit(struct node *node, struct store_batch *batch, node_committed *committed, void *context)
+{
+    struct node_commit *commit = malloc(sizeof *commit);
+    if (!commit)
+        abort();
+    *commit = (struct node_commit){.batch = batch, .committed = committed, .context = context};
+    if (!node->queued && try_commit(node, commit))
+        return;
+    *node->queued_tail = commit;
+    node->queued_tail = &commit->next;
+}
+
+static void on_store(void *context, uint32_t events)
+{
+    (void)events;
+    struct node *node = context;
+    struct store_completion done;
+    while (store_next_completion(node->store, &done)) {
+        struct node_commit *commit = (struct node_commit *)(uintptr_t)done.ticket;
+        if (done.error == STORE_FAILED || done.error == STORE_SYSTEM)
+            fail_store(node);
+        else
+            commit->committed(node, commit->context, done.error);
+        free(commit);
+    }
+    while (node->queued) {
+        struct node_commit *commit = node->queued;
+        struct node_commit *next = commit->next;
+        if (!try_commit(node, commit))
+            return;
+        node->queued = next;
+        if (!next)
+            node->queued_tail = &node->queued;
+    }
+}
+
+/* ---- Stopping */
+
+void node_stop(struct node *node, int exit_code)
+{
+    if (exit_code != EXIT_DONE)
+        node->exit_code = exit_code;
+    node->stopping = true;
+    loop_stop(node->loop);
+}
+
+void node_drain(struct node *node)
+{
+    if (node->draining)
+        return;
+    node->draining = true;
+    log_info("drain", "state=begun");
+    host_post(node, &(struct mesh_event){.kind = MESH_DRAIN});
+}
+
+static void on_signal(void *context, uint32_t events)
+{
+    (void)events;
+    struct node *node = context;
+    struct signalfd_siginfo signal;
+    if (read(node->signal_fd, &signal, sizeof signal) != sizeof signal)
+        return;
+    if (node->stop_at_ms || signal.ssi_signo == SIGINT) { /* impatient: twice, or from a terminal */
+        node_stop(node, EXIT_DONE);
+        return;
+    }
+    sd_notify(0, "STOPPING=1");
+    node->stop_at_ms = clock_now_ms() + DRAIN_DEADLINE_MS;
+    node->stop_when_idle = true;
+    node_drain(node);
+}
+
+static void tell_drainer(struct node *node, const struct mesh_executor_view *view, int64_t now_ms)
+{
+    if (!node->drain_call || now_ms < node->drain_told_at_ms + 200)
+        return;
+    uint32_t live = 0;
+    struct mesh_job_view job;
+    for (uint32_t i = 0; mesh_job_view(node->host.mesh, i, &job); i++)
+        live += job.state == MESH_JOB_RUNNING;
+    node->drain_told_at_ms = now_ms;
+    api_more(node->drain_call,
+             json_pack("{s:i, s:i, s:i, s:i}", "running", (int)view->running, "waiting", (int)view->waiting,
+                       "unacked", (int)view->unacked, "jobs", (int)live));
+}
+
+/*
+ * A node that was told to drain says good-bye and ends once nothing is left. One that was told to stop ends
+ * as soon as nothing runs here: its own jobs are on disk and go on with its next start.
+ */
+static int64_t drain_turn(struct node *node, int64_t now_ms)
+{
+    if (!node->draining)
+        return INT64_MAX;
+    struct mesh_executor_view view;
+    mesh_executor_view(node->host.mesh, &view);
+    const bool idle = view.running + view.waiting + view.unacked == 0;
+    if (node->leave_at_ms) {
+        if (now_ms < node->leave_at_ms)
+            return node->leave_at_ms;
+        node_stop(node, EXIT_DONE);
+        return INT64_MAX;
+    }
+    tell_drainer(node, &view, now_ms);
+    const bool stop = node->stop_when_idle && (idle || now_ms >= node->stop_at_ms);
+    if (!node->drained && !stop)
+        return now_ms + 50;
+    log_info("drain", "state=empty");
+    if (node->drain_call)
+        api_reply(node->drain_call, NULL);
+    node->drain_call = NULL;
+    host_post(node, &(struct mesh_event){.kind = MESH_LEAVE});
+    node->leave_at_ms = now_ms + 200; /* for the last records to get out */
+    return node->leave_at_ms;
+}
+
+static int64_t turn(void *context, int64_t now_ms)
+{
+    struct node *node = context;
+    int64_t wake_at_ms = host_turn(node, now_ms);
+    int64_t (*const parts[])(struct node *, int64_t) = {jobs_turn,    cache_turn, records_turn,
+                                                        watches_turn, pings_turn, drain_turn};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        const int64_t at_ms = parts[i](node, now_ms);
+        wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
+    }
+    return node->host.head ? now_ms : wake_at_ms; /* a part posted an event: step it at once */
+}
+
+/* ---- Callbacks of the parts */
+
+static void on_message(void *node, const struct mesh_id *peer, const struct wire_frame *frame)
+{
+    host_on_frame(node, peer, frame);
+}
+
+static void on_link_up(void *context, const struct mesh_id *peer)
+{
+    struct node *node = context;
+    log_debug("link", "peer=%s state=up", peer_name(node, peer));
+    host_post(node, &(struct mesh_event){.kind = MESH_LINK_UP, .body.link.peer = *peer});
+}
+
+static void on_link_down(void *context, const struct mesh_id *peer, bool reset)
+{
+    struct node *node = context;
+    log_debug("link", "peer=%s state=down reset=%d", peer_name(node, peer), reset);
+    host_post(node,
+              &(struct mesh_event){.kind = MESH_LINK_DOWN, .body.link = {.peer = *peer, .reset = reset}});
+    records_introduce(node, peer); /* perhaps it does not know our certificate */
+}
+
+static void on_log(void *node, const char *line)
+{
+    (void)node;
+    char quoted[600];
+    log_warn("transport", "reason=%s", log_quote(line, quoted, sizeof quoted));
+}
+
+static void on_join_committed(struct node *node, void *context, enum store_error error)
+{
+    (void)context;
+    join_server_committed(node->join, error);
+}
+
+static void on_join_commit(void *context, struct store_batch *batch)
+{
+    node_commit(context, batch, on_join_committed, NULL);
+}
+
+static void on_join_admit(void *context, const struct certificate *leaf, const uint8_t *chain,
+                          size_t chain_bytes)
+{
+    (void)chain;
+    (void)chain_bytes;
+    records_presented(context, leaf);
+}
+
+static size_t on_join_peers(void *context, uint8_t *out, size_t capacity)
+{
+    return records_list(context, out, capacity);
+}
+
+static const char *on_tenant(void *context, uid_t uid)
+{
+    const struct node *node = context;
+    for (uint32_t i = 0; i < node->config.tenant_count; i++)
+        if (node->config.tenant[i].uid == uid)
+            return node->config.tenant[i].tenant;
+    return federation_certificate(node->federation)->site;
+}
+
+static void on_metrics(void *context, FILE *out)
+{
+    metrics_write(context, out);
+}
+
+static bool on_ready(void *context)
+{
+    const struct node *node = context;
+    return node->serving && !node->draining;
+}
+
+/* ---- Opening, in order */
+
+static bool complain(const char *text)
+{
+    fprintf(stderr, "weir: %s\n", text);
+    return false;
+}
+
+static bool open_identity(struct node *node)
+{
+    if (crypto_init() != CRYPTO_OK)
+        return complain("the system gives no random numbers");
+    struct federation_failure failure;
+    const enum federation_error error =
+        federation_load(node->config.data, clock_wall_ms() / 1000, &node->federation, &failure);
+    if (error != FEDERATION_OK) {
+        node->exit_code = error == FEDERATION_DENIED ? EXIT_DENIED : EXIT_FAILED;
+        return complain(failure.text);
+    }
+    memcpy(node->self.bytes, federation_identity(node->federation)->node.bytes, sizeof node->self.bytes);
+    log_set_name(federation_certificate(node->federation)->name);
+    randombytes_buf(&node->session, sizeof node->session);
+    node->session |= 1; /* never zero */
+    return true;
+}
+
+static void digest_root(uint64_t blob_bytes, const uint8_t (*chunks)[32], size_t count, uint8_t id[32])
+{
+    struct digest_stream stream;
+    digest_init(&stream, "weir blob 1");
+    digest_update(&stream, chunks, count * 32);
+    digest_update_u64(&stream, blob_bytes);
+    const struct digest digest = digest_final(&stream);
+    memcpy(id, digest.bytes, 32);
+}
+
+static void digest_chunk(const void *bytes, size_t count, uint8_t out[32])
+{
+    const struct digest digest = blob_chunk_digest(bytes, count);
+    memcpy(out, digest.bytes, 32);
+}
+
+static void digest_sum(const void *key, size_t key_bytes, const void *value, size_t value_bytes,
+                       uint8_t out[32])
+{
+    struct digest_stream stream;
+    digest_init(&stream, "weir cache row 1");
+    digest_update_u64(&stream, key_bytes);
+    digest_update(&stream, key, key_bytes);
+    digest_update(&stream, value, value_bytes);
+    const struct digest digest = digest_final(&stream);
+    memcpy(out, digest.bytes, 32);
+}
+
+static bool make_folder(const char *path)
+{
+    if (mkdir(path, 0700) == 0 || errno == EEXIST)
+        return true;
+    fprintf(stderr, "weir: cannot make %s: %s\n", path, strerror(errno));
+    return false;
+}
+
+/* The incarnation that this start announces: above every earlier one, and durable before anyone hears it. */
+static bool next_incarnation(struct node *node)
+{
+    uint64_t last = 0;
+    size_t bytes;
+    store_get(node->store, STORE_COUNTERS, "incarnation", 11, &last, sizeof last, &bytes);
+    node->incarnation = last + 1;
+    struct store_batch *batch = node_batch(node);
+    store_batch_put(batch, STORE_COUNTERS, "incarnation", 11, &node->incarnation, sizeof node->incarnation);
+    const enum store_error error = store_commit_wait(node->store, batch);
+    if (error == STORE_OK)
+        return true;
+    fprintf(stderr, "weir: cannot save this start in %s/store: %s\n", node->config.data,
+            store_error_text(error));
+    return false;
+}
+
+static bool open_store(struct node *node)
+{
+    char path[CONFIG_TEXT_BYTES + 16];
+    snprintf(path, sizeof path, "%s/store", node->config.data);
+    snprintf(node->scratch, sizeof node->scratch, "%s/scratch", node->config.data);
+    struct store_options options = {.digest = {.chunk = digest_chunk, .root = digest_root, .sum = digest_sum},
+                                    .state_map_bytes = node->config.state_map_bytes,
+                                    .blobs_map_bytes = node->config.blobs_map_bytes,
+                                    .cache_budget_bytes = node->config.cache_bytes};
+    randombytes_buf(options.storage_id, sizeof options.storage_id);
+    struct store_failure failure;
+    if (!make_folder(node->scratch))
+        return false;
+    if (store_open(path, &options, &failure, &node->store) != STORE_OK)
+        return complain(failure.text);
+    loop_watch(node->loop, store_fd(node->store), EPOLLIN, on_store, node);
+    uint32_t dropped = 0;
+    federation_revocations_load(node->federation, node->store, clock_wall_ms() / 1000, &dropped);
+    if (dropped)
+        log_warn("revocation", "dropped=%u reason=\"rows that do not verify\"", dropped);
+    return next_incarnation(node);
+}
+
+static bool open_workers(struct node *node)
+{
+    char path[4096];
+    if (node->config.worker[0]) {
+        snprintf(path, sizeof path, "%s", node->config.worker);
+    } else {
+        const ssize_t count = readlink("/proc/self/exe", path, sizeof path - sizeof "weir-worker");
+        if (count < 0)
+            return complain("cannot tell where this program lies; set work.worker");
+        path[count] = '\0';
+        strcpy(strrchr(path, '/') + 1, "weir-worker");
+    }
+    const struct workers_options options = {.loop = node->loop,
+                                            .path = path,
+                                            .cpu_slots = node->config.cpu_slots,
+                                            .cuda_devices = node->config.cuda_devices,
+                                            .hang_ms = (int64_t)node->config.hang_s * 1000,
+                                            .shard = execute_shard,
+                                            .done = execute_done,
+                                            .devices = execute_devices,
+                                            .context = node};
+    char error[512];
+    return workers_open(&node->workers, &options, error, sizeof error) || complain(error);
+}
+
+/* Where others reach a socket that is bound to `bound`: the advertised host, or the bound one, with the real
+ * port. */
+static void advertised(const struct node *node, const char *bound, char out[TRANSPORT_ADDRESS_BYTES_MAX + 1])
+{
+    const char *port = strrchr(bound, ':');
+    char host[256];
+    const int host_bytes = (int)(port - bound);
+    snprintf(host, sizeof host, "%.*s", host_bytes, bound);
+    if (node->config.advertise[0])
+        snprintf(host, sizeof host, "%s", node->config.advertise);
+    else if (strcmp(host, "0.0.0.0") == 0 || strcmp(host, "[::]") == 0 || strcmp(host, "*") == 0)
+        gethostname(host, sizeof host);
+    snprintf(out, TRANSPORT_ADDRESS_BYTES_MAX + 1, "%s%s", host, port);
+}
+
+static void bind_text(const struct node *node, uint16_t port, char *out, size_t out_bytes)
+{
+    const bool v6 = strchr(node->config.bind, ':') && node->config.bind[0] != '[';
+    if (port)
+        snprintf(out, out_bytes, v6 ? "[%s]:%u" : "%s:%u", node->config.bind, port);
+    else
+        snprintf(out, out_bytes, v6 ? "[%s]:*" : "%s:*", node->config.bind);
+}
+
+static bool open_network(struct node *node)
+{
+    const struct identity *identity = federation_identity(node->federation);
+    char bind[CONFIG_TEXT_BYTES + 16];
+    struct transport_failure failure;
+    node->zmq = zmq_ctx_new();
+    if (!node->zmq || !admission_open(&node->admission))
+        return complain("out of memory");
+    zmq_ctx_set(node->zmq, ZMQ_IO_THREADS, IO_THREADS);
+    zmq_ctx_set(node->zmq, ZMQ_MAX_SOCKETS, 4096);
+    if (!zap_open(node->zmq, node->admission, &node->zap))
+        return complain("cannot start the authentication handler");
+
+    bind_text(node, node->config.control_port, bind, sizeof bind);
+    struct transport_options transport = {.zmq = node->zmq,
+                                          .loop = node->loop,
+                                          .admission = node->admission,
+                                          .zap = node->zap,
+                                          .bind = bind,
+                                          .bind_setting = "network.control_port",
+                                          .curve = identity->curve,
+                                          .curve_secret = identity->curve_secret,
+                                          .self = node->self,
+                                          .incarnation = node->incarnation,
+                                          .software = NODE_SOFTWARE,
+                                          .on_message = on_message,
+                                          .on_link_up = on_link_up,
+                                          .on_link_down = on_link_down,
+                                          .on_log = on_log,
+                                          .context = node};
+    const enum transport_error error = transport_open(&transport, &failure, &node->transport);
+    sodium_memzero(&transport.curve_secret, sizeof transport.curve_secret);
+    if (error != TRANSPORT_OK)
+        return complain(failure.text);
+
+    bind_text(node, node->config.bulk_port, bind, sizeof bind);
+    struct bulk_options bulk = {.zmq = node->zmq,
+                                .loop = node->loop,
+                                .admission = node->admission,
+                                .zap = node->zap,
+                                .store = node->store,
+                                .bind = bind,
+                                .bind_setting = "network.bulk_port",
+                                .curve = identity->curve,
+                                .curve_secret = identity->curve_secret,
+                                .on_done = fetch_on_done,
+                                .context = node};
+    const enum transport_error bulk_error = bulk_open(&bulk, &failure, &node->bulk);
+    sodium_memzero(&bulk.curve_secret, sizeof bulk.curve_secret);
+    if (bulk_error != TRANSPORT_OK)
+        return complain(failure.text);
+
+    advertised(node, transport_bound(node->transport), node->control);
+    advertised(node, bulk_bound(node->bulk), node->bulk_address);
+    return true;
+}
+
+static bool open_join(struct node *node)
+{
+    if (invites_open(&node->invites, node->federation, node->store) != STORE_OK)
+        return complain("cannot read the invitations from the store");
+    const struct join_options options = {.federation = node->federation,
+                                         .invites = node->invites,
+                                         .store = node->store,
+                                         .bind = node->config.bind,
+                                         .port = node->config.join_port};
+    const struct join_callbacks callbacks = {
+        .commit = on_join_commit, .admit = on_join_admit, .peers = on_join_peers, .context = node};
+    char error[512];
+    if (!join_server_open(node->loop, &options, &callbacks, &node->join, error, sizeof error))
+        return complain(error);
+    if (!join_client_open(node->loop, node->zmq, node->federation, &node->join_client))
+        return complain("out of memory");
+    char bound[CONFIG_TEXT_BYTES + 16];
+    bind_text(node, join_server_port(node->join), bound, sizeof bound);
+    advertised(node, bound, node->join_address);
+    return true;
+}
+
+static bool open_local(struct node *node)
+{
+    const struct api_options options = {.loop = node->loop,
+                                        .path = node->config.socket,
+                                        .group = node->config.group,
+                                        .admin_group = node->config.admin_group,
+                                        .tenant = on_tenant,
+                                        .context = node};
+    char error[512];
+    if (!api_open(&node->api, &options, node_ops, node, error, sizeof error))
+        return complain(error);
+    if (node->config.http_port == CONFIG_HTTP_OFF)
+        return true;
+    const struct http_options http = {.loop = node->loop,
+                                      .bind = node->config.http_bind,
+                                      .port = (uint16_t)node->config.http_port,
+                                      .metrics = on_metrics,
+                                      .ready = on_ready,
+                                      .context = node};
+    return http_open(&node->http, &http, error, sizeof error) || complain(error);
+}
+
+static bool open_signals(struct node *node)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    if (sigprocmask(SIG_BLOCK, &signals, NULL) != 0)
+        return complain("cannot block signals");
+    node->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (node->signal_fd < 0)
+        return complain("cannot watch for signals");
+    signal(SIGPIPE, SIG_IGN);
+    loop_watch(node->loop, node->signal_fd, EPOLLIN, on_signal, node);
+    return true;
+}
+
+/* Every link takes descriptors, and libzmq spins when there are none left. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    const rlim_t wanted = limit.rlim_max < 65536 ? limit.rlim_max : 65536;
+    if (limit.rlim_cur < wanted) {
+        limit.rlim_cur = wanted;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static bool open_all(struct node *node)
+{
+    raise_descriptor_limit();
+    if (!loop_open(&node->loop) || !open_signals(node) || !open_identity(node) || !open_store(node) ||
+        !background_open(&node->background, node->loop) || !open_workers(node) || !open_network(node) ||
+        !open_join(node))
+        return false;
+    if (!host_open(node, node->incarnation))
+        return complain("out of memory");
+    return open_local(node);
+}
+
+static void close_all(struct node *node)
+{
+    http_close(node->http);
+    api_close(node->api);
+    join_client_close(node->join_client);
+    join_server_close(node->join);
+    if (node->bulk)
+        bulk_close(node->bulk);
+    if (node->transport)
+        transport_close(node->transport);
+    if (node->zap)
+        zap_close(node->zap);
+    workers_close(node->workers);
+    background_close(node->background);
+    execute_close(node);
+    if (node->store)
+        loop_unwatch(node->loop, store_fd(node->store));
+    invites_close(node->invites);
+    store_close(node->store);
+    host_close(node);
+    jobs_close(node);
+    if (node->zmq)
+        zmq_ctx_term(node->zmq);
+    if (node->admission)
+        admission_close(node->admission);
+    federation_close(node->federation);
+    free(node->peers.peer);
+    if (node->signal_fd >= 0)
+        close(node->signal_fd);
+    loop_close(node->loop);
+}
+
+static void announce_ready(struct node *node, int ready_fd)
+{
+    char id[65];
+    hex_encode(node->self.bytes, 32, id);
+    const struct certificate *certificate = federation_certificate(node->federation);
+    log_info("ready",
+             "node=%.8s site=%s control=%s bulk=%s join=%s http=%u socket=%s incarnation=%llu slots=%u", id,
+             certificate->site, node->control, node->bulk_address, node->join_address, http_port(node->http),
+             node->config.socket, (unsigned long long)node->incarnation,
+             workers_slots(node->workers, 0) + workers_slots(node->workers, 1));
+    if (ready_fd >= 0) {
+        dprintf(
+            ready_fd,
+            "{\"id\": \"%s\", \"name\": \"%s\", \"site\": \"%s\", \"socket\": \"%s\", \"control\": \"%s\", "
+            "\"bulk\": \"%s\", \"join\": \"%s\", \"http\": %u, \"pid\": %d}\n",
+            id, certificate->name, certificate->site, node->config.socket, node->control, node->bulk_address,
+            node->join_address, http_port(node->http), (int)getpid());
+        close(ready_fd);
+    }
+    sd_notify(0, "READY=1");
+}
+
+int node_run(const struct config *config, int ready_fd)
+{
+    struct node *node = calloc(1, sizeof *node);
+    if (!node)
+        return EXIT_FAILED;
+    node->config = *config;
+    node->signal_fd = -1;
+    node->queued_tail = &node->queued;
+    node->started_at_ms = clock_now_ms();
+    jobs_open(node);
+    if (!open_all(node)) {
+        const int code = node->exit_code ? node->exit_code : EXIT_FAILED;
+        close_all(node);
+        free(node);
+        return code;
+    }
+    loop_on_turn(node->loop, turn, node);
+    execute_devices(node);
+    records_restore(node);
+    jobs_restore(node);
+    node->serving = true;
+    announce_ready(node, ready_fd);
+    loop_run(node->loop);
+    log_info("stop", "exit=%d", node->exit_code);
+    const int code = node->exit_code;
+    close_all(node);
+    free(node);
+    return code;
+}

@@ -1,0 +1,734 @@
+/* The local API: the table of calls, and those about this node itself: status, blobs, cache, invitations,
+ * draining. */
+#include "node/ops.h"
+
+#include "node/http.h"
+#include "node/log.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const struct api_op node_ops[] = {
+    {"status", API_LOOK, op_status},
+    {"nodes", API_LOOK, op_nodes},
+    {"gossip", API_LOOK, op_gossip},
+    {"ping", API_LOOK, op_ping},
+    {"kernels", API_LOOK, op_kernels},
+    {"submit", API_SUBMIT, op_submit},
+    {"job", API_LOOK, op_job},
+    {"jobs", API_LOOK, op_jobs},
+    {"watch", API_LOOK, op_watch},
+    {"logs", API_LOOK, op_logs},
+    {"explain", API_LOOK, op_explain},
+    {"cancel", API_SUBMIT, op_cancel},
+    {"blob.put", API_SUBMIT, op_blob_put},
+    {"blob.get", API_SUBMIT, op_blob_get},
+    {"blob.stat", API_LOOK, op_blob_stat},
+    {"blob.ls", API_LOOK, op_blob_list},
+    {"blob.rm", API_OPERATE, op_blob_remove},
+    {"cache.stat", API_LOOK, op_cache_stat},
+    {"cache.clear", API_OPERATE, op_cache_clear},
+    {"drain", API_OPERATE, op_drain},
+    {"config", API_LOOK, op_config},
+    {"invite.create", API_OPERATE, op_invite_create},
+    {"invite.list", API_OPERATE, op_invite_list},
+    {"invite.cancel", API_OPERATE, op_invite_cancel},
+    {"revoke", API_OPERATE, op_revoke},
+    {0},
+};
+
+/* ---- Helpers */
+
+json_t *json_hex(const void *bytes, size_t count)
+{
+    char text[2 * 64 + 1];
+    hex_encode(bytes, count < 64 ? count : 64, text);
+    return json_string(text);
+}
+
+void json_put(json_t *object, const char *name, json_t *value)
+{
+    json_object_set_new(object, name, value);
+}
+
+const char *body_text(const struct api_call *call, const char *name)
+{
+    return json_string_value(json_object_get(api_body(call), name));
+}
+
+int64_t body_integer(const struct api_call *call, const char *name, int64_t otherwise)
+{
+    const json_t *value = json_object_get(api_body(call), name);
+    return json_is_integer(value) ? json_integer_value(value) : otherwise;
+}
+
+static bool is_hex(const char *text)
+{
+    size_t count = 0;
+    for (; text[count]; count++)
+        if (!isxdigit((unsigned char)text[count]))
+            return false;
+    return count >= 4 && count <= 64;
+}
+
+static bool has_prefix(const uint8_t bytes[32], const char *prefix)
+{
+    char text[65];
+    hex_encode(bytes, 32, text);
+    return strncasecmp(text, prefix, strlen(prefix)) == 0;
+}
+
+bool find_node(struct node *node, struct api_call *call, const char *text, struct mesh_id *id)
+{
+    if (!text || !text[0]) {
+        api_error(call, EXIT_USAGE,
+                  "name a node: its name, or the first digits of its id (see `weir nodes`)");
+        return false;
+    }
+    uint32_t found = 0;
+    for (int by_name = 1; by_name >= 0 && found == 0; by_name--)
+        for (uint32_t i = 0; i < node->peers.count; i++) {
+            const struct peer *peer = &node->peers.peer[i];
+            const bool match =
+                by_name ? strcmp(peer->name, text) == 0 : is_hex(text) && has_prefix(peer->id.bytes, text);
+            if (!match)
+                continue;
+            *id = peer->id;
+            found++;
+        }
+    if (found == 1)
+        return true;
+    if (found == 0)
+        api_error(call, EXIT_NONE, "no node '%s' in this mesh; `weir nodes` lists them", text);
+    else
+        api_error(call, EXIT_USAGE, "'%s' fits %u nodes; give more of the id", text, found);
+    return false;
+}
+
+struct job *find_job(struct node *node, struct api_call *call, const char *text)
+{
+    struct job *job = NULL;
+    uint32_t found = 0;
+    if (text && is_hex(text))
+        for (struct job *each = node->jobs.head; each; each = each->next)
+            if (has_prefix(each->spec.id.bytes, text)) {
+                job = each;
+                found++;
+            }
+    if (found == 1)
+        return job;
+    if (found > 1)
+        api_error(call, EXIT_USAGE, "'%s' fits %u jobs; give more of the id", text, found);
+    else
+        api_error(call, EXIT_NONE,
+                  "no job '%s' at %s; ask the node where it was submitted, `weir jobs` lists its jobs",
+                  text ? text : "", peer_name(node, &node->self));
+    return NULL;
+}
+
+bool find_blob(struct node *node, struct api_call *call, const char *text, struct digest *id)
+{
+    struct store_blob_info info;
+    if (!text || digest_from_hex(text, id) != CRYPTO_OK) {
+        api_error(call, EXIT_USAGE, "a blob is named by 64 hex digits");
+        return false;
+    }
+    const enum store_error error = store_blob_stat(node->store, id->bytes, &info);
+    if (error == STORE_OK)
+        return true;
+    api_error(call, error == STORE_NONE ? EXIT_NONE : EXIT_FAILED, "blob %.16s: %s", text,
+              error == STORE_NONE ? "not on this node" : store_error_text(error));
+    return false;
+}
+
+/* ---- status, config, kernels, drain */
+
+void op_status(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    const struct certificate *certificate = federation_certificate(node->federation);
+    const struct genesis *genesis = federation_genesis(node->federation);
+    json_t *rights = json_array();
+    if (api_may(call, API_LOOK))
+        json_array_append_new(rights, json_string("look"));
+    if (api_may(call, API_SUBMIT))
+        json_array_append_new(rights, json_string("submit"));
+    if (api_may(call, API_OPERATE))
+        json_array_append_new(rights, json_string("operate"));
+    json_t *reply =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:b, s:s, s:s, s:s, s:i, s:s, s:I, s:s, s:o}", "name",
+                  certificate->name, "site", certificate->site, "region",
+                  node->config.region[0] ? node->config.region : certificate->site, "federation_name",
+                  genesis->name, "version", NODE_SOFTWARE, "pid", (int)getpid(), "uptime_ms",
+                  (json_int_t)(clock_now_ms() - node->started_at_ms), "draining", node->draining, "control",
+                  node->control, "bulk", node->bulk_address, "join", node->join_address, "http",
+                  (int)http_port(node->http), "data", node->config.data, "certificate_ends_at",
+                  (json_int_t)certificate->not_after_s * 1000, "tenant", api_tenant(call), "rights", rights);
+    json_put(reply, "id", json_hex(node->self.bytes, 32));
+    json_put(reply, "federation", json_hex(genesis->federation.bytes, 32));
+    json_t *devices = json_array();
+    struct workers_view view;
+    for (uint32_t i = 0; workers_view(node->workers, i, &view); i++)
+        json_array_append_new(devices,
+                              json_pack("{s:s, s:s, s:i, s:i, s:b, s:I, s:I, s:I}", "device", view.device,
+                                        "name", view.name, "pid", view.pid, "in_hand", (int)view.in_hand,
+                                        "fault", view.fault, "shards", (json_int_t)view.shards, "restarts",
+                                        (json_int_t)view.restarts, "busy_us", (json_int_t)view.busy_us));
+    json_put(reply, "devices", devices);
+    api_reply(call, reply);
+}
+
+void op_config(void *context, struct api_call *call)
+{
+    const struct node *node = context;
+    char *text = NULL;
+    size_t count = 0;
+    FILE *out = open_memstream(&text, &count);
+    if (!out) {
+        api_error(call, EXIT_FAILED, "out of memory");
+        return;
+    }
+    config_dump(&node->config, out);
+    fclose(out);
+    api_reply(call, json_pack("{s:s}", "text", text));
+    free(text);
+}
+
+static json_t *roles_of(uint8_t roles)
+{
+    json_t *list = json_array();
+    if (roles & MANIFEST_SPLIT)
+        json_array_append_new(list, json_string("split"));
+    if (roles & MANIFEST_BROADCAST)
+        json_array_append_new(list, json_string("broadcast"));
+    return list;
+}
+
+static json_t *inputs_of(const struct manifest *manifest)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < manifest->input_count; i++) {
+        const struct manifest_input *input = &manifest->inputs[i];
+        json_t *dtypes = json_array();
+        for (int d = 0; d < ARRAY_DTYPES; d++)
+            if (input->dtypes & 1u << d)
+                json_array_append_new(dtypes, json_string(array_dtype_name((enum array_dtype)d)));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:i, s:i, s:o, s:b}", "name", input->name,
+                                              "help", input->help, "dtypes", dtypes, "rank_min",
+                                              input->rank_min, "rank_max", input->rank_max, "roles",
+                                              roles_of(input->roles), "optional", input->optional));
+    }
+    return list;
+}
+
+static json_t *params_of(const struct manifest *manifest)
+{
+    static const char *const types[] = {"integer", "real", "choice"};
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < manifest->param_count; i++) {
+        const struct manifest_param *param = &manifest->params[i];
+        json_t *row = json_pack("{s:s, s:s, s:s}", "name", param->name, "type", types[param->type], "help",
+                                param->help);
+        if (param->type == MANIFEST_CHOICE) {
+            json_t *choices = json_array();
+            for (int c = 0; c < MANIFEST_CHOICES_MAX && param->choices[c]; c++)
+                json_array_append_new(choices, json_string(param->choices[c]));
+            json_put(row, "default", json_string(param->choices[0]));
+            json_put(row, "choices", choices);
+        } else {
+            const bool whole = param->type == MANIFEST_INTEGER;
+            const double values[] = {param->range.fallback, param->range.minimum, param->range.maximum};
+            static const char *const names[] = {"default", "min", "max"};
+            for (int v = 0; v < 3; v++)
+                json_put(row, names[v], whole ? json_integer((json_int_t)values[v]) : json_real(values[v]));
+        }
+        json_array_append_new(list, row);
+    }
+    return list;
+}
+
+void op_kernels(void *context, struct api_call *call)
+{
+    (void)context;
+    static const char *const combines[] = {"concat", "sum", "min", "max"};
+    json_t *list = json_array();
+    const struct manifest *manifest;
+    for (size_t k = 0; (manifest = manifest_each(k)); k++) {
+        json_t *outputs = json_array();
+        for (uint32_t o = 0; o < manifest->output_count; o++)
+            json_array_append_new(outputs, json_pack("{s:s, s:s, s:s}", "name", manifest->outputs[o].name,
+                                                     "help", manifest->outputs[o].help, "combine",
+                                                     combines[manifest->outputs[o].combine]));
+        const struct digest digest = job_kernel_digest(manifest);
+        json_t *row = json_pack(
+            "{s:s, s:i, s:s, s:f, s:b, s:s, s:o, s:o, s:o}", "name", manifest->name, "version",
+            (int)manifest->version, "class", manifest->class == MANIFEST_EXACT ? "exact" : "tolerant",
+            "tolerance", manifest->tolerance, "diagnostic", manifest->diagnostic, "help", manifest->help,
+            "inputs", inputs_of(manifest), "outputs", outputs, "params", params_of(manifest));
+        json_put(row, "digest", json_hex(digest.bytes, 32));
+        json_array_append_new(list, row);
+    }
+    api_reply(call, json_pack("{s:o}", "kernels", list));
+}
+
+static void drain_gone(void *context, struct api_call *call)
+{
+    (void)call;
+    ((struct node *)context)->drain_call = NULL; /* it goes on draining */
+}
+
+void op_drain(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    if (node->drain_call) {
+        api_error(call, EXIT_FAILED,
+                  "somebody is draining this node already; `weir nodes` shows when it has left");
+        return;
+    }
+    node_drain(node);
+    node->drain_call = call;
+    api_on_gone(call, drain_gone, node);
+}
+
+/* ---- Blobs */
+
+struct put {
+    struct node *node;
+    struct store_upload *upload;
+    struct api_call *call; /* NULL once the client has gone */
+    uint64_t bytes;
+    struct digest id;
+};
+
+static void put_gone(void *context, struct api_call *call)
+{
+    (void)call;
+    struct put *put = context;
+    put->call = NULL;
+    if (put->upload) { /* in the middle of the data: nothing else knows of it */
+        store_upload_close(put->upload);
+        free(put);
+    }
+}
+
+static void put_committed(struct node *node, void *context, enum store_error error)
+{
+    (void)node;
+    struct put *put = context;
+    if (put->call && error == STORE_OK) {
+        json_t *reply = json_pack("{s:I}", "bytes", (json_int_t)put->bytes);
+        json_put(reply, "blob", json_hex(put->id.bytes, 32));
+        api_reply(put->call, reply);
+    } else if (put->call) {
+        api_error(put->call, EXIT_FAILED, "the blob was not stored: %s", store_error_text(error));
+    }
+    free(put);
+}
+
+static void put_fail(struct put *put, enum store_error error)
+{
+    store_upload_close(put->upload);
+    api_error(put->call, EXIT_FAILED, "the blob was not stored: %s", store_error_text(error));
+    free(put);
+}
+
+static void put_data(void *context, struct api_call *call, const void *bytes, size_t count, bool last)
+{
+    (void)call;
+    struct put *put = context;
+    enum store_error error = STORE_OK;
+    if (count > 0)
+        error = store_upload_append(put->upload, bytes, count);
+    if (error != STORE_OK) {
+        put_fail(put, error);
+        return;
+    }
+    if (!last)
+        return;
+    struct store_batch *batch = node_batch(put->node);
+    struct store_upload *upload = put->upload;
+    put->upload = NULL;
+    error = store_upload_finish(upload, NULL, batch, put->id.bytes);
+    if (error != STORE_OK) {
+        store_batch_close(batch);
+        put_fail(put, error);
+        return;
+    }
+    node_commit(put->node, batch, put_committed, put);
+}
+
+/* One small blob that came in one piece: no file in between. */
+static void put_small(void *context, struct api_call *call, const void *bytes, size_t count, bool last)
+{
+    struct put *put = context;
+    if (!last || count != put->bytes) {
+        /* It came in pieces after all. */
+        if (!put->upload && store_upload_open(put->node->store, &put->upload) != STORE_OK) {
+            api_error(call, EXIT_FAILED, "the blob was not stored: no room for its file");
+            free(put);
+            return;
+        }
+        put_data(context, call, bytes, count, last);
+        return;
+    }
+    struct store_batch *batch = node_batch(put->node);
+    const enum store_error error = store_batch_blob(batch, bytes, count, put->id.bytes);
+    if (error != STORE_OK) {
+        store_batch_close(batch);
+        put_fail(put, error);
+        return;
+    }
+    node_commit(put->node, batch, put_committed, put);
+}
+
+void op_blob_put(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    const int64_t bytes = body_integer(call, "bytes", -1);
+    if (bytes < 0 || (uint64_t)bytes > STORE_BLOB_BYTES_MAX) {
+        api_error(call, EXIT_USAGE, "'bytes' must say how long the blob is, at most %llu",
+                  (unsigned long long)STORE_BLOB_BYTES_MAX);
+        return;
+    }
+    struct put *put = calloc(1, sizeof *put);
+    if (!put)
+        abort();
+    *put = (struct put){.node = node, .call = call, .bytes = (uint64_t)bytes};
+    const bool small = bytes <= STORE_SMALL_BYTES;
+    if (!small && store_upload_open(node->store, &put->upload) != STORE_OK) {
+        free(put);
+        api_error(call, EXIT_FAILED, "the blob was not stored: no room for its file");
+        return;
+    }
+    api_on_gone(call, put_gone, put);
+    api_receive(call, (uint64_t)bytes, small ? put_small : put_data, put);
+}
+
+struct get {
+    struct node *node;
+    struct digest blob;
+    uint64_t offset;
+};
+
+static ssize_t get_fill(void *context, uint64_t offset, void *buffer, size_t capacity)
+{
+    struct get *get = context;
+    const enum store_error error =
+        store_blob_read(get->node->store, get->blob.bytes, get->offset + offset, capacity, buffer);
+    return error == STORE_OK ? (ssize_t)capacity : -1;
+}
+
+void op_blob_get(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct get *get = calloc(1, sizeof *get);
+    if (!get)
+        abort();
+    get->node = node;
+    struct store_blob_info info;
+    if (!find_blob(node, call, body_text(call, "blob"), &get->blob)) {
+        free(get);
+        return;
+    }
+    if (store_blob_stat(node->store, get->blob.bytes, &info) != STORE_OK)
+        info.bytes = 0;
+    const int64_t offset = body_integer(call, "offset", 0);
+    const int64_t count = body_integer(call, "count", (int64_t)info.bytes - offset);
+    if (offset < 0 || count < 0 || (uint64_t)offset > info.bytes ||
+        (uint64_t)count > info.bytes - (uint64_t)offset) {
+        free(get);
+        api_error(call, EXIT_USAGE, "the range reaches past the blob's %llu bytes",
+                  (unsigned long long)info.bytes);
+        return;
+    }
+    get->offset = (uint64_t)offset;
+    api_send(call, NULL, (uint64_t)count, get_fill, free, get);
+}
+
+static json_t *blob_json(const uint8_t id[32], const struct store_blob_info *info)
+{
+    json_t *row = json_pack("{s:I, s:i, s:b, s:b}", "bytes", (json_int_t)info->bytes, "chunks",
+                            (int)info->chunks, "pinned", info->pinned, "in_file", info->in_file);
+    json_put(row, "blob", json_hex(id, 32));
+    return row;
+}
+
+void op_blob_stat(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct digest id;
+    struct store_blob_info info;
+    if (!find_blob(node, call, body_text(call, "blob"), &id))
+        return;
+    store_blob_stat(node->store, id.bytes, &info);
+    api_reply(call, blob_json(id.bytes, &info));
+}
+
+struct listing {
+    json_t *blobs;
+    size_t limit;
+    uint8_t last[32];
+    bool more;
+};
+
+static bool list_blob(void *context, const uint8_t id[32], const struct store_blob_info *info)
+{
+    struct listing *listing = context;
+    if (json_array_size(listing->blobs) == listing->limit) {
+        listing->more = true;
+        return false;
+    }
+    json_array_append_new(listing->blobs, blob_json(id, info));
+    memcpy(listing->last, id, 32);
+    return true;
+}
+
+void op_blob_list(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    const int64_t limit = body_integer(call, "limit", 1000);
+    struct digest after;
+    const char *text = body_text(call, "after");
+    if (limit < 1 || limit > 10000 || (text && digest_from_hex(text, &after) != CRYPTO_OK)) {
+        api_error(call, EXIT_USAGE, "'limit' is 1 to 10000, and 'after' a blob's 64 hex digits");
+        return;
+    }
+    struct listing listing = {.blobs = json_array(), .limit = (size_t)limit};
+    store_blob_each(node->store, text ? after.bytes : NULL, list_blob, &listing);
+    json_t *reply = json_pack("{s:o}", "blobs", listing.blobs);
+    if (listing.more)
+        json_put(reply, "next", json_hex(listing.last, 32));
+    api_reply(call, reply);
+}
+
+/* ---- Answers that wait for the disk */
+
+struct waiting_reply {
+    struct api_call *call;
+    json_t *reply;
+};
+
+static void reply_gone(void *context, struct api_call *call)
+{
+    (void)call;
+    ((struct waiting_reply *)context)->call = NULL;
+}
+
+static void reply_committed(struct node *node, void *context, enum store_error error)
+{
+    (void)node;
+    struct waiting_reply *waiting = context;
+    if (waiting->call && (error == STORE_OK || error == STORE_MORE))
+        api_reply(waiting->call, json_incref(waiting->reply));
+    else if (waiting->call)
+        api_error(waiting->call, EXIT_FAILED, "not done: %s", store_error_text(error));
+    json_decref(waiting->reply);
+    free(waiting);
+}
+
+static void reply_when_durable(struct node *node, struct api_call *call, struct store_batch *batch,
+                               json_t *reply)
+{
+    struct waiting_reply *waiting = malloc(sizeof *waiting);
+    if (!waiting)
+        abort();
+    *waiting = (struct waiting_reply){.call = call, .reply = reply};
+    api_on_gone(call, reply_gone, waiting);
+    node_commit(node, batch, reply_committed, waiting);
+}
+
+void op_blob_remove(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct digest id;
+    struct store_blob_info info;
+    if (!find_blob(node, call, body_text(call, "blob"), &id))
+        return;
+    if (store_blob_stat(node->store, id.bytes, &info) == STORE_OK && info.pinned) {
+        api_error(call, EXIT_FAILED, "a job needs this blob; cancel or forget the job first");
+        return;
+    }
+    struct store_batch *batch = node_batch(node);
+    store_batch_blob_remove(batch, id.bytes);
+    reply_when_durable(node, call, batch, blob_json(id.bytes, &info));
+}
+
+/* ---- Cache */
+
+void op_cache_stat(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct store_stats stats;
+    store_stats(node->store, &stats);
+    api_reply(call,
+              json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "entries", (json_int_t)stats.entries,
+                        "entry_bytes", (json_int_t)stats.entry_bytes, "blobs", (json_int_t)stats.blobs,
+                        "blob_bytes", (json_int_t)stats.blob_bytes, "pointers", (json_int_t)stats.pointers,
+                        "hits", (json_int_t)stats.cache_hits, "misses", (json_int_t)stats.cache_misses,
+                        "evictions", (json_int_t)stats.evictions, "budget_bytes",
+                        (json_int_t)node->config.cache_bytes));
+}
+
+void op_cache_clear(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct store_stats stats;
+    store_stats(node->store, &stats);
+    struct store_batch *batch = node_batch(node);
+    store_batch_cache_clear(batch);
+    reply_when_durable(node, call, batch, json_pack("{s:I}", "removed", (json_int_t)stats.entries));
+}
+
+/* ---- Invitations and revocation */
+
+static json_t *invite_json(const struct invite *invite)
+{
+    json_t *row =
+        json_pack("{s:s, s:s, s:s, s:I, s:I}", "site", invite->site, "user", invite->user, "state",
+                  invite_state_name(invite->state), "created_at", (json_int_t)invite->created_s * 1000,
+                  "expires_at", (json_int_t)invite->expires_s * 1000);
+    json_put(row, "id", json_hex(invite->id.bytes, 32));
+    if (invite->state == INVITE_IS_USED) {
+        json_put(row, "used_by", json_string(invite->used_name));
+        json_put(row, "used_at", json_integer((json_int_t)invite->used_s * 1000));
+        json_put(row, "node", json_hex(invite->used_by.bytes, 32));
+    }
+    return row;
+}
+
+static enum exit_code invite_exit(enum invite_error error)
+{
+    switch (error) {
+    case INVITE_INVALID:
+    case INVITE_AMBIGUOUS:
+        return EXIT_USAGE;
+    case INVITE_UNKNOWN:
+        return EXIT_NONE;
+    case INVITE_FORBIDDEN:
+        return EXIT_DENIED;
+    default:
+        return EXIT_FAILED;
+    }
+}
+
+void op_invite_create(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    char addresses[1][TOKEN_ADDRESS_BYTES_MAX + 1];
+    snprintf(addresses[0], sizeof addresses[0], "%s", node->join_address);
+    const struct invite_request request = {
+        .site = body_text(call, "site"),
+        .user = body_text(call, "user"),
+        .may_invite = json_is_true(json_object_get(api_body(call), "may_invite")),
+        .expires_s = body_integer(call, "expires_s", 0),
+        .lifetime_s = body_integer(call, "lifetime_s", 0),
+        .addresses = (const char(*)[TOKEN_ADDRESS_BYTES_MAX + 1]) addresses,
+        .address_count = 1};
+    char text[TOKEN_TEXT_BYTES_MAX];
+    struct invite invite;
+    struct store_batch *batch = node_batch(node);
+    const enum invite_error error =
+        request.site ? invites_create(node->invites, &request, clock_wall_ms() / 1000, batch, text, &invite)
+                     : INVITE_INVALID;
+    if (error != INVITE_OK) {
+        store_batch_close(batch);
+        api_error(call, invite_exit(error), "%s", invite_error_text(error));
+        return;
+    }
+    json_t *reply = invite_json(&invite);
+    json_put(reply, "token", json_string(text));
+    explicit_bzero(text, sizeof text);
+    reply_when_durable(node, call, batch, reply);
+}
+
+void op_invite_list(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < invites_count(node->invites); i++) {
+        struct invite invite;
+        invites_at(node->invites, i, clock_wall_ms() / 1000, &invite);
+        json_array_append_new(list, invite_json(&invite));
+    }
+    api_reply(call, json_pack("{s:o}", "invites", list));
+}
+
+void op_invite_cancel(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct invite invite;
+    struct store_batch *batch = node_batch(node);
+    const char *id = body_text(call, "id");
+    const enum invite_error error =
+        invites_cancel(node->invites, id ? id : "", clock_wall_ms() / 1000, batch, &invite);
+    if (error != INVITE_OK) {
+        store_batch_close(batch);
+        api_error(call, invite_exit(error), "%s", invite_error_text(error));
+        return;
+    }
+    reply_when_durable(node, call, batch, invite_json(&invite));
+}
+
+static uint8_t add_target(json_t *rows, struct public_key *keys, uint8_t count, const struct peer *peer)
+{
+    memcpy(keys[count].bytes, peer->id.bytes, sizeof keys[count].bytes);
+    json_t *row = json_pack("{s:s, s:s}", "name", peer->name, "site", peer->site);
+    json_put(row, "id", json_hex(peer->id.bytes, 32));
+    json_array_append_new(rows, row);
+    return (uint8_t)(count + 1);
+}
+
+void op_revoke(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    const char *target = body_text(call, "target");
+    const char *reason = body_text(call, "reason");
+    struct public_key keys[REVOCATION_TARGETS_MAX];
+    uint8_t count = 0;
+    int64_t ends_s = 0;
+    json_t *rows = json_array();
+    for (uint32_t i = 0; target && i < node->peers.count && count < REVOCATION_TARGETS_MAX; i++) {
+        const struct peer *peer = &node->peers.peer[i];
+        if (strcmp(peer->site, target) != 0)
+            continue;
+        count = add_target(rows, keys, count, peer);
+        ends_s = peer->certificate_ends_s > ends_s ? peer->certificate_ends_s : ends_s;
+    }
+    struct mesh_id id;
+    if (count == 0) {
+        if (!find_node(node, call, target, &id)) {
+            json_decref(rows);
+            return;
+        }
+        const struct peer *peer = peers_find(node, &id);
+        count = add_target(rows, keys, count, peer);
+        ends_s = peer->certificate_ends_s;
+    }
+    char who[NAME_BYTES_MAX + 1];
+    snprintf(who, sizeof who, "%s", api_tenant(call));
+    const struct federation_revoke fields = {.nodes = keys,
+                                             .node_count = count,
+                                             .who = who,
+                                             .reason = reason ? reason : "",
+                                             .certificates_end_s = ends_s};
+    uint8_t record[REVOCATION_BYTES_MAX];
+    size_t record_bytes = 0;
+    const enum crypto_error error = federation_revoke(node->federation, &fields, clock_wall_ms() / 1000,
+                                                      record, sizeof record, &record_bytes);
+    if (error != CRYPTO_OK) {
+        json_decref(rows);
+        api_error(call, error == CRYPTO_ISSUER_RIGHT_LACKS ? EXIT_DENIED : EXIT_FAILED, "cannot revoke: %s",
+                  error == CRYPTO_ISSUER_RIGHT_LACKS
+                      ? "this node has no right to; ask an operator of the node that began the federation"
+                      : crypto_error_text(error));
+        return;
+    }
+    /* Durable first; then it is applied and passed on like any that comes from a peer. */
+    struct store_batch *batch = node_batch(node);
+    federation_revocation_save(batch, record, record_bytes);
+    records_received(node, &node->self, record, record_bytes);
+    reply_when_durable(node, call, batch, json_pack("{s:o}", "revoked", rows));
+}

@@ -1,0 +1,46 @@
+/* What the files of the local API's handlers share. Nothing else includes this. */
+#ifndef NODE_OPS_H
+#define NODE_OPS_H
+
+#include "node/node.h"
+
+#define OP(name) void op_##name(void *context, struct api_call *call)
+OP(status);
+OP(nodes);
+OP(gossip);
+OP(ping);
+OP(kernels);
+OP(submit);
+OP(job);
+OP(jobs);
+OP(watch);
+OP(logs);
+OP(explain);
+OP(cancel);
+OP(blob_put);
+OP(blob_get);
+OP(blob_stat);
+OP(blob_list);
+OP(blob_remove);
+OP(cache_stat);
+OP(cache_clear);
+OP(drain);
+OP(config);
+OP(invite_create);
+OP(invite_list);
+OP(invite_cancel);
+OP(revoke);
+#undef OP
+
+json_t *json_hex(const void *bytes, size_t count);
+/* Sets, taking over `value`. */
+void json_put(json_t *object, const char *name, json_t *value);
+const char *body_text(const struct api_call *call, const char *name); /* NULL if absent */
+int64_t body_integer(const struct api_call *call, const char *name, int64_t otherwise);
+
+/* Resolves what the caller wrote; on failure the call was answered and false is returned. */
+bool find_node(struct node *node, struct api_call *call, const char *text, struct mesh_id *id);
+struct job *find_job(struct node *node, struct api_call *call, const char *text);
+bool find_blob(struct node *node, struct api_call *call, const char *text, struct digest *id);
+
+#endif

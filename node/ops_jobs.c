@@ -1,0 +1,660 @@
+/* The local API: jobs. */
+#include "node/log.h"
+#include "node/ops.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WATCH_EVERY_MS 100
+#define JOBS_LISTED_MAX 10000
+
+/* A client that waits for news of a job. `kind` says what it is told. */
+struct job_watch {
+    struct job_watch *next;
+    struct api_call *call;
+    struct mesh_id job;
+    enum { WATCH_STATE, WATCH_LINES } kind;
+    uint64_t told;  /* WATCH_LINES: decisions told so far */
+    uint32_t shown; /* WATCH_STATE: committed shards when it was last told */
+    bool first;
+};
+
+static const char *state_word(enum job_state state)
+{
+    static const char *const words[] = {"", "preparing", "running", "running", "done", "failed", "cancelled"};
+    return words[state];
+}
+
+/* ---- A job as JSON */
+
+static json_t *type_json(const struct array_type *type)
+{
+    json_t *shape = json_array();
+    for (uint32_t axis = 0; axis < type->rank; axis++)
+        json_array_append_new(shape, json_integer((json_int_t)type->shape[axis]));
+    return json_pack("{s:s, s:o}", "dtype", array_dtype_name((enum array_dtype)type->dtype), "shape", shape);
+}
+
+static json_t *outputs_json(const struct job *job)
+{
+    json_t *list = json_array();
+    for (uint32_t o = 0; o < job->spec.output_count; o++) {
+        json_t *row = type_json(&job->spec.outputs[o]);
+        json_put(row, "name", json_string(job->spec.manifest->outputs[o].name));
+        if (job->state == JOB_DONE) {
+            json_put(row, "blob", json_hex(job->output_blob[o].bytes, 32));
+            json_put(row, "bytes", json_integer((json_int_t)job->output_bytes[o]));
+        }
+        json_array_append_new(list, row);
+    }
+    return list;
+}
+
+static json_t *inputs_json(const struct job *job)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < job->spec.manifest->input_count; i++) {
+        const struct job_input *input = &job->spec.inputs[i];
+        if (!input->role)
+            continue;
+        json_t *row = type_json(&input->type);
+        json_put(row, "name", json_string(job->spec.manifest->inputs[i].name));
+        json_put(row, "role", json_string(input->role == MANIFEST_SPLIT ? "split" : "broadcast"));
+        json_put(row, "blob", json_hex(input->blob.bytes, 32));
+        json_array_append_new(list, row);
+    }
+    return list;
+}
+
+static json_t *params_json(const struct job *job)
+{
+    json_t *list = json_array();
+    for (uint32_t p = 0; p < job->spec.manifest->param_count; p++) {
+        char value[64], text[128];
+        manifest_param_text(job->spec.manifest, &job->spec.params, p, value, sizeof value);
+        snprintf(text, sizeof text, "%s=%s", job->spec.manifest->params[p].name, value);
+        json_array_append_new(list, json_string(text));
+    }
+    return list;
+}
+
+static json_t *shares_json(struct node *node, const struct job *job)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < job->share_count; i++) {
+        const struct job_node_share *share = &job->share[i];
+        json_t *row = json_pack("{s:s, s:s, s:i, s:I}", "name", peer_name(node, &share->node), "site",
+                                peer_site(node, &share->node), "shards", (int)share->shards, "device_us",
+                                (json_int_t)share->device_us);
+        json_put(row, "id", json_hex(share->node.bytes, 32));
+        json_array_append_new(list, row);
+    }
+    return list;
+}
+
+static json_t *job_json(struct node *node, const struct job *job, bool whole)
+{
+    struct mesh_job_view view = {0};
+    const bool live = mesh_job_find(node->host.mesh, &job->spec.id, &view);
+    const int64_t end_ms = job->state >= JOB_DONE ? job->finished_at_ms : clock_wall_ms();
+    json_t *row = json_pack(
+        "{s:s, s:s, s:s, s:s, s:i, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I}", "kernel",
+        job->spec.manifest->name, "state", state_word(job->state), "tenant", job->spec.tenant, "home",
+        peer_name(node, &node->self), "shards", (int)job->spec.shard_count, "items",
+        (json_int_t)job->spec.items, "done", (int)job->committed, "cached", (int)job->cached, "queued",
+        live ? (int)view.queued : 0, "looking_up", live ? (int)view.looking_up : 0, "running",
+        live ? (int)view.assigned : 0, "reassigned", (int)(live ? view.reassigned : job->reassigned),
+        "created_at", (json_int_t)job->spec.created_at_ms, "elapsed_ms",
+        (json_int_t)(end_ms - job->spec.created_at_ms));
+    json_put(row, "id", json_hex(job->spec.id.bytes, 32));
+    json_put(row, "epoch", json_integer((json_int_t)job->epoch));
+    json_put(row, "finished_at", job->state >= JOB_DONE ? json_integer(job->finished_at_ms) : json_null());
+    if (job->error[0])
+        json_put(row, "error", json_string(job->error));
+    if (whole) {
+        json_put(row, "by_node", shares_json(node, job));
+        json_put(row, "inputs", inputs_json(job));
+        json_put(row, "outputs", outputs_json(job));
+        json_put(row, "params", params_json(job));
+    }
+    return row;
+}
+
+void op_job(void *context, struct api_call *call)
+{
+    struct job *job = find_job(context, call, body_text(call, "job"));
+    if (job)
+        api_reply(call, json_pack("{s:o}", "job", job_json(context, job, true)));
+}
+
+void op_jobs(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    const char *state = body_text(call, "state");
+    const int64_t limit = body_integer(call, "limit", 1000);
+    if (limit < 1 || limit > JOBS_LISTED_MAX) {
+        api_error(call, EXIT_USAGE, "'limit' is 1 to %d", JOBS_LISTED_MAX);
+        return;
+    }
+    /* The newest ones, oldest of them first. */
+    int64_t matching = 0;
+    for (const struct job *job = node->jobs.head; job; job = job->next)
+        matching += !state || strcmp(state_word(job->state), state) == 0;
+    json_t *rows = json_array();
+    for (const struct job *job = node->jobs.head; job; job = job->next) {
+        if (state && strcmp(state_word(job->state), state) != 0)
+            continue;
+        if (matching-- <= limit)
+            json_array_append_new(rows, job_json(node, job, false));
+    }
+    api_reply(call, json_pack("{s:o}", "jobs", rows));
+}
+
+/* ---- submit */
+
+static int find_input(const struct manifest *manifest, const char *name)
+{
+    for (uint32_t i = 0; i < manifest->input_count; i++)
+        if (name && strcmp(manifest->inputs[i].name, name) == 0)
+            return (int)i;
+    return -1;
+}
+
+/* "ID/NAME": an output of a job of this node. */
+static bool find_output(struct node *node, struct api_call *call, const char *text, struct digest *blob)
+{
+    char id[65];
+    const char *slash = strchr(text, '/');
+    if (!slash || slash == text || (size_t)(slash - text) >= sizeof id) {
+        api_error(call, EXIT_USAGE, "'job:%s' is not job:ID/OUTPUT", text);
+        return false;
+    }
+    snprintf(id, sizeof id, "%.*s", (int)(slash - text), text);
+    const struct job *job = find_job(node, call, id);
+    if (!job)
+        return false;
+    if (job->state != JOB_DONE) {
+        api_error(call, EXIT_FAILED, "job %.8s is %s; its outputs exist when it is done", id,
+                  state_word(job->state));
+        return false;
+    }
+    for (uint32_t o = 0; o < job->spec.output_count; o++)
+        if (strcmp(job->spec.manifest->outputs[o].name, slash + 1) == 0) {
+            *blob = job->output_blob[o];
+            return true;
+        }
+    api_error(call, EXIT_NONE, "job %.8s has no output '%s'; `weir jobs %.8s` lists them", id, slash + 1, id);
+    return false;
+}
+
+static bool read_input(struct node *node, struct api_call *call, const json_t *given, struct job *job,
+                       struct job_wish *wish)
+{
+    const struct manifest *manifest = job->spec.manifest;
+    const char *name = json_string_value(json_object_get(given, "name"));
+    const char *blob = json_string_value(json_object_get(given, "blob"));
+    const char *from_job = json_string_value(json_object_get(given, "job"));
+    const char *format = json_string_value(json_object_get(given, "format"));
+    const int i = find_input(manifest, name);
+    if (i < 0) {
+        api_error(call, EXIT_USAGE, "kernel '%s' has no input '%s'; `weir kernels %s` lists its inputs",
+                  manifest->name, name ? name : "", manifest->name);
+        return false;
+    }
+    struct job_input *input = &job->spec.inputs[i];
+    if (input->role) {
+        api_error(call, EXIT_USAGE, "input '%s' is given twice", name);
+        return false;
+    }
+    input->role = json_is_true(json_object_get(given, "split")) ? MANIFEST_SPLIT : MANIFEST_BROADCAST;
+    if (from_job ? !find_output(node, call, from_job, &input->blob)
+                 : !find_blob(node, call, blob, &input->blob))
+        return false;
+    if (!format || strcmp(format, "npy") == 0) {
+        wish->format[i] = JOB_FORMAT_NPY;
+    } else if (strcmp(format, "text") == 0) {
+        wish->format[i] = JOB_FORMAT_TEXT;
+    } else if (strcmp(format, "raw") == 0) {
+        wish->format[i] = JOB_FORMAT_RAW;
+        const json_t *row_bytes = json_object_get(given, "row_bytes");
+        wish->row_bytes[i] = json_is_integer(row_bytes) && json_integer_value(row_bytes) > 0
+                                 ? (uint64_t)json_integer_value(row_bytes)
+                                 : 0;
+    } else {
+        api_error(call, EXIT_USAGE, "format '%s' is not npy, text or raw", format);
+        return false;
+    }
+    return true;
+}
+
+static bool read_params(struct api_call *call, struct job *job)
+{
+    const json_t *list = json_object_get(api_body(call), "params");
+    const char *settings[MANIFEST_PARAMS_MAX + 1];
+    size_t count = 0, i;
+    const json_t *each;
+    json_array_foreach(list, i, each)
+    {
+        if (!json_is_string(each) || count > MANIFEST_PARAMS_MAX) {
+            api_error(call, EXIT_USAGE, "kernel '%s' takes no more than %u parameters, each as name=value",
+                      job->spec.manifest->name, job->spec.manifest->param_count);
+            return false;
+        }
+        settings[count++] = json_string_value(each);
+    }
+    char error[MANIFEST_ERROR_BYTES];
+    if (manifest_params_parse(job->spec.manifest, settings, count, &job->spec.params, error) == MANIFEST_OK)
+        return true;
+    api_error(call, EXIT_USAGE, "%s", error);
+    return false;
+}
+
+static bool read_options(struct api_call *call, struct job *job, struct job_wish *wish)
+{
+    const char *cache = body_text(call, "cache");
+    if (!cache || strcmp(cache, "mesh") == 0)
+        job->spec.cache = JOB_CACHE_MESH;
+    else if (strcmp(cache, "site") == 0)
+        job->spec.cache = JOB_CACHE_SITE;
+    else if (strcmp(cache, "off") == 0)
+        job->spec.cache = JOB_CACHE_OFF;
+    else {
+        api_error(call, EXIT_USAGE, "cache '%s' is not off, site or mesh", cache);
+        return false;
+    }
+    const int64_t items = body_integer(call, "items", 0);
+    const int64_t shard_items = body_integer(call, "shard_items", 0);
+    if (items < 0 || shard_items < 0) {
+        api_error(call, EXIT_USAGE, "'items' and 'shard_items' are positive numbers");
+        return false;
+    }
+    if (body_integer(call, "replicas", 1) != 1) {
+        api_error(call, EXIT_FAILED, "this version keeps one copy of a job's journal; use --replicas 1");
+        return false;
+    }
+    wish->items = (uint64_t)items;
+    wish->shard_items = (uint64_t)shard_items;
+    job->spec.local_only = json_is_true(json_object_get(api_body(call), "local"));
+    return true;
+}
+
+static bool read_identity(struct api_call *call, struct job *job)
+{
+    const char *key = body_text(call, "key");
+    if (key && (!key[0] || strlen(key) >= sizeof job->spec.key)) {
+        api_error(call, EXIT_USAGE, "a key has 1 to %zu characters", sizeof job->spec.key - 1);
+        return false;
+    }
+    for (const char *c = key; c && *c; c++)
+        if (*c < 0x20 || *c > 0x7e) {
+            api_error(call, EXIT_USAGE, "a key is printable ASCII");
+            return false;
+        }
+    if (key) {
+        snprintf(job->spec.key, sizeof job->spec.key, "%s", key);
+    } else {
+        uint8_t random[16];
+        randombytes_buf(random, sizeof random);
+        hex_encode(random, sizeof random, job->spec.key);
+    }
+    snprintf(job->spec.tenant, sizeof job->spec.tenant, "%s", api_tenant(call));
+    job->spec.id = job_id(job->spec.tenant, job->spec.key);
+    job->spec.created_at_ms = clock_wall_ms();
+    return true;
+}
+
+static void submit_gone(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    for (struct job *job = node->jobs.head; job; job = job->next)
+        if (job->submitter == call)
+            job->submitter = NULL; /* the job goes on */
+}
+
+void op_submit(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    const char *kernel = body_text(call, "kernel");
+    const struct manifest *manifest = kernel ? manifest_find(kernel) : NULL;
+    if (!manifest) {
+        char error[MANIFEST_ERROR_BYTES];
+        manifest_unknown_text(kernel ? kernel : "", error);
+        api_error(call, EXIT_USAGE, "%s", error);
+        return;
+    }
+    struct job *job = job_make();
+    if (!job)
+        abort();
+    struct job_wish wish = {0};
+    job->spec.manifest = manifest;
+    job->spec.kernel = job_kernel_digest(manifest);
+    bool good = read_params(call, job) && read_options(call, job, &wish) && read_identity(call, job);
+    size_t i;
+    const json_t *given;
+    json_array_foreach(json_object_get(api_body(call), "inputs"), i, given)
+    {
+        good = good && read_input(node, call, given, job, &wish);
+    }
+    if (!good) {
+        job_free(job);
+        return;
+    }
+    job->submitter = call;
+    api_on_gone(call, submit_gone, node);
+    jobs_submit(node, job, &wish);
+}
+
+void submit_accepted(struct node *node, struct api_call *call, const struct job *job, bool existing)
+{
+    (void)node;
+    json_t *reply = json_pack("{s:s, s:I, s:i, s:o, s:i, s:b}", "state", state_word(job->state), "items",
+                              (json_int_t)job->spec.items, "shards", (int)job->spec.shard_count, "outputs",
+                              outputs_json(job), "replicas", 1, "existing", existing);
+    json_put(reply, "job", json_hex(job->spec.id.bytes, 32));
+    api_reply(call, reply);
+}
+
+static bool may_cancel(const struct api_call *call, const struct job *job)
+{
+    return api_may(call, API_OPERATE) || strcmp(api_tenant(call), job->spec.tenant) == 0;
+}
+
+void op_cancel(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct job *job = find_job(node, call, body_text(call, "job"));
+    if (!job)
+        return;
+    if (!may_cancel(call, job)) {
+        api_error(call, EXIT_DENIED, "the job belongs to tenant '%s'", job->spec.tenant);
+        return;
+    }
+    if (job->state >= JOB_ASSEMBLING) {
+        api_error(call, EXIT_FAILED, "the job is %s already",
+                  job->state == JOB_ASSEMBLING ? "complete" : state_word(job->state));
+        return;
+    }
+    jobs_cancel(node, job);
+    json_t *reply = json_pack("{s:s}", "state", "cancelled");
+    json_put(reply, "job", json_hex(job->spec.id.bytes, 32));
+    api_reply(call, reply);
+}
+
+/* ---- What happened, and why */
+
+static const char *const why_words[] = {
+    [0] = "",
+    [MESH_WHY_RESERVED] = "asked",
+    [MESH_WHY_GRANTED] = "granted",
+    [MESH_WHY_WAITS] = "waits",
+    [MESH_WHY_NOBODY] = "nobody",
+    [MESH_WHY_ASSIGNED] = "assigned",
+    [MESH_WHY_DONE] = "done",
+    [MESH_WHY_CACHED] = "cached",
+    [MESH_WHY_RETURNED] = "returned",
+    [MESH_WHY_CRASHED] = "crashed",
+    [MESH_WHY_REJECTED] = "rejected",
+    [MESH_WHY_MEMBER_DOWN] = "member-down",
+    [MESH_WHY_RESTARTED] = "restarted",
+    [MESH_WHY_EXPIRED] = "expired",
+    [MESH_WHY_LEASE_ENDED] = "lease-ended",
+};
+
+static void decision_text(struct node *node, const struct job_decision *decision, char *out, size_t out_bytes)
+{
+    const char *name = peer_name(node, &decision->node);
+    const unsigned n = decision->count, shard = decision->shard;
+    switch (decision->why) {
+    case MESH_WHY_RESERVED:
+        snprintf(out, out_bytes, "asked %s for %u places", name, n);
+        break;
+    case MESH_WHY_GRANTED:
+        snprintf(out, out_bytes, "%s granted %u places", name, n);
+        break;
+    case MESH_WHY_WAITS:
+        snprintf(out, out_bytes, "%s has no free place now and will offer one", name);
+        break;
+    case MESH_WHY_NOBODY:
+        snprintf(out, out_bytes, "no node that is up has a device for this kernel");
+        break;
+    case MESH_WHY_ASSIGNED:
+        snprintf(out, out_bytes, "%u shards from %u on went to %s", n, shard, name);
+        break;
+    case MESH_WHY_DONE:
+        snprintf(out, out_bytes, "%s finished %u shards from %u on", name, n, shard);
+        break;
+    case MESH_WHY_CACHED:
+        snprintf(out, out_bytes, "%u shards from %u on came from the cache", n, shard);
+        break;
+    case MESH_WHY_RETURNED:
+        snprintf(out, out_bytes, "%s gave %u shards back, not run: queued again", name, n);
+        break;
+    case MESH_WHY_CRASHED:
+        snprintf(out, out_bytes, "the attempt of %u shards failed at %s: queued again", n, name);
+        break;
+    case MESH_WHY_REJECTED:
+        snprintf(out, out_bytes, "the kernel refused shard %u at %s", shard, name);
+        break;
+    case MESH_WHY_MEMBER_DOWN:
+        snprintf(out, out_bytes, "%s is down: %u shards queued again", name, n);
+        break;
+    case MESH_WHY_RESTARTED:
+        snprintf(out, out_bytes, "%s came back without its attempts: %u shards queued again", name, n);
+        break;
+    case MESH_WHY_EXPIRED:
+        snprintf(out, out_bytes, "%s no longer honoured its grant: %u shards queued again", name, n);
+        break;
+    case MESH_WHY_LEASE_ENDED:
+        snprintf(out, out_bytes, "%s did not renew its lease: %u shards queued again", name, n);
+        break;
+    }
+}
+
+static json_t *decision_json(struct node *node, const struct job_decision *decision)
+{
+    char text[200] = "";
+    decision_text(node, decision, text, sizeof text);
+    json_t *row = json_pack("{s:I, s:s, s:s, s:i, s:i, s:s}", "at", (json_int_t)decision->at_ms, "why",
+                            why_words[decision->why], "name", peer_name(node, &decision->node), "shard",
+                            (int)decision->shard, "count", (int)decision->count, "text", text);
+    json_put(row, "node", json_hex(decision->node.bytes, 32));
+    return row;
+}
+
+static uint64_t first_decision(const struct job *job)
+{
+    return job->decision_count > JOB_DECISIONS_MAX ? job->decision_count - JOB_DECISIONS_MAX : 0;
+}
+
+/* For a job that waits: each member, and why nothing of it runs there now. */
+static json_t *waiting_json(struct node *node, const struct job *job)
+{
+    json_t *list = json_array();
+    struct mesh_member_view view;
+    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
+        const char *reason = NULL;
+        int slots = 0, free_slots = 0;
+        for (int c = 0; c < MESH_DEVICE_CLASSES; c++) {
+            slots += view.capacity.class[c].slots;
+            free_slots += view.capacity.class[c].free;
+        }
+        if (view.state == MESH_DOWN)
+            reason = "down";
+        else if (view.state == MESH_SUSPECT)
+            reason = "suspect: gets no new work until it is heard again";
+        else if (view.state == MESH_LEFT || view.state == MESH_REVOKED)
+            reason = "no longer a member";
+        else if (view.capacity.draining || (view.self && node->draining))
+            reason = "draining";
+        else if (job->spec.local_only && strcmp(peer_site(node, &view.id), peer_site(node, &node->self)) != 0)
+            reason = "another site, and the job is local";
+        else if (!view.self && view.capacity_at_ms == 0)
+            reason = "its capacity is not known yet";
+        else if (slots == 0)
+            reason = "lends no device now";
+        else if (free_slots == 0)
+            reason = "every slot is taken";
+        else
+            reason = "has free slots: being asked";
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", peer_name(node, &view.id), "site",
+                                              peer_site(node, &view.id), "reason", reason));
+    }
+    return list;
+}
+
+void op_explain(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct job *job = find_job(node, call, body_text(call, "job"));
+    if (!job)
+        return;
+    struct mesh_job_view view = {0};
+    mesh_job_find(node->host.mesh, &job->spec.id, &view);
+    char summary[600];
+    if (job->state == JOB_FAILED)
+        snprintf(summary, sizeof summary, "failed: %s", job->error);
+    else if (node->stalled && job->state < JOB_DONE)
+        snprintf(summary, sizeof summary,
+                 "stalled: the disk of %s is full; results wait in memory until there is room",
+                 peer_name(node, &node->self));
+    else
+        snprintf(summary, sizeof summary,
+                 "%s: %u of %u shards done (%u from the cache), %u running, %u waiting, %u reassigned",
+                 state_word(job->state), job->committed, job->spec.shard_count, job->cached, view.assigned,
+                 view.queued + view.looking_up, job->reassigned);
+    json_t *decisions = json_array();
+    for (uint64_t d = first_decision(job); d < job->decision_count; d++)
+        json_array_append_new(decisions, decision_json(node, &job->decision[d % JOB_DECISIONS_MAX]));
+    json_t *reply = json_pack("{s:s, s:o, s:o}", "summary", summary, "decisions", decisions, "waiting",
+                              view.queued > 0 ? waiting_json(node, job) : json_array());
+    json_put(reply, "job", json_hex(job->spec.id.bytes, 32));
+    json_put(reply, "forgotten", json_integer((json_int_t)first_decision(job)));
+    api_reply(call, reply);
+}
+
+/* ---- watch and logs */
+
+static void watch_gone(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    for (struct job_watch **link = &node->watches; *link; link = &(*link)->next)
+        if ((*link)->call == call) {
+            struct job_watch *watch = *link;
+            *link = watch->next;
+            free(watch);
+            return;
+        }
+}
+
+static void watch_add(struct node *node, struct api_call *call, const struct job *job, int kind)
+{
+    struct job_watch *watch = calloc(1, sizeof *watch);
+    if (!watch)
+        abort();
+    *watch = (struct job_watch){.next = node->watches, .call = call, .job = job->spec.id, .first = true};
+    watch->kind = kind;
+    node->watches = watch;
+    api_on_gone(call, watch_gone, node);
+    loop_wake(node->loop);
+}
+
+void op_watch(void *context, struct api_call *call)
+{
+    struct job *job = find_job(context, call, body_text(call, "job"));
+    if (!job)
+        return;
+    if (job->state >= JOB_DONE)
+        api_reply(call, json_pack("{s:o}", "job", job_json(context, job, true)));
+    else
+        watch_add(context, call, job, WATCH_STATE);
+}
+
+static uint64_t tell_lines(struct node *node, struct api_call *call, const struct job *job, uint64_t from)
+{
+    if (from < first_decision(job))
+        from = first_decision(job);
+    for (uint64_t d = from; d < job->decision_count; d++) {
+        char text[200] = "";
+        decision_text(node, &job->decision[d % JOB_DECISIONS_MAX], text, sizeof text);
+        api_more(call, json_pack("{s:I, s:s}", "at", (json_int_t)job->decision[d % JOB_DECISIONS_MAX].at_ms,
+                                 "line", text));
+    }
+    return job->decision_count;
+}
+
+static void tell_end(struct api_call *call, const struct job *job)
+{
+    char text[JOB_ERROR_BYTES + 64];
+    snprintf(text, sizeof text, "%s%s%s", state_word(job->state), job->error[0] ? ": " : "", job->error);
+    api_more(call, json_pack("{s:I, s:s}", "at", (json_int_t)job->finished_at_ms, "line", text));
+}
+
+void op_logs(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct job *job = find_job(node, call, body_text(call, "job"));
+    if (!job)
+        return;
+    char text[200];
+    snprintf(text, sizeof text, "submitted by tenant %s: kernel %s, %llu items in %u shards",
+             job->spec.tenant, job->spec.manifest->name, (unsigned long long)job->spec.items,
+             job->spec.shard_count);
+    api_more(call, json_pack("{s:I, s:s}", "at", (json_int_t)job->spec.created_at_ms, "line", text));
+    if (json_is_true(json_object_get(api_body(call), "follow")) && job->state < JOB_DONE) {
+        watch_add(node, call, job, WATCH_LINES);
+        return;
+    }
+    tell_lines(node, call, job, 0);
+    if (job->state >= JOB_DONE)
+        tell_end(call, job);
+    api_reply(call, NULL);
+}
+
+/* Returns true when the watch has had its final answer. */
+static bool tell(struct node *node, struct job_watch *watch)
+{
+    const struct job *job = jobs_find(node, &watch->job);
+    if (!job) {
+        api_error(watch->call, EXIT_FAILED, "the job was not taken");
+        return true;
+    }
+    const bool final = job->state >= JOB_DONE;
+    if (watch->kind == WATCH_LINES) {
+        watch->told = tell_lines(node, watch->call, job, watch->told);
+        if (final) {
+            tell_end(watch->call, job);
+            api_reply(watch->call, NULL);
+        }
+    } else if (final) {
+        api_reply(watch->call, json_pack("{s:o}", "job", job_json(node, job, true)));
+    } else if (watch->first || watch->shown != job->committed) {
+        api_more(watch->call, json_pack("{s:o}", "job", job_json(node, job, true)));
+        watch->shown = job->committed;
+        watch->first = false;
+    }
+    return final;
+}
+
+int64_t watches_turn(struct node *node, int64_t now_ms)
+{
+    if (!node->watches)
+        return INT64_MAX;
+    const bool due = now_ms >= node->watches_at_ms + WATCH_EVERY_MS;
+    struct job_watch **link = &node->watches;
+    while (*link) {
+        struct job_watch *watch = *link;
+        const struct job *job = jobs_find(node, &watch->job);
+        /* A job's end is told at once; progress at most ten times a second. */
+        if ((due || watch->first || !job || job->state >= JOB_DONE) && tell(node, watch)) {
+            *link = watch->next;
+            free(watch);
+        } else {
+            link = &watch->next;
+        }
+    }
+    if (due)
+        node->watches_at_ms = now_ms;
+    return node->watches ? node->watches_at_ms + WATCH_EVERY_MS : INT64_MAX;
+}

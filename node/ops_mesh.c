@@ -1,0 +1,350 @@
+/* The local API: the health of the mesh as this node sees it. */
+#include "node/log.h"
+#include "node/ops.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PING_EVERY_MS 200
+#define PING_LOST_MS 3000
+#define PINGS_MAX 1000
+
+static const char *const state_words[] = {"", "up", "suspect", "down", "left", "revoked"};
+
+static json_t *view_json(struct node *node)
+{
+    return json_pack("{s:s, s:I, s:I}", "node", peer_name(node, &node->self), "at",
+                     (json_int_t)clock_wall_ms(), "age_ms", (json_int_t)0);
+}
+
+/* ---- nodes */
+
+/* What an operator should know of this row, or do. */
+static const char *note_of(struct node *node, const struct mesh_member_view *view, const struct peer *peer)
+{
+    const int64_t left_s = peer ? peer->certificate_ends_s - clock_wall_ms() / 1000 : INT64_MAX;
+    if (view->state == MESH_REVOKED)
+        return "certificate revoked";
+    if (left_s < 0)
+        return "certificate expired: join again";
+    switch (view->state) {
+    case MESH_DOWN:
+        return "no answer: is weir running there, is its port open?";
+    case MESH_SUSPECT:
+        return "silent: gets no new work";
+    case MESH_LEFT:
+        return "left on purpose";
+    default:
+        break;
+    }
+    if (view->capacity.draining || (view->self && node->draining))
+        return "draining: takes no new work";
+    if (left_s < 3 * 86400 && peer && left_s < (int64_t)3 * 86400)
+        return "certificate ends soon";
+    if (view->neighbour && !view->self && !view->link_up)
+        return "no link from here";
+    return "";
+}
+
+static json_t *classes_json(const struct mesh_capacity *capacity)
+{
+    static const char *const names[MESH_DEVICE_CLASSES] = {"cpu", "cuda"};
+    json_t *classes = json_object();
+    for (int c = 0; c < MESH_DEVICE_CLASSES; c++)
+        json_put(classes, names[c],
+                 json_pack("{s:i, s:i, s:i}", "slots", capacity->class[c].slots, "free",
+                           capacity->class[c].free, "waiting", capacity->class[c].waiting));
+    return classes;
+}
+
+static json_t *age_json(int64_t at_ms)
+{
+    return at_ms > 0 ? json_integer(clock_now_ms() - at_ms) : json_null();
+}
+
+static json_t *member_json(struct node *node, const struct mesh_member_view *view)
+{
+    const struct peer *peer = peers_find(node, &view->id);
+    struct mesh_capacity capacity = view->capacity;
+    if (view->self) {
+        struct mesh_executor_view own;
+        mesh_executor_view(node->host.mesh, &own);
+        memcpy(capacity.class, own.class, sizeof capacity.class);
+    }
+    int slots = 0, free_slots = 0, queue = 0;
+    for (int c = 0; c < MESH_DEVICE_CLASSES; c++) {
+        slots += capacity.class[c].slots;
+        free_slots += capacity.class[c].free;
+        queue += capacity.class[c].waiting;
+    }
+    const char *link = view->self ? "self" : view->link_up ? "up" : view->neighbour ? "down" : "none";
+    json_t *row = json_pack(
+        "{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:s, s:i, s:i, s:i, s:o, s:i, s:i, s:s, s:s, s:I, s:i, s:s}",
+        "name", peer_name(node, &view->id), "site", peer_site(node, &view->id), "region",
+        peer && peer->region[0] ? peer->region : peer_site(node, &view->id), "state",
+        state_words[view->state], "draining", capacity.draining || (view->self && node->draining), "self",
+        view->self, "neighbour", view->neighbour, "link", link, "slots", slots, "free", free_slots, "queue",
+        queue, "classes", classes_json(&capacity), "price_micro", (int)capacity.price_micro, "rtt_us",
+        (int)view->rtt_us, "address", peer ? peer->control : "", "version", peer ? peer->software : "",
+        "incarnation", (json_int_t)view->incarnation, "accusers", (int)view->accusers, "note",
+        note_of(node, view, peer));
+    json_put(row, "id", json_hex(view->id.bytes, 32));
+    json_put(row, "heard_ms", view->self ? json_integer(0) : age_json(view->heard_at_ms));
+    json_put(row, "capacity_age_ms", view->self ? json_integer(0) : age_json(view->capacity_at_ms));
+    json_put(row, "state_ms", age_json(view->state_at_ms));
+    json_put(row, "delivered_permille", json_integer(view->delivered_permille));
+    json_put(row, "certificate_ends_at", peer ? json_integer(peer->certificate_ends_s * 1000) : json_null());
+    return row;
+}
+
+void op_nodes(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    json_t *rows = json_array();
+    int states[6] = {0};
+    json_int_t slots = 0, free_slots = 0;
+    struct mesh_member_view view;
+    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
+        json_t *row = member_json(node, &view);
+        states[view.state]++;
+        if (view.state == MESH_UP) {
+            slots += json_integer_value(json_object_get(row, "slots"));
+            free_slots += json_integer_value(json_object_get(row, "free"));
+        }
+        json_array_append_new(rows, row);
+    }
+    json_t *summary = json_pack("{s:i, s:i, s:i, s:i, s:i, s:I, s:I}", "up", states[MESH_UP], "suspect",
+                                states[MESH_SUSPECT], "down", states[MESH_DOWN], "left", states[MESH_LEFT],
+                                "revoked", states[MESH_REVOKED], "slots", slots, "free", free_slots);
+    api_reply(call, json_pack("{s:o, s:o, s:o}", "view", view_json(node), "nodes", rows, "summary", summary));
+}
+
+/* ---- gossip */
+
+#define SET_COUNTER(name, ...) json_put(object, #name, json_integer((json_int_t)counters.name));
+
+static json_t *core_json(struct node *node)
+{
+    const struct mesh_counters counters = *mesh_counters(node->host.mesh);
+    json_t *object = json_object();
+    MESH_COUNTERS(SET_COUNTER)
+    return object;
+}
+
+static json_t *transport_json(struct node *node)
+{
+    struct transport_counters counters;
+    transport_counters_read(node->transport, &counters);
+    json_t *object = json_object();
+    TRANSPORT_COUNTERS(SET_COUNTER)
+    return object;
+}
+
+static json_t *bulk_json(struct node *node)
+{
+    struct bulk_counters counters;
+    bulk_counters_read(node->bulk, &counters);
+    json_t *object = json_object();
+    BULK_COUNTERS(SET_COUNTER)
+    return object;
+}
+
+static json_t *join_json(struct node *node)
+{
+    struct join_counters counters;
+    join_server_counters(node->join, &counters);
+    json_t *object = json_object();
+    JOIN_COUNTERS(SET_COUNTER)
+    return object;
+}
+
+static json_t *admission_json(struct node *node)
+{
+    struct admission_counters counters;
+    admission_counters(node->admission, &counters);
+    struct zap_counters zap;
+    zap_counters(node->zap, &zap);
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "keys", (json_int_t)counters.keys,
+        "penalties", (json_int_t)counters.penalties, "handshakes_admitted", (json_int_t)zap.admitted,
+        "handshakes_unknown_key", (json_int_t)zap.refused[ADMISSION_UNKNOWN], "handshakes_expired",
+        (json_int_t)zap.refused[ADMISSION_EXPIRED], "handshakes_revoked",
+        (json_int_t)zap.refused[ADMISSION_REVOKED], "handshakes_penalty",
+        (json_int_t)zap.refused[ADMISSION_PENALTY], "handshakes_malformed", (json_int_t)zap.malformed,
+        "refused_unknown_key", (json_int_t)counters.verdict[ADMISSION_UNKNOWN], "refused_expired",
+        (json_int_t)counters.verdict[ADMISSION_EXPIRED], "refused_revoked",
+        (json_int_t)counters.verdict[ADMISSION_REVOKED], "refused_penalty",
+        (json_int_t)counters.verdict[ADMISSION_PENALTY]);
+}
+
+static json_t *store_json(struct node *node)
+{
+    struct store_stats stats;
+    store_stats(node->store, &stats);
+    return json_pack("{s:I, s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "batches",
+                     (json_int_t)stats.batches, "operations", (json_int_t)stats.operations, "commits",
+                     (json_int_t)stats.groups, "group_largest", (int)stats.group_largest, "commit_p50_us",
+                     (int)stats.commit_p50_us, "commit_p99_us", (int)stats.commit_p99_us, "rejected",
+                     (json_int_t)stats.rejected, "state_used_bytes", (json_int_t)stats.state_used_bytes,
+                     "blobs_used_bytes", (json_int_t)stats.blobs_used_bytes, "cache_hits",
+                     (json_int_t)stats.cache_hits, "cache_misses", (json_int_t)stats.cache_misses,
+                     "evictions", (json_int_t)stats.evictions, "corrupt", (json_int_t)stats.corrupt,
+                     "missing", (json_int_t)stats.missing);
+}
+
+void op_gossip(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    json_t *neighbours = json_array();
+    json_t *suspicions = json_array();
+    json_int_t members = 0;
+    struct mesh_member_view view;
+    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
+        members++;
+        if (view.accusers > 0) {
+            json_t *row = json_pack("{s:s, s:i, s:s}", "name", peer_name(node, &view.id), "accusers",
+                                    (int)view.accusers, "state", state_words[view.state]);
+            json_put(row, "id", json_hex(view.id.bytes, 32));
+            json_array_append_new(suspicions, row);
+        }
+        if (!view.neighbour || view.self)
+            continue;
+        json_t *row = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i}", "name", peer_name(node, &view.id),
+                                "site", peer_site(node, &view.id), "state", state_words[view.state], "link",
+                                view.link_up ? "up" : "down", "rtt_us", (int)view.rtt_us, "accuses",
+                                (int)view.accuses, "accused_by", (int)view.accusers);
+        json_put(row, "id", json_hex(view.id.bytes, 32));
+        json_put(row, "heard_ms", age_json(view.heard_at_ms));
+        json_put(row, "record_age_ms", age_json(view.capacity_at_ms));
+        json_array_append_new(neighbours, row);
+    }
+    api_reply(call,
+              json_pack("{s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "view", view_json(node),
+                        "members", members, "neighbours", neighbours, "suspicions", suspicions, "core",
+                        core_json(node), "transport", transport_json(node), "admission", admission_json(node),
+                        "join", join_json(node), "bulk", bulk_json(node), "store", store_json(node)));
+}
+
+/* ---- ping */
+
+struct ping_wait {
+    struct ping_wait *next;
+    struct api_call *call;
+    struct mesh_id to;
+    uint32_t count;
+    uint32_t sent;
+    uint32_t received;
+    uint64_t stamp_us; /* of the ping under way; 0 = none */
+    int64_t next_at_ms;
+    int64_t lost_at_ms;
+    int64_t min_us, max_us, sum_us;
+};
+
+static void ping_unlink(struct node *node, struct ping_wait *ping)
+{
+    struct ping_wait **link = &node->pings;
+    while (*link != ping)
+        link = &(*link)->next;
+    *link = ping->next;
+}
+
+static void ping_end(struct node *node, struct ping_wait *ping)
+{
+    ping_unlink(node, ping);
+    api_reply(ping->call, json_pack("{s:i, s:i, s:I, s:I, s:I}", "sent", (int)ping->sent, "received",
+                                    (int)ping->received, "min_us", (json_int_t)ping->min_us, "avg_us",
+                                    (json_int_t)(ping->received ? ping->sum_us / ping->received : 0),
+                                    "max_us", (json_int_t)ping->max_us));
+    free(ping);
+}
+
+static void ping_gone(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    for (struct ping_wait *ping = node->pings; ping; ping = ping->next)
+        if (ping->call == call) {
+            ping_unlink(node, ping);
+            free(ping);
+            return;
+        }
+}
+
+void op_ping(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct mesh_id to;
+    if (!find_node(node, call, body_text(call, "node"), &to))
+        return;
+    const int64_t count = body_integer(call, "count", 4);
+    if (count < 1 || count > PINGS_MAX) {
+        api_error(call, EXIT_USAGE, "'count' is 1 to %d", PINGS_MAX);
+        return;
+    }
+    if (memcmp(&to, &node->self, sizeof to) == 0) {
+        api_error(call, EXIT_USAGE, "that is this node itself; name another");
+        return;
+    }
+    struct ping_wait *ping = calloc(1, sizeof *ping);
+    if (!ping)
+        abort();
+    *ping = (struct ping_wait){
+        .next = node->pings, .call = call, .to = to, .count = (uint32_t)count, .min_us = INT64_MAX};
+    node->pings = ping;
+    api_on_gone(call, ping_gone, node);
+    loop_wake(node->loop);
+}
+
+static void ping_send(struct node *node, struct ping_wait *ping, int64_t now_ms)
+{
+    static struct wire_frame frame;
+    struct mesh_message message = {.kind = MESH_PING};
+    ping->stamp_us = (uint64_t)clock_now_us();
+    message.body.ping.stamp_us = ping->stamp_us;
+    wire_message(&frame, &message, (struct wire_bytes){0});
+    transport_send(node->transport, &ping->to, &frame);
+    ping->sent++;
+    ping->next_at_ms = now_ms + PING_EVERY_MS;
+    ping->lost_at_ms = now_ms + PING_LOST_MS;
+}
+
+bool pings_on_pong(struct node *node, const struct mesh_id *from, uint64_t stamp_us)
+{
+    for (struct ping_wait *ping = node->pings; ping; ping = ping->next) {
+        if (!ping->stamp_us || ping->stamp_us != stamp_us || memcmp(&ping->to, from, sizeof *from) != 0)
+            continue;
+        const int64_t rtt_us = clock_now_us() - (int64_t)stamp_us;
+        ping->received++;
+        ping->sum_us += rtt_us;
+        ping->min_us = rtt_us < ping->min_us ? rtt_us : ping->min_us;
+        ping->max_us = rtt_us > ping->max_us ? rtt_us : ping->max_us;
+        ping->stamp_us = 0;
+        api_more(ping->call, json_pack("{s:i, s:I}", "seq", (int)ping->sent, "rtt_us", (json_int_t)rtt_us));
+        return true;
+    }
+    return false;
+}
+
+int64_t pings_turn(struct node *node, int64_t now_ms)
+{
+    int64_t wake_at_ms = INT64_MAX;
+    for (struct ping_wait *ping = node->pings; ping;) {
+        struct ping_wait *next = ping->next;
+        if (ping->stamp_us && now_ms >= ping->lost_at_ms) {
+            ping->stamp_us = 0;
+            api_more(ping->call, json_pack("{s:i, s:b}", "seq", (int)ping->sent, "lost", true));
+        }
+        if (!ping->stamp_us && ping->sent == ping->count) {
+            if (ping->received == 0)
+                ping->min_us = 0;
+            ping_end(node, ping);
+        } else {
+            if (!ping->stamp_us && now_ms >= ping->next_at_ms)
+                ping_send(node, ping, now_ms);
+            const int64_t at_ms = ping->stamp_us ? ping->lost_at_ms : ping->next_at_ms;
+            wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
+        }
+        ping = next;
+    }
+    return wake_at_ms;
+}
