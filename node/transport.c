@@ -17,6 +17,7 @@
 #define ASK_HELLO_MS 1000       /* how often a peer that speaks before HELLO is asked for one */
 #define DIAL_AGAIN_MS 1000      /* on-demand links: from a failure to the next dial */
 #define DIAL_REFUSED_MS 10000   /* kept links: while the peer is not admitted, or speaks another protocol */
+#define PROBE_AGAIN_MS 100      /* a connection that is just ending may take one more message */
 #define RETRY_ROUTE_MS 5        /* a full connection of a peer that can't be dialled: look again */
 #define QUEUE_FIRST_BYTES 1024u /* a fresh message buffer; grows up to TRANSPORT_BATCH_BYTES */
 
@@ -62,6 +63,7 @@ struct inbound {
     int64_t heard_at_ms;
     int64_t asked_at_ms;       /* when a HELLO was last asked for */
     int64_t probe_deadline_ms; /* a peer without an address was asked whether it lives; 0: not asked */
+    int64_t probe_again_ms;
 };
 
 struct peer {
@@ -575,11 +577,14 @@ static bool probe_route(struct transport *transport, struct peer *peer, int64_t 
         return false;
     transport->look_router = may_read(transport->router); /* take in that it has ended, if it has */
     if (send_hello(transport, peer, false, peer->inbound.session, false) == 0 || errno == EAGAIN) {
-        peer->inbound.probe_deadline_ms = now_ms + TRANSPORT_HELLO_MS;
+        if (peer->inbound.probe_deadline_ms == 0)
+            peer->inbound.probe_deadline_ms = now_ms + TRANSPORT_HELLO_MS;
+        peer->inbound.probe_again_ms = now_ms + PROBE_AGAIN_MS;
         activate(transport, peer);
         return true;
     }
     peer->inbound.greeted = false;
+    peer->inbound.probe_deadline_ms = 0;
     return false;
 }
 
@@ -992,6 +997,11 @@ static int64_t keep_time(struct transport *transport, struct peer *peer, int64_t
         drop_queue(transport, peer);
         report_down(transport, peer, false);
     }
+    if (peer->inbound.probe_deadline_ms && now_ms >= peer->inbound.probe_again_ms &&
+        !probe_route(transport, peer, now_ms)) {
+        drop_queue(transport, peer);
+        report_down(transport, peer, true);
+    }
     if (link->keep && !link->dealer && peer->address[0] && now_ms >= link->retry_at_ms && !peer->removed &&
         !dial(transport, peer, now_ms) && !link->reported_down) {
         link->reported_down = true;
@@ -1005,8 +1015,8 @@ static int64_t keep_time(struct transport *transport, struct peer *peer, int64_t
     int64_t wake_at_ms = link->deadline_ms ? link->deadline_ms : INT64_MAX;
     if (link->keep && !link->dealer && peer->address[0] && link->retry_at_ms < wake_at_ms)
         wake_at_ms = link->retry_at_ms;
-    if (peer->inbound.probe_deadline_ms && peer->inbound.probe_deadline_ms < wake_at_ms)
-        wake_at_ms = peer->inbound.probe_deadline_ms;
+    if (peer->inbound.probe_deadline_ms && peer->inbound.probe_again_ms < wake_at_ms)
+        wake_at_ms = peer->inbound.probe_again_ms;
     return wake_at_ms;
 }
 

@@ -138,7 +138,7 @@ static void a_peer_without_address_is_answered_on_its_own_connection(void **stat
     WAIT_UNTIL(b.ups == 2);
     fixture_close(&a);
     fixture_call(&b, call_redial, &a.id);
-    WAIT_UNTIL(b.downs == 1);
+    WAIT_UNTIL(b.downs >= 1);
     fixture_close(&b);
 }
 
