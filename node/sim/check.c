@@ -1,10 +1,12 @@
-/* What must hold: after every step (check_step), once a second after the faults stopped (check_survey), at the end. */
+/* What must hold: after every step (check_step), once a second after the faults stopped (check_survey), at
+ * the end. */
 #include "node/sim/world.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-/* After everything healed: one view within 60 s; a slot that queued work could use stays empty for 10 s at most. */
+/* After everything healed: one view within 60 s; a slot that queued work could use stays empty for 10 s at
+ * most. */
 #define ONE_VIEW_US (60 * SECOND_US)
 #define IDLE_US (10 * SECOND_US)
 /* Handles of one record that a node may hold at rest. */
@@ -42,7 +44,8 @@ static void append(struct sim_result *result, const char *format, ...)
     va_end(arguments);
 }
 
-void sim_check_fail(struct world *world, const struct host *host, enum sim_claim claim, const char *format, ...)
+void sim_check_fail(struct world *world, const struct host *host, enum sim_claim claim, const char *format,
+                    ...)
 {
     if (world->failed) {
         return;
@@ -58,7 +61,8 @@ void sim_check_fail(struct world *world, const struct host *host, enum sim_claim
     va_end(arguments);
     append(result, "seed %llu, %lld.%06lld s, node %s: %s\n  broken: %s\n",
            (unsigned long long)world->options.seed, (long long)(world->now_us / SECOND_US),
-           (long long)(world->now_us % SECOND_US), host != NULL ? host->name : "-", words, sim_check_claim(claim));
+           (long long)(world->now_us % SECOND_US), host != NULL ? host->name : "-", words,
+           sim_check_claim(claim));
     if (host != NULL) {
         const uint64_t from = host->lines > SIM_TRACE_LINES ? host->lines - SIM_TRACE_LINES : 0;
         for (uint64_t i = from; i < host->lines; i++) {
@@ -68,7 +72,9 @@ void sim_check_fail(struct world *world, const struct host *host, enum sim_claim
         }
     }
     if (world->story == NULL) {
-        append(result, "replay: weir sim --seed %llu --nodes %u --minutes %u --jobs %u --faults %s:%u --trace sim.trace\n",
+        append(result,
+               "replay: weir sim --seed %llu --nodes %u --minutes %u --jobs %u --faults %s:%u --trace "
+               "sim.trace\n",
                (unsigned long long)world->options.seed, world->options.nodes, world->options.minutes,
                world->options.jobs, world->options.profile, world->options.faults);
     }
@@ -91,8 +97,8 @@ static void check_executor(struct world *world, struct host *host)
         return;
     }
     if (view.running > slots || view.running + view.waiting + view.granted > 2 * slots) {
-        sim_check_fail(world, host, SIM_SLOTS_HOLD, "%u running, %u waiting, %u granted on %u slots", view.running,
-                   view.waiting, view.granted, slots);
+        sim_check_fail(world, host, SIM_SLOTS_HOLD, "%u running, %u waiting, %u granted on %u slots",
+                       view.running, view.waiting, view.granted, slots);
     }
 }
 
@@ -107,9 +113,10 @@ static void check_jobs(struct world *world, struct host *host)
             view.committed--;
         }
         if (view.looking_up + view.queued + view.assigned + view.committed != view.shards) {
-            sim_check_fail(world, host, SIM_SHARDS_ADD_UP, "job %u: %u looked up + %u queued + %u assigned + %u committed != %u",
-                       sim_world_job(world, &view.id), view.looking_up, view.queued, view.assigned, view.committed,
-                       view.shards);
+            sim_check_fail(world, host, SIM_SHARDS_ADD_UP,
+                           "job %u: %u looked up + %u queued + %u assigned + %u committed != %u",
+                           sim_world_job(world, &view.id), view.looking_up, view.queued, view.assigned,
+                           view.committed, view.shards);
             return;
         }
     }
@@ -131,15 +138,17 @@ static void check_member(struct world *world, struct host *host, const struct me
     }
     if (incarnation < seen->incarnation) {
         sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "%s went back from incarnation %llu to %llu",
-                   world->host[peer].name, (unsigned long long)seen->incarnation, (unsigned long long)incarnation);
+                       world->host[peer].name, (unsigned long long)seen->incarnation,
+                       (unsigned long long)incarnation);
     }
-    if (seen->state == MESH_DOWN && (state == MESH_UP || state == MESH_SUSPECT) && incarnation <= seen->incarnation) {
+    if (seen->state == MESH_DOWN && (state == MESH_UP || state == MESH_SUSPECT) &&
+        incarnation <= seen->incarnation) {
         sim_check_fail(world, host, SIM_DOWN_STAYS_DOWN, "%s went from down to %s with incarnation %llu",
-                   world->host[peer].name, sim_trace_state(state), (unsigned long long)incarnation);
+                       world->host[peer].name, sim_trace_state(state), (unsigned long long)incarnation);
     }
     if (seen->state == MESH_REVOKED && state != MESH_REVOKED) {
         sim_check_fail(world, host, SIM_DOWN_STAYS_DOWN, "%s was revoked and is %s", world->host[peer].name,
-                   sim_trace_state(state));
+                       sim_trace_state(state));
     }
     seen->state = state;
     seen->incarnation = incarnation;
@@ -148,7 +157,7 @@ static void check_member(struct world *world, struct host *host, const struct me
                       !subject->revoked && !host->revoked && !subject->leaving;
     if (late && (state == MESH_SUSPECT || state == MESH_DOWN)) {
         sim_check_fail(world, host, SIM_NOBODY_FALSELY_DOWN, "%s, which lives, became %s", subject->name,
-                   sim_trace_state(state));
+                       sim_trace_state(state));
     }
 }
 
@@ -175,7 +184,7 @@ void sim_check_signed(struct world *world, struct host *host, const struct mesh_
     }
     if (record->incarnation > host->disk.incarnation) {
         sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "incarnation %llu is announced; durable is %llu",
-                   (unsigned long long)record->incarnation, (unsigned long long)host->disk.incarnation);
+                       (unsigned long long)record->incarnation, (unsigned long long)host->disk.incarnation);
     }
     if (record->kind != MESH_RECORD_MEMBER) {
         return;
@@ -183,8 +192,9 @@ void sim_check_signed(struct world *world, struct host *host, const struct mesh_
     if (record->incarnation < host->signed_incarnation ||
         (record->incarnation == host->signed_incarnation && record->version <= host->signed_version)) {
         sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "member record (%llu, %llu) after (%llu, %llu)",
-                   (unsigned long long)record->incarnation, (unsigned long long)record->version,
-                   (unsigned long long)host->signed_incarnation, (unsigned long long)host->signed_version);
+                       (unsigned long long)record->incarnation, (unsigned long long)record->version,
+                       (unsigned long long)host->signed_incarnation,
+                       (unsigned long long)host->signed_version);
     }
     host->signed_incarnation = record->incarnation;
     host->signed_version = record->version;
@@ -214,20 +224,20 @@ static void check_views(struct world *world, bool final)
                 state = MESH_DOWN;
             }
             if (host_in_mesh(peer) && state != MESH_UP) {
-                sim_check_fail(world, host, SIM_VIEWS_AGREE, "%s lives and is seen as %s", peer->name, sim_trace_state(state));
+                sim_check_fail(world, host, SIM_VIEWS_AGREE, "%s lives and is seen as %s", peer->name,
+                               sim_trace_state(state));
                 return;
             }
             if (final && !host_in_mesh(peer) && (state == MESH_UP || state == MESH_SUSPECT)) {
                 sim_check_fail(world, host, SIM_VIEWS_AGREE, "%s is gone and is seen as %s", peer->name,
-                           sim_trace_state(state));
+                               sim_trace_state(state));
                 return;
             }
         }
     }
 }
 
-static bool host_could_run(const struct world *world, const struct host *home, const struct sim_job *job,
-                           const struct host *host)
+static bool host_could_run(const struct host *home, const struct sim_job *job, const struct host *host)
 {
     if (!host_in_mesh(host) || host->draining || (job->spec.local_only && host->site != home->site)) {
         return false;
@@ -237,14 +247,12 @@ static bool host_could_run(const struct world *world, const struct host *home, c
             return true;
         }
     }
-    (void)world;
     return false;
 }
 
-/* Classes for which work is queued somewhere that this host could do now. */
-static uint16_t queued_for(struct world *world, const struct host *host)
+/* A job with a queued shard that this host could do now on one of the classes in `free`, or SIM_NONE. */
+static uint32_t queued_for(struct world *world, const struct host *host, uint16_t free)
 {
-    uint16_t classes = 0;
     for (uint32_t i = 0; i < world->host_count; i++) {
         const struct host *const home = &world->host[i];
         if (!host_in_mesh(home)) {
@@ -252,13 +260,15 @@ static uint16_t queued_for(struct world *world, const struct host *host)
         }
         struct mesh_job_view view;
         for (uint32_t j = 0; mesh_job_view(home->mesh, j, &view); j++) {
-            const struct sim_job *const job = &world->job[sim_world_job(world, &view.id)];
-            if (view.state == MESH_JOB_RUNNING && view.queued != 0 && host_could_run(world, home, job, host)) {
-                classes |= job->spec.classes;
+            const uint32_t number = sim_world_job(world, &view.id);
+            const struct sim_job *const job = &world->job[number];
+            if (view.state == MESH_JOB_RUNNING && view.queued != 0 && (job->spec.classes & free) != 0 &&
+                host_could_run(home, job, host)) {
+                return number;
             }
         }
     }
-    return classes;
+    return SIM_NONE;
 }
 
 static void check_idle(struct world *world, struct host *host)
@@ -275,13 +285,16 @@ static void check_idle(struct world *world, struct host *host)
             free = (uint16_t)(free | 1u << i);
         }
     }
-    if (free == 0 || (queued_for(world, host) & free) == 0) {
+    const uint32_t job = free != 0 ? queued_for(world, host, free) : SIM_NONE;
+    if (job == SIM_NONE) {
         host->idle_since_us = -1;
     } else if (host->idle_since_us < 0) {
         host->idle_since_us = world->now_us;
     } else if (world->now_us - host->idle_since_us > IDLE_US) {
-        sim_check_fail(world, host, SIM_NO_IDLE_DEVICE, "a slot was free for %lld s while shards waited that it could run",
-                   (long long)((world->now_us - host->idle_since_us) / SECOND_US));
+        sim_check_fail(world, host, SIM_NO_IDLE_DEVICE,
+                       "a slot of classes %x was free for %lld s while shards waited, now of job %u of %s",
+                       free, (long long)((world->now_us - host->idle_since_us) / SECOND_US), job,
+                       world->host[world->job[job].home].name);
     }
 }
 
@@ -308,7 +321,7 @@ void sim_check_survey(struct world *world)
 static bool job_can_run(const struct world *world, const struct sim_job *job)
 {
     for (uint32_t i = 0; i < world->host_count; i++) {
-        if (host_could_run(world, &world->host[job->home], job, &world->host[i])) {
+        if (host_could_run(&world->host[job->home], job, &world->host[i])) {
             return true;
         }
     }
@@ -321,17 +334,20 @@ static void check_job_end(struct world *world, uint32_t number)
     struct host *const home = &world->host[job->home];
     struct disk_job *const saved = sim_disk_find(home, number);
     if (job->acknowledged && saved == NULL) {
-        sim_check_fail(world, home, SIM_ACKED_IS_DURABLE, "job %u was acknowledged and isn't on its home's disk", number);
+        sim_check_fail(world, home, SIM_ACKED_IS_DURABLE,
+                       "job %u was acknowledged and isn't on its home's disk", number);
         return;
     }
-    if (saved == NULL || !host_in_mesh(home) || saved->state != MESH_JOB_RUNNING || !job_can_run(world, job)) {
+    if (saved == NULL || !host_in_mesh(home) || saved->state != MESH_JOB_RUNNING ||
+        !job_can_run(world, job)) {
         return;
     }
     struct mesh_job_view view = {0};
     mesh_job_find(home->mesh, &job->spec.id, &view);
     sim_check_fail(world, home, SIM_JOBS_FINISH,
-               "job %u isn't finished: %u of %u committed, %u looked up, %u queued, %u assigned", number,
-               saved->committed_count, job->spec.shard_count, view.looking_up, view.queued, view.assigned);
+                   "job %u isn't finished: %u of %u committed, %u looked up, %u queued, %u assigned", number,
+                   saved->committed_count, job->spec.shard_count, view.looking_up, view.queued,
+                   view.assigned);
 }
 
 /* How many live handles stand for a record by the same origin about the same thing as handle `index` does. */
@@ -360,14 +376,16 @@ static void check_handles(struct world *world, struct host *host)
     struct mesh_executor_view view;
     mesh_executor_view(host->mesh, &view);
     struct mesh_job_view job;
-    const bool working = view.running + view.waiting + view.unacked != 0 || mesh_job_view(host->mesh, 0, &job);
+    const bool working =
+        view.running + view.waiting + view.unacked != 0 || mesh_job_view(host->mesh, 0, &job);
     for (uint32_t i = 0; i < host->handles.count; i++) {
         const struct payload *const payload = host->handles.slot[i].payload;
         if (payload == NULL) {
             continue;
         }
         if (payload->kind != PAYLOAD_RECORD && !working) {
-            sim_check_fail(world, host, SIM_HANDLES_RETURN, "at rest it still holds a payload of job %u", payload->job);
+            sim_check_fail(world, host, SIM_HANDLES_RETURN, "at rest it still holds a payload of job %u",
+                           payload->job);
             return;
         }
     }
@@ -375,8 +393,8 @@ static void check_handles(struct world *world, struct host *host)
         if (handles_alike(&host->handles, i) > RECORDS_ALIKE_MAX) {
             const struct payload *const payload = host->handles.slot[i].payload;
             sim_check_fail(world, host, SIM_HANDLES_RETURN, "it holds record kind %d of %s more than once",
-                       (int)payload->record.kind,
-                       world->host[sim_world_identity(world, &payload->record.origin)].name);
+                           (int)payload->record.kind,
+                           world->host[sim_world_identity(world, &payload->record.origin)].name);
             return;
         }
     }

@@ -43,20 +43,23 @@ static const char help_text[] =
     "\n"
     "profiles:\n";
 
-/* Counters that a run of many seeds must have moved; otherwise the faults no longer reach what they are meant to. */
+/* Counters that a run of many seeds must have moved; otherwise the faults no longer reach what they are meant
+ * to. */
 #define COVERED_CORE(X)                                                                                      \
-    X(records_new) X(records_old) X(alerts_sent) X(alerts_withheld) X(suspects) X(downs) X(refutations)      \
-    X(resurrections) X(retries_down) X(summaries) X(repairs) X(reserves) X(grants) X(grants_expired)         \
-    X(grants_released) X(waits) X(assigns) X(assigns_expired) X(results) X(results_stale)                    \
-    X(results_duplicate) X(commits) X(cache_hits) X(requeued_down) X(requeued_restart) X(requeued_expired)   \
-    X(requeued_lease) X(requeued_returned) X(requeued_crashed) X(leases_lost) X(cancels) X(bound_demands)    \
-    X(bound_attempts) X(bound_bundles) X(bound_jobs) X(bound_shards)
+    X(records_new)                                                                                           \
+    X(records_old) X(alerts_sent) X(alerts_withheld) X(suspects) X(downs) X(refutations) X(resurrections)    \
+        X(retries_down) X(summaries) X(repairs) X(reserves) X(grants) X(grants_expired) X(grants_released)   \
+            X(waits) X(assigns) X(assigns_expired) X(results) X(results_stale) X(results_duplicate)          \
+                X(commits) X(cache_hits) X(requeued_down) X(requeued_restart) X(requeued_expired)            \
+                    X(requeued_lease) X(requeued_returned) X(requeued_crashed) X(leases_lost) X(cancels)     \
+                        X(bound_demands) X(bound_attempts) X(bound_bundles) X(bound_jobs) X(bound_shards)
 #define COVERED_WORLD(X)                                                                                     \
-    X(crashes) X(silent_deaths) X(restarts) X(losses) X(restarts_of_all) X(pauses) X(partitions) X(one_ways) \
-    X(flaps) X(delay_spikes) X(clock_drifts) X(wall_jumps) X(link_resets) X(drains) X(leaves)                \
-    X(owner_claims) X(revocations) X(cancelled) X(bad_devices) X(slow_disks) X(saves_lost) X(saves_unsent)   \
-    X(messages_lost) X(messages_doubled) X(messages_refused) X(jobs_accepted) X(jobs_refused) X(jobs_done)   \
-    X(jobs_failed) X(jobs_cancelled) X(jobs_restored) X(stops)
+    X(crashes)                                                                                               \
+    X(silent_deaths) X(restarts) X(losses) X(restarts_of_all) X(pauses) X(partitions) X(one_ways) X(flaps)   \
+        X(delay_spikes) X(clock_drifts) X(wall_jumps) X(link_resets) X(drains) X(leaves) X(owner_claims)     \
+            X(revocations) X(cancelled) X(bad_devices) X(slow_disks) X(saves_lost) X(saves_unsent)           \
+                X(messages_lost) X(messages_doubled) X(messages_refused) X(jobs_accepted) X(jobs_refused)    \
+                    X(jobs_done) X(jobs_failed) X(jobs_cancelled) X(jobs_restored) X(stops)
 
 /* An assertion of the core ends the process: say first which run it was. */
 static struct {
@@ -68,13 +71,13 @@ static struct {
 static void on_abort(int signal_number)
 {
     char text[256];
-    const int length =
-        snprintf(text, sizeof text,
-                 "seed %llu: the core stopped on signal %d\nreplay: weir sim --seed %llu --nodes %u --minutes %u "
-                 "--jobs %u --faults %s:%u --trace sim.trace\n",
-                 (unsigned long long)under_way.seed, signal_number, (unsigned long long)under_way.seed,
-                 under_way.nodes, under_way.options->minutes, under_way.options->jobs, under_way.options->profile,
-                 under_way.options->faults);
+    const int length = snprintf(
+        text, sizeof text,
+        "seed %llu: the core stopped on signal %d\nreplay: weir sim --seed %llu --nodes %u --minutes %u "
+        "--jobs %u --faults %s:%u --trace sim.trace\n",
+        (unsigned long long)under_way.seed, signal_number, (unsigned long long)under_way.seed,
+        under_way.nodes, under_way.options->minutes, under_way.options->jobs, under_way.options->profile,
+        under_way.options->faults);
     if (length > 0 && write(STDERR_FILENO, text, (size_t)length) < 0) {
         _exit(1);
     }
@@ -268,7 +271,8 @@ static void print_report(const struct command *command, const struct sim_result 
         return;
     }
     for (size_t i = 0; i < count; i++) {
-        printf("%-20s %12llu%s", figure[i].name, (unsigned long long)figure[i].value, i % 3 == 2 ? "\n" : "   ");
+        printf("%-20s %12llu%s", figure[i].name, (unsigned long long)figure[i].value,
+               i % 3 == 2 ? "\n" : "   ");
     }
     printf("%s%u seed%s, %lld.%lld virtual hours, %lld.%01lld s of processor time, %lld x real time: %s\n",
            count % 3 != 0 ? "\n" : "", seeds, seeds == 1 ? "" : "s", (long long)(virtual_s / 3600),
@@ -323,7 +327,8 @@ static int run_scenario(const struct command *command)
     struct sim_result *const result = sim_alloc(1, sizeof *result);
     under_way.seed = command->options.seed;
     under_way.options = &command->options;
-    const bool ok = sim_scenario(&command->options, command->scenario, command->hash_only ? NULL : stdout, result);
+    const bool ok =
+        sim_scenario(&command->options, command->scenario, command->hash_only ? NULL : stdout, result);
     const int code = ok ? 0 : result->claim == 0 ? 2 : 1;
     if (!ok) {
         fputs(result->failure, stderr);

@@ -1,7 +1,7 @@
 /*
- * What runs bundles: a device takes its time over each shard and brings forth the one right result, a hash of job and
- * shard, so that a wrong commit can't hide. It may crash, hang until it is stopped or a watchdog ends it, or hand the
- * rest back. And the result cache, which remembers as much as the job's hit rate says.
+ * What runs bundles: a device takes its time over each shard and brings forth the one right result, a hash of
+ * job and shard, so that a wrong commit can't hide. It may crash, hang until it is stopped or a watchdog ends
+ * it, or hand the rest back. And the result cache, which remembers as much as the job's hit rate says.
  */
 #include "node/sim/world.h"
 
@@ -65,10 +65,12 @@ static void attempt_start(struct world *world, struct host *host, uint32_t slot)
     const uint32_t guess_us = world->job[attempt->job].shard_us;
     const int64_t shard_us = sim_between(&world->random, guess_us / 2, guess_us * 2);
     const int64_t count = attempt->plan == ATTEMPT_RUNS ? attempt->count : attempt->turning + 1;
-    attempt_plan_end(world, host, slot, count * shard_us + (attempt->plan == ATTEMPT_HANGS ? WATCHDOG_US : 0));
+    attempt_plan_end(world, host, slot,
+                     count * shard_us + (attempt->plan == ATTEMPT_HANGS ? WATCHDOG_US : 0));
 }
 
-/* Starts what has waited longest while there are slots: one bundle runs per slot, in the order of the RUNs. */
+/* Starts what has waited longest while there are slots: one bundle runs per slot, in the order of the RUNs.
+ */
 static void class_start(struct world *world, struct host *host, uint16_t class)
 {
     while (running_of(host, class) < host->lent[class]) {
@@ -238,7 +240,8 @@ void sim_device_lookup(struct world *world, struct host *host, const struct mesh
     event->body.looked_up.epoch = effect->body.lookup.epoch;
     event->body.looked_up.first = effect->body.lookup.first;
     event->body.looked_up.count = count;
-    struct event answer = sim_world_event(world, sim_between(&world->random, 200, 20000), HAPPEN_LOOKED_UP, host->index);
+    struct event answer =
+        sim_world_event(world, sim_between(&world->random, 200, 20000), HAPPEN_LOOKED_UP, host->index);
     answer.a = job;
     answer.item = event;
     sim_world_push(world, answer);

@@ -1,7 +1,8 @@
 /*
- * What goes wrong. A run's faults are drawn from its seed and its profile's table of weights, spread over the first two
- * thirds of the run; each lasts for a while and is taken back; then everything heals, so that the last third can
- * demand progress. What stays: nodes lost for good and nodes revoked, a quarter of the mesh at most.
+ * What goes wrong. A run's faults are drawn from its seed and its profile's table of weights, spread over the
+ * first two thirds of the run; each lasts for a while and is taken back; then everything heals, so that the
+ * last third can demand progress. What stays: nodes lost for good and nodes revoked, a quarter of the mesh at
+ * most.
  */
 #include "node/sim/world.h"
 
@@ -49,12 +50,30 @@ static const struct profile profiles[] = {
     {"mixed",
      500,
      20,
-     {[FAULT_CRASH] = 12, [FAULT_SILENT] = 8, [FAULT_LOSE] = 3, [FAULT_RESTART_ALL] = 1, [FAULT_PAUSE] = 10,
-      [FAULT_PARTITION] = 8, [FAULT_ONE_WAY] = 6, [FAULT_FLAP] = 3, [FAULT_DELAY] = 6, [FAULT_DRIFT] = 4,
-      [FAULT_WALL] = 4, [FAULT_RESET] = 8, [FAULT_DRAIN] = 4, [FAULT_LEAVE] = 3, [FAULT_OWNER] = 10,
-      [FAULT_REVOKE] = 2, [FAULT_CANCEL] = 8, [FAULT_DEVICE] = 8, [FAULT_DISK] = 5}},
+     {[FAULT_CRASH] = 12,
+      [FAULT_SILENT] = 8,
+      [FAULT_LOSE] = 3,
+      [FAULT_RESTART_ALL] = 1,
+      [FAULT_PAUSE] = 10,
+      [FAULT_PARTITION] = 8,
+      [FAULT_ONE_WAY] = 6,
+      [FAULT_FLAP] = 3,
+      [FAULT_DELAY] = 6,
+      [FAULT_DRIFT] = 4,
+      [FAULT_WALL] = 4,
+      [FAULT_RESET] = 8,
+      [FAULT_DRAIN] = 4,
+      [FAULT_LEAVE] = 3,
+      [FAULT_OWNER] = 10,
+      [FAULT_REVOKE] = 2,
+      [FAULT_CANCEL] = 8,
+      [FAULT_DEVICE] = 8,
+      [FAULT_DISK] = 5}},
     {"none", 0, 0, {[FAULT_CANCEL] = 1}},
-    {"crash", 0, 0, {[FAULT_CRASH] = 4, [FAULT_SILENT] = 4, [FAULT_LOSE] = 1, [FAULT_RESTART_ALL] = 1, [FAULT_DISK] = 2}},
+    {"crash",
+     0,
+     0,
+     {[FAULT_CRASH] = 4, [FAULT_SILENT] = 4, [FAULT_LOSE] = 1, [FAULT_RESTART_ALL] = 1, [FAULT_DISK] = 2}},
     {"partition",
      200,
      10,
@@ -67,8 +86,8 @@ static const struct profile profiles[] = {
 };
 
 static const char *const names[FAULTS] = {
-    "crash",       "machine lost", "lost for good", "restart of all", "pause",  "partition", "one-way cut",
-    "flapping",    "delay",        "clock drift",   "wall clock",     "reset",  "drain",     "leave",
+    "crash",       "machine lost", "lost for good", "restart of all", "pause",     "partition", "one-way cut",
+    "flapping",    "delay",        "clock drift",   "wall clock",     "reset",     "drain",     "leave",
     "owner claim", "revocation",   "cancel",        "bad device",     "slow disk",
 };
 
@@ -92,7 +111,8 @@ void sim_faults_plan(struct world *world)
     const struct profile *const profile = profile_find(world->options.profile);
     struct network *const network = &world->network;
     network->adversarial = sim_chance(&world->random, profile->adversarial_permille);
-    network->loss_permille = profile->loss_permille != 0 ? sim_below(&world->random, profile->loss_permille + 1) : 0;
+    network->loss_permille =
+        profile->loss_permille != 0 ? sim_below(&world->random, profile->loss_permille + 1) : 0;
     network->double_permille = network->adversarial ? 30 : 0;
     network->reorder_permille = network->adversarial ? 100 : 0;
     uint32_t total = 0;
@@ -129,7 +149,8 @@ static bool may_lose_one(const struct world *world)
     return (world->lost_for_good + 1) * 4 <= world->host_count;
 }
 
-static void end_later(struct world *world, uint32_t fault, const struct host *host, int64_t least_us, int64_t most_us)
+static void end_later(struct world *world, uint32_t fault, const struct host *host, int64_t least_us,
+                      int64_t most_us)
 {
     struct event event =
         sim_world_event(world, sim_between(&world->random, least_us, most_us), HAPPEN_FAULT_END, SIM_NONE);
@@ -140,7 +161,8 @@ static void end_later(struct world *world, uint32_t fault, const struct host *ho
 
 static void start_later(struct world *world, struct host *host, int64_t least_us, int64_t most_us)
 {
-    struct event event = sim_world_event(world, sim_between(&world->random, least_us, most_us), HAPPEN_START, SIM_NONE);
+    struct event event =
+        sim_world_event(world, sim_between(&world->random, least_us, most_us), HAPPEN_START, SIM_NONE);
     event.a = host->index;
     sim_world_push(world, event);
 }
@@ -148,7 +170,8 @@ static void start_later(struct world *world, struct host *host, int64_t least_us
 static void strike_crash(struct world *world, struct host *host, bool silent)
 {
     sim_host_crash(world, host, silent);
-    start_later(world, host, SECOND_US / 10, sim_chance(&world->random, 300) ? 90 * SECOND_US : 15 * SECOND_US);
+    start_later(world, host, SECOND_US / 10,
+                sim_chance(&world->random, 300) ? 90 * SECOND_US : 15 * SECOND_US);
 }
 
 static void strike_restart_all(struct world *world)

@@ -1,14 +1,15 @@
 /*
  * A simulated host: what node/ is to the core, with a disk that forgets what wasn't synced.
  *
- * A host is born with HAPPEN_START, reads its disk back into a fresh core, and lives until it crashes; then its core,
- * its handles, its attempts and its unsynced batches are gone, and only the disk stays.
+ * A host is born with HAPPEN_START, reads its disk back into a fresh core, and lives until it crashes; then
+ * its core, its handles, its attempts and its unsynced batches are gone, and only the disk stays.
  */
 #include "node/sim/world.h"
 
 #include <stdio.h>
 
-/* Steps of one host at one instant, its messages to itself included. More is a loop that would burn a core for ever. */
+/* Steps of one host at one instant, its messages to itself included. More is a loop that would burn a core
+ * for ever. */
 #define STEPS_AT_ONCE_MAX 5000
 
 int64_t sim_host_local_us(const struct world *world, const struct host *host)
@@ -77,7 +78,8 @@ static void disk_save_record(struct world *world, struct host *host, struct payl
         if (old->kind == record->kind && memcmp(&old->origin, &record->origin, sizeof old->origin) == 0 &&
             memcmp(record_subject(old), record_subject(record), sizeof old->origin) == 0) {
             if (record_newer(old, record)) {
-                sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "an older record was saved over a newer one");
+                sim_check_fail(world, host, SIM_ORIGIN_ADVANCES,
+                               "an older record was saved over a newer one");
             }
             sim_payload_drop(disk->record[i].payload);
             disk->record[i].payload = sim_payload_keep(payload);
@@ -97,7 +99,8 @@ static void disk_save_job(struct world *world, struct host *host, const struct m
     }
     struct disk_job *job = sim_disk_find(host, number);
     if (job == NULL && save->kind == MESH_SAVE_JOB_STATE) {
-        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE, "job %u changed its state and was never saved", number);
+        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE, "job %u changed its state and was never saved",
+                       number);
         return;
     }
     if (job == NULL) {
@@ -107,13 +110,13 @@ static void disk_save_job(struct world *world, struct host *host, const struct m
         job = disk_add_job(world, host, number);
     }
     if (save->body.job.epoch < job->epoch) {
-        sim_check_fail(world, host, SIM_EPOCHS_GROW, "job %u was saved with epoch %llu after epoch %llu", number,
-                   (unsigned long long)save->body.job.epoch, (unsigned long long)job->epoch);
+        sim_check_fail(world, host, SIM_EPOCHS_GROW, "job %u was saved with epoch %llu after epoch %llu",
+                       number, (unsigned long long)save->body.job.epoch, (unsigned long long)job->epoch);
     }
     job->epoch = save->body.job.epoch;
     if (job->state > MESH_JOB_RUNNING && save->body.job.state != job->state) {
         sim_check_fail(world, host, SIM_COMMIT_IS_FINAL, "job %u went from %s to %s", number,
-                   sim_trace_job_state(job->state), sim_trace_job_state(save->body.job.state));
+                       sim_trace_job_state(job->state), sim_trace_job_state(save->body.job.state));
     }
     job->state = save->body.job.state;
     job->failed_shard = save->body.job.failed_shard;
@@ -125,27 +128,30 @@ static void disk_commit(struct world *world, struct host *host, const struct mes
     const uint32_t number = sim_world_job(world, &save->body.commit.job);
     struct disk_job *const job = number == SIM_NONE ? NULL : sim_disk_find(host, number);
     if (job == NULL) {
-        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE, "a result of job %u was committed before the job was", number);
+        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE,
+                       "a result of job %u was committed before the job was", number);
         return;
     }
     if (save->body.commit.epoch != job->epoch) {
         sim_check_fail(world, host, SIM_EPOCHS_GROW, "epoch %llu committed to job %u, which is at epoch %llu",
-                   (unsigned long long)save->body.commit.epoch, number, (unsigned long long)job->epoch);
+                       (unsigned long long)save->body.commit.epoch, number, (unsigned long long)job->epoch);
     }
     for (uint32_t i = 0; i < save->body.commit.count; i++) {
         const uint32_t shard = save->body.commit.shard[i].shard;
         const uint32_t place = save->body.commit.shard[i].place;
         if (shard >= world->job[number].spec.shard_count || payload == NULL || place >= payload->count) {
-            sim_check_fail(world, host, SIM_COMMIT_IS_FINAL, "job %u: a commit names shard %u, place %u, which isn't there",
-                       number, shard, place);
+            sim_check_fail(world, host, SIM_COMMIT_IS_FINAL,
+                           "job %u: a commit names shard %u, place %u, which isn't there", number, shard,
+                           place);
             return;
         }
         if (bit_get(job->committed, shard)) {
-            sim_check_fail(world, host, SIM_COMMIT_IS_FINAL, "job %u: shard %u was committed a second time", number, shard);
+            sim_check_fail(world, host, SIM_COMMIT_IS_FINAL, "job %u: shard %u was committed a second time",
+                           number, shard);
         }
         if (payload->value[place] != sim_device_result(world, number, shard)) {
-            sim_check_fail(world, host, SIM_COMMIT_IS_FINAL, "job %u: shard %u was committed with the wrong bytes", number,
-                       shard);
+            sim_check_fail(world, host, SIM_COMMIT_IS_FINAL,
+                           "job %u: shard %u was committed with the wrong bytes", number, shard);
         }
         bit_set(job->committed, shard);
         job->committed_count++;
@@ -153,11 +159,13 @@ static void disk_commit(struct world *world, struct host *host, const struct mes
     }
 }
 
-static void disk_apply(struct world *world, struct host *host, const struct mesh_save *save, struct payload *payload)
+static void disk_apply(struct world *world, struct host *host, const struct mesh_save *save,
+                       struct payload *payload)
 {
     switch (save->kind) {
     case MESH_SAVE_INCARNATION:
-        if (!sim_world_plant(world, SIM_PLANT_LOST_INCARNATION) && save->body.incarnation > host->disk.incarnation) {
+        if (!sim_world_plant(world, SIM_PLANT_LOST_INCARNATION) &&
+            save->body.incarnation > host->disk.incarnation) {
             host->disk.incarnation = save->body.incarnation;
         }
         break;
@@ -193,7 +201,8 @@ static bool record_equal(const struct mesh_record *a, const struct mesh_record *
     }
     switch (a->kind) {
     case MESH_RECORD_MEMBER:
-        return a->body.member.session == b->body.member.session && a->body.member.leaving == b->body.member.leaving &&
+        return a->body.member.session == b->body.member.session &&
+               a->body.member.leaving == b->body.member.leaving &&
                a->body.member.site == b->body.member.site && a->body.member.region == b->body.member.region;
     case MESH_RECORD_CAPACITY:
         for (uint32_t i = 0; i < MESH_DEVICE_CLASSES; i++) {
@@ -223,15 +232,18 @@ static struct payload *see_or_fail(struct world *world, struct host *host, uint6
     return sim_payload_keep(payload);
 }
 
-/* The bytes that go with a message; the inputs of a bundle are the host's own, made from the job's description. */
-static struct payload *message_payload(struct world *world, struct host *host, const struct mesh_message *message)
+/* The bytes that go with a message; the inputs of a bundle are the host's own, made from the job's
+ * description. */
+static struct payload *message_payload(struct world *world, struct host *host,
+                                       const struct mesh_message *message)
 {
     switch (message->kind) {
     case MESH_PUSH: {
         struct payload *const payload = see_or_fail(world, host, message->body.push.record.handle, "a PUSH");
-        if (payload != NULL && (payload->kind != PAYLOAD_RECORD || !record_equal(&payload->record,
-                                                                                 &message->body.push.record))) {
-            sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "a relayed record differs from what its origin signed");
+        if (payload != NULL && (payload->kind != PAYLOAD_RECORD ||
+                                !record_equal(&payload->record, &message->body.push.record))) {
+            sim_check_fail(world, host, SIM_ORIGIN_ADVANCES,
+                           "a relayed record differs from what its origin signed");
         }
         return payload;
     }
@@ -241,6 +253,7 @@ static struct payload *message_payload(struct world *world, struct host *host, c
         for (uint32_t i = 0; i < payload->count; i++) {
             payload->value[i] = message->body.assign.shard[i];
         }
+        payload->value[0] += sim_world_plant(world, SIM_PLANT_WILD_ATTEMPT);
         return payload;
     }
     case MESH_RESULT:
@@ -272,7 +285,8 @@ static struct flight *flight_new(struct world *world, struct host *host, const s
     memcpy(flight->message, &send->message, flight->bytes);
     flight->payload = message_payload(world, host, &send->message);
     if (send->message.kind == MESH_PUSH && flight->payload != NULL &&
-        flight->payload->record.kind == MESH_RECORD_MEMBER && sim_world_plant(world, SIM_PLANT_FORGED_RECORD)) {
+        flight->payload->record.kind == MESH_RECORD_MEMBER &&
+        sim_world_plant(world, SIM_PLANT_FORGED_RECORD)) {
         flight->message->body.push.record.incarnation++;
     }
     return flight;
@@ -324,7 +338,8 @@ static void effect_sign(struct world *world, struct host *host, const struct mes
         sim_payload_drop(host->own_record);
         host->own_record = sim_payload_keep(payload);
     }
-    struct event event = sim_world_event(world, sim_between(&world->random, 0, 300), HAPPEN_SIGNED, host->index);
+    struct event event =
+        sim_world_event(world, sim_between(&world->random, 0, 300), HAPPEN_SIGNED, host->index);
     event.item = payload;
     sim_world_push(world, event);
 }
@@ -371,8 +386,8 @@ static void effect_job(struct world *world, struct host *host, const struct mesh
     }
     const struct disk_job *const saved = sim_disk_find(host, number);
     if (saved == NULL) {
-        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE, "job %u was acknowledged and isn't on the disk of its home",
-                   number);
+        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE,
+                       "job %u was acknowledged and isn't on the disk of its home", number);
         return;
     }
     job->told = effect->body.job.state;
@@ -382,28 +397,31 @@ static void effect_job(struct world *world, struct host *host, const struct mesh
         return;
     }
     if (saved->state != effect->body.job.state) {
-        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE, "job %u was told to be %s; its disk says %s", number,
-                   sim_trace_job_state(effect->body.job.state), sim_trace_job_state(saved->state));
+        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE, "job %u was told to be %s; its disk says %s",
+                       number, sim_trace_job_state(effect->body.job.state),
+                       sim_trace_job_state(saved->state));
     }
     if (effect->body.job.state == MESH_JOB_DONE && saved->committed_count != job->spec.shard_count) {
-        sim_check_fail(world, host, SIM_SHARDS_ADD_UP, "job %u is done with %u of %u shards committed", number,
-                   saved->committed_count, job->spec.shard_count);
+        sim_check_fail(world, host, SIM_SHARDS_ADD_UP, "job %u is done with %u of %u shards committed",
+                       number, saved->committed_count, job->spec.shard_count);
     }
     if (effect->body.job.state == MESH_JOB_CANCELLED && !job->cancel_asked) {
-        sim_check_fail(world, host, SIM_JOBS_FINISH, "job %u was cancelled and nobody asked for that", number);
+        sim_check_fail(world, host, SIM_JOBS_FINISH, "job %u was cancelled and nobody asked for that",
+                       number);
     }
     if (effect->body.job.state == MESH_JOB_FAILED && saved->failed_shard != job->rejects &&
         (saved->failed_shard >= job->spec.shard_count ||
          job->crashes[saved->failed_shard] < MESH_ATTEMPTS_PER_SHARD)) {
-        sim_check_fail(world, host, SIM_JOBS_FINISH, "job %u failed for shard %u, which neither was refused nor crashed",
-                   number, saved->failed_shard);
+        sim_check_fail(world, host, SIM_JOBS_FINISH,
+                       "job %u failed for shard %u, which neither was refused nor crashed", number,
+                       saved->failed_shard);
     }
     count->jobs_done += effect->body.job.state == MESH_JOB_DONE;
     count->jobs_failed += effect->body.job.state == MESH_JOB_FAILED;
     count->jobs_cancelled += effect->body.job.state == MESH_JOB_CANCELLED;
     job->finished = true;
-    struct event event =
-        sim_world_event(world, sim_between(&world->random, SECOND_US / 100, 20 * SECOND_US), HAPPEN_FORGET, host->index);
+    struct event event = sim_world_event(world, sim_between(&world->random, SECOND_US / 100, 20 * SECOND_US),
+                                         HAPPEN_FORGET, host->index);
     event.a = number;
     sim_world_push(world, event);
 }
@@ -458,14 +476,15 @@ static void effect_do(struct world *world, struct host *host, const struct mesh_
 static void effect_check_run(struct world *world, struct host *host, const struct mesh_effect *effect)
 {
     const struct payload *const payload = sim_handle_see(&host->handles, effect->body.run.handle);
-    bool fits = payload != NULL && payload->kind == PAYLOAD_INPUT && payload->count == effect->body.run.count &&
+    bool fits = payload != NULL && payload->kind == PAYLOAD_INPUT &&
+                payload->count == effect->body.run.count &&
                 payload->job == sim_world_job(world, &effect->body.run.job);
     for (uint32_t i = 0; fits && i < payload->count; i++) {
         fits = payload->value[i] == effect->body.run.shard[i];
     }
     if (!fits) {
         sim_check_fail(world, host, SIM_ANSWERS_FIT, "attempt %u runs with another bundle's payload",
-                   effect->body.run.attempt);
+                       effect->body.run.attempt);
     }
 }
 
@@ -478,7 +497,8 @@ static void effect_note(struct world *world, struct host *host, const struct mes
         }
         if (!sim_handle_drop(&host->handles, effect->body.handle)) {
             sim_check_fail(world, host, SIM_HANDLES_RETURN, "a handle was dropped that isn't live");
-        } else if (sim_world_plant(world, SIM_PLANT_DOUBLE_DROP) && !sim_handle_drop(&host->handles, effect->body.handle)) {
+        } else if (sim_world_plant(world, SIM_PLANT_DOUBLE_DROP) &&
+                   !sim_handle_drop(&host->handles, effect->body.handle)) {
             sim_check_fail(world, host, SIM_HANDLES_RETURN, "a handle was dropped that isn't live");
         }
     } else if (effect->kind == MESH_RUN) {
@@ -533,7 +553,8 @@ static void out_trace(struct world *world, struct host *host, const struct mesh_
         } else if (save->kind == MESH_SAVE_COMMIT) {
             detail = (uint64_t)sim_world_job(world, &save->body.commit.job) << 32 | save->body.commit.count;
         } else if (save->kind != MESH_SAVE_RECORD) {
-            detail = (uint64_t)sim_world_job(world, &save->body.job.id) << 32 | (uint32_t)save->body.job.state;
+            detail =
+                (uint64_t)sim_world_job(world, &save->body.job.id) << 32 | (uint32_t)save->body.job.state;
         }
         sim_trace(world, host, TRACE_SAVE, (uint32_t)save->kind, SIM_NONE, detail, 0);
     }
@@ -688,7 +709,8 @@ void sim_host_step(struct world *world, struct host *host, struct mesh_event *ev
     host->steps_at_once = host->stepped_us == world->now_us ? host->steps_at_once + 1 : 0;
     host->stepped_us = world->now_us;
     if (host->steps_at_once > STEPS_AT_ONCE_MAX) {
-        sim_check_fail(world, host, SIM_BOUNDS_HOLD, "the core never rests: %d steps at one instant", STEPS_AT_ONCE_MAX);
+        sim_check_fail(world, host, SIM_BOUNDS_HOLD, "the core never rests: %d steps at one instant",
+                       STEPS_AT_ONCE_MAX);
         return;
     }
     struct mesh_out *const out = world->out;
@@ -699,8 +721,8 @@ void sim_host_step(struct world *world, struct host *host, struct mesh_event *ev
     }
     if (out->save_count > MESH_OUT_SAVES_MAX || out->send_count > MESH_OUT_SENDS_MAX ||
         out->effect_count > MESH_OUT_EFFECTS_MAX) {
-        sim_check_fail(world, host, SIM_BOUNDS_HOLD, "a step put out %u saves, %u sends, %u effects", out->save_count,
-                   out->send_count, out->effect_count);
+        sim_check_fail(world, host, SIM_BOUNDS_HOLD, "a step put out %u saves, %u sends, %u effects",
+                       out->save_count, out->send_count, out->effect_count);
         return;
     }
     out_trace(world, host, out);
@@ -736,7 +758,8 @@ void sim_host_simple(struct world *world, struct host *host, enum mesh_event_kin
     sim_host_step(world, host, &event);
 }
 
-void sim_host_record(struct world *world, struct host *host, const struct mesh_id *from, struct payload *payload)
+void sim_host_record(struct world *world, struct host *host, const struct mesh_id *from,
+                     struct payload *payload)
 {
     struct mesh_event event = {.kind = MESH_RECORD};
     event.body.record.from = *from;
@@ -802,7 +825,8 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
     }
     sim_trace(world, host, TRACE_RECEIVED, (uint32_t)message->kind, from->index, flight->bytes, 0);
     if (message->kind == MESH_PUSH && !record_equal(&flight->payload->record, &message->body.push.record)) {
-        sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "%s sent a record that its origin didn't sign", from->name);
+        sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "%s sent a record that its origin didn't sign",
+                       from->name);
         sim_flight_free(flight);
         return;
     }
@@ -841,8 +865,9 @@ static void host_restore_jobs(struct world *world, struct host *host)
             saved->epoch++; /* durable before the core hears of it */
         }
         if (saved->epoch <= job->epoch_used) {
-            sim_check_fail(world, host, SIM_EPOCHS_GROW, "job %u starts again with epoch %llu, which was used before",
-                       saved->job, (unsigned long long)saved->epoch);
+            sim_check_fail(world, host, SIM_EPOCHS_GROW,
+                           "job %u starts again with epoch %llu, which was used before", saved->job,
+                           (unsigned long long)saved->epoch);
             return;
         }
         job->epoch_used = saved->epoch;
@@ -909,8 +934,8 @@ void sim_host_start(struct world *world, struct host *host)
     sim_host_devices(world, host);
     sim_host_simple(world, host, MESH_TICK);
     if (!host_knows_others(host)) {
-        sim_world_push(world, sim_world_event(world, sim_between(&world->random, 0, SECOND_US), HAPPEN_INTRODUCE,
-                                      host->index));
+        sim_world_push(world, sim_world_event(world, sim_between(&world->random, 0, SECOND_US),
+                                              HAPPEN_INTRODUCE, host->index));
     }
 }
 

@@ -1,12 +1,13 @@
 /*
  * Links between hosts, in two models.
  *
- * The faithful one is TCP: what is sent on a session arrives in order or not at all; loss is a stall; a cut stalls the
- * queue until it heals or 15 s have passed, when the session is reset and its queue lost. A killed process resets its
- * sessions; a lost machine doesn't. A link is dialled because the core keeps it or because something is to be sent.
+ * The faithful one is TCP: what is sent on a session arrives in order or not at all; loss is a stall; a cut
+ * stalls the queue until it heals or 15 s have passed, when the session is reset and its queue lost. A killed
+ * process resets its sessions; a lost machine doesn't. A link is dialled because the core keeps it or because
+ * something is to be sent.
  *
- * The adversarial one has the same sessions, but every message travels alone: it may be lost, come twice or late, and
- * be overtaken.
+ * The adversarial one has the same sessions, but every message travels alone: it may be lost, come twice or
+ * late, and be overtaken.
  */
 #include "node/sim/world.h"
 
@@ -14,7 +15,8 @@
 #define DIAL_TIMEOUT_US (2 * SECOND_US)
 #define REDIAL_LEAST_US (SECOND_US / 10)
 #define REDIAL_MOST_US (10 * SECOND_US)
-/* Messages that wait for a dial on one side of a link; beyond it the newest is lost, as with a full socket queue. */
+/* Messages that wait for a dial on one side of a link; beyond it the newest is lost, as with a full socket
+ * queue. */
 #define WAITING_MAX 1000
 
 static uint32_t link_side_of(const struct link *link, uint32_t host)
@@ -137,7 +139,8 @@ static void direction_schedule(struct world *world, uint32_t number, uint32_t wa
     sim_world_push(world, event);
 }
 
-/* In order: a message is never due before the one ahead of it. Loss costs retransmission time-outs, not the message. */
+/* In order: a message is never due before the one ahead of it. Loss costs retransmission time-outs, not the
+ * message. */
 static void direction_append(struct world *world, uint32_t number, struct flight *flight)
 {
     struct link *const link = &world->network.link[number];
@@ -338,7 +341,8 @@ void sim_network_deliver(struct world *world, struct event *event)
     sim_host_receive(world, to, flight);
 }
 
-/* A sender's TCP gives up on what isn't acknowledged. A paused receiver's kernel does acknowledge: no reset then. */
+/* A sender's TCP gives up on what isn't acknowledged. A paused receiver's kernel does acknowledge: no reset
+ * then. */
 void sim_network_stalled(struct world *world, struct event *event)
 {
     const struct link *const link = &world->network.link[event->a];

@@ -1,6 +1,7 @@
 /*
- * What handles stand for. A payload is shared by all who hold it (a record travels through the whole mesh as one), so it
- * is counted; a handle is one host's name for a payload and is given out and dropped exactly once.
+ * What handles stand for. A payload is shared by all who hold it (a record travels through the whole mesh as
+ * one), so it is counted; a handle is one host's name for a payload and is given out and dropped exactly
+ * once.
  */
 #include "node/sim/world.h"
 

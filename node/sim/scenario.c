@@ -1,6 +1,700 @@
+/*
+ * Transcripts: small stories with named nodes that say what happens and what is then expected.
+ * tests/scenarios/README.md describes the language; the two tables below are all of it. Capital words in a
+ * pattern stand for values.
+ */
 #include "node/sim/world.h"
+
+#include <stdio.h>
+
+#define WORDS_MAX 16
+#define VALUES_MAX 6
+#define NAMES_MAX 24
+#define LINES_MAX 200
+
+enum value_class {
+    VALUE_NODE,
+    VALUE_NEW,
+    VALUE_JOB,
+    VALUE_NEW_JOB,
+    VALUE_TIME,
+    VALUE_COUNT,
+    VALUE_STATE,
+    VALUE_END,
+    VALUE_MESSAGE,
+    VALUE_COUNTER,
+    VALUE_WORD
+};
+
+static const char *const value_names[] = {"NODE",  "NEW",   "JOB", "NEWJOB",  "TIME",
+                                          "COUNT", "STATE", "END", "MESSAGE", "COUNTER"};
+
+enum verb {
+    VERB_START,
+    VERB_KILL,
+    VERB_LOSE,
+    VERB_RESTART,
+    VERB_PAUSE,
+    VERB_CUT,
+    VERB_HEAL,
+    VERB_SUBMIT,
+    VERB_CANCEL,
+    VERB_DRAIN,
+    VERB_LEAVE,
+    VERB_REVOKE,
+    VERB_CLAIM,
+    VERB_RETURN,
+    VERB_CLONE,
+    VERB_DEAFEN,
+    VERB_END,
+};
+
+static const struct pattern {
+    const char *words; /* "..." at the end takes one or more nodes */
+    int verb;
+} verbs[] = {
+    {"start ...", VERB_START},
+    {"kill NODE", VERB_KILL}, /* the process; its machine resets links */
+    {"lose NODE", VERB_LOSE}, /* the machine; nothing is reset */
+    {"restart NODE", VERB_RESTART},
+    {"pause NODE for TIME", VERB_PAUSE},
+    {"cut off ...", VERB_CUT},    /* these from all others */
+    {"deafen NODE", VERB_DEAFEN}, /* nothing reaches it any more */
+    {"heal", VERB_HEAL},
+    {"submit NEWJOB at NODE shards COUNT of TIME", VERB_SUBMIT},
+    {"cancel JOB", VERB_CANCEL},
+    {"drain NODE", VERB_DRAIN},
+    {"leave NODE", VERB_LEAVE},
+    {"revoke NODE", VERB_REVOKE},
+    {"claim NODE", VERB_CLAIM},        /* its owner takes the devices */
+    {"return NODE", VERB_RETURN},      /* and gives them back */
+    {"clone NODE as NEW", VERB_CLONE}, /* a second process on a copy of its folder */
+    {"end", VERB_END},
+};
+
+enum expected {
+    EXPECT_SEES,
+    EXPECT_ALL_SEE,
+    EXPECT_MESSAGE,
+    EXPECT_JOB,
+    EXPECT_RUNS,
+    EXPECT_STOPS,
+    EXPECT_DRAINED,
+    EXPECT_COUNT,
+};
+
+static const struct pattern expectations[] = {
+    {"everyone sees NODE STATE", EXPECT_ALL_SEE},
+    {"NODE sees NODE STATE", EXPECT_SEES},
+    {"message MESSAGE NODE -> NODE", EXPECT_MESSAGE},
+    {"job JOB END", EXPECT_JOB},
+    {"NODE runs JOB", EXPECT_RUNS},
+    {"NODE stops", EXPECT_STOPS},
+    {"NODE drained", EXPECT_DRAINED},
+    {"COUNTER at NODE reaches COUNT", EXPECT_COUNT},
+};
+
+struct line {
+    uint32_t number; /* in the file */
+    bool act;
+    bool never;
+    int what; /* enum verb or enum expected */
+    int64_t from_us;
+    int64_t until_us;
+    int64_t value[VALUES_MAX];
+    uint32_t node[NAMES_MAX]; /* of "..." */
+    uint32_t node_count;
+    bool met;
+    char text[160];
+};
+
+struct story {
+    const char *path;
+    FILE *out;
+    struct line line[LINES_MAX];
+    uint32_t line_count;
+    char name[NAMES_MAX][16];
+    uint32_t name_count;
+    char job[NAMES_MAX][16];
+    uint32_t job_number[NAMES_MAX];
+    uint32_t job_count;
+};
+
+/* ---- Reading. */
+
+static bool mistake(struct sim_result *result, const char *path, uint32_t line, const char *what,
+                    const char *word)
+{
+    snprintf(result->failure, sizeof result->failure, "weir: sim: %s:%u: %s '%s'\n", path, line, what, word);
+    return false;
+}
+
+static bool read_time(const char *word, int64_t *us)
+{
+    char *end = NULL;
+    const unsigned long whole = strtoul(word, &end, 10);
+    if (end == word || *word < '0' || *word > '9' || whole > 1000000) {
+        return false;
+    }
+    int64_t fraction = 0;
+    int64_t unit = SECOND_US;
+    if (*end == '.') {
+        int64_t tenth = SECOND_US / 10;
+        for (end++; *end >= '0' && *end <= '9'; end++, tenth /= 10) {
+            fraction += (*end - '0') * tenth;
+        }
+    }
+    if (strcmp(end, "ms") == 0) {
+        unit = SECOND_US / 1000;
+    } else if (strcmp(end, "m") == 0) {
+        unit = 60 * SECOND_US;
+    } else if (strcmp(end, "s") != 0) {
+        return false;
+    }
+    *us = (int64_t)whole * unit + fraction * unit / SECOND_US;
+    return true;
+}
+
+static uint32_t find_name(char table[][16], uint32_t count, const char *word)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (strcmp(table[i], word) == 0) {
+            return i;
+        }
+    }
+    return SIM_NONE;
+}
+
+static bool add_name(char table[][16], uint32_t *count, const char *word, int64_t *value)
+{
+    if (*count == NAMES_MAX || strlen(word) >= 16 || find_name(table, *count, word) != SIM_NONE) {
+        return false;
+    }
+    *value = *count;
+    snprintf(table[(*count)++], 16, "%s", word);
+    return true;
+}
+
+static const char *const counter_names[] = {
+#define COUNTER_NAME(name) #name,
+    MESH_COUNTERS(COUNTER_NAME)
+#undef COUNTER_NAME
+};
+
+static bool read_listed(const char *word, const char *(*name)(int), int least, int most, int64_t *value)
+{
+    for (int i = least; i <= most; i++) {
+        if (strcmp(name(i), word) == 0) {
+            *value = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static const char *name_state(int i)
+{
+    return sim_trace_state((enum mesh_member_state)i);
+}
+
+static const char *name_end(int i)
+{
+    return sim_trace_job_state((enum mesh_job_state)i);
+}
+
+static const char *name_message(int i)
+{
+    return mesh_message_name((enum mesh_message_kind)i);
+}
+
+static const char *name_counter(int i)
+{
+    return counter_names[i];
+}
+
+static bool read_value(struct story *story, enum value_class class, const char *word, int64_t *value)
+{
+    switch (class) {
+    case VALUE_NODE:
+        *value = find_name(story->name, story->name_count, word);
+        return *value != SIM_NONE;
+    case VALUE_NEW:
+        return add_name(story->name, &story->name_count, word, value);
+    case VALUE_JOB:
+        *value = find_name(story->job, story->job_count, word);
+        return *value != SIM_NONE;
+    case VALUE_NEW_JOB:
+        return add_name(story->job, &story->job_count, word, value);
+    case VALUE_TIME:
+        return read_time(word, value);
+    case VALUE_COUNT:
+        *value = strtol(word, NULL, 10);
+        return *value > 0 && *value <= 100000;
+    case VALUE_STATE:
+        return read_listed(word, name_state, MESH_UP, MESH_REVOKED, value);
+    case VALUE_END:
+        return read_listed(word, name_end, MESH_JOB_RUNNING, MESH_JOB_CANCELLED, value);
+    case VALUE_MESSAGE:
+        return read_listed(word, name_message, MESH_PING, MESH_MESSAGE_KINDS - 1, value);
+    case VALUE_COUNTER:
+        return read_listed(word, name_counter, 0, (int)(sizeof counter_names / sizeof *counter_names) - 1,
+                           value);
+    case VALUE_WORD:
+        break;
+    }
+    return false;
+}
+
+static enum value_class class_of(const char *word)
+{
+    for (size_t i = 0; i < sizeof value_names / sizeof value_names[0]; i++) {
+        if (strcmp(value_names[i], word) == 0) {
+            return (enum value_class)i;
+        }
+    }
+    return VALUE_WORD;
+}
+
+/* Whether the words have the pattern's shape: its own words in their places, and as many in all. */
+static bool has_shape(const char *pattern, char **word, uint32_t count)
+{
+    char copy[100];
+    snprintf(copy, sizeof copy, "%s", pattern);
+    uint32_t at = 0;
+    char *rest = NULL;
+    for (char *part = strtok_r(copy, " ", &rest); part != NULL; part = strtok_r(NULL, " ", &rest), at++) {
+        if (strcmp(part, "...") == 0) {
+            return at < count;
+        }
+        if (at >= count || (class_of(part) == VALUE_WORD && strcmp(part, word[at]) != 0)) {
+            return false;
+        }
+    }
+    return at == count;
+}
+
+static const char *read_values(struct story *story, struct line *line, const char *pattern, char **word,
+                               uint32_t count)
+{
+    char copy[100];
+    snprintf(copy, sizeof copy, "%s", pattern);
+    uint32_t at = 0;
+    uint32_t values = 0;
+    char *rest = NULL;
+    for (char *part = strtok_r(copy, " ", &rest); part != NULL; part = strtok_r(NULL, " ", &rest), at++) {
+        const enum value_class class = class_of(part);
+        if (strcmp(part, "...") == 0) {
+            for (; at < count; at++) {
+                int64_t node = find_name(story->name, story->name_count, word[at]);
+                if (node == SIM_NONE && (line->what != VERB_START ||
+                                         !add_name(story->name, &story->name_count, word[at], &node))) {
+                    return word[at];
+                }
+                line->node[line->node_count++] = (uint32_t)node;
+            }
+            break;
+        }
+        if (class != VALUE_WORD && !read_value(story, class, word[at], &line->value[values++])) {
+            return word[at];
+        }
+    }
+    return NULL;
+}
+
+static bool read_pattern(struct story *story, struct line *line, const struct pattern *table, size_t size,
+                         char **word, uint32_t count, struct sim_result *result)
+{
+    for (size_t i = 0; i < size; i++) {
+        if (has_shape(table[i].words, word, count)) {
+            line->what = table[i].verb;
+            const char *const wrong = read_values(story, line, table[i].words, word, count);
+            return wrong == NULL || mistake(result, story->path, line->number,
+                                            "no such node, job, time or state, or it is named twice:", wrong);
+        }
+    }
+    return mistake(result, story->path, line->number,
+                   line->act ? "unknown verb or wrong words after" : "unknown expectation at",
+                   count != 0 ? word[0] : "");
+}
+
+static bool read_line(struct story *story, char *text, uint32_t number, struct sim_result *result,
+                      int64_t *now_us)
+{
+    char *const comment = strchr(text, '#');
+    if (comment != NULL) {
+        *comment = 0;
+    }
+    text[strcspn(text, "\r\n")] = 0;
+    struct line *const line = &story->line[story->line_count];
+    *line = (struct line){.number = number};
+    snprintf(line->text, sizeof line->text, "%s", text + strspn(text, " "));
+    char *word[WORDS_MAX];
+    uint32_t count = 0;
+    char *rest = NULL;
+    for (char *part = strtok_r(text, " \t", &rest); part != NULL; part = strtok_r(NULL, " \t", &rest)) {
+        if (count == WORDS_MAX) {
+            return mistake(result, story->path, number, "too many words at", part);
+        }
+        word[count++] = part;
+    }
+    if (count == 0) {
+        return true;
+    }
+    if (story->line_count + 1 == LINES_MAX) {
+        return mistake(result, story->path, number, "too many lines at", word[0]);
+    }
+    story->line_count++;
+    if (strcmp(word[0], "at") == 0 && count >= 3) {
+        line->act = true;
+        if (!read_time(word[1], &line->from_us)) {
+            return mistake(result, story->path, number, "not a time:", word[1]);
+        }
+        if (line->from_us < *now_us) {
+            return mistake(result, story->path, number, "time goes back to", word[1]);
+        }
+        *now_us = line->from_us;
+        return read_pattern(story, line, verbs, sizeof verbs / sizeof verbs[0], word + 2, count - 2, result);
+    }
+    const bool within = count >= 4 && strcmp(word[1], "within") == 0;
+    line->never = count >= 5 && strcmp(word[1], "never") == 0 && strcmp(word[2], "for") == 0;
+    if (strcmp(word[0], "expect") != 0 || (!within && !line->never)) {
+        return mistake(
+            result, story->path, number,
+            "a line begins with 'at TIME', 'expect within TIME' or 'expect never for TIME', not with",
+            word[0]);
+    }
+    const uint32_t skip = within ? 3 : 4;
+    if (!read_time(word[skip - 1], &line->until_us)) {
+        return mistake(result, story->path, number, "not a time:", word[skip - 1]);
+    }
+    line->from_us = *now_us;
+    line->until_us += *now_us;
+    return read_pattern(story, line, expectations, sizeof expectations / sizeof expectations[0], word + skip,
+                        count - skip, result);
+}
+
+static bool read_story(struct story *story, const char *path, struct sim_result *result)
+{
+    FILE *const file = fopen(path, "r");
+    if (file == NULL) {
+        snprintf(result->failure, sizeof result->failure, "weir: sim: cannot read the scenario %s\n", path);
+        return false;
+    }
+    story->path = path;
+    char text[400];
+    int64_t now_us = 0;
+    bool fine = true;
+    for (uint32_t number = 1; fine && fgets(text, sizeof text, file) != NULL; number++) {
+        fine = read_line(story, text, number, result, &now_us);
+    }
+    fclose(file);
+    if (fine && story->line_count == 0) {
+        fine = mistake(result, path, 1, "no story in", path);
+    }
+    return fine;
+}
+
+/* ---- Playing. */
+
+static void tell(const struct world *world, const char *mark, const char *text)
+{
+    if (world->story->out != NULL) {
+        fprintf(world->story->out, "%6lld.%03lld s  %s%s\n", (long long)(world->now_us / SECOND_US),
+                (long long)(world->now_us % SECOND_US / 1000), mark, text);
+    }
+}
+
+static void act_start(struct world *world, const struct line *line)
+{
+    for (uint32_t i = 0; i < line->node_count; i++) {
+        sim_host_start(world, &world->host[line->node[i]]);
+    }
+}
+
+static void act_cut(struct world *world, const struct line *line)
+{
+    for (uint32_t i = 0; i < line->node_count; i++) {
+        world->host[line->node[i]].group = 1;
+    }
+}
+
+static void act_heal(struct world *world)
+{
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        world->host[i].group = 0;
+        world->host[i].deaf = false;
+    }
+    sim_network_changed(world);
+}
+
+static void act_submit(struct world *world, const struct line *line)
+{
+    const uint32_t number = sim_world_new_job(world);
+    struct sim_job *const job = &world->job[number];
+    world->story->job_number[line->value[0]] = number;
+    free(job->crashes);
+    job->spec.shard_count = (uint32_t)line->value[2];
+    job->crashes = sim_alloc(job->spec.shard_count, 1);
+    job->shard_us = (uint32_t)line->value[3];
+    job->rejects = SIM_NONE;
+    job->spec.shard_us_guess = job->shard_us;
+    job->spec.bundle_shards_max = 4;
+    job->spec.classes = 1;
+    job->spec.lookup = false;
+    job->spec.local_only = false;
+    sim_host_submit(world, &world->host[line->value[1]], number);
+}
+
+static void act_revoke(struct world *world, struct host *subject)
+{
+    struct mesh_record record = {.kind = MESH_RECORD_REVOCATION,
+                                 .origin = world->authority,
+                                 .incarnation = 1,
+                                 .version = ++world->revocations};
+    record.body.revocation.subject = subject->id;
+    subject->revoked = true;
+    struct host *issuer = &world->host[0];
+    if (issuer == subject) {
+        issuer = &world->host[1];
+    }
+    sim_host_record(world, issuer, &issuer->id, sim_payload_of_record(&record));
+}
+
+static void act_clone(struct world *world, const struct line *line)
+{
+    const struct host *const original = &world->host[line->value[0]];
+    struct host *const clone = &world->host[line->value[1]];
+    clone->identity = original->index;
+    clone->id = original->id;
+    clone->disk.incarnation = original->disk.incarnation;
+    clone->disk.record = sim_alloc(original->disk.record_count, sizeof *clone->disk.record);
+    for (uint32_t i = 0; i < original->disk.record_count; i++) {
+        clone->disk.record[i].payload = sim_payload_keep(original->disk.record[i].payload);
+    }
+    clone->disk.record_count = original->disk.record_count;
+    sim_host_start(world, clone);
+}
+
+static void act_lend(struct world *world, struct host *host, bool lend)
+{
+    for (uint32_t i = 0; i < MESH_DEVICE_CLASSES; i++) {
+        host->lent[i] = lend ? host->slots[i] : 0;
+    }
+    if (!lend) {
+        host->lent_less_at_us = world->now_us;
+    }
+    sim_host_devices(world, host);
+}
+
+void sim_story_line(struct world *world, uint32_t number)
+{
+    const struct line *const line = &world->story->line[number];
+    tell(world, "", line->text);
+    struct host *const host = &world->host[line->value[0] < NAMES_MAX ? line->value[0] : 0];
+    const bool needs_life = line->what == VERB_DRAIN || line->what == VERB_LEAVE ||
+                            line->what == VERB_CLAIM || line->what == VERB_RETURN;
+    if (needs_life && !host->alive) {
+        sim_check_fail(world, host, SIM_STORY_HOLDS, "%s:%u: %s isn't running", world->story->path,
+                       line->number, host->name);
+        return;
+    }
+    switch ((enum verb)line->what) {
+    case VERB_START:
+        act_start(world, line);
+        break;
+    case VERB_KILL:
+        sim_host_crash(world, host, false);
+        break;
+    case VERB_LOSE:
+        sim_host_crash(world, host, true);
+        break;
+    case VERB_RESTART:
+        sim_host_start(world, host);
+        break;
+    case VERB_PAUSE:
+        host->paused_until_us = world->now_us + line->value[1];
+        struct event resume = sim_world_event(world, line->value[1], HAPPEN_FAULT_END, SIM_NONE);
+        resume.a = SIM_NONE;
+        resume.b = host->index;
+        sim_world_push(world, resume);
+        break;
+    case VERB_CUT:
+        act_cut(world, line);
+        break;
+    case VERB_DEAFEN:
+        host->deaf = true;
+        break;
+    case VERB_HEAL:
+        act_heal(world);
+        break;
+    case VERB_SUBMIT:
+        act_submit(world, line);
+        break;
+    case VERB_CANCEL:
+        sim_host_cancel(world, &world->host[world->job[world->story->job_number[line->value[0]]].home],
+                        world->story->job_number[line->value[0]]);
+        break;
+    case VERB_DRAIN:
+        host->lent_less_at_us = world->now_us;
+        host->draining = true;
+        sim_host_simple(world, host, MESH_DRAIN);
+        break;
+    case VERB_LEAVE:
+        host->leaving = true;
+        sim_host_simple(world, host, MESH_LEAVE);
+        break;
+    case VERB_REVOKE:
+        act_revoke(world, host);
+        break;
+    case VERB_CLAIM:
+        act_lend(world, host, false);
+        break;
+    case VERB_RETURN:
+        act_lend(world, host, true);
+        break;
+    case VERB_CLONE:
+        act_clone(world, line);
+        break;
+    case VERB_END:
+        break;
+    }
+}
+
+static bool all_see(const struct world *world, uint32_t peer, enum mesh_member_state state)
+{
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        const struct host *const host = &world->host[i];
+        if (host->alive && i != peer && !host->revoked && host->seen[peer].state != state) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool runs_job(const struct host *host, uint32_t job)
+{
+    for (uint32_t i = 0; i < host->attempt_count; i++) {
+        if (host->attempt[i].used && host->attempt[i].started && host->attempt[i].job == job) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool holds(const struct world *world, const struct line *line)
+{
+    const struct story *const story = world->story;
+    const struct host *const host = &world->host[line->value[0] < NAMES_MAX ? line->value[0] : 0];
+    switch ((enum expected)line->what) {
+    case EXPECT_SEES:
+        return host->alive && host->seen[line->value[1]].state == (enum mesh_member_state)line->value[2];
+    case EXPECT_ALL_SEE:
+        return all_see(world, (uint32_t)line->value[0], (enum mesh_member_state)line->value[1]);
+    case EXPECT_JOB:
+        return world->job_count != 0 &&
+               world->job[story->job_number[line->value[0]]].told == (enum mesh_job_state)line->value[1];
+    case EXPECT_RUNS:
+        return world->job_count != 0 && runs_job(host, story->job_number[line->value[1]]);
+    case EXPECT_STOPS:
+        return !host->alive && host->gone;
+    case EXPECT_DRAINED:
+        return host->drained;
+    case EXPECT_COUNT: {
+        const struct host *const at = &world->host[line->value[1]];
+        uint64_t value = 0;
+        if (at->alive) {
+            memcpy(&value, (const char *)mesh_counters(at->mesh) + (size_t)line->value[0] * sizeof value,
+                   sizeof value);
+        }
+        return value >= (uint64_t)line->value[2];
+    }
+    case EXPECT_MESSAGE:
+        return false;
+    }
+    return false;
+}
+
+static void line_holds(struct world *world, struct line *line)
+{
+    if (line->never) {
+        sim_check_fail(world, &world->host[0], SIM_STORY_HOLDS, "%s:%u: it happened: %s", world->story->path,
+                       line->number, line->text);
+        return;
+    }
+    line->met = true;
+    tell(world, "    ", line->text);
+}
+
+void sim_story_look(struct world *world)
+{
+    for (uint32_t i = 0; i < world->story->line_count && !world->failed; i++) {
+        struct line *const line = &world->story->line[i];
+        if (line->act || line->met || world->now_us < line->from_us) {
+            continue;
+        }
+        if (world->now_us <= line->until_us) {
+            if (holds(world, line)) {
+                line_holds(world, line);
+            }
+        } else if (!line->never) {
+            sim_check_fail(world, &world->host[0], SIM_STORY_HOLDS, "%s:%u: it didn't happen: %s",
+                           world->story->path, line->number, line->text);
+        }
+    }
+}
+
+void sim_story_message(struct world *world, uint32_t from, uint32_t to, enum mesh_message_kind kind)
+{
+    for (uint32_t i = 0; i < world->story->line_count && !world->failed; i++) {
+        struct line *const line = &world->story->line[i];
+        if (!line->act && !line->met && line->what == EXPECT_MESSAGE && world->now_us >= line->from_us &&
+            world->now_us <= line->until_us && line->value[0] == (int64_t)kind && line->value[1] == from &&
+            line->value[2] == to) {
+            line_holds(world, line);
+        }
+    }
+}
+
 bool sim_scenario(const struct sim_options *options, const char *path, FILE *out, struct sim_result *result)
-{ (void)options;(void)path;(void)out;(void)result; return false; }
-void sim_story_line(struct world *world, uint32_t line) { (void)world; (void)line; }
-void sim_story_look(struct world *world) { (void)world; }
-void sim_story_message(struct world *world, uint32_t from, uint32_t to, enum mesh_message_kind kind) { (void)world; (void)from;(void)to;(void)kind; }
+{
+    *result = (struct sim_result){0};
+    struct story *const story = sim_alloc(1, sizeof *story);
+    if (!read_story(story, path, result)) {
+        free(story);
+        return false;
+    }
+    struct sim_options own = *options;
+    own.nodes = story->name_count != 0 ? story->name_count : 1;
+    own.check_every = 1;
+    struct world world;
+    sim_world_init(&world, &own, result);
+    story->out = out;
+    world.story = story;
+    for (uint32_t i = 0; i < story->name_count; i++) {
+        struct host *const host = sim_world_add_host(&world, story->name[i], i);
+        host->slots[0] = 2;
+        host->slots[1] = 0;
+        memcpy(host->lent, host->slots, sizeof host->lent);
+        host->site = sim_mix(1, i);
+        host->limits = (struct mesh_limits){
+            .members = 64, .jobs = 16, .shards = 4096, .bundles = 64, .attempts = 64, .demands = 16};
+    }
+    world.end_us = 0;
+    for (uint32_t i = 0; i < story->line_count; i++) {
+        const struct line *const line = &story->line[i];
+        if (line->act) {
+            struct event event = sim_world_event(&world, line->from_us, HAPPEN_STORY, SIM_NONE);
+            event.a = i;
+            sim_world_push(&world, event);
+        }
+        const int64_t last_us = line->act ? line->from_us : line->until_us;
+        world.end_us = last_us > world.end_us ? last_us : world.end_us;
+    }
+    world.heal_at_us = INT64_MAX;
+    sim_world_loop(&world);
+    world.now_us++;
+    sim_story_look(&world);
+    sim_world_finish(&world);
+    free(story);
+    return result->ok;
+}

@@ -1,14 +1,15 @@
 /*
- * The deterministic simulator behind `weir sim`: many cores of mesh/ in one process, with a virtual clock, network,
- * disks and devices, faults drawn from a seed, and the protocol's invariants checked as it goes.
+ * The deterministic simulator behind `weir sim`: many cores of mesh/ in one process, with a virtual clock,
+ * network, disks and devices, faults drawn from a seed, and the protocol's invariants checked as it goes.
  *
  *     struct sim_options options = sim_options_default();
  *     options.seed = 7;
  *     struct sim_result result;
  *     if (!sim_run(&options, &result)) puts(result.failure);
  *
- * The same options give the same trace hash with every compiler and build type: there is no wall clock, no thread, no
- * order by address and no floating point in here. It runs the very code that `weir node` runs and none of its sockets.
+ * The same options give the same trace hash with every compiler and build type: there is no wall clock, no
+ * thread, no order by address and no floating point in here. It runs the very code that `weir node` runs and
+ * none of its sockets.
  */
 #ifndef NODE_SIM_SIM_H
 #define NODE_SIM_SIM_H
@@ -17,16 +18,17 @@
 
 #include <stdio.h>
 
-/* What the simulator makes happen or sees, beside the cores' own counters. A run of many seeds must see each. */
+/* What the simulator makes happen or sees, beside the cores' own counters. A run of many seeds must see each.
+ */
 #define SIM_COUNTERS(X)                                                                                      \
-    X(crashes)          /* processes killed; the machine answers, so links are reset */                      \
-    X(silent_deaths)    /* machines lost; nothing is reset */                                                \
+    X(crashes)       /* processes killed; the machine answers, so links are reset */                         \
+    X(silent_deaths) /* machines lost; nothing is reset */                                                   \
     X(restarts)                                                                                              \
-    X(losses)           /* nodes that never come back */                                                     \
-    X(restarts_of_all)  /* every node at once */                                                             \
+    X(losses)          /* nodes that never come back */                                                      \
+    X(restarts_of_all) /* every node at once */                                                              \
     X(pauses)                                                                                                \
     X(partitions)                                                                                            \
-    X(one_ways)         /* a node that hears but isn't heard, or the other way round */                      \
+    X(one_ways) /* a node that hears but isn't heard, or the other way round */                              \
     X(flaps)                                                                                                 \
     X(delay_spikes)                                                                                          \
     X(clock_drifts)                                                                                          \
@@ -36,11 +38,11 @@
     X(leaves)                                                                                                \
     X(owner_claims)                                                                                          \
     X(revocations)                                                                                           \
-    X(cancelled)        /* cancels asked for by users */                                                     \
-    X(bad_devices)      /* spells in which attempts crash, hang or are returned */                           \
+    X(cancelled)   /* cancels asked for by users */                                                          \
+    X(bad_devices) /* spells in which attempts crash, hang or are returned */                                \
     X(slow_disks)                                                                                            \
-    X(saves_lost)       /* not yet durable when the process died */                                          \
-    X(saves_unsent)     /* durable, but the process died before it could say so */                           \
+    X(saves_lost)   /* not yet durable when the process died */                                              \
+    X(saves_unsent) /* durable, but the process died before it could say so */                               \
     X(messages)                                                                                              \
     X(messages_lost)                                                                                         \
     X(messages_doubled)                                                                                      \
@@ -81,39 +83,40 @@ enum sim_claim {
     SIM_CLAIMS,
 };
 
-/* Deliberately broken hosts and checker inputs: each must be caught by its claim. See tests/sim/selftest.c. */
+/* Deliberately broken hosts and checker inputs: each must be caught by its claim. See tests/sim/selftest.c.
+ */
 enum sim_plant {
     SIM_PLANT_NONE = 0,
-    SIM_PLANT_LOST_SAVE,       /* a job's save is reported durable and isn't */
-    SIM_PLANT_SECOND_COMMIT,   /* a commit is applied twice */
-    SIM_PLANT_WRONG_RESULT,    /* a device returns wrong bytes */
-    SIM_PLANT_OLD_EPOCH,       /* a restart forgets to raise the epoch */
-    SIM_PLANT_LOST_INCARNATION,/* an incarnation is used before it is durable */
-    SIM_PLANT_FORGED_RECORD,   /* a relay changes a record */
-    SIM_PLANT_CROWDED_SLOTS,   /* the view shows more running than there are slots */
-    SIM_PLANT_LOST_SHARD,      /* the view misses a shard */
-    SIM_PLANT_UNDEAD,          /* a member comes up again with its old incarnation */
-    SIM_PLANT_LEAK,            /* a dropped handle stays */
-    SIM_PLANT_DOUBLE_DROP,     /* a handle is dropped twice */
-    SIM_PLANT_WILD_ATTEMPT,    /* a run is answered with shards that it didn't have */
-    SIM_PLANT_OVERFLOW,        /* a step puts out more than its bound */
-    SIM_PLANT_NO_HEAL,         /* a partition stays */
-    SIM_PLANT_LATE_ACCUSER,    /* a live member is shown down after everything healed */
-    SIM_PLANT_STUCK_RUN,       /* a device swallows its attempts */
-    SIM_PLANT_DEAF_EXECUTOR,   /* nobody's RESERVE arrives anywhere */
+    SIM_PLANT_LOST_SAVE,        /* a job's save is reported durable and isn't */
+    SIM_PLANT_SECOND_COMMIT,    /* a commit is applied twice */
+    SIM_PLANT_WRONG_RESULT,     /* a device returns wrong bytes */
+    SIM_PLANT_OLD_EPOCH,        /* a restart forgets to raise the epoch */
+    SIM_PLANT_LOST_INCARNATION, /* an incarnation is used before it is durable */
+    SIM_PLANT_FORGED_RECORD,    /* a relay changes a record */
+    SIM_PLANT_CROWDED_SLOTS,    /* the view shows more running than there are slots */
+    SIM_PLANT_LOST_SHARD,       /* the view misses a shard */
+    SIM_PLANT_UNDEAD,           /* a member comes up again with its old incarnation */
+    SIM_PLANT_LEAK,             /* a dropped handle stays */
+    SIM_PLANT_DOUBLE_DROP,      /* a handle is dropped twice */
+    SIM_PLANT_WILD_ATTEMPT,     /* a run is given another bundle's payload */
+    SIM_PLANT_OVERFLOW,         /* a step puts out more than its bound */
+    SIM_PLANT_NO_HEAL,          /* a partition stays */
+    SIM_PLANT_LATE_ACCUSER,     /* a live member is shown down after everything healed */
+    SIM_PLANT_STUCK_RUN,        /* a device swallows its attempts */
+    SIM_PLANT_DEAF_EXECUTOR,    /* nobody's RESERVE arrives anywhere */
     SIM_PLANTS,
 };
 
 struct sim_options {
     uint64_t seed;
-    uint32_t nodes;       /* 0: drawn from the seed, 3 to 60 */
-    uint32_t minutes;     /* of virtual time */
+    uint32_t nodes;   /* 0: drawn from the seed, 3 to 60 */
+    uint32_t minutes; /* of virtual time */
     uint32_t jobs;
     uint32_t faults;      /* how many, spread over the first two thirds */
     const char *profile;  /* a name from sim_profiles */
     uint32_t check_every; /* steps between full checks of one core; 0: drawn by size */
     enum sim_plant plant;
-    FILE *trace;          /* every event in words, or NULL; borrowed */
+    FILE *trace; /* every event in words, or NULL; borrowed */
 };
 
 struct sim_result {
@@ -124,7 +127,7 @@ struct sim_result {
     int64_t virtual_us;
     struct mesh_counters core;
     struct sim_counters world;
-    char failure[8192];   /* in words, with the last events of the node and the command that replays it */
+    char failure[8192]; /* in words, with the last events of the node and the command that replays it */
 };
 
 struct sim_options sim_options_default(void);
@@ -139,7 +142,8 @@ extern const struct sim_profile_name sim_profiles[];
 /* Runs one seed to its end or its first broken claim. Returns result->ok. */
 bool sim_run(const struct sim_options *options, struct sim_result *result);
 
-/* Plays a transcript (tests/scenarios/); `out` gets the story as it unfolds. A mistake in the file is in `failure`. */
+/* Plays a transcript (tests/scenarios/); `out` gets the story as it unfolds. A mistake in the file is in
+ * `failure`. */
 bool sim_scenario(const struct sim_options *options, const char *path, FILE *out, struct sim_result *result);
 
 /* `weir sim ...`: argv[0] is the word after weir. Returns the exit code: 0 held, 1 a claim broke, 2 usage. */

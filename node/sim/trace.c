@@ -1,14 +1,15 @@
-/* The trace: every event and output goes into a hash, the last ones per node are kept, and all are written if asked. */
+/* The trace: every event and output goes into a hash, the last ones per node are kept, and all are written if
+ * asked. */
 #include "node/sim/world.h"
 
 #include <stdio.h>
 
 static const char *const event_names[] = {
-    [MESH_TICK] = "tick",           [MESH_RECEIVED] = "received",   [MESH_RECORD] = "record",
-    [MESH_LINK_UP] = "link up",     [MESH_LINK_DOWN] = "link down", [MESH_DEVICES] = "devices",
-    [MESH_DRAIN] = "drain",         [MESH_LEAVE] = "leave",         [MESH_SUBMIT] = "submit",
-    [MESH_RESTORE] = "restore",     [MESH_CANCEL_JOB] = "cancel",   [MESH_LOOKED_UP] = "looked up",
-    [MESH_RAN] = "ran",             [MESH_FORGET_JOB] = "forget",
+    [MESH_TICK] = "tick",       [MESH_RECEIVED] = "received",   [MESH_RECORD] = "record",
+    [MESH_LINK_UP] = "link up", [MESH_LINK_DOWN] = "link down", [MESH_DEVICES] = "devices",
+    [MESH_DRAIN] = "drain",     [MESH_LEAVE] = "leave",         [MESH_SUBMIT] = "submit",
+    [MESH_RESTORE] = "restore", [MESH_CANCEL_JOB] = "cancel",   [MESH_LOOKED_UP] = "looked up",
+    [MESH_RAN] = "ran",         [MESH_FORGET_JOB] = "forget",
 };
 static const char *const save_names[] = {
     [MESH_SAVE_INCARNATION] = "incarnation", [MESH_SAVE_RECORD] = "record",       [MESH_SAVE_JOB] = "job",
@@ -38,7 +39,8 @@ static const char *const life_names[] = {
     [LIFE_DONE] = "is done",
 };
 static const char *const member_states[] = {
-    [MESH_UP] = "up", [MESH_SUSPECT] = "suspect", [MESH_DOWN] = "down", [MESH_LEFT] = "left", [MESH_REVOKED] = "revoked",
+    [MESH_UP] = "up",     [MESH_SUSPECT] = "suspect", [MESH_DOWN] = "down",
+    [MESH_LEFT] = "left", [MESH_REVOKED] = "revoked",
 };
 static const char *const job_states[] = {
     [MESH_JOB_RUNNING] = "running",
@@ -73,7 +75,8 @@ static int format_effect(const struct trace_line *line, char *text, size_t room)
     case MESH_RUN:
         return snprintf(text, room, "effect run job %u, %u shards, for", high, low);
     case MESH_DECISION:
-        return snprintf(text, room, "effect decision job %u, why %u, count %u", high, low >> 16, low & 0xffff);
+        return snprintf(text, room, "effect decision job %u, why %u, count %u", high, low >> 16,
+                        low & 0xffff);
     case MESH_SIGN:
         return snprintf(text, room, "effect sign record kind %u, version %u", high, low);
     default:
@@ -81,8 +84,8 @@ static int format_effect(const struct trace_line *line, char *text, size_t room)
     }
 }
 
-void sim_trace_format(const struct world *world, const struct host *host, const struct trace_line *line, char *text,
-                  size_t room)
+void sim_trace_format(const struct world *world, const struct host *host, const struct trace_line *line,
+                      char *text, size_t room)
 {
     char detail[120] = "";
     switch ((enum trace_what)line->what) {
@@ -94,12 +97,12 @@ void sim_trace_format(const struct world *world, const struct host *host, const 
                  mesh_message_name((enum mesh_message_kind)line->kind), (unsigned)line->a);
         break;
     case TRACE_SENT:
-        snprintf(detail, sizeof detail, "sent %s (%u B) to", mesh_message_name((enum mesh_message_kind)line->kind),
-                 (unsigned)line->a);
+        snprintf(detail, sizeof detail, "sent %s (%u B) to",
+                 mesh_message_name((enum mesh_message_kind)line->kind), (unsigned)line->a);
         break;
     case TRACE_SAVE:
-        snprintf(detail, sizeof detail, "save %s %u/%u", NAME(save_names, line->kind), (unsigned)(line->a >> 32),
-                 (unsigned)line->a);
+        snprintf(detail, sizeof detail, "save %s %u/%u", NAME(save_names, line->kind),
+                 (unsigned)(line->a >> 32), (unsigned)line->a);
         break;
     case TRACE_EFFECT:
         format_effect(line, detail, sizeof detail);
@@ -108,7 +111,8 @@ void sim_trace_format(const struct world *world, const struct host *host, const 
         snprintf(detail, sizeof detail, "fault: %s", sim_fault_name(line->kind));
         break;
     case TRACE_LIFE:
-        snprintf(detail, sizeof detail, "%s, incarnation %u", NAME(life_names, line->kind), (unsigned)line->a);
+        snprintf(detail, sizeof detail, "%s, incarnation %u", NAME(life_names, line->kind),
+                 (unsigned)line->a);
         break;
     }
     snprintf(text, room, "%5lld.%06lld  %-4s %s%s%s", (long long)(line->at_us / SECOND_US),
@@ -116,13 +120,12 @@ void sim_trace_format(const struct world *world, const struct host *host, const 
              line->peer != SIM_NONE ? world->host[line->peer].name : "");
 }
 
-void sim_trace(struct world *world, struct host *host, enum trace_what what, uint32_t kind, uint32_t peer, uint64_t a,
-           uint64_t b)
+void sim_trace(struct world *world, struct host *host, enum trace_what what, uint32_t kind, uint32_t peer,
+               uint64_t a, uint64_t b)
 {
     const struct trace_line line = {
         .at_us = world->now_us, .what = (uint8_t)what, .kind = (uint8_t)kind, .peer = peer, .a = a, .b = b};
-    const uint64_t words[] = {(uint64_t)world->now_us,
-                              (uint64_t)host->index << 32 | peer,
+    const uint64_t words[] = {(uint64_t)world->now_us, (uint64_t)host->index << 32 | peer,
                               (uint64_t)what << 32 | kind, a, b};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         world->hash = (world->hash ^ words[i]) * UINT64_C(0x100000001b3);

@@ -83,7 +83,9 @@ uint32_t sim_world_new_job(struct world *world)
                  .kernel = 1 + sim_below(random, 8),
                  .shard_count = shards,
                  .bundle_shards_max = 1 + sim_below(random, 24),
-                 .classes = sim_chance(random, 700) ? 1 : sim_chance(random, 700) ? 3 : 2,
+                 .classes = sim_chance(random, 700)   ? 1
+                            : sim_chance(random, 700) ? 3
+                                                      : 2,
                  .lookup = sim_chance(random, 400),
                  .local_only = sim_chance(random, 50)},
         .home = SIM_NONE,
@@ -169,7 +171,8 @@ bool sim_world_init(struct world *world, const struct sim_options *options, stru
         world->options.nodes = draw_nodes(&world->random);
     }
     if (world->options.check_every == 0) {
-        world->options.check_every = world->options.nodes <= 4 ? 1 : world->options.nodes * world->options.nodes / 4;
+        world->options.check_every =
+            world->options.nodes <= 4 ? 1 : world->options.nodes * world->options.nodes / 4;
     }
     result->nodes = world->options.nodes;
     world->host_room = world->options.nodes;
@@ -187,29 +190,32 @@ static void world_populate(struct world *world)
         char name[16];
         snprintf(name, sizeof name, "n%u", i);
         const struct host *const host = sim_world_add_host(world, name, i);
-        struct event event = sim_world_event(world, i == 0 ? 0 : sim_between(&world->random, 0, 10 * SECOND_US),
-                                         HAPPEN_START, SIM_NONE);
+        struct event event = sim_world_event(
+            world, i == 0 ? 0 : sim_between(&world->random, 0, 10 * SECOND_US), HAPPEN_START, SIM_NONE);
         event.a = host->index;
         sim_world_push(world, event);
     }
     for (uint32_t i = 0; i < world->options.jobs; i++) {
         sim_world_push(world, sim_world_event(world,
-                                      sim_between(&world->random, 2 * SECOND_US, world->heal_at_us + 30 * SECOND_US),
-                                      HAPPEN_SUBMIT, SIM_NONE));
+                                              sim_between(&world->random, 2 * SECOND_US,
+                                                          world->heal_at_us + 30 * SECOND_US),
+                                              HAPPEN_SUBMIT, SIM_NONE));
     }
     sim_faults_plan(world);
     sim_world_push(world, sim_world_event(world, world->heal_at_us, HAPPEN_HEAL, SIM_NONE));
     sim_world_push(world, sim_world_event(world, SECOND_US, HAPPEN_SURVEY, SIM_NONE));
 }
 
-/* A newcomer and some node of the mesh get each other's record, as a join does; it is tried until both have one. */
+/* A newcomer and some node of the mesh get each other's record, as a join does; it is tried until both have
+ * one. */
 static void world_introduce(struct world *world, struct host *newcomer)
 {
     const uint32_t from = sim_below(&world->random, world->host_count);
     for (uint32_t i = 0; i < world->host_count; i++) {
         struct host *const inviter = &world->host[(from + i) % world->host_count];
-        if (inviter == newcomer || !inviter->joined || !inviter->alive || inviter->revoked || inviter->paused_until_us > world->now_us ||
-            inviter->own_record == NULL || newcomer->own_record == NULL || inviter->group != newcomer->group) {
+        if (inviter == newcomer || !inviter->joined || !inviter->alive || inviter->revoked ||
+            inviter->paused_until_us > world->now_us || inviter->own_record == NULL ||
+            newcomer->own_record == NULL || inviter->group != newcomer->group) {
             continue;
         }
         struct payload *const theirs = sim_payload_keep(inviter->own_record);

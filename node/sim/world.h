@@ -23,7 +23,8 @@
 #define SIM_NODES_MAX 2000
 #define SIM_TRACE_LINES 32 /* kept per node for a failure's report; a power of two */
 #define SECOND_US INT64_C(1000000)
-/* After the lent slots shrank: stopped attempts end and promised places expire (2 s, plus the executor's 25 %). */
+/* After the lent slots shrank: stopped attempts end and promised places expire (2 s, plus the executor's 25
+ * %). */
 #define SHRINK_US (4 * SECOND_US)
 
 /* The seeded generator: splitmix64 (Steele, Lea and Flood 2014). */
@@ -53,9 +54,9 @@ enum happening {
     HAPPEN_SUBMIT,    /* a user submits */
     HAPPEN_FAULT,
     HAPPEN_FAULT_END,
-    HAPPEN_HEAL,      /* all faults end */
-    HAPPEN_SURVEY,    /* once a second: liveness */
-    HAPPEN_STORY,     /* a scenario's line */
+    HAPPEN_HEAL,   /* all faults end */
+    HAPPEN_SURVEY, /* once a second: liveness */
+    HAPPEN_STORY,  /* a scenario's line */
 };
 
 struct event {
@@ -98,13 +99,14 @@ struct handles {
     struct {
         struct payload *payload; /* NULL: free */
         uint32_t use;            /* makes a stale handle differ */
-    } *slot;
+    } * slot;
     uint32_t count;
     uint32_t free_count;
     uint32_t *free;
 };
 uint64_t sim_handle_give(struct handles *handles, struct payload *payload); /* takes over one reference */
-struct payload *sim_handle_see(const struct handles *handles, uint64_t handle); /* borrowed; NULL if not live */
+struct payload *sim_handle_see(const struct handles *handles,
+                               uint64_t handle); /* borrowed; NULL if not live */
 bool sim_handle_drop(struct handles *handles, uint64_t handle);
 void sim_handles_clear(struct handles *handles);
 
@@ -147,7 +149,8 @@ struct disk {
     uint32_t record_count;
 };
 
-/* A step's output that waits for its saves; handles are resolved when the step is taken, since later steps may drop them. */
+/* A step's output that waits for its saves; handles are resolved when the step is taken, since later steps
+ * may drop them. */
 struct batch {
     struct batch *next;
     int64_t durable_at_us;
@@ -182,7 +185,7 @@ struct attempt {
     uint32_t turning; /* the shard's place at which the plan shows */
     int64_t began_us;
     int64_t ends_us;
-    uint32_t order;  /* of the RUN */
+    uint32_t order; /* of the RUN */
     uint32_t serial;
     uint32_t job;
     uint16_t class;
@@ -218,8 +221,8 @@ struct host {
     struct mesh_limits limits;
 
     bool alive;
-    bool joined;  /* has been introduced once, or founded the mesh: others may join through it */
-    bool gone;    /* never comes back */
+    bool joined; /* has been introduced once, or founded the mesh: others may join through it */
+    bool gone;   /* never comes back */
     bool revoked;
     bool draining;
     bool leaving;
@@ -232,11 +235,11 @@ struct host {
     void *memory;
     struct mesh *mesh;
     struct handles handles;
-    uint8_t *admitted; /* per identity: 1 admitted, 2 barred */
+    uint8_t *admitted;           /* per identity: 1 admitted, 2 barred */
     uint64_t signed_incarnation; /* of the newest own member record over all lives, and its version */
     uint64_t signed_version;
     struct payload *own_record; /* newest own member record of this life */
-    struct seen_member *seen; /* per identity */
+    struct seen_member *seen;   /* per identity */
     struct disk disk;
     struct batch *first_batch;
     struct batch *last_batch;
@@ -253,7 +256,8 @@ struct host {
     int64_t drift_ppm;
     int64_t wall_offset_ms;
     int64_t wall_told_ms;
-    int64_t wake_us; /* of the latest HAPPEN_WAKE pushed, which is the earliest; INT64_MAX if none is under way */
+    int64_t
+        wake_us; /* of the latest HAPPEN_WAKE pushed, which is the earliest; INT64_MAX if none is under way */
     uint32_t wake_serial;
     int64_t wants_wake_us;
     int64_t stepped_us; /* when the latest step was, and how many were taken at that instant */
@@ -275,11 +279,11 @@ struct host {
 
 /* ---- Links: one per pair that ever talked. Side 0 is the lower host. */
 struct link_side {
-    bool kept;        /* the core wants it */
+    bool kept; /* the core wants it */
     bool dialing;
-    bool tell_down;   /* report a failed dial */
+    bool tell_down; /* report a failed dial */
     bool told_down;
-    uint32_t dials;   /* numbers dials, so that a superseded one is ignored */
+    uint32_t dials; /* numbers dials, so that a superseded one is ignored */
     uint32_t failures;
     struct flight *first; /* waits for the dial */
     struct flight *last;
@@ -348,7 +352,8 @@ bool sim_world_init(struct world *world, const struct sim_options *options, stru
 void sim_world_loop(struct world *world);
 void sim_world_finish(struct world *world);
 struct host *sim_world_add_host(struct world *world, const char *name, uint32_t identity);
-uint32_t sim_world_identity(const struct world *world, const struct mesh_id *id); /* host index, or SIM_NONE */
+uint32_t sim_world_identity(const struct world *world,
+                            const struct mesh_id *id); /* host index, or SIM_NONE */
 uint32_t sim_world_job(const struct world *world, const struct mesh_id *id);
 struct event sim_world_event(const struct world *world, int64_t in_us, enum happening what, uint32_t node);
 void sim_world_push(struct world *world, struct event event);
@@ -363,7 +368,8 @@ void sim_host_step(struct world *world, struct host *host, struct mesh_event *ev
 void sim_host_wake(struct world *world, struct host *host);
 void sim_host_synced(struct world *world, struct host *host);
 void sim_host_receive(struct world *world, struct host *host, struct flight *flight);
-void sim_host_record(struct world *world, struct host *host, const struct mesh_id *from, struct payload *payload);
+void sim_host_record(struct world *world, struct host *host, const struct mesh_id *from,
+                     struct payload *payload);
 void sim_host_link(struct world *world, struct host *host, const struct mesh_id *peer, bool up, bool reset);
 void sim_host_devices(struct world *world, struct host *host);
 void sim_host_simple(struct world *world, struct host *host, enum mesh_event_kind kind);
@@ -405,8 +411,8 @@ void sim_faults_end(struct world *world, const struct event *event);
 void sim_faults_heal(struct world *world);
 
 /* check.c */
-void sim_check_fail(struct world *world, const struct host *host, enum sim_claim claim, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+void sim_check_fail(struct world *world, const struct host *host, enum sim_claim claim, const char *format,
+                    ...) __attribute__((format(printf, 4, 5)));
 void sim_check_step(struct world *world, struct host *host);
 void sim_check_signed(struct world *world, struct host *host, const struct mesh_record *record);
 void sim_check_survey(struct world *world);
@@ -414,12 +420,20 @@ void sim_check_end(struct world *world);
 const char *sim_check_claim(enum sim_claim claim);
 
 /* trace.c */
-enum trace_what { TRACE_EVENT = 1, TRACE_RECEIVED, TRACE_SENT, TRACE_SAVE, TRACE_EFFECT, TRACE_FAULT, TRACE_LIFE };
+enum trace_what {
+    TRACE_EVENT = 1,
+    TRACE_RECEIVED,
+    TRACE_SENT,
+    TRACE_SAVE,
+    TRACE_EFFECT,
+    TRACE_FAULT,
+    TRACE_LIFE
+};
 enum trace_life { LIFE_STARTS = 1, LIFE_CRASHES, LIFE_DIES_SILENTLY, LIFE_DONE };
-void sim_trace(struct world *world, struct host *host, enum trace_what what, uint32_t kind, uint32_t peer, uint64_t a,
-           uint64_t b);
-void sim_trace_format(const struct world *world, const struct host *host, const struct trace_line *line, char *text,
-                  size_t room);
+void sim_trace(struct world *world, struct host *host, enum trace_what what, uint32_t kind, uint32_t peer,
+               uint64_t a, uint64_t b);
+void sim_trace_format(const struct world *world, const struct host *host, const struct trace_line *line,
+                      char *text, size_t room);
 const char *sim_trace_state(enum mesh_member_state state);
 const char *sim_trace_job_state(enum mesh_job_state state);
 const char *sim_fault_name(uint32_t fault);

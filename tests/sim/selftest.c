@@ -1,0 +1,75 @@
+/*
+ * Shows that every claim of the simulator can be found broken: for each plant, a host or a checker's input
+ * misbehaves on purpose, and within a few seeds the run must end with exactly the claim that guards against
+ * it.
+ */
+#include "node/sim/sim.h"
+
+#include <stdlib.h>
+
+#define SEEDS 12
+
+static const struct plant_case {
+    const char *name;
+    enum sim_plant plant;
+    const char *profile;
+    enum sim_claim claims[2]; /* either may notice first */
+} cases[] = {
+    {"a job's save is reported durable and isn't", SIM_PLANT_LOST_SAVE, "none", {SIM_ACKED_IS_DURABLE}},
+    {"a commit is applied twice", SIM_PLANT_SECOND_COMMIT, "none", {SIM_COMMIT_IS_FINAL}},
+    {"a device returns wrong bytes", SIM_PLANT_WRONG_RESULT, "none", {SIM_COMMIT_IS_FINAL}},
+    {"a restart forgets to raise the epoch", SIM_PLANT_OLD_EPOCH, "crash", {SIM_EPOCHS_GROW}},
+    {"an incarnation is used before it is durable",
+     SIM_PLANT_LOST_INCARNATION,
+     "partition",
+     {SIM_ORIGIN_ADVANCES}},
+    {"a relay changes a record", SIM_PLANT_FORGED_RECORD, "none", {SIM_ORIGIN_ADVANCES}},
+    {"more runs than there are slots", SIM_PLANT_CROWDED_SLOTS, "none", {SIM_SLOTS_HOLD}},
+    {"a shard is missing", SIM_PLANT_LOST_SHARD, "none", {SIM_SHARDS_ADD_UP}},
+    {"a dead member comes up by itself", SIM_PLANT_UNDEAD, "crash", {SIM_DOWN_STAYS_DOWN}},
+    {"a dropped handle stays", SIM_PLANT_LEAK, "none", {SIM_HANDLES_RETURN}},
+    {"a handle is dropped twice", SIM_PLANT_DOUBLE_DROP, "none", {SIM_HANDLES_RETURN}},
+    {"a run carries another bundle's payload", SIM_PLANT_WILD_ATTEMPT, "none", {SIM_ANSWERS_FIT}},
+    {"a step puts out too much", SIM_PLANT_OVERFLOW, "none", {SIM_BOUNDS_HOLD}},
+    {"a partition stays", SIM_PLANT_NO_HEAL, "none", {SIM_NOBODY_FALSELY_DOWN, SIM_VIEWS_AGREE}},
+    {"a live member is shown down", SIM_PLANT_LATE_ACCUSER, "none", {SIM_VIEWS_AGREE}},
+    {"devices swallow their attempts", SIM_PLANT_STUCK_RUN, "none", {SIM_JOBS_FINISH}},
+    {"no RESERVE arrives any more", SIM_PLANT_DEAF_EXECUTOR, "none", {SIM_NO_IDLE_DEVICE}},
+};
+
+static bool caught(const struct plant_case *one, struct sim_result *result)
+{
+    struct sim_options options = sim_options_default();
+    options.plant = one->plant;
+    options.profile = one->profile;
+    options.nodes = 4;
+    for (options.seed = 1; options.seed <= SEEDS; options.seed++) {
+        if (!sim_run(&options, result)) {
+            return result->claim == one->claims[0] || result->claim == one->claims[1];
+        }
+    }
+    return false;
+}
+
+int main(void)
+{
+    struct sim_result *const result = malloc(sizeof *result);
+    int missed = 0;
+    if (result == NULL) {
+        return 1;
+    }
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const bool found = caught(&cases[i], result);
+        printf("%s  %s\n", found ? "caught" : "MISSED", cases[i].name);
+        if (!found) {
+            missed++;
+            printf("%.*s\n", 2000, result->ok ? "  no claim was broken" : result->failure);
+        }
+    }
+    const bool all_planted = sizeof cases / sizeof cases[0] == SIM_PLANTS - 1;
+    if (!all_planted) {
+        printf("a plant has no case here\n");
+    }
+    free(result);
+    return missed != 0 || !all_planted;
+}
