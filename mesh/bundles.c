@@ -187,6 +187,22 @@ static uint32_t bundle_bind(struct step *step, uint32_t job, uint32_t from, cons
     return slot;
 }
 
+/* Whether that GRANT came before: its names are spent, and releasing them would take them from their first
+ * use. Later than the ring remembers, a name in use still gives it away; one that is spent is answered
+ * EXPIRED. */
+static bool grant_repeated(struct home *home, uint32_t from, uint64_t token)
+{
+    struct home_member *const member = &home->member[from];
+    for (uint32_t i = 0; i < HOME_TOKENS; i++) {
+        if (member->token[i] == token)
+            return true;
+    }
+    if (bundle_find(home, from, &(struct mesh_bundle_name){.token = token}) != MESH_NONE)
+        return true;
+    member->token[member->token_next++ % HOME_TOKENS] = token;
+    return false;
+}
+
 /* Whether a grant may be used: by a live job, in a class that it can run on, at a member where it may go. */
 static bool grant_fits(const struct mesh *mesh, const struct job *job, uint32_t from,
                        const struct mesh_message *grant)
@@ -200,10 +216,12 @@ void home_grant(struct step *step, uint32_t from, const struct mesh_message *mes
     struct mesh *const mesh = step->mesh;
     struct home *const home = &mesh->home;
     const uint32_t places = message->body.grant.places;
-    if (places == 0 || message->body.grant.class >= MESH_DEVICE_CLASSES) {
+    if (places == 0 || message->body.grant.token == 0 || message->body.grant.class >= MESH_DEVICE_CLASSES) {
         mesh->counters.bad_messages++;
         return;
     }
+    if (grant_repeated(home, from, message->body.grant.token))
+        return;
     const uint32_t slot = home_job_find(home, &message->body.grant.job);
     struct job *const job = slot == MESH_NONE ? NULL : &home->job[slot];
     uint32_t bound = 0;

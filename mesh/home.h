@@ -34,6 +34,7 @@ enum {
     HOME_SERVICE_MS = 1000,     /* a job with queued shards looks for places at least so often */
     HOME_ASK_REFRESH_MS = 5000, /* standing demands are repeated; the executor forgets after 10 s */
     HOME_NOBODY_MS = 1000,      /* between two NOBODY decisions of a job */
+    HOME_TOKENS = 16,           /* grants of one member remembered */
     HOME_ASKS_PER_JOB = 32,     /* members asked for one job at a time */
     HOME_JOBS_PER_STEP = 16,    /* jobs served in one step */
     HOME_LEASES_PER_STEP = 64,  /* leases ended in one step */
@@ -119,6 +120,8 @@ struct bundle {
 struct home_member {
     struct list bundles; /* at that executor, orphans too */
     uint64_t cancelled;  /* the ending by which it was last told to stop; one CANCEL per member and job */
+    uint64_t token[HOME_TOKENS]; /* its latest grants, so that a repeated GRANT binds nothing; a ring */
+    uint32_t token_next;
 };
 
 struct home {

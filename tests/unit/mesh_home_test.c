@@ -295,6 +295,25 @@ static void shards_bind_only_on_a_grant_and_the_rest_is_released(void **state)
     fixture_close(f);
 }
 
+/* Found by the soak: the second use of a name was reported with the shards of the first. */
+static void a_repeated_grant_binds_nothing(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    submit(f, 1, 4);
+    grant(f, 0, 1, 7, 2);
+    assigned(f, 0);
+    const struct mesh_message second = assigned(f, 0);
+    grant(f, 0, 1, 7, 2);
+    assert_false(sent(f, 0, MESH_ASSIGN));
+    assert_int_equal(released(f, 0), 0);
+    result(f, 0, &second, MESH_DONE);
+    grant(f, 0, 1, 7, 2); /* also when the name is free again */
+    assert_false(sent(f, 0, MESH_ASSIGN));
+    assert_int_equal(view(f, 1).queued, 2);
+    fixture_close(f);
+}
+
 static void a_result_is_committed_and_acknowledged_in_one_step(void **state)
 {
     (void)state;
@@ -814,6 +833,7 @@ int main(void)
         cmocka_unit_test(look_ups_are_bounded_and_their_hits_committed),
         cmocka_unit_test(a_job_all_cached_is_done_at_once),
         cmocka_unit_test(shards_bind_only_on_a_grant_and_the_rest_is_released),
+        cmocka_unit_test(a_repeated_grant_binds_nothing),
         cmocka_unit_test(a_result_is_committed_and_acknowledged_in_one_step),
         cmocka_unit_test(a_result_must_be_what_was_assigned_to_who_reports_it),
         cmocka_unit_test(returned_shards_come_next_and_are_not_blamed),

@@ -291,6 +291,8 @@ static void soak_with(uint64_t with)
     for (uint32_t i = 0; i < NODES; i++) {
         struct mesh_executor_view view;
         mesh_executor_view(net->node[i].mesh, &view);
+        /* All are honest: nothing made no sense. */
+        assert_int_equal(mesh_counters(net->node[i].mesh)->bad_messages, 0);
         assert_int_equal(view.running + view.waiting + view.granted + view.unacked + view.demands, 0);
     }
     net_check_handles(net);
