@@ -211,8 +211,9 @@ void home_restore(struct step *step, const struct mesh_event *event)
         return;
     }
     job_fill(home, &home->job[slot], event->body.restore.committed);
-    /* The new epoch must be durable before anything is sent under it. */
+    /* As after a submit: the new epoch is durable before anything is sent under it, and the host is told. */
     save_job(step, MESH_SAVE_JOB, &home->job[slot]);
+    tell_host(step, &spec->id, MESH_ACCEPTED, MESH_JOB_RUNNING);
     home_job_ready(home, slot);
     home_job_settle(step, slot);
 }

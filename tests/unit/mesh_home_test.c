@@ -644,6 +644,9 @@ static void a_restored_job_goes_on_under_its_new_epoch(void **state)
     struct mesh_save save;
     assert_true(fixture_saved(f, MESH_SAVE_JOB, &save));
     assert_int_equal(save.body.job.epoch, 2);
+    struct mesh_effect told;
+    assert_true(fixture_did(f, MESH_JOB, &told));
+    assert_int_equal(told.body.job.state, MESH_JOB_RUNNING);
     grant(f, 0, 1, 7, 1);
     struct mesh_message bundle = assigned(f, 0);
     assert_int_equal(bundle.body.assign.epoch, 2);
