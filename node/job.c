@@ -375,6 +375,8 @@ uint32_t job_bundle_shards(const struct job *job)
     uint64_t most = MESH_BUNDLE_BYTES_MAX / (in_bytes > out_bytes ? in_bytes : out_bytes);
     if (large_bytes > 0 && most > LARGE_BYTES_MAX / large_bytes)
         most = LARGE_BYTES_MAX / large_bytes;
+    if (job->bundle_shards > 0 && most > job->bundle_shards)
+        most = job->bundle_shards;
     return most < 1 ? 1 : most > MESH_BUNDLE_SHARDS_MAX ? MESH_BUNDLE_SHARDS_MAX : (uint32_t)most;
 }
 

@@ -122,6 +122,7 @@ struct job {
     uint32_t share_count;
     struct job_decision decision[JOB_DECISIONS_MAX]; /* a ring: the newest `decision_count` % max */
     uint64_t decision_count;
+    uint32_t bundle_shards;     /* the submitter's bound on shards in a bundle; 0 = none */
     uint32_t shard_us_guess;    /* the manifest's estimate of one shard's device time */
     bool damaged;               /* a committed output could not be read back */
     int64_t assemble_at_ms;     /* monotonic: storing the outputs failed and is tried again then; 0 = no */

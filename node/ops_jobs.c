@@ -266,14 +266,17 @@ static bool read_options(struct api_call *call, struct job *job, struct job_wish
     }
     const int64_t items = body_integer(call, "items", 0);
     const int64_t shard_items = body_integer(call, "shard_items", 0);
-    if (items < 0 || shard_items < 0) {
-        api_error(call, EXIT_USAGE, "'items' and 'shard_items' are positive numbers");
+    const int64_t bundle_shards = body_integer(call, "bundle_shards", 0);
+    if (items < 0 || shard_items < 0 || bundle_shards < 0) {
+        api_error(call, EXIT_USAGE, "'items', 'shard_items' and 'bundle_shards' are positive numbers");
         return false;
     }
     if (body_integer(call, "replicas", 1) != 1) {
         api_error(call, EXIT_FAILED, "this version keeps one copy of a job's journal; use --replicas 1");
         return false;
     }
+    job->bundle_shards =
+        bundle_shards < MESH_BUNDLE_SHARDS_MAX ? (uint32_t)bundle_shards : MESH_BUNDLE_SHARDS_MAX;
     wish->items = (uint64_t)items;
     wish->shard_items = (uint64_t)shard_items;
     job->spec.local_only = json_is_true(json_object_get(api_body(call), "local"));
