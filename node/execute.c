@@ -102,7 +102,7 @@ static void finish(struct attempt *attempt)
 {
     struct node *node = attempt->node;
     const uint32_t count = attempt->assign.shard_count;
-    struct result_item items[MESH_BUNDLE_SHARDS_MAX];
+    struct result_item items[MESH_BUNDLE_SHARDS_MAX] = {0};
     for (uint32_t s = 0; s < count; s++) {
         if (attempt->outcome[s] == 0)
             set_message(attempt, s, MESH_RETURNED, "not run");
