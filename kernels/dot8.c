@@ -57,10 +57,22 @@ void dot8_pack_columns(const int8_t *matrix, size_t stride, size_t columns, size
     for (size_t first = 0; first < columns; first += DOT8_PANEL) {
         const size_t count = columns - first < DOT8_PANEL ? columns - first : DOT8_PANEL;
         uint8_t *panel = packed + first * padded;
-        for (size_t j = 0; j < depth; j++)
+        const int8_t *from = matrix + first;
+        size_t j = 0;
+        for (; count == DOT8_PANEL && j + 4 <= depth; j += 4) {
+            uint32_t group[DOT8_PANEL];
+            for (size_t lane = 0; lane < DOT8_PANEL; lane++)
+                group[lane] = (uint32_t)(uint8_t)from[j * stride + lane] |
+                              (uint32_t)(uint8_t)from[(j + 1) * stride + lane] << 8 |
+                              (uint32_t)(uint8_t)from[(j + 2) * stride + lane] << 16 |
+                              (uint32_t)(uint8_t)from[(j + 3) * stride + lane] << 24;
+            for (size_t lane = 0; lane < DOT8_PANEL; lane++)
+                group[lane] ^= 0x80808080u;
+            memcpy(panel + j * DOT8_PANEL, group, sizeof group);
+        }
+        for (; j < depth; j++)
             for (size_t lane = 0; lane < count; lane++)
-                panel[j / 4 * 64 + lane * 4 + j % 4] =
-                    (uint8_t)((uint8_t)matrix[j * stride + first + lane] ^ 0x80u);
+                panel[j / 4 * 64 + lane * 4 + j % 4] = (uint8_t)((uint8_t)from[j * stride + lane] ^ 0x80u);
     }
 }
 

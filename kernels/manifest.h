@@ -133,7 +133,7 @@ struct manifest {
 const struct manifest *manifest_find(const char *name);
 /* The i-th manifest in order of name, NULL after the last. */
 const struct manifest *manifest_each(size_t index);
-/* BLAKE2-like identity of the code: SHA-256 over the sources (manifest, CPU, CUDA, shared headers), taken by
+/* Identity of the code: SHA-256 over the sources (manifest, CPU, CUDA, shared headers), taken by
  * CMake at configure time. 32 bytes, static. The node derives its kernel digest from it. */
 const uint8_t *manifest_source_digest(const struct manifest *manifest);
 /* "unknown kernel 'knm'; did you mean 'knn'? `weir kernels` lists them" */
