@@ -4,3 +4,24 @@ target_link_libraries(gpu_test PRIVATE weir_compute)
 set_target_properties(gpu_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
 add_test(NAME gpu.kernels COMMAND gpu_test)
 set_tests_properties(gpu.kernels PROPERTIES LABELS gpu TIMEOUT 600 SKIP_RETURN_CODE 77)
+
+# The same small cases on a driver that runs the .cu sources on the CPU, so that CUDA code is checked without a GPU too.
+find_program(WEIR_CXX NAMES g++ c++)
+if(WEIR_CUDA AND WEIR_NVCC AND WEIR_CXX AND NOT WEIR_SANITIZE)
+    cmake_path(GET CMAKE_CURRENT_LIST_DIR PARENT_PATH gpu_tests)
+    cmake_path(GET gpu_tests PARENT_PATH gpu_root)
+    set(emulated ${CMAKE_CURRENT_BINARY_DIR}/emulated)
+    file(MAKE_DIRECTORY ${emulated})
+    file(GLOB cuda_sources CONFIGURE_DEPENDS ${gpu_root}/kernels/*.cu)
+    add_custom_command(
+        OUTPUT ${emulated}/libcuda.so.1
+        COMMAND ${WEIR_CXX} -std=c++17 -O1 -w -ffp-contract=off -fPIC -shared -pthread -I${gpu_root}
+                ${CMAKE_CURRENT_LIST_DIR}/emulator.cc -o ${emulated}/libcuda.so.1
+        DEPENDS ${CMAKE_CURRENT_LIST_DIR}/emulator.cc ${cuda_sources} ${gpu_root}/kernels/embed_core.h
+                ${gpu_root}/kernels/montecarlo_core.h ${gpu_root}/kernels/weir_math.h
+        VERBATIM)
+    add_custom_target(gpu_emulator ALL DEPENDS ${emulated}/libcuda.so.1)
+    add_test(NAME gpu.emulated COMMAND gpu_test 1 small)
+    set_tests_properties(gpu.emulated PROPERTIES LABELS gpu TIMEOUT 300 SKIP_RETURN_CODE 77
+                         ENVIRONMENT "LD_LIBRARY_PATH=${emulated}")
+endif()
