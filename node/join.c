@@ -210,7 +210,9 @@ static void reply_refuse(struct join_server *server, struct reply *reply, uint32
     le64_put(body + 1, (uint64_t)when_s);
     reply_add(reply, body, sizeof body);
     server->counters.refused++;
-    log_info("join_refused", "reason=%s", join_refusal_name(refusal));
+    const bool noise = refusal == JOIN_REFUSED_MALFORMED || refusal == JOIN_REFUSED_BUSY;
+    log_write(noise ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "join_refused", "reason=%s",
+              join_refusal_name(refusal));
 }
 
 static void reply_send(struct join_server *server, const struct reply *reply)

@@ -146,10 +146,11 @@ static bool router_open(struct child *child, const struct join_identity *identit
            zmq_setsockopt(router, ZMQ_CURVE_SECRETKEY, identity->curve_secret.bytes, 32) == 0 &&
            zmq_setsockopt(router, ZMQ_ZAP_DOMAIN, "join", 4) == 0 && set_int(router, ZAP_DOMAIN_OPTION, 1) &&
            zmq_setsockopt(router, ZMQ_MAXMSGSIZE, &bytes_max, sizeof bytes_max) == 0 &&
-           set_int(router, ZMQ_RCVHWM, 1) && set_int(router, ZMQ_SNDHWM, 2) &&
-           set_int(router, ZMQ_ROUTER_MANDATORY, 1) && set_int(router, ZMQ_ROUTER_HANDOVER, 0) &&
-           set_int(router, ZMQ_HANDSHAKE_IVL, 5000) && set_int(router, ZMQ_BACKLOG, 128) &&
-           set_int(router, ZMQ_IPV6, strchr(endpoint, '[') != NULL) && zmq_bind(router, endpoint) == 0;
+           set_int(router, ZMQ_RCVHWM, 4) /* with 1 a CURVE ROUTER delivers nothing */ &&
+           set_int(router, ZMQ_SNDHWM, 2) && set_int(router, ZMQ_ROUTER_MANDATORY, 1) &&
+           set_int(router, ZMQ_ROUTER_HANDOVER, 0) && set_int(router, ZMQ_HANDSHAKE_IVL, 5000) &&
+           set_int(router, ZMQ_BACKLOG, 128) && set_int(router, ZMQ_IPV6, strchr(endpoint, '[') != NULL) &&
+           zmq_bind(router, endpoint) == 0;
 }
 
 static void link_send(const uint8_t *bytes, size_t count)
