@@ -284,7 +284,11 @@ void sim_faults_strike(struct world *world, const struct event *event)
     switch ((enum fault)event->a) {
     case FAULT_CRASH:
         count->crashes++;
-        strike_crash(world, host, false);
+        if (sim_chance(&world->random, 600)) {
+            host->doomed = true;
+        } else {
+            strike_crash(world, host, false);
+        }
         break;
     case FAULT_SILENT:
         count->silent_deaths++;
@@ -400,6 +404,12 @@ static void flap_again(struct world *world, struct host *host)
     }
 }
 
+/* The doomed host has begun to save: it dies before, while or just after that becomes durable. */
+void sim_faults_doom(struct world *world, struct host *host, int64_t in_us)
+{
+    end_later(world, FAULT_CRASH, host, 0, in_us + 500);
+}
+
 void sim_faults_end(struct world *world, const struct event *event)
 {
     if (world->healed && event->a != FAULT_PAUSE) {
@@ -407,6 +417,12 @@ void sim_faults_end(struct world *world, const struct event *event)
     }
     struct host *const host = event->b != SIM_NONE ? &world->host[event->b] : NULL;
     switch ((enum fault)event->a) {
+    case FAULT_CRASH:
+        if (host->doomed && host->alive) {
+            host->doomed = false;
+            strike_crash(world, host, false);
+        }
+        break;
     case FAULT_PARTITION:
         for (uint32_t i = 0; i < world->host_count; i++) {
             world->host[i].group = 0;
@@ -462,6 +478,7 @@ void sim_faults_heal(struct world *world)
         host->delay_ms = 0;
         host->bad_device = false;
         host->slow_disk = false;
+        host->doomed = false;
         host->paused_until_us = 0;
         if (host->drift_ppm != 0 && host->alive) {
             set_drift(world, host, 0);

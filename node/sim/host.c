@@ -607,6 +607,9 @@ static void batch_hold(struct world *world, struct host *host, const struct mesh
         at_us = host->last_batch->durable_at_us;
     }
     batch->durable_at_us = at_us;
+    if (host->doomed) {
+        sim_faults_doom(world, host, at_us - world->now_us);
+    }
     if (host->last_batch != NULL) {
         host->last_batch->next = batch;
     } else {

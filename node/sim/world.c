@@ -69,6 +69,21 @@ bool sim_world_plant(struct world *world, enum sim_plant plant)
 
 /* ---- Jobs. */
 
+/* Device time of one job at most, so that a run's jobs can end in its last third even on a single slot. */
+#define JOB_DEVICE_US_MAX (30 * SECOND_US)
+
+/* A job that fills hundreds of slots with bundles of a shard or two. */
+static void crowd_job(struct world *world, struct sim_job *job)
+{
+    job->spec.shard_count = 300 + sim_below(&world->random, 600);
+    job->spec.bundle_shards_max = 1 + sim_below(&world->random, 2);
+    job->spec.classes = 1;
+    job->spec.local_only = false;
+    job->shard_us = (uint32_t)sim_between(&world->random, SECOND_US / 2, 3 * SECOND_US);
+    free(job->crashes);
+    job->crashes = sim_alloc(job->spec.shard_count, 1);
+}
+
 uint32_t sim_world_new_job(struct world *world)
 {
     struct sim_random *const random = &world->random;
@@ -94,9 +109,14 @@ uint32_t sim_world_new_job(struct world *world)
         .rejects = SIM_NONE,
         .crashes = sim_alloc(shards, 1),
     };
+    if (world->crowded) {
+        crowd_job(world, job);
+    } else if ((int64_t)job->shard_us * shards > JOB_DEVICE_US_MAX) {
+        job->shard_us = (uint32_t)(JOB_DEVICE_US_MAX / shards);
+    }
     job->spec.shard_us_guess = sim_chance(random, 700) ? job->shard_us : 0;
     if (sim_chance(random, 30)) {
-        job->rejects = sim_below(random, shards);
+        job->rejects = sim_below(random, job->spec.shard_count);
     }
     world->job_count++;
     return number;
@@ -132,7 +152,6 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
     host->region = sim_mix(2, site / 3);
     host->slots[0] = (uint16_t)(1 + sim_below(random, 4));
     host->slots[1] = host->index % 3 == 1 ? (uint16_t)(1 + sim_below(random, 3)) : 0;
-    memcpy(host->lent, host->slots, sizeof host->lent);
     host->lent_less_at_us = -SECOND_US * 1000;
     host->idle_since_us = -1;
     host->joined = host->index == 0;
@@ -140,11 +159,20 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
     host->limits = (struct mesh_limits){
         .members = world->host_room + 2,
         .jobs = tight ? 4 : 64,
-        .shards = tight ? 300 : 4096,
+        .shards = tight ? 150 : 4096,
         .bundles = tight ? 6 : 128,
         .attempts = tight ? 12 : 128,
         .demands = tight ? 2 : 64,
     };
+    if (world->crowded) {
+        host->slots[0] = (uint16_t)(150 + sim_below(random, 100));
+        host->limits.jobs = 64;
+        host->limits.shards = 1u << 15;
+        host->limits.bundles = 1024;
+        host->limits.attempts = 1024;
+        host->limits.demands = 64;
+    }
+    memcpy(host->lent, host->slots, sizeof host->lent);
     host->admitted = sim_alloc(world->host_room, 1);
     host->seen = sim_alloc(world->host_room, sizeof *host->seen);
     world->host_count++;
@@ -186,6 +214,7 @@ bool sim_world_init(struct world *world, const struct sim_options *options, stru
 
 static void world_populate(struct world *world)
 {
+    world->crowded = world->options.nodes <= 6 && sim_chance(&world->random, 60);
     for (uint32_t i = 0; i < world->options.nodes; i++) {
         char name[16];
         snprintf(name, sizeof name, "n%u", i);

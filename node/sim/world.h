@@ -270,6 +270,7 @@ struct host {
     uint32_t delay_ms;
     bool bad_device;
     bool slow_disk;
+    bool doomed; /* dies while its next save is under way */
 
     uint32_t steps_to_check;
     int64_t idle_since_us; /* liveness: has a free slot that queued work could use; -1 = no */
@@ -330,6 +331,7 @@ struct world {
     int64_t end_us;
     bool healed;
     bool failed;
+    bool crowded; /* few nodes with very many slots, so that one step has more to say than fits */
     struct heap heap;
     struct host *host;
     uint32_t host_count;
@@ -408,6 +410,7 @@ uint64_t sim_device_result(const struct world *world, uint32_t job, uint32_t sha
 void sim_faults_plan(struct world *world);
 void sim_faults_strike(struct world *world, const struct event *event);
 void sim_faults_end(struct world *world, const struct event *event);
+void sim_faults_doom(struct world *world, struct host *host, int64_t in_us);
 void sim_faults_heal(struct world *world);
 
 /* check.c */
