@@ -27,6 +27,7 @@ static int teardown(void **state)
     return 0;
 }
 
+/* `format` names the folder as %s or %1$s. */
 static void run(const char *format, const char *data)
 {
     char command[1024];
@@ -86,7 +87,7 @@ static void folders_that_are_not_ours_alone_are_refused(void **state)
 {
     const struct folder *folder = *state;
     assert_load_fails(folder->data, wall_s(), FEDERATION_MISSING, "weir init");
-    run("mkdir %s && chmod 755 $_", folder->data);
+    run("mkdir -m 755 %s", folder->data);
     struct federation_failure failure;
     char command[160];
     snprintf(command, sizeof command, "chmod 700 '%s'", folder->data);
@@ -119,12 +120,12 @@ static void damage_is_named(void **state)
 {
     const struct folder *folder = *state;
     init(folder->data, "rivers");
-    run("cp -a %s /tmp/weir-test-copy.$PPID", folder->data);
+    run("cp -a %1$s %1$s-copy", folder->data);
     run("printf x >> %s/federation/genesis", folder->data);
     assert_load_fails(folder->data, wall_s(), FEDERATION_DAMAGED, "genesis");
     run("cd %s/federation && truncate -s -1 genesis && truncate -s 100 chain", folder->data);
     assert_load_fails(folder->data, wall_s(), FEDERATION_DAMAGED, "chain");
-    run("rm -rf %s && mv /tmp/weir-test-copy.$PPID $_", folder->data);
+    run("rm -rf %1$s && mv %1$s-copy %1$s", folder->data);
     federation_close(load(folder->data));
     run("rm %s/keys/node.key", folder->data);
     assert_load_fails(folder->data, wall_s(), FEDERATION_DAMAGED, "backup");
@@ -181,10 +182,10 @@ static void an_ended_certificate_is_explained_or_renewed(void **state)
     const struct folder *folder = *state;
     init(folder->data, "rivers");
     const int64_t later_s = wall_s() + FEDERATION_LIFETIME_S + 24 * 3600;
-    run("mv %s/keys/authority.key /tmp/weir-test-authority.$PPID", folder->data);
+    run("mv %1$s/keys/authority.key %1$s-authority", folder->data);
     assert_load_fails(folder->data, later_s, FEDERATION_EXPIRED, "weir join");
     assert_load_fails(folder->data, wall_s() - 3600, FEDERATION_EXPIRED, "clock");
-    run("mv /tmp/weir-test-authority.$PPID %s/keys/authority.key", folder->data);
+    run("mv %1$s-authority %1$s/keys/authority.key", folder->data);
     struct federation *federation = NULL;
     struct federation_failure failure;
     assert_int_equal(federation_load(folder->data, later_s, &federation, &failure), FEDERATION_OK);
