@@ -917,14 +917,17 @@ void sim_host_start(struct world *world, struct host *host)
     host->memory = sim_alloc(1, mesh_size(&host->limits));
     memset(host->admitted, 0, world->host_room);
     memset(host->seen, 0, world->host_room * sizeof *host->seen);
+    /* One draw per statement: the order within an initialiser is the compiler's. */
+    const uint64_t session = sim_random_next(&world->random) | 1;
+    const uint64_t seed = sim_random_next(&world->random);
     const struct mesh_config config = {
         .limits = host->limits,
         .self = host->id,
         .site = host->site,
         .region = host->region,
         .incarnation = host->disk.incarnation,
-        .session = sim_random_next(&world->random) | 1,
-        .seed = {sim_random_next(&world->random), sim_random_next(&world->random)},
+        .session = session,
+        .seed = {seed, sim_mix(seed, session)},
         .now_ms = sim_host_local_us(world, host) / 1000,
         .wall_ms = host_wall_ms(world, host),
     };

@@ -198,8 +198,8 @@ static void flight_launch_alone(struct world *world, const struct link *link, st
     }
     if (sim_chance(&world->random, network->double_permille)) {
         world->result->world.messages_doubled++;
-        flight_launch(world, flight_copy(flight),
-                      travel_us(world, link, flight) + sim_between(&world->random, 0, 3 * SECOND_US));
+        const int64_t late_us = sim_between(&world->random, 0, 3 * SECOND_US);
+        flight_launch(world, flight_copy(flight), travel_us(world, link, flight) + late_us);
     }
     int64_t in_us = travel_us(world, link, flight);
     if (sim_chance(&world->random, network->reorder_permille)) {

@@ -91,24 +91,21 @@ uint32_t sim_world_new_job(struct world *world)
     const uint32_t number = world->job_count;
     struct sim_job *const job = &world->job[number];
     const uint32_t shards = sim_chance(random, 700) ? 1 + sim_below(random, 16) : 1 + sim_below(random, 150);
-    *job = (struct sim_job){
-        .spec = {.id = sim_id(world->options.seed, JOB_IDS + number),
-                 .epoch = 1,
-                 .tenant = 1 + sim_below(random, 4),
-                 .kernel = 1 + sim_below(random, 8),
-                 .shard_count = shards,
-                 .bundle_shards_max = 1 + sim_below(random, 24),
-                 .classes = sim_chance(random, 700)   ? 1
-                            : sim_chance(random, 700) ? 3
-                                                      : 2,
-                 .lookup = sim_chance(random, 400),
-                 .local_only = sim_chance(random, 50)},
-        .home = SIM_NONE,
-        .shard_us = (uint32_t)sim_between(random, 2000, sim_chance(random, 200) ? 1500000 : 150000),
-        .hit_permille = sim_below(random, 3) * 450,
-        .rejects = SIM_NONE,
-        .crashes = sim_alloc(shards, 1),
-    };
+    /* One draw per statement: the order within an initialiser is the compiler's. */
+    *job = (struct sim_job){.home = SIM_NONE, .rejects = SIM_NONE, .crashes = sim_alloc(shards, 1)};
+    job->spec.id = sim_id(world->options.seed, JOB_IDS + number);
+    job->spec.epoch = 1;
+    job->spec.tenant = 1 + sim_below(random, 4);
+    job->spec.kernel = 1 + sim_below(random, 8);
+    job->spec.shard_count = shards;
+    job->spec.bundle_shards_max = 1 + sim_below(random, 24);
+    const uint32_t kind = sim_below(random, 10);
+    job->spec.classes = kind < 7 ? 1 : kind < 9 ? 3 : 2;
+    job->spec.lookup = sim_chance(random, 400);
+    job->spec.local_only = sim_chance(random, 50);
+    const bool slow = sim_chance(random, 200);
+    job->shard_us = (uint32_t)sim_between(random, 2000, slow ? 1500000 : 150000);
+    job->hit_permille = sim_below(random, 3) * 450;
     if (world->crowded) {
         crowd_job(world, job);
     } else if ((int64_t)job->shard_us * shards > JOB_DEVICE_US_MAX) {
