@@ -16,6 +16,7 @@ static const char help[] =
     "  --user NAME       for a person who only submits jobs, not for a node\n"
     "  --expires SPAN    how long the token is good: 30m, 24h, 7d (24h)\n"
     "  --lifetime SPAN   how long the guest's certificate lives (as this node's)\n"
+    "  --may-invite      the guest may itself invite, renew and revoke nodes\n"
     "  --list            show the invitations of this node\n"
     "  --cancel ID       make an unused token useless; a prefix of the id will do\n"
     "  --node PATH       the node to ask: its socket or data folder ($WEIR_NODE)\n"
@@ -25,11 +26,17 @@ static const char help[] =
     "  weir invite --site berlin --expires 1h > token\n";
 
 static const struct option options[] = {
-    {"site", required_argument, NULL, 's'},    {"user", required_argument, NULL, 'u'},
-    {"expires", required_argument, NULL, 'e'}, {"lifetime", required_argument, NULL, 'l'},
-    {"list", no_argument, NULL, 'L'},          {"cancel", required_argument, NULL, 'C'},
-    {"node", required_argument, NULL, 'n'},    {"json", no_argument, NULL, 'j'},
-    {"help", no_argument, NULL, 'h'},          {0},
+    {"site", required_argument, NULL, 's'},
+    {"user", required_argument, NULL, 'u'},
+    {"expires", required_argument, NULL, 'e'},
+    {"lifetime", required_argument, NULL, 'l'},
+    {"may-invite", no_argument, NULL, 'm'},
+    {"list", no_argument, NULL, 'L'},
+    {"cancel", required_argument, NULL, 'C'},
+    {"node", required_argument, NULL, 'n'},
+    {"json", no_argument, NULL, 'j'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
 };
 
 struct wish {
@@ -39,6 +46,7 @@ struct wish {
     const char *node;
     int64_t expires_s;
     int64_t lifetime_s;
+    bool may_invite;
     bool list;
     bool json;
 };
@@ -52,6 +60,8 @@ static int create(const struct wish *wish)
         json_object_set_new(request, "lifetime_s", json_integer(wish->lifetime_s));
     if (wish->user)
         json_object_set_new(request, "user", json_string(wish->user));
+    if (wish->may_invite)
+        json_object_set_new(request, "may_invite", json_true());
     json_t *reply;
     const int code = member_call(wish->node, request, &reply);
     if (code != EXIT_DONE)
@@ -129,6 +139,9 @@ int cli_invite(int argc, char **argv)
         case 'l':
             if (!duration_parse(optarg, letter == 'e' ? &wish.expires_s : &wish.lifetime_s))
                 return cli_fail(EXIT_USAGE, "'%s' is no span of time; write 90d, 24h or 30m", optarg);
+            break;
+        case 'm':
+            wish.may_invite = true;
             break;
         case 'L':
             wish.list = true;

@@ -211,13 +211,21 @@ static inline void member_open(struct member *member, const char *federation)
     assert_int_equal(pthread_create(&member->thread, NULL, member_main, member), 0);
 }
 
-static inline void member_close(struct member *member)
+/* Ends the loop, after which its parts may be closed; nothing is served any more. */
+static inline void member_stop(struct member *member)
 {
+    if (member->closing)
+        return;
     pthread_mutex_lock(&member->mutex);
     member->closing = true;
     pthread_cond_broadcast(&member->changed);
     pthread_mutex_unlock(&member->mutex);
     pthread_join(member->thread, NULL);
+}
+
+static inline void member_close(struct member *member)
+{
+    member_stop(member);
     join_server_close(member->server);
     loop_unwatch(member->loop, store_fd(member->store));
     loop_close(member->loop);

@@ -3,6 +3,8 @@
  * child. */
 #include "join_fixture.h"
 
+#include "node/renewal.h"
+
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -266,8 +268,55 @@ static void a_member_presents_itself_and_is_renewed(void **state)
     assert_int_equal(refused.result.refusal, JOIN_REFUSED_REVOKED);
     assert_int_equal(member->admitted, 1);
 
-    /* The client's turn stays registered with the loop, which serves no more in this test. */
+    member_stop(member);
     join_client_close(client);
+    zmq_ctx_term(zmq);
+    federation_close(second);
+    folder_remove(folder);
+}
+
+struct renewing {
+    struct federation_contact contact;
+    uint32_t renewed;
+};
+
+static bool only_issuer(void *context, uint32_t index, struct federation_contact *contact)
+{
+    *contact = ((struct renewing *)context)->contact;
+    return index == 0;
+}
+
+static void note_renewed(void *context)
+{
+    ((struct renewing *)context)->renewed++;
+}
+
+static bool was_renewed_twice(void *context)
+{
+    return ((struct renewing *)context)->renewed >= 2;
+}
+
+static void a_node_renews_itself_again_and_again(void **state)
+{
+    struct member *member = *state;
+    char folder[64], data[96];
+    struct federation *second =
+        second_node(member, &(struct invite_request){.lifetime_s = FEDERATION_LIFETIME_MIN_S}, folder, data);
+    const int64_t before_s = federation_certificate(second)->not_after_s;
+    void *zmq = zmq_ctx_new();
+    struct join_client *client;
+    struct renewal *renewal;
+    struct renewing renewing = {0};
+    contact_of(member, &renewing.contact);
+    const struct renewal_callbacks callbacks = {
+        .issuer = only_issuer, .renewed = note_renewed, .context = &renewing};
+    assert_true(join_client_open(member->loop, zmq, second, &client));
+    assert_true(renewal_open(member->loop, second, client, &callbacks, &renewal));
+    assert_true(member_serve(member, was_renewed_twice, &renewing, 40000));
+    assert_true(federation_certificate(second)->not_after_s >= before_s + 10);
+    member_stop(member);
+    join_client_close(client);
+    renewal_close(renewal);
     zmq_ctx_term(zmq);
     federation_close(second);
     folder_remove(folder);
@@ -534,6 +583,7 @@ int main(int argc, char **argv)
         TEST(a_certificate_leaves_only_once_the_token_is_marked_used),
         TEST(a_guest_that_dials_nobody_or_a_stranger_gives_up),
         TEST(a_member_presents_itself_and_is_renewed),
+        TEST(a_node_renews_itself_again_and_again),
         TEST(malformed_requests_are_refused_or_dropped),
         TEST(a_killed_child_is_started_again_on_its_port),
         TEST(the_child_holds_few_descriptors),
