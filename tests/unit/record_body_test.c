@@ -1,0 +1,149 @@
+/* Bodies of MEMBER, CAPACITY and ALERT records: there and back, every truncation, and what they must not say.
+ */
+#include "node/record_body.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const uint8_t chain[CHAIN_BYTES_MAX] = {1, 2, 3};
+
+static struct member_body example(void)
+{
+    return (struct member_body){.session = 5,
+                                .site = "ashburn",
+                                .region = "us-east",
+                                .name = "node-1",
+                                .control = "node-1.example.org:7700",
+                                .bulk = "[2001:db8::1]:7701",
+                                .join = "",
+                                .software = "0.1.0",
+                                .leaving = true,
+                                .chain = {chain, sizeof chain}};
+}
+
+static enum wire_error decode_member(const struct member_body *body)
+{
+    uint8_t bytes[MEMBER_BODY_BYTES_MAX];
+    struct member_body back;
+    const size_t count = member_body_encode(body, bytes, sizeof bytes);
+    assert_true(count > 0);
+    return member_body_decode(bytes, count, &back);
+}
+
+static void a_member_comes_back_as_it_went(void **state)
+{
+    (void)state;
+    uint8_t bytes[MEMBER_BODY_BYTES_MAX];
+    struct member_body body = example();
+    const size_t count = member_body_encode(&body, bytes, sizeof bytes);
+    assert_true(count > 0);
+    assert_int_equal(member_body_encode(&body, bytes, count - 1), 0);
+    assert_int_equal(member_body_encode(&body, bytes, count), count);
+    struct member_body back;
+    assert_int_equal(member_body_decode(bytes, count, &back), WIRE_OK);
+    assert_true(back.session == 5 && back.leaving);
+    assert_string_equal(back.site, body.site);
+    assert_string_equal(back.region, body.region);
+    assert_string_equal(back.name, body.name);
+    assert_string_equal(back.control, body.control);
+    assert_string_equal(back.bulk, body.bulk);
+    assert_string_equal(back.join, "");
+    assert_string_equal(back.software, body.software);
+    assert_int_equal(back.chain.count, sizeof chain);
+    assert_memory_equal(back.chain.bytes, chain, sizeof chain);
+    for (size_t cut = 0; cut < count; cut++)
+        assert_int_not_equal(member_body_decode(bytes, cut, &back), WIRE_OK);
+}
+
+static void the_longest_member_fits(void **state)
+{
+    (void)state;
+    struct member_body body = example();
+    memset(body.site, 'a', NAME_BYTES_MAX);
+    memset(body.region, 'a', NAME_BYTES_MAX);
+    memset(body.name, 'a', NAME_BYTES_MAX);
+    assert_int_equal(decode_member(&body), WIRE_OK);
+}
+
+static void a_member_that_makes_no_sense_is_refused(void **state)
+{
+    (void)state;
+    struct member_body body = example();
+    body.session = 0;
+    assert_int_equal(decode_member(&body), WIRE_RANGE);
+    body = example();
+    body.site[0] = 0;
+    assert_int_equal(decode_member(&body), WIRE_RANGE);
+    body = example();
+    strcpy(body.name, "UPPER");
+    assert_int_equal(decode_member(&body), WIRE_RANGE);
+    body = example();
+    strcpy(body.control, "no-port");
+    assert_int_equal(decode_member(&body), WIRE_RANGE);
+    body = example();
+    strcpy(body.software, "0.1\n");
+    assert_int_equal(decode_member(&body), WIRE_RANGE);
+    body = example();
+    body.chain.count = 0;
+    assert_int_equal(decode_member(&body), WIRE_RANGE);
+}
+
+static void a_capacity_comes_back_as_it_went(void **state)
+{
+    (void)state;
+    struct mesh_capacity body = {.class = {{8, 3, 2}, {UINT16_MAX, UINT16_MAX, UINT16_MAX}},
+                                 .price_micro = UINT32_MAX,
+                                 .available_until_ms = INT64_MAX,
+                                 .draining = true};
+    uint8_t bytes[CAPACITY_BODY_BYTES_MAX];
+    struct mesh_capacity back;
+    const size_t count = capacity_body_encode(&body, bytes, sizeof bytes);
+    assert_int_equal(capacity_body_decode(bytes, count, &back), WIRE_OK);
+    assert_int_equal(back.class[0].slots, 8);
+    assert_int_equal(back.class[0].free, 3);
+    assert_int_equal(back.class[1].waiting, UINT16_MAX);
+    assert_true(back.price_micro == UINT32_MAX && back.available_until_ms == INT64_MAX && back.draining);
+    for (size_t cut = 0; cut < count; cut++)
+        assert_int_not_equal(capacity_body_decode(bytes, cut, &back), WIRE_OK);
+    body.class[0].free = 9; /* more than there are */
+    assert_int_equal(capacity_body_decode(bytes, capacity_body_encode(&body, bytes, sizeof bytes), &back),
+                     WIRE_RANGE);
+    body.class[0].free = 0;
+    body.available_until_ms = -1;
+    assert_int_equal(capacity_body_decode(bytes, capacity_body_encode(&body, bytes, sizeof bytes), &back),
+                     WIRE_RANGE);
+}
+
+static void an_alert_comes_back_as_it_went(void **state)
+{
+    (void)state;
+    const struct alert_body body = {
+        .subject = {{1, 2, 3}}, .subject_incarnation = UINT64_MAX, .accuses = true};
+    uint8_t bytes[ALERT_BODY_BYTES_MAX];
+    struct alert_body back;
+    const size_t count = alert_body_encode(&body, bytes, sizeof bytes);
+    assert_int_equal(alert_body_decode(bytes, count, &back), WIRE_OK);
+    assert_memory_equal(&back.subject, &body.subject, sizeof body.subject);
+    assert_true(back.subject_incarnation == UINT64_MAX && back.accuses);
+    for (size_t cut = 0; cut < count; cut++)
+        assert_int_not_equal(alert_body_decode(bytes, cut, &back), WIRE_OK);
+    bytes[1] = 2;
+    assert_int_equal(alert_body_decode(bytes, count, &back), WIRE_UNKNOWN_VERSION);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_member_comes_back_as_it_went),
+        cmocka_unit_test(the_longest_member_fits),
+        cmocka_unit_test(a_member_that_makes_no_sense_is_refused),
+        cmocka_unit_test(a_capacity_comes_back_as_it_went),
+        cmocka_unit_test(an_alert_comes_back_as_it_went),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
