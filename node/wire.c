@@ -396,7 +396,7 @@ static void encode_mesh(struct field_writer *w, const struct mesh_message *m, st
     case MESH_MESSAGE_KINDS:
         break;
     }
-    assert(!"a message without a kind");
+    assert(0 && "a message without a kind");
 }
 
 /* `items` is what the outer array still holds; each kind states how many it wants. */
@@ -459,7 +459,7 @@ static void decode_mesh(struct field_reader *r, enum wire_kind kind, struct mesh
     case MESH_MESSAGE_KINDS:
         break;
     }
-    assert(!"a kind of the core without a message");
+    assert(0 && "a kind of the core without a message");
 }
 
 /* ---- The transport's own frames -------------------------------------------------------------------------
@@ -699,7 +699,7 @@ static void encode_own(struct field_writer *w, const struct wire_frame *frame)
         field_put_uint(w, frame->body.bulk_none.why);
         return;
     default:
-        assert(!"a frame without a kind");
+        assert(0 && "a frame without a kind");
     }
 }
 
