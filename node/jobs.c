@@ -494,6 +494,7 @@ static void on_finished(struct node *node, void *context, enum store_error error
     struct job *job = finishing->job;
     free(finishing);
     if (error == STORE_OK || error == STORE_MORE) {
+        job->state = JOB_DONE;
         end(node, job);
         return;
     }
@@ -501,7 +502,6 @@ static void on_finished(struct node *node, void *context, enum store_error error
      * turn. */
     log_error("job", "job=%s error=\"cannot store its outputs: %s\"", peer_name(node, &job->spec.id),
               store_error_text(error));
-    job->state = JOB_ASSEMBLING;
     job->finished_at_ms = 0;
     job->assemble_at_ms = clock_now_ms() + 5000;
 }
@@ -521,6 +521,7 @@ static void on_put(struct background_task *task)
     for (uint32_t o = 0; o < job->spec.output_count; o++)
         store_batch_pin(finishing->batch, job->output_blob[o].bytes, job->spec.id.bytes);
     put_row(finishing->batch, job);
+    job->state = JOB_ASSEMBLING; /* nobody hears of it before the row and the outputs are durable */
     struct store_batch *batch = finishing->batch;
     node_commit(node, batch, on_finished, finishing);
 }
