@@ -234,7 +234,8 @@ static inline void fixture_close(struct fixture *f)
     free(f);
 }
 
-/* Takes the next message of the kind that went to a peer; returns false if there was none. */
+/* Takes the next message of the kind that went to a peer; returns false, and a zeroed one, if there was none.
+ */
 static inline bool fixture_sent(struct fixture *f, uint32_t peer, enum mesh_message_kind kind,
                                 struct mesh_message *message)
 {
@@ -246,6 +247,7 @@ static inline bool fixture_sent(struct fixture *f, uint32_t peer, enum mesh_mess
         memmove(&f->send[i], &f->send[i + 1], (--f->send_count - i) * sizeof f->send[0]);
         return true;
     }
+    memset(message, 0, sizeof *message);
     return false;
 }
 
@@ -258,6 +260,7 @@ static inline bool fixture_did(struct fixture *f, enum mesh_effect_kind kind, st
         memmove(&f->effect[i], &f->effect[i + 1], (--f->effect_count - i) * sizeof f->effect[0]);
         return true;
     }
+    memset(effect, 0, sizeof *effect);
     return false;
 }
 
@@ -270,6 +273,7 @@ static inline bool fixture_saved(struct fixture *f, enum mesh_save_kind kind, st
         memmove(&f->save[i], &f->save[i + 1], (--f->save_count - i) * sizeof f->save[0]);
         return true;
     }
+    memset(save, 0, sizeof *save);
     return false;
 }
 
