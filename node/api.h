@@ -3,14 +3,18 @@
  *
  * Frames, both ways: u32 little-endian count, u8 kind, then `count` bytes.
  *     'J'  one JSON object (<= API_JSON_BYTES_MAX)
- *     'D'  raw bytes of a blob (<= API_DATA_BYTES_MAX); they follow the J frame that announced how many come in all
+ *     'D'  raw bytes of a blob (<= API_DATA_BYTES_MAX); they follow the J frame that announced how many come
+ * in all
  *
- * A connection carries one call after another. A call is {"op": NAME, ...}; the answer is {"ok": true, ...}, or
- * {"ok": false, "error": TEXT, "exit": CODE} with the exit code that the command should end with. A streaming op sends
- * any number of {"more": true, ...} objects first. A client that goes away ends its streams; nothing else changes.
+ * A connection carries one call after another. A call is {"op": NAME, ...}; the answer is {"ok": true, ...},
+ * or
+ * {"ok": false, "error": TEXT, "exit": CODE} with the exit code that the command should end with. A streaming
+ * op sends any number of {"more": true, ...} objects first. A client that goes away ends its streams; nothing
+ * else changes.
  *
- * The caller's uid is taken from the socket (SO_PEERCRED) and maps to a tenant by the config; group `weir` (or root, or
- * the node's own user) may submit and look, group `weir-admin` (or root, or the node's own user) may operate.
+ * The caller's uid is taken from the socket (SO_PEERCRED) and maps to a tenant by the config; group `weir`
+ * (or root, or the node's own user) may submit and look, group `weir-admin` (or root, or the node's own user)
+ * may operate.
  *
  * The server runs on the loop's thread and never blocks: a client that reads slowly is given no more than
  * API_PENDING_BYTES_MAX of waiting output and then asked for nothing until it has read.
@@ -39,18 +43,20 @@ enum exit_code {
     EXIT_NONE = 3,        /* nothing matched */
     EXIT_UNREACHABLE = 4, /* no node answers */
     EXIT_DENIED = 5,
-    EXIT_PARTIAL = 6,     /* timed out, or done in part */
+    EXIT_PARTIAL = 6, /* timed out, or done in part */
     EXIT_INTERRUPTED = 130,
 };
 
 /* ---- Server */
 
 struct api;
-struct api_call; /* one request being answered; lives until its final answer was queued or its client went away */
+struct api_call; /* one request being answered; lives until its final answer was queued or its client went
+                    away */
 
 struct api_options {
     struct loop *loop;
-    const char *path;        /* of the socket; created 0660, group below; a stale one is replaced, a live one is an error */
+    const char
+        *path; /* of the socket; created 0660, group below; a stale one is replaced, a live one is an error */
     const char *group;       /* may submit; "" = none but the node's own user */
     const char *admin_group; /* may operate */
     /* Maps a uid to its tenant's name; borrowed. */
@@ -61,8 +67,9 @@ struct api_options {
 enum api_right { API_LOOK = 1, API_SUBMIT = 2, API_OPERATE = 4 };
 
 /*
- * A handler owns `call` until it gives a final answer; it may keep it and answer later. It learns by `gone` (if it set
- * one) that the client left; the call is freed after `gone` returns, and must not be touched again.
+ * A handler owns `call` until it gives a final answer; it may keep it and answer later. It learns by `gone`
+ * (if it set one) that the client left; the call is freed after `gone` returns, and must not be touched
+ * again.
  */
 typedef void api_handler(void *context, struct api_call *call);
 typedef void api_gone(void *context, struct api_call *call);
@@ -74,32 +81,37 @@ struct api_op {
 };
 
 /* `ops` ends with a row without a name and is borrowed. On failure returns false with one line in `error`. */
-bool api_open(struct api **api, const struct api_options *options, const struct api_op *ops, void *ops_context,
-              char *error, size_t error_bytes);
+bool api_open(struct api **api, const struct api_options *options, const struct api_op *ops,
+              void *ops_context, char *error, size_t error_bytes);
 void api_close(struct api *api);
 
-const json_t *api_body(const struct api_call *call);  /* borrowed until the final answer */
-const char *api_tenant(const struct api_call *call);  /* likewise */
+const json_t *api_body(const struct api_call *call); /* borrowed until the final answer */
+const char *api_tenant(const struct api_call *call); /* likewise */
 bool api_may(const struct api_call *call, enum api_right right);
 void api_on_gone(struct api_call *call, api_gone *gone, void *context);
 
-void api_more(struct api_call *call, json_t *object);  /* takes the object; adds "more": true */
-void api_reply(struct api_call *call, json_t *object); /* takes the object, NULL = {}; adds "ok": true; final */
-__attribute__((format(printf, 3, 4))) void api_error(struct api_call *call, enum exit_code code, const char *format, ...); /* final */
+void api_more(struct api_call *call, json_t *object); /* takes the object; adds "more": true */
+void api_reply(struct api_call *call,
+               json_t *object); /* takes the object, NULL = {}; adds "ok": true; final */
+__attribute__((format(printf, 3, 4))) void api_error(struct api_call *call, enum exit_code code,
+                                                     const char *format, ...); /* final */
 
 /*
- * After a handler has accepted that data follows: `data` is called for each D frame as it comes, until `bytes` have come
+ * After a handler has accepted that data follows: `data` is called for each D frame as it comes, until
+ * `bytes` have come
  * (`last`); it must then answer. Data that the client sends without being asked for ends the connection.
  */
 typedef void api_data(void *context, struct api_call *call, const void *bytes, size_t count, bool last);
 void api_receive(struct api_call *call, uint64_t bytes, api_data *data, void *context);
 
 /*
- * Sends {"ok": true, "bytes": N, ...object} and then N bytes, asking `fill` for the next piece whenever the client has
- * room: it writes up to `capacity` bytes from `offset` and returns how many, or -1 to break the connection off. Final.
+ * Sends {"ok": true, "bytes": N, ...object} and then N bytes, asking `fill` for the next piece whenever the
+ * client has room: it writes up to `capacity` bytes from `offset` and returns how many, or -1 to break the
+ * connection off. Final.
  */
 typedef ssize_t api_fill(void *context, uint64_t offset, void *buffer, size_t capacity);
 typedef void api_filled(void *context); /* called once in every case, to release `context`; may be NULL */
-void api_send(struct api_call *call, json_t *object, uint64_t bytes, api_fill *fill, api_filled *filled, void *context);
+void api_send(struct api_call *call, json_t *object, uint64_t bytes, api_fill *fill, api_filled *filled,
+              void *context);
 
 #endif

@@ -202,8 +202,8 @@ static int64_t turn(void *context, int64_t now_ms)
 {
     struct node *node = context;
     int64_t wake_at_ms = host_turn(node, now_ms);
-    int64_t (*const parts[])(struct node *, int64_t) = {jobs_turn,    cache_turn, records_turn,
-                                                        watches_turn, pings_turn, drain_turn};
+    int64_t (*const parts[])(struct node *, int64_t) = {jobs_turn, cache_turn, watches_turn, pings_turn,
+                                                        drain_turn};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const int64_t at_ms = parts[i](node, now_ms);
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
@@ -509,6 +509,10 @@ static bool open_join(struct node *node)
         return complain(error);
     if (!join_client_open(node->loop, node->zmq, node->federation, &node->join_client))
         return complain("out of memory");
+    const struct renewal_callbacks renewal = {
+        .issuer = records_issuer, .renewed = records_renewed, .context = node};
+    if (!renewal_open(node->loop, node->federation, node->join_client, &renewal, &node->renewal))
+        return complain("out of memory");
     char bound[CONFIG_TEXT_BYTES + 16];
     bind_text(node, join_server_port(node->join), bound, sizeof bound);
     advertised(node, bound, node->join_address);
@@ -583,6 +587,7 @@ static void close_all(struct node *node)
     http_close(node->http);
     api_close(node->api);
     join_client_close(node->join_client);
+    renewal_close(node->renewal);
     join_server_close(node->join);
     if (node->bulk)
         bulk_close(node->bulk);

@@ -26,6 +26,7 @@
 #include "node/join.h"
 #include "node/loop.h"
 #include "node/record_body.h"
+#include "node/renewal.h"
 #include "node/transport.h"
 #include "node/workers.h"
 #include "store/store.h"
@@ -139,6 +140,7 @@ struct node {
     struct join_server *join;
     struct join_client *join_client;
     struct invites *invites;
+    struct renewal *renewal;
     struct api *api;
     struct http *http;
 
@@ -157,7 +159,6 @@ struct node {
     int64_t stalled_at_ms;
     struct node_commit *queued; /* batches that the store's queue had no room for yet, in order */
     struct node_commit **queued_tail;
-    int64_t renew_look_at_ms;
     uint64_t records_refused; /* by our own verification */
     int signal_fd;
     bool serving;
@@ -225,10 +226,9 @@ void records_presented(struct node *node, const struct certificate *leaf);
 void records_introduce(struct node *node, const struct mesh_id *id);
 /* Writes the list of member records that a guest is handed, our own first. */
 size_t records_list(struct node *node, uint8_t *out, size_t capacity);
-/* Our certificate changed: tell everyone. */
-void records_renewed(struct node *node);
-/* Renews our certificate when it is due. Returns when to look again. */
-int64_t records_turn(struct node *node, int64_t now_ms);
+/* For node/renewal.h: who may renew our certificate, and that it was renewed. `node` is a struct node. */
+bool records_issuer(void *node, uint32_t index, struct federation_contact *contact);
+void records_renewed(void *node);
 
 /* ---- jobs.c */
 struct job *jobs_find(struct node *node, const struct mesh_id *id);

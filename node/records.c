@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define INTRODUCE_AGAIN_MS 10000
-#define RENEW_LOOK_MS 10000
 #define CAPACITY_LIFE_S 600 /* a capacity older than this says nothing */
 #define ALERT_LIFE_S 120    /* an accuser repeats itself every few seconds */
 
@@ -322,6 +321,12 @@ void records_sign(struct node *node, const struct mesh_record *record)
         log_error("record", "error=\"cannot sign: %s\"", crypto_error_text(error));
         return;
     }
+    if (record->kind ==
+        MESH_RECORD_MEMBER) { /* we are in our own table of peers too: listings name us like others */
+        struct bytes *own = bytes_make(bytes, count);
+        records_admit(node, &node->self, own);
+        bytes_drop(own);
+    }
     struct mesh_record signed_record = *record;
     post_record(node, &node->self, &signed_record, bytes, count);
 }
@@ -491,52 +496,27 @@ void records_restore(struct node *node)
 
 /* ---- Renewal */
 
-static void on_renewed(void *context, const struct join_result *result)
+bool records_issuer(void *context, uint32_t index, struct federation_contact *contact)
 {
     struct node *node = context;
-    if (result->error == JOIN_OK)
-        records_renewed(node);
-    else
-        log_warn("renewal", "refused=%s", join_refusal_name(result->refusal));
-}
-
-/* Asks the next member that may issue certificates. */
-static void ask_for_renewal(struct node *node)
-{
-    static uint32_t turn;
-    for (uint32_t tried = 0; tried < node->peers.count; tried++) {
-        const struct peer *peer = &node->peers.peer[turn++ % node->peers.count];
-        if (!(peer->rights & RIGHT_INVITE) || !peer->join[0] ||
-            memcmp(&peer->id, &node->self, sizeof node->self) == 0)
+    struct mesh_member_view view;
+    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
+        const struct peer *peer = peers_find(node, &view.id);
+        if (view.self || view.state != MESH_UP || !peer || !(peer->rights & RIGHT_INVITE) || !peer->join[0] ||
+            index-- > 0)
             continue;
-        struct federation_contact contact = {.join_curve = peer->join_curve, .address_count = 1};
-        memcpy(contact.node.bytes, peer->id.bytes, sizeof contact.node.bytes);
-        snprintf(contact.addresses[0], sizeof contact.addresses[0], "%s", peer->join);
-        if (join_renew(node->join_client, &contact, on_renewed, node))
-            return;
+        *contact = (struct federation_contact){.join_curve = peer->join_curve, .address_count = 1};
+        memcpy(contact->node.bytes, peer->id.bytes, sizeof contact->node.bytes);
+        snprintf(contact->addresses[0], sizeof contact->addresses[0], "%s", peer->join);
+        return true;
     }
+    return false;
 }
 
-void records_renewed(struct node *node)
+void records_renewed(void *context)
 {
-    const struct certificate *certificate = federation_certificate(node->federation);
-    log_info("renewal", "certificate_ends_s=%lld", (long long)certificate->not_after_s);
+    struct node *node = context;
+    log_info("renewal", "certificate_ends_s=%lld",
+             (long long)federation_certificate(node->federation)->not_after_s);
     host_post(node, &(struct mesh_event){.kind = MESH_ANNOUNCE});
-}
-
-int64_t records_turn(struct node *node, int64_t now_ms)
-{
-    if (now_ms < node->renew_look_at_ms)
-        return node->renew_look_at_ms;
-    const struct certificate *certificate = federation_certificate(node->federation);
-    const int64_t tenth_ms = (certificate->not_after_s - certificate->not_before_s) * 100;
-    node->renew_look_at_ms = now_ms + (tenth_ms < RENEW_LOOK_MS ? tenth_ms : RENEW_LOOK_MS);
-    if (federation_renew_due(node->federation, wall_s())) {
-        struct federation_failure failure;
-        if (federation_renew_self(node->federation, wall_s(), &failure) == CRYPTO_OK)
-            records_renewed(node);
-        else
-            ask_for_renewal(node);
-    }
-    return node->renew_look_at_ms;
 }
