@@ -263,7 +263,7 @@ enum exit_code client_begin(struct client *client, json_t *request, struct clien
 enum exit_code client_next(struct client *client, json_t **object, bool *final,
                            struct client_failure *failure)
 {
-    json_t *got;
+    json_t *got = NULL;
     const enum exit_code code = receive_json(client, &got, failure);
     if (code != EXIT_DONE)
         return code;
