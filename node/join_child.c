@@ -39,7 +39,8 @@
 
 #define ZAP_DOMAIN_OPTION 93 /* ZMQ_ZAP_ENFORCE_DOMAIN, in the draft section of zmq.h */
 #define DATA_BYTES_MAX                                                                                       \
-    (UINT64_C(64) << 20) /* 30 MiB of it are libzmq's buffers with all connections busy                      \
+    (UINT64_C(64)                                                                                            \
+     << 20) /* 30 MiB of it are libzmq's buffers with all connections busy                      \
                           */
 #define DESCRIPTORS_MAX 512
 #define DESCRIPTORS_SHED 400 /* look every LOOK_MS; 100 more can come meanwhile */

@@ -8,7 +8,8 @@
 
 #include "node/log.h"
 
-#define STEP_MS 50 /* between looks at a call's socket: libzmq's descriptor is not worth watching for these  \
+#define STEP_MS                                                                                              \
+    50 /* between looks at a call's socket: libzmq's descriptor is not worth watching for these  \
                     */
 
 /* ---- weir join */

@@ -444,6 +444,31 @@ static void the_child_holds_few_descriptors(void **state)
     closedir(folder);
 }
 
+static void idle_strangers_are_shed_before_descriptors_run_out(void **state)
+{
+    struct member *member = *state;
+    int sockets[480], old = join_server_child(member->server);
+    const struct sockaddr_in address = {.sin_family = AF_INET,
+                                        .sin_port = htons(join_server_port(member->server)),
+                                        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    for (int i = 0; i < 480; i++) {
+        sockets[i] = socket(AF_INET, SOCK_STREAM, 0);
+        assert_true(sockets[i] >= 0);
+        assert_int_equal(connect(sockets[i], (const struct sockaddr *)&address, sizeof address), 0);
+    }
+    void *context[] = {member, &old};
+    assert_true(member_serve(member, child_is_new, context, 10000));
+    struct join_counters counters;
+    join_server_counters(member->server, &counters);
+    assert_int_equal(counters.sheds, 1);
+    struct guest guest = {0};
+    member_invite(member, (struct invite_request){0}, &guest.token);
+    guest_keys(&guest.identity);
+    assert_int_equal(guest_join(&guest, member), JOIN_OK);
+    for (int i = 0; i < 480; i++)
+        close(sockets[i]);
+}
+
 /* ---- The flood */
 
 static int descriptors(void)
@@ -587,6 +612,7 @@ int main(int argc, char **argv)
         TEST(malformed_requests_are_refused_or_dropped),
         TEST(a_killed_child_is_started_again_on_its_port),
         TEST(the_child_holds_few_descriptors),
+        TEST(idle_strangers_are_shed_before_descriptors_run_out),
         TEST(a_flood_leaves_the_node_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
