@@ -312,8 +312,11 @@ static void show_json(const struct mesh *mesh)
 
 static void show_table(const struct mesh *mesh)
 {
-    static const struct table_column columns[] = {
-        {"SITE"}, {"NODE"}, {"PID", .right = true}, {"METRICS"}, {"SOCKET"}};
+    static const struct table_column columns[] = {{.title = "SITE"},
+                                                  {.title = "NODE"},
+                                                  {.title = "PID", .right = true},
+                                                  {.title = "METRICS"},
+                                                  {.title = "SOCKET"}};
     struct table *table = table_open(columns, 5);
     for (int i = 0; i < mesh->count; i++) {
         const struct site *site = &mesh->sites[i];
