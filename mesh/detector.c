@@ -153,7 +153,7 @@ static void sign_alert(struct step *step, uint32_t subject, bool accuses)
     struct mesh_record *const record = &out_effect(step, MESH_SIGN)->body.record;
     record->kind = MESH_RECORD_ALERT;
     record->origin = mesh->config.self;
-    record->incarnation = mesh->incarnation;
+    record->incarnation = gossip_incarnation(mesh);
     record->version = ++mesh->detector.alert_version;
     record->body.alert.subject = member->id;
     record->body.alert.subject_incarnation = member->record.incarnation;
@@ -386,15 +386,13 @@ void detector_refuted(struct step *step, uint32_t slot, bool restarted)
 
 /* ------------------------------------------------------- accusations of ourselves */
 
-/* Durable before anything that bears the new incarnation is sent, since saves of a step go before its
- * effects. */
+/* Nothing bears the new incarnation before it is announced, and gossip_announce() saves it with that. */
 static void raise_incarnation(struct step *step, uint64_t above)
 {
     struct mesh *const mesh = step->mesh;
     assert(above < UINT64_MAX);
     mesh->incarnation = above + 1;
     mesh->record_version = 0;
-    out_save(step, MESH_SAVE_INCARNATION)->body.incarnation = mesh->incarnation;
     mesh->detector.announce = true;
     mesh->counters.refutations++;
 }
@@ -411,7 +409,6 @@ static void tick_announce(struct step *step)
     detector->announce = false;
     detector->announce_at_ms = step->now_ms + MESH_REFUTE_MS;
     gossip_announce(step);
-    gossip_capacity_changed(step);
 }
 
 void detector_foreign(struct step *step, const struct mesh_record *record)

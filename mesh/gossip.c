@@ -203,6 +203,7 @@ static bool accept_own_member(struct step *step, const struct mesh_id *from, con
     if (!is_self(mesh, from) || record->incarnation != mesh->incarnation ||
         (self->record.handle != 0 && !is_newer(record->incarnation, record->version, &self->record)))
         return false;
+    const bool risen = record->incarnation > self->record.incarnation;
     out_drop(step, self->record.handle);
     overlay_remove(mesh, mesh->members.self);
     self->record = *record;
@@ -212,6 +213,8 @@ static bool accept_own_member(struct step *step, const struct mesh_id *from, con
     detector_clear(mesh, mesh->members.self);
     mesh->links.stale = true;
     save_record(step, record);
+    if (risen)
+        gossip_capacity_changed(step);
     return true;
 }
 
@@ -434,9 +437,18 @@ void gossip_record(struct step *step, const struct mesh_id *from, const struct m
 
 /* ------------------------------------------------------------- our own records */
 
+uint64_t gossip_incarnation(const struct mesh *mesh)
+{
+    return mesh->members.slot[mesh->members.self].record.incarnation;
+}
+
 void gossip_announce(struct step *step)
 {
     struct mesh *const mesh = step->mesh;
+    /* A step waits for its own saves only, so each one that uses an incarnation not known to be durable saves
+     * it. */
+    if (mesh->incarnation != gossip_incarnation(mesh))
+        out_save(step, MESH_SAVE_INCARNATION)->body.incarnation = mesh->incarnation;
     struct mesh_record *const record = &out_effect(step, MESH_SIGN)->body.record;
     record->kind = MESH_RECORD_MEMBER;
     record->origin = mesh->config.self;
@@ -468,7 +480,7 @@ static void tick_capacity(struct step *step)
     struct mesh_record *const record = &out_effect(step, MESH_SIGN)->body.record;
     record->kind = MESH_RECORD_CAPACITY;
     record->origin = mesh->config.self;
-    record->incarnation = mesh->incarnation;
+    record->incarnation = gossip_incarnation(mesh);
     record->version = ++gossip->capacity_version;
     executor_capacity(mesh, &record->body.capacity);
     out_wake(step, step->now_ms + MESH_CAPACITY_MAX_MS);

@@ -46,8 +46,14 @@ void gossip_want(struct step *step, const struct mesh_id *from, const struct mes
 /* The link to a peer, neighbour or not, has a new session: introduce ourselves and compare. */
 void gossip_linked(struct step *step, const struct mesh_id *peer);
 
-/* Asks the host to sign our MEMBER record as it is now. */
+/* Asks the host to sign our MEMBER record as it is now; saves our incarnation first if it is a new one. */
 void gossip_announce(struct step *step);
+/*
+ * Our incarnation as announced: that of our own signed record, which has come back, so it is durable. All
+ * records but the announcement itself bear this one. mesh->incarnation may be ahead of it for as long as a
+ * save takes.
+ */
+uint64_t gossip_incarnation(const struct mesh *mesh);
 /* Whether that identity has been revoked. O(revocations). */
 bool gossip_revoked(const struct mesh *mesh, const struct mesh_id *id);
 /* Counts a member in or out of the summary, by its present state and record. */

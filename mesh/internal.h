@@ -74,20 +74,20 @@ static inline bool id_equal(const struct mesh_id *a, const struct mesh_id *b)
     return id_compare(a, b) == 0;
 }
 
+#include "mesh/detector.h"
+#include "mesh/executor.h"
+#include "mesh/gossip.h"
+#include "mesh/home.h"
+#include "mesh/links.h"
 #include "mesh/members.h"
 #include "mesh/overlay.h"
-#include "mesh/links.h"
-#include "mesh/detector.h"
-#include "mesh/gossip.h"
-#include "mesh/executor.h"
-#include "mesh/home.h"
 
 struct mesh {
     struct mesh_config config;
     int64_t now_ms; /* of the latest step; never goes back */
     struct mesh_random random;
     struct mesh_counters counters;
-    uint64_t incarnation;    /* ours, announced */
+    uint64_t incarnation;    /* ours; see gossip_incarnation() */
     uint64_t record_version; /* of our latest member record within the incarnation */
     bool draining;
     bool leaving;
@@ -112,10 +112,13 @@ void home_init(struct mesh *mesh);
 void home_check(const struct mesh *mesh);
 
 /* From membership to work: called once when it happens. */
-void home_member_down(struct step *step, uint32_t member);      /* down, left or revoked: requeue what it held */
-void home_member_restarted(struct step *step, uint32_t member); /* a new session of the same id: its attempts are gone */
-void home_member_capacity(struct step *step, uint32_t member);  /* its capacity record advanced, or it came up */
-void executor_member_gone(struct step *step, uint32_t member);  /* revoked: stop what runs for it. Down: leases decide */
+void home_member_down(struct step *step, uint32_t member); /* down, left or revoked: requeue what it held */
+void home_member_restarted(struct step *step,
+                           uint32_t member); /* a new session of the same id: its attempts are gone */
+void home_member_capacity(struct step *step,
+                          uint32_t member); /* its capacity record advanced, or it came up */
+void executor_member_gone(struct step *step,
+                          uint32_t member); /* revoked: stop what runs for it. Down: leases decide */
 
 /* From work to membership: our own capacity changed; gossip.c announces it at most once a second. */
 void gossip_capacity_changed(struct step *step);
