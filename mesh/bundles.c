@@ -21,6 +21,19 @@ static uint32_t bundle_find(struct home *home, uint32_t member, const struct mes
     return MESH_NONE;
 }
 
+uint32_t bundles_room(const struct home *home)
+{
+    return home->bundle_pool.capacity - home->leases.count;
+}
+
+/* Takes a bundle off the list it is on. If the table was full, who waited longest for room looks at it now. */
+static void bundle_unlist(struct home *home, uint32_t slot)
+{
+    if (bundles_room(home) == 0 && home->timed.count > 0)
+        home_job_ready(home, list_first(&home->timed));
+    list_remove(home->bundle[slot].orphan ? &home->orphans : &home->leases, home->bundle_link, slot);
+}
+
 static void bundle_free(struct home *home, uint32_t slot)
 {
     struct bundle *const bundle = &home->bundle[slot];
@@ -28,7 +41,7 @@ static void bundle_free(struct home *home, uint32_t slot)
     while (*at != slot + 1)
         at = &home->bundle[*at - 1].hash_next;
     *at = bundle->hash_next;
-    list_remove(bundle->orphan ? &home->orphans : &home->leases, home->bundle_link, slot);
+    bundle_unlist(home, slot);
     list_remove(&home->member[bundle->member].bundles, home->member_link, slot);
     list_remove(&home->job[bundle->job].bundles, home->of_job_link, slot);
     bundle->count = 0;
@@ -79,7 +92,7 @@ static void bundle_orphan(struct step *step, uint32_t slot)
 {
     struct home *const home = &step->mesh->home;
     struct bundle *const bundle = &home->bundle[slot];
-    list_remove(&home->leases, home->bundle_link, slot);
+    bundle_unlist(home, slot);
     list_append(&home->orphans, home->bundle_link, slot);
     bundle->orphan = true;
     bundle->due_at_ms = step->now_ms + HOME_ORPHAN_MS;

@@ -185,6 +185,8 @@ void home_decide(struct step *step, const struct job *job, uint32_t member, enum
                  uint32_t shard, uint32_t count);
 
 /* bundles.c */
+/* Bundles that can still be bound; orphans make room. */
+uint32_t bundles_room(const struct home *home);
 /* Calls back what an ended job still has out. Returns false when the output is full before all were told. */
 bool bundles_call_back(struct step *step, uint32_t job);
 void bundles_tick(struct step *step);
@@ -203,7 +205,7 @@ void placement_answered(struct step *step, uint32_t job, uint32_t member, uint32
 void placement_returned(struct step *step, uint32_t member, uint16_t class, uint32_t places);
 /* Sets what a new job believes of its shards before any result: the manifest's guess. */
 void placement_guess(struct job *job);
-/* Whether the job should have a turn now: nothing is queued and demands stand, or more is queued than was
+/* Whether the job should have a turn now: nothing can be bound and demands stand, or more can be than was
  * asked for. */
 bool placement_due(const struct home *home, const struct job *job);
 /* Learns from a result: device time of `count` shards. */

@@ -65,11 +65,12 @@ uint32_t placement_bundle_shards(const struct home *home, const struct job *job,
     return by_time < even ? by_time : even;
 }
 
-/* Bundles that the queue will need. */
-static uint32_t job_need(const struct job *job)
+/* Bundles that the queue will need, and that the table has room for: a grant beyond it would only go back. */
+static uint32_t job_need(const struct home *home, const struct job *job)
 {
     const uint32_t shards = shards_by_time(job, 0);
-    return least((job->queued + shards - 1) / shards, UINT16_MAX);
+    const uint32_t bundles = (job->queued + shards - 1) / shards;
+    return least(least(bundles, bundles_room(home)), UINT16_MAX);
 }
 
 static bool job_deep(const struct job *job)
@@ -115,7 +116,7 @@ static uint64_t score_of(const struct mesh *mesh, const struct job *job, const s
                          const struct mesh_capacity *capacity)
 {
     const struct member *const member = &mesh->members.slot[one->member];
-    const uint32_t places = least(one->believed, job_need(job));
+    const uint32_t places = least(one->believed, job_need(&mesh->home, job));
     uint64_t score = places > 0 ? (uint64_t)places << 20 : one->slots;
     score = score * delivered(member) / 1000;
     score = score * 1000 / (1000 + least(member->rtt_us, RTT_US_MAX) / 100);
@@ -321,12 +322,12 @@ void placement_serve(struct step *step, uint32_t job_slot)
     struct mesh *const mesh = step->mesh;
     struct home *const home = &mesh->home;
     struct job *const job = &home->job[job_slot];
-    if (job->queued == 0) {
+    const uint32_t need = job_need(home, job);
+    if (need == 0) {
         while (job->asks.count > 0)
             withdraw(step, job_slot, list_first(&job->asks));
         return;
     }
-    const uint32_t need = job_need(job);
     repeat_asks(step, job_slot, need);
     /* Our own slots first: nothing has to travel, and what is free here is known rather than believed. */
     struct candidate own = {0};
@@ -347,7 +348,8 @@ void placement_serve(struct step *step, uint32_t job_slot)
 
 bool placement_due(const struct home *home, const struct job *job)
 {
-    if (job->queued == 0)
+    const uint32_t need = job_need(home, job);
+    if (need == 0)
         return job->asks.count > 0;
     uint64_t left = 0;
     for (uint32_t slot = list_first(&job->asks); slot != MESH_NONE; slot = list_next(home->ask_link, slot)) {
@@ -355,7 +357,7 @@ bool placement_due(const struct home *home, const struct job *job)
             return true;
         left += home->ask[slot].left;
     }
-    return left * 2 < job_need(job);
+    return left * 2 < need;
 }
 
 void placement_answered(struct step *step, uint32_t job_slot, uint32_t from, uint32_t places)

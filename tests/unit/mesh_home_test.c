@@ -737,6 +737,42 @@ static void a_full_bundle_table_binds_nothing_more(void **state)
     fixture_close(f);
 }
 
+/* Home and executor once passed one grant back and forth for ever. */
+static void a_full_bundle_table_asks_for_nothing(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 4, .jobs = 2, .shards = 100, .bundles = 4, .attempts = 4, .demands = 2};
+    struct fixture *const f = fixture_open_limits(2, &limits);
+    fixture_capacity(f, 0, 4, 4, 0);
+    fixture_capacity(f, 1, 4, 4, 0);
+    fixture_clear(f);
+    submit(f, 1, 50);
+    submit(f, 2, 50);
+    struct mesh_message reserve;
+    assert_true(fixture_sent(f, 0, MESH_RESERVE, &reserve));
+    assert_int_equal(reserve.body.reserve.wanted, 4); /* not 50 */
+    fixture_clear(f);
+    grant(f, 0, 1, 7, 4);
+    const struct mesh_message bundle = assigned(f, 0);
+    assert_true(fixture_sent(f, 1, MESH_RESERVE, &reserve));
+    assert_int_equal(reserve.body.reserve.wanted, 0); /* what stood there is withdrawn */
+    grant(f, 1, 1, 8, 1);                             /* it crossed the withdrawal */
+    assert_int_equal(released(f, 1), 1);
+    fixture_run(f, 2000);
+    fixture_clear(f);
+    fixture_run(f, 8000);
+    assert_false(sent(f, 0, MESH_RESERVE));
+    assert_false(sent(f, 1, MESH_RESERVE));
+    /* A bundle is free: whoever waited longest asks at once. */
+    result(f, 0, &bundle, MESH_DONE);
+    assert_true(fixture_sent(f, 0, MESH_RESERVE, &reserve) || fixture_sent(f, 1, MESH_RESERVE, &reserve));
+    assert_int_equal(reserve.body.reserve.wanted, 1);
+    const struct mesh_id second = fixture_job(2);
+    assert_memory_equal(&reserve.body.reserve.job, &second, sizeof second);
+    fixture_close(f);
+}
+
 static void a_local_job_never_leaves_its_site(void **state)
 {
     (void)state;
@@ -853,6 +889,7 @@ int main(void)
         cmocka_unit_test(bundles_grow_by_doubling_and_shrink_at_the_end),
         cmocka_unit_test(long_shards_travel_alone_and_never_wait_behind_another),
         cmocka_unit_test(a_full_bundle_table_binds_nothing_more),
+        cmocka_unit_test(a_full_bundle_table_asks_for_nothing),
         cmocka_unit_test(a_local_job_never_leaves_its_site),
         cmocka_unit_test(demands_are_repeated_and_withdrawn),
         cmocka_unit_test(own_slots_come_first),
