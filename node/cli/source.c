@@ -205,9 +205,8 @@ int source_upload(struct source *sources, int index, struct cli *cli)
     struct client_failure failure;
     json_t *reply = NULL;
     errno = 0;
-    const enum exit_code code =
-        client_put(cli->client, json_pack("{s:s}", "op", "blob.put"), (uint64_t)source->status.st_size,
-                   read_piece, &reader, &reply, &failure);
+    const int code = (int)client_put(cli->client, json_pack("{s:s}", "op", "blob.put"),
+                                     (uint64_t)source->status.st_size, read_piece, &reader, &reply, &failure);
     progress_close(&progress);
     if (code == EXIT_DONE) {
         snprintf(source->blob, sizeof source->blob, "%s", client_text(reply, "blob"));
@@ -218,8 +217,9 @@ int source_upload(struct source *sources, int index, struct cli *cli)
         return cli_fail(EXIT_FAILED, "input %s: '%s' became shorter while it was read", source->name,
                         source->text);
     if (code == EXIT_INTERRUPTED)
-        return cli_fail(code, "interrupted during the upload of '%s'; nothing was submitted", source->text);
-    return cli_fail(code, "input %s: '%s': %s", source->name, source->text, failure.text);
+        return cli_fail((enum exit_code)code, "interrupted during the upload of '%s'; nothing was submitted",
+                        source->text);
+    return cli_fail((enum exit_code)code, "input %s: '%s': %s", source->name, source->text, failure.text);
 }
 
 json_t *source_json(const struct source *source)

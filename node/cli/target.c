@@ -125,15 +125,15 @@ int target_fetch(struct target *target, struct cli *cli, const char *blob)
 {
     struct writer writer = {.fd = target->fd};
     struct client_failure failure;
-    const enum exit_code code =
-        client_get(cli->client, json_pack("{s:s, s:s}", "op", "blob.get", "blob", blob), write_piece, &writer,
-                   NULL, &failure);
+    const int code = (int)client_get(cli->client, json_pack("{s:s, s:s}", "op", "blob.get", "blob", blob),
+                                     write_piece, &writer, NULL, &failure);
     const char *const where = target->standard ? "standard output" : target->given;
     if (writer.error)
         return cli_fail(EXIT_FAILED, "output %s: writing '%s' failed: %s; the result is still blob:%s",
                         target->name, where, strerror(writer.error), blob);
     if (code != EXIT_DONE)
-        return cli_fail(code, "output %s: %s; the result is still blob:%s", target->name, failure.text, blob);
+        return cli_fail((enum exit_code)code, "output %s: %s; the result is still blob:%s", target->name,
+                        failure.text, blob);
     if (target->standard || target->direct)
         return EXIT_DONE;
     if (fsync(target->fd) != 0 || rename(target->temporary, target->path) != 0)

@@ -1,0 +1,241 @@
+/* weir kernels: the list, or one kernel's manual page, from what the node says of its kernels. */
+#include "node/cli/cli.h"
+#include "node/cli/table.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* "a, b or c" from an array of strings. */
+static void print_words(const json_t *words, const char *last)
+{
+    size_t i;
+    const json_t *word;
+    json_array_foreach(words, i, word) printf("%s%s",
+                                              i == 0                           ? ""
+                                              : i + 1 < json_array_size(words) ? ", "
+                                                                               : last,
+                                              json_string_value(word));
+}
+
+static bool has_word(const json_t *words, const char *wanted)
+{
+    size_t i;
+    const json_t *word;
+    json_array_foreach(words, i, word) if (strcmp(json_string_value(word), wanted) == 0) return true;
+    return false;
+}
+
+static int show_list(struct cli *cli, const json_t *reply)
+{
+    static const struct table_column columns[] = {{.title = "NAME"},
+                                                  {.title = "INPUTS"},
+                                                  {.title = "OUTPUTS"},
+                                                  {.title = "CLASS"},
+                                                  {.title = "WHAT IT DOES", .cut = true}};
+    struct table *table = table_open(columns, 5);
+    size_t i;
+    const json_t *kernel;
+    json_array_foreach(client_member(reply, "kernels"), i, kernel)
+    {
+        static const char *const lists[] = {"inputs", "outputs"};
+        if (cli->quiet) {
+            printf("%s\n", client_text(kernel, "name"));
+            continue;
+        }
+        table_cell(table, "%s", client_text(kernel, "name"));
+        for (int l = 0; l < 2; l++) {
+            char text[160] = "";
+            size_t used = 0, each;
+            const json_t *row;
+            json_array_foreach(client_member(kernel, lists[l]), each, row) if (used < sizeof text) used +=
+                (size_t)snprintf(text + used, sizeof text - used, "%s%s", each ? "," : "",
+                                 client_text(row, "name"));
+            table_cell(table, "%s", text);
+        }
+        table_cell(table, "%s",
+                   client_flag(kernel, "diagnostic") ? "diagnostic" : client_text(kernel, "class"));
+        table_cell(table, "%s", client_text(kernel, "help"));
+    }
+    if (!cli->quiet)
+        table_print(table, stdout);
+    table_close(table);
+    return EXIT_DONE;
+}
+
+/* ---- A manual page */
+
+static void print_inputs(const json_t *inputs)
+{
+    size_t i;
+    const json_t *input;
+    printf("\ninputs:\n");
+    json_array_foreach(inputs, i, input)
+    {
+        const int64_t low = client_number(input, "rank_min"), high = client_number(input, "rank_max");
+        printf("  %-10s %s\n             ", client_text(input, "name"), client_text(input, "help"));
+        print_words(client_member(input, "dtypes"), " or ");
+        if (low == high)
+            printf("; %lld %s", (long long)low, low == 1 ? "axis" : "axes");
+        else
+            printf("; %lld to %lld axes", (long long)low, (long long)high);
+        printf("; ");
+        print_words(client_member(input, "roles"), " or ");
+        printf("%s\n", client_flag(input, "optional") ? "; may be left out" : "");
+    }
+    if (json_array_size(inputs) == 0)
+        printf("  none\n");
+}
+
+static void print_outputs(const json_t *outputs)
+{
+    size_t i;
+    const json_t *output;
+    printf("\noutputs:\n");
+    json_array_foreach(outputs, i, output)
+    {
+        const char *combine = client_text(output, "combine");
+        printf("  %-10s %s%s%s%s\n", client_text(output, "name"), client_text(output, "help"),
+               strcmp(combine, "concat") == 0 ? "" : " (the shards' ",
+               strcmp(combine, "concat") == 0 ? "" : combine, strcmp(combine, "concat") == 0 ? "" : ")");
+    }
+}
+
+static void print_value(const json_t *param, const char *key)
+{
+    const json_t *value = json_object_get(param, key);
+    if (json_is_integer(value))
+        printf("%lld", (long long)json_integer_value(value));
+    else if (json_is_real(value))
+        printf("%g", json_real_value(value));
+    else
+        printf("%s", json_is_string(value) ? json_string_value(value) : "");
+}
+
+static void print_params(const json_t *params)
+{
+    size_t i;
+    const json_t *param;
+    printf("\nparameters:\n");
+    json_array_foreach(params, i, param)
+    {
+        printf("  %-10s %s\n             %s, ", client_text(param, "name"), client_text(param, "help"),
+               client_text(param, "type"));
+        if (strcmp(client_text(param, "type"), "choice") == 0) {
+            print_words(client_member(param, "choices"), " or ");
+        } else {
+            print_value(param, "min");
+            printf(" to ");
+            print_value(param, "max");
+        }
+        printf("; default ");
+        print_value(param, "default");
+        printf("\n");
+    }
+    if (json_array_size(params) == 0)
+        printf("  none\n");
+}
+
+static void print_example(const json_t *kernel)
+{
+    size_t i;
+    const json_t *row;
+    printf("\nexample:\n  weir submit %s", client_text(kernel, "name"));
+    const json_t *inputs = client_member(kernel, "inputs");
+    if (json_array_size(inputs) == 0)
+        printf(" --items 1000");
+    json_array_foreach(inputs, i, row)
+    {
+        const char *name = client_text(row, "name");
+        if (client_flag(row, "optional"))
+            continue;
+        const json_t *dtypes = client_member(row, "dtypes");
+        printf(" --input %s=%s.%s", name, name,
+               has_word(dtypes, "text")  ? "txt"
+               : has_word(dtypes, "raw") ? "bin"
+                                         : "npy");
+        if (has_word(client_member(row, "roles"), "split") && i == json_array_size(inputs) - 1)
+            printf(" --split %s", name);
+    }
+    const json_t *param = json_array_get(client_member(kernel, "params"), 0);
+    if (param) {
+        printf(" --param %s=", client_text(param, "name"));
+        print_value(param, "default");
+    }
+    const json_t *output = json_array_get(client_member(kernel, "outputs"), 0);
+    if (output)
+        printf(" --output %s=%s.npy", client_text(output, "name"), client_text(output, "name"));
+    printf("\n");
+}
+
+static void print_page(const json_t *kernel)
+{
+    printf("%s %lld: %s\n", client_text(kernel, "name"), (long long)client_number(kernel, "version"),
+           client_text(kernel, "help"));
+    if (strcmp(client_text(kernel, "class"), "exact") == 0)
+        printf("exact: the same bits on any CPU and any GPU\n");
+    else
+        printf("tolerant: equal within %g of the size of the sums, between CPUs and GPUs\n",
+               json_real_value(json_object_get(kernel, "tolerance")));
+    if (client_flag(kernel, "diagnostic"))
+        printf("diagnostic: it measures the mesh\n");
+    print_inputs(client_member(kernel, "inputs"));
+    print_outputs(client_member(kernel, "outputs"));
+    print_params(client_member(kernel, "params"));
+    print_example(kernel);
+    printf("\ndigest %s\n", client_text(kernel, "digest"));
+}
+
+static int show_page(struct cli *cli, const json_t *reply)
+{
+    size_t i;
+    const json_t *kernel;
+    const char *names[64] = {NULL};
+    json_array_foreach(client_member(reply, "kernels"), i, kernel)
+    {
+        if (strcmp(client_text(kernel, "name"), cli->argv[0]) == 0) {
+            if (cli->json)
+                cli_print_json(kernel);
+            else if (cli->quiet)
+                printf("%s\n", client_text(kernel, "name"));
+            else
+                print_page(kernel);
+            return EXIT_DONE;
+        }
+        if (i < 63)
+            names[i] = client_text(kernel, "name");
+    }
+    const char *near = cli_nearest(cli->argv[0], names);
+    return near ? cli_fail(EXIT_NONE, "no kernel '%s'; did you mean '%s'?", cli->argv[0], near)
+                : cli_fail(EXIT_NONE, "no kernel '%s'; `weir kernels` lists them", cli->argv[0]);
+}
+
+static int kernels_run(struct cli *cli)
+{
+    if (cli->argc == 0)
+        return cli_list(cli, json_pack("{s:s}", "op", "kernels"), show_list);
+    json_t *reply = NULL;
+    const int code = cli_call(cli, json_pack("{s:s}", "op", "kernels"), &reply);
+    if (code != EXIT_DONE)
+        return code;
+    const int shown = show_page(cli, reply);
+    json_decref(reply);
+    return shown;
+}
+
+static const struct cli_option options[] = {
+    CLI_JSON,
+    {'q', "quiet", NULL, "print names only"},
+    CLI_NODE,
+    {0},
+};
+
+const struct cli_command cli_kernels = {
+    .name = "kernels",
+    .arguments = "[NAME]",
+    .summary = "what can be computed, or the manual page of a kernel",
+    .options = options,
+    .run = kernels_run,
+    .positional_min = 0,
+    .positional_max = 1,
+    .example = "weir kernels knn",
+};

@@ -1,0 +1,395 @@
+/*
+ * weir submit: checks what can be checked here, sends the inputs, submits, waits, fetches the outputs.
+ *
+ * The job belongs to the node from the moment it has answered: nothing that happens to this command after
+ * that, Ctrl-C included, touches it, and `--reattach` takes up the wait again.
+ */
+#include "node/cli/cli.h"
+#include "node/cli/format.h"
+#include "node/cli/progress.h"
+#include "node/cli/source.h"
+#include "node/cli/target.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct submit {
+    struct cli *cli;
+    const struct manifest *manifest; /* NULL with --reattach */
+    struct manifest_params params;
+    struct manifest_wish wish;
+    int64_t replicas; /* 0 = not given */
+    struct source sources[MANIFEST_INPUTS_MAX];
+    int source_count;
+    struct target targets[MANIFEST_OUTPUTS_MAX];
+    int target_count;
+    char job[65];
+};
+
+/* ---- What was asked for */
+
+static int read_kernel(struct submit *submit)
+{
+    char error[MANIFEST_ERROR_BYTES];
+    const char *name = submit->cli->argv[0];
+    submit->manifest = manifest_find(name);
+    if (!submit->manifest) {
+        manifest_unknown_text(name, error);
+        return cli_fail(EXIT_USAGE, "%s", error);
+    }
+    const char *settings[MANIFEST_PARAMS_MAX + 1];
+    size_t count = 0;
+    for (const char *each; (each = cli_value_at(submit->cli, "param", (int)count)); count++) {
+        if (count == MANIFEST_PARAMS_MAX)
+            return cli_fail(EXIT_USAGE, "kernel '%s' takes %u parameters; `weir kernels %s` lists them", name,
+                            submit->manifest->param_count, name);
+        settings[count] = each;
+    }
+    if (manifest_params_parse(submit->manifest, settings, count, &submit->params, error) != MANIFEST_OK)
+        return cli_fail(EXIT_USAGE, "%s", error);
+    return EXIT_DONE;
+}
+
+static int read_numbers(struct submit *submit)
+{
+    int64_t items = 0, shard_items = 0;
+    if (!cli_number(submit->cli, "items", 1, INT64_MAX, &items) ||
+        !cli_number(submit->cli, "shard-items", 1, INT64_MAX, &shard_items) ||
+        !cli_number(submit->cli, "replicas", 1, 16, &submit->replicas))
+        return EXIT_USAGE;
+    submit->wish = (struct manifest_wish){.items = (uint64_t)items, .shard_items = (uint64_t)shard_items};
+    const char *cache = cli_value(submit->cli, "cache", "mesh");
+    if (strcmp(cache, "off") != 0 && strcmp(cache, "site") != 0 && strcmp(cache, "mesh") != 0)
+        return cli_usage(submit->cli, "--cache %s: give off, site or mesh", cache);
+    return EXIT_DONE;
+}
+
+static int read_inputs(struct submit *submit)
+{
+    const char *given;
+    for (; (given = cli_value_at(submit->cli, "input", submit->source_count)); submit->source_count++) {
+        if (submit->source_count == (int)submit->manifest->input_count)
+            return cli_fail(EXIT_USAGE, "kernel '%s' takes %u inputs; `weir kernels %s` lists them",
+                            submit->manifest->name, submit->manifest->input_count, submit->manifest->name);
+        const int code = source_parse(&submit->sources[submit->source_count], submit->cli, given);
+        if (code != EXIT_DONE)
+            return code;
+    }
+    for (int i = 0; (given = cli_value_at(submit->cli, "format", i)); i++) {
+        const int code = source_set_format(submit->sources, submit->source_count, submit->cli, given);
+        if (code != EXIT_DONE)
+            return code;
+    }
+    int code = source_set_split(submit->sources, submit->source_count, submit->cli, submit->manifest);
+    for (int i = 0; code == EXIT_DONE && i < submit->source_count; i++)
+        code = source_open(&submit->sources[i]);
+    if (code != EXIT_DONE)
+        return code;
+    return sources_check(submit->sources, submit->source_count, submit->manifest, &submit->params,
+                         &submit->wish);
+}
+
+static bool has_output(const struct manifest *manifest, const char *name)
+{
+    for (uint32_t o = 0; o < manifest->output_count; o++)
+        if (strcmp(manifest->outputs[o].name, name) == 0)
+            return true;
+    return false;
+}
+
+static int read_outputs(struct submit *submit)
+{
+    const char *given;
+    for (; (given = cli_value_at(submit->cli, "output", submit->target_count)); submit->target_count++) {
+        if (submit->target_count == MANIFEST_OUTPUTS_MAX)
+            return cli_usage(submit->cli, "no kernel has more than %d outputs", MANIFEST_OUTPUTS_MAX);
+        struct target *target = &submit->targets[submit->target_count];
+        int code = target_parse(target, submit->cli, given);
+        if (code != EXIT_DONE)
+            return code;
+        if (submit->manifest && !has_output(submit->manifest, target->name))
+            return cli_fail(EXIT_USAGE, "kernel '%s' has no output '%s'; `weir kernels %s` lists them",
+                            submit->manifest->name, target->name, submit->manifest->name);
+        if (target->standard && submit->cli->json)
+            return cli_usage(submit->cli, "--json and --output %s both write to standard output", given);
+        if (cli_has(submit->cli, "detach"))
+            return cli_usage(submit->cli,
+                             "--detach does not wait for --output %s; fetch it later with "
+                             "`weir submit --reattach ID --output %s`",
+                             given, given);
+        code =
+            target_open(target, submit->targets, submit->target_count, submit->sources, submit->source_count);
+        if (code != EXIT_DONE) {
+            submit->target_count++; /* so that it is closed */
+            return code;
+        }
+    }
+    return EXIT_DONE;
+}
+
+/* ---- Submit */
+
+static json_t *request_json(const struct submit *submit)
+{
+    const struct cli *cli = submit->cli;
+    json_t *inputs = json_array(), *params = json_array();
+    for (int i = 0; i < submit->source_count; i++)
+        json_array_append_new(inputs, source_json(&submit->sources[i]));
+    const char *each;
+    for (int i = 0; (each = cli_value_at(cli, "param", i)); i++)
+        json_array_append_new(params, json_string(each));
+    json_t *request = json_pack("{s:s, s:s, s:o, s:o, s:s}", "op", "submit", "kernel", submit->manifest->name,
+                                "inputs", inputs, "params", params, "cache", cli_value(cli, "cache", "mesh"));
+    if (submit->wish.items)
+        json_object_set_new(request, "items", json_integer((json_int_t)submit->wish.items));
+    if (submit->wish.shard_items)
+        json_object_set_new(request, "shard_items", json_integer((json_int_t)submit->wish.shard_items));
+    if (submit->replicas)
+        json_object_set_new(request, "replicas", json_integer(submit->replicas));
+    if (cli_has(cli, "key"))
+        json_object_set_new(request, "key", json_string(cli_value(cli, "key", "")));
+    if (cli_has(cli, "local"))
+        json_object_set_new(request, "local", json_true());
+    return request;
+}
+
+/* The command line that takes up the wait: on standard error, below what happened. */
+static void say_how_to_reattach(const struct submit *submit)
+{
+    fprintf(stderr, "weir: reattach with: weir submit --reattach %.16s", submit->job);
+    for (int i = 0; i < submit->target_count; i++)
+        fprintf(stderr, " --output %s=%s", submit->targets[i].name, submit->targets[i].given);
+    if (cli_has(submit->cli, "node"))
+        fprintf(stderr, " --node %s", cli_value(submit->cli, "node", ""));
+    fputc('\n', stderr);
+}
+
+static int send_job(struct submit *submit)
+{
+    for (int i = 0; i < submit->source_count; i++) {
+        const int code = source_upload(submit->sources, i, submit->cli);
+        if (code != EXIT_DONE)
+            return code;
+    }
+    struct client_failure failure;
+    json_t *reply = NULL;
+    client_set_timeout(submit->cli->client, 0); /* a large input takes its time to be checked and cut */
+    const int code = (int)client_call(submit->cli->client, request_json(submit), &reply, &failure);
+    if (code == EXIT_INTERRUPTED)
+        return cli_fail((enum exit_code)code,
+                        "interrupted before the node answered; `weir jobs` shows whether it took the job");
+    if (code == EXIT_UNREACHABLE)
+        return cli_fail((enum exit_code)code,
+                        "%s; it is not known whether the job was taken, `weir jobs` shows it", failure.text);
+    if (code != EXIT_DONE)
+        return cli_fail((enum exit_code)code, "%s", failure.text);
+    snprintf(submit->job, sizeof submit->job, "%s", client_text(reply, "job"));
+    if (client_flag(reply, "existing"))
+        fprintf(stderr, "weir: the job with this key is there already: %.16s, %s\n", submit->job,
+                client_text(reply, "state"));
+    if (cli_has(submit->cli, "detach")) {
+        if (submit->cli->json)
+            cli_print_json(reply);
+        else
+            printf("%s\n", submit->job);
+    }
+    json_decref(reply);
+    return EXIT_DONE;
+}
+
+/* With --reattach: the full id, and outputs that the job really has. */
+static int find_job(struct submit *submit)
+{
+    json_t *reply = NULL;
+    const int code =
+        cli_call(submit->cli,
+                 json_pack("{s:s, s:s}", "op", "job", "job", cli_value(submit->cli, "reattach", "")), &reply);
+    if (code != EXIT_DONE)
+        return code;
+    const json_t *job = client_member(reply, "job");
+    snprintf(submit->job, sizeof submit->job, "%s", client_text(job, "id"));
+    const struct manifest *manifest = manifest_find(client_text(job, "kernel"));
+    int result = EXIT_DONE;
+    for (int i = 0; manifest && result == EXIT_DONE && i < submit->target_count; i++)
+        if (!has_output(manifest, submit->targets[i].name))
+            result = cli_fail(EXIT_USAGE, "job %.8s (%s) has no output '%s'; `weir kernels %s` lists them",
+                              submit->job, manifest->name, submit->targets[i].name, manifest->name);
+    json_decref(reply);
+    return result;
+}
+
+/* ---- Wait */
+
+/* On EXIT_DONE, *job is the job's last state. */
+static int wait_for_job(struct submit *submit, json_t **job)
+{
+    struct client_failure failure;
+    struct progress progress;
+    progress_open(&progress);
+    client_set_timeout(submit->cli->client, 0); /* nothing is said while nothing changes */
+    int code = (int)client_begin(submit->cli->client,
+                                 json_pack("{s:s, s:s}", "op", "watch", "job", submit->job), &failure);
+    bool final = false;
+    while (code == EXIT_DONE && !final) {
+        json_t *object = NULL;
+        code = (int)client_next(submit->cli->client, &object, &final, &failure);
+        if (code != EXIT_DONE)
+            break;
+        progress_job(&progress, client_member(object, "job"));
+        if (final)
+            *job = json_incref(json_object_get(object, "job"));
+        json_decref(object);
+    }
+    progress_close(&progress);
+    if (code == EXIT_DONE) {
+        client_set_timeout(submit->cli->client, CLIENT_TIMEOUT_MS);
+        return EXIT_DONE;
+    }
+    if (code == EXIT_INTERRUPTED)
+        cli_fail((enum exit_code)code, "detached; job %.16s goes on", submit->job);
+    else if (code == EXIT_UNREACHABLE)
+        cli_fail((enum exit_code)code,
+                 "lost the node while waiting for job %.16s, which goes on when the node runs: %s",
+                 submit->job, failure.text);
+    else
+        cli_fail((enum exit_code)code, "%s", failure.text);
+    say_how_to_reattach(submit);
+    return code;
+}
+
+/* ---- Results */
+
+static void print_outputs(const json_t *job)
+{
+    size_t i;
+    const json_t *output;
+    json_array_foreach(client_member(job, "outputs"), i, output)
+    {
+        printf("%s blob:%s %lld %s [", client_text(output, "name"), client_text(output, "blob"),
+               (long long)client_number(output, "bytes"), client_text(output, "dtype"));
+        size_t axis;
+        const json_t *extent;
+        json_array_foreach(client_member(output, "shape"), axis, extent)
+            printf("%s%lld", axis ? "," : "", (long long)json_integer_value(extent));
+        printf("]\n");
+    }
+}
+
+static int fetch_outputs(struct submit *submit, const json_t *job)
+{
+    for (int t = 0; t < submit->target_count; t++) {
+        const char *blob = NULL;
+        size_t i;
+        const json_t *output;
+        json_array_foreach(client_member(job, "outputs"), i,
+                           output) if (strcmp(client_text(output, "name"), submit->targets[t].name) == 0)
+            blob = client_text(output, "blob");
+        if (!blob) /* a parameter switches it off */
+            return cli_fail(EXIT_USAGE, "job %.8s did not produce the output '%s'", submit->job,
+                            submit->targets[t].name);
+        const int code = target_fetch(&submit->targets[t], submit->cli, blob);
+        if (code != EXIT_DONE) {
+            if (code == EXIT_UNREACHABLE || code == EXIT_INTERRUPTED)
+                say_how_to_reattach(submit);
+            return code;
+        }
+    }
+    return EXIT_DONE;
+}
+
+static int finish(struct submit *submit, const json_t *job)
+{
+    const char *state = client_text(job, "state"), *error = client_text(job, "error");
+    if (strcmp(state, "done") != 0) {
+        if (submit->cli->json)
+            cli_print_json(job);
+        return cli_fail(EXIT_FAILED, "job %.8s %s%s%s", submit->job,
+                        strcmp(state, "failed") == 0 ? "failed" : "was cancelled", *error ? ": " : "", error);
+    }
+    const int code = fetch_outputs(submit, job);
+    if (code != EXIT_DONE)
+        return code;
+    if (submit->cli->json)
+        cli_print_json(job);
+    else if (submit->target_count == 0)
+        print_outputs(job);
+    return fflush(stdout) == 0 ? EXIT_DONE : cli_fail(EXIT_FAILED, "cannot write to standard output");
+}
+
+static int prepare(struct submit *submit)
+{
+    static const char *const alone[] = {"input", "split", "param",  "items",    "shard-items", "cache",
+                                        "key",   "local", "format", "replicas", "detach",      NULL};
+    struct cli *cli = submit->cli;
+    const bool reattach = cli_has(cli, "reattach");
+    if (reattach != (cli->argc == 0))
+        return reattach ? cli_usage(cli, "--reattach names a job; a kernel cannot be given as well")
+                        : cli_usage(cli, "name a kernel; `weir kernels` lists them");
+    for (int i = 0; reattach && alone[i]; i++)
+        if (cli_has(cli, alone[i]))
+            return cli_usage(cli, "--%s is for a new job and does not go with --reattach", alone[i]);
+    int code = reattach ? EXIT_DONE : read_kernel(submit);
+    if (code == EXIT_DONE && !reattach)
+        code = read_numbers(submit);
+    if (code == EXIT_DONE && !reattach)
+        code = read_inputs(submit);
+    if (code == EXIT_DONE)
+        code = read_outputs(submit);
+    return code;
+}
+
+static int submit_run(struct cli *cli)
+{
+    struct submit submit = {.cli = cli};
+    json_t *job = NULL;
+    cli_catch_interrupts();
+    int code = prepare(&submit);
+    if (code == EXIT_DONE)
+        code = cli_connect(cli);
+    if (code == EXIT_DONE)
+        code = submit.manifest ? send_job(&submit) : find_job(&submit);
+    if (code == EXIT_DONE && !cli_has(cli, "detach")) {
+        code = wait_for_job(&submit, &job);
+        if (code == EXIT_DONE)
+            code = finish(&submit, job);
+    }
+    json_decref(job);
+    for (int i = 0; i < submit.target_count; i++)
+        target_close(&submit.targets[i]);
+    for (int i = 0; i < submit.source_count; i++)
+        source_close(&submit.sources[i]);
+    return code;
+}
+
+static const struct cli_option options[] = {
+    {'i', "input", "NAME=SOURCE", "a file, job:ID/OUTPUT or blob:HEX; may be repeated"},
+    {'s', "split", "NAME", "cut this input by rows; others go whole to each shard"},
+    {'p', "param", "NAME=VALUE", "a parameter of the kernel; may be repeated"},
+    {'O', "output", "NAME=FILE", "write this output as .npy; - is standard output"},
+    {0, "format", "NAME=FORMAT", "npy, text or raw[:ROWBYTES]; else by the file's name"},
+    {0, "items", "N", "items, for a kernel that cuts no input"},
+    {0, "shard-items", "N", "items per shard, instead of the kernel's own cut"},
+    {0, "cache", "WHERE", "reuse results from: off, site or mesh (mesh)"},
+    {0, "key", "KEY", "submit once: the same key finds the same job"},
+    {0, "local", NULL, "run on this site's nodes only"},
+    {0, "replicas", "N", "copies of the job's journal; this version keeps 1"},
+    {'d', "detach", NULL, "print the job's id and do not wait"},
+    {0, "reattach", "ID", "wait for a job that was submitted before"},
+    CLI_JSON,
+    CLI_NODE,
+    {0},
+};
+
+const struct cli_command cli_submit = {
+    .name = "submit",
+    .arguments = "KERNEL",
+    .summary = "run a kernel over inputs on the mesh and wait for it",
+    .options = options,
+    .run = submit_run,
+    .positional_min = 0,
+    .positional_max = 1,
+    .notes = "Without --output, one line per output: NAME blob:HEX BYTES DTYPE [SHAPE].\n"
+             "Ctrl-C detaches: the job goes on.\n",
+    .example = "weir submit knn --input base=words.npy --input query=q.npy --split query \\\n"
+               "    --param k=5 --output index=nearest.npy",
+};
