@@ -207,21 +207,32 @@ static void strike_reset(struct world *world)
     }
 }
 
-static void strike_revoke(struct world *world, struct host *subject)
+static void issue_revocation(struct world *world, struct host *subject)
 {
     struct host *const issuer = pick_live(world);
     if (issuer == NULL || issuer == subject) {
+        end_later(world, FAULT_REVOKE, subject, 2 * SECOND_US, 5 * SECOND_US);
         return;
     }
-    subject->revoked = true;
-    world->lost_for_good++;
-    world->result->world.revocations++;
     struct mesh_record record = {.kind = MESH_RECORD_REVOCATION,
                                  .origin = world->authority,
                                  .incarnation = 1,
                                  .version = ++world->revocations};
     record.body.revocation.subject = subject->id;
     sim_host_record(world, issuer, &issuer->id, sim_payload_of_record(&record));
+    end_later(world, FAULT_REVOKE, subject, 2 * SECOND_US, 5 * SECOND_US);
+}
+
+/* An issuer that died before its disk had the revocation told its operator nothing: it is issued again elsewhere. */
+static void revoke_again(struct world *world, struct host *subject)
+{
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        const struct host *const host = &world->host[i];
+        if (host->alive && host != subject && host->seen[subject->index].state == MESH_REVOKED) {
+            return;
+        }
+    }
+    issue_revocation(world, subject);
 }
 
 static void strike_cancel(struct world *world)
@@ -357,7 +368,10 @@ void sim_faults_strike(struct world *world, const struct event *event)
         break;
     case FAULT_REVOKE:
         if (may_lose_one(world)) {
-            strike_revoke(world, host);
+            host->revoked = true;
+            world->lost_for_good++;
+            count->revocations++;
+            issue_revocation(world, host);
         }
         break;
     case FAULT_CANCEL:
@@ -412,7 +426,7 @@ void sim_faults_doom(struct world *world, struct host *host, int64_t in_us)
 
 void sim_faults_end(struct world *world, const struct event *event)
 {
-    if (world->healed && event->a != FAULT_PAUSE) {
+    if (world->healed && event->a != FAULT_PAUSE && event->a != FAULT_REVOKE) {
         return;
     }
     struct host *const host = event->b != SIM_NONE ? &world->host[event->b] : NULL;
@@ -422,6 +436,9 @@ void sim_faults_end(struct world *world, const struct event *event)
             host->doomed = false;
             strike_crash(world, host, false);
         }
+        break;
+    case FAULT_REVOKE:
+        revoke_again(world, host);
         break;
     case FAULT_PARTITION:
         for (uint32_t i = 0; i < world->host_count; i++) {

@@ -292,6 +292,18 @@ static struct flight *flight_new(struct world *world, struct host *host, const s
     return flight;
 }
 
+/* Which record a PUSH carries, in one word for the trace: kind, origin, incarnation, version. */
+static uint64_t push_detail(const struct world *world, const struct mesh_message *message)
+{
+    if (message->kind != MESH_PUSH) {
+        return 0;
+    }
+    const struct mesh_record *const record = &message->body.push.record;
+    return (uint64_t)record->kind << 56 |
+           (uint64_t)(sim_world_identity(world, &record->origin) & 0xffff) << 40 |
+           (record->incarnation & 0xffff) << 24 | (record->version & 0xffffff);
+}
+
 /* To a node, and to its clone if it has one; a clone's own messages to its id stay with itself. */
 static void flight_release(struct world *world, struct host *host, struct flight *flight)
 {
@@ -302,7 +314,8 @@ static void flight_release(struct world *world, struct host *host, struct flight
     if (flight->to == host->identity) {
         flight->to = host->index;
     }
-    sim_trace(world, host, TRACE_SENT, (uint32_t)message->kind, flight->to, flight->bytes, 0);
+    sim_trace(world, host, TRACE_SENT, (uint32_t)message->kind, flight->to, flight->bytes,
+              push_detail(world, message));
     if (message->kind == MESH_RESERVE && world->healed && sim_world_plant(world, SIM_PLANT_DEAF_EXECUTOR)) {
         sim_flight_free(flight);
         return;
@@ -826,7 +839,8 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
         sim_flight_free(flight);
         return;
     }
-    sim_trace(world, host, TRACE_RECEIVED, (uint32_t)message->kind, from->index, flight->bytes, 0);
+    sim_trace(world, host, TRACE_RECEIVED, (uint32_t)message->kind, from->index, flight->bytes,
+              push_detail(world, message));
     if (message->kind == MESH_PUSH && !record_equal(&flight->payload->record, &message->body.push.record)) {
         sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "%s sent a record that its origin didn't sign",
                        from->name);

@@ -84,6 +84,22 @@ static int format_effect(const struct trace_line *line, char *text, size_t room)
     }
 }
 
+static void format_message(const struct world *world, const struct trace_line *line, char *text, size_t room)
+{
+    static const char *const records[] = {"?", "member", "capacity", "alert", "revocation"};
+    const bool sent = line->what == TRACE_SENT;
+    int used = snprintf(text, room, "%s %s", sent ? "sent" : "received",
+                        mesh_message_name((enum mesh_message_kind)line->kind));
+    if (line->kind == MESH_PUSH) {
+        const uint32_t origin = (uint32_t)(line->b >> 40) & 0xffff;
+        used += snprintf(text + used, room - (size_t)used, " of %s by %s, version %u.%u",
+                         NAME(records, line->b >> 56),
+                         origin < world->host_count ? world->host[origin].name : "the authority",
+                         (unsigned)(line->b >> 24) & 0xffff, (unsigned)line->b & 0xffffff);
+    }
+    snprintf(text + used, room - (size_t)used, " (%u B) %s", (unsigned)line->a, sent ? "to" : "from");
+}
+
 void sim_trace_format(const struct world *world, const struct host *host, const struct trace_line *line,
                       char *text, size_t room)
 {
@@ -93,12 +109,8 @@ void sim_trace_format(const struct world *world, const struct host *host, const 
         snprintf(detail, sizeof detail, "event %s", NAME(event_names, line->kind));
         break;
     case TRACE_RECEIVED:
-        snprintf(detail, sizeof detail, "received %s (%u B) from",
-                 mesh_message_name((enum mesh_message_kind)line->kind), (unsigned)line->a);
-        break;
     case TRACE_SENT:
-        snprintf(detail, sizeof detail, "sent %s (%u B) to",
-                 mesh_message_name((enum mesh_message_kind)line->kind), (unsigned)line->a);
+        format_message(world, line, detail, sizeof detail);
         break;
     case TRACE_SAVE:
         snprintf(detail, sizeof detail, "save %s %u/%u", NAME(save_names, line->kind),
