@@ -1,0 +1,204 @@
+/* weir blob: bytes under the name of their digest, on one node. */
+#include "node/cli/cli.h"
+#include "node/cli/format.h"
+#include "node/cli/table.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- put */
+
+static ssize_t read_file(void *context, void *buffer, size_t capacity)
+{
+    return read(*(const int *)context, buffer, capacity);
+}
+
+/* Standard input may be a pipe, and the node must know the length first: then it goes through an unnamed file. */
+static int spool(int from)
+{
+    FILE *file = tmpfile();
+    if (!file)
+        return -1;
+    const int fd = dup(fileno(file));
+    fclose(file);
+    char buffer[65536];
+    ssize_t got;
+    while ((got = read(from, buffer, sizeof buffer)) > 0)
+        if (write(fd, buffer, (size_t)got) != got) {
+            close(fd);
+            return -1;
+        }
+    lseek(fd, 0, SEEK_SET);
+    return fd;
+}
+
+static int put(struct cli *cli)
+{
+    const char *path = cli->argv[1];
+    const bool input = strcmp(path, "-") == 0;
+    struct stat status;
+    int fd = input ? spool(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) != 0)
+        return cli_fail(EXIT_FAILED, "cannot read %s: %s", input ? "standard input" : path, strerror(errno));
+    if (!S_ISREG(status.st_mode)) {
+        close(fd);
+        return cli_fail(EXIT_USAGE, "%s is no file", path);
+    }
+    int code = cli_connect(cli);
+    json_t *reply = NULL;
+    struct client_failure failure;
+    if (code == EXIT_DONE) {
+        code = (int)client_put(cli->client, json_pack("{s:s}", "op", "blob.put"), (uint64_t)status.st_size,
+                               read_file, &fd, &reply, &failure);
+        if (code != EXIT_DONE)
+            cli_fail((enum exit_code)code, "%s", failure.text);
+        else if (cli->json)
+            cli_print_json(reply);
+        else
+            puts(client_text(reply, "blob"));
+    }
+    json_decref(reply);
+    close(fd);
+    return code;
+}
+
+/* ---- get */
+
+static bool write_all(void *context, const void *bytes, size_t count)
+{
+    return fwrite(bytes, 1, count, context) == count;
+}
+
+/* A file appears under its name only when it is whole. */
+static int get(struct cli *cli)
+{
+    const char *path = cli->argc > 2 ? cli->argv[2] : "-";
+    const bool output = strcmp(path, "-") == 0;
+    char temporary[4200];
+    snprintf(temporary, sizeof temporary, "%.4096s.part-%d", path, (int)getpid());
+    FILE *file = output ? stdout : fopen(temporary, "wbxe");
+    if (!file)
+        return cli_fail(EXIT_FAILED, "cannot write %s: %s", path, strerror(errno));
+    int code = cli_connect(cli);
+    if (code == EXIT_DONE) {
+        struct client_failure failure;
+        code = (int)client_get(cli->client, json_pack("{s:s, s:s}", "op", "blob.get", "blob", cli->argv[1]),
+                               write_all, file, NULL, &failure);
+        if (code != EXIT_DONE)
+            cli_fail((enum exit_code)code, "%s", failure.text);
+    }
+    if (output)
+        return code;
+    const bool closed = fclose(file) == 0;
+    if (code == EXIT_DONE && (!closed || rename(temporary, path) != 0))
+        code = cli_fail(EXIT_FAILED, "cannot write %s: %s", path, strerror(errno));
+    if (code != EXIT_DONE)
+        unlink(temporary);
+    return code;
+}
+
+/* ---- stat, ls, rm */
+
+static void add_row(struct table *table, const json_t *blob)
+{
+    char text[FORMAT_BYTES];
+    table_cell(table, "%s", client_text(blob, "blob"));
+    table_cell(table, "%s", format_bytes((uint64_t)client_number(blob, "bytes"), text));
+    table_cell(table, "%s", client_flag(blob, "pinned") ? "pinned" : "");
+}
+
+static const struct table_column columns[] = {
+    {.title = "BLOB"}, {.title = "SIZE", .right = true}, {.title = "KEPT"}};
+
+static int show_one(struct cli *cli, const json_t *reply)
+{
+    (void)cli;
+    struct table *table = table_open(columns, 3);
+    add_row(table, reply);
+    table_print(table, stdout);
+    table_close(table);
+    return EXIT_DONE;
+}
+
+static int show_all(struct cli *cli, const json_t *reply)
+{
+    struct table *table = table_open(columns, 3);
+    size_t i;
+    const json_t *blob;
+    json_array_foreach(client_member(reply, "blobs"), i, blob)
+    {
+        if (cli->quiet)
+            puts(client_text(blob, "blob"));
+        else
+            add_row(table, blob);
+    }
+    if (!cli->quiet)
+        table_print(table, stdout);
+    if (client_text(reply, "next")[0])
+        fprintf(stderr, "there are more: weir blob ls --after %s\n", client_text(reply, "next"));
+    table_close(table);
+    return EXIT_DONE;
+}
+
+static int list(struct cli *cli)
+{
+    json_t *request = json_pack("{s:s}", "op", "blob.ls");
+    const char *after = cli_value(cli, "after", NULL);
+    if (after)
+        json_object_set_new(request, "after", json_string(after));
+    return cli_list(cli, request, show_all);
+}
+
+static int remove_blob(struct cli *cli)
+{
+    json_t *reply = NULL;
+    const int code = cli_call(cli, json_pack("{s:s, s:s}", "op", "blob.rm", "blob", cli->argv[1]), &reply);
+    if (code == EXIT_DONE && cli->json)
+        cli_print_json(reply);
+    json_decref(reply);
+    return code;
+}
+
+static int blob(struct cli *cli)
+{
+    const char *verb = cli->argv[0];
+    if (strcmp(verb, "ls") == 0 && cli->argc == 1)
+        return list(cli);
+    if (cli->argc < 2)
+        return cli_usage(cli, "weir blob %s needs an argument", verb);
+    if (strcmp(verb, "put") == 0)
+        return put(cli);
+    if (strcmp(verb, "get") == 0)
+        return get(cli);
+    if (strcmp(verb, "stat") == 0)
+        return cli_list(cli, json_pack("{s:s, s:s}", "op", "blob.stat", "blob", cli->argv[1]), show_one);
+    if (strcmp(verb, "rm") == 0)
+        return remove_blob(cli);
+    return cli_usage(cli, "'%s' is none of put, get, stat, ls, rm", verb);
+}
+
+static const struct cli_option options[] = {
+    CLI_NODE,
+    CLI_JSON,
+    {'q', "quiet", NULL, "ls: ids only"},
+    {0, "after", "BLOB", "ls: go on behind this one"},
+    {0},
+};
+
+const struct cli_command cli_blob = {
+    .name = "blob",
+    .arguments = "put FILE | get BLOB [FILE] | stat BLOB | ls | rm BLOB",
+    .summary = "store, fetch and list bytes by their digest",
+    .notes = "FILE - is standard input or output. A blob is named by 64 hex digits. Blobs that\n"
+             "no job pins may be evicted when the cache's budget is reached.\n",
+    .example = "weir blob get $(weir blob put words.txt) - | head",
+    .options = options,
+    .run = blob,
+    .positional_min = 1,
+    .positional_max = 3,
+};

@@ -1,0 +1,56 @@
+/* weir drain: lets a node finish what it has, then ends it. */
+#include "node/cli/cli.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+static void show(const struct cli *cli, const json_t *reply)
+{
+    if (cli->json)
+        cli_print_json(reply);
+    else if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r%lld running, %lld waiting, %lld to be acknowledged, %lld own jobs \033[K",
+                (long long)client_number(reply, "running"), (long long)client_number(reply, "waiting"),
+                (long long)client_number(reply, "unacked"), (long long)client_number(reply, "jobs"));
+}
+
+static int drain(struct cli *cli)
+{
+    cli_catch_interrupts();
+    int code = cli_connect(cli);
+    if (code != EXIT_DONE)
+        return code;
+    client_set_timeout(cli->client, 0);
+    struct client_failure failure;
+    code = (int)client_begin(cli->client, json_pack("{s:s}", "op", "drain"), &failure);
+    bool final = false;
+    while (code == EXIT_DONE && !final) {
+        json_t *reply = NULL;
+        code = (int)client_next(cli->client, &reply, &final, &failure);
+        if (code == EXIT_DONE && !final)
+            show(cli, reply);
+        json_decref(reply);
+    }
+    if (!cli->json && isatty(STDERR_FILENO))
+        fputc('\n', stderr);
+    if (code == EXIT_INTERRUPTED)
+        return cli_fail(EXIT_INTERRUPTED, "the node goes on draining; `weir nodes` shows when it has left");
+    if (code != EXIT_DONE)
+        return cli_fail((enum exit_code)code, "%s", failure.text);
+    if (!cli->json)
+        puts("drained: the node has left the mesh and ends");
+    return EXIT_DONE;
+}
+
+static const struct cli_option options[] = {CLI_NODE, CLI_JSON, {0}};
+
+const struct cli_command cli_drain = {
+    .name = "drain",
+    .arguments = "",
+    .summary = "let a node finish what it has, leave and end",
+    .notes = "It takes no new work, gives back what is not running, and ends once nothing runs\n"
+             "there and its own jobs are done. Exit code 0 when it is empty.\n",
+    .example = "weir drain --node /run/weir/api.sock",
+    .options = options,
+    .run = drain,
+};

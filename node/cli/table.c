@@ -1,0 +1,172 @@
+#include "node/cli/table.h"
+
+#include "node/cli/cli.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define GAP 2
+
+struct cell {
+    char *text;
+    enum table_colour colour;
+};
+
+struct table {
+    const struct table_column *columns;
+    int column_count;
+    struct cell *cells;
+    size_t count;
+    size_t capacity;
+};
+
+struct table *table_open(const struct table_column *columns, int count)
+{
+    assert(count > 0 && count <= TABLE_COLUMNS_MAX);
+    struct table *table = calloc(1, sizeof *table);
+    if (!table)
+        abort();
+    *table = (struct table){.columns = columns, .column_count = count};
+    return table;
+}
+
+void table_close(struct table *table)
+{
+    for (size_t i = 0; i < table->count; i++)
+        free(table->cells[i].text);
+    free(table->cells);
+    free(table);
+}
+
+void table_cell(struct table *table, const char *format, ...)
+{
+    if (table->count == table->capacity) {
+        table->capacity = table->capacity ? 2 * table->capacity : 64;
+        table->cells = realloc(table->cells, table->capacity * sizeof *table->cells);
+        if (!table->cells)
+            abort();
+    }
+    struct cell *cell = &table->cells[table->count++];
+    *cell = (struct cell){0};
+    va_list arguments;
+    va_start(arguments, format);
+    if (vasprintf(&cell->text, format, arguments) < 0)
+        abort();
+    va_end(arguments);
+    for (char *c = cell->text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+}
+
+void table_colour(struct table *table, enum table_colour colour)
+{
+    assert(table->count > 0);
+    table->cells[table->count - 1].colour = colour;
+}
+
+int table_rows(const struct table *table)
+{
+    return (int)(table->count / (size_t)table->column_count);
+}
+
+/* ---- Printing */
+
+/* Characters on a terminal: bytes that do not continue a UTF-8 sequence. */
+static int width_of(const char *text)
+{
+    int width = 0;
+    for (; *text; text++)
+        width += ((unsigned char)*text & 0xc0) != 0x80;
+    return width;
+}
+
+static size_t bytes_of(const char *text, int width)
+{
+    size_t at = 0;
+    while (text[at] && (width > 0 || ((unsigned char)text[at] & 0xc0) == 0x80)) {
+        width -= ((unsigned char)text[at] & 0xc0) != 0x80;
+        at++;
+        if (width == 0 && ((unsigned char)text[at] & 0xc0) != 0x80)
+            break;
+    }
+    return at;
+}
+
+static const char *code_of(enum table_colour colour)
+{
+    static const char *const codes[] = {"", "\033[31m", "\033[33m", "\033[32m", "\033[2m", "\033[1m"};
+    return codes[colour];
+}
+
+static void print_cell(FILE *out, const struct table_column *column, const struct cell *cell, int width,
+                       bool last, bool colour)
+{
+    const int natural = width_of(cell->text);
+    const bool cut = natural > width;
+    const size_t bytes = cut ? bytes_of(cell->text, width > 1 ? width - 1 : 0) : strlen(cell->text);
+    const int pad = cut ? 0 : width - natural;
+    if (column->right)
+        fprintf(out, "%*s", pad, "");
+    if (colour && cell->colour != TABLE_PLAIN)
+        fputs(code_of(cell->colour), out);
+    fwrite(cell->text, 1, bytes, out);
+    if (cut)
+        fputs("…", out);
+    if (colour && cell->colour != TABLE_PLAIN)
+        fputs("\033[0m", out);
+    if (!last)
+        fprintf(out, "%*s", GAP + (column->right ? 0 : pad), "");
+}
+
+static void fit(const struct table *table, int widths[TABLE_COLUMNS_MAX], int room)
+{
+    int all = GAP * (table->column_count - 1);
+    for (int c = 0; c < table->column_count; c++)
+        all += widths[c];
+    for (int c = table->column_count - 1; c >= 0 && all > room; c--) {
+        const int least = width_of(table->columns[c].title);
+        if (!table->columns[c].cut || widths[c] <= least)
+            continue;
+        const int less = all - room < widths[c] - least ? all - room : widths[c] - least;
+        widths[c] -= less;
+        all -= less;
+    }
+}
+
+void table_print_as(const struct table *table, FILE *out, int width, bool colour)
+{
+    int widths[TABLE_COLUMNS_MAX];
+    for (int c = 0; c < table->column_count; c++)
+        widths[c] = width_of(table->columns[c].title);
+    for (size_t i = 0; i < table->count; i++) {
+        const int natural = width_of(table->cells[i].text);
+        int *column = &widths[i % (size_t)table->column_count];
+        *column = natural > *column ? natural : *column;
+    }
+    if (width > 0)
+        fit(table, widths, width);
+    for (int row = -1; row < table_rows(table); row++) {
+        for (int c = 0; c < table->column_count; c++) {
+            const struct cell title = {.text = (char *)(uintptr_t)table->columns[c].title,
+                                       .colour = TABLE_BOLD};
+            const struct cell *cell = row < 0 ? &title : &table->cells[row * table->column_count + c];
+            print_cell(out, &table->columns[c], cell, widths[c], c == table->column_count - 1, colour);
+        }
+        fputc('\n', out);
+    }
+}
+
+void table_print(const struct table *table, FILE *out)
+{
+    const bool terminal = isatty(fileno(out));
+    table_print_as(table, out, terminal ? cli_columns(fileno(out)) : 0, cli_colour(fileno(out)));
+}
+
+void table_write(FILE *out, enum table_colour colour, const char *text)
+{
+    const bool wanted = cli_colour(fileno(out)) && colour != TABLE_PLAIN;
+    fprintf(out, "%s%s%s", wanted ? code_of(colour) : "", text, wanted ? "\033[0m" : "");
+}
