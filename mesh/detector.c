@@ -56,18 +56,21 @@ static bool contains(const uint32_t *list, uint32_t count, uint32_t slot)
     return false;
 }
 
-/* Makes room for one more: of those that do not accuse or do not observe, if any. Returns whether there is
- * room. */
-static bool make_room(struct mesh *mesh, uint32_t subject)
+/*
+ * Makes room for what `accuser` says. At the bound an observer displaces one who is none, never the other way round:
+ * if two could displace each other, each copy of their alerts would be news again and be flooded for ever.
+ */
+static bool make_room(struct mesh *mesh, uint32_t subject, uint32_t accuser)
 {
     struct member *const member = &mesh->members.slot[subject];
     if (member->accusation_count < MESH_ACCUSATIONS_MAX)
         return true;
     uint32_t observer[MESH_NEIGHBOURS_MAX];
     const uint32_t observers = overlay_neighbours(mesh, subject, observer);
+    if (!contains(observer, observers, accuser))
+        return false;
     for (uint32_t i = 0; i < member->accusation_count; i++) {
-        const struct accusation *const said = &member->accusation[i];
-        if (!said->accuses || !contains(observer, observers, said->accuser)) {
+        if (!contains(observer, observers, member->accusation[i].accuser)) {
             remove_accusation(member, i);
             return true;
         }
@@ -94,7 +97,7 @@ static bool remember(struct step *step, uint32_t subject, uint32_t accuser, cons
                  (record->incarnation == said->incarnation && record->version <= said->version)))
         return false;
     if (!said) {
-        if (!make_room(step->mesh, subject))
+        if (!make_room(step->mesh, subject, accuser))
             return false;
         said = &member->accusation[member->accusation_count++];
     }
@@ -183,6 +186,11 @@ static void accuse_the_dead(struct step *step, uint32_t subject)
     const struct member *const member = &step->mesh->members.slot[subject];
     if (member->state == MESH_DOWN && step->now_ms - member->alerted_at_ms >= MESH_ALERT_REPEAT_MS)
         sign_alert(step, subject, true);
+}
+
+void detector_believed(struct step *step, uint32_t subject)
+{
+    accuse_the_dead(step, subject);
 }
 
 void detector_heard(struct step *step, uint32_t subject)

@@ -43,6 +43,11 @@ void detector_foreign(struct step *step, const struct mesh_record *record);
 
 /* A member was heard: a standing accusation of ours is withdrawn; one that is down is told so. */
 void detector_heard(struct step *step, uint32_t member);
+/*
+ * A peer still believes in this incarnation of the member: it started, or joined, after the accusations went
+ * round. If the member is down here we accuse it again, and its observers join in, so that the peer can conclude.
+ */
+void detector_believed(struct step *step, uint32_t member);
 /* A link fell silent: perhaps it is us. */
 void detector_silent(struct step *step);
 /* The member is no longer our neighbour. */

@@ -288,6 +288,8 @@ static bool accept_member(struct step *step, const struct mesh_id *from, const s
         if (id_equal(from, &record->origin) &&
             record->body.member.session != member->record.body.member.session)
             push(step, from, &member->record);
+        if (record->incarnation == member->record.incarnation)
+            detector_believed(step, slot);
         return false;
     }
     /* Who has left or changed its process does so in a new incarnation. */
@@ -644,6 +646,15 @@ static void push_missing(struct step *step, const struct mesh_id *peer, const st
     }
 }
 
+/* The peer lists a member of which we hold that incarnation too; it may be down here. */
+static void note_belief(struct step *step, const struct mesh_entry *entry)
+{
+    const uint32_t slot =
+        entry->kind == MESH_RECORD_MEMBER ? members_find(step->mesh, &entry->origin) : MESH_NONE;
+    if (slot != MESH_NONE && step->mesh->members.slot[slot].record.incarnation == entry->incarnation)
+        detector_believed(step, slot);
+}
+
 void gossip_entries(struct step *step, const struct mesh_id *from, const struct mesh_message *message)
 {
     struct mesh *const mesh = step->mesh;
@@ -655,6 +666,7 @@ void gossip_entries(struct step *step, const struct mesh_id *from, const struct 
     uint32_t pushed = 0;
     for (uint32_t i = 0; i < message->body.entries.count; i++) {
         const struct mesh_entry *const entry = &message->body.entries.entry[i];
+        note_belief(step, entry);
         const struct mesh_record *const ours = find_listed(mesh, entry);
         if (is_wanted(mesh, entry)) {
             if (!want)

@@ -17,7 +17,7 @@
 
 /*
  * Accusations of one member that are remembered: those of all its observers, and some room for observers by a slightly
- * different view of the rings. At the bound withdrawn ones and those of non-observers give way, others are dropped.
+ * different view of the rings. At the bound those of non-observers give way to observers', others are dropped.
  */
 #define MESH_ACCUSATIONS_MAX 12
 /* Revocations remembered: as many as members. A revocation beyond it still acts on a known member but is not kept. */

@@ -208,11 +208,65 @@ static void joiner_finds_out_about_the_dead(void **state)
     const uint32_t joiner = net_add(net);
     net_introduce(net, joiner, 0);
     give(net, joiner, 0, record);
-    run_until(net, joiner, 4, MESH_UP, 100);
-    net_run(net, 5000);
     assert_int_equal(net_state(net, joiner, 4), MESH_UP);
     run_until(net, joiner, 4, MESH_DOWN, 20000);
     assert_int_equal(net_state(net, 0, joiner), MESH_UP);
+    end(net);
+}
+
+/* More accusers than are remembered: none may displace another that may displace it, or copies go round for ever. */
+static void copies_of_many_accusations_are_old(void **state)
+{
+    (void)state;
+    struct net *const net = net_open(base_seed);
+    net->members_limit = 64;
+    net_add(net);
+    net_run(net, 10);
+    struct mesh_id id[40];
+    for (uint32_t i = 0; i < 40; i++) {
+        id[i] = stranger(i);
+        give(net, 0, 0, member_record(&id[i], 1, 9));
+    }
+    for (int round = 0; round < 4; round++) {
+        const uint64_t before = counters(net, 0)->records_new;
+        for (uint32_t i = 1; i < 40; i++) {
+            struct mesh_record alert = {
+                .kind = MESH_RECORD_ALERT, .origin = id[i], .incarnation = 1, .version = 1};
+            alert.body.alert.subject = id[0];
+            alert.body.alert.subject_incarnation = 1;
+            alert.body.alert.accuses = true;
+            give(net, 0, 0, alert);
+        }
+        if (round > 0)
+            assert_int_equal(counters(net, 0)->records_new, before);
+    }
+    end(net);
+}
+
+/* Who comes back after the accusations went round, and is no observer, learns them all the same. */
+static void late_starter_finds_out_about_the_dead(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(14);
+    const uint32_t dead = 13;
+    uint32_t near[MESH_NEIGHBOURS_MAX];
+    const uint32_t slot = members_find(net->node[0].mesh, &net->node[dead].id);
+    const uint32_t count = overlay_neighbours(net->node[0].mesh, slot, near);
+    uint32_t late = 1; /* neither node 0 nor an observer */
+    for (bool observes = true; observes; late += observes) {
+        observes = false;
+        for (uint32_t i = 0; i < count; i++)
+            observes |= near[i] == members_find(net->node[0].mesh, &net->node[late].id);
+    }
+    assert_true(late < dead);
+    net_kill(net, late, true);
+    net_run(net, 1000);
+    net_kill(net, dead, false);
+    run_until(net, 0, dead, MESH_DOWN, 20000);
+    net_run(net, 60000);
+    net_start(net, late, false);
+    run_until(net, 0, late, MESH_UP, 60000);
+    run_until(net, late, dead, MESH_DOWN, 40000);
     end(net);
 }
 
@@ -879,6 +933,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(restarted_member_is_up_in_a_new_incarnation),
         cmocka_unit_test(quick_restart_is_no_death),
         cmocka_unit_test(joiner_finds_out_about_the_dead),
+        cmocka_unit_test(copies_of_many_accusations_are_old),
+        cmocka_unit_test(late_starter_finds_out_about_the_dead),
         cmocka_unit_test(member_that_one_link_fails_is_not_down),
         cmocka_unit_test(accused_member_refutes_with_a_saved_incarnation),
         cmocka_unit_test(incarnation_is_used_only_once_it_is_durable),
