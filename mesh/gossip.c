@@ -684,6 +684,18 @@ void gossip_entries(struct step *step, const struct mesh_id *from, const struct 
         hasten_round(step, from);
 }
 
+/* The member's capacity, if ours is newer than the one that the entry names. */
+static const struct mesh_record *find_capacity(const struct mesh *mesh, const struct mesh_entry *entry)
+{
+    const uint32_t slot = members_find(mesh, &entry->origin);
+    if (slot == MESH_NONE)
+        return NULL;
+    const struct mesh_record *const capacity = &mesh->members.slot[slot].capacity;
+    const struct mesh_record theirs = {.incarnation = entry->incarnation, .version = entry->version};
+    return capacity->handle != 0 && is_newer(capacity->incarnation, capacity->version, &theirs) ? capacity
+                                                                                                : NULL;
+}
+
 void gossip_want(struct step *step, const struct mesh_id *from, const struct mesh_message *message)
 {
     struct mesh *const mesh = step->mesh;
@@ -692,9 +704,34 @@ void gossip_want(struct step *step, const struct mesh_id *from, const struct mes
         return;
     }
     for (uint32_t i = 0; i < message->body.entries.count; i++) {
-        const struct mesh_record *const ours = find_listed(mesh, &message->body.entries.entry[i]);
+        const struct mesh_entry *const entry = &message->body.entries.entry[i];
+        const struct mesh_record *const ours =
+            entry->kind == MESH_RECORD_CAPACITY ? find_capacity(mesh, entry) : find_listed(mesh, entry);
         if (ours)
             repair(step, from, ours);
+    }
+}
+
+/* Asks for the capacities of live members that we lack, or hold of an earlier life only. */
+static void want_capacities(struct step *step, const struct mesh_id *peer)
+{
+    const struct members *const members = &step->mesh->members;
+    struct mesh_message *want = NULL;
+    for (uint32_t slot = 0; slot < members->used; slot++) {
+        const struct member *const member = &members->slot[slot];
+        if (slot == members->self || !members_live(step->mesh, slot) ||
+            (member->capacity.handle != 0 && member->capacity.incarnation >= member->record.incarnation))
+            continue;
+        if (!want)
+            want = out_send(step, peer, MESH_WANT);
+        want->body.entries.entry[want->body.entries.count++] = (struct mesh_entry){
+            .origin = member->id,
+            .kind = MESH_RECORD_CAPACITY,
+            .incarnation = member->capacity.incarnation,
+            .version = member->capacity.version,
+        };
+        if (want->body.entries.count == MESH_ENTRIES_MAX)
+            return;
     }
 }
 
@@ -730,6 +767,7 @@ static void tick_round(struct step *step)
             memcpy(out_send(step, &mesh->members.slot[peer].id, MESH_SUMMARY)->body.summary.bucket_hash,
                    gossip->bucket_hash, sizeof gossip->bucket_hash);
             mesh->counters.summaries++;
+            want_capacities(step, &mesh->members.slot[peer].id);
         }
     }
     out_wake(step, gossip->round_at_ms);

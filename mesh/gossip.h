@@ -3,8 +3,8 @@
  * one of them now and then (anti-entropy), so that what a flood missed arrives too.
  *
  * MEMBER and REVOCATION records are compared. CAPACITY records are not: they are overwritten every 30 s at
- * the latest by their origin, so a missed one mends itself; a peer whose link comes up is sent all of them at
- * once. ALERTs are repeated while they hold. Members that are DOWN are not listed, and those that LEFT only
+ * the latest by their origin. A peer whose link comes up is sent all of them at once, and each round asks for
+ * those that are missing or of an earlier incarnation. ALERTs are repeated while they hold. Members that are DOWN are not listed, and those that LEFT only
  * for an hour, so that a tombstone that one node has dropped is not planted again by another.
  */
 #ifndef MESH_GOSSIP_H

@@ -38,9 +38,10 @@ struct mesh_class_capacity {
 
 struct mesh_capacity {
     struct mesh_class_capacity class[MESH_DEVICE_CLASSES]; /* [0] CPU, [1] CUDA */
-    uint32_t price_micro;        /* asked price, millionths of the federation's unit per device-second */
-    int64_t available_until_ms;  /* wall time until which the slots are expected to be lendable; 0 = open-ended */
-    bool draining;               /* takes no new work, still returns results */
+    uint32_t price_micro; /* asked price, millionths of the federation's unit per device-second */
+    int64_t
+        available_until_ms; /* wall time until which the slots are expected to be lendable; 0 = open-ended */
+    bool draining;          /* takes no new work, still returns results */
 };
 
 struct mesh_record {
@@ -76,7 +77,7 @@ enum mesh_message_kind {
     MESH_PUSH,    /* one record, new to the sender */
     MESH_SUMMARY, /* bucket hashes over all records but alerts and capacities */
     MESH_ENTRIES, /* the records in the buckets that differ, by name and version */
-    MESH_WANT,    /* names of records the sender lacks or holds in an older version */
+    MESH_WANT, /* names of records the sender lacks or holds in an older version; of capacities its own version */
     /* Placement and execution. */
     MESH_RESERVE,
     MESH_GRANT,
@@ -99,15 +100,15 @@ struct mesh_bundle_name {
 };
 
 enum mesh_outcome {
-    MESH_DONE = 1,  /* the result is in the payload */
-    MESH_RETURNED,  /* not run: drained, reclaimed, cancelled by the executor; no blame, no bill */
-    MESH_CRASHED,   /* the attempt failed with the worker: crash, hang, device fault; counts as an attempt */
-    MESH_REJECTED,  /* the kernel says that the input is wrong: fails the job, since it would fail anywhere */
+    MESH_DONE = 1, /* the result is in the payload */
+    MESH_RETURNED, /* not run: drained, reclaimed, cancelled by the executor; no blame, no bill */
+    MESH_CRASHED,  /* the attempt failed with the worker: crash, hang, device fault; counts as an attempt */
+    MESH_REJECTED, /* the kernel says that the input is wrong: fails the job, since it would fail anywhere */
 };
 
 struct mesh_entry {
     struct mesh_id origin;
-    uint32_t kind; /* enum mesh_record_kind */
+    uint32_t kind;          /* enum mesh_record_kind */
     struct mesh_id subject; /* of a revocation; otherwise zero */
     uint64_t incarnation;
     uint64_t version;

@@ -610,6 +610,30 @@ static void revocation_may_come_before_the_member(void **state)
     end(net);
 }
 
+/* Without it nothing is placed there, and its origin says it again only after 30 s. */
+static void missed_capacity_is_asked_for(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    const struct mesh_id id = stranger(1);
+    const struct mesh_record capacity = {.kind = MESH_RECORD_CAPACITY,
+                                         .origin = id,
+                                         .incarnation = 1,
+                                         .version = 1,
+                                         .body.capacity.price_micro = 77};
+    net->cut[1][0] = net->cut[2][0] = true;
+    give(net, 1, 2, member_record(&id, 1, 9));
+    give(net, 1, 2, capacity);
+    net_run(net, 100);
+    net->cut[1][0] = net->cut[2][0] = false;
+    give(net, 0, 1, member_record(&id, 1, 9));
+    const uint32_t slot = members_find(net->node[0].mesh, &id);
+    assert_int_equal(net->node[0].mesh->members.slot[slot].capacity.kind, 0);
+    net_run(net, 7000);
+    assert_int_equal(net->node[0].mesh->members.slot[slot].capacity.body.capacity.price_micro, 77);
+    end(net);
+}
+
 /* -------------------------------------------------------------------- bounds */
 
 static void tombstones_end_and_are_not_planted_again(void **state)
@@ -949,6 +973,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(leaving_member_is_left_and_not_accused),
         cmocka_unit_test(revoked_member_stays_out),
         cmocka_unit_test(revocation_may_come_before_the_member),
+        cmocka_unit_test(missed_capacity_is_asked_for),
         cmocka_unit_test(tombstones_end_and_are_not_planted_again),
         cmocka_unit_test(full_table_refuses_members_and_makes_room_from_the_revoked),
         cmocka_unit_test(full_output_goes_on_in_the_next_step),
