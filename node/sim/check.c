@@ -250,12 +250,26 @@ static bool host_could_run(const struct host *home, const struct sim_job *job, c
     return false;
 }
 
+/* Every bundle has at least one assigned shard, so a home with fewer of these than bundles can still bind some. */
+static bool at_bundle_bound(const struct host *home)
+{
+    struct mesh_job_view view;
+    uint32_t assigned = 0;
+    for (uint32_t i = 0; mesh_job_view(home->mesh, i, &view); i++) {
+        assigned += view.assigned;
+    }
+    return assigned >= home->limits.bundles;
+}
+
 /* A job with a queued shard that this host could do now on one of the classes in `free`, or SIM_NONE. */
 static uint32_t queued_for(struct world *world, const struct host *host, uint16_t free)
 {
     for (uint32_t i = 0; i < world->host_count; i++) {
         const struct host *const home = &world->host[i];
         if (!host_in_mesh(home)) {
+            continue;
+        }
+        if (at_bundle_bound(home)) {
             continue;
         }
         struct mesh_job_view view;

@@ -162,7 +162,7 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
         .demands = tight ? 2 : 64,
     };
     if (world->crowded) {
-        host->slots[0] = (uint16_t)(150 + sim_below(random, 100));
+        host->slots[0] = (uint16_t)(250 + sim_below(random, 150));
         host->limits.jobs = 64;
         host->limits.shards = 1u << 15;
         host->limits.bundles = 1024;
@@ -211,7 +211,7 @@ bool sim_world_init(struct world *world, const struct sim_options *options, stru
 
 static void world_populate(struct world *world)
 {
-    world->crowded = world->options.nodes <= 6 && sim_chance(&world->random, 60);
+    world->crowded = world->options.nodes <= 6 && sim_chance(&world->random, 100);
     for (uint32_t i = 0; i < world->options.nodes; i++) {
         char name[16];
         snprintf(name, sizeof name, "n%u", i);
