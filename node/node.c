@@ -101,7 +101,7 @@ static void on_store(void *context, uint32_t events)
     struct store_completion done;
     while (store_next_completion(node->store, &done)) {
         struct node_commit *commit = (struct node_commit *)(uintptr_t)done.ticket;
-        if (done.error == STORE_FAILED || done.error == STORE_SYSTEM)
+        if (done.error == STORE_FAILED)
             fail_store(node);
         else
             commit->committed(node, commit->context, done.error);

@@ -266,7 +266,7 @@ enum store_error store_keys_collect(MDB_txn *txn, MDB_dbi dbi, const void *prefi
     if (code != 0)
         return store_from_system(code);
     MDB_val key = bytes_of(prefix, prefix_bytes), value;
-    code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    code = mdb_cursor_get(cursor, &key, &value, prefix_bytes > 0 ? MDB_SET_RANGE : MDB_FIRST);
     while (code == 0 && store_row_has_prefix(&key, prefix, prefix_bytes)) {
         if (*count == room) {
             *more = true;

@@ -115,6 +115,29 @@ static void entries_come_back_and_limits_hold(void **state)
     store_close(store);
 }
 
+static void clearing_takes_all_entries_in_steps(void **state)
+{
+    struct store *store = test_open(*state, NULL);
+    const uint64_t all = STORE_SWEEP_ROWS + 10;
+    for (uint64_t done = 0; done < all;) {
+        struct store_batch *batch = test_batch(store);
+        for (int i = 0; i < 1000 && done < all; i++)
+            cache_put(batch, done++, 20);
+        assert_int_equal(store_commit_wait(store, batch), STORE_OK);
+    }
+    struct store_batch *batch = test_batch(store);
+    assert_int_equal(store_batch_cache_clear(batch), STORE_OK);
+    assert_int_equal(store_commit_wait(store, batch), STORE_MORE);
+    assert_int_equal(stats_of(store).entries, 10);
+    for (int again = 0; again < 2; again++) { /* the second time there is nothing to clear */
+        batch = test_batch(store);
+        assert_int_equal(store_batch_cache_clear(batch), STORE_OK);
+        assert_int_equal(store_commit_wait(store, batch), STORE_OK);
+        assert_int_equal(stats_of(store).entries, 0);
+    }
+    store_close(store);
+}
+
 static void an_entry_whose_blob_is_gone_is_a_miss(void **state)
 {
     struct store *store = test_open(*state, NULL);
@@ -512,6 +535,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(entries_come_back_and_limits_hold),
+        TEST(clearing_takes_all_entries_in_steps),
         TEST(an_entry_whose_blob_is_gone_is_a_miss),
         TEST(a_rotten_entry_is_a_miss_and_is_dropped),
         TEST(the_budget_holds_and_what_is_used_stays_longer),
