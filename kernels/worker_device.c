@@ -76,13 +76,8 @@ bool worker_device_open(const char *name, struct worker_device *device, struct g
         return false;
     }
     if (strncmp(name, "cpu:", 4) == 0) {
+        /* Not bound to that core: other nodes of this machine begin to count at 0 as well. */
         describe_cpu((uint32_t)index, device);
-        if (allowed_core((uint32_t)index)) {
-            cpu_set_t one;
-            CPU_ZERO(&one);
-            CPU_SET(index, &one);
-            sched_setaffinity(0, sizeof one, &one);
-        }
         return true;
     }
     if (strncmp(name, "cuda:", 5) == 0)

@@ -9,8 +9,8 @@
  * NULL for a CPU worker. */
 int worker_serve(const struct worker_device *device, struct gpu *gpu);
 
-/* Finds a device by its name on the command line ("cpu:0", "cuda:1"), pins a CPU worker to its core where the
- * system lets it, and opens a GPU. Fills `message` and returns false on failure. */
+/* Finds a device by its name on the command line ("cpu:0", "cuda:1") and opens a GPU. A CPU worker may run on any core:
+ * the number only tells slots apart. Fills `message` and returns false on failure. */
 bool worker_device_open(const char *name, struct worker_device *device, struct gpu **gpu,
                         char message[MANIFEST_ERROR_BYTES]);
 /* The i-th device of this machine; false after the last. CPU cores come first. */
