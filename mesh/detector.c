@@ -275,11 +275,11 @@ struct tally {
 };
 
 /*
- * Observers that are suspect do not count, nor do those that we accuse ourselves: their silence may be the
- * very split that silences the subject. What other accusers say about observers is left out on purpose, since
- * one deaf node that accuses everybody would otherwise be the only observer that counts.
+ * Observers that we accuse ourselves do not count: their silence may be the very split that silences the subject.
+ * For a death those that are suspect do not count either. What other accusers say about observers is left out on
+ * purpose, since one deaf node that accuses everybody would otherwise be the only observer that counts.
  */
-static struct tally take_tally(const struct mesh *mesh, uint32_t subject)
+static struct tally take_tally(const struct mesh *mesh, uint32_t subject, bool count_suspects)
 {
     const struct member *const member = &mesh->members.slot[subject];
     uint32_t observer[MESH_NEIGHBOURS_MAX];
@@ -287,12 +287,19 @@ static struct tally take_tally(const struct mesh *mesh, uint32_t subject)
     struct tally tally = {0};
     for (uint32_t i = 0; i < count; i++) {
         const struct member *const other = &mesh->members.slot[observer[i]];
-        if (other->state == MESH_SUSPECT || other->alerted)
+        if (other->alerted || (other->state == MESH_SUSPECT && !count_suspects))
             continue;
         tally.observers++;
         tally.accusers += is_accused_by(member, observer[i]);
     }
     return tally;
+}
+
+/* Two accusers, or one where there are no more to be had. */
+static bool is_accused_enough(const struct mesh *mesh, struct tally tally)
+{
+    const bool one_will_do = mesh->overlay.count < MESH_SMALL || tally.observers == 1;
+    return tally.accusers >= (one_will_do ? 1 : 2);
 }
 
 static bool own_link_was_reset(struct mesh *mesh, uint32_t subject)
@@ -313,13 +320,14 @@ static void judge(struct step *step, uint32_t subject)
     const struct member *const member = &mesh->members.slot[subject];
     if (subject == mesh->members.self || !members_live(mesh, subject))
         return;
-    const struct tally tally = take_tally(mesh, subject);
-    const bool one_will_do = mesh->overlay.count < MESH_SMALL || tally.observers == 1;
-    const bool suspect = tally.accusers >= (one_will_do ? 1 : 2);
-    if (suspect != (member->state == MESH_SUSPECT)) {
+    /* Suspicion does not depend on who else is suspect: two such verdicts could otherwise turn each other over for
+     * ever. Death may, since it is not taken back here. */
+    const bool suspect = is_accused_enough(mesh, take_tally(mesh, subject, true));
+    if (suspect != (member->state == MESH_SUSPECT))
         members_set_state(step, subject, suspect ? MESH_SUSPECT : MESH_UP);
-    }
-    if (!suspect || 100 * tally.accusers < MESH_DOWN_PERCENT * tally.observers)
+    const struct tally sure = take_tally(mesh, subject, false);
+    if (!suspect || !is_accused_enough(mesh, sure) ||
+        100 * sure.accusers < MESH_DOWN_PERCENT * sure.observers)
         return;
     const int64_t down_at_ms =
         member->state_at_ms + (own_link_was_reset(mesh, subject) ? MESH_SUSPECT_RESET_MS : MESH_SUSPECT_MS);

@@ -1,8 +1,8 @@
 /*
  * The failure detector. An observer whose link to a member is silent accuses it in a signed ALERT, which is
  * flooded and repeated while it holds. Two accusers make it SUSPECT (one, under MESH_SMALL members); when
- * MESH_DOWN_PERCENT of its observers accuse it, it is DOWN. Observers that are suspect themselves, or that
- * we accuse ourselves, do not count: the two sides of a split each see the other go down. An accused node
+ * MESH_DOWN_PERCENT of its observers accuse it, it is DOWN. Observers that we accuse ourselves do not count, nor,
+ * for DOWN, do those that are suspect: the two sides of a split each see the other go down. An accused node
  * refutes with a higher incarnation.
  *
  * Doubt comes before accusation: a node most of whose links fail at once keeps its accusations to itself for

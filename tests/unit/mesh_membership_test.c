@@ -214,6 +214,36 @@ static void joiner_finds_out_about_the_dead(void **state)
     end(net);
 }
 
+/* Verdicts about observers of each other once turned each other over within one instant, without end. */
+static void verdicts_come_to_rest_whoever_accuses_whom(void **state)
+{
+    (void)state;
+    struct net *const net = net_open(base_seed);
+    net->members_limit = 64;
+    net_add(net);
+    net_run(net, 10);
+    struct mesh_id id[24];
+    for (uint32_t i = 0; i < 24; i++) {
+        id[i] = stranger(i);
+        give(net, 0, 0, member_record(&id[i], 1, 9));
+    }
+    for (uint64_t version = 1; version < 3000; version++) {
+        struct mesh_record alert = {.kind = MESH_RECORD_ALERT,
+                                    .origin = id[net_random(net, 24)],
+                                    .incarnation = 1,
+                                    .version = version};
+        alert.body.alert.subject = id[net_random(net, 24)];
+        alert.body.alert.subject_incarnation = 1;
+        alert.body.alert.accuses = net_random(net, 3) > 0;
+        give(net, 0, 0, alert);
+        for (uint32_t ticks = 0; net->node[0].wake_at_ms <= net->now_ms; ticks++) {
+            assert_true(ticks < 100);
+            net_step(net, 0, &(struct mesh_event){.kind = MESH_TICK});
+        }
+    }
+    net_close(net);
+}
+
 /* More accusers than are remembered: none may displace another that may displace it, or copies go round for ever. */
 static void copies_of_many_accusations_are_old(void **state)
 {
@@ -957,6 +987,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(restarted_member_is_up_in_a_new_incarnation),
         cmocka_unit_test(quick_restart_is_no_death),
         cmocka_unit_test(joiner_finds_out_about_the_dead),
+        cmocka_unit_test(verdicts_come_to_rest_whoever_accuses_whom),
         cmocka_unit_test(copies_of_many_accusations_are_old),
         cmocka_unit_test(late_starter_finds_out_about_the_dead),
         cmocka_unit_test(member_that_one_link_fails_is_not_down),
