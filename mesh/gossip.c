@@ -272,6 +272,13 @@ static void accept_known_member(struct step *step, uint32_t slot, const struct m
     }
 }
 
+/* Whether a peer holds an earlier incarnation of a member that we no longer list, so that no round would tell it. */
+static bool is_overtaken(const struct mesh *mesh, uint32_t slot, uint64_t theirs)
+{
+    const struct member *const member = &mesh->members.slot[slot];
+    return member->listed_hash == 0 && member->record.handle != 0 && theirs < member->record.incarnation;
+}
+
 static bool accept_member(struct step *step, const struct mesh_id *from, const struct mesh_record *record)
 {
     struct mesh *const mesh = step->mesh;
@@ -285,10 +292,11 @@ static bool accept_member(struct step *step, const struct mesh_id *from, const s
         return false;
     if (!is_newer(record->incarnation, record->version, &member->record)) {
         /* A node that has lost count of its incarnations learns from us where it was. */
-        if (id_equal(from, &record->origin) &&
-            record->body.member.session != member->record.body.member.session)
+        const bool lost_count = id_equal(from, &record->origin) &&
+                                record->body.member.session != member->record.body.member.session;
+        if (lost_count || is_overtaken(mesh, slot, record->incarnation))
             push(step, from, &member->record);
-        if (record->incarnation == member->record.incarnation)
+        else if (record->incarnation == member->record.incarnation)
             detector_believed(step, slot);
         return false;
     }
@@ -646,13 +654,23 @@ static void push_missing(struct step *step, const struct mesh_id *peer, const st
     }
 }
 
-/* The peer lists a member of which we hold that incarnation too; it may be down here. */
-static void note_belief(struct step *step, const struct mesh_entry *entry)
+/*
+ * The peer lists a member that we do not list: it may believe in one that is down, or know an earlier incarnation
+ * only. Returns how many records were pushed.
+ */
+static uint32_t correct(struct step *step, const struct mesh_id *peer, const struct mesh_entry *entry)
 {
-    const uint32_t slot =
-        entry->kind == MESH_RECORD_MEMBER ? members_find(step->mesh, &entry->origin) : MESH_NONE;
-    if (slot != MESH_NONE && step->mesh->members.slot[slot].record.incarnation == entry->incarnation)
+    const struct mesh *const mesh = step->mesh;
+    const uint32_t slot = entry->kind == MESH_RECORD_MEMBER ? members_find(mesh, &entry->origin) : MESH_NONE;
+    if (slot == MESH_NONE)
+        return 0;
+    const struct mesh_record *const ours = &mesh->members.slot[slot].record;
+    if (ours->incarnation == entry->incarnation)
         detector_believed(step, slot);
+    if (!is_overtaken(mesh, slot, entry->incarnation))
+        return 0;
+    repair(step, peer, ours);
+    return 1;
 }
 
 void gossip_entries(struct step *step, const struct mesh_id *from, const struct mesh_message *message)
@@ -666,7 +684,7 @@ void gossip_entries(struct step *step, const struct mesh_id *from, const struct 
     uint32_t pushed = 0;
     for (uint32_t i = 0; i < message->body.entries.count; i++) {
         const struct mesh_entry *const entry = &message->body.entries.entry[i];
-        note_belief(step, entry);
+        pushed += correct(step, from, entry);
         const struct mesh_record *const ours = find_listed(mesh, entry);
         if (is_wanted(mesh, entry)) {
             if (!want)

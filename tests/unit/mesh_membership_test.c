@@ -291,6 +291,12 @@ static void late_starter_finds_out_about_the_dead(void **state)
     assert_true(late < dead);
     net_kill(net, late, true);
     net_run(net, 1000);
+    /* It knows an earlier incarnation than the one that died. */
+    net_kill(net, dead, true);
+    net_run(net, 500);
+    net_start(net, dead, false);
+    net_run(net, 20000);
+    assert_int_equal(net_state(net, 0, dead), MESH_UP);
     net_kill(net, dead, false);
     run_until(net, 0, dead, MESH_DOWN, 20000);
     net_run(net, 60000);
