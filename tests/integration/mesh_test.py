@@ -1,0 +1,263 @@
+"""The mesh as people use it: joining, seeing, working, dying, coming back."""
+import os
+import signal
+import subprocess
+import time
+
+import numpy
+
+from harness import Node, Skipped, expect, wait_until
+
+THREE = ("ashburn", "berlin", "cairo")
+# 60 shards of some 50 ms: long enough to be interrupted, short enough for a test.
+SPIN = ("--items", "60", "--shard-items", "1", "--param", "us=50000", "--cache", "off")
+SPIN_ITEMS = 60
+
+
+def spin_marks(items):
+    """What spin gives: see kernels/spin.c."""
+    index = numpy.arange(items, dtype=numpy.uint64)
+    with numpy.errstate(over="ignore"):
+        return ((index * numpy.uint64(0x9E3779B97F4A7C15)) >> numpy.uint64(32)).astype(numpy.uint32)
+
+
+def fetch(node, job, path, output="marks"):
+    node.weir("submit", "--reattach", job, "--output", "%s=%s" % (output, path), timeout_s=90)
+    return numpy.load(path)
+
+
+def expect_marks(node, job, items=SPIN_ITEMS):
+    got = fetch(node, job, node.place.path("marks.npy"))
+    expect(numpy.array_equal(got.reshape(-1), spin_marks(items)), "the job's bytes are wrong: %r" % got[:8])
+
+
+def wait_running(home, executor, job):
+    """Until shards of the job have been done by the executor and some are left."""
+    def mid_job():
+        now = home.job(job)
+        expect(now["state"] in ("preparing", "running"), "the job ended too early to be interrupted: %s" % now)
+        return any(row["name"] == executor.name and row["shards"] > 0 for row in now.get("by_node", []))
+    wait_until(lambda: "%s has run a shard of %s: %s" % (executor.name, job[:8], home.job(job)), mid_job, 30)
+
+
+def three_nodes(place):
+    """Joined, working on one job together, giving the right bytes, and stopping cleanly."""
+    mesh = place.mesh(*THREE)
+    home = mesh["ashburn"]
+    job = home.submit_detached("spin", *SPIN)
+    done = home.wait_job(job, timeout_s=90)
+    expect(done["shards"] == SPIN_ITEMS and done["done"] == SPIN_ITEMS, "shards are missing: %s" % done)
+    ran = {row["name"] for row in done["by_node"] if row["shards"] > 0}
+    expect(len(ran) > 1, "only %s ran shards" % ran)
+    expect_marks(home, job)
+    for node in mesh.values():
+        expect(node.stop() == 0, "%s ended with %s:\n%s" % (node.name, node.process.returncode, node.log_end()))
+
+
+def a_killed_node_is_seen_down_and_up_again(place):
+    mesh = place.mesh(*THREE)
+    mesh["berlin"].kill()
+    for name in ("ashburn", "cairo"):
+        mesh[name].wait_states({"berlin": "down"}, 15)
+    mesh["berlin"].start()
+    for node in mesh.values():
+        node.wait_states({name: "up" for name in THREE}, 45)
+
+
+def a_stopped_node_is_seen_down_and_up_again(place):
+    mesh = place.mesh(*THREE)
+    mesh["berlin"].signal(signal.SIGSTOP)
+    for name in ("ashburn", "cairo"):
+        mesh[name].wait_states({"berlin": "down"}, 30)
+    mesh["berlin"].signal(signal.SIGCONT)
+    for node in mesh.values():
+        node.wait_states({name: "up" for name in THREE}, 60)
+
+
+def a_drained_node_leaves(place):
+    mesh = place.mesh(*THREE)
+    mesh["berlin"].weir("drain", timeout_s=60)
+    expect(mesh["berlin"].wait_end() == 0, "drain ended with %s" % mesh["berlin"].process.returncode)
+    for name in ("ashburn", "cairo"):
+        mesh[name].wait_states({"berlin": "left"})
+
+
+def a_drain_lets_running_work_finish(place):
+    mesh = place.mesh(*THREE)
+    home = mesh["ashburn"]
+    job = home.submit_detached("spin", *SPIN)
+    wait_running(home, mesh["berlin"], job)
+    mesh["berlin"].weir("drain", timeout_s=60)
+    done = home.wait_job(job, timeout_s=90)
+    expect(done["done"] == SPIN_ITEMS, "%s" % done)
+    expect_marks(home, job)
+
+
+def a_home_killed_mid_job_continues_it(place):
+    mesh = place.mesh(*THREE)
+    home = mesh["ashburn"]
+    job = home.submit_detached("spin", *SPIN)
+    wait_running(home, mesh["berlin"], job)
+    home.kill()
+    home.start()
+    done = home.wait_job(job, timeout_s=120)
+    expect(done["done"] == SPIN_ITEMS, "%s" % done)
+    expect_marks(home, job)
+
+
+def an_executor_killed_mid_job_costs_only_time(place):
+    mesh = place.mesh(*THREE)
+    home = mesh["ashburn"]
+    job = home.submit_detached("spin", *SPIN)
+    wait_running(home, mesh["berlin"], job)
+    mesh["berlin"].kill()
+    done = home.wait_job(job, timeout_s=120)
+    expect(done["done"] == SPIN_ITEMS, "%s" % done)
+    expect_marks(home, job)
+
+
+def a_killed_worker_costs_one_attempt(place):
+    node = place.mesh("ashburn", work__cpu_slots=1)["ashburn"]
+    job = node.submit_detached("spin", "--items", "8", "--shard-items", "1", "--param", "us=300000", "--cache", "off")
+    wait_until("a shard is done", lambda: node.job(job)["done"] > 0)
+    worker = wait_until("a worker runs", lambda: node.children("weir-worker"))[0]
+    os.kill(worker, signal.SIGKILL)
+    done = node.wait_job(job)
+    expect(done["reassigned"] >= 1, "the lost attempt is not counted: %s" % done)
+    expect_marks(node, job, 8)
+    expect(worker not in node.children("weir-worker"), "the killed worker is still listed")
+
+
+def a_hung_worker_is_killed(place):
+    node = place.mesh("ashburn", work__cpu_slots=1, work__hang="2s")["ashburn"]
+    job = node.submit_detached("spin", "--items", "8", "--shard-items", "1", "--param", "us=300000", "--cache", "off")
+    wait_until("a shard is done", lambda: node.job(job)["done"] > 0)
+    worker = wait_until("a worker runs", lambda: node.children("weir-worker"))[0]
+    os.kill(worker, signal.SIGSTOP)
+    node.wait_job(job)
+    expect_marks(node, job, 8)
+    wait_until("the stopped worker is gone", lambda: worker not in node.children("weir-worker"))
+
+
+def a_cancelled_job_stops_everywhere(place):
+    mesh = place.mesh("ashburn", "berlin")
+    home = mesh["ashburn"]
+    job = home.submit_detached("spin", "--items", "500", "--shard-items", "1", "--param", "us=50000", "--cache", "off")
+    wait_running(home, mesh["berlin"], job)
+    home.weir("cancel", job)
+    home.wait_job(job, "cancelled")
+
+    def all_free():
+        return all(row["free"] == row["slots"] and row["queue"] == 0 for row in home.nodes().values())
+    wait_until(lambda: "every slot is free again: %s" % home.nodes(), all_free)
+
+
+def two_homes_share_the_mesh(place):
+    mesh = place.mesh(*THREE)
+    jobs = [(mesh[name], mesh[name].submit_detached("spin", *SPIN)) for name in ("ashburn", "berlin")]
+    for home, job in jobs:
+        home.wait_job(job, timeout_s=120)
+        expect_marks(home, job)
+
+
+def another_site_finds_cached_results(place):
+    mesh = place.mesh(*THREE)
+    words = place.path("words.txt")
+    with open(words, "w", encoding="ascii") as out:
+        out.write("".join("word%d\n" % i for i in range(20000)))
+    submit = ("embed", "--input", "text=" + words, "--split", "text", "--shard-items", "2000")
+    first = place.path("first.npy")
+    second = place.path("second.npy")
+    mesh["ashburn"].submit(*submit, "--output", "vectors=" + first)
+
+    def from_cache():
+        job = mesh["cairo"].submit_detached(*submit)
+        done = mesh["cairo"].wait_job(job)
+        fetch(mesh["cairo"], job, second, "vectors")
+        with open(first, "rb") as one, open(second, "rb") as two:
+            expect(one.read() == two.read(), "another site's result differs")
+        return done
+    done = from_cache()
+    expect(done["cached"] == done["shards"] and done["shards"] == 10, "not all came from the cache: %s" % done)
+
+
+def a_repeated_key_finds_the_same_job(place):
+    node = place.mesh("ashburn")["ashburn"]
+    first = node.submit_detached("spin", "--items", "4", "--key", "monday")
+    second = node.submit_detached("spin", "--items", "4", "--key", "monday")
+    expect(first == second, "%s is not %s" % (first, second))
+
+
+def large_outputs_travel_whole(place):
+    """Blobs over a chunk, moved by bulk both ways, against NumPy."""
+    mesh = place.mesh("ashburn", "berlin", work__cpu_slots=1)
+    random = numpy.random.default_rng(7)
+    a = random.integers(-128, 128, (3000, 512), dtype=numpy.int8)
+    b = random.integers(-128, 128, (512, 900), dtype=numpy.int8)
+    for name, array in (("a", a), ("b", b)):
+        numpy.save(place.path(name + ".npy"), array)
+    out = place.path("c.npy")
+    mesh["ashburn"].submit("matmul", "--input", "a=" + place.path("a.npy"), "--split", "a", "--input",
+                           "b=" + place.path("b.npy"), "--output", "c=" + out, "--shard-items", "300", timeout_s=120)
+    expect(numpy.array_equal(numpy.load(out), a.astype(numpy.int32) @ b.astype(numpy.int32)), "the product is wrong")
+
+
+def a_full_disk_is_told_and_loses_nothing(place):
+    """Home's folder on a file system that fills up: the submitter is told, and what was acknowledged survives."""
+    data = place.path("ashburn")
+    os.mkdir(data, 0o700)
+    if os.getuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs", data],
+                                          capture_output=True, check=False).returncode != 0:
+        raise Skipped("a small file system can't be mounted here")
+    place.mounts.append(data)
+    node = Node(place, "ashburn")
+    place.weir("init", "--federation", "rivers", "--site", "ashburn", "--name", "ashburn", "--data", node.data)
+    node.start()
+    kept = node.submit_detached("spin", "--items", "16", "--shard-items", "1")
+    node.wait_job(kept)
+    ballast = os.path.join(data, "ballast")
+    with open(ballast, "wb") as out:
+        try:
+            while True:
+                out.write(bytes(65536))
+                out.flush()
+        except OSError:
+            pass
+    big = place.path("big.npy")
+    numpy.save(big, numpy.random.default_rng(1).integers(0, 255, (40, 1 << 20), dtype=numpy.uint8))
+    refused = node.submit("noop", "--input", "data=" + big, "--split", "data", code=None, timeout_s=60)
+    expect(refused.code == 1 and ("full" in refused.error or "space" in refused.error), "%s" % refused)
+    expect(node.process.poll() is None, "the node ended:\n%s" % node.log_end())
+    os.unlink(ballast)
+    expect_marks(node, kept, 16)
+    after = node.submit_detached("spin", "--items", "16", "--shard-items", "1", "--cache", "off")
+    node.wait_job(after)
+    node.kill()
+    node.start()
+    for job in (kept, after):
+        expect(node.job(job)["state"] == "done", "an acknowledged job is %s" % node.job(job)["state"])
+        expect_marks(node, job, 16)
+
+
+def a_node_rests_between_jobs(place):
+    """An idle node uses next to no processor time."""
+    mesh = place.mesh("ashburn", "berlin")
+
+    def used_ticks():
+        with open("/proc/%d/stat" % mesh["ashburn"].process.pid, encoding="ascii") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+    before, began = used_ticks(), time.monotonic()
+    time.sleep(5)  # a rate needs a span of time
+    share = (used_ticks() - before) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - began)
+    if place.sanitized:
+        raise Skipped("a sanitizer build has other costs")
+    expect(share < 0.1, "an idle node used %.0f %% of a core" % (100 * share))
+
+
+TESTS = [three_nodes, a_killed_node_is_seen_down_and_up_again, a_stopped_node_is_seen_down_and_up_again,
+         a_drained_node_leaves, a_drain_lets_running_work_finish, a_home_killed_mid_job_continues_it,
+         an_executor_killed_mid_job_costs_only_time, a_killed_worker_costs_one_attempt, a_hung_worker_is_killed,
+         a_cancelled_job_stops_everywhere, two_homes_share_the_mesh, another_site_finds_cached_results,
+         a_repeated_key_finds_the_same_job, large_outputs_travel_whole, a_full_disk_is_told_and_loses_nothing,
+         a_node_rests_between_jobs]
