@@ -183,7 +183,7 @@ static uint32_t bundle_bind(struct step *step, uint32_t job, uint32_t from, cons
     bundle->name = (struct mesh_bundle_name){.token = grant->body.grant.token, .index = index};
     bundle->job = job;
     bundle->member = from;
-    bundle->orphan = false;
+    bundle->orphan = bundle->called_back = false;
     bundle->class = grant->body.grant.class;
     bundle->due_at_ms = step->now_ms + HOME_LEASE_MS;
     bundle->count = 0;
@@ -485,6 +485,13 @@ void home_expired(struct step *step, uint32_t from, const struct mesh_message *m
 
 /* Leases. */
 
+static void send_cancel(struct step *step, const struct job *job, uint32_t member)
+{
+    struct mesh_message *const message = out_send(step, &step->mesh->members.slot[member].id, MESH_CANCEL);
+    message->body.cancel.job = job->spec.id;
+    message->body.cancel.epoch = job->spec.epoch;
+}
+
 void home_renew(struct step *step, uint32_t from, const struct mesh_message *message)
 {
     struct home *const home = &step->mesh->home;
@@ -493,10 +500,19 @@ void home_renew(struct step *step, uint32_t from, const struct mesh_message *mes
         return;
     }
     struct mesh_message *answer = NULL;
+    const struct job *cancelled = NULL; /* the latest one told; names of one job mostly come together */
     for (uint32_t i = 0; i < message->body.renew.count; i++) {
         const uint32_t slot = bundle_find(home, from, &message->body.renew.name[i]);
-        if (slot == MESH_NONE || home->job[home->bundle[slot].job].state != MESH_JOB_RUNNING)
+        if (slot == MESH_NONE)
             continue;
+        const struct job *const job = &home->job[home->bundle[slot].job];
+        if (job->state != MESH_JOB_RUNNING) {
+            /* The CANCEL was lost, or is on its way. */
+            if (job != cancelled && out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 8, 0))
+                send_cancel(step, job, from);
+            cancelled = job;
+            continue;
+        }
         if (home->bundle[slot].orphan && !bundle_adopt(step, slot))
             continue;
         home->bundle[slot].due_at_ms = step->now_ms + HOME_LEASE_MS;
@@ -537,31 +553,46 @@ void home_member_restarted(struct step *step, uint32_t member)
     member_lost(step, member, MESH_WHY_RESTARTED, &step->mesh->counters.requeued_restart, true);
 }
 
+/* Once per member and ending; false when the output is full. */
+static bool tell_cancelled(struct step *step, const struct job *job, uint32_t member)
+{
+    struct home_member *const at = &step->mesh->home.member[member];
+    if (at->cancelled == job->ending)
+        return true;
+    if (!out_has_room(step->out, 0, 1, 0))
+        return false;
+    at->cancelled = job->ending;
+    send_cancel(step, job, member);
+    return true;
+}
+
 bool bundles_call_back(struct step *step, uint32_t job_slot)
 {
-    struct mesh *const mesh = step->mesh;
-    struct home *const home = &mesh->home;
+    struct home *const home = &step->mesh->home;
     struct job *const job = &home->job[job_slot];
-    for (;;) {
-        const uint32_t bundle = list_first(&job->bundles);
-        const uint32_t ask = list_first(&job->asks);
-        if (bundle == MESH_NONE && ask == MESH_NONE)
-            return true;
-        const uint32_t member = bundle != MESH_NONE ? home->bundle[bundle].member : home->ask[ask].member;
-        const bool stands = bundle != MESH_NONE || home->ask[ask].left > 0;
-        if (stands && home->member[member].cancelled != job->ending) {
-            if (!out_has_room(step->out, 0, 1, 0))
-                return false;
-            home->member[member].cancelled = job->ending;
-            struct mesh_message *const message = out_send(step, &mesh->members.slot[member].id, MESH_CANCEL);
-            message->body.cancel.job = job->spec.id;
-            message->body.cancel.epoch = job->spec.epoch;
-        }
-        if (bundle != MESH_NONE)
-            bundle_free(home, bundle);
-        else
-            placement_drop(step, job_slot, ask);
+    for (uint32_t slot = list_first(&job->bundles); slot != MESH_NONE;
+         slot = list_next(home->of_job_link, slot)) {
+        struct bundle *const bundle = &home->bundle[slot];
+        if (bundle->called_back)
+            continue;
+        if (!tell_cancelled(step, job, bundle->member))
+            return false;
+        bundle->called_back = true;
+        if (!bundle->orphan)
+            bundle_orphan(step, slot);
     }
+    for (uint32_t ask = list_first(&job->asks); ask != MESH_NONE; ask = list_first(&job->asks)) {
+        if (home->ask[ask].left > 0 && !tell_cancelled(step, job, home->ask[ask].member))
+            return false;
+        placement_drop(step, job_slot, ask);
+    }
+    return true;
+}
+
+void bundles_forget(struct home *home, uint32_t job)
+{
+    while (home->job[job].bundles.count > 0)
+        bundle_free(home, list_first(&home->job[job].bundles));
 }
 
 void bundles_tick(struct step *step)

@@ -276,7 +276,8 @@ static void accept_known_member(struct step *step, uint32_t slot, const struct m
 static bool is_overtaken(const struct mesh *mesh, uint32_t slot, uint64_t theirs)
 {
     const struct member *const member = &mesh->members.slot[slot];
-    return member->listed_hash == 0 && member->record.handle != 0 && theirs < member->record.incarnation;
+    return (member->state == MESH_DOWN || member->state == MESH_LEFT) && member->listed_hash == 0 &&
+           theirs < member->record.incarnation;
 }
 
 static bool accept_member(struct step *step, const struct mesh_id *from, const struct mesh_record *record)

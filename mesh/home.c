@@ -182,6 +182,10 @@ void home_submit(struct step *step, const struct mesh_event *event)
     struct home *const home = &step->mesh->home;
     const struct mesh_job_spec *const spec = &event->body.submit;
     uint32_t slot = home_job_find(home, &spec->id);
+    if (slot != MESH_NONE && home->job[slot].forget) {
+        tell_host(step, &spec->id, MESH_REFUSED_BUSY, MESH_JOB_FAILED); /* the one before is still going */
+        return;
+    }
     if (slot != MESH_NONE) {
         tell_host(step, &spec->id, MESH_ACCEPTED, home->job[slot].state);
         return;
@@ -286,17 +290,19 @@ void home_looked_up(struct step *step, const struct mesh_event *event)
     struct job *const job = slot == MESH_NONE ? NULL : &home->job[slot];
     const uint32_t first = event->body.looked_up.first;
     const uint32_t count = event->body.looked_up.count;
-    if (job && job->state == MESH_JOB_RUNNING && job->spec.epoch == event->body.looked_up.epoch &&
-        count <= MESH_LOOKUP_SHARDS_MAX && first <= job->lookup_next && count <= job->lookup_next - first) {
-        const uint32_t hits = take_lookup(step, job, event);
+    if (job && job->spec.epoch == event->body.looked_up.epoch) {
         if (job->lookups_in_flight > 0)
             job->lookups_in_flight--;
-        step->mesh->counters.cache_hits += hits;
-        step->mesh->counters.commits += hits;
-        if (hits > 0)
-            home_decide(step, job, step->mesh->members.self, MESH_WHY_CACHED, first, hits);
         home_job_ready(home, slot);
-        home_job_settle(step, slot);
+        if (job->state == MESH_JOB_RUNNING && count <= MESH_LOOKUP_SHARDS_MAX && first <= job->lookup_next &&
+            count <= job->lookup_next - first) {
+            const uint32_t hits = take_lookup(step, job, event);
+            step->mesh->counters.cache_hits += hits;
+            step->mesh->counters.commits += hits;
+            if (hits > 0)
+                home_decide(step, job, step->mesh->members.self, MESH_WHY_CACHED, first, hits);
+            home_job_settle(step, slot);
+        }
     }
     out_drop(step, event->body.looked_up.handle);
 }
@@ -344,6 +350,7 @@ void home_cancel(struct step *step, const struct mesh_event *event)
 static void job_free(struct home *home, uint32_t slot)
 {
     struct job *const job = &home->job[slot];
+    bundles_forget(home, slot);
     assert(job->bundles.count == 0 && job->asks.count == 0 && job->service == SERVICE_NONE);
     const uint32_t at = sorted_place(home, &job->spec.id);
     home->job_count--;
@@ -384,7 +391,7 @@ static void job_serve(struct step *step, uint32_t slot)
     if (job->state != MESH_JOB_RUNNING) {
         if (!bundles_call_back(step, slot))
             home_job_ready(home, slot);
-        else if (job->forget)
+        else if (job->forget && job->lookups_in_flight == 0)
             job_free(home, slot);
         return;
     }

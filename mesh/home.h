@@ -78,7 +78,7 @@ struct job {
     struct mesh_job_spec spec;
     enum mesh_job_state state; /* 0 = free slot */
     enum service service;
-    bool forget;         /* the host pruned it while bundles were still being called back */
+    bool forget;         /* the host pruned it; it goes once executors are told and look-ups answered */
     uint32_t first;      /* of its range in the pool; while RUNNING */
     uint32_t queue_head; /* index in the job + 1 */
     uint32_t queue_tail;
@@ -107,9 +107,10 @@ struct ask {
 
 struct bundle {
     struct mesh_bundle_name name;
-    uint32_t job;    /* slot */
-    uint32_t member; /* slot */
-    bool orphan;     /* its shards were queued again */
+    uint32_t job;     /* slot */
+    uint32_t member;  /* slot */
+    bool orphan;      /* its shards were queued again, or its job is over */
+    bool called_back; /* its job is over and its executor was told */
     uint16_t class;
     int64_t due_at_ms;  /* end of the lease; orphan: when it is forgotten */
     uint32_t hash_next; /* index + 1 */
@@ -187,8 +188,13 @@ void home_decide(struct step *step, const struct job *job, uint32_t member, enum
 /* bundles.c */
 /* Bundles that can still be bound; orphans make room. */
 uint32_t bundles_room(const struct home *home);
-/* Calls back what an ended job still has out. Returns false when the output is full before all were told. */
+/*
+ * Calls back what an ended job still has out. Returns false when the output is full before all were told. The
+ * bundles stay as orphans, so that an executor that did not hear of it and asks to renew is told again.
+ */
 bool bundles_call_back(struct step *step, uint32_t job);
+/* Forgets the bundles of a job that is about to be forgotten itself. */
+void bundles_forget(struct home *home, uint32_t job);
 void bundles_tick(struct step *step);
 void bundles_check(const struct mesh *mesh);
 

@@ -52,21 +52,21 @@ struct mesh_config {
 };
 
 enum mesh_event_kind {
-    MESH_TICK = 1,      /* time passed */
-    MESH_RECEIVED,      /* a message from an admitted peer */
-    MESH_RECORD,        /* a verified record: at start from the store, from a join, or the answer to MESH_SIGN */
-    MESH_LINK_UP,       /* a link to the peer has a new session: resync */
-    MESH_LINK_DOWN,     /* a link was reset and one re-dial failed */
-    MESH_DEVICES,       /* the own devices changed, or the owner claimed some */
-    MESH_DRAIN,         /* take no new work, give back what is not running; own jobs go on until done */
-    MESH_LEAVE,         /* announce that this node goes on purpose */
-    MESH_ANNOUNCE,      /* what the host says in our MEMBER record changed: sign and spread it anew */
-    MESH_SUBMIT,        /* a job for which this node becomes home */
-    MESH_RESTORE,       /* a job read back from the store at start */
-    MESH_CANCEL_JOB,    /* the user cancels */
-    MESH_LOOKED_UP,     /* answer to MESH_LOOKUP */
-    MESH_RAN,           /* an attempt ended: answer to MESH_RUN or MESH_STOP */
-    MESH_FORGET_JOB,    /* the host pruned a finished job: its slot may be used again */
+    MESH_TICK = 1,   /* time passed */
+    MESH_RECEIVED,   /* a message from an admitted peer */
+    MESH_RECORD,     /* a verified record: at start from the store, from a join, or the answer to MESH_SIGN */
+    MESH_LINK_UP,    /* a link to the peer has a new session: resync */
+    MESH_LINK_DOWN,  /* a link was reset and one re-dial failed */
+    MESH_DEVICES,    /* the own devices changed, or the owner claimed some */
+    MESH_DRAIN,      /* take no new work, give back what is not running; own jobs go on until done */
+    MESH_LEAVE,      /* announce that this node goes on purpose */
+    MESH_ANNOUNCE,   /* what the host says in our MEMBER record changed: sign and spread it anew */
+    MESH_SUBMIT,     /* a job for which this node becomes home */
+    MESH_RESTORE,    /* a job read back from the store at start */
+    MESH_CANCEL_JOB, /* the user cancels */
+    MESH_LOOKED_UP,  /* answer to MESH_LOOKUP; each is answered once, also when its job is over */
+    MESH_RAN,        /* an attempt ended: answer to MESH_RUN or MESH_STOP */
+    MESH_FORGET_JOB, /* the host pruned a finished job: its slot may be used again once its look-ups are answered */
 };
 
 struct mesh_job_spec {
@@ -76,12 +76,12 @@ struct mesh_job_spec {
     uint64_t kernel; /* hash of the kernel's digest */
     uint64_t memory_bytes;
     uint32_t shard_count;
-    uint32_t price_limit_micro;  /* 0 = none */
-    uint32_t bundle_shards_max;  /* 1..MESH_BUNDLE_SHARDS_MAX: what the host says fits MESH_BUNDLE_BYTES_MAX */
-    uint32_t shard_us_guess;     /* the manifest's estimate of one shard's device time; 0 = unknown */
-    uint16_t classes;            /* bit per device class that will do */
-    bool lookup;                 /* ask the result cache before binding */
-    bool local_only;             /* never leaves this node's site */
+    uint32_t price_limit_micro; /* 0 = none */
+    uint32_t bundle_shards_max; /* 1..MESH_BUNDLE_SHARDS_MAX: what the host says fits MESH_BUNDLE_BYTES_MAX */
+    uint32_t shard_us_guess;    /* the manifest's estimate of one shard's device time; 0 = unknown */
+    uint16_t classes;           /* bit per device class that will do */
+    bool lookup;                /* ask the result cache before binding */
+    bool local_only;            /* never leaves this node's site */
 };
 
 struct mesh_event {
@@ -92,7 +92,8 @@ struct mesh_event {
         struct {
             struct mesh_id from;
             const struct mesh_message *message; /* borrowed for the step */
-            uint32_t rtt_us; /* of a PONG: the host's clock less the returned stamp, at least 1; otherwise 0 */
+            uint32_t
+                rtt_us; /* of a PONG: the host's clock less the returned stamp, at least 1; otherwise 0 */
         } received;
         struct {
             struct mesh_id from; /* the peer that pushed it, or self */
@@ -138,10 +139,10 @@ struct mesh_event {
 
 enum mesh_save_kind {
     MESH_SAVE_INCARNATION = 1, /* before the refutation that uses it is sent */
-    MESH_SAVE_RECORD,          /* a member's or a revocation record, so that a restarted node finds its peers */
-    MESH_SAVE_JOB,             /* a submitted job, with the host's full description of it */
-    MESH_SAVE_COMMIT,          /* results of shards; the first save for a (job, shard) wins for ever */
-    MESH_SAVE_JOB_STATE,       /* done, failed or cancelled */
+    MESH_SAVE_RECORD,    /* a member's or a revocation record, so that a restarted node finds its peers */
+    MESH_SAVE_JOB,       /* a submitted job, with the host's full description of it */
+    MESH_SAVE_COMMIT,    /* results of shards; the first save for a (job, shard) wins for ever */
+    MESH_SAVE_JOB_STATE, /* done, failed or cancelled */
 };
 
 enum mesh_job_state {
@@ -195,16 +196,16 @@ enum mesh_effect_kind {
     MESH_LINK_KEEP,    /* keep a link to this neighbour */
     MESH_LINK_RELEASE, /* the link is no longer needed by the overlay; the host may keep it for data */
     MESH_LINK_REDIAL,  /* dial once now; report LINK_DOWN if that fails */
-    MESH_ADMIT,        /* the member's newest record is known: admit its keys (the host checks the certificate) */
-    MESH_BAR,          /* the member was revoked: un-admit its keys, close its links */
-    MESH_MEMBER,       /* a member's state changed, for logs and listings */
-    MESH_CLONED,       /* another process runs with our identity; `fatal`: it was there first, stop */
-    MESH_LOOKUP,       /* look shards [first, first + count) up in the cache */
-    MESH_RUN,          /* run this bundle; its payload is under `handle` until the attempt is dropped */
-    MESH_STOP,         /* stop this attempt: report MESH_RAN with what was done, the rest MESH_RETURNED */
-    MESH_JOB,          /* a job of ours changed state: accepted, refused, done, failed, cancelled */
-    MESH_DECISION,     /* one line of a job's story, for `weir explain` */
-    MESH_DRAINED,      /* nothing runs here, nothing waits to be acknowledged, and no own job is live */
+    MESH_ADMIT,    /* the member's newest record is known: admit its keys (the host checks the certificate) */
+    MESH_BAR,      /* the member was revoked: un-admit its keys, close its links */
+    MESH_MEMBER,   /* a member's state changed, for logs and listings */
+    MESH_CLONED,   /* another process runs with our identity; `fatal`: it was there first, stop */
+    MESH_LOOKUP,   /* look shards [first, first + count) up in the cache */
+    MESH_RUN,      /* run this bundle; its payload is under `handle` until the attempt is dropped */
+    MESH_STOP,     /* stop this attempt: report MESH_RAN with what was done, the rest MESH_RETURNED */
+    MESH_JOB,      /* a job of ours changed state: accepted, refused, done, failed, cancelled */
+    MESH_DECISION, /* one line of a job's story, for `weir explain` */
+    MESH_DRAINED,  /* nothing runs here, nothing waits to be acknowledged, and no own job is live */
 };
 
 enum mesh_member_state {
@@ -220,7 +221,7 @@ enum mesh_refusal {
     MESH_REFUSED_BUSY,      /* jobs or shards are at their bound now */
     MESH_REFUSED_TOO_LARGE, /* more shards than this node ever takes */
     MESH_REFUSED_DRAINING,
-    MESH_REFUSED_EMPTY,     /* no shard at all */
+    MESH_REFUSED_EMPTY, /* no shard at all */
 };
 
 /* Why something happened to shards of a job; each is one word in `weir explain`. */
@@ -244,9 +245,10 @@ enum mesh_reason {
 struct mesh_effect {
     enum mesh_effect_kind kind;
     union {
-        uint64_t handle;           /* DROP */
-        struct mesh_record record; /* SIGN; the host fills in body.member's address and the like, and the handle */
-        struct mesh_id peer;       /* LINK_*, BAR */
+        uint64_t handle; /* DROP */
+        struct mesh_record
+            record;          /* SIGN; the host fills in body.member's address and the like, and the handle */
+        struct mesh_id peer; /* LINK_*, BAR */
         struct {
             struct mesh_id id;
             uint64_t handle; /* of the member's record */
@@ -340,9 +342,9 @@ struct mesh_member_view {
     int64_t capacity_at_ms; /* when its newest capacity record came; 0 = never */
     int64_t heard_at_ms;    /* when its link last brought anything; 0 = never (not a neighbour) */
     int64_t state_at_ms;
-    uint32_t rtt_us;        /* smoothed (RFC 6298); 0 = not measured */
+    uint32_t rtt_us; /* smoothed (RFC 6298); 0 = not measured */
     uint32_t accusers;
-    uint32_t accuses;       /* how many members it accuses now */
+    uint32_t accuses;            /* how many members it accuses now */
     uint32_t delivered_permille; /* own average of places granted over places advertised, 1000 = as told */
 };
 bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_member_view *view);
@@ -366,55 +368,55 @@ struct mesh_executor_view {
     struct mesh_class_capacity class[MESH_DEVICE_CLASSES];
     uint32_t running;
     uint32_t waiting;
-    uint32_t granted;  /* places promised and not yet used */
-    uint32_t unacked;  /* finished bundles whose home has not acknowledged */
+    uint32_t granted; /* places promised and not yet used */
+    uint32_t unacked; /* finished bundles whose home has not acknowledged */
     uint32_t demands;
     bool draining;
 };
 void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view);
 
 /* Counters since init. Each names an event that the simulator wants to see happen and that metrics show. */
-#define MESH_COUNTERS(X)                                                                                               \
-    X(records_new)        /* records that advanced what we knew */                                                     \
-    X(records_old)        /* records already known, or older */                                                        \
-    X(records_full)       /* dropped because the member table is full */                                               \
-    X(alerts_sent)        /* accusations we signed */                                                                  \
-    X(alerts_withheld)    /* accusations we kept back because we doubted ourselves */                                  \
-    X(suspects)           /* members that became suspect */                                                            \
-    X(downs)              /* members that became down */                                                               \
-    X(refutations)        /* accusations of ourselves that we refuted */                                               \
-    X(resurrections)      /* members that came back from down by a higher incarnation */                               \
-    X(retries_down)       /* links tried to members that are down */                                                   \
-    X(tombstones_dropped) /* down or left members forgotten after their time */                                        \
-    X(summaries)          /* anti-entropy rounds begun */                                                              \
-    X(repairs)            /* records sent because a summary differed */                                                \
-    X(reserves)                                                                                                        \
-    X(grants)                                                                                                          \
-    X(grants_expired)     /* grants that ran out unused */                                                             \
-    X(grants_released)    /* places a home gave back */                                                                \
-    X(waits)                                                                                                           \
-    X(assigns)                                                                                                         \
-    X(assigns_expired)    /* ASSIGNs answered EXPIRED */                                                               \
-    X(results)                                                                                                         \
-    X(results_stale)      /* results of an older epoch or an unknown job, not committed */                             \
-    X(results_duplicate)  /* shards reported that were committed already */                                            \
-    X(commits)            /* shards committed */                                                                       \
-    X(cache_hits)                                                                                                      \
-    X(requeued_down)      /* shards queued again because the executor was down */                                      \
-    X(requeued_restart)   /* because it restarted */                                                                   \
-    X(requeued_expired)   /* because it no longer honoured the grant */                                                \
-    X(requeued_lease)     /* because the lease ended */                                                                \
-    X(requeued_returned)  /* because it gave them back */                                                              \
-    X(requeued_crashed)                                                                                                \
-    X(leases_lost)        /* attempts an executor stopped because its home fell silent */                              \
-    X(cancels)                                                                                                         \
-    X(bound_demands)      /* times each bound was reached */                                                           \
-    X(bound_attempts)                                                                                                  \
-    X(bound_bundles)                                                                                                   \
-    X(bound_jobs)                                                                                                      \
-    X(bound_shards)                                                                                                    \
-    X(bound_out)          /* steps that went on in the next one because their output was full */                       \
-    X(bad_messages)       /* messages that were well formed and made no sense */
+#define MESH_COUNTERS(X)                                                                                     \
+    X(records_new)        /* records that advanced what we knew */                                           \
+    X(records_old)        /* records already known, or older */                                              \
+    X(records_full)       /* dropped because the member table is full */                                     \
+    X(alerts_sent)        /* accusations we signed */                                                        \
+    X(alerts_withheld)    /* accusations we kept back because we doubted ourselves */                        \
+    X(suspects)           /* members that became suspect */                                                  \
+    X(downs)              /* members that became down */                                                     \
+    X(refutations)        /* accusations of ourselves that we refuted */                                     \
+    X(resurrections)      /* members that came back from down by a higher incarnation */                     \
+    X(retries_down)       /* links tried to members that are down */                                         \
+    X(tombstones_dropped) /* down or left members forgotten after their time */                              \
+    X(summaries)          /* anti-entropy rounds begun */                                                    \
+    X(repairs)            /* records sent because a summary differed */                                      \
+    X(reserves)                                                                                              \
+    X(grants)                                                                                                \
+    X(grants_expired)  /* grants that ran out unused */                                                      \
+    X(grants_released) /* places a home gave back */                                                         \
+    X(waits)                                                                                                 \
+    X(assigns)                                                                                               \
+    X(assigns_expired) /* ASSIGNs answered EXPIRED */                                                        \
+    X(results)                                                                                               \
+    X(results_stale)     /* results of an older epoch or an unknown job, not committed */                    \
+    X(results_duplicate) /* shards reported that were committed already */                                   \
+    X(commits)           /* shards committed */                                                              \
+    X(cache_hits)                                                                                            \
+    X(requeued_down)     /* shards queued again because the executor was down */                             \
+    X(requeued_restart)  /* because it restarted */                                                          \
+    X(requeued_expired)  /* because it no longer honoured the grant */                                       \
+    X(requeued_lease)    /* because the lease ended */                                                       \
+    X(requeued_returned) /* because it gave them back */                                                     \
+    X(requeued_crashed)                                                                                      \
+    X(leases_lost) /* attempts an executor stopped because its home fell silent */                           \
+    X(cancels)                                                                                               \
+    X(bound_demands) /* times each bound was reached */                                                      \
+    X(bound_attempts)                                                                                        \
+    X(bound_bundles)                                                                                         \
+    X(bound_jobs)                                                                                            \
+    X(bound_shards)                                                                                          \
+    X(bound_out)    /* steps that went on in the next one because their output was full */                   \
+    X(bad_messages) /* messages that were well formed and made no sense */
 
 struct mesh_counters {
 #define MESH_COUNTER_FIELD(name) uint64_t name;

@@ -629,6 +629,61 @@ static void a_cancelled_job_is_called_back_everywhere(void **state)
     fixture_close(f);
 }
 
+/* A lost CANCEL is made good by the next RENEW, rather than by the end of the lease. */
+static void a_renewal_for_a_job_that_is_over_is_answered_with_cancel(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    submit(f, 1, 9);
+    grant(f, 0, 1, 7, 2);
+    const struct mesh_message one = assigned(f, 0);
+    const struct mesh_message two = assigned(f, 0);
+    about_job(f, MESH_CANCEL_JOB, 1);
+    assert_true(sent(f, 0, MESH_CANCEL)); /* lost */
+    fixture_clear(f);
+    struct mesh_message renew = {.kind = MESH_RENEW, .body.renew.count = 2};
+    renew.body.renew.name[0] = one.body.assign.name;
+    renew.body.renew.name[1] = two.body.assign.name;
+    fixture_message(f, 1, &renew); /* not its bundles */
+    assert_false(sent(f, 1, MESH_CANCEL));
+    fixture_message(f, 0, &renew);
+    struct mesh_message cancel;
+    assert_true(fixture_sent(f, 0, MESH_CANCEL, &cancel));
+    assert_memory_equal(&cancel.body.cancel.job, &one.body.assign.job, sizeof cancel.body.cancel.job);
+    assert_int_equal(cancel.body.cancel.epoch, 1);
+    assert_false(sent(f, 0, MESH_CANCEL)); /* one for both */
+    assert_false(sent(f, 0, MESH_RENEWED));
+    about_job(f, MESH_FORGET_JOB, 1);
+    fixture_message(f, 0, &renew);
+    assert_false(sent(f, 0, MESH_CANCEL)); /* forgotten: the lease ends it */
+    fixture_close(f);
+}
+
+/* A job of the same id must not take the answers that its predecessor asked for. */
+static void a_forgotten_job_goes_when_its_look_ups_are_answered(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(0);
+    struct mesh_job_spec spec = spec_of(1, 1500);
+    spec.lookup = true;
+    submit_spec(f, &spec);
+    struct mesh_effect ask[2];
+    assert_true(fixture_did(f, MESH_LOOKUP, &ask[0]) && fixture_did(f, MESH_LOOKUP, &ask[1]));
+    about_job(f, MESH_CANCEL_JOB, 1);
+    about_job(f, MESH_FORGET_JOB, 1);
+    fixture_clear(f);
+    assert_int_equal(submit_spec(f, &spec), MESH_REFUSED_BUSY);
+    const uint32_t handles = f->live_count;
+    look_up(f, &ask[0], 1, 0xff);
+    assert_int_equal(submit_spec(f, &spec), MESH_REFUSED_BUSY);
+    look_up(f, &ask[1], 1, 0xff);
+    assert_int_equal(f->live_count, handles);
+    assert_int_equal(saved_commits(f), 0);
+    assert_int_equal(submit_spec(f, &spec), MESH_ACCEPTED);
+    assert_int_equal(view(f, 1).looking_up, 1500);
+    fixture_close(f);
+}
+
 static void a_restored_job_goes_on_under_its_new_epoch(void **state)
 {
     (void)state;
@@ -660,8 +715,13 @@ static void a_restored_job_goes_on_under_its_new_epoch(void **state)
     event.body.restore.spec = spec_of(2, 12);
     event.body.restore.spec.epoch = 2;
     event.body.restore.committed = all;
+    fixture_clear(f);
     fixture_step(f, &event);
     assert_int_equal(view(f, 2).state, MESH_JOB_DONE);
+    assert_true(fixture_did(f, MESH_JOB, &told) && fixture_did(f, MESH_JOB, &told));
+    assert_int_equal(told.body.job.state, MESH_JOB_DONE); /* the host is told so too */
+    assert_true(fixture_saved(f, MESH_SAVE_JOB_STATE, &save));
+    assert_int_equal(save.body.job.state, MESH_JOB_DONE);
     event.body.restore.spec = spec_of(3, 12);
     event.body.restore.spec.lookup = true;
     event.body.restore.committed = committed;
@@ -885,6 +945,8 @@ int main(void)
         cmocka_unit_test(a_restarted_executor_lost_its_attempts),
         cmocka_unit_test(a_dead_executor_gives_up_its_shards),
         cmocka_unit_test(a_cancelled_job_is_called_back_everywhere),
+        cmocka_unit_test(a_renewal_for_a_job_that_is_over_is_answered_with_cancel),
+        cmocka_unit_test(a_forgotten_job_goes_when_its_look_ups_are_answered),
         cmocka_unit_test(a_restored_job_goes_on_under_its_new_epoch),
         cmocka_unit_test(bundles_grow_by_doubling_and_shrink_at_the_end),
         cmocka_unit_test(long_shards_travel_alone_and_never_wait_behind_another),
