@@ -433,7 +433,7 @@ static void combine(uint8_t dtype, uint8_t *into, const uint8_t *from, uint64_t 
         combine_double((double *)into, (const double *)from, bytes / 8, how);
         break;
     default:
-        assert(!"no manifest reduces such a dtype");
+        assert(false && "no manifest reduces such a dtype");
     }
 }
 
