@@ -21,7 +21,7 @@ def spin_marks(items):
         return ((index * numpy.uint64(0x9E3779B97F4A7C15)) >> numpy.uint64(32)).astype(numpy.uint32)
 
 
-def fetch(node, job, path, output="marks"):
+def fetch(node, job, path, output="mark"):
     node.weir("submit", "--reattach", job, "--output", "%s=%s" % (output, path), timeout_s=90)
     return numpy.load(path)
 
