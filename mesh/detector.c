@@ -515,7 +515,7 @@ static void sweep(struct step *step)
             continue;
         }
         if (member->state == MESH_LEFT) {
-            gossip_list(mesh, slot);
+            rounds_list(mesh, slot);
             continue;
         }
         down++;

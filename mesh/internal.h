@@ -10,9 +10,13 @@
  *     overlay.c    the rings: who is whose neighbour and observer
  *     links.c      pings, round trips, silence
  *     detector.c   accusations, self-doubt, refutation, down
- *     gossip.c     push of records, anti-entropy
- *     executor.c   grants, attempts and leases on this node's slots
- *     home.c       jobs and shards this node is home of: queue, bundles, commits
+ *     gossip.c     signed records: which are taken in, and flooding them
+ *     rounds.c     anti-entropy with one neighbour at a time
+ *     executor.c   attempts and leases on this node's slots
+ *     grants.c     who gets the next free place
+ *     home.c       jobs this node is home of
+ *     shards.c     their queues
+ *     bundles.c    shards bound to places: results, leases, orphans
  *     placement.c  where to ask for places
  */
 #ifndef MESH_INTERNAL_H
@@ -81,6 +85,7 @@ static inline bool id_equal(const struct mesh_id *a, const struct mesh_id *b)
 #include "mesh/links.h"
 #include "mesh/members.h"
 #include "mesh/overlay.h"
+#include "mesh/rounds.h"
 
 struct mesh {
     struct mesh_config config;
@@ -97,6 +102,7 @@ struct mesh {
     struct links links;
     struct detector detector;
     struct gossip gossip;
+    struct rounds rounds;
     struct executor executor;
     struct home home;
 };

@@ -139,7 +139,7 @@ void members_remove(struct step *step, uint32_t slot)
     memmove(&members->sorted[place], &members->sorted[place + 1],
             (members->count - place) * sizeof *members->sorted);
     member->state = 0;
-    gossip_list(step->mesh, slot);
+    rounds_list(step->mesh, slot);
     memset(member, 0, sizeof *member);
 }
 
@@ -182,7 +182,7 @@ void members_set_state(struct step *step, uint32_t slot, enum mesh_member_state 
     if (live != was_live)
         mesh->links.stale = true;
     mesh->detector.dirty = true;
-    gossip_list(mesh, slot);
+    rounds_list(mesh, slot);
 
     if (was_live && !live)
         home_member_down(step, slot);

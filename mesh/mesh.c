@@ -56,6 +56,7 @@ struct mesh *mesh_init(void *memory, const struct mesh_config *config)
     links_init(mesh);
     detector_init(mesh);
     gossip_init(mesh);
+    rounds_init(mesh);
     executor_init(mesh);
     home_init(mesh);
     return mesh;
@@ -104,13 +105,13 @@ static bool receive_gossip(struct step *step, const struct mesh_event *event, ui
         gossip_record(step, from, &message->body.push.record);
         return true;
     case MESH_SUMMARY:
-        gossip_summary(step, from, message);
+        rounds_summary(step, from, message);
         return true;
     case MESH_ENTRIES:
-        gossip_entries(step, from, message);
+        rounds_entries(step, from, message);
         return true;
     case MESH_WANT:
-        gossip_want(step, from, message);
+        rounds_want(step, from, message);
         return true;
     default:
         return false;
@@ -251,6 +252,7 @@ void mesh_step(struct mesh *mesh, const struct mesh_event *event, struct mesh_ou
     links_tick(&step);
     detector_tick(&step);
     gossip_tick(&step);
+    rounds_tick(&step);
     executor_tick(&step);
     home_tick(&step);
     if (out->wake_at_ms < mesh->now_ms)
@@ -264,6 +266,7 @@ void mesh_check(const struct mesh *mesh)
     links_check(mesh);
     detector_check(mesh);
     gossip_check(mesh);
+    rounds_check(mesh);
     executor_check(mesh);
     home_check(mesh);
 }
