@@ -148,9 +148,12 @@ class Mesh:
 # ---- The jobs
 
 
-def submit_embed(mesh, site, path, output=None):
-    keep = ["--output", f"vectors={output}"] if output else []
-    return mesh.ask(site, "submit", "embed", "--input", f"text={path}", "--split", "text", *keep)
+def submit_embed(mesh, site, path):
+    return mesh.ask(site, "submit", "embed", "--input", f"text={path}", "--split", "text")
+
+
+def fetch(mesh, site, job, output, path):
+    mesh.ask(site, "submit", "--reattach", job["id"], "--output", f"{output}={path}")
 
 
 def knn_arguments(base, query, shard_items):
@@ -191,15 +194,14 @@ def kill_one_site(mesh, home, job):
     return None
 
 
-def search_and_kill(mesh, home, base, query, output):
+def search_and_kill(mesh, home, base, query):
     """The knn job, with a site killed while it runs. A machine that is too quick for that gets smaller shards."""
     shard_items = 0
     for _ in range(KILL_TRIES):
         begin = time.monotonic()
         job = mesh.run(home, *knn_arguments(base, query, shard_items), "--detach").strip()
-        waiting = subprocess.Popen([mesh.weir, "submit", "--reattach", job, "--output", f"index={output}", "--json",
-                                    "--node", home["socket"]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   text=True)
+        waiting = subprocess.Popen([mesh.weir, "submit", "--reattach", job, "--json", "--node", home["socket"]],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         try:
             killed = kill_one_site(mesh, home, job)
             answer, _ = waiting.communicate(timeout=JOB_TIMEOUT_S)
@@ -315,12 +317,12 @@ def left_behind():
 def first_run(mesh, home, files):
     say(f"1. embed: {files['words']:,} words and {files['queries']:,} misspellings to vectors, from {home['site']}")
     begin = time.monotonic()
-    base = submit_embed(mesh, home, files["words_path"], files["base"])
-    query = submit_embed(mesh, home, files["queries_path"], files["query"])
+    base = submit_embed(mesh, home, files["words_path"])
+    query = submit_embed(mesh, home, files["queries_path"])
     embed_ms = (time.monotonic() - begin) * 1000
     say(f"   {base['shards'] + query['shards']} shards in {embed_ms:.0f} ms")
     say(f"2. knn: the {NEIGHBOURS} nearest words of each, and a site is killed meanwhile")
-    knn, killed, shard_items, knn_ms = search_and_kill(mesh, home, base, query, files["neighbours"])
+    knn, killed, shard_items, knn_ms = search_and_kill(mesh, home, base, query)
     say(f"   {knn['shards']} shards in {knn_ms:.0f} ms; {killed['site']} was killed (SIGKILL) with shards in hand, "
         f"{knn['reassigned']} were reassigned")
     if knn["reassigned"] < 1:
@@ -329,13 +331,18 @@ def first_run(mesh, home, files):
             "ms": embed_ms + knn_ms}
 
 
+def fetch_all(mesh, site, jobs, folder):
+    """Outside of the times that are measured: a result is at its home when its job is done."""
+    for job, output, name in zip(jobs, ("vectors", "vectors", "index"), ("base", "query", "neighbours")):
+        fetch(mesh, site, job, output, f"{folder}/{name}.npy")
+
+
 def second_run(mesh, site, files, shard_items):
     """The same jobs from another site. Returns the jobs and the time that they took."""
     begin = time.monotonic()
-    base = submit_embed(mesh, site, files["words_path"], files["again"] + "/base.npy")
-    query = submit_embed(mesh, site, files["queries_path"], files["again"] + "/query.npy")
-    knn = mesh.ask(site, *knn_arguments(base, query, shard_items), "--output",
-                   f"index={files['again']}/neighbours.npy")
+    base = submit_embed(mesh, site, files["words_path"])
+    query = submit_embed(mesh, site, files["queries_path"])
+    knn = mesh.ask(site, *knn_arguments(base, query, shard_items))
     return [base, query, knn], (time.monotonic() - begin) * 1000
 
 
@@ -356,9 +363,11 @@ def demo(weir, folder, mesh_folder):
         say()
         first = first_run(mesh, home, files)
         jobs = [first["base"], first["query"], first["knn"]]
+        fetch_all(mesh, home, jobs, folder)
         other = next(site for site in mesh.sites if site is not home and site is not first["killed"])
         say(f"3. the same jobs again, submitted at {other['site']}")
         cached_jobs, cached_ms = second_run(mesh, other, files, first["shard_items"])
+        fetch_all(mesh, other, cached_jobs, files["again"])
         shards, cached = sum(job["shards"] for job in jobs), sum(job["cached"] for job in cached_jobs)
         say(f"   {cached} of {shards} shards from the cache in {cached_ms:.0f} ms; the first run took "
             f"{first['ms']:.0f} ms")
