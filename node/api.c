@@ -70,6 +70,7 @@ struct api {
     int fd;
     struct connection *connections;
     uint32_t count;
+    struct api_counters counters;
 };
 
 /* ---- Output */
@@ -135,16 +136,29 @@ static void flush(struct connection *connection)
     watch(connection);
 }
 
+/* Takes the object. One that could not be built (its text was no UTF-8), or that no client would take, becomes an
+ * error in its place. */
 static void put_json(struct connection *connection, json_t *object)
 {
+    static const char unfit[] =
+        "{\"ok\":false,\"error\":\"the answer holds text that is not UTF-8\",\"exit\":1}";
+    static const char large[] =
+        "{\"ok\":false,\"error\":\"the answer is too large; ask for less (--limit)\",\"exit\":1}";
     char *text = json_dumps(object, JSON_COMPACT);
     json_decref(object);
-    if (!text)
-        abort();
-    if (connection->out_count > API_PENDING_BYTES_MAX)
+    if (!text || strlen(text) > API_JSON_BYTES_MAX) {
+        const char *instead = text ? large : unfit;
+        free(text);
+        text = strdup(instead);
+        if (!text)
+            abort();
+    }
+    if (connection->out_count > API_PENDING_BYTES_MAX) {
+        connection->api->counters.slow++;
         kill_connection(connection); /* it does not read what it asked for */
-    else
+    } else {
         put_frame(connection, 'J', text, strlen(text));
+    }
     free(text);
     flush(connection);
 }
@@ -225,6 +239,21 @@ void api_reply(struct api_call *call, json_t *object)
     end_call(call);
 }
 
+/* What users and peers wrote may stand in the text, cut anywhere: bytes that are not UTF-8 become '?'. */
+static void make_utf8(char *text)
+{
+    for (char *c = text; *c;) {
+        const unsigned char first = (unsigned char)*c;
+        const size_t bytes = first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+        json_t *whole = strnlen(c, bytes) == bytes ? json_stringn(c, bytes) : NULL;
+        if (whole)
+            c += bytes;
+        else
+            *c++ = '?';
+        json_decref(whole);
+    }
+}
+
 void api_error(struct api_call *call, enum exit_code code, const char *format, ...)
 {
     char text[1000];
@@ -232,6 +261,7 @@ void api_error(struct api_call *call, enum exit_code code, const char *format, .
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    make_utf8(text);
     put_json(call->connection, json_pack("{s:b, s:s, s:i}", "ok", 0, "error", text, "exit", (int)code));
     if (call->data_left > 0)
         kill_connection(call->connection); /* its data is on the way and means nothing now */
@@ -295,19 +325,23 @@ static void begin_call(struct connection *connection, const uint8_t *bytes, size
     else if (!op)
         api_error(call, EXIT_USAGE,
                   "this node knows no call '%.40s'; are weir and the node of the same version?", name);
-    else if (!api_may(call, op->right))
+    else if (!api_may(call, op->right)) {
+        connection->api->counters.denied++;
         api_error(call, EXIT_DENIED, "'%s' is not for user %u; ask an operator for group %s", name,
                   (unsigned)connection->uid,
                   op->right == API_OPERATE ? connection->api->options.admin_group
                                            : connection->api->options.group);
-    else
+    } else {
+        connection->api->counters.calls++;
         op->handler(connection->api->ops_context, call);
+    }
 }
 
 static void take_data(struct connection *connection, const uint8_t *bytes, size_t count)
 {
     struct api_call *call = connection->call;
     if (!call || !call->data || count == 0 || count > call->data_left) {
+        connection->api->counters.malformed++;
         kill_connection(connection);
         return;
     }
@@ -333,6 +367,7 @@ static void take_frames(struct connection *connection)
         const uint32_t count = frame_bytes(head);
         const bool json = head[4] == 'J';
         if ((!json && head[4] != 'D') || count > (json ? API_JSON_BYTES_MAX : API_DATA_BYTES_MAX)) {
+            connection->api->counters.malformed++;
             kill_connection(connection);
             break;
         }
@@ -358,7 +393,7 @@ static size_t wanted_capacity(const struct connection *connection)
     return whole > READ_BYTES ? whole : READ_BYTES;
 }
 
-static void read_more(struct connection *connection)
+static void read_more(struct connection *connection, bool gone)
 {
     const size_t capacity = wanted_capacity(connection);
     if (capacity > connection->in_capacity) {
@@ -368,8 +403,11 @@ static void read_more(struct connection *connection)
         connection->in = grown;
         connection->in_capacity = capacity;
     }
-    if (connection->in_count == connection->in_capacity)
-        return; /* a call is being answered; the next one waits */
+    if (connection->in_count == connection->in_capacity) { /* a call is being answered; the next one waits */
+        if (gone)
+            kill_connection(connection); /* for nobody: what it had sent ahead was never read to its end */
+        return;
+    }
     const ssize_t got = recv(connection->fd, connection->in + connection->in_count,
                              connection->in_capacity - connection->in_count, MSG_DONTWAIT);
     if (got > 0)
@@ -384,7 +422,7 @@ static void on_connection(void *context, uint32_t events)
     if (events & EPOLLOUT)
         flush(connection);
     if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-        read_more(connection);
+        read_more(connection, (events & (EPOLLHUP | EPOLLERR)) != 0);
     if (!connection->dead)
         take_frames(connection);
     if (connection->call && connection->call->answered && !connection->dead) {
@@ -485,6 +523,7 @@ static void on_accept(void *context, uint32_t events)
         socklen_t peer_bytes = sizeof peer;
         if (api->count == API_CONNECTIONS_MAX ||
             getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_bytes) != 0) {
+            api->counters.turned_away++;
             turn_away(fd);
             continue;
         }
@@ -528,6 +567,19 @@ static bool is_live(const struct sockaddr_un *address)
     return live;
 }
 
+/* The socket is 0660 for the group that may submit; where there is none, its owner's alone. */
+static void give_to_group(const struct api *api)
+{
+    const char *name = api->options.group;
+    const struct group *group = name[0] ? getgrnam(name) : NULL;
+    if (group && chown(api->path, (uid_t)-1, group->gr_gid) == 0)
+        return;
+    const char *reason = group ? strerror(errno) : "there is no such group";
+    chmod(api->path, 0600);
+    log_info("api", "socket=%s mode=0600 group=\"%s\" reason=\"%s\"", api->path, name,
+             name[0] ? reason : "none is set");
+}
+
 static bool bind_socket(struct api *api, char *error, size_t error_bytes)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -553,9 +605,8 @@ static bool bind_socket(struct api *api, char *error, size_t error_bytes)
     const bool bound = api->fd >= 0 && bind(api->fd, (struct sockaddr *)&address, sizeof address) == 0;
     const int bind_errno = errno;
     umask(mask);
-    const struct group *group = api->options.group[0] ? getgrnam(api->options.group) : NULL;
-    if (bound && group && chown(api->path, (uid_t)-1, group->gr_gid) != 0)
-        log_warn("api", "socket=%s error=\"cannot give it to group %s: %m\"", api->path, api->options.group);
+    if (bound)
+        give_to_group(api);
     if (bound && listen(api->fd, 128) == 0)
         return true;
     snprintf(error, error_bytes, "cannot listen on %s: %s; set api.socket", api->path,
@@ -581,6 +632,12 @@ bool api_open(struct api **out, const struct api_options *options, const struct 
     loop_on_turn(options->loop, turn, api);
     *out = api;
     return true;
+}
+
+void api_count(const struct api *api, struct api_counters *counters)
+{
+    *counters = api->counters;
+    counters->connections = api->count;
 }
 
 /* The loop must not run again: the turn function stays registered. */

@@ -85,6 +85,17 @@ bool api_open(struct api **api, const struct api_options *options, const struct 
               void *ops_context, char *error, size_t error_bytes);
 void api_close(struct api *api);
 
+/* Since api_open, but `connections`, which is now. */
+struct api_counters {
+    uint64_t connections;
+    uint64_t calls;       /* handed to their handlers */
+    uint64_t denied;      /* the caller lacks the right */
+    uint64_t malformed;   /* frames of unknown kind or over their limit, data that nobody asked for */
+    uint64_t slow;        /* connections ended because the client did not read */
+    uint64_t turned_away; /* over API_CONNECTIONS_MAX */
+};
+void api_count(const struct api *api, struct api_counters *counters);
+
 const json_t *api_body(const struct api_call *call); /* borrowed until the final answer */
 const char *api_tenant(const struct api_call *call); /* likewise */
 bool api_may(const struct api_call *call, enum api_right right);

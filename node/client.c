@@ -255,9 +255,12 @@ static enum exit_code receive_json(struct client *client, json_t **object, struc
 
 /* ---- Calls */
 
+/* A node that turns a client away has answered before it was asked, and closed: then sending fails, but the answer
+ * waits for client_next, or its absence is found there. */
 enum exit_code client_begin(struct client *client, json_t *request, struct client_failure *failure)
 {
-    return send_request(client, request, failure);
+    const enum exit_code code = send_request(client, request, failure);
+    return code == EXIT_UNREACHABLE ? EXIT_DONE : code;
 }
 
 enum exit_code client_next(struct client *client, json_t **object, bool *final,
@@ -314,6 +317,8 @@ enum exit_code client_put(struct client *client, json_t *request, uint64_t bytes
     if (code != EXIT_DONE)
         return code;
     json_decref(object);
+    if (final)
+        return fail(failure, EXIT_FAILED, "the node at %s did not ask for the data", client->path);
     uint8_t *buffer = malloc(API_DATA_BYTES_MAX);
     if (!buffer)
         abort();

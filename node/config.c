@@ -223,6 +223,24 @@ static void print_value(FILE *out, const struct config *config, const struct key
     }
 }
 
+/* ", from 1MiB to 1024TiB"; "" for types whose range goes without saying. */
+static const char *range_text(const struct key *key, char *text, size_t text_bytes)
+{
+    const struct unit *units = key->type == BYTES     ? byte_units
+                               : key->type == SECONDS ? second_units
+                                                      : no_units;
+    text[0] = '\0';
+    FILE *out = key->most > 0 ? fmemopen(text, text_bytes, "w") : NULL;
+    if (!out)
+        return text;
+    fputs(", from ", out);
+    print_scaled(out, key->least, units);
+    fputs(" to ", out);
+    print_scaled(out, key->most, units);
+    fclose(out);
+    return text;
+}
+
 /* ---- Unknown keys */
 
 static size_t least_of(size_t a, size_t b)
@@ -311,8 +329,9 @@ static bool set(struct config *config, const char *section, const char *name, co
             continue;
         if (set_value(config, &keys[k], value))
             return true;
-        snprintf(error, error_bytes, "'%s' is not good for %s in [%s]; it takes %s", value, name, section,
-                 expected(&keys[k]));
+        char range[80];
+        snprintf(error, error_bytes, "'%s' is not good for %s in [%s]; it takes %s%s", value, name, section,
+                 expected(&keys[k]), range_text(&keys[k], range, sizeof range));
         return false;
     }
     say_unknown(section, name, error, error_bytes);
@@ -368,11 +387,21 @@ struct lines {
     struct reading *reading;
 };
 
+/* Indentation is removed: inih would take an indented line for more of the value before it. A line that does not fit
+ * becomes one that is refused, where inih would take its rest for a line of its own. */
 static char *read_line(char *text, int capacity, void *stream)
 {
     struct lines *lines = stream;
     lines->line++;
-    return fgets(text, capacity, lines->file);
+    if (!fgets(text, capacity, lines->file))
+        return NULL;
+    if (!strchr(text, '\n') && !feof(lines->file)) {
+        for (int c = fgetc(lines->file); c != EOF && c != '\n';)
+            c = fgetc(lines->file);
+        snprintf(text, (size_t)capacity, "[line too long\n");
+    }
+    memmove(text, text + strspn(text, " \t"), strlen(text + strspn(text, " \t")) + 1);
+    return text;
 }
 
 static int on_value(void *context, const char *section, const char *name, const char *value)
@@ -395,8 +424,9 @@ static bool load_file(struct config *config, const char *path, bool required, ch
     fclose(lines.file);
     if (!reading.failed && bad_line != 0) {
         reading.failed = true;
-        snprintf(error, error_bytes, "%s:%d: neither [section], nor key = value, nor a comment", path,
-                 bad_line);
+        snprintf(error, error_bytes,
+                 "%s:%d: neither [section], nor key = value, nor a comment, or longer than %d characters",
+                 path, bad_line, INI_MAX_LINE - 2);
     }
     return !reading.failed;
 }
