@@ -548,6 +548,33 @@ static void a_price_above_the_limit_is_never_granted(void **state)
     fixture_close(f);
 }
 
+/* Down is our view only; who speaks to us can be served, and its lease decides about the rest. */
+static void a_home_that_is_down_here_but_heard_is_served(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(2);
+    fixture_devices(f, 2, 0);
+    f->silent[0] = true;
+    fixture_run(f, 11000);
+    struct mesh_record alert = {.kind = MESH_RECORD_ALERT};
+    alert.body.alert.subject = f->peer[0];
+    alert.body.alert.subject_incarnation = 1;
+    alert.body.alert.accuses = true;
+    fixture_record(f, 1, alert);
+    fixture_run(f, 4000);
+    assert_int_equal(mesh_counters(f->mesh)->downs, 1);
+    struct mesh_message reserve = {.kind = MESH_RESERVE};
+    reserve.body.reserve.job = fixture_job(1);
+    reserve.body.reserve.epoch = 1;
+    reserve.body.reserve.classes = 1;
+    reserve.body.reserve.wanted = 1;
+    fixture_message(f, 0, &reserve);
+    struct mesh_message grant;
+    assert_true(fixture_sent(f, 0, MESH_GRANT, &grant));
+    assert_int_equal(grant.body.grant.places, 1);
+    fixture_close(f);
+}
+
 static void a_revoked_home_loses_everything_here(void **state)
 {
     (void)state;
@@ -629,6 +656,7 @@ int main(void)
         cmocka_unit_test(bounds_of_demands_and_attempts_hold),
         cmocka_unit_test(a_demand_is_forgotten_after_10_s),
         cmocka_unit_test(a_price_above_the_limit_is_never_granted),
+        cmocka_unit_test(a_home_that_is_down_here_but_heard_is_served),
         cmocka_unit_test(a_revoked_home_loses_everything_here),
         cmocka_unit_test(a_short_report_counts_as_a_crash_of_the_rest),
         cmocka_unit_test(stops_beyond_one_output_follow_in_the_next_steps),
