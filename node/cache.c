@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIND_TIMEOUT_MS 400
+#define FIND_TIMEOUT_MS 200
 #define GET_TIMEOUT_MS 2000
 #define ENTRIES_FRAME_BYTES (192u * 1024u) /* of one answer, below a control message's limit */
 
@@ -31,6 +31,7 @@ struct cache_lookup {
     struct cache_lookup *next;
     struct node *node;
     struct mesh_id job;
+    bool whole; /* one key for all of the job's outputs, rather than one per shard */
     uint64_t epoch;
     uint32_t first;
     uint32_t count;
@@ -53,6 +54,32 @@ static void must(const void *memory)
 static bool is_self(const struct node *node, const struct mesh_id *id)
 {
     return memcmp(id, &node->self, sizeof *id) == 0;
+}
+
+/* The keys that are looked up, `lookup->count` of them; NULL once the job is gone. */
+static const struct digest *keys_of(const struct cache_lookup *lookup)
+{
+    const struct job *job = jobs_find(lookup->node, &lookup->job);
+    if (!job || !job->keys)
+        return NULL;
+    return lookup->whole ? &job->whole_key : job->keys + lookup->first;
+}
+
+/* Whether an entry can be what its key stands for. */
+static bool fits(const struct cache_lookup *lookup, uint32_t index, const struct entry *entry)
+{
+    const struct job *job = jobs_find(lookup->node, &lookup->job);
+    if (!job)
+        return false;
+    return lookup->whole ? job_whole_fits(job, entry) : job_entry_fits(job, lookup->first + index, entry);
+}
+
+/* Who pins the blobs of a hit. */
+static struct digest owner_of(const struct cache_lookup *lookup)
+{
+    struct digest owner;
+    memcpy(owner.bytes, lookup->job.bytes, sizeof owner.bytes);
+    return lookup->whole ? owner : job_results_owner(&lookup->job);
 }
 
 /* ---- Questions */
@@ -119,6 +146,14 @@ static void lookup_free(struct cache_lookup *lookup)
 static void answer(struct cache_lookup *lookup)
 {
     struct node *node = lookup->node;
+    if (lookup->whole) {
+        struct entry entry;
+        const bool hit =
+            lookup->entry[0] && entry_decode(lookup->entry[0]->data, lookup->entry[0]->count, &entry);
+        jobs_on_whole(node, &lookup->job, hit ? &entry : NULL);
+        lookup_free(lookup);
+        return;
+    }
     struct mesh_event event = {
         .kind = MESH_LOOKED_UP,
         .body.looked_up = {
@@ -158,11 +193,12 @@ static void on_kept(struct node *node, void *context, enum store_error error)
 static void keep(struct cache_lookup *lookup)
 {
     struct node *node = lookup->node;
-    const struct job *job = jobs_find(node, &lookup->job);
+    const struct digest *keys = keys_of(lookup);
+    log_debug("lookup", "job=%s first=%u stage=keeping", peer_name(node, &lookup->job), lookup->first);
     struct store_batch *batch = node_batch(node);
-    const struct digest owner = job_results_owner(&lookup->job);
+    const struct digest owner = owner_of(lookup);
     for (uint32_t i = 0; i < lookup->count; i++) {
-        if (!lookup->entry[i] || !job || !job->keys)
+        if (!lookup->entry[i] || !keys)
             continue;
         struct entry entry;
         uint8_t blobs[MANIFEST_OUTPUTS_MAX][32];
@@ -177,7 +213,7 @@ static void keep(struct cache_lookup *lookup)
                                         .count = lookup->entry[i]->count,
                                         .blobs = (const uint8_t(*)[32])blobs,
                                         .blob_count = blob_count};
-        store_batch_cache(batch, job->keys[lookup->first + i].bytes, &row);
+        store_batch_cache(batch, keys[i].bytes, &row);
     }
     if (store_batch_operations(batch) == 0) {
         store_batch_close(batch);
@@ -214,7 +250,7 @@ static bool fetch_blobs(struct cache_lookup *lookup, uint32_t index)
     if (!entry_decode(lookup->entry[index]->data, lookup->entry[index]->count, &entry))
         return false;
     const uint32_t count = entry_blobs(&entry, blobs);
-    const struct digest pin = job_results_owner(&lookup->job);
+    const struct digest pin = owner_of(lookup);
     for (uint32_t b = 0; b < count; b++) {
         struct store_blob_info info;
         if (store_blob_stat(lookup->node->store, blobs[b], &info) == STORE_OK)
@@ -236,6 +272,8 @@ static bool fetch_blobs(struct cache_lookup *lookup, uint32_t index)
 static void start_fetching(struct cache_lookup *lookup)
 {
     lookup->stage = FETCHING;
+    log_debug("lookup", "job=%s first=%u stage=fetching", peer_name(lookup->node, &lookup->job),
+              lookup->first);
     lookup->until_ms = INT64_MAX; /* bulk has its own time-outs */
     for (uint32_t i = 0; i < lookup->count; i++) {
         if (lookup->entry[i] && lookup->remote[i] && !fetch_blobs(lookup, i)) {
@@ -251,12 +289,14 @@ static void start_fetching(struct cache_lookup *lookup)
 
 static void start_getting(struct cache_lookup *lookup)
 {
-    const struct job *job = jobs_find(lookup->node, &lookup->job);
+    const struct digest *keys = keys_of(lookup);
     lookup->stage = GETTING;
+    log_debug("lookup", "job=%s first=%u stage=getting", peer_name(lookup->node, &lookup->job),
+              lookup->first);
     lookup->until_ms = clock_now_ms() + GET_TIMEOUT_MS;
     while (lookup->questions)
         question_free(lookup, lookup->questions);
-    for (uint32_t i = 0; job && i < lookup->count; i++) {
+    for (uint32_t i = 0; keys && i < lookup->count; i++) {
         if (lookup->entry[i] || !lookup->remote[i] || is_self(lookup->node, &lookup->holder[i]))
             continue;
         struct question *question = question_for(lookup, &lookup->holder[i]);
@@ -264,25 +304,23 @@ static void start_getting(struct cache_lookup *lookup)
         question->full = question->count == WIRE_CACHE_ENTRIES_MAX;
     }
     for (struct question *question = lookup->questions; question; question = question->next)
-        question_send(lookup, question, WIRE_CACHE_GET, job->keys + lookup->first);
+        question_send(lookup, question, WIRE_CACHE_GET, keys);
     if (!lookup->questions)
         start_fetching(lookup);
 }
 
 static void on_entries(struct cache_lookup *lookup, struct question *question, const struct wire_frame *frame)
 {
-    const struct job *job = jobs_find(lookup->node, &lookup->job);
     const uint32_t first = frame->body.cache_entries.first;
     const uint32_t count = frame->body.cache_entries.count;
-    if (!job || first > question->count || count > question->count - first)
+    if (first > question->count || count > question->count - first)
         return;
     for (uint32_t e = 0; e < count; e++) {
         const struct wire_cache_entry *got = &frame->body.cache_entries.entry[e];
         const uint32_t index = question->index[first + e];
         struct entry entry;
         if (got->present && !lookup->entry[index] &&
-            entry_decode(got->entry.bytes, got->entry.count, &entry) &&
-            job_entry_fits(job, lookup->first + index, &entry))
+            entry_decode(got->entry.bytes, got->entry.count, &entry) && fits(lookup, index, &entry))
             lookup->entry[index] = bytes_make(got->entry.bytes, got->entry.count);
     }
     if (first + count == question->count)
@@ -305,6 +343,15 @@ static void note_holder(struct cache_lookup *lookup, uint32_t index, const uint8
     lookup->remote[index] = true;
 }
 
+/* One of a key's two owners is enough: a dead one must not hold up the rest. */
+static bool all_placed(const struct cache_lookup *lookup)
+{
+    for (uint32_t i = 0; i < lookup->count; i++)
+        if (!lookup->entry[i] && !lookup->remote[i])
+            return false;
+    return true;
+}
+
 static void on_found(struct cache_lookup *lookup, struct question *question, const struct wire_frame *frame)
 {
     uint32_t name = 0;
@@ -313,7 +360,7 @@ static void on_found(struct cache_lookup *lookup, struct question *question, con
             for (uint32_t h = 0; h < frame->body.cache_found.holders[k]; h++)
                 note_holder(lookup, question->index[k], frame->body.cache_found.nodes.name[name++]);
     question_free(lookup, question);
-    if (!lookup->questions)
+    if (!lookup->questions || all_placed(lookup))
         start_getting(lookup);
 }
 
@@ -345,7 +392,7 @@ static void start_finding(struct cache_lookup *lookup, const struct digest *keys
     }
     for (struct question *question = lookup->questions; question; question = question->next)
         question_send(lookup, question, WIRE_CACHE_FIND, keys);
-    if (!lookup->questions)
+    if (!lookup->questions || all_placed(lookup))
         start_getting(lookup);
 }
 
@@ -354,44 +401,52 @@ static void start_finding(struct cache_lookup *lookup, const struct digest *keys
 static void own_entry(void *context, size_t index, const struct store_entry *stored)
 {
     struct cache_lookup *lookup = context;
-    const struct job *job = jobs_find(lookup->node, &lookup->job);
     struct entry entry;
-    if (entry_decode(stored->bytes, stored->count, &entry) &&
-        job_entry_fits(job, lookup->first + (uint32_t)index, &entry))
+    if (entry_decode(stored->bytes, stored->count, &entry) && fits(lookup, (uint32_t)index, &entry))
         lookup->entry[index] = bytes_make(stored->bytes, stored->count);
 }
 
-void cache_lookup(struct node *node, const struct mesh_id *id, uint64_t epoch, uint32_t first, uint32_t count)
+static void look_up(struct node *node, const struct cache_lookup *wanted)
 {
     struct cache_lookup *lookup = calloc(1, sizeof *lookup);
     must(lookup);
-    *lookup = (struct cache_lookup){.next = node->cache.lookups,
-                                    .node = node,
-                                    .job = *id,
-                                    .epoch = epoch,
-                                    .first = first,
-                                    .count = count,
-                                    .entry = calloc(count, sizeof *lookup->entry),
-                                    .holder = calloc(count, sizeof *lookup->holder),
-                                    .remote = calloc(count, sizeof *lookup->remote)};
+    *lookup = *wanted;
+    lookup->next = node->cache.lookups;
+    lookup->node = node;
+    lookup->entry = calloc(lookup->count, sizeof *lookup->entry);
+    lookup->holder = calloc(lookup->count, sizeof *lookup->holder);
+    lookup->remote = calloc(lookup->count, sizeof *lookup->remote);
     must(lookup->entry);
     must(lookup->holder);
     must(lookup->remote);
     node->cache.lookups = lookup;
-    const struct job *job = jobs_find(node, id);
-    if (!job || !job->keys) {
+    const struct job *job = jobs_find(node, &lookup->job);
+    const struct digest *keys = keys_of(lookup);
+    if (!keys) {
         answer(lookup);
         return;
     }
-    const struct digest *keys = job->keys + first;
-    store_cache_get_many(node->store, (const uint8_t(*)[32])keys, count, own_entry, lookup);
+    store_cache_get_many(node->store, (const uint8_t(*)[32])keys, lookup->count, own_entry, lookup);
     uint32_t missing = 0;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < lookup->count; i++)
         missing += lookup->entry[i] == NULL;
+    log_debug("lookup", "job=%s first=%u count=%u missing=%u", peer_name(node, &lookup->job), lookup->first,
+              lookup->count, missing);
     if (missing > 0 && job->spec.cache == JOB_CACHE_MESH)
         start_finding(lookup, keys);
     else
         keep(lookup);
+}
+
+void cache_lookup(struct node *node, const struct mesh_id *job, uint64_t epoch, uint32_t first,
+                  uint32_t count)
+{
+    look_up(node, &(struct cache_lookup){.job = *job, .epoch = epoch, .first = first, .count = count});
+}
+
+void cache_lookup_whole(struct node *node, const struct mesh_id *job)
+{
+    look_up(node, &(struct cache_lookup){.job = *job, .whole = true, .count = 1});
 }
 
 /* ---- What others ask of us */

@@ -1,6 +1,7 @@
 #include "node/config.h"
 
 #include "node/log.h"
+#include "node/word.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -243,30 +244,6 @@ static const char *range_text(const struct key *key, char *text, size_t text_byt
 
 /* ---- Unknown keys */
 
-static size_t least_of(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-/* Levenshtein's distance, for short words. */
-static size_t distance(const char *a, const char *b)
-{
-    size_t row[64];
-    const size_t width = least_of(strlen(b), 63);
-    for (size_t j = 0; j <= width; j++)
-        row[j] = j;
-    for (size_t i = 1; a[i - 1]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= width; j++) {
-            const size_t above = row[j];
-            row[j] = least_of(least_of(above, row[j - 1]) + 1, diagonal + (a[i - 1] != b[j - 1]));
-            diagonal = above;
-        }
-    }
-    return row[width];
-}
-
 static void say_unknown(const char *section, const char *name, char *error, size_t error_bytes)
 {
     const struct key *nearest = NULL;
@@ -275,7 +252,7 @@ static void say_unknown(const char *section, const char *name, char *error, size
     for (size_t k = 0; k < KEYS; k++) {
         const bool same = strcmp(keys[k].section, section) == 0;
         known_section = known_section || same;
-        const size_t far = distance(name, keys[k].name) + (same ? 0 : 1);
+        const size_t far = word_distance(name, keys[k].name) + (same ? 0 : 1);
         if (far < best) {
             best = far;
             nearest = &keys[k];
@@ -421,7 +398,13 @@ static bool load_file(struct config *config, const char *path, bool required, ch
         return false;
     }
     const int bad_line = ini_parse_stream(read_line, &lines, on_value, &lines);
+    const bool unreadable = ferror(lines.file); /* a folder, for one */
+    const int reason = errno;
     fclose(lines.file);
+    if (unreadable) {
+        snprintf(error, error_bytes, "cannot read %s: %s", path, strerror(reason));
+        return false;
+    }
     if (!reading.failed && bad_line != 0) {
         reading.failed = true;
         snprintf(error, error_bytes,

@@ -262,8 +262,13 @@ static bool make_keys(struct preparation *preparation)
     job->keys = malloc(job->spec.shard_count * sizeof *job->keys);
     if (!job->keys)
         return refuse(preparation, EXIT_FAILED, "out of memory while computing the shards' keys");
-    for (uint32_t s = 0; s < job->spec.shard_count; s++)
+    struct digest_stream whole;
+    digest_init(&whole, "weir job outputs 1");
+    for (uint32_t s = 0; s < job->spec.shard_count; s++) {
         job->keys[s] = shard_key(job, s);
+        digest_update(&whole, job->keys[s].bytes, sizeof job->keys[s].bytes);
+    }
+    job->whole_key = digest_final(&whole);
     return true;
 }
 

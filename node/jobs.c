@@ -131,6 +131,11 @@ static void refuse(struct node *node, struct job *job, enum exit_code code, cons
     job_free(job);
 }
 
+static void to_core(struct node *node, struct job *job)
+{
+    host_post(node, &(struct mesh_event){.kind = MESH_SUBMIT, .body.submit = core_spec(job)});
+}
+
 static void on_prepared(struct background_task *task)
 {
     struct preparing *preparing = (struct preparing *)task;
@@ -138,8 +143,10 @@ static void on_prepared(struct background_task *task)
     struct job *job = preparing->job;
     if (!preparing->good)
         refuse(node, job, (enum exit_code)preparing->exit_code, job->error);
+    else if (job->keys && job->spec.shard_count > 1) /* one shard's own key is as good */
+        cache_lookup_whole(node, &job->spec.id);
     else
-        host_post(node, &(struct mesh_event){.kind = MESH_SUBMIT, .body.submit = core_spec(job)});
+        to_core(node, job);
     free(preparing);
 }
 
@@ -488,6 +495,26 @@ static void end(struct node *node, struct job *job)
     sweep(node, job);
 }
 
+/* Whoever asks for the very same job again gets its outputs at once. Best effort. */
+static void remember_whole(struct node *node, struct job *job)
+{
+    struct entry entry = {.output_count = job->spec.output_count};
+    uint8_t blobs[MANIFEST_OUTPUTS_MAX][32], bytes[256];
+    for (uint32_t o = 0; o < entry.output_count; o++) {
+        entry.output[o].blob = job->output_blob[o];
+        entry.output[o].count = job->output_bytes[o];
+    }
+    const struct store_entry row = {.bytes = bytes,
+                                    .count = entry_encode(&entry, bytes, sizeof bytes),
+                                    .blobs = (const uint8_t(*)[32])blobs,
+                                    .blob_count = entry_blobs(&entry, blobs)};
+    struct store_batch *batch = node_batch(node);
+    store_batch_cache(batch, job->whole_key.bytes, &row);
+    node_commit(node, batch, on_nothing, NULL);
+    if (job->spec.cache == JOB_CACHE_MESH)
+        cache_publish(node, &job->whole_key, 1);
+}
+
 static void on_finished(struct node *node, void *context, enum store_error error)
 {
     struct finishing *finishing = context;
@@ -495,6 +522,8 @@ static void on_finished(struct node *node, void *context, enum store_error error
     free(finishing);
     if (error == STORE_OK || error == STORE_MORE) {
         job->state = JOB_DONE;
+        if (job->keys && job->spec.shard_count > 1 && !job->damaged)
+            remember_whole(node, job);
         end(node, job);
         return;
     }
@@ -533,6 +562,7 @@ static void assemble(struct node *node, struct job *job)
     *finishing = (struct finishing){.node = node, .job = job, .batch = node_batch(node)};
     finishing->task.run = run_finish;
     finishing->task.done = on_put;
+    log_debug("job", "job=%s state=assembling", peer_name(node, &job->spec.id));
     job->state = JOB_ASSEMBLING;
     job->assemble_at_ms = 0;
     uint64_t bytes = 0;
@@ -544,6 +574,48 @@ static void assemble(struct node *node, struct job *job)
     } else {
         background_add(node->background, &finishing->task);
     }
+}
+
+/* ---- A job that was done before, as a whole */
+
+static void on_whole_saved(struct node *node, void *context, enum store_error error)
+{
+    struct job *job = context;
+    if (error !=
+        STORE_OK) { /* an input or output was evicted in between, or the disk is full: the core may do better */
+        job->state = JOB_PREPARING;
+        job->committed = job->cached = 0;
+        to_core(node, job);
+        return;
+    }
+    job->state = JOB_DONE;
+    if (job->submitter)
+        submit_accepted(node, job->submitter, job, false);
+    job->submitter = NULL;
+    end(node, job);
+}
+
+void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct entry *outputs)
+{
+    struct job *job = jobs_find(node, id);
+    if (!job)
+        return;
+    if (!outputs) {
+        to_core(node, job);
+        return;
+    }
+    for (uint32_t o = 0; o < outputs->output_count; o++) {
+        job->output_blob[o] = outputs->output[o].blob;
+        job->output_bytes[o] = outputs->output[o].count;
+    }
+    job->committed = job->cached = job->spec.shard_count;
+    job->state = JOB_DONE;
+    job->finished_at_ms = clock_wall_ms();
+    struct store_batch *batch = node_batch(node);
+    pin_inputs(batch, job);
+    put_row(batch, job);
+    job->state = JOB_PREPARING; /* nobody hears of it before it is durable */
+    node_commit(node, batch, on_whole_saved, job);
 }
 
 void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusal refusal,

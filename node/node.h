@@ -259,6 +259,9 @@ void jobs_on_result(struct node *node, const struct mesh_id *from, const struct 
  * that one and `job` is freed.
  */
 void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish);
+/* The answer to cache_lookup_whole: the outputs, which are in our store and pinned by the job, or NULL. */
+struct entry;
+void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct entry *outputs);
 void jobs_cancel(struct node *node, struct job *job);
 void jobs_open(struct node *node);
 void jobs_close(struct node *node);
@@ -285,6 +288,8 @@ void execute_close(struct node *node);
 void cache_lookup(struct node *node, const struct mesh_id *job, uint64_t epoch, uint32_t first,
                   uint32_t count);
 void cache_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame);
+/* Looks for the outputs of the whole job; jobs_on_whole gets the answer, perhaps before this returns. */
+void cache_lookup_whole(struct node *node, const struct mesh_id *job);
 /* Tells the owners of these keys that we hold their results. */
 void cache_publish(struct node *node, const struct digest *keys, uint32_t count);
 int64_t cache_turn(struct node *node, int64_t now_ms);

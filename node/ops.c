@@ -110,14 +110,21 @@ bool find_node(struct node *node, struct api_call *call, const char *text, struc
 
 struct job *find_job(struct node *node, struct api_call *call, const char *text)
 {
+    struct digest whole;
     struct job *job = NULL;
     uint32_t found = 0;
-    if (text && is_hex(text))
+    if (text && digest_from_hex(text, &whole) == CRYPTO_OK) { /* as programs name it */
+        struct mesh_id id;
+        memcpy(id.bytes, whole.bytes, sizeof id.bytes);
+        job = jobs_find(node, &id);
+        found = job != NULL;
+    } else if (text && is_hex(text)) {
         for (struct job *each = node->jobs.head; each; each = each->next)
             if (has_prefix(each->spec.id.bytes, text)) {
                 job = each;
                 found++;
             }
+    }
     if (found == 1)
         return job;
     if (found > 1)

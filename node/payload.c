@@ -73,6 +73,22 @@ bool job_entry_fits(const struct job *job, uint32_t shard, const struct entry *e
     return true;
 }
 
+bool job_whole_fits(const struct job *job, const struct entry *entry)
+{
+    if (entry->output_count != job->spec.output_count)
+        return false;
+    for (uint32_t o = 0; o < entry->output_count; o++) {
+        uint8_t head[ARRAY_NPY_WRITTEN_BYTES_MAX];
+        size_t head_bytes;
+        uint64_t data_bytes;
+        if (entry->output[o].bytes || array_bytes(&job->spec.outputs[o], &data_bytes) != ARRAY_OK ||
+            array_npy_encode(&job->spec.outputs[o], head, &head_bytes) != ARRAY_OK ||
+            entry->output[o].count != head_bytes + data_bytes)
+            return false;
+    }
+    return true;
+}
+
 /* ---- Array types: [dtype, axis, ...] */
 
 static void pack_type(struct field_writer *writer, const struct array_type *type)

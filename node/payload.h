@@ -33,7 +33,8 @@ bool entry_decode(const uint8_t *bytes, size_t count, struct entry *entry); /* b
 /* The blobs that an entry names; returns how many. */
 uint32_t entry_blobs(const struct entry *entry, uint8_t blobs[MANIFEST_OUTPUTS_MAX][32]);
 
-/* Does an entry hold what the job's manifest says for that shard? */
+/* Does an entry hold what the job's manifest says for that shard? For the whole job, whose outputs are blobs: .npy files? */
+bool job_whole_fits(const struct job *job, const struct entry *entry);
 bool job_entry_fits(const struct job *job, uint32_t shard, const struct entry *entry);
 
 /* ---- ASSIGN */

@@ -27,14 +27,18 @@ static int spool(int from)
     const int fd = dup(fileno(file));
     fclose(file);
     char buffer[65536];
-    ssize_t got;
-    while ((got = read(from, buffer, sizeof buffer)) > 0)
-        if (write(fd, buffer, (size_t)got) != got) {
-            close(fd);
-            return -1;
-        }
-    lseek(fd, 0, SEEK_SET);
-    return fd;
+    ssize_t got = fd < 0 ? -1 : 1;
+    while (got > 0) {
+        got = read(from, buffer, sizeof buffer);
+        if (got > 0 && write(fd, buffer, (size_t)got) != got)
+            got = -1;
+    }
+    if (got == 0 && lseek(fd, 0, SEEK_SET) == 0)
+        return fd;
+    const int reason = errno;
+    close(fd);
+    errno = reason;
+    return -1;
 }
 
 static int put(struct cli *cli)
@@ -164,22 +168,34 @@ static int remove_blob(struct cli *cli)
     return code;
 }
 
+static int stat_blob(struct cli *cli)
+{
+    return cli_list(cli, json_pack("{s:s, s:s}", "op", "blob.stat", "blob", cli->argv[1]), show_one);
+}
+
+static const struct verb {
+    const char *name;
+    const char *arguments;
+    cli_run *run;
+    int least; /* arguments */
+    int most;
+} verbs[] = {
+    {"put", "FILE", put, 1, 1},        {"get", "BLOB and perhaps FILE", get, 1, 2},
+    {"stat", "BLOB", stat_blob, 1, 1}, {"ls", "nothing", list, 0, 0},
+    {"rm", "BLOB", remove_blob, 1, 1},
+};
+
 static int blob(struct cli *cli)
 {
-    const char *verb = cli->argv[0];
-    if (strcmp(verb, "ls") == 0 && cli->argc == 1)
-        return list(cli);
-    if (cli->argc < 2)
-        return cli_usage(cli, "weir blob %s needs an argument", verb);
-    if (strcmp(verb, "put") == 0)
-        return put(cli);
-    if (strcmp(verb, "get") == 0)
-        return get(cli);
-    if (strcmp(verb, "stat") == 0)
-        return cli_list(cli, json_pack("{s:s, s:s}", "op", "blob.stat", "blob", cli->argv[1]), show_one);
-    if (strcmp(verb, "rm") == 0)
-        return remove_blob(cli);
-    return cli_usage(cli, "'%s' is none of put, get, stat, ls, rm", verb);
+    const int arguments = cli->argc - 1;
+    for (size_t v = 0; v < sizeof verbs / sizeof verbs[0]; v++) {
+        if (strcmp(verbs[v].name, cli->argv[0]) != 0)
+            continue;
+        if (arguments < verbs[v].least || arguments > verbs[v].most)
+            return cli_usage(cli, "blob %s takes %s", verbs[v].name, verbs[v].arguments);
+        return verbs[v].run(cli);
+    }
+    return cli_usage(cli, "'%s' is none of put, get, stat, ls, rm", cli->argv[0]);
 }
 
 static const struct cli_option options[] = {

@@ -3,6 +3,7 @@
 
 #include "node/config.h"
 #include "node/loop.h"
+#include "node/word.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -25,7 +26,7 @@ static int say(enum exit_code code, const char *format, va_list arguments, const
     fputs("weir: ", stderr);
     vfprintf(stderr, format, arguments);
     fprintf(stderr, "%s\n", more);
-    return code;
+    return (int)code;
 }
 
 int cli_fail(enum exit_code code, const char *format, ...)
@@ -34,7 +35,7 @@ int cli_fail(enum exit_code code, const char *format, ...)
     va_start(arguments, format);
     say(code, format, arguments, "");
     va_end(arguments);
-    return code;
+    return (int)code;
 }
 
 int cli_usage(const struct cli *cli, const char *format, ...)
@@ -121,7 +122,7 @@ int cli_call(struct cli *cli, json_t *request, json_t **reply)
     const enum exit_code code = client_call(cli->client, request, reply, &failure);
     if (code != EXIT_DONE && code != EXIT_INTERRUPTED)
         cli_fail(code, "%s", failure.text);
-    return code;
+    return (int)code;
 }
 
 static int list_once(struct cli *cli, const json_t *request, cli_show *show)
@@ -192,32 +193,12 @@ bool cli_sleep_ms(int64_t ms)
 
 /* ---- Small helps */
 
-static size_t distance(const char *a, const char *b)
-{
-    size_t row[64];
-    const size_t width = strlen(b) < 63 ? strlen(b) : 63;
-    for (size_t j = 0; j <= width; j++)
-        row[j] = j;
-    for (size_t i = 1; a[i - 1]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= width; j++) {
-            const size_t above = row[j];
-            size_t best = (above < row[j - 1] ? above : row[j - 1]) + 1;
-            const size_t changed = diagonal + (a[i - 1] != b[j - 1]);
-            row[j] = changed < best ? changed : best;
-            diagonal = above;
-        }
-    }
-    return row[width];
-}
-
 const char *cli_nearest(const char *word, const char *const *words)
 {
     const char *nearest = NULL;
     size_t best = strlen(word) < 5 ? 2 : 3;
     for (; *words; words++) {
-        const size_t far = distance(word, *words);
+        const size_t far = word_distance(word, *words);
         const bool begins = strlen(word) >= 2 && strncmp(word, *words, strlen(word)) == 0;
         if (far < best || (begins && !nearest)) {
             best = far < best ? far : best;

@@ -27,7 +27,7 @@ static int drain(struct cli *cli)
     while (code == EXIT_DONE && !final) {
         json_t *reply = NULL;
         code = (int)client_next(cli->client, &reply, &final, &failure);
-        if (code == EXIT_DONE && !final)
+        if (code == EXIT_DONE && (!final || cli->json))
             show(cli, reply);
         json_decref(reply);
     }

@@ -1,3 +1,4 @@
+/* Values as people read them. What is not shown is cut off, so that 59.99 s never reads as 60.0 s. */
 #include "node/cli/format.h"
 
 #include <stdio.h>
@@ -12,7 +13,7 @@ const char *format_duration(int64_t ms, char text[FORMAT_BYTES])
     else if (ms < 1000)
         snprintf(text, FORMAT_BYTES, "%lld ms", (long long)ms);
     else if (s < 60)
-        snprintf(text, FORMAT_BYTES, "%.1f s", (double)ms / 1000);
+        snprintf(text, FORMAT_BYTES, "%lld.%lld s", s, (long long)ms / 100 % 10);
     else if (s < 3600)
         snprintf(text, FORMAT_BYTES, "%lld m %lld s", s / 60, s % 60);
     else if (s < 86400)
@@ -45,13 +46,13 @@ const char *format_rtt(int64_t us, char text[FORMAT_BYTES])
     if (us < 0)
         snprintf(text, FORMAT_BYTES, "-");
     else if (us < 10000)
-        snprintf(text, FORMAT_BYTES, "%.2fms", (double)us / 1000);
+        snprintf(text, FORMAT_BYTES, "%lld.%02lldms", (long long)us / 1000, (long long)us / 10 % 100);
     else if (us < 100000)
-        snprintf(text, FORMAT_BYTES, "%.1fms", (double)us / 1000);
+        snprintf(text, FORMAT_BYTES, "%lld.%lldms", (long long)us / 1000, (long long)us / 100 % 10);
     else if (us < 1000000)
         snprintf(text, FORMAT_BYTES, "%lldms", (long long)us / 1000);
     else
-        snprintf(text, FORMAT_BYTES, "%.1fs", (double)us / 1e6);
+        snprintf(text, FORMAT_BYTES, "%lld.%llds", (long long)us / 1000000, (long long)us / 100000 % 10);
     return text;
 }
 
@@ -60,11 +61,11 @@ const char *format_bytes(uint64_t bytes, char text[FORMAT_BYTES])
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
     double value = (double)bytes;
     int unit = 0;
-    while (value >= 1024 && unit < 5) {
+    while (value >= (unit > 0 ? 1023.5 : 1024) && unit < 5) { /* what would be printed as 1024 */
         value /= 1024;
         unit++;
     }
-    snprintf(text, FORMAT_BYTES, unit > 0 && value < 100 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    snprintf(text, FORMAT_BYTES, unit > 0 && value < 99.95 ? "%.1f %s" : "%.0f %s", value, units[unit]);
     return text;
 }
 

@@ -4,6 +4,7 @@
 #include "node/join.h"
 #include "node/sim/sim.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -107,7 +108,8 @@ static int unknown_option(const struct cli *cli, const char *text)
     names[count] = NULL;
     const char *nearest = strncmp(text, "--", 2) == 0 ? cli_nearest(text + 2, names) : NULL;
     if (nearest)
-        return cli_usage(cli, "unknown option '%s'; did you mean '--%s'?", text, nearest);
+        return cli_fail(EXIT_USAGE, "unknown option '%s'; did you mean 'weir %s --%s'?", text,
+                        cli->command->name, nearest);
     return cli_usage(cli, "unknown option '%s'", text);
 }
 
@@ -201,8 +203,8 @@ static int run(const struct cli_command *command, int argc, char **argv)
     if (code == EXIT_DONE)
         code = command->run(&cli);
     client_close(cli.client);
-    if (fflush(stdout) != 0 && code == EXIT_DONE)
-        code = EXIT_FAILED;
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_DONE)
+        code = cli_fail(EXIT_FAILED, "cannot write to standard output: %s", strerror(errno));
     return code;
 }
 

@@ -34,6 +34,17 @@ static void choose_socket(struct config *config)
     snprintf(config->socket, sizeof config->socket, "%.240s/api.sock", config->data);
 }
 
+/* The folder is shown to clients, who stand elsewhere. A relative one that does not fit stays as it is. */
+static void make_absolute(struct config *config)
+{
+    char path[2 * CONFIG_TEXT_BYTES], here[CONFIG_TEXT_BYTES];
+    if (config->data[0] == '/' || !getcwd(here, sizeof here))
+        return;
+    const int count = snprintf(path, sizeof path, "%s/%s", here, config->data);
+    if (count < (int)sizeof config->data)
+        memcpy(config->data, path, (size_t)count + 1);
+}
+
 static int node(struct cli *cli)
 {
     struct config config;
@@ -50,10 +61,11 @@ static int node(struct cli *cli)
     if (data && strlen(data) >= sizeof config.data)
         return cli_fail(EXIT_USAGE, "--data is longer than %zu characters", sizeof config.data - 1);
     if (data)
-        snprintf(config.data, sizeof config.data, "%s", data);
+        snprintf(config.data, sizeof config.data, "%.*s", (int)sizeof config.data - 1, data);
     int64_t ready_fd = -1;
     if (!cli_number(cli, "ready-fd", 0, 65535, &ready_fd))
         return EXIT_USAGE;
+    make_absolute(&config);
     choose_socket(&config);
     log_set_level((enum log_level)config.log_level);
     return node_run(&config, (int)ready_fd);

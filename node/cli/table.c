@@ -56,9 +56,13 @@ void table_cell(struct table *table, const char *format, ...)
     if (vasprintf(&cell->text, format, arguments) < 0)
         abort();
     va_end(arguments);
-    for (char *c = cell->text; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+    for (unsigned char *c = (unsigned char *)cell->text; *c; c++) {
+        const bool second = c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0; /* U+0080 to U+009F */
+        if (*c < 0x20 || *c == 0x7f || second)
             *c = '?';
+        if (second)
+            *++c = '?';
+    }
 }
 
 void table_colour(struct table *table, enum table_colour colour)
