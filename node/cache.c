@@ -15,7 +15,7 @@
 #define GET_TIMEOUT_MS 2000
 #define ENTRIES_FRAME_BYTES (192u * 1024u) /* of one answer, below a control message's limit */
 
-enum stage { FINDING, GETTING, FETCHING };
+enum stage { FINDING, GETTING, FETCHING, KEEPING };
 
 /* One question to one node about some of a lookup's shards. */
 struct question {
@@ -193,6 +193,8 @@ static void on_kept(struct node *node, void *context, enum store_error error)
 static void keep(struct cache_lookup *lookup)
 {
     struct node *node = lookup->node;
+    lookup->stage = KEEPING; /* nothing that comes late, and no time-out, concerns it any more */
+    lookup->until_ms = INT64_MAX;
     const struct digest *keys = keys_of(lookup);
     log_debug("lookup", "job=%s first=%u stage=keeping", peer_name(node, &lookup->job), lookup->first);
     struct store_batch *batch = node_batch(node);
