@@ -20,8 +20,11 @@ static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status
                               char *text, size_t count, enum MHD_ResponseMemoryMode mode)
 {
     struct MHD_Response *response = MHD_create_response_from_buffer(count, text, mode);
-    if (!response)
+    if (!response) {
+        if (mode == MHD_RESPMEM_MUST_FREE)
+            free(text);
         return MHD_NO;
+    }
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
     const enum MHD_Result result = MHD_queue_response(connection, status, response);
     MHD_destroy_response(response);
@@ -76,10 +79,18 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     return answer_text(connection, MHD_HTTP_NOT_FOUND, "there is /metrics, /healthz and /readyz\n");
 }
 
+/* Twice: at CONNECTIONS_MAX libmicrohttpd stops to listen, and once it has cleaned up after a run that ended
+ * connections, only the next run listens again. */
+static void run(struct http *http)
+{
+    MHD_run(http->daemon);
+    MHD_run(http->daemon);
+}
+
 static void on_readable(void *context, uint32_t events)
 {
     (void)events;
-    MHD_run(((struct http *)context)->daemon);
+    run(context);
 }
 
 static int64_t turn(void *context, int64_t now_ms)
@@ -89,7 +100,7 @@ static int64_t turn(void *context, int64_t now_ms)
     if (MHD_get_timeout(http->daemon, &left_ms) != MHD_YES)
         return INT64_MAX;
     if (left_ms == 0)
-        MHD_run(http->daemon);
+        run(http);
     return now_ms + (left_ms > 0 ? (int64_t)left_ms : 1);
 }
 
