@@ -11,7 +11,7 @@ import sys
 
 import harness
 
-FAMILIES = ["mesh", "security", "privacy", "input"]
+FAMILIES = ["mesh", "security", "privacy", "input", "cli"]
 
 
 def main():

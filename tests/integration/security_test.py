@@ -1,1 +1,406 @@
-TESTS = []
+"""Who is let in, and what becomes of those who are not: over real sockets, with real processes."""
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import msgpack
+
+import rogue
+from harness import Node, Skipped, expect, wait_until
+
+NOBODY = 65534
+
+
+def address(node, which="control"):
+    return node.status()[which]
+
+
+def counts_up(node, part, name, before, by=1):
+    wait_until(lambda: "%s.%s passes %d; it is %d" % (part, name, before, node.count(part, name)),
+               lambda: node.count(part, name) >= before + by)
+
+
+def refused(answer, *words):
+    expect(answer.code not in (0, -6, -11), "%s: not refused" % answer)
+    for word in words:
+        expect(word in answer.error, "%s: no %r in it" % (answer, word))
+
+
+def accomplice(place, inviter, name):
+    """Keys that the mesh admits, without a node behind them any more."""
+    node = place.join(inviter, name)
+    inviter.wait_states({name: "up"})
+    node.kill()
+    return node
+
+
+# ---- The transport
+
+def a_stranger_gets_past_neither_socket(place):
+    node = place.mesh("ashburn")["ashburn"]
+    for which in ("control", "bulk"):
+        before = node.count("admission", "handshakes_unknown_key")
+        with rogue.Rogue(address(node, which), rogue.curve_public(node.data)) as stranger:
+            expect(stranger.handshake_refused(), "a stranger's message was taken on %s" % which)
+        counts_up(node, "admission", "handshakes_unknown_key", before)
+    expect(node.count("transport", "messages_received") == 0, "a stranger's message was received")
+
+
+def a_plain_connection_is_refused(place):
+    node = place.mesh("ashburn")["ashburn"]
+    before = node.count("transport", "handshakes_failed")
+    with rogue.Rogue(address(node), None, "plain") as stranger:
+        expect(stranger.handshake_refused(), "a plain-text message was taken")
+    counts_up(node, "transport", "handshakes_failed", before)
+
+
+def another_federation_is_strange(place):
+    """A member of another federation, with good keys there, is nobody here."""
+    node = place.mesh("ashburn")["ashburn"]
+    other = Node(place, "delta")
+    place.weir("init", "--federation", "lakes", "--site", "delta", "--name", "delta", "--data", other.data)
+    before = node.count("admission", "handshakes_unknown_key")
+    with rogue.Rogue(address(node), rogue.curve_public(node.data), rogue.curve_secret(other.data)) as stranger:
+        expect(stranger.handshake_refused(), "another federation's node was let in")
+    counts_up(node, "admission", "handshakes_unknown_key", before)
+    token = node.weir("invite", "--site", "delta").out.strip()
+    refused(place.weir("join", token, "--data", other.data, code=None), "federation")
+
+
+def bad_messages_are_counted_and_shut_their_sender_out(place):
+    """Each kind from a key of its own, because the first one shuts the key out for a minute."""
+    mesh = place.mesh("ashburn")
+    node = mesh["ashburn"]
+    kinds = [
+        ("multi", "refused_multi_frame", [rogue.hello(b"\0" * 32), b"more"]),
+        ("garbage", "refused_bad_frame", [os.urandom(100)]),
+        ("types", "refused_bad_frame", [msgpack.packb([rogue.HELLO, 1, "one", None, 3.5])]),
+        ("length", "refused_bad_frame", [b"\xdd\xff\xff\xff\xff"]),
+        ("liar", "refused_wrong_identity", [rogue.hello(b"\x07" * 32)]),
+    ]
+    for name, counter, frames in kinds:
+        keys = accomplice(place, node, name)
+        before = node.count("transport", counter)
+        penalties = node.count("admission", "penalties")
+        with rogue.Rogue(address(node), rogue.curve_public(node.data), rogue.curve_secret(keys.data)) as peer:
+            expect(peer.send(*frames), "an admitted key was not let in")
+            counts_up(node, "transport", counter, before)
+            counts_up(node, "admission", "penalties", penalties)
+            shut = node.count("transport", "refused_unadmitted")
+            peer.send(rogue.hello(b"\0" * 32))
+            counts_up(node, "transport", "refused_unadmitted", shut)
+        before = node.count("admission", "handshakes_penalty")
+        with rogue.Rogue(address(node), rogue.curve_public(node.data), rogue.curve_secret(keys.data)) as again:
+            expect(again.handshake_refused(), "a key that is shut out was let in again")
+        counts_up(node, "admission", "handshakes_penalty", before)
+    job = node.submit_detached("spin", "--items", "2")
+    node.wait_job(job)
+
+
+def an_oversized_message_ends_its_connection(place):
+    node = place.mesh("ashburn")["ashburn"]
+    keys = accomplice(place, node, "berlin")
+    secret = rogue.curve_secret(keys.data)
+    before = node.count("transport", "inbound_ended")
+    memory = node.memory_kb()
+    with rogue.Rogue(address(node), rogue.curve_public(node.data), secret) as peer:
+        peer.send(bytes(64 << 20))
+        counts_up(node, "transport", "inbound_ended", before)
+    expect(node.memory_kb() < memory + 16384, "the node took %d KiB for it" % (node.memory_kb() - memory))
+    before = node.count("transport", "oversized")
+    with rogue.Rogue(address(node), rogue.curve_public(node.data), secret) as peer:
+        expect(peer.send(bytes(256 * 1024 + 100)), "not connected")
+        counts_up(node, "transport", "oversized", before)
+
+
+def bulk_takes_no_bad_messages_either(place):
+    node = place.mesh("ashburn")["ashburn"]
+    for name, counter, frames in (("multi", "refused_multi_frame", [b"a", b"b"]),
+                                  ("garbage", "refused_bad_frame", [os.urandom(50)])):
+        keys = accomplice(place, node, name)
+        before = node.count("bulk", counter)
+        with rogue.Rogue(address(node, "bulk"), rogue.curve_public(node.data), rogue.curve_secret(keys.data)) as peer:
+            expect(peer.send(*frames), "an admitted key was not let in")
+            counts_up(node, "bulk", counter, before)
+
+
+def fragments_of_tcp_do_no_harm(place):
+    """What is not even ZeroMQ, on every port."""
+    node = place.mesh("ashburn")["ashburn"]
+    for which in ("control", "bulk", "join"):
+        host, _, port = address(node, which).rpartition(":")
+        for data in (b"", b"GET / HTTP/1.0\r\n\r\n", b"\xff" * 10, bytes(64), os.urandom(1000)):
+            with socket.create_connection((host, int(port)), 5) as wire:
+                wire.sendall(data)
+    expect(node.weir("nodes", "--json").json["nodes"][0]["state"] == "up", "the node is not well")
+
+
+# ---- Joining
+
+def a_token_works_once(place):
+    node = place.mesh("ashburn")["ashburn"]
+    token = node.weir("invite", "--site", "berlin").out.strip()
+    place.weir("join", token, "--name", "berlin", "--data", place.path("berlin"))
+    before = node.count("join", "refused")
+    refused(place.weir("join", token, "--name", "thief", "--data", place.path("thief"), code=None), "used")
+    counts_up(node, "join", "refused", before)
+    listed = node.weir("invite", "--list", "--json").json["invites"]
+    expect([row["state"] for row in listed] == ["used"], "%s" % listed)
+
+
+def an_expired_token_is_refused(place):
+    node = place.mesh("ashburn")["ashburn"]
+    token = node.weir("invite", "--site", "berlin", "--expires", "1s").out.strip()
+    wait_until("it expires", lambda: node.weir("invite", "--list", "--json").json["invites"][0]["state"] == "expired")
+    refused(place.weir("join", token, "--data", place.path("berlin"), code=None), "expired", "ask")
+    expect(not os.path.exists(place.path("berlin", "federation", "chain")), "half a membership was left")
+
+
+def a_cancelled_token_is_refused(place):
+    node = place.mesh("ashburn")["ashburn"]
+    token = node.weir("invite", "--site", "berlin").out.strip()
+    row = node.weir("invite", "--list", "--json").json["invites"][0]
+    expect(row["state"] == "open" and row["site"] == "berlin", "%s" % row)
+    node.weir("invite", "--cancel", row["id"][:8])
+    expect(node.weir("invite", "--list", "--json").json["invites"][0]["state"] == "cancelled", "not cancelled")
+    refused(place.weir("join", token, "--data", place.path("berlin"), code=None), "cancelled")
+    refused(node.weir("invite", "--cancel", "ffffffff", code=None))
+
+
+def a_token_comes_from_a_file_or_standard_input(place):
+    node = place.mesh("ashburn")["ashburn"]
+    for name, how in (("berlin", "file"), ("cairo", "input")):
+        token = node.weir("invite", "--site", name).out
+        path = place.path("token")
+        with open(path, "w", encoding="ascii") as out:
+            out.write(token)
+        source, text = (path, "") if how == "file" else ("-", token)
+        place.weir("join", "--token-file", source, "--name", name, "--data", place.path(name), stdin=text)
+    refused(place.weir("join", "--token-file", place.path("nowhere"), "--data", place.path("x"), code=None), "nowhere")
+    refused(place.weir("join", "--token-file", "-", "--data", place.path("x"), code=None, stdin="no token\n"), "token")
+
+
+def a_damaged_token_is_refused(place):
+    node = place.mesh("ashburn")["ashburn"]
+    token = node.weir("invite", "--site", "berlin").out.strip()
+    for bad in (token[:-1], token[:len(token) // 2], token + "A", token[:20] + ("B" if token[20] != "B" else "C") +
+                token[21:]):
+        refused(place.weir("join", bad, "--data", place.path("berlin"), code=None), "token")
+    place.weir("join", token, "--data", place.path("berlin"))
+
+
+def a_certificate_is_renewed_in_time(place):
+    node = place.mesh("ashburn")["ashburn"]
+    guest = place.join(node, "berlin", "--lifetime", "20s")
+    ends = guest.status()["certificate_ends_at"]
+    wait_until("the certificate is renewed", lambda: guest.status()["certificate_ends_at"] > ends, 25)
+    node.wait_states({"berlin": "up"})
+    counts_up(node, "join", "renewed", 0)
+
+
+def an_expired_certificate_is_refused(place):
+    """The other side's clock runs an hour ahead, so that a certificate of ten minutes has ended there."""
+    shim = place.path("clock.so")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, os.path.join(os.path.dirname(__file__), "clock.c"), "-ldl"],
+                   check=True)
+    if place.sanitized:
+        raise Skipped("a sanitizer's own hooks and a preloaded clock don't go together")
+    node = place.mesh("ashburn")["ashburn"]
+    guest = place.join(node, "berlin", "--lifetime", "10m")
+    node.wait_states({"berlin": "up"})
+    guest.kill()
+    node.stop()
+    node.launch(env={**os.environ, "LD_PRELOAD": shim, "WEIR_TEST_CLOCK_S": "3600"})
+    wait_until("ashburn serves", node.serves)
+    before = node.count("admission", "handshakes_expired")
+    with rogue.Rogue(address(node), rogue.curve_public(node.data), rogue.curve_secret(guest.data)) as peer:
+        expect(peer.handshake_refused(), "an expired certificate was let in")
+    after = node.counters("admission")
+    expect(after["handshakes_expired"] > before or after["handshakes_unknown_key"] > 0, "not counted: %s" % after)
+    guest.start()
+    wait_until("the guest is refused", lambda: node.count("join", "refused") > 0 or
+               node.count("admission", "handshakes_expired") + node.count("admission", "handshakes_unknown_key") > 2)
+    expect(node.states().get("berlin") != "up", "it is up: %s" % node.states())
+
+
+def a_revoked_node_is_shut_out(place):
+    mesh = place.mesh("ashburn", "berlin", "cairo")
+    bad = mesh["cairo"]
+    secret = rogue.curve_secret(bad.data)
+    mesh["ashburn"].weir("revoke", "cairo", "--reason", "stolen")
+    for name in ("ashburn", "berlin"):
+        mesh[name].wait_states({"cairo": "revoked"})
+        before = mesh[name].count("admission", "handshakes_revoked")
+        with rogue.Rogue(address(mesh[name]), rogue.curve_public(mesh[name].data), secret) as peer:
+            expect(peer.handshake_refused(), "a revoked node was let in by %s" % name)
+        counts_up(mesh[name], "admission", "handshakes_revoked", before)
+    for name in ("ashburn", "berlin"):  # and stays out when all start again
+        mesh[name].stop()
+        mesh[name].start()
+    for name in ("ashburn", "berlin"):
+        with rogue.Rogue(address(mesh[name]), rogue.curve_public(mesh[name].data), secret) as peer:
+            expect(peer.handshake_refused(), "after a restart a revoked node was let in by %s" % name)
+    bad.kill()
+    bad.start()
+    mesh["ashburn"].wait_states({"berlin": "up"})
+    expect(mesh["ashburn"].states().get("cairo") != "up", "a revoked node is up: %s" % mesh["ashburn"].states())
+    refused(mesh["ashburn"].weir("revoke", "nobody-of-that-name", "--reason", "x", code=None))
+
+
+def a_flood_of_the_join_socket_leaves_the_node_as_it_was(place):
+    mesh = place.mesh("ashburn", "berlin")
+    node = mesh["ashburn"]
+    node.count("join", "requests")
+    memory, descriptors = node.memory_kb(), node.descriptors()
+    links = node.count("transport", "links_down")
+    target, key = address(node, "join"), rogue.join_public(node.data)
+    host, _, port = target.rpartition(":")
+    deadline = time.monotonic() + 5
+    peers, sockets = [rogue.Rogue(target, key) for _ in range(8)], []
+    try:
+        while time.monotonic() < deadline:
+            for peer in peers:
+                for frames in ([bytes(3000)], [b"\1\2"] * 50, [bytes(1 << 20)]):
+                    try:
+                        peer.socket.send_multipart(frames, flags=1)  # NOBLOCK: a full pipe is the child's success
+                    except Exception:  # noqa: BLE001 - whatever it says, the flood goes on
+                        pass
+            if len(sockets) < 400:
+                try:
+                    sockets.append(socket.create_connection((host, int(port)), 1))
+                except OSError:
+                    pass
+    finally:
+        for wire in sockets:
+            wire.close()
+        for peer in peers:
+            peer.context.destroy(linger=0)
+    expect(node.memory_kb() < memory + 8192 * (8 if place.sanitized else 1),
+           "memory went from %d to %d KiB" % (memory, node.memory_kb()))
+    expect(node.descriptors() <= descriptors + 8, "descriptors: %d, then %d" % (descriptors, node.descriptors()))
+    expect(node.count("transport", "links_down") == links, "a link went down")
+    expect(node.states()["berlin"] == "up", "%s" % node.states())
+    wait_until("someone can join again", lambda: joins(place, node))
+
+
+def joins(place, node):
+    folder = place.path("late%d" % time.monotonic_ns())
+    token = node.weir("invite", "--site", "late").out.strip()
+    return place.weir("join", token, "--data", folder, "--name", "late", code=None).code == 0
+
+
+def the_join_child_may_be_killed(place):
+    node = place.mesh("ashburn")["ashburn"]
+    child = wait_until("the child runs", lambda: node.children("join-child"))[0]
+    os.kill(child, signal.SIGKILL)
+    wait_until("another child runs", lambda: node.children("join-child") not in ([], [child]))
+    wait_until("someone can join", lambda: joins(place, node))
+
+
+# ---- Keys and folders
+
+def exposed_keys_are_refused_with_the_command_that_helps(place):
+    node = Node(place, "ashburn")
+    place.weir("init", "--federation", "rivers", "--site", "ashburn", "--data", node.data)
+    keys = os.path.join(node.data, "keys")
+    for path, bad, good in ((os.path.join(keys, "node.key"), 0o644, "chmod 600"), (keys, 0o755, "chmod 700"),
+                            (node.data, 0o755, "chmod 700")):
+        mode = os.stat(path).st_mode & 0o777
+        os.chmod(path, bad)
+        answer = place.weir("node", "--data", node.data, "--set", "network.bind=127.0.0.1", code=None, timeout_s=10)
+        refused(answer, good, path)
+        expect(answer.code == 5, "%s: not 5, denied" % answer)
+        os.chmod(path, mode)
+    node.start()
+
+
+def a_key_file_is_as_private_as_it_should_be(place):
+    node = place.mesh("ashburn", "berlin")["berlin"]
+    for path in (node.data, os.path.join(node.data, "keys")):
+        expect(os.stat(path).st_mode & 0o777 == 0o700, "%s is %o" % (path, os.stat(path).st_mode))
+    for name in os.listdir(os.path.join(node.data, "keys")):
+        mode = os.stat(os.path.join(node.data, "keys", name)).st_mode & 0o777
+        expect(mode == 0o600, "%s is %o" % (name, mode))
+
+
+def two_nodes_on_one_folder_are_refused(place):
+    node = place.mesh("ashburn")["ashburn"]
+    second = [x for key, value in node.settings.items() if "port" not in key and key != "api.socket"
+              for x in ("--set", "%s=%s" % (key, value))]
+    ports = [x for key in ("network.control_port", "network.bulk_port", "network.join_port", "http.port")
+             for x in ("--set", key + "=0")]
+    answer = place.weir("node", "--data", node.data, "--set", "api.socket=" + place.path("second.sock"), *second, *ports,
+                        code=None, timeout_s=10)
+    refused(answer, node.data)
+    expect(node.status()["name"] == "ashburn", "the first node suffered")
+
+
+def a_port_in_use_is_told(place):
+    node = place.mesh("ashburn")["ashburn"]
+    for setting in ("control_port", "bulk_port", "join_port"):
+        other = Node(place, "other-" + setting.replace("_", "-"))
+        place.weir("init", "--federation", "lakes", "--site", "delta", "--data", other.data)
+        port = node.settings["network." + setting]
+        other.settings["network." + setting] = port
+        arguments = [x for key, value in other.settings.items() for x in ("--set", "%s=%s" % (key, value))]
+        refused(place.weir("node", "--data", other.data, *arguments, code=None, timeout_s=10), str(port), "in use")
+
+
+def a_copied_folder_is_noticed(place):
+    """The same keys in two places at once: the copy, or the original, is told so; neither passes for two nodes."""
+    mesh = place.mesh("ashburn", "berlin")
+    clone = Node(place, "clone")
+    mesh["berlin"].stop()
+    shutil.copytree(mesh["berlin"].data, clone.data)
+    mesh["berlin"].start()
+    mesh["ashburn"].wait_states({"berlin": "up"})
+    clone.launch()
+
+    def told():
+        logs = [node.log_text() for node in (clone, mesh["berlin"]) if os.path.exists(node.log)]
+        return any(word in text for text in logs for word in ("clone", "same identity", "another node with"))
+    wait_until("one of the two says that its identity is used twice", told, 20)
+    names = [row["id"] for row in mesh["ashburn"].weir("nodes", "--json").json["nodes"]]
+    expect(len(names) == len(set(names)) == 2, "%s" % names)
+
+
+# ---- People
+
+def an_unprivileged_user_is_denied(place):
+    if os.getuid() != 0:
+        raise Skipped("needs root to become another user")
+    node = place.mesh("ashburn")["ashburn"]
+    for command in (("nodes",), ("submit", "spin", "--items", "1"), ("drain",), ("invite", "--site", "x")):
+        answer = node.weir(*command, user=NOBODY, code=None)
+        expect(answer.code == 5, "%s: not 5, denied" % answer)
+    os.chmod(node.socket, 0o666)  # even past the file's permissions, the node looks at who calls
+    for command in (("submit", "spin", "--items", "1"), ("drain",), ("invite", "--site", "x")):
+        answer = node.weir(*command, user=NOBODY, code=None)
+        expect(answer.code == 5, "%s: not 5, denied" % answer)
+    expect(node.process.poll() is None and not node.status()["draining"], "someone drained the node")
+
+
+def a_uid_is_its_tenant(place):
+    node = Node(place, "ashburn", **{"tenants__uid-0": "geology"})
+    if os.getuid() != 0:
+        raise Skipped("needs root")
+    place.weir("init", "--federation", "rivers", "--site", "ashburn", "--data", node.data)
+    node.start()
+    expect(node.status()["tenant"] == "geology", json.dumps(node.status()))
+    job = node.submit_detached("spin", "--items", "1")
+    expect(node.job(job)["tenant"] == "geology", json.dumps(node.job(job)))
+
+
+TESTS = [a_stranger_gets_past_neither_socket, a_plain_connection_is_refused, another_federation_is_strange,
+         bad_messages_are_counted_and_shut_their_sender_out, an_oversized_message_ends_its_connection,
+         bulk_takes_no_bad_messages_either, fragments_of_tcp_do_no_harm, a_token_works_once,
+         an_expired_token_is_refused, a_cancelled_token_is_refused, a_token_comes_from_a_file_or_standard_input,
+         a_damaged_token_is_refused, a_certificate_is_renewed_in_time, an_expired_certificate_is_refused,
+         a_revoked_node_is_shut_out, a_flood_of_the_join_socket_leaves_the_node_as_it_was, the_join_child_may_be_killed,
+         exposed_keys_are_refused_with_the_command_that_helps, a_key_file_is_as_private_as_it_should_be,
+         two_nodes_on_one_folder_are_refused, a_port_in_use_is_told, a_copied_folder_is_noticed,
+         an_unprivileged_user_is_denied, a_uid_is_its_tenant]

@@ -1,0 +1,398 @@
+"""The `weir` program at its edges: help, mistakes, exit codes, terminals, HTTP, and a mesh by `weir dev`."""
+import http.client
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+
+from harness import PATIENCE, Skipped, die_with_parent, expect, wait_until
+
+COMMANDS = ["init", "invite", "join", "revoke", "key", "node", "dev", "nodes", "gossip", "ping", "drain", "kernels",
+            "submit", "jobs", "logs", "explain", "cancel", "blob", "cache", "config", "sim", "version"]
+ASKING = [("nodes",), ("gossip",), ("ping", "x"), ("kernels",), ("jobs",), ("blob", "ls"), ("cache",), ("drain",)]
+
+
+# ---- Help and mistakes
+
+
+def help_fits_a_screen_with_an_example(place):
+    overview = place.weir("--help").out
+    expect(len(overview.splitlines()) <= 40, "weir --help has %d lines" % len(overview.splitlines()))
+    for command in COMMANDS:
+        expect(re.search(r"^\s+%s\s" % command, overview, re.M), "weir --help does not name " + command)
+        said = place.weir(command, "--help")
+        lines = said.out.splitlines()
+        expect(len(lines) <= 40, "weir %s --help has %d lines" % (command, len(lines)))
+        expect("example" in said.out or "weir %s" % command in said.out.split("usage:")[-1],
+               "weir %s --help has no example" % command)
+        expect(not said.error, "weir %s --help writes to standard error" % command)
+        wide = [line for line in lines if len(line) > 100]
+        expect(not wide, "weir %s --help has a line of %d columns" % (command, max(map(len, wide or [""]))))
+
+
+def mistakes_are_told_with_a_suggestion(place):
+    for arguments, part in [
+            (["nods"], "did you mean 'weir nodes'"), (["submti"], "did you mean 'weir submit'"),
+            (["frobnicate"], "weir --help"), (["nodes", "--jsno"], "--json"), (["nodes", "--frobnicate"], "--help"),
+            (["nodes", "x"], "one argument too many"), (["ping"], "NODE"), (["ping", "x", "-c"], "needs a value"),
+            (["ping", "x", "-c", "0"], "whole number"), (["ping", "x", "-c", "1x"], "whole number"),
+            (["nodes", "--json=1"], "takes no value"), (["nodes", "-o", "narrow"], "wide"),
+            (["blob", "frob", "x"], "put"), (["blob", "put"], "blob"), (["config", "frob"], "check"),
+            (["node", "--set", "x=1"], "SECTION.KEY=VALUE"), (["node", "--set", "store.cach=1GiB"], "did you mean"),
+            (["node", "--config", "/nowhere/weir.conf"], "/nowhere/weir.conf"), (["dev", "--sites", "17"], "16"),
+            (["init"], "--site"), (["join"], "token"), (["revoke"], "weir revoke")]:
+        said = place.weir(*arguments, code=2)
+        expect(part in said.error, "%r is not in: %s" % (part, said))
+        expect(said.error.startswith("weir: ") and not said.out, "not an error of ours: %s" % said)
+        expect(len(said.error.strip().splitlines()) <= 2, "more than is needed: %s" % said)
+    expect(place.weir(code=2).error.startswith("weir lends"), "no arguments do not show the overview")
+
+
+def without_a_node_commands_say_so(place):
+    empty = place.path("empty")
+    os.mkdir(empty)
+    for arguments in ASKING:
+        for where in (empty, place.path("nowhere")):
+            said = place.weir(*arguments, "--node", where, code=4)
+            expect(where in said.error and not said.out, "not a good reason: %s" % said)
+        said = place.weir(*arguments, env={"WEIR_NODE": empty}, code=4)
+        expect("$WEIR_NODE" in said.error, "it does not say where it looked: %s" % said)
+
+
+def a_data_folder_without_a_federation_is_refused(place):
+    said = place.weir("node", "--data", place.path("none"), code=1)
+    expect("weir init" in said.error or "weir join" in said.error, "no advice: %s" % said)
+
+
+def a_config_is_checked(place):
+    path = place.path("weir.conf")
+    with open(path, "w", encoding="utf-8") as out:
+        out.write("[store]\ncach_bytes = 1GiB\n")
+    said = place.weir("config", "check", path, code=None)
+    expect(said.code in (1, 2) and "%s:2: unknown key 'cach_bytes' in [store]" % path in said.error, str(said))
+    place.weir("node", "--config", path, code=2)
+    place.weir("config", "check", place.path("none.conf"), code=None)
+    with open(path, "w", encoding="utf-8") as out:
+        out.write(place.weir("config", "dump").out)
+    place.weir("config", "check", path)
+
+
+# ---- A running node
+
+
+def listings_suit_people_and_programs(place):
+    mesh = place.mesh("ashburn", "berlin")
+    node = mesh["ashburn"]
+    table = node.weir("nodes").out
+    expect(table.splitlines()[0].split() == "NAME SITE STATE FREE/SLOTS QUEUE RTT SEEN NOTE".split(), table)
+    expect(all(len(line) <= 80 for line in table.splitlines()), "wider than 80 columns:\n" + table)
+    expect("\033" not in table, "colour without a terminal")
+    expect("2 up" in table and "As ashburn sees it" in table, "no summary, or not whose view:\n" + table)
+    ids = node.weir("nodes", "-q").out.split()
+    rows = node.nodes()
+    expect(sorted(ids) == sorted(row["id"] for row in rows.values()), "-q gives other ids")
+    for name in ("berlin", rows["berlin"]["id"], rows["berlin"]["id"][:8]):
+        said = node.weir("ping", name, "-c", "2")
+        expect("2 sent, 2 answered" in said.out, str(said))
+    node.weir("ping", "nobody", code=3)
+    node.weir("ping", "ashburn", code=2)
+    for arguments in (["gossip"], ["gossip", "--stats"], ["cache"], ["blob", "ls"], ["jobs"], ["kernels"]):
+        node.weir(*arguments)
+        parsed = node.weir(*arguments, "--json").json if "--stats" not in arguments else {"ok": True}
+        expect(isinstance(parsed, dict), "weir %s --json is no object" % arguments[0])
+    mesh["berlin"].kill()
+    node.wait_states({"berlin": "down"})
+    table = node.weir("nodes").out
+    expect(table.splitlines()[1].startswith("berlin"), "the bad row is not the first:\n" + table)
+    expect("1 up, 1 down" in table, table)
+
+
+def blobs_come_back_as_they_went(place):
+    node = place.found()
+    data = os.urandom(3 << 20) + b"end"
+    path, back = place.path("data"), place.path("back")
+    for content in (b"", b"x", data):
+        with open(path, "wb") as out:
+            out.write(content)
+        blob = node.weir("blob", "put", path).out.strip()
+        expect(re.fullmatch("[0-9a-f]{64}", blob), "not only the id on standard output: %r" % blob)
+        node.weir("blob", "get", blob, back)
+        with open(back, "rb") as got:
+            expect(got.read() == content, "other bytes came back")
+        os.unlink(back)
+    node.weir("blob", "get", "0" * 64, back, code=3)
+    expect(not os.path.exists(back), "a file was left by a blob that is not there")
+    said = node.weir("blob", "get", blob, "/nowhere/file", code=None)
+    expect(said.code in (1, 2) and "/nowhere" in said.error, str(said))
+    node.weir("blob", "put", place.path("none"), code=None)
+    piped = node.weir("blob", "put", "-", stdin="hello").out.strip()
+    expect(node.weir("blob", "get", piped, "-").out == "hello", "a pipe's bytes changed")
+    for odd in ("zz", "1234", "0" * 63, "../../etc/passwd", "\u00e9" * 64):
+        node.weir("blob", "get", odd, back, code=2)
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run([place.program, "nodes", "--node", node.socket], stdout=full, stderr=subprocess.PIPE,
+                              timeout=60, check=False)
+    expect(done.returncode == 1 and b"standard output" in done.stderr, "a full disk is not told: %r" % done.stderr)
+
+
+def one_data_folder_has_one_node(place):
+    node = place.found()
+    said = place.weir("node", "--data", node.data, "--set", "api.socket=" + place.path("other.sock"),
+                      "--set", "http.port=0", "--set", "network.control_port=0", "--set", "network.bulk_port=0",
+                      "--set", "network.join_port=0", "--set", "network.bind=127.0.0.1", code=1)
+    expect(node.data in said.error, "it does not say which folder: %s" % said)
+    expect(node.weir("nodes").code == 0, "the first node was disturbed")
+    node.kill()
+    node.start()  # its stale socket is in the way, and is replaced
+
+
+def odd_requests_do_not_end_the_node(place):
+    node = place.found()
+    for name in ("x" * 39 + "\u00e9", "\u00e9" * 5000, "\ud7ff" * 300, "a" * 100000, ""):
+        for arguments in (["ping", name], ["jobs", name], ["cancel", name], ["explain", name], ["logs", name],
+                          ["kernels", name], ["submit", name]):
+            said = node.weir(*arguments, code=None)
+            expect(said.code in (2, 3), "an odd name gives %s" % str(said)[:600])
+    expect(node.process.poll() is None, "the node died:\n" + node.log_end())
+
+
+def metrics_are_openmetrics(place):
+    node = place.found()
+    port = node.status()["http"]
+    body, kind = get(port, "/metrics")
+    expect(kind.startswith("application/openmetrics-text; version=1.0.0"), kind)
+    check_openmetrics(body)
+    expect(get(port, "/healthz")[0] == "ok\n", "not healthy")
+    expect(get(port, "/readyz")[0] == "ready\n", "not ready")
+    get(port, "/nothing", 404)
+    get(port, "/metrics", 405, "POST")
+    idle = [http.client.HTTPConnection("127.0.0.1", port, timeout=5) for _ in range(64)]
+    for connection in idle:  # more than are kept; they say nothing
+        connection.connect()
+    expect(node.weir("nodes").code == 0, "idle HTTP clients keep the node from its work")
+    for connection in idle:
+        connection.close()
+    wait_until("metrics are served again", lambda: try_get(port), 15)
+
+
+def get(port, path, status=200, method="GET"):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(method, path)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    expect(answer.status == status, "%s %s gives %d" % (method, path, answer.status))
+    connection.close()
+    return body, answer.getheader("Content-Type", "")
+
+
+def try_get(port):
+    try:
+        return get(port, "/healthz")
+    except OSError:
+        return None
+
+
+SUFFIXES = {"counter": ("_total", "_created"), "gauge": ("",), "info": ("_info",),
+            "histogram": ("_bucket", "_count", "_sum", "_created"), "summary": ("", "_count", "_sum", "_created")}
+
+
+def check_openmetrics(text):
+    """The rules of OpenMetrics 1.0 that apply: families together, declared once, suffixes by type, an end."""
+    lines = text.split("\n")
+    expect(lines[-1] == "" and lines[-2] == "# EOF", "it does not end with # EOF")
+    family, kind, families, samples = None, None, set(), set()
+    for line in lines[:-2]:
+        declared = re.fullmatch(r"# (TYPE|HELP|UNIT) ([a-zA-Z_:][a-zA-Z0-9_:]*)(?: (.*))?", line)
+        if declared:
+            if declared[2] != family:
+                family, kind = declared[2], None
+                expect(family not in families, "%s is declared twice" % family)
+                families.add(family)
+            if declared[1] == "TYPE":
+                kind = declared[3]
+                expect(kind in SUFFIXES, "%s is of no known type: %s" % (family, kind))
+            elif declared[1] == "UNIT":
+                expect(family.endswith("_" + declared[3]), "%s does not end with its unit" % family)
+            continue
+        sample = re.fullmatch(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\[\\n"])*",?)*\})? '
+                              r"(-?[0-9.]+(?:e[+-]?[0-9]+)?|NaN|[+-]Inf)", line)
+        expect(sample, "not a sample: %r" % line)
+        expect(family and kind and sample[1] in [family + suffix for suffix in SUFFIXES[kind]],
+               "%r does not belong to %s (%s)" % (line, family, kind))
+        key = sample[1] + (sample[2] or "")
+        expect(key not in samples, "%s is there twice" % key)
+        samples.add(key)
+    expect(len(samples) > 20, "only %d samples" % len(samples))
+
+
+# ---- Terminals
+
+
+def on_terminal(place, arguments, columns=80, env=None, keys=None):
+    """Runs a command on a pseudo-terminal; returns (exit code, what it showed). `keys` is called once it has shown
+    something, with a function that types."""
+    import fcntl
+    import struct
+    import termios
+    pid, fd = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        os.environ.pop("NO_COLOR", None)
+        os.environ.update(env or {})
+        os.execv(place.program, [place.program, *arguments])
+    shown, deadline, typed = b"", time.monotonic() + 30 * PATIENCE, False
+    while True:
+        expect(time.monotonic() < deadline, "weir %s does not end on a terminal: %r" % (arguments, shown[-300:]))
+        if keys and shown and not typed and keys(shown):
+            os.write(fd, b"\x03")
+            typed = True
+        if not select.select([fd], [], [], 0.2)[0]:
+            continue
+        try:
+            piece = os.read(fd, 65536)
+        except OSError:
+            piece = b""
+        if not piece:
+            break
+        shown += piece
+    status = os.waitpid(pid, 0)[1]
+    os.close(fd)
+    return os.waitstatus_to_exitcode(status), shown.decode(errors="replace")
+
+
+def terminals_get_colour_and_their_width(place):
+    node = place.found()
+    asking = ["nodes", "--node", node.socket]
+    _, shown = on_terminal(place, asking)
+    expect("\033[32m" in shown, "no colour on a terminal: %r" % shown)
+    _, shown = on_terminal(place, asking, env={"NO_COLOR": "1"})
+    expect("\033" not in shown, "colour in spite of NO_COLOR: %r" % shown)
+    for columns in (40, 60, 200):
+        code, shown = on_terminal(place, asking, columns, env={"NO_COLOR": "1"})
+        expect(code == 0, "it fails on %d columns: %r" % (columns, shown))
+    for lines in on_terminal(place, asking, 60, env={"NO_COLOR": "1"})[1].splitlines()[:2]:
+        expect(len(lines) <= 60, "wider than the terminal: %r" % lines)
+
+
+def watching_redraws_until_interrupted(place):
+    node = place.found()
+    code, shown = on_terminal(place, ["nodes", "--watch", "--node", node.socket],
+                              keys=lambda seen: seen.count(b"FREE/SLOTS") >= 2)
+    expect(code in (0, 130), "--watch ends with %d: %r" % (code, shown[-300:]))
+    expect("\033[" in shown, "it does not redraw")
+
+
+# ---- weir dev
+
+
+class Dev:
+    def __init__(self, place, *arguments):
+        self.process = place.start([place.program, "dev", "--json", "--set", "work.cpu_slots=1", *arguments],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        if not line:
+            expect(False, "weir dev did not start: " + self.process.stderr.read())
+        self.mesh = json.loads(line)
+        self.sites = {site["name"]: site for site in self.mesh["sites"]}
+
+    def pids(self):
+        return [site["pid"] for site in self.sites.values()]
+
+
+def alive(pid):
+    try:
+        with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def expect_all_gone(dev):
+    wait_until(lambda: "all nodes end; left: %s" % [p for p in dev.pids() if alive(p)],
+               lambda: not any(alive(pid) for pid in dev.pids()), 20)
+
+
+def dev_runs_a_mesh_and_leaves_nothing(place):
+    dev = Dev(place, "--sites", "3")
+    expect(list(dev.sites) == ["ashburn", "dublin", "osaka"], dev.mesh)
+    for site in dev.sites.values():
+        rows = place.weir("nodes", "--node", site["socket"], "--json").json["nodes"]
+        expect(sorted(row["state"] for row in rows) == ["up"] * 3, "not all up at %s: %s" % (site["name"], rows))
+        get(site["http"], "/readyz")
+        place.weir("nodes", "--node", site["data"])
+    os.kill(dev.sites["osaka"]["pid"], signal.SIGKILL)
+    wait_until("osaka is down", lambda: {row["name"]: row["state"] for row in place.weir(
+        "nodes", "--node", dev.sites["ashburn"]["socket"], "--json").json["nodes"]}["osaka"] == "down", 20)
+    expect(not alive(dev.sites["osaka"]["pid"]), "osaka was started again")
+    dev.process.terminate()
+    expect(dev.process.wait(30 * PATIENCE) == 0, "weir dev ended with %s" % dev.process.returncode)
+    expect("osaka" in dev.process.stderr.read(), "it does not report the site that was killed")
+    expect_all_gone(dev)
+    expect(not os.path.exists(dev.mesh["folder"]), "its folder is still there")
+
+
+def dev_killed_takes_its_nodes_along(place):
+    folder = place.path("dev")
+    dev = Dev(place, "--sites", "2", "--data", folder)
+    dev.process.kill()
+    dev.process.wait()
+    expect_all_gone(dev)
+    again = Dev(place, "--sites", "2", "--data", folder)  # from what was left
+    expect({s["id"] for s in again.sites.values()} == {s["id"] for s in dev.sites.values()}, "other identities")
+    again.process.send_signal(signal.SIGINT)
+    expect(again.process.wait(30 * PATIENCE) in (0, 130), "weir dev ended with %s" % again.process.returncode)
+    expect_all_gone(again)
+    expect(os.path.isdir(folder), "the folder that --data named is gone")
+
+
+def dev_interrupted_while_it_starts_leaves_nothing(place):
+    folder = place.path("early")
+    for delay in (0.05, 0.4, 1.0):
+        process = subprocess.Popen([place.program, "dev", "--sites", "3", "--data", folder], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, preexec_fn=die_with_parent)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        process.wait(40 * PATIENCE)
+        wait_until("no node is left of a start that was interrupted", lambda: not of_folder(folder), 20)
+    dev = Dev(place, "--sites", "3", "--data", folder)  # what the interrupted ones left is no obstacle
+    dev.process.terminate()
+    dev.process.wait(30 * PATIENCE)
+    expect_all_gone(dev)
+
+
+def of_folder(folder):
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and alive(int(entry)):
+            try:
+                with open("/proc/%s/cmdline" % entry, "rb") as line:
+                    if folder.encode() in line.read():
+                        found.append(int(entry))
+            except OSError:
+                pass
+    return found
+
+
+# ---- Who may
+
+
+def another_user_is_denied(place):
+    if os.getuid() != 0:
+        raise Skipped("needs root to become another user")
+    node = place.found()
+    said = node.weir("nodes", user=65534, code=5)
+    expect("group weir" in said.error, "no advice: %s" % said)
+    os.chmod(node.socket, 0o666)
+    node.weir("nodes", user=65534, code=5)
+
+
+TESTS = [help_fits_a_screen_with_an_example, mistakes_are_told_with_a_suggestion, without_a_node_commands_say_so,
+         a_data_folder_without_a_federation_is_refused, a_config_is_checked, listings_suit_people_and_programs,
+         blobs_come_back_as_they_went, one_data_folder_has_one_node, odd_requests_do_not_end_the_node,
+         metrics_are_openmetrics, terminals_get_colour_and_their_width, watching_redraws_until_interrupted,
+         dev_runs_a_mesh_and_leaves_nothing, dev_killed_takes_its_nodes_along,
+         dev_interrupted_while_it_starts_leaves_nothing, another_user_is_denied]
