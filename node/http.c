@@ -8,12 +8,15 @@
 
 #define CONNECTIONS_MAX 32
 #define IDLE_S 10
+#define SWEEP_MS 500
 
 struct http {
     struct http_options options;
     struct MHD_Daemon *daemon;
     int epoll_fd;
     unsigned port;
+    unsigned connections; /* before the last run */
+    int64_t run_at_ms;    /* the next run, unless it has none and had none */
 };
 
 static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *type,
@@ -79,29 +82,39 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     return answer_text(connection, MHD_HTTP_NOT_FOUND, "there is /metrics, /healthz and /readyz\n");
 }
 
-/* Twice: at CONNECTIONS_MAX libmicrohttpd stops to listen, and once it has cleaned up after a run that ended
- * connections, only the next run listens again. */
-static void run(struct http *http)
+static unsigned connections_of(const struct http *http)
 {
-    MHD_run(http->daemon);
-    MHD_run(http->daemon);
+    return MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)->num_connections;
 }
 
 static void on_readable(void *context, uint32_t events)
 {
     (void)events;
-    run(context);
+    struct http *http = context;
+    http->connections = connections_of(http);
+    MHD_run(http->daemon);
+    http->run_at_ms = clock_now_ms() + SWEEP_MS;
 }
 
+/*
+ * At CONNECTIONS_MAX libmicrohttpd stops to listen, and it takes several runs to close a connection, forget it and
+ * listen again, of which it tells nobody. So it is run now and then as long as it has connections, and once after.
+ */
 static int64_t turn(void *context, int64_t now_ms)
 {
     struct http *http = context;
     MHD_UNSIGNED_LONG_LONG left_ms;
-    if (MHD_get_timeout(http->daemon, &left_ms) != MHD_YES)
+    const bool at_once = MHD_get_timeout(http->daemon, &left_ms) == MHD_YES && left_ms == 0;
+    const unsigned connections = connections_of(http);
+    const bool busy = connections > 0 || http->connections > 0;
+    if (!at_once && !busy)
         return INT64_MAX;
-    if (left_ms == 0)
-        run(http);
-    return now_ms + (left_ms > 0 ? (int64_t)left_ms : 1);
+    if (!at_once && now_ms < http->run_at_ms)
+        return http->run_at_ms;
+    http->connections = connections;
+    MHD_run(http->daemon);
+    http->run_at_ms = now_ms + SWEEP_MS;
+    return at_once ? now_ms + 1 : http->run_at_ms;
 }
 
 static bool make_address(const char *text, uint16_t port, struct sockaddr_storage *out)
