@@ -65,24 +65,72 @@ static int open_log(const struct site *site)
     return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
 
-static int start_node(struct mesh *mesh, struct site *site)
+/*
+ * The ports that a site had when it last served are kept in its data folder: members find each other after a restart by
+ * the addresses that they knew, so at least some must be where they were.
+ */
+struct ports {
+    unsigned control;
+    unsigned bulk;
+    unsigned join;
+};
+
+static void ports_path(const struct site *site, char path[PATH_BYTES + 16])
 {
-    char api[PATH_BYTES + 32], fd_text[16];
+    snprintf(path, PATH_BYTES + 16, "%s/dev-ports", site->data);
+}
+
+static bool read_ports(const struct site *site, struct ports *ports)
+{
+    char path[PATH_BYTES + 16];
+    ports_path(site, path);
+    FILE *file = fopen(path, "re");
+    *ports = (struct ports){0};
+    if (!file)
+        return false;
+    const bool read = fscanf(file, "%u %u %u", &ports->control, &ports->bulk, &ports->join) == 3;
+    fclose(file);
+    if (!read || ports->control > UINT16_MAX || ports->bulk > UINT16_MAX || ports->join > UINT16_MAX)
+        *ports = (struct ports){0};
+    return ports->control != 0;
+}
+
+static unsigned port_of(const json_t *ready, const char *socket)
+{
+    const char *colon = strrchr(client_text(ready, socket), ':');
+    return colon ? (unsigned)strtoul(colon + 1, NULL, 10) : 0;
+}
+
+/* Best effort: without the file, the next start takes other ports. */
+static void keep_ports(const struct site *site)
+{
+    char path[PATH_BYTES + 16];
+    ports_path(site, path);
+    FILE *file = fopen(path, "we");
+    if (!file)
+        return;
+    fprintf(file, "%u %u %u\n", port_of(site->ready, "control"), port_of(site->ready, "bulk"),
+            port_of(site->ready, "join"));
+    fclose(file);
+}
+
+static int start_node(struct mesh *mesh, struct site *site, const struct ports *ports)
+{
+    char api[PATH_BYTES + 32], fd_text[16], control[48], bulk[48], join_port[48];
     int pipe_fds[2];
     if (pipe(pipe_fds) != 0)
         return cli_fail(EXIT_FAILED, "cannot make a pipe: %s", strerror(errno));
     fcntl(pipe_fds[0], F_SETFD, FD_CLOEXEC);
     snprintf(api, sizeof api, "api.socket=%s", site->socket);
     snprintf(fd_text, sizeof fd_text, "%d", pipe_fds[1]);
-    const char *arguments[24 + 2 * SETTINGS_MAX] = {"weir",       "node",
-                                                    "--data",     site->data,
-                                                    "--ready-fd", fd_text,
-                                                    "--set",      api,
-                                                    "--set",      "network.bind=127.0.0.1",
-                                                    "--set",      "network.control_port=0",
-                                                    "--set",      "network.bulk_port=0",
-                                                    "--set",      "network.join_port=0",
-                                                    "--set",      "http.port=0"};
+    snprintf(control, sizeof control, "network.control_port=%u", ports->control);
+    snprintf(bulk, sizeof bulk, "network.bulk_port=%u", ports->bulk);
+    snprintf(join_port, sizeof join_port, "network.join_port=%u", ports->join);
+    const char *arguments[24 + 2 * SETTINGS_MAX] = {
+        "weir",    "node",  "--data",     site->data, "--ready-fd",
+        fd_text,   "--set", api,          "--set",    "network.bind=127.0.0.1",
+        "--set",   control, "--set",      bulk,       "--set",
+        join_port, "--set", "http.port=0"};
     int count = 18;
     const char *setting;
     for (int i = 0; i < SETTINGS_MAX && (setting = cli_value_at(mesh->cli, "set", i)); i++) {
@@ -117,6 +165,7 @@ static int say_why(const struct site *site)
     return cli_fail(EXIT_FAILED, "site %s did not start: %s (see %s)", site->name, last, path);
 }
 
+/* Afterwards site->ready is NULL if the node did not come to serve. */
 static int wait_ready(struct site *site)
 {
     char line[2048];
@@ -137,7 +186,30 @@ static int wait_ready(struct site *site)
     close(site->ready_fd);
     line[count] = '\0';
     site->ready = json_loads(line, 0, NULL);
-    return site->ready ? EXIT_DONE : say_why(site);
+    return EXIT_DONE;
+}
+
+static int start_and_wait(struct mesh *mesh, struct site *site, const struct ports *ports)
+{
+    const int code = start_node(mesh, site, ports);
+    return code == EXIT_DONE ? wait_ready(site) : code;
+}
+
+static int serve(struct mesh *mesh, struct site *site)
+{
+    struct ports ports;
+    const bool kept = read_ports(site, &ports);
+    int code = start_and_wait(mesh, site, &ports);
+    if (code == EXIT_DONE && !site->ready && kept) { /* somebody else may have them by now */
+        kill(site->pid, SIGKILL);
+        waitpid(site->pid, NULL, 0);
+        code = start_and_wait(mesh, site, &(const struct ports){0});
+    }
+    if (code == EXIT_DONE && !site->ready)
+        code = say_why(site);
+    if (code == EXIT_DONE)
+        keep_ports(site);
+    return code;
 }
 
 /* ---- Membership */
@@ -216,9 +288,7 @@ static int start_all(struct mesh *mesh)
         if (!is_member(site))
             code = i == 0 ? found(site) : join(mesh, site);
         if (code == EXIT_DONE)
-            code = start_node(mesh, site);
-        if (code == EXIT_DONE)
-            code = wait_ready(site);
+            code = serve(mesh, site);
         if (code != EXIT_DONE)
             return code;
     }

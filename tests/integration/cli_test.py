@@ -37,7 +37,7 @@ def help_fits_a_screen_with_an_example(place):
 def mistakes_are_told_with_a_suggestion(place):
     for arguments, part in [
             (["gosip"], "did you mean 'weir gossip'"), (["submti"], "did you mean 'weir submit'"),
-            (["frobnicate"], "weir --help"), (["nodes", "--jsno"], "--json"), (["nodes", "--frobnicate"], "--help"),
+            (["frobnicate"], "weir --help"), (["nodes", "--jsonn"], "--json"), (["nodes", "--frobnicate"], "--help"),
             (["nodes", "x"], "one argument too many"), (["ping"], "NODE"), (["ping", "x", "-c"], "needs a value"),
             (["ping", "x", "-c", "0"], "whole number"), (["ping", "x", "-c", "1x"], "whole number"),
             (["nodes", "--json=1"], "takes no value"), (["nodes", "-o", "narrow"], "wide"),
