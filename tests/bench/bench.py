@@ -226,14 +226,16 @@ def bench_efficiency(report, tools):
             before = pinned_rate(tools)
             begin = time.perf_counter()
             final = job(EFFICIENCY_SHARDS)
-            rate = EFFICIENCY_SHARDS / (time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            rate = EFFICIENCY_SHARDS / seconds
+            busy_s = sum(row["device_us"] for row in final["by_node"]) / 1e6
             ideal = before + pinned_rate(tools)  # of two; before and after, in case others use the machine
             return {"efficiency": rate / ideal, "efficiency_shards_per_s": rate, "efficiency_ideal_shards_per_s": ideal,
-                    "by_node": [row["shards"] for row in final["by_node"]]}
+                    "efficiency_slots_busy": busy_s / (2 * seconds)}
 
         job(10)  # the workers start
         rows = report.repeat(run)
-        for key in ("efficiency", "efficiency_shards_per_s", "efficiency_ideal_shards_per_s"):
+        for key in rows[0]:
             report.add(key, column(rows, key))
         api.close()
 
