@@ -228,7 +228,7 @@ enum workers_answer workers_submit(struct workers *workers, uint32_t class, cons
         memset(hand->seen, 0, bundle->shard_count);
         return WORKERS_TAKEN;
     }
-    assert(!"the worker took a third bundle");
+    assert(false && "the worker took a third bundle");
     return WORKERS_NO_PLACE;
 }
 
