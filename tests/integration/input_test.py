@@ -282,7 +282,7 @@ def every_command_has_help_that_fits_a_screen(place):
         answer = place.weir(command, "--help")
         lines = answer.out.splitlines()
         expect(len(lines) <= 40 and max(len(line) for line in lines) <= 100, "%s --help does not fit" % command)
-    refused(place.weir("invit", code=None), USAGE, "weir invite")
+    refused(place.weir("revok", code=None), USAGE, "weir revoke")
 
 
 TESTS = [bad_arrays, wrong_inputs_are_refused_before_the_work, unknown_ids_match_nothing,
