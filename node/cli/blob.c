@@ -113,11 +113,11 @@ static void add_row(struct table *table, const json_t *blob)
     char text[FORMAT_BYTES];
     table_cell(table, "%s", client_text(blob, "blob"));
     table_cell(table, "%s", format_bytes((uint64_t)client_number(blob, "bytes"), text));
-    table_cell(table, "%s", client_flag(blob, "pinned") ? "pinned" : "");
+    table_cell(table, "%s", client_flag(blob, "pinned") ? "yes" : "");
 }
 
 static const struct table_column columns[] = {
-    {.title = "BLOB"}, {.title = "SIZE", .right = true}, {.title = "KEPT"}};
+    {.title = "BLOB"}, {.title = "SIZE", .right = true}, {.title = "PIN"}};
 
 static int show_one(struct cli *cli, const json_t *reply)
 {
@@ -210,8 +210,8 @@ const struct cli_command cli_blob = {
     .name = "blob",
     .arguments = "put FILE | get BLOB [FILE] | stat BLOB | ls | rm BLOB",
     .summary = "store, fetch and list bytes by their digest",
-    .notes = "FILE - is standard input or output. A blob is named by 64 hex digits. Blobs that\n"
-             "no job pins may be evicted when the cache's budget is reached.\n",
+    .notes = "FILE - is standard input or output. A blob is named by 64 hex digits, or the first\n"
+             "of them. Blobs that no job pins may be evicted once the cache is full.\n",
     .example = "weir blob get $(weir blob put words.txt) - | head",
     .options = options,
     .run = blob,

@@ -34,7 +34,7 @@ struct cli_option {
     char letter;          /* 0 = none */
     const char *name;     /* without "--"; NULL ends a table */
     const char *argument; /* what stands behind it, in capitals; NULL = it is a switch */
-    const char *help;     /* one line of at most 56 characters */
+    const char *help;     /* one line of at most 49 characters */
 };
 
 struct cli;
@@ -43,7 +43,7 @@ typedef int cli_run(struct cli *cli);
 struct cli_command {
     const char *name;
     const char *arguments; /* as shown in the usage line, "" for none */
-    const char *summary;   /* one line of `weir --help`, at most 56 characters */
+    const char *summary;   /* the first line of its --help */
     const char *notes;     /* lines below the options, each ended by a newline; may be NULL */
     const char *example;   /* one or more lines, no newline at the end */
     const struct cli_option *options;
@@ -53,7 +53,6 @@ struct cli_command {
     /* Instead of options and run: does its own parsing; argv[0] is the command's name. It must handle --help.
      */
     int (*main)(int argc, char **argv);
-    bool hidden;
 };
 
 /* What was given on the command line, after checking: unknown options and wrong counts never reach `run`. */
@@ -72,7 +71,7 @@ struct cli {
 
 #define CLI_NODE                                                                                             \
     {                                                                                                        \
-        'n', "node", "PATH", "the node to ask: its socket or data folder ($WEIR_NODE)"                       \
+        'n', "node", "PATH", "whom to ask: socket or data folder ($WEIR_NODE)"                               \
     }
 #define CLI_JSON                                                                                             \
     {                                                                                                        \
@@ -125,6 +124,7 @@ int cli_columns(int fd); /* width of the terminal; 80 if it is none */
 
 /* ---- The commands, one file each */
 extern const struct cli_command cli_blob, cli_cache, cli_cancel, cli_config, cli_dev, cli_drain, cli_explain,
-    cli_gossip, cli_jobs, cli_kernels, cli_logs, cli_node, cli_nodes, cli_ping, cli_submit, cli_version;
+    cli_gossip, cli_init, cli_invite, cli_jobs, cli_join, cli_kernels, cli_key, cli_logs, cli_node, cli_nodes,
+    cli_ping, cli_revoke, cli_submit, cli_version;
 
 #endif

@@ -16,7 +16,7 @@ static int check(const struct cli *cli)
     const char *path = cli->argc > 1 ? cli->argv[1] : CONFIG_PATH;
     config_defaults(&config);
     if (!config_load(&config, path, true, error, sizeof error))
-        return cli_fail(EXIT_FAILED, "%s", error);
+        return cli_fail(EXIT_USAGE, "%s", error);
     printf("%s is good\n", path);
     return EXIT_DONE;
 }
@@ -36,7 +36,7 @@ static int dump(struct cli *cli)
     const char *path = cli->argc > 1 ? cli->argv[1] : CONFIG_PATH;
     config_defaults(&config);
     if (!config_load(&config, path, cli->argc > 1, error, sizeof error))
-        return cli_fail(EXIT_FAILED, "%s", error);
+        return cli_fail(EXIT_USAGE, "%s", error);
     config_dump(&config, stdout);
     return EXIT_DONE;
 }
@@ -59,8 +59,8 @@ const struct cli_command cli_config = {
     .name = "config",
     .arguments = "check|dump [FILE]",
     .summary = "check a config file, or show every setting",
-    .notes = "FILE is " CONFIG_PATH " unless given; files *.conf in conf.d beside it are read\n"
-             "after it. An unknown key is an error.\n",
+    .notes = "FILE is " CONFIG_PATH " unless given; files *.conf in conf.d beside it\n"
+             "are read after it. An unknown key is an error.\n",
     .example = "weir config check ./weir.conf",
     .options = options,
     .run = config,

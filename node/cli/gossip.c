@@ -88,8 +88,7 @@ static int show(struct cli *cli, const json_t *reply)
     show_neighbours(reply);
     show_suspicions(reply);
     const json_t *core = client_member(reply, "core");
-    printf("\n%s knows %lld members; records: %lld new, %lld already known, %lld repaired. As it sees it, "
-           "now.\n",
+    printf("\n%s knows %lld members. Records: %lld new, %lld known before, %lld repaired.\n",
            client_text(client_member(reply, "view"), "node"), (long long)client_number(reply, "members"),
            (long long)client_number(core, "records_new"), (long long)client_number(core, "records_old"),
            (long long)client_number(core, "repairs"));

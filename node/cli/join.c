@@ -1,53 +1,15 @@
+/* weir join: makes this machine a member, by a token of `weir invite`. */
+#include "node/join.h"
+#include "node/cli/cli.h"
+#include "node/cli/member.h"
+#include "node/duration.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "node/cli/cli.h"
-#include "node/cli/member.h"
-#include "node/duration.h"
-#include "node/join.h"
-
-static const char help[] =
-    "usage: weir join TOKEN | --token-file FILE [options]\n"
-    "\n"
-    "Makes this machine a member of the federation whose node printed TOKEN (weir invite).\n"
-    "\n"
-    "  --token-file FILE   read the token from FILE; '-' is standard input\n"
-    "  --name NAME         this node's name (the host name)\n"
-    "  --user              the token is for a user, who submits jobs and runs no node\n"
-    "  --data FOLDER       where its keys and data live (/var/lib/weir)\n"
-    "  --config FILE       the config that names the folder (/etc/weir/weir.conf)\n"
-    "  --json              print JSON\n"
-    "\n"
-    "Compare the fingerprint it shows with the one of 'weir key show' at the inviter.\n"
-    "A token on the command line is seen by others on this machine: prefer --token-file.\n"
-    "\n"
-    "example:\n"
-    "  weir join --token-file - --data ~/weir < token\n";
-
-static const struct option options[] = {
-    {"token-file", required_argument, NULL, 't'},
-    {"name", required_argument, NULL, 'n'},
-    {"user", no_argument, NULL, 'u'},
-    {"data", required_argument, NULL, 'd'},
-    {"config", required_argument, NULL, 'c'},
-    {"json", no_argument, NULL, 'j'},
-    {"help", no_argument, NULL, 'h'},
-    {0},
-};
-
-struct wish {
-    const char *token_file;
-    const char *name;
-    const char *data;
-    const char *config;
-    bool user;
-    bool json;
-};
 
 /* ---- The token */
 
@@ -221,7 +183,7 @@ static int check_same_federation(const char *data, const struct token *token)
                 : cli_fail(EXIT_FAILED, "%s belongs to another federation; use another --data", data);
 }
 
-static int ask(const char *data, const struct token *token, const struct wish *wish)
+static int ask(const struct cli *cli, const char *data, const struct token *token)
 {
     const int64_t wall_s = clock_wall_ms() / 1000;
     static uint8_t frame[JOIN_FRAME_BYTES_MAX];
@@ -234,22 +196,22 @@ static int ask(const char *data, const struct token *token, const struct wish *w
     member_name(name);
     if (federation_guest_open(data, wall_s, &identity, &lock, &failure) != FEDERATION_OK)
         return member_fail(&failure);
-    if (wish->user)
+    if (cli_has(cli, "user"))
         sodium_memzero(&identity.join_curve, sizeof identity.join_curve);
     int code = EXIT_DONE;
-    if (join_ask(token, &identity, wish->name ? wish->name : name, wall_s, tell_progress, NULL, frame,
+    if (join_ask(token, &identity, cli_value(cli, "name", name), wall_s, tell_progress, NULL, frame,
                  &response, &result) != JOIN_OK)
         code = fail_join(&result, token);
     if (code == EXIT_DONE)
         code = finish(data, token, &result, &response);
     if (code == EXIT_DONE)
-        show(&response, data, wish->json);
+        show(&response, data, cli->json);
     identity_wipe(&identity);
     federation_guest_close(&lock);
     return code;
 }
 
-static int join(const char *text, size_t count, const struct wish *wish)
+static int join_with(const struct cli *cli, const char *text, size_t count)
 {
     struct token token;
     char data[FEDERATION_PATH_BYTES_MAX], fingerprint[FEDERATION_FINGERPRINT_BYTES];
@@ -258,11 +220,12 @@ static int join(const char *text, size_t count, const struct wish *wish)
     int code = parse_token(text, count, &token);
     if (code != EXIT_DONE)
         return code;
-    if (wish->name && !name_valid(wish->name))
-        code = cli_fail(EXIT_USAGE, "'%s' is no name for a node: 1 to %u of a-z, 0-9 and '-'", wish->name,
+    const char *name = cli_value(cli, "name", NULL);
+    if (name && !name_valid(name))
+        code = cli_fail(EXIT_USAGE, "'%s' is no name for a node: 1 to %u of a-z, 0-9 and '-'", name,
                         NAME_BYTES_MAX);
     if (code == EXIT_DONE)
-        code = member_data(wish->data, wish->config, data, sizeof data);
+        code = member_data(cli, data, sizeof data);
     if (code == EXIT_DONE)
         code = check_same_federation(data, &token);
     if (code == EXIT_DONE) {
@@ -270,51 +233,44 @@ static int join(const char *text, size_t count, const struct wish *wish)
         fprintf(stderr, "federation %s, site %s\n", fingerprint, token.site);
         if (token_time_check(&token, clock_wall_ms() / 1000) == CRYPTO_EXPIRED)
             fprintf(stderr, "by this machine's clock the token has expired; the inviter's decides\n");
-        code = ask(data, &token, wish);
+        code = ask(cli, data, &token);
     }
     token_wipe(&token);
     return code;
 }
 
-int cli_join(int argc, char **argv)
+static int join(struct cli *cli)
 {
-    struct wish wish = {0};
-    optind = 1;
-    for (int letter; (letter = getopt_long(argc, argv, "hj", options, NULL)) != -1;) {
-        switch (letter) {
-        case 't':
-            wish.token_file = optarg;
-            break;
-        case 'n':
-            wish.name = optarg;
-            break;
-        case 'u':
-            wish.user = true;
-            break;
-        case 'd':
-            wish.data = optarg;
-            break;
-        case 'c':
-            wish.config = optarg;
-            break;
-        case 'j':
-            wish.json = true;
-            break;
-        case 'h':
-            fputs(help, stdout);
-            return EXIT_DONE;
-        default:
-            return EXIT_USAGE;
-        }
-    }
-    if (argc - optind != (wish.token_file ? 0 : 1))
-        return cli_fail(EXIT_USAGE, "one token is needed, or --token-file; try 'weir join --help'");
-    if (!wish.token_file)
-        return join(argv[optind], strlen(argv[optind]), &wish);
+    const char *file = cli_value(cli, "token-file", NULL);
+    if (cli->argc != (file ? 0 : 1))
+        return cli_usage(cli, "one token is needed, or --token-file FILE");
+    if (!file)
+        return join_with(cli, cli->argv[0], strlen(cli->argv[0]));
     static char text[2 * TOKEN_TEXT_BYTES_MAX];
     size_t count = 0;
-    const int read = read_token_file(wish.token_file, text, sizeof text, &count);
-    const int code = read == EXIT_DONE ? join(text, count, &wish) : read;
+    const int read = read_token_file(file, text, sizeof text, &count);
+    const int code = read == EXIT_DONE ? join_with(cli, text, count) : read;
     sodium_memzero(text, sizeof text);
     return code;
 }
+
+static const struct cli_option options[] = {
+    {'t', "token-file", "FILE", "the token's file; - is standard input"},
+    {0, "name", "NAME", "this node's name (the host name)"},
+    {'u', "user", NULL, "a user's token: submits jobs, runs no node"},
+    MEMBER_DATA,
+    CLI_JSON,
+    {0},
+};
+
+const struct cli_command cli_join = {
+    .name = "join",
+    .arguments = "TOKEN | --token-file FILE",
+    .summary = "become a member with a token",
+    .notes = "Compare the fingerprint it shows with that of 'weir key show' at the inviter.\n"
+             "A token on the command line is seen by others on this machine: prefer a file.\n",
+    .example = "weir join --token-file - --data ~/weir < token",
+    .options = options,
+    .run = join,
+    .positional_max = 1,
+};

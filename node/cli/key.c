@@ -1,31 +1,10 @@
-#include <getopt.h>
-#include <stdio.h>
-#include <string.h>
-
+/* weir key: whose keys lie in a data folder. The node need not run. */
 #include "node/cli/cli.h"
 #include "node/cli/member.h"
 #include "node/duration.h"
 
-static const char help[] =
-    "usage: weir key show [options]\n"
-    "\n"
-    "Shows whose keys lie in the data folder, of which federation, and until when they are certified.\n"
-    "The node need not run. No secret is shown.\n"
-    "\n"
-    "  --data FOLDER   the data folder (/var/lib/weir)\n"
-    "  --config FILE   the config that names the folder (/etc/weir/weir.conf)\n"
-    "  --json          print JSON\n"
-    "\n"
-    "example:\n"
-    "  weir key show --data ~/weir\n";
-
-static const struct option options[] = {
-    {"data", required_argument, NULL, 'd'},
-    {"config", required_argument, NULL, 'c'},
-    {"json", no_argument, NULL, 'j'},
-    {"help", no_argument, NULL, 'h'},
-    {0},
-};
+#include <stdio.h>
+#include <string.h>
 
 static const struct {
     enum right right;
@@ -84,43 +63,37 @@ static void show_text(const struct federation *federation)
                                     : "its key is not here");
 }
 
-int cli_key(int argc, char **argv)
+static int key(struct cli *cli)
 {
-    const char *data = NULL, *config = NULL;
-    bool json = false;
-    optind = 1;
-    for (int letter; (letter = getopt_long(argc, argv, "hj", options, NULL)) != -1;) {
-        switch (letter) {
-        case 'd':
-            data = optarg;
-            break;
-        case 'c':
-            config = optarg;
-            break;
-        case 'j':
-            json = true;
-            break;
-        case 'h':
-            fputs(help, stdout);
-            return EXIT_DONE;
-        default:
-            return EXIT_USAGE;
-        }
-    }
-    if (argc - optind != 1 || strcmp(argv[optind], "show") != 0)
-        return cli_fail(EXIT_USAGE, "say 'weir key show'; try 'weir key --help'");
+    if (strcmp(cli->argv[0], "show") != 0)
+        return cli_usage(cli, "'%s' is not show", cli->argv[0]);
     char path[FEDERATION_PATH_BYTES_MAX];
-    const int found = member_data(data, config, path, sizeof path);
+    const int found = member_data(cli, path, sizeof path);
     if (found != EXIT_DONE)
         return found;
     struct federation *federation;
     struct federation_failure failure;
     if (federation_look(path, &federation, &failure) != FEDERATION_OK)
         return member_fail(&failure);
-    if (json)
+    if (cli->json)
         show_json(federation);
     else
         show_text(federation);
     federation_close(federation);
     return EXIT_DONE;
 }
+
+static const struct cli_option options[] = {MEMBER_DATA, CLI_JSON, {0}};
+
+const struct cli_command cli_key = {
+    .name = "key",
+    .arguments = "show",
+    .summary = "show this node's identity and certificate",
+    .notes = "Whose keys lie in the data folder, of which federation, and until when they are\n"
+             "certified. The node need not run. No secret is shown.\n",
+    .example = "weir key show --data ~/weir",
+    .options = options,
+    .run = key,
+    .positional_min = 1,
+    .positional_max = 1,
+};

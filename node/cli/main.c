@@ -1,6 +1,5 @@
 /* The `weir` program: the table of commands, and how their command lines are read. */
 #include "node/cli/cli.h"
-#include "node/cli/member.h"
 #include "node/join.h"
 #include "node/sim/sim.h"
 
@@ -8,54 +7,74 @@
 #include <stdio.h>
 #include <string.h>
 
-static int join_child(int argc, char **argv)
-{
-    return join_child_main(argc, argv);
-}
+static const struct cli_command sim = {.name = "sim", .main = sim_main};
 
-static const struct cli_command init = {
-    .name = "init", .summary = "make a federation and its first node", .main = cli_init};
-static const struct cli_command invite = {
-    .name = "invite", .summary = "print a one-time token for a new site or user", .main = cli_invite};
-static const struct cli_command join = {
-    .name = "join", .summary = "become a member with a token", .main = cli_join};
-static const struct cli_command revoke = {
-    .name = "revoke", .summary = "shut a node or a site out for good", .main = cli_revoke};
-static const struct cli_command key = {
-    .name = "key", .summary = "show this node's identity and certificate", .main = cli_key};
-static const struct cli_command sim = {
-    .name = "sim", .summary = "run the protocol in a simulator", .main = sim_main};
-static const struct cli_command child = {.name = JOIN_CHILD_COMMAND, .main = join_child, .hidden = true};
+struct entry {
+    const struct cli_command *command;
+    const char *what; /* in `weir --help`, at most 27 characters */
+};
 
+#define GROUP_ENTRIES 8
 struct group {
     const char *title;
-    const struct cli_command *commands[12];
+    struct entry entries[GROUP_ENTRIES]; /* those behind the last have no command */
 };
 
 static const struct group groups[] = {
-    {"Set up", {&init, &invite, &join, &revoke, &key, &cli_node, &cli_dev, NULL}},
-    {"The mesh", {&cli_nodes, &cli_gossip, &cli_ping, &cli_drain, NULL}},
-    {"Work", {&cli_kernels, &cli_submit, &cli_jobs, &cli_logs, &cli_explain, &cli_cancel, NULL}},
-    {"Data and the rest", {&cli_blob, &cli_cache, &cli_config, &sim, &cli_version, &child, NULL}},
+    {"Set up",
+     {{&cli_init, "found a federation"},
+      {&cli_invite, "one-time token for a site"},
+      {&cli_join, "become a member with a token"},
+      {&cli_revoke, "shut a node or a site out"},
+      {&cli_key, "this node's identity"},
+      {&cli_node, "run this site's node"},
+      {&cli_dev, "a whole mesh, to try it out"}}},
+    {"Work",
+     {{&cli_kernels, "what can be computed"},
+      {&cli_submit, "run a kernel over inputs"},
+      {&cli_jobs, "all jobs, or one in full"},
+      {&cli_logs, "what happened to a job"},
+      {&cli_explain, "why its shards wait or went"},
+      {&cli_cancel, "end a job"}}},
+    {"Data and the rest",
+     {{&cli_blob, "bytes by their digest"},
+      {&cli_cache, "what the result cache holds"},
+      {&cli_config, "check or show the settings"},
+      {&sim, "the protocol, simulated"},
+      {&cli_version, "of weir and its libraries"}}},
+    {"The mesh",
+     {{&cli_nodes, "who is there, what is wrong"},
+      {&cli_gossip, "links, suspicions, counters"},
+      {&cli_ping, "measure the way to a node"},
+      {&cli_drain, "let a node finish and leave"}}},
 };
 #define GROUPS (sizeof groups / sizeof groups[0])
 
 /* ---- Help */
 
+/* Two groups side by side, the longer one left, so that all fits a screen of 80 by 24. */
+static void show_groups(FILE *out, const struct group *left, const struct group *right)
+{
+    fprintf(out, "\n%-41s%s\n", left->title, right->title);
+    for (int i = 0; i < GROUP_ENTRIES && left->entries[i].command; i++) {
+        const struct entry *l = &left->entries[i], *r = &right->entries[i];
+        fprintf(out, r->command ? "  %-8s %-30s" : "  %-8s %s", l->command->name, l->what);
+        if (r->command)
+            fprintf(out, "  %-8s %s", r->command->name, r->what);
+        fputc('\n', out);
+    }
+}
+
 static void show_overview(FILE *out)
 {
-    fputs("weir lends GPUs between data centres: every site runs the same node.\n\nusage: weir COMMAND "
-          "[OPTION...] "
-          "[ARGUMENT...]\n",
+    fputs("weir lends GPUs between data centres: every site runs the same node.\n\n"
+          "usage: weir COMMAND [OPTION...] [ARGUMENT...]\n",
           out);
-    for (size_t g = 0; g < GROUPS; g++) {
-        fprintf(out, "\n%s\n", groups[g].title);
-        for (const struct cli_command *const *c = groups[g].commands; *c; c++)
-            if (!(*c)->hidden)
-                fprintf(out, "  %-9s %s\n", (*c)->name, (*c)->summary);
-    }
-    fputs("\n'weir COMMAND --help' tells more. To try it out: weir dev\n"
-          "Most commands ask a node: --node PATH, else $WEIR_NODE, else the one of this machine.\n",
+    for (size_t g = 0; g < GROUPS; g += 2)
+        show_groups(out, &groups[g], &groups[g + 1]);
+    fputs("\n'weir COMMAND --help' tells more. Most commands ask a node: --node PATH, else\n"
+          "$WEIR_NODE, else the one of this machine.\n"
+          "example: weir dev --sites 3\n",
           out);
 }
 
@@ -210,12 +229,11 @@ static int run(const struct cli_command *command, int argc, char **argv)
 
 static int unknown_command(const char *name)
 {
-    const char *names[64];
+    const char *names[GROUPS * GROUP_ENTRIES + 1];
     int count = 0;
     for (size_t g = 0; g < GROUPS; g++)
-        for (const struct cli_command *const *c = groups[g].commands; *c; c++)
-            if (!(*c)->hidden)
-                names[count++] = (*c)->name;
+        for (const struct entry *entry = groups[g].entries; entry->command; entry++)
+            names[count++] = entry->command->name;
     names[count] = NULL;
     const char *nearest = cli_nearest(name, names);
     if (nearest)
@@ -233,10 +251,12 @@ int main(int argc, char **argv)
         show_overview(stdout);
         return EXIT_DONE;
     }
+    if (strcmp(argv[1], JOIN_CHILD_COMMAND) == 0)
+        return join_child_main(argc - 1, argv + 1);
     const char *name = strcmp(argv[1], "--version") == 0 ? "version" : argv[1];
     for (size_t g = 0; g < GROUPS; g++)
-        for (const struct cli_command *const *c = groups[g].commands; *c; c++)
-            if (strcmp((*c)->name, name) == 0)
-                return run(*c, argc - 1, argv + 1);
+        for (const struct entry *entry = groups[g].entries; entry->command; entry++)
+            if (strcmp(entry->command->name, name) == 0)
+                return run(entry->command, argc - 1, argv + 1);
     return unknown_command(name);
 }

@@ -6,26 +6,30 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "node/cli/cli.h"
-#include "node/client.h"
 #include "node/config.h"
+#include "node/duration.h"
 
 #define CONFIG_FILE "/etc/weir/weir.conf"
 
-int member_data(const char *data, const char *config_path, char *path, size_t path_bytes)
+int member_data(const struct cli *cli, char *path, size_t path_bytes)
 {
     struct config config;
     char error[512];
-    if (data) {
-        snprintf(path, path_bytes, "%s", data);
-        return EXIT_DONE;
-    }
+    const char *data = cli_value(cli, "data", NULL), *file = cli_value(cli, "config", NULL);
     config_defaults(&config);
-    if (!config_load(&config, config_path ? config_path : CONFIG_FILE, config_path != NULL, error,
-                     sizeof error))
+    if (!data && !config_load(&config, file ? file : CONFIG_FILE, file != NULL, error, sizeof error))
         return cli_fail(EXIT_USAGE, "%s", error);
-    snprintf(path, path_bytes, "%s", config.data);
+    snprintf(path, path_bytes, "%s", data ? data : config.data);
     return EXIT_DONE;
+}
+
+bool member_span(const struct cli *cli, const char *option, int64_t *seconds)
+{
+    const char *text = cli_value(cli, option, NULL);
+    if (!text || (duration_parse(text, seconds) && *seconds > 0))
+        return true;
+    cli_usage(cli, "--%s takes a span of time such as 90d, 24h or 30m, not '%s'", option, text);
+    return false;
 }
 
 void member_name(char name[NAME_BYTES_MAX + 1])
@@ -54,22 +58,6 @@ int member_fail(const struct federation_failure *failure)
     else if (failure->error == FEDERATION_DENIED)
         code = EXIT_DENIED;
     return cli_fail(code, "%s", failure->text);
-}
-
-int member_call(const char *node, json_t *request, json_t **reply)
-{
-    char path[512];
-    struct client *client = NULL;
-    struct client_failure failure;
-    enum exit_code code = client_find(node, NULL, path, sizeof path, &failure);
-    if (code == EXIT_DONE)
-        code = client_open(&client, path, &failure);
-    if (code == EXIT_DONE)
-        code = client_call(client, request, reply, &failure);
-    else
-        json_decref(request);
-    client_close(client);
-    return code == EXIT_DONE ? EXIT_DONE : cli_fail(code, "%s", failure.text);
 }
 
 const char *member_time(int64_t seconds, char text[MEMBER_TIME_BYTES])
