@@ -409,7 +409,10 @@ static bool open_workers(struct node *node)
                                             .devices = execute_devices,
                                             .context = node};
     char error[512];
-    return workers_open(&node->workers, &options, error, sizeof error) || complain(error);
+    if (!workers_open(&node->workers, &options, error, sizeof error))
+        return complain(error);
+    loop_on_turn(node->loop, workers_turn, node->workers);
+    return true;
 }
 
 /* Where others reach a socket that is bound to `bound`: the advertised host, or the bound one, with the real

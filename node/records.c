@@ -492,6 +492,9 @@ void records_restore(struct node *node)
     federation_peers_load(node->federation, &list);
     for (uint32_t i = 0; i < list.count; i++)
         records_received(node, &node->self, list.records[i].bytes, list.records[i].count);
+    /* Those records may have ended since we joined; the inviter's answer brings fresh ones. */
+    if (list.inviter.address_count > 0)
+        join_present(node->join_client, &list.inviter, on_introduced, node);
 }
 
 /* ---- Renewal */
