@@ -10,12 +10,14 @@
 #define WATCH_EVERY_MS 100
 #define JOBS_LISTED_MAX 10000
 
+enum watch_kind { WATCH_STATE, WATCH_LINES };
+
 /* A client that waits for news of a job. `kind` says what it is told. */
 struct job_watch {
     struct job_watch *next;
     struct api_call *call;
     struct mesh_id job;
-    enum { WATCH_STATE, WATCH_LINES } kind;
+    enum watch_kind kind;
     uint64_t told;  /* WATCH_LINES: decisions told so far */
     uint32_t shown; /* WATCH_STATE: committed shards when it was last told */
     bool first;
@@ -551,13 +553,13 @@ static void watch_gone(void *context, struct api_call *call)
         }
 }
 
-static void watch_add(struct node *node, struct api_call *call, const struct job *job, int kind)
+static void watch_add(struct node *node, struct api_call *call, const struct job *job, enum watch_kind kind)
 {
     struct job_watch *watch = calloc(1, sizeof *watch);
     if (!watch)
         abort();
-    *watch = (struct job_watch){.next = node->watches, .call = call, .job = job->spec.id, .first = true};
-    watch->kind = kind;
+    *watch = (struct job_watch){
+        .next = node->watches, .call = call, .job = job->spec.id, .kind = kind, .first = true};
     node->watches = watch;
     api_on_gone(call, watch_gone, node);
     loop_wake(node->loop);
