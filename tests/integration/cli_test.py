@@ -44,7 +44,7 @@ def mistakes_are_told_with_a_suggestion(place):
             (["blob", "frob", "x"], "put"), (["blob", "put"], "blob"), (["config", "frob"], "check"),
             (["node", "--set", "x=1"], "SECTION.KEY=VALUE"), (["node", "--set", "store.cach=1GiB"], "did you mean"),
             (["node", "--config", "/nowhere/weir.conf"], "/nowhere/weir.conf"), (["dev", "--sites", "17"], "16"),
-            (["init"], "--site"), (["join"], "token"), (["revoke"], "weir revoke")]:
+            (["init"], "weir init --help"), (["join"], "token"), (["revoke"], "weir revoke")]:
         said = place.weir(*arguments, code=2)
         expect(part in said.error, "%r is not in: %s" % (part, said))
         expect(said.error.startswith("weir: ") and not said.out, "not an error of ours: %s" % said)

@@ -130,11 +130,18 @@ static void on_data(void *context, struct api_call *call, const void *bytes, siz
     }
 }
 
+static void upload_gone(void *context, struct api_call *call)
+{
+    (void)call;
+    free(context);
+}
+
 static void op_put(void *context, struct api_call *call)
 {
     (void)context;
     struct upload *upload = calloc(1, sizeof *upload);
     upload->refuse = json_is_true(json_object_get(api_body(call), "refuse"));
+    api_on_gone(call, upload_gone, upload);
     api_receive(call, (uint64_t)json_integer_value(json_object_get(api_body(call), "bytes")), on_data,
                 upload);
 }
