@@ -247,7 +247,7 @@ static const char *range_text(const struct key *key, char *text, size_t text_byt
 static void say_unknown(const char *section, const char *name, char *error, size_t error_bytes)
 {
     const struct key *nearest = NULL;
-    size_t best = 4;
+    size_t best = section[0] ? 4 : 3;
     bool known_section = strcmp(section, "tenants") == 0;
     for (size_t k = 0; k < KEYS; k++) {
         const bool same = strcmp(keys[k].section, section) == 0;
@@ -261,6 +261,9 @@ static void say_unknown(const char *section, const char *name, char *error, size
     if (nearest)
         snprintf(error, error_bytes, "unknown key '%s' in [%s]; did you mean '%s' in [%s]?", name, section,
                  nearest->name, nearest->section);
+    else if (!section[0])
+        snprintf(error, error_bytes, "'%s' stands before any [section]; `weir config dump` lists them all",
+                 name);
     else if (!known_section)
         snprintf(error, error_bytes, "unknown section [%s]; `weir config dump` lists them all", section);
     else

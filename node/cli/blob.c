@@ -48,7 +48,8 @@ static int put(struct cli *cli)
     struct stat status;
     int fd = input ? spool(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status) != 0)
-        return cli_fail(EXIT_FAILED, "cannot read %s: %s", input ? "standard input" : path, strerror(errno));
+        return cli_fail(input ? EXIT_FAILED : EXIT_USAGE, "cannot read %s: %s",
+                        input ? "standard input" : path, strerror(errno));
     if (!S_ISREG(status.st_mode)) {
         close(fd);
         return cli_fail(EXIT_USAGE, "%s is no file", path);
@@ -210,8 +211,8 @@ const struct cli_command cli_blob = {
     .name = "blob",
     .arguments = "put FILE | get BLOB [FILE] | stat BLOB | ls | rm BLOB",
     .summary = "store, fetch and list bytes by their digest",
-    .notes = "FILE - is standard input or output. A blob is named by 64 hex digits, or the first\n"
-             "of them. Blobs that no job pins may be evicted once the cache is full.\n",
+    .notes = "FILE - is standard input or output. A blob is named by 64 hex digits. Blobs that\n"
+             "no job pins may be evicted once the cache is full.\n",
     .example = "weir blob get $(weir blob put words.txt) - | head",
     .options = options,
     .run = blob,

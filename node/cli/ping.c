@@ -4,6 +4,24 @@
 
 #include <stdio.h>
 
+/* What has come so far; it is all there is to sum up after an interrupt. */
+struct tally {
+    int64_t sent, received;
+    int64_t min_us, sum_us, max_us;
+};
+
+static void count_one(struct tally *tally, const json_t *reply)
+{
+    tally->sent++;
+    if (client_flag(reply, "lost"))
+        return;
+    const int64_t rtt_us = client_number(reply, "rtt_us");
+    tally->min_us = tally->received == 0 || rtt_us < tally->min_us ? rtt_us : tally->min_us;
+    tally->max_us = rtt_us > tally->max_us ? rtt_us : tally->max_us;
+    tally->sum_us += rtt_us;
+    tally->received++;
+}
+
 static void show_one(const struct cli *cli, const json_t *reply)
 {
     char text[FORMAT_BYTES];
@@ -17,20 +35,15 @@ static void show_one(const struct cli *cli, const json_t *reply)
     fflush(stdout);
 }
 
-static int show_all(const struct cli *cli, const json_t *reply)
+static void show_tally(const struct tally *tally)
 {
     char low[FORMAT_BYTES], middle[FORMAT_BYTES], high[FORMAT_BYTES];
-    const int64_t sent = client_number(reply, "sent"), received = client_number(reply, "received");
-    if (cli->json)
-        cli_print_json(reply);
-    else if (received > 0)
-        printf("%lld sent, %lld answered; min/avg/max %s/%s/%s\n", (long long)sent, (long long)received,
-               format_rtt(client_number(reply, "min_us"), low),
-               format_rtt(client_number(reply, "avg_us"), middle),
-               format_rtt(client_number(reply, "max_us"), high));
+    if (tally->received > 0)
+        printf("%lld sent, %lld answered; min/avg/max %s/%s/%s\n", (long long)tally->sent,
+               (long long)tally->received, format_rtt(tally->min_us, low),
+               format_rtt(tally->sum_us / tally->received, middle), format_rtt(tally->max_us, high));
     else
-        printf("%lld sent, none answered\n", (long long)sent);
-    return received == sent ? EXIT_DONE : received > 0 ? EXIT_PARTIAL : EXIT_UNREACHABLE;
+        printf("%lld sent, none answered\n", (long long)tally->sent);
 }
 
 static int ping(struct cli *cli)
@@ -47,19 +60,26 @@ static int ping(struct cli *cli)
         cli->client,
         json_pack("{s:s, s:s, s:I}", "op", "ping", "node", cli->argv[0], "count", (json_int_t)count),
         &failure);
+    struct tally tally = {0};
     bool final = false;
     while (code == EXIT_DONE && !final) {
         json_t *reply = NULL;
         code = (int)client_next(cli->client, &reply, &final, &failure);
-        if (code == EXIT_DONE && !final)
+        if (code == EXIT_DONE && !final) {
+            count_one(&tally, reply);
             show_one(cli, reply);
-        else if (code == EXIT_DONE)
-            code = show_all(cli, reply);
-        else if (code != EXIT_INTERRUPTED)
-            cli_fail((enum exit_code)code, "%s", failure.text);
+        } else if (code == EXIT_DONE && cli->json) {
+            cli_print_json(reply);
+        }
         json_decref(reply);
     }
-    return code;
+    if (code != EXIT_DONE && code != EXIT_INTERRUPTED)
+        return cli_fail((enum exit_code)code, "%s", failure.text);
+    if (!cli->json && tally.sent > 0)
+        show_tally(&tally);
+    if (code == EXIT_INTERRUPTED || tally.received == tally.sent)
+        return code;
+    return tally.received > 0 ? EXIT_PARTIAL : EXIT_UNREACHABLE;
 }
 
 static const struct cli_option options[] = {

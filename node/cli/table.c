@@ -125,19 +125,31 @@ static void print_cell(FILE *out, const struct table_column *column, const struc
         fprintf(out, "%*s", GAP + (column->right ? 0 : pad), "");
 }
 
+/* Takes the missing room from the columns that may be cut, always from the widest (of equals, the last). None
+ * gets narrower than its title. */
 static void fit(const struct table *table, int widths[TABLE_COLUMNS_MAX], int room)
 {
     int all = GAP * (table->column_count - 1);
     for (int c = 0; c < table->column_count; c++)
         all += widths[c];
-    for (int c = table->column_count - 1; c >= 0 && all > room; c--) {
-        const int least = width_of(table->columns[c].title);
-        if (!table->columns[c].cut || widths[c] <= least)
-            continue;
-        const int less = all - room < widths[c] - least ? all - room : widths[c] - least;
-        widths[c] -= less;
-        all -= less;
+    for (; all > room; all--) {
+        int widest = -1;
+        for (int c = 0; c < table->column_count; c++)
+            if (table->columns[c].cut && widths[c] > width_of(table->columns[c].title) &&
+                (widest < 0 || widths[c] >= widths[widest]))
+                widest = c;
+        if (widest < 0)
+            return;
+        widths[widest]--;
     }
+}
+
+/* Behind the last cell with text nothing is printed, not even blanks. */
+static int last_of(const struct cell *cells, int count)
+{
+    while (count > 1 && !cells[count - 1].text[0])
+        count--;
+    return count - 1;
 }
 
 void table_print_as(const struct table *table, FILE *out, int width, bool colour)
@@ -153,11 +165,12 @@ void table_print_as(const struct table *table, FILE *out, int width, bool colour
     if (width > 0)
         fit(table, widths, width);
     for (int row = -1; row < table_rows(table); row++) {
-        for (int c = 0; c < table->column_count; c++) {
+        const struct cell *cells = &table->cells[row * table->column_count];
+        const int last = row < 0 ? table->column_count - 1 : last_of(cells, table->column_count);
+        for (int c = 0; c <= last; c++) {
             const struct cell title = {.text = (char *)(uintptr_t)table->columns[c].title,
                                        .colour = TABLE_BOLD};
-            const struct cell *cell = row < 0 ? &title : &table->cells[row * table->column_count + c];
-            print_cell(out, &table->columns[c], cell, widths[c], c == table->column_count - 1, colour);
+            print_cell(out, &table->columns[c], row < 0 ? &title : &cells[c], widths[c], c == last, colour);
         }
         fputc('\n', out);
     }

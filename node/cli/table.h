@@ -1,12 +1,15 @@
 /*
  * Aligned tables for people: cells are collected row by row, then printed with two spaces between columns,
- * at most `width` wide. What does not fit is cut in the columns that allow it, the last of them first, and
+ * at most `width` wide. What does not fit is cut in the columns that allow it, always in the widest, and
  * marked with an ellipsis. Widths count characters as a terminal shows them, not bytes.
  *
- *     static const struct table_column columns[] = {{"NAME"}, {"FREE", .right = true}, {"NOTE", .cut =
- * true}}; struct table *table = table_open(columns, 3); table_cell(table, "%s", name); table_colour(table,
- * TABLE_RED);            // of the cell before table_cell(table, "%d", free); table_cell(table, "%s", note);
- * // the row is full: the next cell begins the next row table_print(table, stdout); table_close(table);
+ *     static const struct table_column columns[] = {{"NAME"}, {"FREE", .right = true}};
+ *     struct table *table = table_open(columns, 2);
+ *     table_cell(table, "%s", name);
+ *     table_colour(table, TABLE_RED); // of the cell before
+ *     table_cell(table, "%d", free);  // the row is full: the next cell begins the next row
+ *     table_print(table, stdout);
+ *     table_close(table);
  */
 #ifndef NODE_CLI_TABLE_H
 #define NODE_CLI_TABLE_H

@@ -94,6 +94,7 @@ static void what_is_wrong_is_said_with_file_and_line(void **state)
         {"[sotre]\nxyzzyplugh = 1\n", 2, "unknown section [sotre]"},
         {"[store]\nxyzzyplugh = 1\n", 2, "weir config dump"},
         {"cache = 1GiB\n", 1, "did you mean 'cache' in [store]?"},
+        {"root:x:0:0\n", 1, "'root' stands before any [section]"},
         {"[store]\ncache = 5 parsecs\n", 2, "it takes a size"},
         {"[store]\ncache = -1\n", 2, "it takes a size"},
         {"[store]\ncache =\n", 2, "it takes a size"},

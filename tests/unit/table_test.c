@@ -67,20 +67,29 @@ static void unfinished_row_is_not_printed(void **state)
     table_close(table);
 }
 
-static void last_column_is_cut_first_and_never_below_its_title(void **state)
+static void widest_column_is_cut_first_and_none_below_its_title(void **state)
 {
     (void)state;
     static const char *const cells[] = {"long-node-name", "1", "a long note about it"};
     struct table *table = table_of(cells, 3);
     assert_prints(table, 32, false,
-                  "NAME            FREE  NOTE\n"
-                  "long-node-name     1  a long no\u2026\n");
+                  "NAME          FREE  NOTE\n"
+                  "long-node-n\u2026     1  a long note\u2026\n");
     assert_prints(table, 22, false,
-                  "NAME        FREE  NOTE\n"
-                  "long-node\u2026     1  a l\u2026\n");
+                  "NAME     FREE  NOTE\n"
+                  "long-n\u2026     1  a long\u2026\n");
     assert_prints(table, 1, false,
                   "NAME  FREE  NOTE\n"
                   "lon\u2026     1  a l\u2026\n");
+    table_close(table);
+}
+
+static void nothing_is_printed_behind_the_last_text(void **state)
+{
+    (void)state;
+    static const char *const cells[] = {"oslo", "1", "", "lima", "", ""};
+    struct table *table = table_of(cells, 6);
+    assert_prints(table, 0, false, "NAME  FREE  NOTE\noslo     1\nlima\n");
     table_close(table);
 }
 
@@ -253,7 +262,8 @@ int main(void)
         cmocka_unit_test(columns_align_by_characters_not_bytes),
         cmocka_unit_test(empty_table_prints_its_titles),
         cmocka_unit_test(unfinished_row_is_not_printed),
-        cmocka_unit_test(last_column_is_cut_first_and_never_below_its_title),
+        cmocka_unit_test(widest_column_is_cut_first_and_none_below_its_title),
+        cmocka_unit_test(nothing_is_printed_behind_the_last_text),
         cmocka_unit_test(cut_never_splits_a_character),
         cmocka_unit_test(no_cell_can_drive_the_terminal),
         cmocka_unit_test(colours_take_no_room_and_end_with_the_cell),
