@@ -83,7 +83,8 @@ static void kill_connection(struct connection *connection)
 
 static void put(struct connection *connection, const void *bytes, size_t count)
 {
-    if (connection->out_begin + connection->out_count + count > connection->out_capacity) {
+    if (connection->out_begin > 0 &&
+        connection->out_begin + connection->out_count + count > connection->out_capacity) {
         memmove(connection->out, connection->out + connection->out_begin, connection->out_count);
         connection->out_begin = 0;
     }

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -23,7 +24,7 @@ struct turn {
 struct loop {
     int epoll_fd;
     int wake_fd;
-    volatile bool stop;
+    atomic_bool stop;      /* set by other threads and signal handlers too */
     struct watch *watches; /* by descriptor */
     int watch_capacity;
     struct turn turns[TURNS_MAX];

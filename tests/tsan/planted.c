@@ -33,8 +33,8 @@ static void *send_all(void *context)
     void *const socket = zmq_socket(shared->zmq, ZMQ_PAIR);
     zmq_connect(socket, "inproc://planted");
     for (int i = 0; i < ROUNDS; i++) {
-        zmq_send(socket, &i, sizeof i, 0);
         count_one(shared);
+        zmq_send(socket, &i, sizeof i, 0);
     }
     zmq_close(socket);
     return NULL;
@@ -50,8 +50,8 @@ int main(int argc, char **argv)
     pthread_create(&sender, NULL, send_all, &shared);
     for (int i = 0; i < ROUNDS; i++) {
         int number = 0;
-        zmq_recv(socket, &number, sizeof number, 0);
         count_one(&shared);
+        zmq_recv(socket, &number, sizeof number, 0);
     }
     pthread_join(sender, NULL);
     zmq_close(socket);
