@@ -90,6 +90,11 @@ void metrics_write(struct node *node, FILE *out)
     write_members(node, out);
     write_work(node, out);
     write_store(node, out);
+    struct api_counters api;
+    api_count(node->api, &api);
+    counter(out, "api_calls", "Calls of local clients.", api.calls);
+    counter(out, "api_denied", "Calls refused for want of a right.", api.denied);
+    counter(out, "api_malformed", "Connections of local clients ended for bad frames.", api.malformed);
     counter(out, "records_refused", "Signed records that did not verify.", node->records_refused);
 
     const struct mesh_counters *core = mesh_counters(node->host.mesh);

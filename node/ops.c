@@ -308,6 +308,7 @@ struct put {
     struct api_call *call; /* NULL once the client has gone */
     uint64_t bytes;
     struct digest id;
+    bool committing; /* all its data has come: it ends in put_committed */
 };
 
 static void put_gone(void *context, struct api_call *call)
@@ -315,7 +316,7 @@ static void put_gone(void *context, struct api_call *call)
     (void)call;
     struct put *put = context;
     put->call = NULL;
-    if (put->upload) { /* in the middle of the data: nothing else knows of it */
+    if (!put->committing) { /* in the middle of the data: nothing else knows of it */
         store_upload_close(put->upload);
         free(put);
     }
@@ -364,6 +365,7 @@ static void put_data(void *context, struct api_call *call, const void *bytes, si
         put_fail(put, error);
         return;
     }
+    put->committing = true;
     node_commit(put->node, batch, put_committed, put);
 }
 
@@ -388,6 +390,7 @@ static void put_small(void *context, struct api_call *call, const void *bytes, s
         put_fail(put, error);
         return;
     }
+    put->committing = true;
     node_commit(put->node, batch, put_committed, put);
 }
 

@@ -20,28 +20,28 @@ static json_t *view_json(struct node *node)
 
 /* ---- nodes */
 
-/* What an operator should know of this row, or do. */
+/* What an operator should know of this row, or do, in the 21 characters that 80 columns leave. */
 static const char *note_of(struct node *node, const struct mesh_member_view *view, const struct peer *peer)
 {
     const int64_t left_s = peer ? peer->certificate_ends_s - clock_wall_ms() / 1000 : INT64_MAX;
     if (view->state == MESH_REVOKED)
-        return "certificate revoked";
+        return "revoked";
     if (left_s < 0)
-        return "certificate expired: join again";
+        return "join again: cert ended";
     switch (view->state) {
     case MESH_DOWN:
-        return "no answer: is weir running there, is its port open?";
+        return "start it, check ports";
     case MESH_SUSPECT:
-        return "silent: gets no new work";
+        return "silent, no new work";
     case MESH_LEFT:
         return "left on purpose";
     default:
         break;
     }
     if (view->capacity.draining || (view->self && node->draining))
-        return "draining: takes no new work";
-    if (left_s < 3 * 86400 && peer && left_s < (int64_t)3 * 86400)
-        return "certificate ends soon";
+        return "takes no new work";
+    if (left_s < (int64_t)3 * 86400)
+        return "cert ends soon";
     if (view->neighbour && !view->self && !view->link_up)
         return "no link from here";
     return "";
@@ -178,6 +178,16 @@ static json_t *admission_json(struct node *node)
         (json_int_t)counters.verdict[ADMISSION_PENALTY]);
 }
 
+static json_t *api_json(struct node *node)
+{
+    struct api_counters counters;
+    api_count(node->api, &counters);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "connections", (json_int_t)counters.connections,
+                     "calls", (json_int_t)counters.calls, "denied", (json_int_t)counters.denied, "malformed",
+                     (json_int_t)counters.malformed, "slow", (json_int_t)counters.slow, "turned_away",
+                     (json_int_t)counters.turned_away);
+}
+
 static json_t *store_json(struct node *node)
 {
     struct store_stats stats;
@@ -219,11 +229,11 @@ void op_gossip(void *context, struct api_call *call)
         json_put(row, "record_age_ms", age_json(view.capacity_at_ms));
         json_array_append_new(neighbours, row);
     }
-    api_reply(call,
-              json_pack("{s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "view", view_json(node),
-                        "members", members, "neighbours", neighbours, "suspicions", suspicions, "core",
-                        core_json(node), "transport", transport_json(node), "admission", admission_json(node),
-                        "join", join_json(node), "bulk", bulk_json(node), "store", store_json(node)));
+    api_reply(call, json_pack("{s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "view",
+                              view_json(node), "members", members, "neighbours", neighbours, "suspicions",
+                              suspicions, "core", core_json(node), "transport", transport_json(node),
+                              "admission", admission_json(node), "join", join_json(node), "bulk",
+                              bulk_json(node), "store", store_json(node), "api", api_json(node)));
 }
 
 /* ---- ping */

@@ -58,7 +58,7 @@ static void show_suspicions(const json_t *reply)
 
 static void show_counters(const json_t *reply)
 {
-    static const char *const parts[] = {"core", "transport", "admission", "join", "bulk", "store"};
+    static const char *const parts[] = {"core", "transport", "admission", "join", "bulk", "store", "api"};
     for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
         const char *name;
         json_t *value;
