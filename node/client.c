@@ -44,9 +44,11 @@ __attribute__((format(printf, 3, 4))) static enum exit_code fail(struct client_f
 
 /* ---- Finding the socket */
 
+/* errno tells why not, 0 if what is there is no socket. */
 static bool find_at(const char *place, char *path, size_t path_bytes)
 {
     struct stat status;
+    errno = 0;
     if (!place || !place[0] || stat(place, &status) != 0)
         return false;
     if (S_ISDIR(status.st_mode)) {
@@ -64,6 +66,9 @@ enum exit_code client_find(const char *node, const char *socket, char *path, siz
     if (named && named[0]) {
         if (find_at(named, path, path_bytes))
             return EXIT_DONE;
+        if (errno == EACCES)
+            return fail(failure, EXIT_DENIED,
+                        "this user may not enter %s; ask as root or as the node's own user", named);
         return fail(failure, EXIT_UNREACHABLE,
                     "no node's socket at %s (from %s); name a running node's API socket or its data folder",
                     named, node ? "--node" : "$WEIR_NODE");

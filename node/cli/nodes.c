@@ -44,25 +44,37 @@ static const char *age_of(const json_t *node, const char *key, char text[FORMAT_
     return format_age(json_is_integer(value) ? json_integer_value(value) : -1, text);
 }
 
+/* Neighbours are heard all the time, others through the records that come from them. When one that is gone
+ * went is all that is known of it. */
+static const char *seen(const json_t *node, bool gone, char text[FORMAT_BYTES])
+{
+    if (gone)
+        return age_of(node, "state_ms", text);
+    const bool direct = client_flag(node, "neighbour") || client_flag(node, "self");
+    return age_of(node, direct ? "heard_ms" : "capacity_age_ms", text);
+}
+
 static void add_row(struct table *table, const json_t *node, bool wide)
 {
     char text[FORMAT_BYTES];
     const bool up = strcmp(client_text(node, "state"), "up") == 0;
+    const bool gone = !up && strcmp(client_text(node, "state"), "suspect") != 0;
     const char *state = up && client_flag(node, "draining") ? "draining" : client_text(node, "state");
     table_cell(table, "%s%s", client_text(node, "name"), client_flag(node, "self") ? "*" : "");
     table_cell(table, "%s", client_text(node, "site"));
     table_cell(table, "%s", state);
     table_colour(table, colour_of(state));
-    table_cell(table, "%lld/%lld", (long long)client_number(node, "free"),
-               (long long)client_number(node, "slots"));
-    table_cell(table, "%lld", (long long)client_number(node, "queue"));
     const int64_t rtt_us = client_number(node, "rtt_us");
-    table_cell(table, "%s", format_rtt(rtt_us > 0 ? rtt_us : -1, text));
-    table_cell(
-        table, "%s",
-        age_of(node,
-               client_flag(node, "neighbour") || client_flag(node, "self") ? "heard_ms" : "capacity_age_ms",
-               text));
+    if (gone) { /* its last words are no offer */
+        table_cell(table, "-");
+        table_cell(table, "-");
+    } else {
+        table_cell(table, "%lld/%lld", (long long)client_number(node, "free"),
+                   (long long)client_number(node, "slots"));
+        table_cell(table, "%lld", (long long)client_number(node, "queue"));
+    }
+    table_cell(table, "%s", format_rtt(rtt_us > 0 && !gone ? rtt_us : -1, text));
+    table_cell(table, "%s", seen(node, gone, text));
     table_cell(table, "%s", client_text(node, "note"));
     if (!wide)
         return;
@@ -154,7 +166,8 @@ const struct cli_command cli_nodes = {
     .summary = "the nodes of the mesh, what is wrong and what to do",
     .notes = "STATE: up, suspect (silent, gets no new work), down, draining, left, revoked.\n"
              "FREE/SLOTS: shards it can take now, and at most. QUEUE: bundles waiting there.\n"
-             "RTT: round trip from here. SEEN: when it was last heard. * is the node asked.\n",
+             "RTT: round trip. SEEN: when it was last heard, or since when it is gone.\n"
+             "* is the node asked.\n",
     .example = "weir nodes --watch",
     .options = options,
     .run = nodes,
