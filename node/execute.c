@@ -22,7 +22,8 @@
 #define INLINE_ENTRY_BYTES                                                                                   \
     (40u * 1024u) /* of all inline outputs of a shard: an entry stays below ENTRY_BYTES_MAX */
 
-enum phase { GATHERING, WAITING, RUNNING, STORING };
+/* WAITING is for inputs and for a place at a worker: which inputs are needed depends on the worker. */
+enum phase { WAITING, RUNNING, STORING };
 
 struct attempt {
     struct attempt *next;
@@ -285,7 +286,7 @@ static bool gather_blobs(struct attempt *attempt, bool *failed)
     for (uint32_t i = 0; i < attempt->assign.manifest->input_count; i++) {
         const struct job_input *input = &attempt->assign.inputs[i];
         if (input->role != MANIFEST_BROADCAST ||
-            workers_hold(node->workers, attempt->class, input->blob.bytes))
+            workers_hold(node->workers, attempt->class, attempt->assign.tenant, input->blob.bytes))
             continue;
         struct resident *resident = find_resident(&input->blob);
         if (resident && resident->state == RESIDENT_OPEN) {
@@ -364,17 +365,11 @@ static void start(struct attempt *attempt)
 /* Does the next thing that can be done. May end the attempt. */
 static void advance(struct attempt *attempt)
 {
-    if (attempt->phase == GATHERING) {
-        bool failed = false;
-        const bool ready = gather_blobs(attempt, &failed);
-        if (failed) {
-            fail_all(attempt, MESH_CRASHED, "an input is not to be had from its home");
-            return;
-        }
-        if (ready && attempt->fetching == 0)
-            attempt->phase = WAITING;
-    }
-    if (attempt->phase == WAITING)
+    bool failed = false;
+    const bool ready = gather_blobs(attempt, &failed);
+    if (failed)
+        fail_all(attempt, MESH_CRASHED, "an input is not to be had from its home");
+    else if (ready && attempt->fetching == 0)
         start(attempt);
 }
 
@@ -382,7 +377,7 @@ static void advance_all(struct node *node)
 {
     for (struct attempt *attempt = node->execute.attempts; attempt;) {
         struct attempt *next = attempt->next;
-        if (attempt->phase == GATHERING || attempt->phase == WAITING)
+        if (attempt->phase == WAITING)
             advance(attempt);
         attempt = next;
     }

@@ -210,6 +210,9 @@ enum workers_answer workers_submit(struct workers *workers, uint32_t class, cons
         break;
     case WORKER_BAD_BUNDLE:
         return WORKERS_BAD;
+    case WORKER_BAD_BLOB:
+        snprintf(message, WORKER_MESSAGE_BYTES, "a broadcast input is shorter than its job says");
+        return WORKERS_BAD;
     case WORKER_TOO_LARGE:
         snprintf(message, WORKER_MESSAGE_BYTES,
                  "the shard's inputs and outputs are larger than a worker takes");
@@ -251,13 +254,11 @@ void workers_stop(struct workers *workers, uint64_t bundle, int64_t grace_ms)
     }
 }
 
-bool workers_hold(const struct workers *workers, uint32_t class, const uint8_t id[WORKER_ID_BYTES])
+bool workers_hold(const struct workers *workers, uint32_t class, const char *tenant,
+                  const uint8_t id[WORKER_ID_BYTES])
 {
-    for (uint32_t i = 0; i < workers->slot_count; i++)
-        if (workers->slots[i].class == class && workers->slots[i].worker &&
-            !worker_holds(workers->slots[i].worker, id))
-            return false;
-    return true;
+    const struct slot *slot = choose(workers, class, tenant);
+    return slot && slot->worker && strcmp(slot->tenant, tenant) == 0 && worker_holds(slot->worker, id);
 }
 
 static void report(struct slot *slot, struct hand *hand, const struct workers_shard *shard)

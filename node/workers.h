@@ -62,8 +62,9 @@ enum workers_answer workers_submit(struct workers *workers, uint32_t class, cons
  * on for `grace_ms`, then its worker is killed. */
 void workers_stop(struct workers *workers, uint64_t bundle, int64_t grace_ms);
 
-/* Whether the slot that would take the bundle already maps that broadcast blob. */
-bool workers_hold(const struct workers *workers, uint32_t class, const uint8_t id[WORKER_ID_BYTES]);
+/* Whether the slot that would take that tenant's next bundle has a worker that maps this broadcast blob. */
+bool workers_hold(const struct workers *workers, uint32_t class, const char *tenant,
+                  const uint8_t id[WORKER_ID_BYTES]);
 
 /* The turn function for the loop: kills hung workers and those whose grace is over. */
 int64_t workers_turn(void *workers, int64_t now_ms);
