@@ -23,6 +23,7 @@
 #define CONVERGED_MS 30000
 #define STOP_MS 5000
 #define SETTINGS_MAX 32
+#define FOLDER_BYTES_MAX 90 /* a socket's path has 107, and "/nairobi/api.sock" follows */
 
 static const char *const names[SITES_MAX] = {"ashburn", "dublin", "osaka",  "paris", "sydney",  "mumbai",
                                              "quebec",  "oslo",   "madrid", "seoul", "nairobi", "lima",
@@ -444,7 +445,8 @@ static int choose_folder(struct mesh *mesh)
     snprintf(mesh->folder, sizeof mesh->folder, "%.400s/weir-dev-XXXXXX", temporary ? temporary : "/tmp");
     mesh->temporary = true;
     return mkdtemp(mesh->folder) ? EXIT_DONE
-                                 : cli_fail(EXIT_FAILED, "cannot make a folder in /tmp: %s", strerror(errno));
+                                 : cli_fail(EXIT_FAILED, "cannot make %s: %s; name a folder with --data",
+                                            mesh->folder, strerror(errno));
 }
 
 static int dev(struct cli *cli)
@@ -458,6 +460,10 @@ static int dev(struct cli *cli)
     int code = choose_folder(&mesh);
     if (code != EXIT_DONE)
         return code;
+    if (strlen(mesh.folder) > FOLDER_BYTES_MAX)
+        return cli_fail(EXIT_USAGE,
+                        "%s has %zu bytes, sockets in it allow %d; name a shorter one with --data",
+                        mesh.folder, strlen(mesh.folder), FOLDER_BYTES_MAX);
     mesh.count = (int)count;
     for (int i = 0; i < mesh.count; i++) {
         struct site *site = &mesh.sites[i];
