@@ -165,7 +165,7 @@ void table_print_as(const struct table *table, FILE *out, int width, bool colour
     if (width > 0)
         fit(table, widths, width);
     for (int row = -1; row < table_rows(table); row++) {
-        const struct cell *cells = &table->cells[row * table->column_count];
+        const struct cell *cells = row < 0 ? NULL : &table->cells[row * table->column_count];
         const int last = row < 0 ? table->column_count - 1 : last_of(cells, table->column_count);
         for (int c = 0; c <= last; c++) {
             const struct cell title = {.text = (char *)(uintptr_t)table->columns[c].title,
