@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CONFIG_PATH "/etc/weir/weir.conf"
 
@@ -15,9 +16,10 @@ static int check(const struct cli *cli)
     char error[1000];
     const char *path = cli->argc > 1 ? cli->argv[1] : CONFIG_PATH;
     config_defaults(&config);
-    if (!config_load(&config, path, true, error, sizeof error))
+    if (!config_load(&config, path, cli->argc > 1, error, sizeof error))
         return cli_fail(EXIT_USAGE, "%s", error);
-    printf("%s is good\n", path);
+    printf(access(path, F_OK) == 0 ? "%s is good\n" : "there is no %s; all settings are the defaults\n",
+           path);
     return EXIT_DONE;
 }
 
