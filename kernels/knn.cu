@@ -5,13 +5,13 @@
 #include <stdint.h>
 
 #define TILE 64
-#define STEP 16       /* words of 4 dimensions per round */
+#define STEP 16 /* words of 4 dimensions per round */
 #define THREADS 256
 #define SELECT_MAX 1024
 
 /* Rows of `dimensions` bytes to rows of `words` words, padded with zeros; and each row's square. */
-extern "C" __global__ void knn_prepare(const int8_t *rows, uint64_t count, uint32_t dimensions, uint32_t words,
-                                       int32_t *padded, int32_t *squares)
+extern "C" __global__ void knn_prepare(const int8_t *rows, uint64_t count, uint32_t dimensions,
+                                       uint32_t words, int32_t *padded, int32_t *squares)
 {
     const uint64_t row = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= count)
@@ -52,8 +52,8 @@ extern "C" __global__ void knn_distances(const int32_t *base, const int32_t *bas
         for (uint32_t word = 0; word < STEP; word++)
             for (uint32_t i = 0; i < 4; i++)
                 for (uint32_t j = 0; j < 4; j++)
-                    sums[i][j] =
-                        __dp4a((int)query_tile[word][down + 16 * i], (int)base_tile[word][across + 16 * j], sums[i][j]);
+                    sums[i][j] = __dp4a((int)query_tile[word][down + 16 * i],
+                                        (int)base_tile[word][across + 16 * j], sums[i][j]);
         __syncthreads();
     }
     for (uint32_t i = 0; i < 4; i++)

@@ -6,7 +6,8 @@
 #define STEP 8 /* words of 4 steps of depth per round */
 #define THREADS 256
 
-extern "C" __global__ void matmul_int8(const int8_t *a, const int8_t *b, int32_t *c, uint32_t m, uint32_t n, uint32_t k)
+extern "C" __global__ void matmul_int8(const int8_t *a, const int8_t *b, int32_t *c, uint32_t m, uint32_t n,
+                                       uint32_t k)
 {
     __shared__ int32_t a_tile[STEP][TILE + 1], b_tile[STEP][TILE + 1];
     const uint32_t row_first = blockIdx.y * TILE, column_first = blockIdx.x * TILE;
@@ -32,7 +33,8 @@ extern "C" __global__ void matmul_int8(const int8_t *a, const int8_t *b, int32_t
         for (uint32_t word = 0; word < STEP; word++)
             for (uint32_t i = 0; i < 4; i++)
                 for (uint32_t j = 0; j < 4; j++)
-                    sums[i][j] = __dp4a((int)a_tile[word][down + 16 * i], (int)b_tile[word][across + 16 * j], sums[i][j]);
+                    sums[i][j] = __dp4a((int)a_tile[word][down + 16 * i], (int)b_tile[word][across + 16 * j],
+                                        sums[i][j]);
         __syncthreads();
     }
     for (uint32_t i = 0; i < 4; i++)
@@ -44,7 +46,8 @@ extern "C" __global__ void matmul_int8(const int8_t *a, const int8_t *b, int32_t
 }
 
 /* 16 x 16 tiles. */
-extern "C" __global__ void matmul_float(const float *a, const float *b, float *c, uint32_t m, uint32_t n, uint32_t k)
+extern "C" __global__ void matmul_float(const float *a, const float *b, float *c, uint32_t m, uint32_t n,
+                                        uint32_t k)
 {
     __shared__ float a_tile[16][17], b_tile[16][17];
     const uint32_t across = threadIdx.x % 16, down = threadIdx.x / 16;

@@ -28,7 +28,8 @@ __device__ static double asian_price(const montecarlo_option &option, uint32_t k
     for (uint64_t step = 0; step < steps; step += 4) {
         uint32_t words[4];
         double normals[4];
-        weir_philox((uint32_t)path, (uint32_t)(path >> 32), (uint32_t)(step / 4), 1, key_low, key_high, words);
+        weir_philox((uint32_t)path, (uint32_t)(path >> 32), (uint32_t)(step / 4), 1, key_low, key_high,
+                    words);
         weir_normals(words[0], words[1], &normals[0], &normals[1]);
         weir_normals(words[2], words[3], &normals[2], &normals[3]);
         for (uint64_t part = 0; part < 4 && step + part < steps; part++) {
@@ -39,8 +40,8 @@ __device__ static double asian_price(const montecarlo_option &option, uint32_t k
     return total / (double)steps;
 }
 
-extern "C" __global__ void montecarlo_price(const double *rows, int asian, int put, uint64_t paths, uint64_t steps,
-                                            uint64_t seed, double *prices, double *errors)
+extern "C" __global__ void montecarlo_price(const double *rows, int asian, int put, uint64_t paths,
+                                            uint64_t steps, uint64_t seed, double *prices, double *errors)
 {
     __shared__ double sums[MONTECARLO_WIDTH], squares[MONTECARLO_WIDTH];
     const double *row = rows + (uint64_t)blockIdx.x * COLUMNS;
@@ -66,5 +67,6 @@ extern "C" __global__ void montecarlo_price(const double *rows, int asian, int p
         __syncthreads();
     }
     if (threadIdx.x == 0)
-        montecarlo_finish(&option, sums[0], squares[0], (double)paths, &prices[blockIdx.x], &errors[blockIdx.x]);
+        montecarlo_finish(&option, sums[0], squares[0], (double)paths, &prices[blockIdx.x],
+                          &errors[blockIdx.x]);
 }

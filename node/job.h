@@ -111,8 +111,9 @@ struct job {
     int broadcast_fd[MANIFEST_INPUTS_MAX];      /* -1 = none */
     uint64_t *line_offset[MANIFEST_INPUTS_MAX]; /* text: [shard_count + 1], of each shard's first line */
     struct digest *keys;                        /* [shard_count]; NULL with the cache off */
-    struct digest whole_key;                    /* over all keys: names the outputs of the whole job; valid with `keys` */
-    struct digest *slices[MANIFEST_INPUTS_MAX]; /* [shard_count] ids of rows too large to ride inline; else NULL */
+    struct digest whole_key; /* over all keys: names the outputs of the whole job; valid with `keys` */
+    struct digest
+        *slices[MANIFEST_INPUTS_MAX];      /* [shard_count] ids of rows too large to ride inline; else NULL */
     uint8_t *committed_bits;               /* after a restart, for MESH_RESTORE */
     int assembly_fd[MANIFEST_OUTPUTS_MAX]; /* the outputs as they grow, unlinked files; -1 = none */
     uint8_t *assembly[MANIFEST_OUTPUTS_MAX];
