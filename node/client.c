@@ -103,7 +103,8 @@ enum exit_code client_open(struct client **out, const char *path, struct client_
             close(fd);
         if (reason == EACCES || reason == EPERM)
             return fail(failure, EXIT_DENIED,
-                        "%s is not for you: join group weir (and weir-admin, to operate), or ask an operator", path);
+                        "%s is not for you: join group weir (and weir-admin, to operate), or ask an operator",
+                        path);
         return fail(failure, EXIT_UNREACHABLE, "no node answers at %s: %s; is `weir node` running?", path,
                     strerror(reason));
     }
