@@ -45,7 +45,7 @@ struct cache_lookup {
     bool *remote; /* [count]; a holder is known */
 };
 
-static void must(const void *memory)
+static void must(void *memory)
 {
     if (!memory)
         abort();

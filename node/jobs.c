@@ -18,7 +18,7 @@
 #define OUTPUT_ON_LOOP_BYTES                                                                                 \
     (1u << 20) /* outputs up to this size, together, are put together on the loop's thread */
 
-static void must(const void *memory)
+static void must(void *memory)
 {
     if (!memory)
         abort();

@@ -411,12 +411,13 @@ static void decision_text(struct node *node, const struct job_decision *decision
 {
     const char *name = peer_name(node, &decision->node);
     const unsigned n = decision->count, shard = decision->shard;
+    const char *s = n == 1 ? "" : "s";
     switch (decision->why) {
     case MESH_WHY_RESERVED:
-        snprintf(out, out_bytes, "asked %s for %u places", name, n);
+        snprintf(out, out_bytes, "asked %s for %u place%s", name, n, s);
         break;
     case MESH_WHY_GRANTED:
-        snprintf(out, out_bytes, "%s granted %u places", name, n);
+        snprintf(out, out_bytes, "%s granted %u place%s", name, n, s);
         break;
     case MESH_WHY_WAITS:
         snprintf(out, out_bytes, "%s has no free place now and will offer one", name);
@@ -425,34 +426,34 @@ static void decision_text(struct node *node, const struct job_decision *decision
         snprintf(out, out_bytes, "no node that is up has a device for this kernel");
         break;
     case MESH_WHY_ASSIGNED:
-        snprintf(out, out_bytes, "%u shards from %u on went to %s", n, shard, name);
+        snprintf(out, out_bytes, "%u shard%s from %u on went to %s", n, s, shard, name);
         break;
     case MESH_WHY_DONE:
-        snprintf(out, out_bytes, "%s finished %u shards from %u on", name, n, shard);
+        snprintf(out, out_bytes, "%s finished %u shard%s from %u on", name, n, s, shard);
         break;
     case MESH_WHY_CACHED:
-        snprintf(out, out_bytes, "%u shards from %u on came from the cache", n, shard);
+        snprintf(out, out_bytes, "%u shard%s from %u on came from the cache", n, s, shard);
         break;
     case MESH_WHY_RETURNED:
-        snprintf(out, out_bytes, "%s gave %u shards back, not run: queued again", name, n);
+        snprintf(out, out_bytes, "%s gave %u shard%s back, not run: queued again", name, n, s);
         break;
     case MESH_WHY_CRASHED:
-        snprintf(out, out_bytes, "the attempt of %u shards failed at %s: queued again", n, name);
+        snprintf(out, out_bytes, "the attempt of %u shard%s failed at %s: queued again", n, s, name);
         break;
     case MESH_WHY_REJECTED:
         snprintf(out, out_bytes, "the kernel refused shard %u at %s", shard, name);
         break;
     case MESH_WHY_MEMBER_DOWN:
-        snprintf(out, out_bytes, "%s is down: %u shards queued again", name, n);
+        snprintf(out, out_bytes, "%s is down: %u shard%s queued again", name, n, s);
         break;
     case MESH_WHY_RESTARTED:
-        snprintf(out, out_bytes, "%s came back without its attempts: %u shards queued again", name, n);
+        snprintf(out, out_bytes, "%s came back without its attempts: %u shard%s queued again", name, n, s);
         break;
     case MESH_WHY_EXPIRED:
-        snprintf(out, out_bytes, "%s no longer honoured its grant: %u shards queued again", name, n);
+        snprintf(out, out_bytes, "%s no longer honoured its grant: %u shard%s queued again", name, n, s);
         break;
     case MESH_WHY_LEASE_ENDED:
-        snprintf(out, out_bytes, "%s did not renew its lease: %u shards queued again", name, n);
+        snprintf(out, out_bytes, "%s did not renew its lease: %u shard%s queued again", name, n, s);
         break;
     }
 }
