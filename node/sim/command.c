@@ -45,6 +45,7 @@ static const char help_text[] =
 
 /* Counters that a run of many seeds must have moved; otherwise the faults no longer reach what they are meant
  * to. */
+/* clang-format off: it can't settle on where to break this list */
 #define COVERED_CORE(X)                                                                                      \
     X(records_new)                                                                                           \
     X(records_old)                                                                                           \
@@ -57,11 +58,33 @@ static const char help_text[] =
     X(retries_down)                                                                                          \
     X(summaries)                                                                                             \
     X(repairs)                                                                                               \
-    X(reserves) X(grants) X(grants_expired) X(grants_released) X(waits) X(assigns) X(assigns_expired)        \
-        X(results) X(results_stale) X(results_duplicate) X(commits) X(cache_hits) X(requeued_down)           \
-            X(requeued_restart) X(requeued_expired) X(requeued_lease) X(requeued_returned)                   \
-                X(requeued_crashed) X(leases_lost) X(cancels) X(bound_demands) X(bound_attempts)             \
-                    X(bound_bundles) X(bound_jobs) X(bound_shards) X(bound_out)
+    X(reserves)                                                                                              \
+    X(grants)                                                                                                \
+    X(grants_expired)                                                                                        \
+    X(grants_released)                                                                                       \
+    X(waits)                                                                                                 \
+    X(assigns)                                                                                               \
+    X(assigns_expired)                                                                                       \
+    X(results)                                                                                               \
+    X(results_stale)                                                                                         \
+    X(results_duplicate)                                                                                     \
+    X(commits)                                                                                               \
+    X(cache_hits)                                                                                            \
+    X(requeued_down)                                                                                         \
+    X(requeued_restart)                                                                                      \
+    X(requeued_expired)                                                                                      \
+    X(requeued_lease)                                                                                        \
+    X(requeued_returned)                                                                                     \
+    X(requeued_crashed)                                                                                      \
+    X(leases_lost)                                                                                           \
+    X(cancels)                                                                                               \
+    X(bound_demands)                                                                                         \
+    X(bound_attempts)                                                                                        \
+    X(bound_bundles)                                                                                         \
+    X(bound_jobs)                                                                                            \
+    X(bound_shards)                                                                                          \
+    X(bound_out)
+/* clang-format on */
 #define COVERED_WORLD(X)                                                                                     \
     X(crashes)                                                                                               \
     X(silent_deaths)                                                                                         \
@@ -74,10 +97,11 @@ static const char help_text[] =
     X(flaps)                                                                                                 \
     X(delay_spikes)                                                                                          \
     X(clock_drifts)                                                                                          \
-    X(wall_jumps) X(link_resets) X(drains) X(leaves) X(owner_claims) X(revocations) X(cancelled)             \
-        X(bad_devices) X(slow_disks) X(saves_lost) X(saves_unsent) X(messages_lost) X(messages_doubled)      \
-            X(messages_refused) X(jobs_accepted) X(jobs_refused) X(jobs_done) X(jobs_failed)                 \
-                X(jobs_cancelled) X(jobs_restored) X(stops)
+    X(wall_jumps)                                                                                            \
+    X(link_resets) X(drains) X(leaves) X(owner_claims) X(revocations) X(cancelled) X(bad_devices)            \
+        X(slow_disks) X(saves_lost) X(saves_unsent) X(messages_lost) X(messages_doubled) X(messages_refused) \
+            X(jobs_accepted) X(jobs_refused) X(jobs_done) X(jobs_failed) X(jobs_cancelled) X(jobs_restored)  \
+                X(stops)
 
 /* An assertion of the core ends the process: say first which run it was. */
 static struct {
