@@ -11,7 +11,7 @@ import sys
 
 import harness
 
-FAMILIES = ["mesh", "security", "privacy", "input", "cli"]
+FAMILIES = ["mesh", "security", "privacy", "input", "api", "cli"]
 
 
 def main():
