@@ -71,7 +71,8 @@ static int show_jobs(struct cli *cli, const json_t *reply)
         }
     }
     table_print(table, stdout);
-    printf("%d jobs with their home at this node\n", table_rows(table));
+    printf("%d %s with %s home at this node\n", table_rows(table), table_rows(table) == 1 ? "job" : "jobs",
+           table_rows(table) == 1 ? "its" : "their");
     table_close(table);
     return EXIT_DONE;
 }

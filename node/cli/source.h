@@ -48,8 +48,10 @@ int source_open(struct source *source);
 /* `splits` names the inputs to cut; an input that the kernel can only cut needs no --split. */
 int source_set_split(struct source *sources, int count, const struct cli *cli,
                      const struct manifest *manifest);
+/* *output_count: how many of the kernel's outputs these parameters give; all of them if that is not known here. */
 int sources_check(const struct source *sources, int count, const struct manifest *manifest,
-                  const struct manifest_params *params, const struct manifest_wish *wish);
+                  const struct manifest_params *params, const struct manifest_wish *wish,
+                  uint32_t *output_count);
 /* A file that is given twice is sent once. Shows progress on a terminal. */
 int source_upload(struct source *sources, int index, struct cli *cli);
 json_t *source_json(const struct source *source);

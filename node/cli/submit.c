@@ -18,7 +18,8 @@ struct submit {
     const struct manifest *manifest; /* NULL with --reattach */
     struct manifest_params params;
     struct manifest_wish wish;
-    int64_t replicas; /* 0 = not given */
+    int64_t replicas;      /* 0 = not given */
+    uint32_t output_count; /* of the kernel's outputs, the first so many come */
     struct source sources[MANIFEST_INPUTS_MAX];
     int source_count;
     struct target targets[MANIFEST_OUTPUTS_MAX];
@@ -86,15 +87,29 @@ static int read_inputs(struct submit *submit)
     if (code != EXIT_DONE)
         return code;
     return sources_check(submit->sources, submit->source_count, submit->manifest, &submit->params,
-                         &submit->wish);
+                         &submit->wish, &submit->output_count);
 }
 
-static bool has_output(const struct manifest *manifest, const char *name)
+/* -1: the kernel has none of that name. */
+static int find_output(const struct manifest *manifest, const char *name)
 {
     for (uint32_t o = 0; o < manifest->output_count; o++)
         if (strcmp(manifest->outputs[o].name, name) == 0)
-            return true;
-    return false;
+            return (int)o;
+    return -1;
+}
+
+static int check_output(const struct submit *submit, const char *name)
+{
+    const struct manifest *manifest = submit->manifest;
+    const int output = find_output(manifest, name);
+    if (output < 0)
+        return cli_fail(EXIT_USAGE, "kernel '%s' has no output '%s'; `weir kernels %s` lists them",
+                        manifest->name, name, manifest->name);
+    if ((uint32_t)output >= submit->output_count)
+        return cli_fail(EXIT_USAGE, "with these parameters kernel '%s' gives no output '%s': %s",
+                        manifest->name, name, manifest->outputs[output].help);
+    return EXIT_DONE;
 }
 
 static int read_outputs(struct submit *submit)
@@ -107,9 +122,9 @@ static int read_outputs(struct submit *submit)
         int code = target_parse(target, submit->cli, given);
         if (code != EXIT_DONE)
             return code;
-        if (submit->manifest && !has_output(submit->manifest, target->name))
-            return cli_fail(EXIT_USAGE, "kernel '%s' has no output '%s'; `weir kernels %s` lists them",
-                            submit->manifest->name, target->name, submit->manifest->name);
+        code = submit->manifest ? check_output(submit, target->name) : EXIT_DONE;
+        if (code != EXIT_DONE)
+            return code;
         if (target->standard && submit->cli->json)
             return cli_usage(submit->cli, "--json and --output %s both write to standard output", given);
         if (cli_has(submit->cli, "detach"))
@@ -211,7 +226,7 @@ static int find_job(struct submit *submit)
     const struct manifest *manifest = manifest_find(client_text(job, "kernel"));
     int result = EXIT_DONE;
     for (int i = 0; manifest && result == EXIT_DONE && i < submit->target_count; i++)
-        if (!has_output(manifest, submit->targets[i].name))
+        if (find_output(manifest, submit->targets[i].name) < 0)
             result = cli_fail(EXIT_USAGE, "job %.8s (%s) has no output '%s'; `weir kernels %s` lists them",
                               submit->job, manifest->name, submit->targets[i].name, manifest->name);
     json_decref(reply);
