@@ -387,7 +387,7 @@ static const struct cli_option options[] = {
     {0, "cache", "WHERE", "reuse results from: off, site or mesh (mesh)"},
     {0, "key", "KEY", "submit once: the same key finds the same job"},
     {0, "local", NULL, "run on this site's nodes only"},
-    {0, "replicas", "N", "copies of the job's journal; this version keeps 1"},
+    {0, "replicas", "N", "copies of the job's journal (1)"},
     {'d', "detach", NULL, "print the job's id and do not wait"},
     {0, "reattach", "ID", "wait for a job that was submitted before"},
     CLI_JSON,
@@ -405,6 +405,5 @@ const struct cli_command cli_submit = {
     .positional_max = 1,
     .notes = "Without --output, one line per output: NAME blob:HEX BYTES DTYPE [SHAPE].\n"
              "Ctrl-C detaches: the job goes on.\n",
-    .example = "weir submit knn --input base=words.npy --input query=q.npy --split query \\\n"
-               "    --param k=5 --output index=nearest.npy",
+    .example = "weir submit embed --input text=words.txt --split text --output vectors=v.npy",
 };
