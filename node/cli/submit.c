@@ -377,11 +377,11 @@ static int submit_run(struct cli *cli)
 }
 
 static const struct cli_option options[] = {
-    {'i', "input", "NAME=SOURCE", "a file, job:ID/OUTPUT or blob:HEX; may be repeated"},
-    {'s', "split", "NAME", "cut this input by rows; others go whole to each shard"},
+    {'i', "input", "NAME=SOURCE", "a file, job:ID/OUTPUT or blob:HEX; repeatable"},
+    {'s', "split", "NAME", "cut this input by rows; others go whole"},
     {'p', "param", "NAME=VALUE", "a parameter of the kernel; may be repeated"},
     {'O', "output", "NAME=FILE", "write this output as .npy; - is standard output"},
-    {0, "format", "NAME=FORMAT", "npy, text or raw[:ROWBYTES]; else by the file's name"},
+    {0, "format", "NAME=FORMAT", "npy, text or raw[:ROWBYTES]; else by name"},
     {0, "items", "N", "items, for a kernel that cuts no input"},
     {0, "shard-items", "N", "items per shard, instead of the kernel's own cut"},
     {0, "cache", "WHERE", "reuse results from: off, site or mesh (mesh)"},
@@ -405,5 +405,5 @@ const struct cli_command cli_submit = {
     .positional_max = 1,
     .notes = "Without --output, one line per output: NAME blob:HEX BYTES DTYPE [SHAPE].\n"
              "Ctrl-C detaches: the job goes on.\n",
-    .example = "weir submit embed --input text=words.txt --split text --output vectors=v.npy",
+    .example = "weir submit embed --input text=w.txt --split text --output vectors=v.npy",
 };
