@@ -405,5 +405,5 @@ const struct cli_command cli_submit = {
     .positional_max = 1,
     .notes = "Without --output, one line per output: NAME blob:HEX BYTES DTYPE [SHAPE].\n"
              "Ctrl-C detaches: the job goes on.\n",
-    .example = "weir submit embed --input text=w.txt --split text --output vectors=v.npy",
+    .example = "weir submit embed --input text=w.txt --split text -O vectors=v.npy",
 };
