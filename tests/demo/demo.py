@@ -97,6 +97,17 @@ class Mesh:
         self.sites = []
 
     def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
         shutil.rmtree(self.folder, ignore_errors=True)
         # The sites share this machine: each lends its part of the cores.
         slots = max(1, len(os.sched_getaffinity(0)) // SITES)
@@ -112,7 +123,6 @@ class Mesh:
                 said = log.read().strip().splitlines()
             raise Failure("weir dev did not start: " + (said[-1] if said else "it said nothing"))
         self.sites = json.loads(line)["sites"]
-        return self
 
     def first_line(self):
         """The line that dev prints when all sites are up, or "" if it ended or took too long."""
@@ -122,7 +132,7 @@ class Mesh:
         finally:
             signal.alarm(0)
 
-    def __exit__(self, *_):
+    def stop(self):
         if self.process is None:
             return
         self.process.terminate()
