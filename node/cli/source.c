@@ -18,13 +18,17 @@ static bool ends_with(const char *text, const char *end)
     return text_bytes >= end_bytes && strcasecmp(text + text_bytes - end_bytes, end) == 0;
 }
 
-static enum source_format format_of(const char *path)
+/* What the file's name says; false if nothing. */
+static bool format_of(const char *path, enum source_format *format)
 {
     static const char *const texts[] = {".txt", ".jsonl", ".csv"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        if (ends_with(path, texts[i]))
-            return SOURCE_TEXT;
-    return ends_with(path, ".npy") ? SOURCE_NPY : SOURCE_RAW;
+        if (ends_with(path, texts[i])) {
+            *format = SOURCE_TEXT;
+            return true;
+        }
+    *format = SOURCE_NPY;
+    return ends_with(path, ".npy");
 }
 
 int source_parse(struct source *source, const struct cli *cli, const char *given)
@@ -50,7 +54,7 @@ int source_parse(struct source *source, const struct cli *cli, const char *given
             return cli_usage(cli, "--input %s: a blob is named by 64 hex digits", given);
         memcpy(source->blob, source->text, sizeof source->blob);
     } else {
-        source->format = format_of(source->text);
+        source->format_known = format_of(source->text, &source->format);
     }
     return EXIT_DONE;
 }
@@ -80,7 +84,7 @@ int source_set_format(struct source *sources, int count, const struct cli *cli, 
     if (!format_words[format] || (colon && format != SOURCE_RAW))
         return cli_usage(cli, "--format %s: a format is npy, text or raw[:ROWBYTES]", given);
     source->format = (enum source_format)format;
-    source->format_given = true;
+    source->format_known = true;
     if (colon) {
         char *end;
         errno = 0;
@@ -123,7 +127,20 @@ int source_open(struct source *source)
     return EXIT_DONE;
 }
 
-int source_set_split(struct source *sources, int count, const struct cli *cli,
+/* What the kernel's manifest leaves no choice about. An output of a job is always a .npy file. */
+static void settle(struct source *source, const struct manifest_input *input)
+{
+    if (input->roles == MANIFEST_SPLIT)
+        source->split = true;
+    if (source->format_known || source->kind == SOURCE_JOB)
+        return;
+    if (input->dtypes == 1u << ARRAY_TEXT)
+        source->format = SOURCE_TEXT;
+    else if (source->kind == SOURCE_FILE || input->dtypes == 1u << ARRAY_RAW)
+        source->format = SOURCE_RAW;
+}
+
+int source_set_roles(struct source *sources, int count, const struct cli *cli,
                      const struct manifest *manifest)
 {
     const char *name;
@@ -135,9 +152,8 @@ int source_set_split(struct source *sources, int count, const struct cli *cli,
     }
     for (int i = 0; i < count; i++)
         for (uint32_t m = 0; m < manifest->input_count; m++)
-            if (strcmp(manifest->inputs[m].name, sources[i].name) == 0 &&
-                manifest->inputs[m].roles == MANIFEST_SPLIT)
-                sources[i].split = true;
+            if (strcmp(manifest->inputs[m].name, sources[i].name) == 0)
+                settle(&sources[i], &manifest->inputs[m]);
     return EXIT_DONE;
 }
 

@@ -2,11 +2,12 @@
  * The inputs of a `weir submit`: `--input NAME=SOURCE` with what `--split` and `--format` say of them.
  *
  * A source is a file, an output of a job (job:ID/NAME) or a blob (blob:HEX). A file's format follows from its
- * name unless --format says otherwise: .npy, text for .txt, .jsonl and .csv, else raw. What can be seen
+ * name unless --format says otherwise: .npy, text for .txt, .jsonl and .csv; and where the name says nothing, from
+ * what the kernel takes. What can be seen
  * without the node is checked first, so that a mistake costs no upload; the node checks everything again and
  * its word counts.
  *
- *     source_parse for each --input, source_set_format, source_set_split, source_open for each (reads
+ *     source_parse for each --input, source_set_format, source_set_roles, source_open for each (reads
  *     headers), sources_check (against the kernel's manifest), source_upload for each, source_json, and
  *     source_close in every case
  */
@@ -28,7 +29,7 @@ struct source {
     const char *text; /* behind "NAME=", or behind "job:" or "blob:"; borrowed */
     enum source_kind kind;
     enum source_format format;
-    bool format_given;
+    bool format_known;  /* by --format or by the file's name */
     uint64_t row_bytes; /* raw: 0 = one axis of bytes */
     bool split;
 
@@ -45,8 +46,9 @@ int source_parse(struct source *source, const struct cli *cli, const char *given
 /* "NAME=npy|text|raw[:ROWBYTES]"; names a source that was parsed before. */
 int source_set_format(struct source *sources, int count, const struct cli *cli, const char *given);
 int source_open(struct source *source);
-/* `splits` names the inputs to cut; an input that the kernel can only cut needs no --split. */
-int source_set_split(struct source *sources, int count, const struct cli *cli,
+/* --split names the inputs to cut; an input that the kernel can only cut needs none. Also settles formats that are not
+ * known yet. Before source_open. */
+int source_set_roles(struct source *sources, int count, const struct cli *cli,
                      const struct manifest *manifest);
 /* *output_count: how many of the kernel's outputs these parameters give; all of them if that is not known here. */
 int sources_check(const struct source *sources, int count, const struct manifest *manifest,

@@ -81,7 +81,7 @@ static int read_inputs(struct submit *submit)
         if (code != EXIT_DONE)
             return code;
     }
-    int code = source_set_split(submit->sources, submit->source_count, submit->cli, submit->manifest);
+    int code = source_set_roles(submit->sources, submit->source_count, submit->cli, submit->manifest);
     for (int i = 0; code == EXIT_DONE && i < submit->source_count; i++)
         code = source_open(&submit->sources[i]);
     if (code != EXIT_DONE)
