@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #define DRAW_EVERY_MS 100
-#define BAR_COLUMNS 24
+#define BAR_COLUMNS 16 /* leaves room for three sites in 80 columns */
 #define SITES_SHOWN 4
 
 static int64_t now_ms(void)
@@ -122,7 +122,7 @@ void progress_job(struct progress *progress, const json_t *job)
         progress->first_done = done;
     }
     const int64_t since = done - progress->first_done, left = client_number(job, "shards") - done;
-    const int64_t eta_ms = since > 0 ? (now - progress->first_at_ms) * left / since : -1;
+    const int64_t eta_ms = since > 0 && left > 0 ? (now - progress->first_at_ms) * left / since : -1;
     if (!due(progress, left == 0))
         return;
     char text[512];

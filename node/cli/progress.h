@@ -1,9 +1,8 @@
 /*
  * One line of progress on standard error, drawn over itself: the upload of an input, then the shards of a
- * job. Only on a terminal, and without NO_COLOR's meaning for it: it uses no colour. At most ten times a
- * second.
+ * job. Only on a terminal, without colour, at most ten times a second.
  *
- *     knn  [==============>             ]  612/1,024  ashburn 301, osaka 200, cached 111  ETA 4 s
+ *     knn  [========>       ]  612/1,024  ETA 4.0 s  ashburn 301  osaka 200  cached 111
  */
 #ifndef NODE_CLI_PROGRESS_H
 #define NODE_CLI_PROGRESS_H
