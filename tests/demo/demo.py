@@ -28,7 +28,7 @@ ENTRIES = 10000  # misspellings: every third entry of codespell's dictionary
 EVERY = 3
 NEIGHBOURS = 5
 ROWS_SHOWN = 12
-KILL_TRIES = 3
+KILL_TRIES = 4
 SOCKET_PATH_BYTES_MAX = 100  # of 107 that a Unix socket's path may have
 START_TIMEOUT_S = 60
 JOB_TIMEOUT_S = 300
@@ -225,7 +225,7 @@ def search_and_kill(mesh, home, base, query):
         state = json.loads(answer)
         if killed:
             return state, killed, shard_items, elapsed_ms
-        shard_items = max(1, (shard_items or ENTRIES // state["shards"]) // 4)
+        shard_items = max(1, (shard_items or ENTRIES // state["shards"]) // 8)
         say(f"   (done in {elapsed_ms:.0f} ms, before a site could be killed: again with {shard_items} queries a shard)")
     raise Failure("this machine finishes the job before a site can be killed in the middle of it")
 
