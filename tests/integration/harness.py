@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 PR_SET_PDEATHSIG = 1
 # A sanitizer build is some ten times slower, and two clones may test at once.
@@ -318,34 +319,31 @@ def receive(wire, count):
     return bytes(data)
 
 
-def run_tests(family, tests, build, selected):
-    """Runs tests, each in a place of its own; returns (passed, failed, skipped)."""
-    counts = [0, 0, 0]
-    for test in tests:
-        name = "%s.%s" % (family, test.__name__)
-        if selected and not any(name == s or name.startswith(s + ".") for s in selected):
-            continue
-        began = time.monotonic()
-        place = Place(build)
-        try:
-            with place:
-                try:
-                    test(place)
-                except BaseException:
-                    if os.environ.get("WEIR_KEEP"):
-                        shutil.copytree(place.folder, os.environ["WEIR_KEEP"] + "/" + name, dirs_exist_ok=True,
-                                        ignore=shutil.ignore_patterns("*.sock"))
-                    raise
-            result, note = 0, ""
-        except Skipped as reason:
-            result, note = 2, ": %s" % reason
-        except Failed as reason:
-            result, note = 1, ": %s" % reason
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # the test itself is wrong: a failure like any other, with its line
-            import traceback
-            result, note = 1, ": %s\n%s" % (error, traceback.format_exc())
-        counts[result] += 1
-        print("%s %s (%.1f s)%s" % (("ok  ", "FAIL", "skip")[result], name, time.monotonic() - began, note), flush=True)
-    return counts
+def run_test(name, test, build):
+    """Runs one test in a place of its own; returns 0 (it held), 1 (it didn't) or 2 (skipped), and the line that says so."""
+    began = time.monotonic()
+    place = Place(build)
+    try:
+        with place:
+            try:
+                test(place)
+            except BaseException:
+                keep(place, name)
+                raise
+        result, note = 0, ""
+    except Skipped as reason:
+        result, note = 2, ": %s" % reason
+    except Failed as reason:
+        result, note = 1, ": %s" % reason
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the test itself is wrong: a failure like any other, with its line
+        result, note = 1, ": %s\n%s" % (error, traceback.format_exc())
+    return result, "%s %s (%.1f s)%s" % (("ok  ", "FAIL", "skip")[result], name, time.monotonic() - began, note)
+
+
+def keep(place, name):
+    """With WEIR_KEEP=FOLDER, what a failed test's nodes left is copied there."""
+    if os.environ.get("WEIR_KEEP"):
+        shutil.copytree(place.folder, os.path.join(os.environ["WEIR_KEEP"], name), dirs_exist_ok=True,
+                        ignore=shutil.ignore_patterns("*.sock"))

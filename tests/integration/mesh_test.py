@@ -261,3 +261,5 @@ TESTS = [three_nodes, a_killed_node_is_seen_down_and_up_again, a_stopped_node_is
          a_cancelled_job_stops_everywhere, two_homes_share_the_mesh, another_site_finds_cached_results,
          a_repeated_key_finds_the_same_job, large_outputs_travel_whole, a_full_disk_is_told_and_loses_nothing,
          a_node_rests_between_jobs]
+# What others do on the machine would be measured, captured or starved too.
+ALONE = [a_node_rests_between_jobs]

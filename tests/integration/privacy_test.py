@@ -1,13 +1,9 @@
-"""What an eavesdropper on the wire gets of a job: nothing of its input or output.
-
-All loopback traffic is captured while a job runs at another site, and searched for planted markers and for every 32
-bytes of the input and of the output at any offset. That the search can find is shown by a replay in plain text over the
-same interface, through the same capture.
-"""
+"""What goes over the wire while a job runs gives nothing of its input or output away."""
 import contextlib
 import ctypes
 import fcntl
 import os
+import select
 import socket
 import struct
 import threading
@@ -17,23 +13,22 @@ import numpy
 
 from harness import Skipped, expect
 
-MARKERS = 500
-MARKER_BYTES = 16
-WINDOW_BYTES = 32
-ROW_BYTES = 256
-ROWS = 3000
-EVERY_PROTOCOL = 3  # ETH_P_ALL
-LAST_FRAMES_S = 0.5
-CLONE_NEWNET = 0x40000000
+ETH_P_ALL = 3
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
+CLONE_NEWNET = 0x40000000
+LAST_PACKETS_S = 0.3
+WINDOW = 32
+MARKERS = 500
+MARKER_BYTES = 16
+
+
 libc = ctypes.CDLL(None, use_errno=True)
-HASH_FACTOR = numpy.uint64(0x9E3779B97F4A7C15)
 
 
 @contextlib.contextmanager
 def own_network():
-    """A loopback interface of this test's own, where that may be had: nothing else is in the capture then."""
+    """A loopback interface of the test's own, where it may have one: nothing else is in its captures then."""
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
         if libc.unshare(CLONE_NEWNET) == 0:
@@ -45,197 +40,173 @@ def own_network():
         os.close(before)
 
 
-def packet_socket():
-    try:
-        return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERY_PROTOCOL))
-    except PermissionError as error:
-        raise Skipped("capturing needs the right to open a packet socket (run as root): %s" % error) from None
-
-
 class Capture:
-    """Every frame on the loopback interface from entry to exit, in order, as one string of bytes."""
+    """All TCP bytes on the loopback interface, per direction of each connection, in order of arrival."""
+
+    def __init__(self):
+        try:
+            self.wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        except PermissionError:
+            raise Skipped("needs root to capture packets") from None
+        self.wire.setsockopt(socket.SOL_SOCKET, 33, 256 << 20)  # SO_RCVBUFFORCE
+        self.wire.bind(("lo", 0))
+        self.streams, self.dropped, self.end_at = {}, 0, float("inf")
+        self.thread = threading.Thread(target=self.collect)
 
     def __enter__(self):
-        self.socket = packet_socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, 33, 256 << 20)  # SO_RCVBUFFORCE
-        self.socket.bind(("lo", 0))
-        self.socket.settimeout(0.1)
-        self.frames = []
-        self.end_at = float("inf")
-        self.thread = threading.Thread(target=self.read)
         self.thread.start()
         return self
 
-    def read(self):
-        while time.monotonic() < self.end_at:
-            try:
-                frame, address = self.socket.recvfrom(1 << 17)
-            except socket.timeout:
-                continue
-            if address[2] != socket.PACKET_OUTGOING:  # the loopback shows each frame twice
-                self.frames.append(frame)
-
     def __exit__(self, *_):
-        self.end_at = time.monotonic() + LAST_FRAMES_S
+        self.end_at = time.monotonic() + LAST_PACKETS_S  # a busy interface is never silent
         self.thread.join()
-        statistics = self.socket.getsockopt(263, 6, 8)  # SOL_PACKET, PACKET_STATISTICS
+        statistics = self.wire.getsockopt(263, 6, 8)  # SOL_PACKET, PACKET_STATISTICS: packets, drops
         self.dropped = int.from_bytes(statistics[4:8], "little")
-        self.socket.close()
+        self.wire.close()
 
-    @property
-    def payload(self):
-        """The frames' TCP payloads one behind the other, so that what spans two frames of a stream is whole."""
-        streams = {}
-        for frame in self.frames:
-            if frame[12:14] != b"\x08\x00" or frame[23] != 6:
+    def collect(self):
+        while time.monotonic() < self.end_at:
+            ready, _, _ = select.select([self.wire], [], [], 0.1)
+            if not ready:
                 continue
-            ip = 14 + (frame[14] & 15) * 4
-            body = ip + (frame[ip + 12] >> 4) * 4
-            end = 14 + int.from_bytes(frame[16:18], "big")
-            streams.setdefault(frame[26:34] + frame[ip:ip + 4], []).append(frame[body:end])
-        return b"".join(b"".join(parts) + bytes(WINDOW_BYTES) for parts in streams.values())
+            frame, (_, _, kind, *_) = self.wire.recvfrom(1 << 17)
+            if kind != socket.PACKET_OUTGOING:  # loopback shows each packet twice
+                self.add(frame[14:])
+
+    def add(self, packet):
+        if len(packet) < 40 or packet[0] >> 4 != 4 or packet[9] != socket.IPPROTO_TCP:
+            return
+        head = (packet[0] & 15) * 4
+        ports = packet[head:head + 4]
+        data = packet[head + (packet[head + 12] >> 4) * 4:int.from_bytes(packet[2:4], "big") or len(packet)]
+        if data:
+            self.streams.setdefault(ports, bytearray()).extend(data)
+
+    def bytes_seen(self):
+        return sum(len(stream) for stream in self.streams.values())
 
 
-def windows(data):
-    """A 64-bit hash of the WINDOW_BYTES bytes at each offset of `data`."""
-    padded = numpy.frombuffer(data + bytes(8), numpy.uint8)
-    words = numpy.zeros(len(data), numpy.uint64)
-    for i in range(8):
-        words |= padded[i:i + len(data)].astype(numpy.uint64) << numpy.uint64(8 * i)
-    count = max(0, len(data) - WINDOW_BYTES + 1)
-    result = numpy.zeros(count, numpy.uint64)
-    with numpy.errstate(over="ignore"):
-        for at in range(0, WINDOW_BYTES, 8):
-            result = (result ^ words[at:at + count]) * HASH_FACTOR
-            result ^= result >> numpy.uint64(29)
-    return result
+def found_markers(streams, markers):
+    return sum(any(marker in stream for stream in streams) for marker in markers)
 
 
-def telling_windows(data):
-    """Hashes of the windows of `data` that are not one byte repeated."""
-    bytes_ = numpy.frombuffer(data, numpy.uint8)
-    change = numpy.concatenate(([0], numpy.cumsum(bytes_[1:] != bytes_[:-1])))
-    count = max(0, len(data) - WINDOW_BYTES + 1)
-    varied = change[WINDOW_BYTES - 1:WINDOW_BYTES - 1 + count] > change[:count]
-    return numpy.unique(windows(data)[varied])
+FACTORS = numpy.random.default_rng(3).integers(1, 1 << 62, WINDOW, dtype=numpy.uint64) | numpy.uint64(1)
+PIECE = 1 << 20
 
 
-def find_windows(haystack, data):
-    """Offsets in `haystack` of telling windows of `data`, by their hashes: a chance hit is one in 10^7 runs."""
-    known = telling_windows(data)
-    hashes = windows(haystack)
-    place = numpy.minimum(numpy.searchsorted(known, hashes), len(known) - 1)
-    return numpy.flatnonzero(known[place] == hashes)
+def window_sums(data):
+    """A 64-bit sum of every non-constant 32-byte window, at every offset. Equal windows have equal sums; that two others
+    among the millions here have the same one is a chance of a millionth."""
+    array = numpy.frombuffer(bytes(data), numpy.uint8)
+    sums = [numpy.zeros(0, numpy.uint64)]
+    for start in range(0, max(0, len(array) - WINDOW + 1), PIECE):
+        piece = array[start:start + PIECE + WINDOW - 1]
+        count = len(piece) - WINDOW + 1
+        total = numpy.zeros(count, numpy.uint64)
+        constant = numpy.ones(count, bool)
+        with numpy.errstate(over="ignore"):
+            for place in range(WINDOW):
+                column = piece[place:place + count]
+                total += column.astype(numpy.uint64) * FACTORS[place]
+                constant &= column == piece[:count]
+        sums.append(total[~constant])
+    return numpy.unique(numpy.concatenate(sums))
 
 
-def find_markers(haystack, markers):
-    return [marker for marker in markers if marker in haystack]
-
-
-def input_with_markers(seed):
-    random = numpy.random.default_rng(seed)
-    rows = random.integers(0, 256, (ROWS, ROW_BYTES), dtype=numpy.uint8)
-    markers = []
-    for row in random.choice(ROWS, MARKERS, replace=False):
-        marker = os.urandom(MARKER_BYTES)
-        at = int(random.integers(0, ROW_BYTES - MARKER_BYTES))
-        rows[row, at:at + MARKER_BYTES] = numpy.frombuffer(marker, numpy.uint8)
-        markers.append(marker)
-    return rows.view(numpy.int8), markers
+def found_windows(streams, secrets):
+    """How many different windows of the secrets occur in the streams, and how many there are."""
+    wanted = numpy.unique(numpy.concatenate([window_sums(secret) for secret in secrets]))
+    seen = numpy.unique(numpy.concatenate([window_sums(stream) for stream in streams]))
+    return len(numpy.intersect1d(wanted, seen, assume_unique=True)), len(wanted)
 
 
 def replay(data):
-    """Sends `data` in plain text over a loopback connection."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        sink = threading.Thread(target=lambda: drink(listening))
-        sink.start()
-        with socket.create_connection(listening.getsockname()) as wire:
+    """The same bytes over a plain TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def take():
+            peer, _ = server.accept()
+            with peer:
+                while peer.recv(1 << 16):
+                    pass
+        taker = threading.Thread(target=take)
+        taker.start()
+        with socket.create_connection(server.getsockname()) as wire:
             wire.sendall(data)
-        sink.join()
+        taker.join()
 
 
-def drink(listening):
-    wire, _ = listening.accept()
-    with wire:
-        while wire.recv(1 << 16):
-            pass
+@own_network()
+def nothing_of_a_job_is_readable_on_the_wire(place):
+    mesh = place.mesh("ashburn", "berlin", work__cpu_slots=1)
+    home = mesh["ashburn"]
+    random = numpy.random.default_rng(11)
+    markers = [os.urandom(MARKER_BYTES) for _ in range(MARKERS)]
+    rows = random.integers(0, 256, (4000, 256), dtype=numpy.uint8)
+    for i, marker in enumerate(markers):
+        column = int(random.integers(0, 256 - MARKER_BYTES))
+        rows[8 * i, column:column + MARKER_BYTES] = numpy.frombuffer(marker, numpy.uint8)
+    data, out = place.path("data.npy"), place.path("sum.npy")
+    numpy.save(data, rows)
+    b = random.integers(-128, 128, (64, 256), dtype=numpy.int8)
+    a = random.integers(-128, 128, (4000, 64), dtype=numpy.int8)
+    numpy.save(place.path("a.npy"), a)
+    numpy.save(place.path("b.npy"), b)
+    product = place.path("c.npy")
+    with Capture() as capture:
+        # Once with inputs that ride inline, once with blobs that the other node fetches.
+        home.submit("noop", "--input", "data=" + data, "--split", "data", "--shard-items", "40", "--cache", "off",
+                    "--output", "sum=" + out)
+        job = home.submit_detached("matmul", "--input", "a=" + place.path("a.npy"), "--split", "a", "--input",
+                                   "b=" + place.path("b.npy"), "--shard-items", "100", "--cache", "off")
+        done = home.wait_job(job)
+        home.weir("submit", "--reattach", job, "--output", "c=" + product)
+    expect(any(row["name"] == "berlin" and row["shards"] > 0 for row in done["by_node"]), "all ran at home: %s" % done)
+    expect(capture.dropped == 0, "%d packets were missed" % capture.dropped)
+    expect(capture.bytes_seen() > a.nbytes // 4, "only %d bytes were seen" % capture.bytes_seen())
+    secrets = [rows.tobytes(), a.tobytes(), b.tobytes(), numpy.load(out).tobytes(), numpy.load(product).tobytes()]
+    streams = list(capture.streams.values())
+    expect(found_markers(streams, markers) == 0, "%d markers were on the wire" % found_markers(streams, markers))
+    hits, wanted = found_windows(streams, secrets)
+    expect(hits == 0, "%d of %d windows were on the wire" % (hits, wanted))
+    with Capture() as plain:  # the same scanner is not blind
+        for secret in secrets:
+            replay(secret)
+    streams = list(plain.streams.values())
+    expect(found_markers(streams, markers) == MARKERS, "the scanner found %d markers of a plain-text replay" %
+           found_markers(streams, markers))
+    hits, wanted = found_windows(streams, secrets)
+    expect(hits == wanted, "the scanner found %d of %d windows of a plain-text replay" % (hits, wanted))
 
 
-def home_that_lends_nothing(place):
-    """A mesh in which all work of the home is done at the other site."""
+@own_network()
+def nothing_of_a_text_is_readable_on_the_wire(place):
+    """Lines of text at a home that lends nothing, and the vectors made of them elsewhere."""
     home = place.found()
-    executor = place.join(home, "berlin")
+    place.join(home, "berlin")
     home.stop()
     home.settings["work.cpu_slots"] = 0
-    home.start()
-    for node in (home, executor):
-        node.wait_states({"ashburn": "up", "berlin": "up"}, 60)
-    return home, executor
-
-
-def check_captured(capture, secrets, markers):
-    expect(capture.dropped == 0, "the capture lost %d frames: it proves nothing" % capture.dropped)
-    seen = capture.payload
-    plain = sum(len(secret) for secret in secrets)
-    expect(len(seen) > plain // 2, "only %d bytes were captured of a job that moves %d" % (len(seen), plain))
-    found = find_markers(seen, markers)
-    expect(not found, "%d of %d markers went over the wire" % (len(found), len(markers)))
-    for secret in secrets:
-        hits = find_windows(seen, secret)
-        expect(len(hits) == 0, "%d windows of the input or output went over the wire" % len(hits))
-
-
-def check_scanner(secret, markers):
-    with Capture() as capture:
-        replay(secret)
-    seen = capture.payload
-    expect(len(find_markers(seen, markers)) == len(markers), "the scanner finds %d of %d markers in plain text"
-           % (len(find_markers(seen, markers)), len(markers)))
-    windows_sent = len(secret) - WINDOW_BYTES + 1
-    found = len(find_windows(seen, secret))
-    expect(found >= windows_sent * 0.99, "the scanner finds %d of %d windows in plain text" % (found, windows_sent))
-
-
-@own_network()
-def nothing_of_a_job_can_be_read_on_the_wire(place):
-    """Rows, broadcast and result of a search, all moved between two sites."""
-    rows, markers = input_with_markers(11)
-    base, query, index = place.path("base.npy"), place.path("query.npy"), place.path("index.npy")
-    numpy.save(base, rows)
-    numpy.save(query, rows[::3])
-    packet_socket().close()  # where nothing can be captured is known before the work
-    home, executor = home_that_lends_nothing(place)
-    with Capture() as capture:
-        done = home.submit("knn", "--input", "base=" + base, "--input", "query=" + query, "--split", "query", "--param",
-                           "k=8", "--cache", "off", "--output", "index=" + index, "--json", timeout_s=90).json
-    expect([row["name"] for row in done["by_node"]] == [executor.name], "the work was not remote: %s" % done["by_node"])
-    found = numpy.load(index)
-    expect(numpy.array_equal(found[:, 0], numpy.arange(ROWS)[::3]), "the job's result is wrong")
-    # An index is mostly zero bytes: what is searched for are its windows that tell anything, as with the rows.
-    check_captured(capture, [rows.tobytes(), found.tobytes()], markers)
-    check_scanner(rows.tobytes(), markers)
-
-
-@own_network()
-def nothing_of_a_text_can_be_read_on_the_wire(place):
-    """Lines of text, and the vectors made of them."""
+    home.start().wait_states({"berlin": "up"}, 60)
     markers = [os.urandom(MARKER_BYTES // 2).hex().encode() for _ in range(MARKERS)]
     text = b"".join(b"line %d says %s to whom it concerns\n" % (i, marker) for i, marker in enumerate(markers))
-    path, vectors = place.path("lines.txt"), place.path("vectors.npy")
-    with open(path, "wb") as out:
+    lines, vectors = place.path("lines.txt"), place.path("vectors.npy")
+    with open(lines, "wb") as out:
         out.write(text)
-    packet_socket().close()  # where nothing can be captured is known before the work
-    home, executor = home_that_lends_nothing(place)
     with Capture() as capture:
-        done = home.submit("embed", "--input", "text=" + path, "--split", "text", "--cache", "off", "--output",
-                           "vectors=" + vectors, "--json", timeout_s=90).json
-    expect([row["name"] for row in done["by_node"]] == [executor.name], "the work was not remote: %s" % done["by_node"])
-    check_captured(capture, [text, numpy.load(vectors).tobytes()], markers)
-    check_scanner(text, markers)
+        done = home.submit("embed", "--input", "text=" + lines, "--split", "text", "--cache", "off", "--output",
+                           "vectors=" + vectors, "--json").json
+    expect([row["name"] for row in done["by_node"]] == ["berlin"], "not all ran elsewhere: %s" % done["by_node"])
+    expect(capture.dropped == 0, "%d packets were missed" % capture.dropped)
+    expect(capture.bytes_seen() > len(text), "only %d bytes were seen" % capture.bytes_seen())
+    streams, secrets = list(capture.streams.values()), [text, numpy.load(vectors).tobytes()]
+    expect(found_markers(streams, markers) == 0, "%d markers were on the wire" % found_markers(streams, markers))
+    hits, wanted = found_windows(streams, secrets)
+    expect(hits == 0, "%d of %d windows were on the wire" % (hits, wanted))
+    with Capture() as plain:
+        replay(text)
+    streams = list(plain.streams.values())
+    expect(found_markers(streams, markers) == MARKERS, "the scanner is blind to text")
 
 
-TESTS = [nothing_of_a_job_can_be_read_on_the_wire, nothing_of_a_text_can_be_read_on_the_wire]
+TESTS = [nothing_of_a_job_is_readable_on_the_wire, nothing_of_a_text_is_readable_on_the_wire]
 # What others do on the machine would be measured, captured or starved too.
 ALONE = [nothing_of_a_job_is_readable_on_the_wire]

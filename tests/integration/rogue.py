@@ -65,6 +65,8 @@ class Rogue:
             return None
 
     def handshake_refused(self):
+        """Nothing could be sent for a while; that it was refused, and not just slow, the node's counters tell."""
+        self.socket.sndtimeo = 1500
         return not self.send(b"anybody there?")
 
 

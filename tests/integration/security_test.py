@@ -404,3 +404,5 @@ TESTS = [a_stranger_gets_past_neither_socket, a_plain_connection_is_refused, ano
          exposed_keys_are_refused_with_the_command_that_helps, a_key_file_is_as_private_as_it_should_be,
          two_nodes_on_one_folder_are_refused, a_port_in_use_is_told, a_copied_folder_is_noticed,
          an_unprivileged_user_is_denied, a_uid_is_its_tenant]
+# What others do on the machine would be measured, captured or starved too.
+ALONE = [a_flood_of_the_join_socket_leaves_the_node_as_it_was]
