@@ -489,5 +489,6 @@ void job_free(struct job *job)
     if (!job)
         return;
     job_release(job);
+    free(job->decision);
     free(job);
 }

@@ -121,14 +121,14 @@ struct job {
 
     struct job_node_share share[JOB_NODES_MAX];
     uint32_t share_count;
-    struct job_decision decision[JOB_DECISIONS_MAX]; /* a ring: the newest `decision_count` % max */
+    struct job_decision *decision; /* a ring of the newest JOB_DECISIONS_MAX; it grows to that as needed */
+    uint32_t decision_room;
     uint64_t decision_count;
     uint32_t bundle_shards;     /* the submitter's bound on shards in a bundle; 0 = none */
     uint32_t shard_us_guess;    /* the manifest's estimate of one shard's device time */
     bool damaged;               /* a committed output could not be read back */
     int64_t assemble_at_ms;     /* monotonic: storing the outputs failed and is tried again then; 0 = no */
     struct api_call *submitter; /* waits for the acknowledgement */
-    bool news;                  /* something changed that watchers want to see */
     struct job *next;           /* in order of creation */
     struct job *chain;          /* in the same bucket of the table */
 };

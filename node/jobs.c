@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define PRUNE_EVERY_MS 60000
+#define FORGET_AFTER_MS 10000
 #define OUTPUT_ON_LOOP_BYTES                                                                                 \
     (1u << 20) /* outputs up to this size, together, are put together on the loop's thread */
 
@@ -22,6 +23,13 @@ static void must(void *memory)
 {
     if (!memory)
         abort();
+}
+
+static void on_nothing(struct node *node, void *context, enum store_error error)
+{
+    (void)node;
+    (void)context;
+    (void)error;
 }
 
 /* ---- The table */
@@ -161,6 +169,33 @@ static void prepare(struct node *node, struct job *job, const struct job_wish *w
     background_add(node->background, &preparing->task);
 }
 
+/* Not at once: whoever waits for its end is told first. */
+static bool may_forget(const struct job *job)
+{
+    return job->state >= JOB_DONE && job->finished_at_ms < clock_wall_ms() - FORGET_AFTER_MS;
+}
+
+/* A finished job's row and its pins go, and with them its outputs once the cache needs their room. */
+static void forget(struct node *node, struct job *job)
+{
+    struct store_batch *batch = node_batch(node);
+    store_batch_delete(batch, STORE_JOBS, job->spec.id.bytes, sizeof job->spec.id.bytes);
+    store_batch_unpin_all(batch, job->spec.id.bytes);
+    node_commit(node, batch, on_nothing, NULL);
+    take_out(node, job);
+    job_free(job);
+}
+
+static bool forget_oldest(struct node *node)
+{
+    struct job *job = node->jobs.head;
+    while (job && !may_forget(job))
+        job = job->next;
+    if (job)
+        forget(node, job);
+    return job != NULL;
+}
+
 void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish)
 {
     struct job *known = jobs_find(node, &job->spec.id);
@@ -174,8 +209,8 @@ void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish
         job_free(job);
         return;
     }
-    if (node->jobs.count >= JOBS_KEPT_MAX) {
-        api_error(job->submitter, EXIT_FAILED, "this node keeps %u jobs already; lower store.keep_jobs",
+    if (node->jobs.count >= JOBS_KEPT_MAX && !forget_oldest(node)) {
+        api_error(job->submitter, EXIT_FAILED, "this node drives %u jobs already; submit at another one",
                   JOBS_KEPT_MAX);
         job_free(job);
         return;
@@ -338,13 +373,6 @@ static void place_entry(struct node *node, struct job *job, uint32_t shard, cons
     }
 }
 
-static void on_nothing(struct node *node, void *context, enum store_error error)
-{
-    (void)node;
-    (void)context;
-    (void)error;
-}
-
 /* The results are worth remembering. Best effort, so nobody waits for it. */
 static void remember(struct node *node, struct job *job, const struct mesh_save *save,
                      const struct result_item *items)
@@ -390,7 +418,6 @@ void jobs_saved(struct node *node, const struct mesh_save *save, const struct by
         count_share(job, &save->body.commit.executor, save->body.commit.count, save->body.commit.device_us);
     if (job->keys && !save->body.commit.cached)
         remember(node, job, save, items);
-    job->news = true;
 }
 
 /* ---- Outputs */
@@ -490,7 +517,6 @@ static void end(struct node *node, struct job *job)
     log_info("job", "job=%s state=%s shards=%u cached=%u error=%s", peer_name(node, &job->spec.id),
              words[job->state], job->committed, job->cached, log_quote(job->error, quoted, sizeof quoted));
     job_release(job);
-    job->news = true;
     host_post(node, &(struct mesh_event){.kind = MESH_FORGET_JOB, .body.job.id = job->spec.id});
     sweep(node, job);
 }
@@ -632,7 +658,6 @@ void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusa
         refuse(node, job, refusal == MESH_REFUSED_EMPTY ? EXIT_USAGE : EXIT_FAILED, refusals[refusal]);
         return;
     }
-    job->news = true;
     switch (state) {
     case MESH_JOB_RUNNING:
         if (job->state == JOB_PREPARING)
@@ -662,6 +687,11 @@ void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct 
     struct job *job = jobs_find(node, id);
     if (!job)
         return;
+    if (job->decision_count == job->decision_room && job->decision_room < JOB_DECISIONS_MAX) {
+        job->decision_room = job->decision_room ? 2 * job->decision_room : 8; /* up to the power of two MAX */
+        job->decision = realloc(job->decision, job->decision_room * sizeof *job->decision);
+        must(job->decision);
+    }
     job->decision[job->decision_count++ % JOB_DECISIONS_MAX] = (struct job_decision){
         .at_ms = clock_wall_ms(), .node = *member, .why = why, .shard = shard, .count = count};
     struct mesh_job_view view;
@@ -966,13 +996,8 @@ static void prune(struct node *node)
     uint32_t removed = 0;
     for (struct job *job = node->jobs.head; job && removed < 256;) {
         struct job *next = job->next;
-        if (job->state >= JOB_DONE && job->finished_at_ms < before_ms && !job->news) {
-            struct store_batch *batch = node_batch(node);
-            store_batch_delete(batch, STORE_JOBS, job->spec.id.bytes, sizeof job->spec.id.bytes);
-            store_batch_unpin_all(batch, job->spec.id.bytes);
-            node_commit(node, batch, on_nothing, NULL);
-            take_out(node, job);
-            job_free(job);
+        if (job->finished_at_ms < before_ms && may_forget(job)) {
+            forget(node, job);
             removed++;
         }
         job = next;
