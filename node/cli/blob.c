@@ -86,7 +86,10 @@ static int get(struct cli *cli)
     const bool output = strcmp(path, "-") == 0;
     char temporary[4200];
     snprintf(temporary, sizeof temporary, "%.4096s.part-%d", path, (int)getpid());
-    FILE *file = output ? stdout : fopen(temporary, "wbxe");
+    /* A device or a pipe is written as it is: a new file must not take its place. */
+    struct stat status;
+    const bool direct = !output && stat(path, &status) == 0 && !S_ISREG(status.st_mode);
+    FILE *file = output ? stdout : direct ? fopen(path, "wbe") : fopen(temporary, "wbxe");
     if (!file)
         return cli_fail(EXIT_FAILED, "cannot write %s: %s", path, strerror(errno));
     int code = cli_connect(cli);
@@ -97,12 +100,10 @@ static int get(struct cli *cli)
         if (code != EXIT_DONE)
             cli_fail((enum exit_code)code, "%s", failure.text);
     }
-    if (output)
-        return code;
-    const bool closed = fclose(file) == 0;
-    if (code == EXIT_DONE && (!closed || rename(temporary, path) != 0))
+    const bool written = (output ? fflush(file) : fclose(file)) == 0;
+    if (code == EXIT_DONE && (!written || (!output && !direct && rename(temporary, path) != 0)))
         code = cli_fail(EXIT_FAILED, "cannot write %s: %s", path, strerror(errno));
-    if (code != EXIT_DONE)
+    if (code != EXIT_DONE && !output && !direct)
         unlink(temporary);
     return code;
 }
