@@ -41,6 +41,7 @@ struct api_call {
     void *fill_context;
     uint64_t fill_offset;
     uint64_t fill_bytes;
+    bool cut;      /* an error was queued in place of the rest */
     bool answered; /* the final J frame was queued; only `fill` may still keep the call alive */
 };
 
@@ -174,7 +175,8 @@ static void fill_more(struct connection *connection)
         const size_t wanted = left < sizeof buffer ? (size_t)left : sizeof buffer;
         const ssize_t got = call->fill(call->fill_context, call->fill_offset, buffer, wanted);
         if (got <= 0) {
-            kill_connection(connection);
+            if (!call->cut)
+                kill_connection(connection);
             return;
         }
         call->fill_offset += (uint64_t)got;
@@ -255,15 +257,30 @@ static void make_utf8(char *text)
     }
 }
 
-void api_error(struct api_call *call, enum exit_code code, const char *format, ...)
+static void put_error(struct api_call *call, enum exit_code code, const char *format, va_list arguments)
 {
     char text[1000];
-    va_list arguments;
-    va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
     make_utf8(text);
     put_json(call->connection, json_pack("{s:b, s:s, s:i}", "ok", 0, "error", text, "exit", (int)code));
+}
+
+void api_cut(struct api_call *call, enum exit_code code, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    put_error(call, code, format, arguments);
+    va_end(arguments);
+    call->cut = true;
+    call->fill_bytes = call->fill_offset;
+}
+
+void api_error(struct api_call *call, enum exit_code code, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    put_error(call, code, format, arguments);
+    va_end(arguments);
     if (call->data_left > 0)
         kill_connection(call->connection); /* its data is on the way and means nothing now */
     call->gone = NULL;

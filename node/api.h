@@ -116,6 +116,13 @@ typedef void api_data(void *context, struct api_call *call, const void *bytes, s
 void api_receive(struct api_call *call, uint64_t bytes, api_data *data, void *context);
 
 /*
+ * From within `fill`, before it returns -1: the caller is told why in an error's J frame, in place of the data that is
+ * missing, and the connection stays.
+ */
+__attribute__((format(printf, 3, 4))) void api_cut(struct api_call *call, enum exit_code code,
+                                                   const char *format, ...);
+
+/*
  * Sends {"ok": true, "bytes": N, ...object} and then N bytes, asking `fill` for the next piece whenever the
  * client has room: it writes up to `capacity` bytes from `offset` and returns how many, or -1 to break the
  * connection off. Final.

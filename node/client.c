@@ -269,6 +269,16 @@ enum exit_code client_begin(struct client *client, json_t *request, struct clien
     return code == EXIT_UNREACHABLE ? EXIT_DONE : code;
 }
 
+/* Takes the node's error. */
+static enum exit_code refused(json_t *error, struct client_failure *failure)
+{
+    const int64_t exit = client_number(error, "exit");
+    fail(failure, exit > 0 && exit < 256 ? (enum exit_code)exit : EXIT_FAILED, "%s",
+         client_text(error, "error"));
+    json_decref(error);
+    return failure->exit;
+}
+
 enum exit_code client_next(struct client *client, json_t **object, bool *final,
                            struct client_failure *failure)
 {
@@ -277,13 +287,8 @@ enum exit_code client_next(struct client *client, json_t **object, bool *final,
     if (code != EXIT_DONE)
         return code;
     *final = !client_flag(got, "more");
-    if (*final && !client_flag(got, "ok")) {
-        const int64_t exit = client_number(got, "exit");
-        fail(failure, exit > 0 && exit < 256 ? (enum exit_code)exit : EXIT_FAILED, "%s",
-             client_text(got, "error"));
-        json_decref(got);
-        return failure->exit;
-    }
+    if (*final && !client_flag(got, "ok"))
+        return refused(got, failure);
     *object = got;
     return EXIT_DONE;
 }
@@ -377,6 +382,9 @@ enum exit_code client_get(struct client *client, json_t *request, client_sink *s
         code = receive_frame(client, &frame, failure);
         if (code != EXIT_DONE)
             return code;
+        json_t *cut = frame.kind == 'J' ? json_loadb((const char *)frame.bytes, frame.count, 0, NULL) : NULL;
+        if (cut) /* the node cannot go on, and says why */
+            return refused(cut, failure);
         if (frame.kind != 'D' || frame.count == 0 || frame.count > left)
             return fail(failure, EXIT_FAILED, "the node at %s sent other data than it announced",
                         client->path);

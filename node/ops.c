@@ -419,6 +419,7 @@ void op_blob_put(void *context, struct api_call *call)
 
 struct get {
     struct node *node;
+    struct api_call *call;
     struct digest blob;
     uint64_t offset;
 };
@@ -428,7 +429,13 @@ static ssize_t get_fill(void *context, uint64_t offset, void *buffer, size_t cap
     struct get *get = context;
     const enum store_error error =
         store_blob_read(get->node->store, get->blob.bytes, get->offset + offset, capacity, buffer);
-    return error == STORE_OK ? (ssize_t)capacity : -1;
+    if (error == STORE_OK)
+        return (ssize_t)capacity;
+    char hex[65];
+    hex_encode(get->blob.bytes, sizeof get->blob.bytes, hex);
+    api_cut(get->call, EXIT_FAILED, "blob %.16s: %s; put it again from where it came", hex,
+            store_error_text(error));
+    return -1;
 }
 
 void op_blob_get(void *context, struct api_call *call)
@@ -438,6 +445,7 @@ void op_blob_get(void *context, struct api_call *call)
     if (!get)
         abort();
     get->node = node;
+    get->call = call;
     struct store_blob_info info;
     if (!find_blob(node, call, body_text(call, "blob"), &get->blob)) {
         free(get);
