@@ -372,8 +372,9 @@ static enum store_error lock_take(struct store *store, struct store_failure *fai
         char pid[24] = "";
         if (read(store->lock_fd, pid, sizeof pid - 1) < 0)
             pid[0] = '\0';
-        store_failure_set(failure, STORE_IN_USE, 0, "%.160s is in use by process %ld", store->path,
-                          atol(pid));
+        store_failure_set(failure, STORE_IN_USE, 0,
+                          "%.160s is in use by process %ld; stop it, or choose another data folder",
+                          store->path, atol(pid));
         return STORE_IN_USE;
     }
     /* The number only serves that message: a disk too full to take it must not keep the store from opening.
