@@ -183,6 +183,7 @@ def nothing_of_a_text_is_readable_on_the_wire(place):
     """Lines of text at a home that lends nothing, and the vectors made of them elsewhere."""
     home = place.found()
     place.join(home, "berlin")
+    home.wait_states({"berlin": "up"})
     home.stop()
     home.settings["work.cpu_slots"] = 0
     home.start().wait_states({"berlin": "up"}, 60)
@@ -209,4 +210,4 @@ def nothing_of_a_text_is_readable_on_the_wire(place):
 
 TESTS = [nothing_of_a_job_is_readable_on_the_wire, nothing_of_a_text_is_readable_on_the_wire]
 # What others do on the machine would be measured, captured or starved too.
-ALONE = [nothing_of_a_job_is_readable_on_the_wire]
+ALONE = TESTS

@@ -1,0 +1,381 @@
+"""Requests and starts that cannot succeed: each gives one line that says what, where and what to do, the right exit code, and leaves nothing behind."""
+import os
+import re
+import shutil
+import socket
+
+import numpy
+
+from harness import Node, expect, wait_until
+
+FAILED, USAGE, NONE, UNREACHABLE = 1, 2, 3, 4
+UNKNOWN_BLOB = "ab" * 32
+FILE_BLOB_BYTES = 3 << 20  # more than the store keeps inside of its index
+COLUMNS = 256
+PREFIX_TWINS = ("job4", "job102")  # keys of tenant ashburn whose jobs have ids that begin alike
+
+
+# ---- Help
+
+
+class Problems:
+    """What did not hold in a table of cases: all of it is told at once."""
+
+    def __init__(self):
+        self.found = []
+
+    def add(self, what):
+        self.found.append(what)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            expect(not self.found, "%d cases are wrong:\n    " % len(self.found) + "\n    ".join(self.found))
+
+
+def check_refusal(problems, answer, code, *says):
+    """One line on standard error with all of `says` in it, nothing on standard output, and the exit code."""
+    lines = answer.error.splitlines()
+    if answer.code != code:
+        problems.add("%s, not with %d" % (answer, code))
+    elif len(lines) != 1 or not lines[0].startswith("weir: ") or answer.out:
+        problems.add("%s: not one line on standard error" % answer)
+    else:
+        for word in says:
+            if not re.search(word, lines[0]):
+                problems.add("%s: nothing about /%s/" % (answer, word))
+
+
+def traces(place, node):
+    """All files beside the nodes' own, and what the node holds: a refused request changes none of it."""
+    files = {name: os.stat(place.path(name)).st_size for name in os.listdir(place.folder)
+             if not name.endswith((".log", ".sock")) and os.path.isfile(place.path(name))}
+    blobs = {row["blob"] for row in node.weir("blob", "ls", "--json").json["blobs"]}
+    jobs = {row["id"] for row in node.weir("jobs", "--json").json["jobs"]}
+    return files, blobs, jobs
+
+
+def check_all(place, node, cases):
+    """Runs (arguments, exit code, words...) and compares what was there before and after."""
+    before = traces(place, node)
+    with Problems() as problems:
+        for arguments, code, *says in cases:
+            check_refusal(problems, node.weir(*arguments, code=None, timeout_s=15), code, *says)
+        after = traces(place, node)
+        for name, old, new in zip(("files", "blobs", "jobs"), before, after):
+            if old != new:
+                problems.add("%s were %r and are %r" % (name, sorted(old), sorted(new)))
+
+
+def write(place, name, data):
+    path = place.path(name)
+    with open(path, "wb") as out:
+        out.write(data)
+    return path
+
+
+def save(place, name, array):
+    numpy.save(place.path(name), array)
+    return place.path(name)
+
+
+def save_base(place):
+    return save(place, "base.npy", numpy.arange(20 * COLUMNS, dtype=numpy.int64).reshape(20, COLUMNS).astype(numpy.int8))
+
+
+def save_words(place, name="words.txt", count=40):
+    return write(place, name, b"".join(b"word%d\n" % i for i in range(count)))
+
+
+def knn(base, query, *more):
+    return ("submit", "knn", "--input", "base=" + base, "--input", "query=" + query, "--split", "query", *more)
+
+
+# ---- Kernels, inputs, parameters
+
+
+def arrays_by_way_of_the_store_are_checked_too(place):
+    """An input that is a blob already is only seen by the node: its refusals are those of the command."""
+    node = place.found()
+    base = node.weir("blob", "put", save_base(place)).out.strip()
+    fortran = node.weir("blob", "put", save(place, "f.npy", numpy.ones((COLUMNS, 4), numpy.int8).T)).out.strip()
+    with open(place.path("base.npy"), "rb") as file:
+        cut = node.weir("blob", "put", write(place, "cut.npy", file.read()[:-1])).out.strip()
+    empty = node.weir("blob", "put", write(place, "empty", b"")).out.strip()
+    base, fortran, cut, empty = ("blob:" + blob for blob in (base, fortran, cut, empty))
+    check_all(place, node, [
+        (knn(base, fortran), USAGE, "query", "Fortran"),
+        (knn(base, cut), USAGE, "query", "shorter than its header"),
+        (knn(base, empty), USAGE, "query", "empty"),
+        (knn(base, base, "--param", "k=21"), USAGE, "k = 21", "20 rows of base"),
+        (("submit", "embed", "--input", "text=" + empty, "--format", "text=text"), USAGE, "input text", "no lines"),
+        (knn(base, "blob:" + UNKNOWN_BLOB), NONE, "blob abab", "not on this node"),
+        (knn(base, "blob:12"), USAGE, "64 hex digits"),
+        (knn(base, "job:0123/vectors"), NONE, "no job '0123'"),
+        (knn(base, "job:0123"), USAGE, "job:ID/OUTPUT"),
+    ])
+
+
+def numbers_that_are_none_are_refused_where_a_kernel_says_so(place):
+    node = place.found()
+    a = numpy.ones((4, 8), numpy.float32)
+    good, right = save(place, "a.npy", a), save(place, "b.npy", numpy.ones((8, 3), numpy.float32))
+    cases = []
+    before = traces(place, node)
+    for name, value in (("nan", numpy.nan), ("inf", numpy.inf), ("minus", -numpy.inf)):
+        a[2, 3] = value
+        bad = save(place, name + ".npy", a)
+        cases.append((("submit", "matmul", "--input", "a=" + bad, "--input", "b=" + right), "input a"))
+        cases.append((("submit", "matmul", "--input", "a=" + right.replace("b.npy", "a.npy"), "--input",
+                       "b=" + save(place, name + "_b.npy", a.T.copy())), "input b"))
+    with Problems() as problems:
+        for arguments, where in cases:
+            check_refusal(problems, node.weir(*arguments, code=None, timeout_s=15), USAGE, where, "NaN or infinity",
+                          "row [23], element [23]", "finite")
+        if traces(place, node)[2] != before[2]:
+            problems.add("a refused job is listed")
+    node.weir("submit", "matmul", "--input", "a=" + good, "--input", "b=" + right, "--output",
+              "c=" + place.path("c.npy"), timeout_s=30)
+    expect(numpy.array_equal(numpy.load(place.path("c.npy")), numpy.full((4, 3), 8, numpy.float32)), "c is wrong")
+
+
+# ---- Outputs
+
+
+def an_output_that_cannot_be_written_is_found_before_any_work(place):
+    """Before the upload, too: no blob appears. A file that is there already stays as it was until there is a result."""
+    node = place.found()
+    words = save_words(place)
+    kept = write(place, "kept.npy", b"precious")
+    embed = ("submit", "embed", "--input", "text=" + words)
+    os.mkdir(place.path("folder"))
+    check_all(place, node, [
+        ((*embed, "--output", "vectors=" + place.path("nosuch", "x.npy")), USAGE, "output vectors", "nosuch/x.npy",
+         "No such file"),
+        ((*embed, "--output", "vectors=" + place.path("folder")), USAGE, "folder", "name a file"),
+        ((*embed, "--output", "vectors=" + words + "/x.npy"), USAGE, "output vectors"),
+        ((*embed, "--output", "vectors=/proc/weir.npy"), USAGE, "output vectors", "/proc/weir.npy"),
+        ((*embed, "--output", "vectors="), USAGE, "NAME=FILE"),
+        ((*embed, "--output", "nosuch=" + place.path("x.npy")), USAGE, "no output 'nosuch'", "weir kernels embed"),
+        ((*embed, "--output", "vectors=" + words), USAGE, "an input of this job"),
+        ((*embed, "--output", "vectors=" + place.path("x.npy"), "--output", "vectors=" + place.path("y.npy")), USAGE,
+         "given twice"),
+        ((*embed, "--output", "vectors=-", "--json"), USAGE, "standard output"),
+        ((*embed, "--output", "vectors=" + kept, "--param", "nosuch=1"), USAGE, "nosuch"),
+    ])
+    with open(kept, "rb") as file:
+        expect(file.read() == b"precious", "a file was touched by a job that was refused")
+    expect(os.listdir(place.path("folder")) == [], "something was left in the folder: %s" % os.listdir(place.path("folder")))
+
+
+def an_output_that_fills_its_disk_is_an_error_and_its_result_stays(place):
+    node = place.found()
+    answer = node.weir("submit", "embed", "--input", "text=" + save_words(place), "--output", "vectors=/dev/full",
+                       code=None)
+    with Problems() as problems:
+        check_refusal(problems, answer, FAILED, "output vectors", "/dev/full", "No space left", "blob:[0-9a-f]{64}")
+    blob = re.search("blob:([0-9a-f]{64})", answer.error).group(1)
+    node.weir("blob", "get", blob, place.path("vectors.npy"))
+    expect(numpy.load(place.path("vectors.npy")).shape == (40, COLUMNS), "the result is not the job's")
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        code = place.start([place.program, "blob", "get", blob, "-", "--node", node.socket], stdout=full).wait(20)
+    finally:
+        os.close(full)
+    expect(code == FAILED, "`weir blob get BLOB - > /dev/full` ended with %d" % code)
+
+
+# ---- Blobs, jobs, nodes by name
+
+
+def what_nobody_knows_is_said_to_be_unknown(place):
+    node = place.found()
+    words = save_words(place)
+    ids = [node.submit_detached("spin", "--items", "1", "--param", "us=1", "--key", key) for key in PREFIX_TWINS]
+    prefix = ids[0][:4]
+    expect(ids[0] != ids[1] and ids[1].startswith(prefix), "these keys no longer give ids that begin alike: %s" % ids)
+    for job in ids:
+        node.wait_job(job)
+    wait_until("the results to be stored", lambda: traces(place, node) == traces(place, node))
+    check_all(place, node, [
+        (("jobs", "0" * 64), NONE, "no job", "weir jobs"),
+        (("jobs", "nosuch"), NONE, "no job 'nosuch'"),
+        (("jobs", prefix), USAGE, "'%s'" % prefix, "more|ambiguous"),
+        (("logs", "nosuch"), NONE, "no job"),
+        (("logs", prefix), USAGE, "more|ambiguous"),
+        (("explain", "nosuch"), NONE, "no job"),
+        (("cancel", "nosuch"), NONE, "no job"),
+        (("cancel", prefix), USAGE, "more|ambiguous"),
+        (("submit", "--reattach", "nosuch", "--output", "mark=" + place.path("mark.npy")), NONE, "no job"),
+        (("submit", "--reattach", ids[0], "--output", "nosuch=" + place.path("mark.npy")), USAGE, "no output 'nosuch'"),
+        (("blob", "get", UNKNOWN_BLOB, place.path("blob.bin")), NONE, "blob abab", "not on this node"),
+        (("blob", "get", UNKNOWN_BLOB), NONE, "blob abab"),
+        (("blob", "get", "xyz", place.path("blob.bin")), USAGE, "64 hex digits"),
+        (("blob", "stat", UNKNOWN_BLOB), NONE, "blob abab"),
+        (("blob", "rm", UNKNOWN_BLOB), NONE, "blob abab"),
+        (("blob", "put", place.path("absent")), USAGE, "absent", "No such file"),
+        (("blob", "put", place.folder), USAGE, "no file"),
+        (("blob", "get", UNKNOWN_BLOB, place.path("nosuch", "x")), FAILED, "cannot write", "No such file"),
+        (("blob", "frob", words), USAGE, "put, get"),
+        (("ping", "nosuch"), NONE, "nosuch"),
+        (("revoke", "nosuch", "--reason", "a test"), NONE, "nosuch"),
+        (("invite", "--cancel", "nosuch"), NONE, "weir invite --list"),
+    ])
+
+
+def a_node_that_is_not_there_is_unreachable(place):
+    stale = place.path("stale.sock")
+    with socket.socket(socket.AF_UNIX) as unbound:
+        unbound.bind(stale)
+    words = save_words(place)
+    with Problems() as problems:
+        for where in (place.path("nosuch.sock"), place.path("nosuch"), place.folder, words, stale):
+            for command in (("nodes",), ("submit", "embed", "--input", "text=" + words), ("jobs",),
+                            ("blob", "get", UNKNOWN_BLOB, place.path("x"))):
+                check_refusal(problems, place.weir(*command, "--node", where, code=None), UNREACHABLE, re.escape(where))
+        check_refusal(problems, place.weir("nodes", code=None, env={"WEIR_NODE": stale}), UNREACHABLE, re.escape(stale))
+        if sorted(os.listdir(place.folder)) != ["stale.sock", "words.txt"]:
+            problems.add("left behind: %s" % os.listdir(place.folder))
+
+
+# ---- Configuration and folders
+
+
+def refused_start(problems, node, *says):
+    node.launch()
+    code = node.wait_end(20)
+    last = node.log_end(1).rstrip()
+    if code != FAILED:
+        problems.add("%s: ended with %s: %s" % (node.name, code, node.log_end()))
+    for word in ("^weir: ", *says):
+        if not re.search(word, last):
+            problems.add("%s: says %r, nothing about /%s/" % (node.name, last, word))
+
+
+def a_port_in_use_is_named_with_its_setting(place):
+    with socket.socket() as taken, Problems() as problems:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for key in ("network.control_port", "network.bulk_port", "network.join_port", "http.port"):
+            node = Node(place, key.replace(".", "_"))
+            node.settings[key] = port
+            place.weir("init", "--federation", "rivers", "--site", "ashburn", "--data", node.data)
+            refused_start(problems, node, "in use", str(port), key.partition(".")[2])
+            node.settings[key] = 0
+            node.start()  # what did not start holds nothing
+            node.kill()
+
+
+def two_nodes_do_not_share_a_folder_or_a_socket(place):
+    first = place.found()
+    second = Node(place, "second")
+    second.data = first.data
+    third = Node(place, "third", api__socket=first.socket)
+    place.weir("init", "--federation", "lakes", "--site", "ashburn", "--data", third.data)
+    with Problems() as problems:
+        refused_start(problems, second, re.escape(first.data), "in use by process %d" % first.process.pid, "stop")
+        refused_start(problems, third, re.escape(first.socket), "already", "api.socket")
+    expect(first.status()["pid"] == first.process.pid, "the first node lost its socket")
+    job = first.submit_detached("spin", "--items", "4", "--param", "us=1000", "--cache", "off")
+    first.wait_job(job)
+
+
+def a_cloned_identity_stops_and_the_mesh_keeps_the_first(place):
+    mesh = place.mesh("ashburn", "berlin", "cairo")
+    original = mesh["berlin"]
+    twin = Node(place, "twin", api__socket=place.path("twin.sock"))
+    shutil.copytree(original.data, twin.data)
+    twin.launch()
+    code = twin.wait_end(20)
+    expect(code == FAILED, "the clone ended with %s:\n%s" % (code, twin.log_end()))
+    expect(re.search("clone", twin.log_end()), "the clone does not say why it ended:\n%s" % twin.log_end())
+    expect(original.process.poll() is None, "the original ended:\n%s" % original.log_end())
+    for name in ("ashburn", "cairo"):
+        mesh[name].wait_states({"berlin": "up"}, 60)
+    job = original.submit_detached("spin", "--items", "12", "--shard-items", "1", "--param", "us=1000", "--cache", "off")
+    done = mesh["berlin"].wait_job(job)
+    expect(done["done"] == 12, "the original's work is not whole: %s" % done)
+
+
+# ---- Bytes that rot
+
+
+def rot(node, blob, needle):
+    """Flips a bit of a stopped node's blob, in its file or in the index; returns how many copies were found."""
+    found = 0
+    for folder, _, names in os.walk(os.path.join(node.data, "store")):
+        for name in names:
+            path = os.path.join(folder, name)
+            with open(path, "r+b") as file:
+                data = file.read()
+                at = data.find(needle)
+                while at >= 0:
+                    file.seek(at + len(needle) // 2)
+                    file.write(bytes([data[at + len(needle) // 2] ^ 4]))
+                    found += 1
+                    at = data.find(needle, at + 1)
+    expect(found > 0, "blob %s is nowhere in the store" % blob)
+    return found
+
+
+def rotten_blob(place, node, data):
+    """A blob of `data` at the node whose stored bytes no longer match its name."""
+    blob = node.weir("blob", "put", write(place, "good", data)).out.strip()
+    expect(node.stop() == 0, "the node did not stop cleanly:\n%s" % node.log_end())
+    rot(node, blob, data[2000:2064])
+    node.start()
+    return blob
+
+
+def check_rot(place, node, data):
+    blob = rotten_blob(place, node, data)
+    with Problems() as problems:
+        answer = node.weir("blob", "get", blob, place.path("got"), code=None)
+        check_refusal(problems, answer, FAILED, blob[:8], "match|damaged|corrupt")
+        if sorted(name for name in os.listdir(place.folder) if name.startswith("got")):
+            problems.add("half a blob was left: %s" % os.listdir(place.folder))
+    node.weir("blob", "put", place.path("good"))
+    node.weir("blob", "get", blob, place.path("again"))
+    with open(place.path("again"), "rb") as file:
+        expect(file.read() == data, "the blob that was put again is not what comes back")
+
+
+def a_blob_file_that_does_not_match_its_name_is_not_served(place):
+    check_rot(place, place.found(), os.urandom(FILE_BLOB_BYTES))
+
+
+def a_small_blob_that_does_not_match_its_name_is_not_served(place):
+    check_rot(place, place.found(), os.urandom(6000))
+
+
+def a_job_on_a_rotten_input_fails_and_says_which(place):
+    node = place.found()
+    random = numpy.random.default_rng(7)
+    rows = random.integers(-128, 128, (FILE_BLOB_BYTES // COLUMNS, COLUMNS), dtype=numpy.int8)
+    query = save(place, "query.npy", rows[:4])
+    blob = rotten_blob(place, node, open(save(place, "rows.npy", rows), "rb").read())
+    with Problems() as problems:
+        for arguments in (knn("blob:" + blob, query), ("submit", "knn", "--input", "base=" + query, "--input",
+                                                       "query=blob:" + blob, "--split", "query")):
+            answer = node.weir(*arguments, "--cache", "off", "--param", "k=1", code=None, timeout_s=60)
+            if answer.code not in (FAILED, NONE) or not re.search("do not match|not on this node", answer.error):
+                problems.add("%s, not as a failure for rotten bytes" % answer)
+
+
+TESTS = [
+    arrays_by_way_of_the_store_are_checked_too,
+    numbers_that_are_none_are_refused_where_a_kernel_says_so,
+    an_output_that_cannot_be_written_is_found_before_any_work,
+    an_output_that_fills_its_disk_is_an_error_and_its_result_stays,
+    what_nobody_knows_is_said_to_be_unknown,
+    a_node_that_is_not_there_is_unreachable,
+    a_port_in_use_is_named_with_its_setting,
+    two_nodes_do_not_share_a_folder_or_a_socket,
+    a_cloned_identity_stops_and_the_mesh_keeps_the_first,
+    a_blob_file_that_does_not_match_its_name_is_not_served,
+    a_small_blob_that_does_not_match_its_name_is_not_served,
+    a_job_on_a_rotten_input_fails_and_says_which,
+]
