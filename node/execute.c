@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define STOP_GRACE_MS 1000
+#define RETRY_MS 250
 #define RESIDENTS_MAX 32 /* verified broadcast blobs kept open */
 #define INLINE_ENTRY_BYTES                                                                                   \
     (40u * 1024u) /* of all inline outputs of a shard: an entry stays below ENTRY_BYTES_MAX */
@@ -522,6 +523,21 @@ void execute_done(void *context, uint64_t bundle)
         finish(attempt);
     }
     advance_all(node);
+}
+
+/* A worker that could not be started is tried again, though nothing else may end here that would do so. */
+int64_t execute_turn(struct node *node, int64_t now_ms)
+{
+    bool waiting = false;
+    for (const struct attempt *attempt = node->execute.attempts; attempt; attempt = attempt->next)
+        waiting = waiting || attempt->phase == WAITING;
+    if (!waiting)
+        return INT64_MAX;
+    if (now_ms >= node->execute.retry_at_ms) {
+        node->execute.retry_at_ms = now_ms + RETRY_MS;
+        advance_all(node);
+    }
+    return node->execute.retry_at_ms;
 }
 
 void execute_devices(void *context)

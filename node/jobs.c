@@ -196,12 +196,27 @@ static bool forget_oldest(struct node *node)
     return job != NULL;
 }
 
+/* Whether two submits under one key ask for the same. */
+static bool same_request(const struct job *a, const struct job *b)
+{
+    bool same = a->spec.manifest == b->spec.manifest && a->spec.params.bytes == b->spec.params.bytes &&
+                memcmp(a->spec.params.data, b->spec.params.data, a->spec.params.bytes) == 0;
+    for (uint32_t i = 0; same && i < MANIFEST_INPUTS_MAX; i++)
+        same = a->spec.inputs[i].role == b->spec.inputs[i].role &&
+               digest_equal(&a->spec.inputs[i].blob, &b->spec.inputs[i].blob);
+    return same;
+}
+
 void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish)
 {
     struct job *known = jobs_find(node, &job->spec.id);
     if (known) {
         /* While it is being prepared or saved nothing is durable yet; the client asks again. */
-        if (known->state == JOB_PREPARING || known->submitter)
+        if (!same_request(job, known))
+            api_error(job->submitter, EXIT_USAGE,
+                      "key '%s' names another job already, %.8s; give this one a key of its own",
+                      job->spec.key, peer_name(node, &known->spec.id));
+        else if (known->state == JOB_PREPARING || known->submitter)
             api_error(job->submitter, EXIT_PARTIAL, "a job with this key is just being submitted; try again");
         else
             submit_accepted(node, job->submitter, known, true);

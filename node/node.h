@@ -103,6 +103,7 @@ struct attempt;
 struct execute {
     struct attempt *attempts; /* a list of those not yet reported */
     uint64_t next_bundle;
+    int64_t retry_at_ms; /* attempts that wait for a worker are tried again then */
 };
 
 /* ---- cache.c */
@@ -282,6 +283,7 @@ void execute_stop(struct node *node, uint32_t attempt);
 void execute_shard(void *node, const struct workers_shard *shard);
 void execute_done(void *node, uint64_t bundle);
 void execute_devices(void *node);
+int64_t execute_turn(struct node *node, int64_t now_ms);
 void execute_close(struct node *node);
 
 /* ---- cache.c */
