@@ -1,7 +1,6 @@
 """Requests and starts that cannot succeed: each gives one line that says what, where and what to do, the right exit code, and leaves nothing behind."""
 import os
 import re
-import shutil
 import socket
 
 import numpy
@@ -283,23 +282,6 @@ def two_nodes_do_not_share_a_folder_or_a_socket(place):
     first.wait_job(job)
 
 
-def a_cloned_identity_stops_and_the_mesh_keeps_the_first(place):
-    mesh = place.mesh("ashburn", "berlin", "cairo")
-    original = mesh["berlin"]
-    twin = Node(place, "twin", api__socket=place.path("twin.sock"))
-    shutil.copytree(original.data, twin.data)
-    twin.launch()
-    code = twin.wait_end(20)
-    expect(code == FAILED, "the clone ended with %s:\n%s" % (code, twin.log_end()))
-    expect(re.search("clone", twin.log_end()), "the clone does not say why it ended:\n%s" % twin.log_end())
-    expect(original.process.poll() is None, "the original ended:\n%s" % original.log_end())
-    for name in ("ashburn", "cairo"):
-        mesh[name].wait_states({"berlin": "up"}, 60)
-    job = original.submit_detached("spin", "--items", "12", "--shard-items", "1", "--param", "us=1000", "--cache", "off")
-    done = mesh["berlin"].wait_job(job)
-    expect(done["done"] == 12, "the original's work is not whole: %s" % done)
-
-
 # ---- Bytes that rot
 
 
@@ -374,7 +356,6 @@ TESTS = [
     a_node_that_is_not_there_is_unreachable,
     a_port_in_use_is_named_with_its_setting,
     two_nodes_do_not_share_a_folder_or_a_socket,
-    a_cloned_identity_stops_and_the_mesh_keeps_the_first,
     a_blob_file_that_does_not_match_its_name_is_not_served,
     a_small_blob_that_does_not_match_its_name_is_not_served,
     a_job_on_a_rotten_input_fails_and_says_which,
