@@ -225,12 +225,14 @@ static bool run_shards(struct server *server, const struct wire_bundle *bundle, 
         [KERNEL_CANCELLED] = WORKER_SHARD_CANCELLED,
     };
     const struct wire_job *job = (const struct wire_job *)(const void *)memory;
+    /* Read once: after the last report the node may put the next bundle there. */
+    const uint32_t shard_count = job->shard_count;
     struct wire_result *result = &server->result;
     result->kind = WIRE_RESULT;
     result->region = bundle->region;
     result->sequence = bundle->sequence;
     uint64_t before_us = server->sent_us = now_us();
-    for (uint32_t i = 0; i < job->shard_count; i++) {
+    for (uint32_t i = 0; i < shard_count; i++) {
         struct kernel_call call;
         enum kernel_error error = KERNEL_CANCELLED;
         call.message[0] = '\0';
@@ -242,7 +244,7 @@ static bool run_shards(struct server *server, const struct wire_bundle *bundle, 
             .shard = i, .outcome = (uint32_t)outcomes[error], .device_us = after_us - before_us};
         before_us = after_us;
         const bool full = result->count == WIRE_RESULTS_MAX || after_us - server->sent_us >= REPORT_EVERY_US;
-        if ((full || call.message[0] || i + 1 == job->shard_count) && !report(server, call.message))
+        if ((full || call.message[0] || i + 1 == shard_count) && !report(server, call.message))
             return false;
         if (server->gpu && gpu_broken(server->gpu)) {
             report(server, "");
