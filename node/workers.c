@@ -343,8 +343,8 @@ static void on_exit_of(struct slot *slot, const struct worker_event *event)
         snprintf(message, sizeof message, "the worker made no progress for %lld s and was killed",
                  (long long)(slot->workers->options.hang_ms / 1000));
     else if (event->exit_signal)
-        snprintf(message, sizeof message, "the worker died of signal %d (%s)", event->exit_signal,
-                 strsignal(event->exit_signal));
+        snprintf(message, sizeof message, "the worker died of signal %d (%s)%s%.200s", event->exit_signal,
+                 strsignal(event->exit_signal), event->message[0] ? ": " : "", event->message);
     else
         snprintf(message, sizeof message, "the worker ended with status %d", event->exit_status);
     bool blamed = false;

@@ -160,6 +160,15 @@ def two_homes_share_the_mesh(place):
         expect_marks(home, job)
 
 
+def thousands_of_short_shards_cost_no_worker(place):
+    """A worker must not look into a bundle's memory after its last report: the next bundle may be there already."""
+    mesh = place.mesh(*THREE)
+    job = mesh["ashburn"].submit_detached("spin", "--items", "4000", "--shard-items", "1", "--param", "us=500",
+                                          "--cache", "off")
+    done = mesh["ashburn"].wait_job(job, timeout_s=120)
+    expect(done["done"] == 4000 and done["reassigned"] == 0, "%s" % done)
+
+
 def another_site_finds_cached_results(place):
     mesh = place.mesh(*THREE)
     words = place.path("words.txt")
@@ -258,7 +267,8 @@ def a_node_rests_between_jobs(place):
 TESTS = [three_nodes, a_killed_node_is_seen_down_and_up_again, a_stopped_node_is_seen_down_and_up_again,
          a_drained_node_leaves, a_drain_lets_running_work_finish, a_home_killed_mid_job_continues_it,
          an_executor_killed_mid_job_costs_only_time, a_killed_worker_costs_one_attempt, a_hung_worker_is_killed,
-         a_cancelled_job_stops_everywhere, two_homes_share_the_mesh, another_site_finds_cached_results,
+         a_cancelled_job_stops_everywhere, two_homes_share_the_mesh,
+         thousands_of_short_shards_cost_no_worker, another_site_finds_cached_results,
          a_repeated_key_finds_the_same_job, large_outputs_travel_whole, a_full_disk_is_told_and_loses_nothing,
          a_node_rests_between_jobs]
 # What others do on the machine would be measured, captured or starved too.
