@@ -335,13 +335,11 @@ void op_submit(void *context, struct api_call *call)
     struct job_wish wish = {0};
     job->spec.manifest = manifest;
     job->spec.kernel = job_kernel_digest(manifest);
+    /* Each step that refuses has answered, which ends the call and its body: nothing of them is touched after that. */
+    const json_t *inputs = json_object_get(api_body(call), "inputs");
     bool good = read_params(call, job) && read_options(call, job, &wish) && read_identity(call, job);
-    size_t i;
-    const json_t *given;
-    json_array_foreach(json_object_get(api_body(call), "inputs"), i, given)
-    {
-        good = good && read_input(node, call, given, job, &wish);
-    }
+    for (size_t i = 0; good && i < json_array_size(inputs); i++)
+        good = read_input(node, call, json_array_get(inputs, i), job, &wish);
     if (!good) {
         job_free(job);
         return;
