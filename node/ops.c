@@ -11,6 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#define NODE_PREFIX_MIN 4      /* digits of a node's id: one typed by mistake must not revoke anybody */
+#define BLOBS_COUNTED_MAX 1000 /* that a prefix fits, for the error that says so */
+
 const struct api_op node_ops[] = {
     {"status", API_LOOK, op_status},
     {"nodes", API_LOOK, op_nodes},
@@ -65,13 +68,14 @@ int64_t body_integer(const struct api_call *call, const char *name, int64_t othe
     return json_is_integer(value) ? json_integer_value(value) : otherwise;
 }
 
+/* The first digits of an id, or all of them. */
 static bool is_hex(const char *text)
 {
     size_t count = 0;
     for (; text[count]; count++)
         if (!isxdigit((unsigned char)text[count]))
             return false;
-    return count >= 4 && count <= 64;
+    return count >= 1 && count <= 64;
 }
 
 static bool has_prefix(const uint8_t bytes[32], const char *prefix)
@@ -88,12 +92,13 @@ bool find_node(struct node *node, struct api_call *call, const char *text, struc
                   "name a node: its name, or the first digits of its id (see `weir nodes`)");
         return false;
     }
+    const bool hex = is_hex(text), short_hex = hex && strlen(text) < NODE_PREFIX_MIN;
     uint32_t found = 0;
     for (int by_name = 1; by_name >= 0 && found == 0; by_name--)
         for (uint32_t i = 0; i < node->peers.count; i++) {
             const struct peer *peer = &node->peers.peer[i];
-            const bool match =
-                by_name ? strcmp(peer->name, text) == 0 : is_hex(text) && has_prefix(peer->id.bytes, text);
+            const bool match = by_name ? strcmp(peer->name, text) == 0
+                                       : hex && !short_hex && has_prefix(peer->id.bytes, text);
             if (!match)
                 continue;
             *id = peer->id;
@@ -101,7 +106,11 @@ bool find_node(struct node *node, struct api_call *call, const char *text, struc
         }
     if (found == 1)
         return true;
-    if (found == 0)
+    if (found == 0 && short_hex)
+        api_error(call, EXIT_NONE,
+                  "no node is named '%s', and of an id at least the first %d digits are needed", text,
+                  NODE_PREFIX_MIN);
+    else if (found == 0)
         api_error(call, EXIT_NONE, "no node '%s' in this mesh; `weir nodes` lists them", text);
     else
         api_error(call, EXIT_USAGE, "'%s' fits %u nodes; give more of the id", text, found);
@@ -136,18 +145,68 @@ struct job *find_job(struct node *node, struct api_call *call, const char *text)
     return NULL;
 }
 
+struct blob_search {
+    const char *prefix;
+    struct digest first; /* of those that begin so */
+    uint32_t found;
+};
+
+/* Blobs come in order of id, from the first that may begin so. */
+static bool search_blob(void *context, const uint8_t id[32], const struct store_blob_info *info)
+{
+    (void)info;
+    struct blob_search *search = context;
+    if (!has_prefix(id, search->prefix))
+        return false;
+    if (search->found++ == 0)
+        memcpy(search->first.bytes, id, sizeof search->first.bytes);
+    return search->found < BLOBS_COUNTED_MAX;
+}
+
+/* The id right before the first one that begins with `prefix`; false if there is none. */
+static bool id_before(const char *prefix, uint8_t id[32])
+{
+    char text[65];
+    struct digest first;
+    snprintf(text, sizeof text, "%-64s", prefix);
+    for (char *c = text; *c; c++)
+        if (*c == ' ')
+            *c = '0';
+    if (digest_from_hex(text, &first) != CRYPTO_OK)
+        return false;
+    memcpy(id, first.bytes, sizeof first.bytes);
+    for (int i = 31; i >= 0; i--)
+        if (id[i]-- != 0)
+            return true;
+    return false;
+}
+
 bool find_blob(struct node *node, struct api_call *call, const char *text, struct digest *id)
 {
-    struct store_blob_info info;
-    if (!text || digest_from_hex(text, id) != CRYPTO_OK) {
-        api_error(call, EXIT_USAGE, "a blob is named by 64 hex digits");
+    if (!text || !is_hex(text)) {
+        api_error(call, EXIT_USAGE, "a blob is named by its 64 hex digits, or the first of them");
         return false;
     }
-    const enum store_error error = store_blob_stat(node->store, id->bytes, &info);
-    if (error == STORE_OK)
+    struct store_blob_info info;
+    struct blob_search search = {.prefix = text};
+    enum store_error error;
+    if (digest_from_hex(text, id) == CRYPTO_OK) {
+        error = store_blob_stat(node->store, id->bytes, &info);
+    } else {
+        uint8_t before[32];
+        error = store_blob_each(node->store, id_before(text, before) ? before : NULL, search_blob, &search);
+        if (error == STORE_OK && search.found == 0)
+            error = STORE_NONE;
+        *id = search.first;
+    }
+    if (search.found > 1)
+        api_error(call, EXIT_USAGE, "'%s' fits %u%s blobs here; give more of the id", text, search.found,
+                  search.found == BLOBS_COUNTED_MAX ? " or more" : "");
+    else if (error == STORE_OK)
         return true;
-    api_error(call, error == STORE_NONE ? EXIT_NONE : EXIT_FAILED, "blob %.16s: %s", text,
-              error == STORE_NONE ? "not on this node" : store_error_text(error));
+    else
+        api_error(call, error == STORE_NONE ? EXIT_NONE : EXIT_FAILED, "blob %.16s: %s", text,
+                  error == STORE_NONE ? "not on this node" : store_error_text(error));
     return false;
 }
 

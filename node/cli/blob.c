@@ -212,8 +212,9 @@ const struct cli_command cli_blob = {
     .name = "blob",
     .arguments = "put FILE | get BLOB [FILE] | stat BLOB | ls | rm BLOB",
     .summary = "store, fetch and list bytes by their digest",
-    .notes = "FILE - is standard input or output. A blob is named by 64 hex digits. Blobs that\n"
-             "no job pins may be evicted once the cache is full.\n",
+    .notes = "FILE - is standard input or output. A blob is named by 64 hex digits, or as\n"
+             "many of the first as no other blob here begins with. Blobs that no job pins may\n"
+             "be evicted once the cache is full.\n",
     .example = "weir blob get $(weir blob put words.txt) - | head",
     .options = options,
     .run = blob,

@@ -50,9 +50,11 @@ int source_parse(struct source *source, const struct cli *cli, const char *given
     } else if (strncmp(source->text, "blob:", 5) == 0) {
         source->kind = SOURCE_BLOB;
         source->text += 5;
-        if (strlen(source->text) != 64 || strspn(source->text, "0123456789abcdefABCDEF") != 64)
-            return cli_usage(cli, "--input %s: a blob is named by 64 hex digits", given);
-        memcpy(source->blob, source->text, sizeof source->blob);
+        const size_t digits = strlen(source->text);
+        if (digits == 0 || digits > 64 || strspn(source->text, "0123456789abcdefABCDEF") != digits)
+            return cli_usage(cli, "--input %s: a blob is named by its 64 hex digits, or the first of them",
+                             given);
+        memcpy(source->blob, source->text, digits + 1);
     } else {
         source->format_known = format_of(source->text, &source->format);
     }

@@ -38,7 +38,7 @@ struct source {
     struct stat status;
     struct array_type type;
     bool typed;    /* `type` is known: all but text, whose lines are not counted here */
-    char blob[65]; /* after the upload */
+    char blob[65]; /* after the upload; of a blob, the digits that were given */
 };
 
 /* All of them print what is wrong and return an exit code; EXIT_DONE is success. */

@@ -102,7 +102,7 @@ def wrong_inputs_are_refused_before_the_work(place):
         (("knn", *b, "--input", "query=" + place.path("nowhere.npy"), "--split", "query"), "nowhere.npy"),
         (("knn", *b, "--input", "query=" + place.folder, "--split", "query"), "query"),
         (("knn", *b, "--input", "query", "--split", "query"), "query"),
-        (("knn", *b, "--input", "query=blob:12", "--split", "query"), "64"),
+        (("knn", *b, "--input", "query=blob:12zz", "--split", "query"), "64"),
         (("knn", *b, "--input", "query=job:12", "--split", "query"), "job:"),
         (("montecarlo", "--input", "option=" + option), "nan"),
         (("montecarlo", "--input", "option=" + infinite), "option"),

@@ -111,7 +111,9 @@ def arrays_by_way_of_the_store_are_checked_too(place):
         (knn(base, base, "--param", "k=21"), USAGE, "k = 21", "20 rows of base"),
         (("submit", "embed", "--input", "text=" + empty, "--format", "text=text"), USAGE, "input text", "no lines"),
         (knn(base, "blob:" + UNKNOWN_BLOB), NONE, "blob abab", "not on this node"),
-        (knn(base, "blob:12"), USAGE, "64 hex digits"),
+        (knn(base, "blob:" + UNKNOWN_BLOB[:6]), NONE, "blob ababab: not on this node"),
+        (knn(base, "blob:12zz"), USAGE, "64 hex digits, or the first"),
+        (knn(base, "blob:" + "1" * 65), USAGE, "64 hex digits"),
         (knn(base, "job:0123/vectors"), NONE, "no job '0123'"),
         (knn(base, "job:0123"), USAGE, "job:ID/OUTPUT"),
     ])
@@ -211,7 +213,8 @@ def what_nobody_knows_is_said_to_be_unknown(place):
         (("submit", "--reattach", ids[0], "--output", "nosuch=" + place.path("mark.npy")), USAGE, "no output 'nosuch'"),
         (("blob", "get", UNKNOWN_BLOB, place.path("blob.bin")), NONE, "blob abab", "not on this node"),
         (("blob", "get", UNKNOWN_BLOB), NONE, "blob abab"),
-        (("blob", "get", "xyz", place.path("blob.bin")), USAGE, "64 hex digits"),
+        (("blob", "get", "xyz", place.path("blob.bin")), USAGE, "64 hex digits, or the first"),
+        (("blob", "get", UNKNOWN_BLOB[:4], place.path("blob.bin")), NONE, "blob abab: not on this node"),
         (("blob", "stat", UNKNOWN_BLOB), NONE, "blob abab"),
         (("blob", "rm", UNKNOWN_BLOB), NONE, "blob abab"),
         (("blob", "put", place.path("absent")), USAGE, "absent", "No such file"),
@@ -222,6 +225,50 @@ def what_nobody_knows_is_said_to_be_unknown(place):
         (("revoke", "nosuch", "--reason", "a test"), NONE, "nosuch"),
         (("invite", "--cancel", "nosuch"), NONE, "weir invite --list"),
     ])
+
+
+def ids_are_told_by_as_few_digits_as_tell_them_apart(place):
+    """Blobs and jobs, wherever a command takes one. Seventeen of each: at least two begin with the same digit."""
+    node = place.found()
+    blobs = {node.weir("blob", "put", write(place, "f", b"%d" % i)).out.strip(): b"%d" % i for i in range(17)}
+    jobs = [node.submit_detached("spin", "--items", "1", "--param", "us=1", "--cache", "off") for _ in range(17)]
+    for job in jobs:
+        node.wait_job(job)
+    held = sorted(row["blob"] for row in node.weir("blob", "ls", "--json").json["blobs"])
+    alike, twins = {}, {}
+    for blob in held:
+        alike.setdefault(blob[0], []).append(blob)
+    for job in jobs:
+        twins.setdefault(job[0], []).append(job)
+    digit, several = max(alike.items(), key=lambda pair: len(pair[1]))
+    job_digit, job_twins = max(twins.items(), key=lambda pair: len(pair[1]))
+    expect(len(several) > 1, "no two blobs begin alike: %s" % held)
+    for blob, content in blobs.items():
+        short = next(blob[:n] for n in range(1, 65) if sum(other.startswith(blob[:n]) for other in held) == 1)
+        expect(node.weir("blob", "get", short, "-").out.encode() == content, "%s is not %s" % (short, blob))
+        expect(node.weir("blob", "stat", short.upper(), "--json").json["blob"] == blob, "stat %s" % short)
+    for job in jobs:
+        short = next(job[:n] for n in range(1, 65) if sum(other.startswith(job[:n]) for other in jobs) == 1)
+        expect(node.weir("jobs", short, "--json").json["job"]["id"] == job, "%s is not %s" % (short, job))
+        expect(node.weir("logs", short).code == 0, "logs")
+    fits = "'%s' fits %d blobs" % (digit, len(several))
+    check_all(place, node, [
+        (("blob", "get", digit, place.path("x")), USAGE, fits, "more of the id"),
+        (("blob", "stat", digit), USAGE, fits), (("blob", "rm", digit), USAGE, fits),
+        (("submit", "embed", "--input", "text=blob:" + digit), USAGE, fits),
+        (("jobs", job_digit), USAGE, "'%s' fits %d jobs" % (job_digit, len(job_twins))),
+        (("ping", "1"), NONE, "no node is named '1'", "first 4 digits"),
+    ])
+    absent = next("%s%x" % (digit, d) for d in range(16) if not any(b.startswith("%s%x" % (digit, d)) for b in held))
+    node.weir("blob", "stat", absent, code=NONE)
+    words = node.weir("blob", "put", write(place, "w", b"a\nb\n")).out.strip()
+    held.append(words)
+    short = next(words[:n] for n in range(1, 65) if sum(other.startswith(words[:n]) for other in held) == 1)
+    job = node.weir("submit", "embed", "--input", "text=blob:" + short, "--json").json
+    expect(job["inputs"][0]["blob"] == words, "the job's input is another blob: %s" % job["inputs"])
+    unpinned = next(blob for blob in blobs if not node.weir("blob", "stat", blob, "--json").json["pinned"])
+    node.weir("blob", "rm", unpinned[:12])
+    node.weir("blob", "stat", unpinned, code=NONE)
 
 
 def a_node_that_is_not_there_is_unreachable(place):
@@ -353,6 +400,7 @@ TESTS = [
     an_output_that_cannot_be_written_is_found_before_any_work,
     an_output_that_fills_its_disk_is_an_error_and_its_result_stays,
     what_nobody_knows_is_said_to_be_unknown,
+    ids_are_told_by_as_few_digits_as_tell_them_apart,
     a_node_that_is_not_there_is_unreachable,
     a_port_in_use_is_named_with_its_setting,
     two_nodes_do_not_share_a_folder_or_a_socket,
