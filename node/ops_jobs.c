@@ -274,7 +274,7 @@ static bool read_options(struct api_call *call, struct job *job, struct job_wish
         return false;
     }
     if (body_integer(call, "replicas", 1) != 1) {
-        api_error(call, EXIT_FAILED, "this version keeps one copy of a job's journal; use --replicas 1");
+        api_error(call, EXIT_USAGE, "this version keeps one copy of a job's journal; use --replicas 1");
         return false;
     }
     job->bundle_shards =

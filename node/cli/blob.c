@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,33 +80,65 @@ static bool write_all(void *context, const void *bytes, size_t count)
     return fwrite(bytes, 1, count, context) == count;
 }
 
-/* A file appears under its name only when it is whole. */
+/* Where a blob goes. A file appears under its name only when it is whole; a device or a pipe is written as it
+ * is: a new file must not take its place. */
+struct destination {
+    const char *path;
+    FILE *file;
+    char temporary[PATH_MAX]; /* "" = none */
+};
+
+/* Found out before anything is asked of the node. */
+static int destination_open(struct destination *to, const char *path)
+{
+    *to = (struct destination){.path = path};
+    struct stat status;
+    const bool exists = stat(path, &status) == 0;
+    if (strcmp(path, "-") == 0) {
+        to->file = stdout;
+    } else if (exists && S_ISDIR(status.st_mode)) {
+        return cli_fail(EXIT_USAGE, "cannot write '%s': it is a folder; name a file in it", path);
+    } else if (exists && (!S_ISREG(status.st_mode) || access(path, W_OK) != 0)) {
+        to->file = fopen(path, "wbe"); /* or the reason why not */
+    } else if (snprintf(to->temporary, sizeof to->temporary, "%s.part-%d", path, (int)getpid()) >=
+               (int)sizeof to->temporary) {
+        errno = ENAMETOOLONG;
+    } else {
+        to->file = fopen(to->temporary, "wbxe");
+    }
+    if (to->file)
+        return EXIT_DONE;
+    return cli_fail(EXIT_USAGE, "cannot write '%s': %s", path, strerror(errno));
+}
+
+/* `code` is how the transfer ended; returns how the command ends. */
+static int destination_close(struct destination *to, int code)
+{
+    const bool written = (to->file == stdout ? fflush(stdout) : fclose(to->file)) == 0;
+    const bool whole = code == EXIT_DONE && written;
+    const bool good = whole && (!to->temporary[0] || rename(to->temporary, to->path) == 0);
+    if (code == EXIT_DONE && !good)
+        code = cli_fail(EXIT_FAILED, "cannot write '%s': %s", to->path, strerror(errno));
+    if (!good && to->temporary[0])
+        unlink(to->temporary);
+    return code;
+}
+
 static int get(struct cli *cli)
 {
-    const char *path = cli->argc > 2 ? cli->argv[2] : "-";
-    const bool output = strcmp(path, "-") == 0;
-    char temporary[4200];
-    snprintf(temporary, sizeof temporary, "%.4096s.part-%d", path, (int)getpid());
-    /* A device or a pipe is written as it is: a new file must not take its place. */
-    struct stat status;
-    const bool direct = !output && stat(path, &status) == 0 && !S_ISREG(status.st_mode);
-    FILE *file = output ? stdout : direct ? fopen(path, "wbe") : fopen(temporary, "wbxe");
-    if (!file)
-        return cli_fail(EXIT_FAILED, "cannot write %s: %s", path, strerror(errno));
-    int code = cli_connect(cli);
+    struct destination to;
+    int code = destination_open(&to, cli->argc > 2 ? cli->argv[2] : "-");
+    if (code != EXIT_DONE)
+        return code;
+    code = cli_connect(cli);
     if (code == EXIT_DONE) {
         struct client_failure failure;
         code = (int)client_get(cli->client, json_pack("{s:s, s:s}", "op", "blob.get", "blob", cli->argv[1]),
-                               write_all, file, NULL, &failure);
+                               write_all, to.file, NULL, &failure);
         if (code != EXIT_DONE)
             cli_fail((enum exit_code)code, "%s", failure.text);
     }
-    const bool written = (output ? fflush(file) : fclose(file)) == 0;
-    if (code == EXIT_DONE && (!written || (!output && !direct && rename(temporary, path) != 0)))
-        code = cli_fail(EXIT_FAILED, "cannot write %s: %s", path, strerror(errno));
-    if (code != EXIT_DONE && !output && !direct)
-        unlink(temporary);
-    return code;
+    return destination_close(&to, code);
 }
 
 /* ---- stat, ls, rm */

@@ -58,6 +58,10 @@ static int read_numbers(struct submit *submit)
         !cli_number(submit->cli, "shard-items", 1, INT64_MAX, &shard_items) ||
         !cli_number(submit->cli, "replicas", 1, 16, &submit->replicas))
         return EXIT_USAGE;
+    if (submit->replicas > 1)
+        return cli_fail(EXIT_USAGE,
+                        "--replicas %lld: this version keeps one copy of a job's journal; use --replicas 1",
+                        (long long)submit->replicas);
     submit->wish = (struct manifest_wish){.items = (uint64_t)items, .shard_items = (uint64_t)shard_items};
     const char *cache = cli_value(submit->cli, "cache", "mesh");
     if (strcmp(cache, "off") != 0 && strcmp(cache, "site") != 0 && strcmp(cache, "mesh") != 0)
