@@ -31,7 +31,7 @@ static int show_list(struct cli *cli, const json_t *reply)
                                                   {.title = "INPUTS"},
                                                   {.title = "OUTPUTS"},
                                                   {.title = "CLASS"},
-                                                  {.title = "WHAT IT DOES", .cut = true}};
+                                                  {.title = "WHAT IT DOES", .wrap = true}};
     struct table *table = table_open(columns, 5);
     size_t i;
     const json_t *kernel;

@@ -60,7 +60,9 @@ static void add_row(struct table *table, const json_t *node, bool wide)
     const bool up = strcmp(client_text(node, "state"), "up") == 0;
     const bool gone = !up && strcmp(client_text(node, "state"), "suspect") != 0;
     const char *state = up && client_flag(node, "draining") ? "draining" : client_text(node, "state");
-    table_cell(table, "%s%s", client_text(node, "name"), client_flag(node, "self") ? "*" : "");
+    table_cell(table, "%s", client_text(node, "name"));
+    if (client_flag(node, "self"))
+        table_mark(table, '*');
     table_cell(table, "%s", client_text(node, "site"));
     table_cell(table, "%s", state);
     table_colour(table, colour_of(state));

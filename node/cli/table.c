@@ -13,6 +13,7 @@
 struct cell {
     char *text;
     enum table_colour colour;
+    char mark; /* 0 = none */
 };
 
 struct table {
@@ -26,6 +27,8 @@ struct table {
 struct table *table_open(const struct table_column *columns, int count)
 {
     assert(count > 0 && count <= TABLE_COLUMNS_MAX);
+    for (int c = 0; c < count - 1; c++)
+        assert(!columns[c].wrap);
     struct table *table = calloc(1, sizeof *table);
     if (!table)
         abort();
@@ -71,6 +74,12 @@ void table_colour(struct table *table, enum table_colour colour)
     table->cells[table->count - 1].colour = colour;
 }
 
+void table_mark(struct table *table, char mark)
+{
+    assert(table->count > 0);
+    table->cells[table->count - 1].mark = mark;
+}
+
 int table_rows(const struct table *table)
 {
     return (int)(table->count / (size_t)table->column_count);
@@ -85,6 +94,11 @@ static int width_of(const char *text)
     for (; *text; text++)
         width += ((unsigned char)*text & 0xc0) != 0x80;
     return width;
+}
+
+static int width_of_cell(const struct cell *cell)
+{
+    return width_of(cell->text) + (cell->mark != 0);
 }
 
 static size_t bytes_of(const char *text, int width)
@@ -108,9 +122,10 @@ static const char *code_of(enum table_colour colour)
 static void print_cell(FILE *out, const struct table_column *column, const struct cell *cell, int width,
                        bool last, bool colour)
 {
-    const int natural = width_of(cell->text);
+    const int natural = width_of_cell(cell);
     const bool cut = natural > width;
-    const size_t bytes = cut ? bytes_of(cell->text, width > 1 ? width - 1 : 0) : strlen(cell->text);
+    const int room = width - 1 - (cell->mark != 0); /* beside the ellipsis */
+    const size_t bytes = cut ? bytes_of(cell->text, room > 0 ? room : 0) : strlen(cell->text);
     const int pad = cut ? 0 : width - natural;
     if (column->right)
         fprintf(out, "%*s", pad, "");
@@ -119,10 +134,38 @@ static void print_cell(FILE *out, const struct table_column *column, const struc
     fwrite(cell->text, 1, bytes, out);
     if (cut)
         fputs("…", out);
+    if (cell->mark)
+        fputc(cell->mark, out);
     if (colour && cell->colour != TABLE_PLAIN)
         fputs("\033[0m", out);
     if (!last)
         fprintf(out, "%*s", GAP + (column->right ? 0 : pad), "");
+}
+
+/* How many bytes of `text` make a line: as many words as fit, or a piece of one that never will. */
+static size_t line_of(const char *text, int width)
+{
+    const size_t most = bytes_of(text, width);
+    size_t end = most;
+    while (end > 0 && text[end] && text[end] != ' ')
+        end--;
+    return end > 0 ? end : most;
+}
+
+/* The last cell of a row, from where the row stands now; further lines begin `indent` blanks in. */
+static void print_wrapped(FILE *out, const struct cell *cell, int width, int indent, bool colour)
+{
+    for (const char *at = cell->text;;) {
+        const size_t bytes = line_of(at, width);
+        fprintf(out, "%s%.*s%s", colour ? code_of(cell->colour) : "", (int)bytes, at,
+                colour && cell->colour != TABLE_PLAIN ? "\033[0m" : "");
+        at += bytes;
+        while (*at == ' ')
+            at++;
+        if (!*at)
+            return;
+        fprintf(out, "\n%*s", indent, "");
+    }
 }
 
 /* Takes the missing room from the columns that may be cut, always from the widest (of equals, the last). None
@@ -135,8 +178,8 @@ static void fit(const struct table *table, int widths[TABLE_COLUMNS_MAX], int ro
     for (; all > room; all--) {
         int widest = -1;
         for (int c = 0; c < table->column_count; c++)
-            if (table->columns[c].cut && widths[c] > width_of(table->columns[c].title) &&
-                (widest < 0 || widths[c] >= widths[widest]))
+            if ((table->columns[c].cut || table->columns[c].wrap) &&
+                widths[c] > width_of(table->columns[c].title) && (widest < 0 || widths[c] >= widths[widest]))
                 widest = c;
         if (widest < 0)
             return;
@@ -158,7 +201,7 @@ void table_print_as(const struct table *table, FILE *out, int width, bool colour
     for (int c = 0; c < table->column_count; c++)
         widths[c] = width_of(table->columns[c].title);
     for (size_t i = 0; i < table->count; i++) {
-        const int natural = width_of(table->cells[i].text);
+        const int natural = width_of_cell(&table->cells[i]);
         int *column = &widths[i % (size_t)table->column_count];
         *column = natural > *column ? natural : *column;
     }
@@ -167,10 +210,14 @@ void table_print_as(const struct table *table, FILE *out, int width, bool colour
     for (int row = -1; row < table_rows(table); row++) {
         const struct cell *cells = row < 0 ? NULL : &table->cells[row * table->column_count];
         const int last = row < 0 ? table->column_count - 1 : last_of(cells, table->column_count);
-        for (int c = 0; c <= last; c++) {
+        for (int c = 0, indent = 0; c <= last; indent += widths[c++] + GAP) {
             const struct cell title = {.text = (char *)(uintptr_t)table->columns[c].title,
                                        .colour = TABLE_BOLD};
-            print_cell(out, &table->columns[c], row < 0 ? &title : &cells[c], widths[c], c == last, colour);
+            const struct cell *cell = row < 0 ? &title : &cells[c];
+            if (table->columns[c].wrap)
+                print_wrapped(out, cell, widths[c], indent, colour);
+            else
+                print_cell(out, &table->columns[c], cell, widths[c], c == last, colour);
         }
         fputc('\n', out);
     }

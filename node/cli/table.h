@@ -1,7 +1,8 @@
 /*
  * Aligned tables for people: cells are collected row by row, then printed with two spaces between columns,
  * at most `width` wide. What does not fit is cut in the columns that allow it, always in the widest, and
- * marked with an ellipsis. Widths count characters as a terminal shows them, not bytes.
+ * marked with an ellipsis; a last column of prose goes on below itself instead. Widths count characters as a
+ * terminal shows them, not bytes.
  *
  *     static const struct table_column columns[] = {{"NAME"}, {"FREE", .right = true}};
  *     struct table *table = table_open(columns, 2);
@@ -23,6 +24,7 @@ struct table_column {
     const char *title;
     bool right; /* numbers */
     bool cut;   /* may be shortened, down to its title's width */
+    bool wrap;  /* the last column only: goes on in lines of its own, broken between words */
 };
 
 enum table_colour { TABLE_PLAIN, TABLE_RED, TABLE_YELLOW, TABLE_GREEN, TABLE_DIM, TABLE_BOLD };
@@ -35,7 +37,9 @@ void table_close(struct table *table);
 
 /* Control characters become '?'. */
 __attribute__((format(printf, 2, 3))) void table_cell(struct table *table, const char *format, ...);
+/* Both are of the cell before. The mark stands right behind the text, also where that is cut. */
 void table_colour(struct table *table, enum table_colour colour);
+void table_mark(struct table *table, char mark);
 
 int table_rows(const struct table *table);
 /* To a terminal: cut to its width, in colour unless NO_COLOR is set. To anything else: neither. */

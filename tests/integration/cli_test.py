@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 
-from harness import PATIENCE, Skipped, die_with_parent, expect, wait_until
+from harness import Node, PATIENCE, Skipped, die_with_parent, expect, wait_until
 
 COMMANDS = ["init", "invite", "join", "revoke", "key", "node", "dev", "nodes", "gossip", "ping", "drain", "kernels",
             "submit", "jobs", "logs", "explain", "cancel", "blob", "cache", "config", "sim", "version"]
@@ -282,6 +282,22 @@ def terminals_get_colour_and_their_width(place):
         expect(len(lines) <= 60, "wider than the terminal: %r" % lines)
 
 
+def nothing_that_matters_is_cut_at_eighty_columns(place):
+    """What kernels do is told in full, and the asked node is still marked when its name is too long."""
+    node = Node(place, "a-node-with-a-name-that-is-far-too-long-for-a-column-of-a-table")
+    place.weir("init", "--federation", "rivers", "--site", "a-site-with-a-long-name-as-well", "--name", node.name,
+               "--data", node.data)
+    node.start()
+    _, shown = on_terminal(place, ["kernels", "--node", node.socket], 80, env={"NO_COLOR": "1"})
+    expect(all(len(line) <= 80 for line in shown.splitlines()) and "\u2026" not in shown, "cut:\n" + shown)
+    begins = shown.index("WHAT IT DOES")
+    last = " ".join(line[begins:].strip() for line in shown.splitlines()[1:])
+    for kernel in node.weir("kernels", "--json").json["kernels"]:
+        expect(kernel["help"] in last, "%r is not whole in:\n%s" % (kernel["help"], shown))
+    _, shown = on_terminal(place, ["nodes", "--node", node.socket], 80, env={"NO_COLOR": "1"})
+    expect(re.search(r"^a-node-[a-z-]*\u2026\*  ", shown, re.MULTILINE), "the asked node is not marked:\n" + shown)
+
+
 def watching_redraws_until_interrupted(place):
     node = place.found()
     code, shown = on_terminal(place, ["nodes", "--watch", "--node", node.socket],
@@ -397,6 +413,7 @@ def another_user_is_denied(place):
 TESTS = [help_fits_a_screen_with_an_example, mistakes_are_told_with_a_suggestion, without_a_node_commands_say_so,
          a_data_folder_without_a_federation_is_refused, a_config_is_checked, listings_suit_people_and_programs,
          blobs_come_back_as_they_went, one_data_folder_has_one_node, odd_requests_do_not_end_the_node,
-         metrics_are_openmetrics, terminals_get_colour_and_their_width, watching_redraws_until_interrupted,
+         metrics_are_openmetrics, terminals_get_colour_and_their_width,
+         nothing_that_matters_is_cut_at_eighty_columns, watching_redraws_until_interrupted,
          dev_runs_a_mesh_and_leaves_nothing, dev_killed_takes_its_nodes_along,
          dev_interrupted_while_it_starts_leaves_nothing, another_user_is_denied]

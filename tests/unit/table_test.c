@@ -84,6 +84,48 @@ static void widest_column_is_cut_first_and_none_below_its_title(void **state)
     table_close(table);
 }
 
+static void a_mark_stays_when_its_text_is_cut(void **state)
+{
+    (void)state;
+    struct table *table = table_open(columns, 3);
+    table_cell(table, "long-node-name");
+    table_mark(table, '*');
+    table_colour(table, TABLE_RED);
+    table_cell(table, "1");
+    table_cell(table, "ok");
+    assert_prints(table, 0, false, "NAME             FREE  NOTE\nlong-node-name*     1  ok\n");
+    assert_prints(table, 22, false, "NAME        FREE  NOTE\nlong-nod\u2026*     1  ok\n");
+    assert_prints(table, 1, false, "NAME  FREE  NOTE\nlo\u2026*     1  ok\n");
+    table_close(table);
+}
+
+static void prose_goes_on_below_itself_and_loses_no_word(void **state)
+{
+    (void)state;
+    static const struct table_column prose[] = {{.title = "NAME"}, {.title = "WHAT", .wrap = true}};
+    struct table *table = table_open(prose, 2);
+    table_cell(table, "knn");
+    table_cell(table, "exact nearest neighbours, by\u00e9 distance");
+    table_cell(table, "spin");
+    table_cell(table, "unbreakable-word");
+    table_cell(table, "noop");
+    table_cell(table, "%s", "");
+    assert_prints(table, 0, false,
+                  "NAME  WHAT\n"
+                  "knn   exact nearest neighbours, by\u00e9 distance\n"
+                  "spin  unbreakable-word\n"
+                  "noop\n");
+    assert_prints(table, 20, false,
+                  "NAME  WHAT\n"
+                  "knn   exact nearest\n"
+                  "      neighbours,\n"
+                  "      by\u00e9 distance\n"
+                  "spin  unbreakable-wo\n"
+                  "      rd\n"
+                  "noop\n");
+    table_close(table);
+}
+
 static void nothing_is_printed_behind_the_last_text(void **state)
 {
     (void)state;
@@ -265,6 +307,8 @@ int main(void)
         cmocka_unit_test(widest_column_is_cut_first_and_none_below_its_title),
         cmocka_unit_test(nothing_is_printed_behind_the_last_text),
         cmocka_unit_test(cut_never_splits_a_character),
+        cmocka_unit_test(a_mark_stays_when_its_text_is_cut),
+        cmocka_unit_test(prose_goes_on_below_itself_and_loses_no_word),
         cmocka_unit_test(no_cell_can_drive_the_terminal),
         cmocka_unit_test(colours_take_no_room_and_end_with_the_cell),
         cmocka_unit_test(a_file_gets_neither_colour_nor_cuts),
