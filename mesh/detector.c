@@ -2,7 +2,7 @@
 
 void detector_layout(struct detector *detector, const struct mesh_limits *limits, struct carve *from)
 {
-    detector->watched = carve(from, limits->members, sizeof *detector->watched);
+    detector->accused = carve(from, limits->members, sizeof *detector->accused);
 }
 
 void detector_init(struct mesh *mesh)
@@ -16,35 +16,44 @@ void detector_init(struct mesh *mesh)
 
 /* ------------------------------------------------- what was said about whom */
 
-static struct accusation *find_accusation(struct member *member, uint32_t accuser)
+struct accused *detector_said(const struct mesh *mesh, uint32_t slot)
 {
-    for (uint32_t i = 0; i < member->accusation_count; i++) {
-        if (member->accusation[i].accuser == accuser)
-            return &member->accusation[i];
+    const uint32_t number = mesh->members.slot[slot].accused;
+    return number != 0 ? &mesh->detector.accused[number - 1] : NULL;
+}
+
+static struct accusation *find_accusation(struct accused *said, uint32_t accuser)
+{
+    for (uint32_t i = 0; said && i < said->count; i++) {
+        if (said->accusation[i].accuser == accuser)
+            return &said->accusation[i];
     }
     return NULL;
 }
 
-static bool is_accused_by(const struct member *member, uint32_t accuser)
+static bool is_accused_by(struct accused *said, uint32_t accuser)
 {
-    for (uint32_t i = 0; i < member->accusation_count; i++) {
-        if (member->accusation[i].accuser == accuser)
-            return member->accusation[i].accuses;
-    }
-    return false;
+    const struct accusation *const accusation = find_accusation(said, accuser);
+    return accusation && accusation->accuses;
 }
 
-static void recount(struct member *member)
+uint32_t detector_accusers(const struct mesh *mesh, uint32_t slot)
 {
-    member->accuser_count = 0;
-    for (uint32_t i = 0; i < member->accusation_count; i++)
-        member->accuser_count += member->accusation[i].accuses;
+    const struct accused *const said = detector_said(mesh, slot);
+    return said ? said->accusers : 0;
 }
 
-static void remove_accusation(struct member *member, uint32_t index)
+static void recount(struct accused *said)
 {
-    member->accusation[index] = member->accusation[--member->accusation_count];
-    recount(member);
+    said->accusers = 0;
+    for (uint32_t i = 0; i < said->count; i++)
+        said->accusers += said->accusation[i].accuses;
+}
+
+static void remove_accusation(struct accused *said, uint32_t index)
+{
+    said->accusation[index] = said->accusation[--said->count];
+    recount(said);
 }
 
 static bool contains(const uint32_t *list, uint32_t count, uint32_t slot)
@@ -60,46 +69,59 @@ static bool contains(const uint32_t *list, uint32_t count, uint32_t slot)
  * Makes room for what `accuser` says. At the bound an observer displaces one who is none, never the other way round:
  * if two could displace each other, each copy of their alerts would be news again and be flooded for ever.
  */
-static bool make_room(struct mesh *mesh, uint32_t subject, uint32_t accuser)
+static bool make_room(struct mesh *mesh, struct accused *said, uint32_t accuser)
 {
-    struct member *const member = &mesh->members.slot[subject];
-    if (member->accusation_count < MESH_ACCUSATIONS_MAX)
+    if (said->count < MESH_ACCUSATIONS_MAX)
         return true;
     uint32_t observer[MESH_NEIGHBOURS_MAX];
-    const uint32_t observers = overlay_neighbours(mesh, subject, observer);
+    const uint32_t observers = overlay_neighbours(mesh, said->member, observer);
     if (!contains(observer, observers, accuser))
         return false;
-    for (uint32_t i = 0; i < member->accusation_count; i++) {
-        if (!contains(observer, observers, member->accusation[i].accuser)) {
-            remove_accusation(member, i);
+    for (uint32_t i = 0; i < said->count; i++) {
+        if (!contains(observer, observers, said->accusation[i].accuser)) {
+            remove_accusation(said, i);
             return true;
         }
     }
     return false;
 }
 
-static void watch(struct mesh *mesh, uint32_t slot)
+/* The table has a row for every member, so there is always one. */
+static struct accused *take_row(struct mesh *mesh, uint32_t subject)
 {
-    struct member *const member = &mesh->members.slot[slot];
-    if (!member->watched) {
-        member->watched = true;
-        mesh->detector.watched[mesh->detector.watched_count++] = slot;
+    struct detector *const detector = &mesh->detector;
+    struct member *const member = &mesh->members.slot[subject];
+    if (member->accused == 0) {
+        struct accused *const row = &detector->accused[detector->accused_count++];
+        row->member = subject;
+        row->count = row->accusers = 0;
+        member->accused = detector->accused_count;
     }
-    mesh->detector.dirty = true;
+    return &detector->accused[member->accused - 1];
+}
+
+/* The last row takes its place. */
+static void give_row(struct mesh *mesh, uint32_t index)
+{
+    struct detector *const detector = &mesh->detector;
+    mesh->members.slot[detector->accused[index].member].accused = 0;
+    if (index != --detector->accused_count) {
+        detector->accused[index] = detector->accused[detector->accused_count];
+        mesh->members.slot[detector->accused[index].member].accused = index + 1;
+    }
 }
 
 /* Returns whether it is newer than what that accuser said before. */
 static bool remember(struct step *step, uint32_t subject, uint32_t accuser, const struct mesh_record *record)
 {
-    struct member *const member = &step->mesh->members.slot[subject];
-    struct accusation *said = find_accusation(member, accuser);
-    if (said && (record->incarnation < said->incarnation ||
-                 (record->incarnation == said->incarnation && record->version <= said->version)))
+    struct accusation *said = find_accusation(detector_said(step->mesh, subject), accuser);
+    if (said && !stamp_newer(STAMP(record), STAMP(said)))
         return false;
+    struct accused *const row = take_row(step->mesh, subject);
     if (!said) {
-        if (!make_room(step->mesh, subject, accuser))
+        if (!make_room(step->mesh, row, accuser))
             return false;
-        said = &member->accusation[member->accusation_count++];
+        said = &row->accusation[row->count++];
     }
     *said = (struct accusation){
         .accuser = accuser,
@@ -108,17 +130,17 @@ static bool remember(struct step *step, uint32_t subject, uint32_t accuser, cons
         .version = record->version,
         .at_ms = step->now_ms,
     };
-    recount(member);
-    watch(step->mesh, subject);
+    recount(row);
+    step->mesh->detector.dirty = true;
     return true;
 }
 
 void detector_clear(struct mesh *mesh, uint32_t slot)
 {
-    struct member *const member = &mesh->members.slot[slot];
-    member->accusation_count = 0;
-    member->accuser_count = 0;
-    member->alerted = false;
+    struct accused *const said = detector_said(mesh, slot);
+    if (said)
+        said->count = said->accusers = 0;
+    mesh->members.slot[slot].alerted = false;
     mesh->detector.dirty = true;
 }
 
@@ -126,24 +148,22 @@ void detector_forget(struct mesh *mesh, uint32_t slot)
 {
     struct detector *const detector = &mesh->detector;
     detector_clear(mesh, slot);
-    for (uint32_t i = 0; i < detector->watched_count; i++) {
-        struct member *const member = &mesh->members.slot[detector->watched[i]];
-        for (uint32_t j = 0; j < member->accusation_count; j++) {
-            if (member->accusation[j].accuser == slot)
-                remove_accusation(member, j--);
-        }
-        if (detector->watched[i] == slot) {
-            member->watched = false;
-            detector->watched[i--] = detector->watched[--detector->watched_count];
+    for (uint32_t i = 0; i < detector->accused_count; i++) {
+        struct accused *const said = &detector->accused[i];
+        for (uint32_t j = 0; j < said->count; j++) {
+            if (said->accusation[j].accuser == slot)
+                remove_accusation(said, j--);
         }
     }
+    if (mesh->members.slot[slot].accused != 0)
+        give_row(mesh, mesh->members.slot[slot].accused - 1);
 }
 
 uint32_t detector_accuses(const struct mesh *mesh, uint32_t slot)
 {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < mesh->detector.watched_count; i++)
-        count += is_accused_by(&mesh->members.slot[mesh->detector.watched[i]], slot);
+    for (uint32_t i = 0; i < mesh->detector.accused_count; i++)
+        count += is_accused_by(&mesh->detector.accused[i], slot);
     return count;
 }
 
@@ -163,7 +183,6 @@ static void sign_alert(struct step *step, uint32_t subject, bool accuses)
     record->body.alert.accuses = accuses;
     member->alerted = accuses;
     member->alerted_at_ms = step->now_ms;
-    member->alerted_incarnation = member->record.incarnation;
     if (accuses)
         mesh->counters.alerts_sent++;
 }
@@ -261,7 +280,7 @@ static void tick_own_accusation(struct step *step, const struct link *link)
         out_wake(step, member->alerted_at_ms + MESH_ALERT_REPEAT_MS);
         return;
     }
-    if (step->now_ms >= link->accuse_after_ms || member->accuser_count > 0)
+    if (step->now_ms >= link->accuse_after_ms || detector_accusers(step->mesh, link->member) > 0)
         sign_alert(step, link->member, true);
     else
         out_wake(step, link->accuse_after_ms);
@@ -281,7 +300,7 @@ struct tally {
  */
 static struct tally take_tally(const struct mesh *mesh, uint32_t subject, bool count_suspects)
 {
-    const struct member *const member = &mesh->members.slot[subject];
+    struct accused *const said = detector_said(mesh, subject);
     uint32_t observer[MESH_NEIGHBOURS_MAX];
     const uint32_t count = overlay_neighbours(mesh, subject, observer);
     struct tally tally = {0};
@@ -290,7 +309,7 @@ static struct tally take_tally(const struct mesh *mesh, uint32_t subject, bool c
         if (other->alerted || (other->state == MESH_SUSPECT && !count_suspects))
             continue;
         tally.observers++;
-        tally.accusers += is_accused_by(member, observer[i]);
+        tally.accusers += is_accused_by(said, observer[i]);
     }
     return tally;
 }
@@ -337,12 +356,12 @@ static void judge(struct step *step, uint32_t subject)
         wake_verdict(mesh, down_at_ms);
 }
 
-static void expire_accusations(struct step *step, struct member *member)
+static void expire_accusations(struct step *step, struct accused *said)
 {
-    for (uint32_t i = 0; i < member->accusation_count;) {
-        const int64_t ends_at_ms = member->accusation[i].at_ms + MESH_ALERT_TTL_MS;
+    for (uint32_t i = 0; i < said->count;) {
+        const int64_t ends_at_ms = said->accusation[i].at_ms + MESH_ALERT_TTL_MS;
         if (step->now_ms >= ends_at_ms) {
-            remove_accusation(member, i);
+            remove_accusation(said, i);
         } else {
             wake_verdict(step->mesh, ends_at_ms);
             i++;
@@ -359,22 +378,19 @@ static void tick_verdicts(struct step *step)
         return;
     detector->dirty = false;
     detector->next_at_ms = INT64_MAX;
-    for (uint32_t i = 0; i < detector->watched_count;) {
-        const uint32_t subject = detector->watched[i];
-        struct member *const member = &step->mesh->members.slot[subject];
+    for (uint32_t i = 0; i < detector->accused_count;) {
+        struct accused *const said = &detector->accused[i];
         if (!out_has_room(step->out, 0, 0, MESH_OUT_EFFECTS_MAX / 2)) {
             step->mesh->counters.bound_out++;
             detector->dirty = true;
             return;
         }
-        expire_accusations(step, member);
-        judge(step, subject);
-        if (member->accusation_count == 0) {
-            member->watched = false;
-            detector->watched[i] = detector->watched[--detector->watched_count];
-        } else {
+        expire_accusations(step, said);
+        judge(step, said->member);
+        if (said->count == 0)
+            give_row(step->mesh, i);
+        else
             i++;
-        }
     }
 }
 
@@ -551,20 +567,24 @@ void detector_tick(struct step *step)
 void detector_check(const struct mesh *mesh)
 {
     const struct detector *const detector = &mesh->detector;
-    uint32_t watched = 0;
+    uint32_t accused = 0;
     for (uint32_t slot = 0; slot < mesh->members.used; slot++) {
         const struct member *const member = &mesh->members.slot[slot];
-        watched += member->watched;
-        assert(member->accusation_count == 0 || member->watched);
-        assert(member->accusation_count <= MESH_ACCUSATIONS_MAX);
-        uint32_t accusers = 0;
-        for (uint32_t i = 0; i < member->accusation_count; i++) {
-            accusers += member->accusation[i].accuses;
-            assert(mesh->members.slot[member->accusation[i].accuser].state != 0);
-        }
-        assert(accusers == member->accuser_count);
-        assert(member->state != MESH_SUSPECT || accusers > 0 || detector->dirty);
+        accused += member->accused != 0;
+        assert(member->accused <= detector->accused_count);
+        assert(member->state != MESH_SUSPECT || detector_accusers(mesh, slot) > 0 || detector->dirty);
     }
-    assert(watched == detector->watched_count);
+    assert(accused == detector->accused_count);
+    for (uint32_t i = 0; i < accused; i++) {
+        const struct accused *const said = &detector->accused[i];
+        assert(mesh->members.slot[said->member].accused == i + 1);
+        assert(said->count <= MESH_ACCUSATIONS_MAX);
+        uint32_t accusers = 0;
+        for (uint32_t j = 0; j < said->count; j++) {
+            accusers += said->accusation[j].accuses;
+            assert(mesh->members.slot[said->accusation[j].accuser].state != 0);
+        }
+        assert(accusers == said->accusers);
+    }
     assert(mesh->incarnation >= mesh->config.incarnation);
 }

@@ -14,9 +14,30 @@
 
 #include "mesh/members.h"
 
+/*
+ * What one observer last said about a member: born with its first ALERT, replaced by its newer ones,
+ * forgotten MESH_ALERT_TTL_MS after the last. A withdrawal is kept as long as an accusation, so that a late
+ * copy of the accusation is known to be old.
+ */
+struct accusation {
+    uint32_t accuser; /* member slot */
+    bool accuses;
+    uint64_t incarnation; /* of the accuser's record */
+    uint64_t version;
+    int64_t at_ms;
+};
+
+/* What was said about one member's present incarnation. Few members are accused at a time. */
+struct accused {
+    uint32_t member; /* slot */
+    uint32_t count;
+    uint32_t accusers; /* how many of them stand */
+    struct accusation accusation[MESH_ACCUSATIONS_MAX];
+};
+
 struct detector {
-    uint32_t *watched; /* [watched_count] slots of members with accusations, in no particular order */
-    uint32_t watched_count;
+    struct accused *accused; /* [accused_count], in no particular order; member.accused is the way in */
+    uint32_t accused_count;
     bool dirty; /* something changed that may change a verdict */
     uint64_t alert_version;
     int64_t next_at_ms;  /* the earliest time at which a verdict may fall or an accusation ends */
@@ -58,6 +79,10 @@ void detector_clear(struct mesh *mesh, uint32_t member);
 void detector_refuted(struct step *step, uint32_t member, bool restarted);
 /* The slot is about to be given up: what it said, and what was said about it, is void. O(n). */
 void detector_forget(struct mesh *mesh, uint32_t member);
+/* What was said about a member, or NULL. Borrowed until the next call that may change it. */
+struct accused *detector_said(const struct mesh *mesh, uint32_t member);
+/* How many accuse it now. */
+uint32_t detector_accusers(const struct mesh *mesh, uint32_t member);
 /* How many members it accuses now. */
 uint32_t detector_accuses(const struct mesh *mesh, uint32_t member);
 

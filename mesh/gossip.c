@@ -59,12 +59,13 @@ static void admit(struct step *step, const struct mesh_record *record)
 static void answer_accusers(struct step *step)
 {
     struct mesh *const mesh = step->mesh;
-    const struct member *const self = &mesh->members.slot[mesh->members.self];
-    for (uint32_t i = 0; i < self->accusation_count; i++) {
-        const uint32_t accuser = self->accusation[i].accuser;
+    const struct mesh_record own = members_record(&mesh->members.slot[mesh->members.self]);
+    const struct accused *const said = detector_said(mesh, mesh->members.self);
+    for (uint32_t i = 0; said && i < said->count; i++) {
+        const uint32_t accuser = said->accusation[i].accuser;
         const struct link *const link = links_find(mesh, accuser);
         if (!link || !link->up)
-            push(step, &mesh->members.slot[accuser].id, &self->record);
+            push(step, &mesh->members.slot[accuser].id, &own);
     }
 }
 
@@ -79,12 +80,11 @@ static bool accept_own_member(struct step *step, const struct mesh_id *from, con
         return false;
     }
     if (!is_self(mesh, from) || record->incarnation != mesh->incarnation ||
-        (self->record.handle != 0 && !gossip_newer(record->incarnation, record->version, &self->record)))
+        (self->record.handle != 0 && !stamp_newer(STAMP(record), STAMP(&self->record))))
         return false;
     const bool risen = record->incarnation > self->record.incarnation;
-    out_drop(step, self->record.handle);
     overlay_remove(mesh, mesh->members.self);
-    self->record = *record;
+    members_keep_record(step, mesh->members.self, record);
     overlay_insert(mesh, mesh->members.self);
     rounds_list(mesh, mesh->members.self);
     answer_accusers(step);
@@ -115,8 +115,8 @@ static bool accept_new_member(struct step *step, const struct mesh_record *recor
 static void forget_capacity(struct step *step, struct member *member)
 {
     out_drop(step, member->capacity.handle);
-    member->capacity = (struct mesh_record){0};
-    member->capacity_at_ms = 0;
+    member->capacity = (struct member_capacity){0};
+    member->has_capacity = false;
 }
 
 static void accept_known_member(struct step *step, uint32_t slot, const struct mesh_record *record)
@@ -124,13 +124,12 @@ static void accept_known_member(struct step *step, uint32_t slot, const struct m
     struct mesh *const mesh = step->mesh;
     struct member *const member = &mesh->members.slot[slot];
     const bool risen = record->incarnation > member->record.incarnation;
-    const bool restarted = record->body.member.session != member->record.body.member.session;
+    const bool restarted = record->body.member.session != member->record.session;
     const bool live = members_live(mesh, slot);
 
-    out_drop(step, member->record.handle);
     if (live)
         overlay_remove(mesh, slot);
-    member->record = *record;
+    members_keep_record(step, slot, record);
     if (live) {
         overlay_insert(mesh, slot);
         mesh->links.stale = true;
@@ -161,19 +160,21 @@ static bool accept_member(struct step *step, const struct mesh_id *from, const s
     const struct member *const member = &mesh->members.slot[slot];
     if (member->state == MESH_REVOKED)
         return false;
-    if (!gossip_newer(record->incarnation, record->version, &member->record)) {
+    if (!stamp_newer(STAMP(record), STAMP(&member->record))) {
         /* A node that has lost count of its incarnations learns from us where it was. */
-        const bool lost_count = id_equal(from, &record->origin) &&
-                                record->body.member.session != member->record.body.member.session;
-        if (lost_count || rounds_overtaken(mesh, slot, record->incarnation))
-            push(step, from, &member->record);
-        else if (record->incarnation == member->record.incarnation)
+        const bool lost_count =
+            id_equal(from, &record->origin) && record->body.member.session != member->record.session;
+        if (lost_count || rounds_overtaken(mesh, slot, record->incarnation)) {
+            const struct mesh_record ours = members_record(member);
+            push(step, from, &ours);
+        } else if (record->incarnation == member->record.incarnation) {
             detector_believed(step, slot);
+        }
         return false;
     }
     /* Who has left or changed its process does so in a new incarnation. */
     if (record->incarnation == member->record.incarnation &&
-        (member->state == MESH_LEFT || record->body.member.session != member->record.body.member.session))
+        (member->state == MESH_LEFT || record->body.member.session != member->record.session))
         return false;
     accept_known_member(step, slot, record);
     return true;
@@ -185,15 +186,12 @@ static bool accept_capacity(struct step *step, const struct mesh_id *from, const
     const uint32_t slot = members_find(mesh, &record->origin);
     if (slot == MESH_NONE || (slot == mesh->members.self && !is_self(mesh, from)))
         return false;
-    struct member *const member = &mesh->members.slot[slot];
+    const struct member *const member = &mesh->members.slot[slot];
     if (member->state == MESH_REVOKED || record->incarnation < member->record.incarnation)
         return false;
-    if (member->capacity.kind == MESH_RECORD_CAPACITY &&
-        !gossip_newer(record->incarnation, record->version, &member->capacity))
+    if (member->has_capacity && !stamp_newer(STAMP(record), STAMP(&member->capacity)))
         return false;
-    out_drop(step, member->capacity.handle);
-    member->capacity = *record;
-    member->capacity_at_ms = step->now_ms;
+    members_keep_capacity(step, slot, record);
     if (members_live(mesh, slot))
         home_member_capacity(step, slot);
     return true;
@@ -263,7 +261,7 @@ static bool accept_revocation(struct step *step, const struct mesh_record *recor
     struct gossip *const gossip = &mesh->gossip;
     const struct mesh_id *const subject = &record->body.revocation.subject;
     struct revocation *known = gossip_find_revocation(mesh, &record->origin, subject);
-    if (known && !gossip_newer(record->incarnation, record->version, &known->record))
+    if (known && !stamp_newer(STAMP(record), STAMP(&known->record)))
         return false;
     if (!known && gossip->revocation_count == gossip->revocation_capacity) {
         mesh->counters.records_full++;
@@ -371,10 +369,14 @@ void gossip_linked(struct step *step, const struct mesh_id *peer)
 {
     struct mesh *const mesh = step->mesh;
     const struct member *const self = &mesh->members.slot[mesh->members.self];
-    if (self->record.handle != 0)
-        push(step, peer, &self->record);
-    if (self->capacity.handle != 0)
-        push(step, peer, &self->capacity);
+    if (self->record.handle != 0) {
+        const struct mesh_record record = members_record(self);
+        push(step, peer, &record);
+    }
+    if (self->capacity.handle != 0) {
+        const struct mesh_record capacity = members_capacity(self);
+        push(step, peer, &capacity);
+    }
     rounds_summarize(step, peer);
 }
 

@@ -47,11 +47,6 @@ bool gossip_revoked(const struct mesh *mesh, const struct mesh_id *id);
 struct revocation *gossip_find_revocation(const struct mesh *mesh, const struct mesh_id *origin,
                                           const struct mesh_id *subject);
 
-static inline bool gossip_newer(uint64_t incarnation, uint64_t version, const struct mesh_record *than)
-{
-    return incarnation > than->incarnation || (incarnation == than->incarnation && version > than->version);
-}
-
 void gossip_tick(struct step *step);
 
 #endif

@@ -197,7 +197,7 @@ static void tick_capacities(struct step *step, struct link *link)
         link->capacity_next++;
         if (slot != link->member && members_live(step->mesh, slot) &&
             members->slot[slot].capacity.handle != 0)
-            out_send(step, peer, MESH_PUSH)->body.push.record = members->slot[slot].capacity;
+            out_send(step, peer, MESH_PUSH)->body.push.record = members_capacity(&members->slot[slot]);
     }
     link->capacity_next = MESH_NONE;
 }

@@ -5,7 +5,123 @@ void members_layout(struct members *members, const struct mesh_limits *limits, s
     members->capacity = limits->members;
     members->slot = carve(from, limits->members, sizeof *members->slot);
     members->sorted = carve(from, limits->members, sizeof *members->sorted);
+    members->place_count = 16;
+    while (members->place_count < 2 * limits->members)
+        members->place_count *= 2;
+    members->place = carve(from, members->place_count, sizeof *members->place);
 }
+
+/* ----------------------------------------------------------------- by id */
+
+/* Where the search for an id begins. Ids are keys, chosen by whom they name: the seed keeps them from crowding. */
+static uint32_t place_home(const struct mesh *mesh, const struct mesh_id *id)
+{
+    uint64_t words[4];
+    memcpy(words, id->bytes, sizeof words);
+    uint64_t mixed = mesh->config.seed[0];
+    for (uint32_t i = 0; i < 4; i++) {
+        mixed = (mixed ^ words[i]) * 0x9e3779b97f4a7c15u;
+        mixed ^= mixed >> 32;
+    }
+    return (uint32_t)mixed & (mesh->members.place_count - 1);
+}
+
+/* Its place in the table, or the empty one where it would go. */
+static uint32_t place_find(const struct mesh *mesh, const struct mesh_id *id)
+{
+    const struct members *const members = &mesh->members;
+    uint32_t at = place_home(mesh, id);
+    while (members->place[at] != 0 && !id_equal(&members->slot[members->place[at] - 1].id, id))
+        at = (at + 1) & (members->place_count - 1);
+    return at;
+}
+
+/* Later entries of the run move up, so that no search ends too early. */
+static void place_remove(struct mesh *mesh, const struct mesh_id *id)
+{
+    struct members *const members = &mesh->members;
+    const uint32_t mask = members->place_count - 1;
+    uint32_t hole = place_find(mesh, id);
+    assert(members->place[hole] != 0);
+    for (uint32_t at = (hole + 1) & mask; members->place[at] != 0; at = (at + 1) & mask) {
+        const uint32_t home = place_home(mesh, &members->slot[members->place[at] - 1].id);
+        if (((at - home) & mask) >= ((at - hole) & mask)) {
+            members->place[hole] = members->place[at];
+            hole = at;
+        }
+    }
+    members->place[hole] = 0;
+}
+
+uint32_t members_find(const struct mesh *mesh, const struct mesh_id *id)
+{
+    return mesh->members.place[place_find(mesh, id)] - 1;
+}
+
+/* --------------------------------------------------------------- records */
+
+struct mesh_record members_record(const struct member *member)
+{
+    return (struct mesh_record){
+        .kind = MESH_RECORD_MEMBER,
+        .origin = member->id,
+        .incarnation = member->record.incarnation,
+        .version = member->record.version,
+        .handle = member->record.handle,
+        .body.member = {.session = member->record.session,
+                        .site = member->record.site,
+                        .region = member->record.region,
+                        .leaving = member->leaving},
+    };
+}
+
+struct mesh_record members_capacity(const struct member *member)
+{
+    return (struct mesh_record){
+        .kind = MESH_RECORD_CAPACITY,
+        .origin = member->id,
+        .incarnation = member->capacity.incarnation,
+        .version = member->capacity.version,
+        .handle = member->capacity.handle,
+        .body.capacity = member->capacity.offer,
+    };
+}
+
+static void set_record(struct member *member, const struct mesh_record *record)
+{
+    member->record = (struct member_record){
+        .incarnation = record->incarnation,
+        .version = record->version,
+        .handle = record->handle,
+        .session = record->body.member.session,
+        .site = record->body.member.site,
+        .region = record->body.member.region,
+    };
+    member->leaving = record->body.member.leaving;
+}
+
+void members_keep_record(struct step *step, uint32_t slot, const struct mesh_record *record)
+{
+    struct member *const member = &step->mesh->members.slot[slot];
+    out_drop(step, member->record.handle);
+    set_record(member, record);
+}
+
+void members_keep_capacity(struct step *step, uint32_t slot, const struct mesh_record *record)
+{
+    struct member *const member = &step->mesh->members.slot[slot];
+    out_drop(step, member->capacity.handle);
+    member->has_capacity = true;
+    member->capacity = (struct member_capacity){
+        .incarnation = record->incarnation,
+        .version = record->version,
+        .handle = record->handle,
+        .at_ms = step->now_ms,
+        .offer = record->body.capacity,
+    };
+}
+
+/* ----------------------------------------------------------------- table */
 
 static void fill(struct mesh *mesh, uint32_t slot, const struct mesh_record *record)
 {
@@ -14,10 +130,11 @@ static void fill(struct mesh *mesh, uint32_t slot, const struct mesh_record *rec
         .id = record->origin,
         .state_at_ms = mesh->now_ms,
         .up_since_ms = mesh->now_ms,
-        .record = *record,
         .alerted_at_ms = mesh->now_ms - MESH_ALERT_REPEAT_MS,
         .delivered_permille = 1000,
     };
+    set_record(member, record);
+    mesh->members.place[place_find(mesh, &member->id)] = slot + 1;
     overlay_place(mesh, slot);
 }
 
@@ -55,15 +172,6 @@ static uint32_t sorted_place(const struct members *members, const struct mesh_id
     return low;
 }
 
-uint32_t members_find(const struct mesh *mesh, const struct mesh_id *id)
-{
-    const struct members *const members = &mesh->members;
-    const uint32_t place = sorted_place(members, id);
-    if (place == members->count || !id_equal(&members->slot[members->sorted[place]].id, id))
-        return MESH_NONE;
-    return members->sorted[place];
-}
-
 bool members_live(const struct mesh *mesh, uint32_t slot)
 {
     const enum mesh_member_state state = mesh->members.slot[slot].state;
@@ -77,7 +185,7 @@ bool members_takes_work(const struct mesh *mesh, uint32_t slot)
         return false;
     if (slot == mesh->members.self)
         return !mesh->draining && !mesh->leaving;
-    return member->capacity.kind != MESH_RECORD_CAPACITY || !member->capacity.body.capacity.draining;
+    return !member->has_capacity || !member->capacity.offer.draining;
 }
 
 /* The revoked member that has been so for longest. */
@@ -138,6 +246,7 @@ void members_remove(struct step *step, uint32_t slot)
     members->count--;
     memmove(&members->sorted[place], &members->sorted[place + 1],
             (members->count - place) * sizeof *members->sorted);
+    place_remove(step->mesh, &member->id);
     member->state = 0;
     rounds_list(step->mesh, slot);
     memset(member, 0, sizeof *member);
@@ -166,7 +275,7 @@ void members_set_state(struct step *step, uint32_t slot, enum mesh_member_state 
     effect->body.member.id = member->id;
     effect->body.member.state = state;
     effect->body.member.incarnation = member->record.incarnation;
-    effect->body.member.accusers = member->accuser_count;
+    effect->body.member.accusers = detector_accusers(mesh, slot);
 
     member->state = state;
     member->state_at_ms = step->now_ms;
@@ -188,7 +297,7 @@ void members_set_state(struct step *step, uint32_t slot, enum mesh_member_state 
         home_member_down(step, slot);
     if (state == MESH_REVOKED)
         executor_member_gone(step, slot);
-    if (live && !was_live && member->capacity.kind == MESH_RECORD_CAPACITY)
+    if (live && !was_live && member->has_capacity)
         home_member_capacity(step, slot);
 }
 
@@ -204,7 +313,7 @@ void members_check(const struct mesh *mesh)
         const struct member *const member = &members->slot[members->sorted[i]];
         assert(member->state >= MESH_UP && member->state <= MESH_REVOKED);
         assert(i == 0 || id_compare(&members->slot[members->sorted[i - 1]].id, &member->id) < 0);
-        assert(member->record.kind == MESH_RECORD_MEMBER);
+        assert(members_find(mesh, &member->id) == members->sorted[i]);
     }
     assert(members->slot[members->self].state == MESH_UP);
     assert(id_equal(&members->slot[members->self].id, &mesh->config.self));

@@ -12,58 +12,69 @@
 struct carve;
 struct step;
 
-/*
- * What one observer last said about a member: born with its first ALERT, replaced by its newer ones,
- * forgotten MESH_ALERT_TTL_MS after the last. A withdrawal is kept as long as an accusation, so that a late
- * copy of the accusation is known to be old.
- */
-struct accusation {
-    uint32_t accuser; /* member slot */
-    bool accuses;
-    uint64_t incarnation; /* of the accuser's record */
+/* Of two records of one name the later one in this order is the newer. */
+struct stamp {
+    uint64_t incarnation;
     uint64_t version;
-    int64_t at_ms;
+};
+#define STAMP(of) ((struct stamp){.incarnation = (of)->incarnation, .version = (of)->version})
+
+/* What is kept of a member's MEMBER record; members_record() makes the whole record of it again. */
+struct member_record {
+    uint64_t incarnation;
+    uint64_t version;
+    uint64_t handle; /* ours; 0 for our own until the host has signed it */
+    uint64_t session;
+    uint64_t site;
+    uint64_t region;
+};
+
+/* What is kept of its CAPACITY record. */
+struct member_capacity {
+    uint64_t incarnation;
+    uint64_t version;
+    uint64_t handle; /* ours */
+    int64_t at_ms;   /* when it came; 0 = never */
+    struct mesh_capacity offer;
 };
 
 struct member {
     struct mesh_id id;
     enum mesh_member_state state;
-    int64_t state_at_ms;
-    int64_t up_since_ms;       /* since when it is not down; a suspicion that was withdrawn does not count */
-    struct mesh_record record; /* MEMBER; its handle is ours */
-    struct mesh_record capacity; /* CAPACITY; kind 0 until one came; its handle is ours */
-    int64_t capacity_at_ms;
     uint32_t rtt_us; /* smoothed as RFC 6298; 0 = not measured */
-    uint32_t rtt_var_us;
+    struct member_record record;
+    int64_t state_at_ms;
+    int64_t up_since_ms; /* since when it is not down; a suspicion that was withdrawn does not count */
 
-    /* Accusations of its present incarnation, and how many of them stand. Owned by detector.c. */
-    uint32_t accusation_count;
-    uint32_t accuser_count;
-    struct accusation accusation[MESH_ACCUSATIONS_MAX];
-    bool watched; /* it stands in the detector's list of the accused */
-    /* Our own accusation: whether it stands, when it was last signed, and of which incarnation. */
-    bool alerted;
-    int64_t alerted_at_ms;
-    uint64_t alerted_incarnation;
-
-    /* Where it stands on each ring (overlay.c), and how anti-entropy counts it (gossip.c; hash 0 = not
+    /* Where it stands on each ring (overlay.c), and how anti-entropy counts it (rounds.c; hash 0 = not
      * listed). */
-    uint64_t ring_hash[MESH_RINGS];
+    uint32_t ring_hash[MESH_RINGS];
     uint64_t listed_hash;
-    uint32_t bucket;
+    uint8_t bucket;
+
+    bool leaving;          /* its record says so */
+    bool has_capacity;     /* one came in its present life */
+    bool alerted;          /* our own accusation of it stands */
+    uint32_t accused;      /* what others say about it: index + 1 in the detector's table, 0 = nothing */
+    int64_t alerted_at_ms; /* when our own accusation was last signed */
+
+    struct member_capacity capacity;
 
     /* Placement's own notes about the member, see placement.c. */
     uint32_t debit[MESH_DEVICE_CLASSES]; /* places asked for or used since its latest capacity record */
     uint32_t delivered_permille;         /* moving average of places granted per place believed free */
+    uint32_t rtt_var_us;
 };
 
 struct members {
     uint32_t count;
     uint32_t capacity;
-    uint32_t used;       /* slots [0, used) have been in use at some time */
-    struct member *slot; /* [capacity]; a free slot has state 0 */
-    uint32_t *sorted;    /* [count] slots in the order of ids */
-    uint32_t self;       /* our own slot */
+    uint32_t used;        /* slots [0, used) have been in use at some time */
+    struct member *slot;  /* [capacity]; a free slot has state 0 */
+    uint32_t *sorted;     /* [count] slots in the order of ids */
+    uint32_t *place;      /* [place_count] open addressing by id: slot + 1; 0 = empty */
+    uint32_t place_count; /* a power of two, twice the capacity or more */
+    uint32_t self;        /* our own slot */
 };
 
 void members_layout(struct members *members, const struct mesh_limits *limits, struct carve *from);
@@ -71,7 +82,20 @@ void members_layout(struct members *members, const struct mesh_limits *limits, s
 void members_init(struct mesh *mesh);
 void members_check(const struct mesh *mesh);
 
-/* Returns the slot of a known id, or MESH_NONE. O(log n). */
+/* The records of a known member, as its origin signed them. A capacity's handle is 0 if none came. */
+struct mesh_record members_record(const struct member *member);
+struct mesh_record members_capacity(const struct member *member);
+/* Keeps a newer one instead; the handle of the earlier one is given back. */
+void members_keep_record(struct step *step, uint32_t slot, const struct mesh_record *record);
+void members_keep_capacity(struct step *step, uint32_t slot, const struct mesh_record *record);
+
+static inline bool stamp_newer(struct stamp stamp, struct stamp than)
+{
+    return stamp.incarnation > than.incarnation ||
+           (stamp.incarnation == than.incarnation && stamp.version > than.version);
+}
+
+/* Returns the slot of a known id, or MESH_NONE. */
 uint32_t members_find(const struct mesh *mesh, const struct mesh_id *id);
 /* Whether new work may be placed there: UP, not draining, and not barred. */
 bool members_takes_work(const struct mesh *mesh, uint32_t slot);

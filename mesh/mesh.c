@@ -338,17 +338,17 @@ bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_membe
         .link_up = link && link->up && !link->silent,
         .incarnation = member->record.incarnation,
         .record_handle = member->record.handle,
-        .site = member->record.body.member.site,
-        .capacity_at_ms = member->capacity_at_ms,
+        .site = member->record.site,
+        .capacity_at_ms = member->capacity.at_ms,
         .heard_at_ms = link && link->greeted ? link->heard_at_ms : 0,
         .state_at_ms = member->state_at_ms,
         .rtt_us = member->rtt_us,
-        .accusers = member->accuser_count,
+        .accusers = detector_accusers(mesh, slot),
         .accuses = detector_accuses(mesh, slot),
         .delivered_permille = member->delivered_permille,
     };
-    if (member->capacity.kind == MESH_RECORD_CAPACITY)
-        view->capacity = member->capacity.body.capacity;
+    if (member->has_capacity)
+        view->capacity = member->capacity.offer;
     return true;
 }
 

@@ -15,7 +15,8 @@ void overlay_place(struct mesh *mesh, uint32_t slot)
 {
     struct member *const member = &mesh->members.slot[slot];
     for (uint32_t ring = 0; ring < MESH_RINGS; ring++)
-        member->ring_hash[ring] = mesh_hash(RINGS_KEY, ring, member->id.bytes, sizeof member->id.bytes);
+        member->ring_hash[ring] =
+            (uint32_t)(mesh_hash(RINGS_KEY, ring, member->id.bytes, sizeof member->id.bytes) >> 32);
 }
 
 static int compare(uint64_t a, uint64_t b)
@@ -29,7 +30,7 @@ static int ring_compare(const struct mesh *mesh, uint32_t ring, uint32_t a, uint
     const struct member *const right = &mesh->members.slot[b];
     int order = 0;
     if (ring == REGION_RING)
-        order = compare(left->record.body.member.region, right->record.body.member.region);
+        order = compare(left->record.region, right->record.region);
     if (order == 0)
         order = compare(left->ring_hash[ring], right->ring_hash[ring]);
     return order != 0 ? order : id_compare(&left->id, &right->id);

@@ -85,7 +85,7 @@ bool placement_permits(const struct mesh *mesh, const struct job *job, uint32_t 
     if (member == mesh->members.self)
         return true;
     return members_takes_work(mesh, member) &&
-           (!job->spec.local_only || mesh->members.slot[member].record.body.member.site == mesh->config.site);
+           (!job->spec.local_only || mesh->members.slot[member].record.site == mesh->config.site);
 }
 
 /* The member's capacity as last heard; our own as it is. */
@@ -95,9 +95,9 @@ static bool capacity_of(const struct mesh *mesh, uint32_t member, struct mesh_ca
         executor_capacity(mesh, capacity);
         return true;
     }
-    if (mesh->members.slot[member].capacity.kind != MESH_RECORD_CAPACITY)
+    if (!mesh->members.slot[member].has_capacity)
         return false;
-    *capacity = mesh->members.slot[member].capacity.body.capacity;
+    *capacity = mesh->members.slot[member].capacity.offer;
     return true;
 }
 
@@ -402,9 +402,9 @@ void home_member_capacity(struct step *step, uint32_t slot)
     uint32_t places = 0;
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         member->debit[index] = 0;
-        places += member->capacity.body.capacity.class[index].free;
+        places += member->capacity.offer.class[index].free;
     }
-    if (member->capacity.kind != MESH_RECORD_CAPACITY || places == 0)
+    if (!member->has_capacity || places == 0)
         return;
     /* Those that have waited longest for their turn look at it now. */
     for (uint32_t i = 0; i < HOME_JOBS_PER_STEP && home->timed.count > 0; i++)

@@ -53,6 +53,16 @@ static struct mesh_entry entry_of(const struct mesh_record *record)
     return entry;
 }
 
+static struct mesh_entry entry_of_member(const struct member *member)
+{
+    return (struct mesh_entry){
+        .origin = member->id,
+        .kind = MESH_RECORD_MEMBER,
+        .incarnation = member->record.incarnation,
+        .version = member->record.version,
+    };
+}
+
 static bool is_listed(const struct mesh *mesh, uint32_t slot)
 {
     const struct member *const member = &mesh->members.slot[slot];
@@ -70,8 +80,8 @@ void rounds_list(struct mesh *mesh, uint32_t slot)
     member->listed_hash = 0;
     if (!is_listed(mesh, slot))
         return;
-    const struct mesh_entry entry = entry_of(&member->record);
-    member->bucket = bucket_of(&entry);
+    const struct mesh_entry entry = entry_of_member(member);
+    member->bucket = (uint8_t)bucket_of(&entry);
     member->listed_hash = hash_of(&entry);
     bucket_hash[member->bucket] ^= member->listed_hash;
 }
@@ -86,23 +96,30 @@ void rounds_list_revocation(struct mesh *mesh, struct revocation *revocation)
     bucket_hash[revocation->bucket] ^= revocation->listed_hash;
 }
 
-/* All that is listed: revocations first, then members by slot. Index i < listed_end(); NULL where nothing is
+/* All that is listed: revocations first, then members by slot. Index i < listed_end(); false where nothing is
  * listed. */
 static uint32_t listed_end(const struct mesh *mesh)
 {
     return mesh->gossip.revocation_count + mesh->members.used;
 }
 
-static const struct mesh_record *listed_at(const struct mesh *mesh, uint32_t i, uint32_t *bucket)
+static bool listed_at(const struct mesh *mesh, uint32_t i, uint32_t *bucket)
 {
     const struct gossip *const gossip = &mesh->gossip;
     if (i < gossip->revocation_count) {
         *bucket = gossip->revocation[i].bucket;
-        return &gossip->revocation[i].record;
+        return true;
     }
     const struct member *const member = &mesh->members.slot[i - gossip->revocation_count];
     *bucket = member->bucket;
-    return member->listed_hash != 0 ? &member->record : NULL;
+    return member->listed_hash != 0;
+}
+
+static struct mesh_entry entry_at(const struct mesh *mesh, uint32_t i)
+{
+    const struct gossip *const gossip = &mesh->gossip;
+    return i < gossip->revocation_count ? entry_of(&gossip->revocation[i].record)
+                                        : entry_of_member(&mesh->members.slot[i - gossip->revocation_count]);
 }
 
 /* -------------------------------------------------------------------- answering */
@@ -117,7 +134,13 @@ static void repair(struct step *step, const struct mesh_id *to, const struct mes
         return;
     const struct member *const member = &step->mesh->members.slot[members_find(step->mesh, &record->origin)];
     if (member->capacity.handle != 0)
-        out_send(step, to, MESH_PUSH)->body.push.record = member->capacity;
+        out_send(step, to, MESH_PUSH)->body.push.record = members_capacity(member);
+}
+
+static void repair_member(struct step *step, const struct mesh_id *to, uint32_t slot)
+{
+    const struct mesh_record record = members_record(&step->mesh->members.slot[slot]);
+    repair(step, to, &record);
 }
 
 bool rounds_overtaken(const struct mesh *mesh, uint32_t slot, uint64_t theirs)
@@ -158,9 +181,9 @@ static void send_entries(struct step *step, const struct mesh_id *to, uint64_t m
     uint32_t count = 0;
     for (uint32_t i = 0; i < end && count < MESH_ENTRIES_MAX; i++) {
         uint32_t bucket;
-        const struct mesh_record *const record = listed_at(mesh, (first + i) % end, &bucket);
-        if (record && (mask & bit(bucket)) != 0)
-            message->body.entries.entry[count++] = entry_of(record);
+        const uint32_t at = (first + i) % end;
+        if (listed_at(mesh, at, &bucket) && (mask & bit(bucket)) != 0)
+            message->body.entries.entry[count++] = entry_at(mesh, at);
     }
     message->body.entries.count = count;
 }
@@ -208,7 +231,7 @@ static bool is_wanted(const struct mesh *mesh, const struct mesh_entry *entry)
 {
     if (entry->kind == MESH_RECORD_REVOCATION) {
         const struct revocation *const known = gossip_find_revocation(mesh, &entry->origin, &entry->subject);
-        return known ? gossip_newer(entry->incarnation, entry->version, &known->record)
+        return known ? stamp_newer(STAMP(entry), STAMP(&known->record))
                      : mesh->gossip.revocation_count < mesh->gossip.revocation_capacity;
     }
     if (entry->kind != MESH_RECORD_MEMBER)
@@ -222,21 +245,24 @@ static bool is_wanted(const struct mesh *mesh, const struct mesh_entry *entry)
     if (member->state == MESH_REVOKED)
         return false;
     if (members_live(mesh, slot))
-        return gossip_newer(entry->incarnation, entry->version, &member->record);
+        return stamp_newer(STAMP(entry), STAMP(&member->record));
     return entry->incarnation > member->record.incarnation;
 }
 
-/* Our listed record of that name, or NULL. */
-static const struct mesh_record *find_listed(const struct mesh *mesh, const struct mesh_entry *entry)
+/* Our listed record of that name, if there is one. */
+static bool find_listed(const struct mesh *mesh, const struct mesh_entry *entry, struct mesh_record *record)
 {
     if (entry->kind == MESH_RECORD_REVOCATION) {
         const struct revocation *const known = gossip_find_revocation(mesh, &entry->origin, &entry->subject);
-        return known ? &known->record : NULL;
+        if (known)
+            *record = known->record;
+        return known;
     }
     const uint32_t slot = members_find(mesh, &entry->origin);
     if (entry->kind != MESH_RECORD_MEMBER || slot == MESH_NONE || mesh->members.slot[slot].listed_hash == 0)
-        return NULL;
-    return &mesh->members.slot[slot].record;
+        return false;
+    *record = members_record(&mesh->members.slot[slot]);
+    return true;
 }
 
 static bool names(const struct mesh_message *message, const struct mesh_entry *ours)
@@ -259,14 +285,15 @@ static void push_missing(struct step *step, const struct mesh_id *peer, const st
     const uint32_t end = message->body.entries.buckets != 0 ? listed_end(mesh) : 0;
     for (uint32_t i = 0; i < end && pushed < most; i++) {
         uint32_t bucket;
-        const struct mesh_record *const record = listed_at(mesh, i, &bucket);
-        if (!record || (message->body.entries.buckets & bit(bucket)) == 0)
+        if (!listed_at(mesh, i, &bucket) || (message->body.entries.buckets & bit(bucket)) == 0)
             continue;
-        const struct mesh_entry ours = entry_of(record);
-        if (!names(message, &ours)) {
-            repair(step, peer, record);
-            pushed++;
-        }
+        const struct mesh_entry ours = entry_at(mesh, i);
+        if (names(message, &ours))
+            continue;
+        struct mesh_record record;
+        if (find_listed(mesh, &ours, &record))
+            repair(step, peer, &record);
+        pushed++;
     }
 }
 
@@ -280,12 +307,11 @@ static uint32_t correct(struct step *step, const struct mesh_id *peer, const str
     const uint32_t slot = entry->kind == MESH_RECORD_MEMBER ? members_find(mesh, &entry->origin) : MESH_NONE;
     if (slot == MESH_NONE)
         return 0;
-    const struct mesh_record *const ours = &mesh->members.slot[slot].record;
-    if (ours->incarnation == entry->incarnation)
+    if (mesh->members.slot[slot].record.incarnation == entry->incarnation)
         detector_believed(step, slot);
     if (!rounds_overtaken(mesh, slot, entry->incarnation))
         return 0;
-    repair(step, peer, ours);
+    repair_member(step, peer, slot);
     return 1;
 }
 
@@ -301,15 +327,14 @@ void rounds_entries(struct step *step, const struct mesh_id *from, const struct 
     for (uint32_t i = 0; i < message->body.entries.count; i++) {
         const struct mesh_entry *const entry = &message->body.entries.entry[i];
         pushed += correct(step, from, entry);
-        const struct mesh_record *const ours = find_listed(mesh, entry);
+        struct mesh_record ours;
+        const bool listed = find_listed(mesh, entry, &ours);
         if (is_wanted(mesh, entry)) {
             if (!want)
                 want = out_send(step, from, MESH_WANT);
             want->body.entries.entry[want->body.entries.count++] = *entry;
-        } else if (ours && gossip_newer(ours->incarnation, ours->version,
-                                        &(struct mesh_record){.incarnation = entry->incarnation,
-                                                              .version = entry->version})) {
-            repair(step, from, ours);
+        } else if (listed && stamp_newer(STAMP(&ours), STAMP(entry))) {
+            repair(step, from, &ours);
             pushed++;
         }
     }
@@ -319,15 +344,13 @@ void rounds_entries(struct step *step, const struct mesh_id *from, const struct 
 }
 
 /* The member's capacity, if ours is newer than the one that the entry names. */
-static const struct mesh_record *find_capacity(const struct mesh *mesh, const struct mesh_entry *entry)
+static bool find_capacity(const struct mesh *mesh, const struct mesh_entry *entry, struct mesh_record *record)
 {
     const uint32_t slot = members_find(mesh, &entry->origin);
     if (slot == MESH_NONE)
-        return NULL;
-    const struct mesh_record *const capacity = &mesh->members.slot[slot].capacity;
-    const struct mesh_record theirs = {.incarnation = entry->incarnation, .version = entry->version};
-    return capacity->handle != 0 && gossip_newer(capacity->incarnation, capacity->version, &theirs) ? capacity
-                                                                                                    : NULL;
+        return false;
+    *record = members_capacity(&mesh->members.slot[slot]);
+    return record->handle != 0 && stamp_newer(STAMP(record), STAMP(entry));
 }
 
 void rounds_want(struct step *step, const struct mesh_id *from, const struct mesh_message *message)
@@ -339,10 +362,10 @@ void rounds_want(struct step *step, const struct mesh_id *from, const struct mes
     }
     for (uint32_t i = 0; i < message->body.entries.count; i++) {
         const struct mesh_entry *const entry = &message->body.entries.entry[i];
-        const struct mesh_record *const ours =
-            entry->kind == MESH_RECORD_CAPACITY ? find_capacity(mesh, entry) : find_listed(mesh, entry);
-        if (ours)
-            repair(step, from, ours);
+        struct mesh_record ours;
+        if (entry->kind == MESH_RECORD_CAPACITY ? find_capacity(mesh, entry, &ours)
+                                                : find_listed(mesh, entry, &ours))
+            repair(step, from, &ours);
     }
 }
 
@@ -419,10 +442,9 @@ void rounds_check(const struct mesh *mesh)
     uint64_t bucket_hash[MESH_BUCKETS] = {0};
     for (uint32_t i = 0; i < listed_end(mesh); i++) {
         uint32_t bucket;
-        const struct mesh_record *const record = listed_at(mesh, i, &bucket);
-        if (!record)
+        if (!listed_at(mesh, i, &bucket))
             continue;
-        const struct mesh_entry entry = entry_of(record);
+        const struct mesh_entry entry = entry_at(mesh, i);
         assert(bucket == bucket_of(&entry));
         bucket_hash[bucket] ^= hash_of(&entry);
     }

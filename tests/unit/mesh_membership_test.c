@@ -664,9 +664,9 @@ static void missed_capacity_is_asked_for(void **state)
     net->cut[1][0] = net->cut[2][0] = false;
     give(net, 0, 1, member_record(&id, 1, 9));
     const uint32_t slot = members_find(net->node[0].mesh, &id);
-    assert_int_equal(net->node[0].mesh->members.slot[slot].capacity.kind, 0);
+    assert_false(net->node[0].mesh->members.slot[slot].has_capacity);
     net_run(net, 7000);
-    assert_int_equal(net->node[0].mesh->members.slot[slot].capacity.body.capacity.price_micro, 77);
+    assert_int_equal(net->node[0].mesh->members.slot[slot].capacity.offer.price_micro, 77);
     end(net);
 }
 
