@@ -340,6 +340,9 @@ static void flight_release(struct world *world, struct host *host, struct flight
     if (world->story != NULL) {
         sim_story_message(world, host->index, flight->to, message->kind);
     }
+    if (world->watch != NULL && world->watch->sent != NULL) {
+        world->watch->sent(world->watch->context, world, flight);
+    }
     sim_network_send(world, flight);
 }
 
@@ -478,8 +481,12 @@ static void effect_do(struct world *world, struct host *host, const struct mesh_
     case MESH_DRAINED:
         host->drained = true;
         break;
-    case MESH_DROP:
     case MESH_MEMBER:
+        if (world->watch != NULL && world->watch->member != NULL) {
+            world->watch->member(world->watch->context, world, host, effect);
+        }
+        break;
+    case MESH_DROP:
     case MESH_DECISION:
         break;
     }
@@ -846,6 +853,9 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
                        from->name);
         sim_flight_free(flight);
         return;
+    }
+    if (world->watch != NULL && world->watch->received != NULL) {
+        world->watch->received(world->watch->context, world, flight);
     }
     if (flight->payload != NULL) {
         const uint64_t handle = sim_handle_give(&host->handles, sim_payload_keep(flight->payload));
