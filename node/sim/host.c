@@ -942,7 +942,7 @@ void sim_host_start(struct world *world, struct host *host)
     memset(host->admitted, 0, world->host_room);
     memset(host->seen, 0, world->host_room * sizeof *host->seen);
     /* One draw per statement: the order within an initialiser is the compiler's. */
-    const uint64_t session = sim_random_next(&world->random) | 1;
+    const uint64_t session = (uint64_t)host_wall_ms(world, host) << 20 | sim_below(&world->random, 1u << 20);
     const uint64_t seed = sim_random_next(&world->random);
     const struct mesh_config config = {
         .limits = host->limits,
