@@ -14,10 +14,12 @@ demo: deps-demo build
 	@/usr/bin/python3 tests/demo/demo.py
 bench: deps-bench build
 	@/usr/bin/python3 tests/bench/bench.py
+sim-report: build
+	@/usr/bin/python3 tests/sim/report.py
 planted: deps-build
 	@tests/planted/planted.py $(ARGS)
 format:
 	@git ls-files '*.c' '*.h' '*.cu' | xargs clang-format -i
 clean:
 	@rm -rf build
-.PHONY: all build test test-long demo bench planted format clean
+.PHONY: all build test test-long demo bench sim-report planted format clean

@@ -11,7 +11,6 @@ void detector_init(struct mesh *mesh)
     detector->next_at_ms = INT64_MAX;
     detector->swept_at_ms = mesh->now_ms;
     detector->announce_at_ms = mesh->now_ms;
-    detector->started_at_ms = mesh->now_ms;
 }
 
 /* ------------------------------------------------- what was said about whom */
@@ -429,6 +428,13 @@ static void raise_incarnation(struct step *step, uint64_t above)
     mesh->counters.refutations++;
 }
 
+static void cloned(struct step *step, bool fatal)
+{
+    struct mesh_effect *const effect = out_effect(step, MESH_CLONED);
+    effect->body.cloned.fatal = fatal;
+    effect->body.cloned.meetings = step->mesh->detector.meetings;
+}
+
 static void tick_announce(struct step *step)
 {
     struct detector *const detector = &step->mesh->detector;
@@ -441,6 +447,9 @@ static void tick_announce(struct step *step)
     detector->announce = false;
     detector->announce_at_ms = step->now_ms + MESH_REFUTE_MS;
     gossip_announce(step);
+    if (detector->met)
+        cloned(step, false);
+    detector->met = false;
 }
 
 void detector_foreign(struct step *step, const struct mesh_record *record)
@@ -449,10 +458,15 @@ void detector_foreign(struct step *step, const struct mesh_record *record)
     struct detector *const detector = &mesh->detector;
     if (record->incarnation == UINT64_MAX || mesh->leaving)
         return;
-    if (detector->foreign_seen)
-        out_effect(step, MESH_CLONED)->body.cloned.fatal =
-            step->now_ms - detector->started_at_ms < MESH_NEWCOMER_MS;
-    detector->foreign_seen = true;
+    if (!detector->announce) { /* otherwise it may not have heard of us yet */
+        detector->meetings++;
+        detector->elders += record->body.member.session < mesh->config.session;
+    }
+    if (detector->elders >= MESH_CLONE_MEETINGS) {
+        cloned(step, true);
+        return;
+    }
+    detector->met = true;
     raise_incarnation(step, record->incarnation);
 }
 

@@ -49,8 +49,9 @@ struct detector {
     /* Refutation and clones. */
     bool announce; /* a raised incarnation is to be announced, at announce_at_ms at the earliest */
     int64_t announce_at_ms;
-    int64_t started_at_ms;
-    bool foreign_seen; /* a record of ours from another session has made us raise our incarnation already */
+    uint32_t meetings; /* with other processes of our identity: see MESH_CLONE_MEETINGS */
+    uint32_t elders;   /* of those, with processes that started before us */
+    bool met;          /* the raised incarnation answers such a meeting */
 };
 
 void detector_layout(struct detector *detector, const struct mesh_limits *limits, struct carve *from);

@@ -99,8 +99,11 @@
 #define MESH_DOWN_PERCENT 60
 /* Refutations are at least so far apart, so that no accuser can make a node churn its incarnations. */
 #define MESH_REFUTE_MS 1000
-/* A process that meets its clone within so long of its start is the newcomer, and stops. */
-#define MESH_NEWCOMER_MS 30000
+/*
+ * Meetings with another process of our identity, each after we announced ourselves above it, that prove it alive: the
+ * younger one stops. What an earlier life left behind is met once, or twice where peers disagree about it.
+ */
+#define MESH_CLONE_MEETINGS 3
 
 /* Two random DOWN members are tried so often, and that is also how often tombstones are looked through. */
 #define MESH_SWEEP_MS 30000

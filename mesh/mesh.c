@@ -319,11 +319,8 @@ uint32_t mesh_owners(const struct mesh *mesh, const struct mesh_id *key, struct 
     return choose_owners(mesh, key, INT64_MAX, owner, &eligible);
 }
 
-bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_member_view *view)
+static void view_member(const struct mesh *mesh, uint32_t slot, struct mesh_member_view *view)
 {
-    if (index >= mesh->members.count)
-        return false;
-    const uint32_t slot = mesh->members.sorted[index];
     const struct member *const member = &mesh->members.slot[slot];
     const struct link *link = NULL;
     for (uint32_t i = 0; i < mesh->links.count; i++) {
@@ -337,6 +334,7 @@ bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_membe
         .neighbour = link != NULL,
         .link_up = link && link->up && !link->silent,
         .incarnation = member->record.incarnation,
+        .session = member->record.session,
         .record_handle = member->record.handle,
         .site = member->record.site,
         .capacity_at_ms = member->capacity.at_ms,
@@ -349,6 +347,22 @@ bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_membe
     };
     if (member->has_capacity)
         view->capacity = member->capacity.offer;
+}
+
+bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_member_view *view)
+{
+    if (index >= mesh->members.count)
+        return false;
+    view_member(mesh, mesh->members.sorted[index], view);
+    return true;
+}
+
+bool mesh_member_find(const struct mesh *mesh, const struct mesh_id *id, struct mesh_member_view *view)
+{
+    const uint32_t slot = members_find(mesh, id);
+    if (slot == MESH_NONE)
+        return false;
+    view_member(mesh, slot, view);
     return true;
 }
 

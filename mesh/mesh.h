@@ -45,7 +45,7 @@ struct mesh_config {
     uint64_t site;        /* hash of the own site's name */
     uint64_t region;      /* hash of the own region's name */
     uint64_t incarnation; /* the highest ever saved, plus one; the host has saved it before this call */
-    uint64_t session;     /* random, never zero */
+    uint64_t session;     /* of this process, never zero: see body.member.session of struct mesh_record */
     uint64_t seed[2];     /* of the core's own generator */
     int64_t now_ms;
     int64_t wall_ms;
@@ -199,7 +199,8 @@ enum mesh_effect_kind {
     MESH_ADMIT,    /* the member's newest record is known: admit its keys (the host checks the certificate) */
     MESH_BAR,      /* the member was revoked: un-admit its keys, close its links */
     MESH_MEMBER,   /* a member's state changed, for logs and listings */
-    MESH_CLONED,   /* another process runs with our identity; `fatal`: it was there first, stop */
+    MESH_CLONED,   /* another process signs with our identity: we go above it, and peers must hear it on every
+                    link; `fatal`: it lives and was there first, stop */
     MESH_LOOKUP,   /* look shards [first, first + count) up in the cache */
     MESH_RUN,      /* run this bundle; its payload is under `handle` until the attempt is dropped */
     MESH_STOP,     /* stop this attempt: report MESH_RAN with what was done, the rest MESH_RETURNED */
@@ -261,6 +262,7 @@ struct mesh_effect {
         } member;
         struct {
             bool fatal;
+            uint32_t meetings; /* 1 may be an earlier life of ours that an old copy of the store forgot */
         } cloned;
         struct {
             struct mesh_id job;
@@ -336,6 +338,7 @@ struct mesh_member_view {
     bool neighbour;
     bool link_up;
     uint64_t incarnation;
+    uint64_t session;
     uint64_t record_handle; /* of the newest member record; borrowed: valid until the next step */
     uint64_t site;
     struct mesh_capacity capacity;
@@ -348,6 +351,7 @@ struct mesh_member_view {
     uint32_t delivered_permille; /* own average of places granted over places advertised, 1000 = as told */
 };
 bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_member_view *view);
+bool mesh_member_find(const struct mesh *mesh, const struct mesh_id *id, struct mesh_member_view *view);
 
 struct mesh_job_view {
     struct mesh_id id;

@@ -52,10 +52,12 @@ struct mesh_record {
     uint64_t handle;
     union {
         struct {
-            uint64_t session; /* random per process start: tells a clone of an identity from a restart */
-            uint64_t site;    /* hash of the site's name */
-            uint64_t region;  /* hash of the region's name; the fourth ring is ordered by it */
-            bool leaving;     /* the last record of a node that goes on purpose */
+            uint64_t
+                session;   /* one per process start: wall ms in the upper 44 bits, then 20 random ones; of two
+                                 processes with one identity the lower session is the elder */
+            uint64_t site; /* hash of the site's name */
+            uint64_t region; /* hash of the region's name; the fourth ring is ordered by it */
+            bool leaving;    /* the last record of a node that goes on purpose */
         } member;
         struct mesh_capacity capacity;
         struct {

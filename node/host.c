@@ -141,12 +141,16 @@ static void on_cloned(struct node *node, const struct mesh_effect *effect)
             "reason=\"another process already runs with this node's identity; stop it, or give this one "
             "its own with `weir join` in another data folder\"");
         node_stop(node, EXIT_FAILED);
-    } else {
-        log_error(
-            "clone",
-            "reason=\"another process runs with this node's identity and was told to stop; find the copy "
-            "of this data folder\"");
+        return;
     }
+    transport_greet(node->transport);
+    if (effect->body.cloned.meetings == 1)
+        log_warn("clone",
+                 "reason=\"peers hold a newer record of this identity: the data folder is older than "
+                 "its last run, or a copy of it runs\"");
+    else
+        log_error("clone", "reason=\"another process runs with this node's identity; find the copy of this "
+                           "data folder: the younger one stops\"");
 }
 
 static void on_run(struct node *node, const struct held_effect *held)
@@ -217,6 +221,9 @@ static void let_effect_go(struct node *node, struct held_effect *held)
 
 static void let_go(struct node *node, struct host_release *release)
 {
+    for (uint32_t i = 0; i < release->save_count; i++)
+        if (release->saves[i].save.kind == MESH_SAVE_INCARNATION)
+            transport_set_incarnation(node->transport, release->saves[i].save.body.incarnation);
     for (uint32_t i = 0; i < release->save_count; i++) {
         jobs_saved(node, &release->saves[i].save, release->saves[i].bytes);
         bytes_drop(release->saves[i].bytes);

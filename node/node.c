@@ -234,6 +234,24 @@ static void on_link_down(void *context, const struct mesh_id *peer, bool reset)
     records_introduce(node, peer); /* perhaps it does not know our certificate */
 }
 
+/* A restart comes with a higher incarnation than we know; with a lower one, it is a copy or has lost its own. */
+static bool on_hello(void *context, const struct mesh_id *peer, uint64_t incarnation, uint64_t process,
+                     struct wire_frame *answer)
+{
+    struct node *node = context;
+    struct mesh_member_view view;
+    if (!mesh_member_find(node->host.mesh, peer, &view) || view.session == process ||
+        view.incarnation < incarnation)
+        return true;
+    const struct bytes *record =
+        view.record_handle ? handles_get(&node->host.handles, view.record_handle) : NULL;
+    if (!record)
+        return true;
+    const struct mesh_message push = {.kind = MESH_PUSH};
+    wire_message(answer, &push, (struct wire_bytes){.bytes = record->data, .count = record->count});
+    return false;
+}
+
 static void on_log(void *node, const char *line)
 {
     (void)node;
@@ -306,8 +324,7 @@ static bool open_identity(struct node *node)
     }
     memcpy(node->self.bytes, federation_identity(node->federation)->node.bytes, sizeof node->self.bytes);
     log_set_name(federation_certificate(node->federation)->name);
-    randombytes_buf(&node->session, sizeof node->session);
-    node->session |= 1; /* never zero */
+    node->session = (uint64_t)clock_wall_ms() << 20 | randombytes_uniform(1u << 20);
     return true;
 }
 
@@ -463,10 +480,12 @@ static bool open_network(struct node *node)
                                           .curve_secret = identity->curve_secret,
                                           .self = node->self,
                                           .incarnation = node->incarnation,
+                                          .process = node->session,
                                           .software = NODE_SOFTWARE,
                                           .on_message = on_message,
                                           .on_link_up = on_link_up,
                                           .on_link_down = on_link_down,
+                                          .on_hello = on_hello,
                                           .on_log = on_log,
                                           .context = node};
     const enum transport_error error = transport_open(&transport, &failure, &node->transport);

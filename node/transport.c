@@ -380,6 +380,7 @@ static int send_hello(struct transport *transport, struct peer *peer, bool own_l
         .answer = answer,
         .node = transport->options.self,
         .incarnation = transport->options.incarnation,
+        .process = transport->options.process,
     };
     memcpy(frame.body.hello.software, transport->software, sizeof transport->software);
     uint8_t bytes[256];
@@ -725,6 +726,34 @@ static void ask_for_hello(struct transport *transport, struct peer *peer, struct
     peer->inbound = before;
 }
 
+/* Whether the owner takes the one that greets for the peer; if not, lets it know why, where it can hear it. */
+static bool is_the_process(struct transport *transport, struct peer *peer, const struct wire_hello *hello,
+                           struct wire_bytes route)
+{
+    struct wire_frame *answer = &transport->inner;
+    answer->kind = 0;
+    if (transport->options.on_hello(transport->options.context, &peer->id, hello->incarnation, hello->process,
+                                    answer))
+        return true;
+    COUNT(transport, refused_process, 1);
+    const size_t count =
+        answer->kind ? wire_encode(answer, transport->scratch, sizeof transport->scratch) : 0;
+    if (count == 0)
+        return false;
+    zmq_msg_t message;
+    zmq_msg_init_size(&message, count);
+    memcpy(zmq_msg_data(&message), transport->scratch, count);
+    if (route.count == 0) {
+        send_to_link(&peer->link, &message);
+    } else {
+        struct inbound inbound = {.route_bytes = (uint8_t)route.count};
+        memcpy(inbound.route, route.bytes, route.count);
+        send_to_route(transport, &inbound, &message);
+    }
+    zmq_msg_close(&message);
+    return false;
+}
+
 /* The other side of a connection says who it is. `route` is empty on our own link. */
 static void take_hello(struct transport *transport, struct peer *peer, struct wire_bytes route,
                        int64_t now_ms)
@@ -757,6 +786,8 @@ static void take_hello(struct transport *transport, struct peer *peer, struct wi
         }
         return;
     }
+    if (!is_the_process(transport, peer, &hello, route))
+        return;
     if (route.count == 0) {
         if (!hello.answer)
             send_hello(transport, peer, true, hello.session, true);
@@ -1169,6 +1200,24 @@ bool transport_link_is_up(const struct transport *transport, const struct mesh_i
     return peer && path_of(peer) != PATH_NONE;
 }
 
+void transport_set_incarnation(struct transport *transport, uint64_t incarnation)
+{
+    transport->options.incarnation = incarnation;
+}
+
+void transport_greet(struct transport *transport)
+{
+    const int64_t now_ms = clock_now_ms();
+    for (uint32_t i = 0; i < PEER_BUCKETS; i++) {
+        for (struct peer *peer = transport->bucket[i]; peer; peer = peer->bucket_next) {
+            if (peer->link.state != LINK_UP)
+                continue;
+            greet(transport, peer, now_ms);
+            activate(transport, peer);
+        }
+    }
+}
+
 void transport_punish(struct transport *transport, const struct mesh_id *id)
 {
     COUNT(transport, refused_by_owner, 1);
@@ -1192,7 +1241,7 @@ enum transport_error transport_open(const struct transport_options *options,
                                     struct transport_failure *failure, struct transport **out)
 {
     assert(options->zap && options->admission && options->loop && options->on_message &&
-           options->on_link_up && options->on_link_down);
+           options->on_link_up && options->on_link_down && options->on_hello);
     *failure = (struct transport_failure){.error = TRANSPORT_SYSTEM, .text = "out of memory"};
     struct transport *transport = calloc(1, sizeof *transport);
     if (!transport)

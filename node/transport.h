@@ -79,7 +79,8 @@ struct transport_options {
     struct curve_public curve;
     struct curve_secret curve_secret; /* copied; wiped by transport_close */
     struct mesh_id self;
-    uint64_t incarnation;
+    uint64_t incarnation; /* durable: see transport_set_incarnation */
+    uint64_t process;     /* the session of our MEMBER record */
     const char *software; /* at most WIRE_SOFTWARE_BYTES_MAX, for HELLO */
 
     /* `frame` and what it points to are borrowed until the callback returns. Never a HELLO, BATCH or bulk
@@ -87,6 +88,13 @@ struct transport_options {
     void (*on_message)(void *context, const struct mesh_id *peer, const struct wire_frame *frame);
     void (*on_link_up)(void *context, const struct mesh_id *peer);
     void (*on_link_down)(void *context, const struct mesh_id *peer, bool reset);
+    /*
+     * The peer's identity speaks, as this incarnation of this process. True: take its messages. False: another
+     * process of that identity is known to be newer, this one is not heard; `answer` goes back to it on the
+     * very connection it came by unless its kind is left 0, so that it can learn of the other.
+     */
+    bool (*on_hello)(void *context, const struct mesh_id *peer, uint64_t incarnation, uint64_t process,
+                     struct wire_frame *answer);
     void (*on_log)(
         void *context,
         const char *line); /* rare, for people: "peer 1a2b3c4d speaks protocol 7 ..."; may be NULL */
@@ -119,6 +127,12 @@ bool transport_link_is_up(const struct transport *transport, const struct mesh_i
  * peer not admitted, link down, queue full, or the frame is too long. Never to oneself, asserted. */
 bool transport_send(struct transport *transport, const struct mesh_id *id, const struct wire_frame *frame);
 
+/* Our incarnation rose and is durable; call it before anything is sent that bears it. */
+void transport_set_incarnation(struct transport *transport, uint64_t incarnation);
+/* Greets anew on every link that is up: peers who heard another process of our identity hear us again. Each link
+ * answered is a new on_link_up. */
+void transport_greet(struct transport *transport);
+
 /* Something that only the owner can judge was wrong (a record with a bad signature, ...): counts it and shuts
  * the peer out for ADMISSION_PENALTY_MS. */
 void transport_punish(struct transport *transport, const struct mesh_id *id);
@@ -149,6 +163,7 @@ void transport_punish(struct transport *transport, const struct mesh_id *id);
     X(refused_before_hello, "messages before HELLO, or of an older session")                                 \
     X(refused_wrong_identity, "HELLOs that name another node than the key's")                                \
     X(refused_protocol, "HELLOs of an incompatible protocol")                                                \
+    X(refused_process, "HELLOs of a process whose identity a newer one bears: a copied data folder")         \
     X(refused_by_owner, "frames that the node itself found wrong")                                           \
     X(oversized, "messages over the limit; libzmq itself ends connections that go far beyond it")            \
     X(inbound_ended, "connections that peers had opened to this node and that ended, for any reason")        \

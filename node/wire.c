@@ -473,6 +473,7 @@ static void encode_hello(struct field_writer *w, const struct wire_hello *hello)
     field_put_bool(w, hello->answer);
     put_id(w, &hello->node);
     field_put_uint(w, hello->incarnation);
+    field_put_uint(w, hello->process);
     field_put_text(w, hello->software);
 }
 
@@ -484,6 +485,7 @@ static void decode_hello(struct field_reader *r, struct wire_hello *hello)
     hello->answer = field_get_bool(r);
     get_id(r, &hello->node);
     hello->incarnation = field_get_uint(r, ANY_U64);
+    hello->process = field_get_uint(r, ANY_U64);
     field_get_text(r, hello->software, sizeof hello->software);
     if (hello->protocol_min > hello->protocol_max)
         field_fail(r, FIELD_RANGE);
@@ -598,7 +600,7 @@ static uint32_t field_count(enum wire_kind kind)
 {
     switch (kind) {
     case WIRE_HELLO:
-        return 7;
+        return 8;
     case WIRE_BATCH:
     case WIRE_PING:
     case WIRE_PONG:

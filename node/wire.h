@@ -107,7 +107,8 @@ struct wire_hello {
     uint64_t session; /* drawn by the dialling side for each connection; the answer repeats it */
     bool answer;
     struct mesh_id node;
-    uint64_t incarnation;
+    uint64_t incarnation; /* of the process that speaks, and */
+    uint64_t process; /* the session of its MEMBER record: which of two processes with one identity it is */
     char software[WIRE_SOFTWARE_BYTES_MAX + 1];
 };
 

@@ -10,7 +10,9 @@
 struct command {
     struct sim_options options;
     uint32_t seeds;
+    uint32_t minutes; /* 0: not said */
     const char *scenario;
+    const char *study;
     const char *trace;
     bool json;
     bool hash_only;
@@ -20,7 +22,7 @@ struct command {
 };
 
 static const char help_text[] =
-    "usage: weir sim [OPTION...] | weir sim --scenario FILE\n"
+    "usage: weir sim [OPTION...] | weir sim --scenario FILE | weir sim --study NAME\n"
     "Runs the protocol of many nodes with virtual clock, network, disks and devices,\n"
     "under faults drawn from a seed, and checks what must hold. Same seed, same hash.\n"
     "  --nodes N        nodes (drawn from the seed, 3 to 60)\n"
@@ -29,6 +31,7 @@ static const char help_text[] =
     "  --jobs N         jobs submitted (100)\n"
     "  --faults P[:N]   fault profile and how many faults (mixed:20)\n"
     "  --scenario FILE  play a transcript instead, see tests/scenarios/\n"
+    "  --study NAME     measure something over --nodes, --seed, --minutes; list shows what\n"
     "  --trace FILE     write every event in words\n"
     "  --check-every N  steps between full checks of a core (by size)\n"
     "  --coverage       fail too if what must happen never did over all seeds\n"
@@ -185,7 +188,7 @@ static int parse_numbered(struct command *command, const char *name, const char 
 {
     const struct number_option table[] = {
         {"--nodes", 1, SIM_NODES_MAX, &command->options.nodes},
-        {"--minutes", 1, 100000, &command->options.minutes},
+        {"--minutes", 1, 100000, &command->minutes},
         {"--seeds", 1, 1000000, &command->seeds},
         {"--jobs", 0, 100000, &command->options.jobs},
         {"--check-every", 1, 1000000000, &command->options.check_every},
@@ -219,6 +222,8 @@ static int parse_valued(struct command *command, const char *name, const char *v
         }
     } else if (strcmp(name, "--scenario") == 0) {
         command->scenario = value;
+    } else if (strcmp(name, "--study") == 0) {
+        command->study = value;
     } else if (strcmp(name, "--trace") == 0) {
         command->trace = value;
     } else {
@@ -389,6 +394,17 @@ static int run_scenario(const struct command *command)
     return code;
 }
 
+static int run_study(const struct command *command)
+{
+    const struct study_options options = {
+        .nodes = command->options.nodes,
+        .seed = command->options.seed,
+        .minutes = command->minutes,
+        .json = command->json,
+    };
+    return study_main(command->study, options);
+}
+
 int sim_main(int argc, char **argv)
 {
     struct command command = {.options = sim_options_default(), .seeds = 1};
@@ -396,12 +412,18 @@ int sim_main(int argc, char **argv)
     if (code != 0) {
         return code;
     }
+    if (command.minutes != 0) {
+        command.options.minutes = command.minutes;
+    }
     if (command.help) {
         fputs(help_text, stdout);
         for (const struct sim_profile_name *known = sim_profiles; known->name != NULL; known++) {
             printf("  %-16s %s\n", known->name, known->meaning);
         }
         return 0;
+    }
+    if (command.study != NULL) {
+        return run_study(&command);
     }
     if (command.trace != NULL) {
         command.options.trace = fopen(command.trace, "w");

@@ -340,6 +340,9 @@ static void flight_release(struct world *world, struct host *host, struct flight
     if (world->story != NULL) {
         sim_story_message(world, host->index, flight->to, message->kind);
     }
+    if (world->watch != NULL && world->watch->sent != NULL) {
+        world->watch->sent(world->watch->context, world, flight);
+    }
     sim_network_send(world, flight);
 }
 
@@ -478,8 +481,12 @@ static void effect_do(struct world *world, struct host *host, const struct mesh_
     case MESH_DRAINED:
         host->drained = true;
         break;
-    case MESH_DROP:
     case MESH_MEMBER:
+        if (world->watch != NULL && world->watch->member != NULL) {
+            world->watch->member(world->watch->context, world, host, effect);
+        }
+        break;
+    case MESH_DROP:
     case MESH_DECISION:
         break;
     }
@@ -847,6 +854,9 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
         sim_flight_free(flight);
         return;
     }
+    if (world->watch != NULL && world->watch->received != NULL) {
+        world->watch->received(world->watch->context, world, flight);
+    }
     if (flight->payload != NULL) {
         const uint64_t handle = sim_handle_give(&host->handles, sim_payload_keep(flight->payload));
         if (message->kind == MESH_PUSH) {
@@ -932,7 +942,7 @@ void sim_host_start(struct world *world, struct host *host)
     memset(host->admitted, 0, world->host_room);
     memset(host->seen, 0, world->host_room * sizeof *host->seen);
     /* One draw per statement: the order within an initialiser is the compiler's. */
-    const uint64_t session = sim_random_next(&world->random) | 1;
+    const uint64_t session = (uint64_t)host_wall_ms(world, host) << 20 | sim_below(&world->random, 1u << 20);
     const uint64_t seed = sim_random_next(&world->random);
     const struct mesh_config config = {
         .limits = host->limits,

@@ -10,11 +10,13 @@
  *     check.c     what must hold
  *     trace.c     the hash, the story and the last lines of each node
  *     world.c     the loop
+ *     study.c     measurements, each in a file study_*.c
  */
 #ifndef NODE_SIM_WORLD_H
 #define NODE_SIM_WORLD_H
 
 #include "node/sim/sim.h"
+#include "node/sim/study.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -347,6 +349,7 @@ struct world {
     uint32_t planted; /* times the plant took effect */
     uint32_t fault_end_count;
     struct story *story;
+    const struct study_watch *watch; /* borrowed; NULL: nobody measures */
 };
 
 /* world.c */

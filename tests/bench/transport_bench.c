@@ -87,6 +87,7 @@ int main(int argc, char **argv)
                                               .on_message = self ? echo_pings : node_on_message,
                                               .on_link_up = node_on_link_up,
                                               .on_link_down = node_on_link_down,
+                                              .on_hello = node_on_hello,
                                               .context = node};
     if (transport_open(&options, &failure, &node->transport)) {
         fprintf(stderr, "%s\n", failure.text);

@@ -1,6 +1,7 @@
 """Requests and starts that cannot succeed: each gives one line that says what, where and what to do, the right exit code, and leaves nothing behind."""
 import os
 import re
+import shutil
 import socket
 
 import numpy
@@ -332,6 +333,40 @@ def two_nodes_do_not_share_a_folder_or_a_socket(place):
     first.wait_job(job)
 
 
+def the_copy_stops(mesh, original, copy):
+    """Of two processes with one identity the younger ends and says why; the mesh keeps the elder, which goes on working."""
+    code = copy.wait_end(40)
+    expect(code == FAILED, "the copy ended with %s:\n%s" % (code, copy.log_end()))
+    expect(re.search("another process already runs", copy.log_end()), "the copy does not say why:\n%s" % copy.log_end())
+    expect(original.process.poll() is None, "the original ended:\n%s" % original.log_end())
+    expect(re.search("event=clone", original.log_end()), "the original says nothing:\n%s" % original.log_end())
+    for name in ("ashburn", "cairo"):
+        mesh[name].wait_states({original.name: "up"}, 60)
+    job = original.submit_detached("spin", "--items", "12", "--shard-items", "1", "--param", "us=1000", "--cache", "off")
+    done = original.wait_job(job)
+    expect(done["done"] == 12, "the original's work is not whole: %s" % done)
+
+
+def a_copied_identity_beside_its_running_original_stops(place):
+    mesh = place.mesh("ashburn", "berlin", "cairo")
+    copy = Node(place, "twin", api__socket=place.path("twin.sock"))
+    shutil.copytree(mesh["berlin"].data, copy.data)
+    copy.launch()
+    the_copy_stops(mesh, mesh["berlin"], copy)
+
+
+def of_two_copies_started_one_after_the_other_the_younger_stops(place):
+    mesh = place.mesh("ashburn", "berlin", "cairo")
+    original = mesh["berlin"]
+    expect(original.stop() == 0, "the original did not stop cleanly:\n%s" % original.log_end())
+    copy = Node(place, "twin", api__socket=place.path("twin.sock"))
+    shutil.copytree(original.data, copy.data)
+    original.launch()
+    wait_until("the original serves", original.serves)
+    copy.launch()
+    the_copy_stops(mesh, original, copy)
+
+
 # ---- Bytes that rot
 
 
@@ -407,6 +442,8 @@ TESTS = [
     a_node_that_is_not_there_is_unreachable,
     a_port_in_use_is_named_with_its_setting,
     two_nodes_do_not_share_a_folder_or_a_socket,
+    a_copied_identity_beside_its_running_original_stops,
+    of_two_copies_started_one_after_the_other_the_younger_stops,
     a_blob_file_that_does_not_match_its_name_is_not_served,
     a_small_blob_that_does_not_match_its_name_is_not_served,
     a_job_on_a_rotten_input_fails_and_says_which,

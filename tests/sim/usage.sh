@@ -22,6 +22,8 @@ refuses 'no such fault profile' --faults storms
 refuses 'no such fault profile' --faults mixed:x
 refuses 'unknown option' --fast 1
 refuses 'cannot write the trace' --trace "$folder/no/such/folder"
+refuses 'there is no study' --study none
+refuses 'a value is missing' --study
 refuses 'cannot read the scenario' --scenario "$folder/none.txt"
 printf 'at 0s start a\nat 1s explode a\n' >"$folder/verb.txt"
 refuses 'verb.txt:2: unknown verb' --scenario "$folder/verb.txt"

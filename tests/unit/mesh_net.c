@@ -225,7 +225,7 @@ static void act(struct net *net, uint32_t node, const struct mesh_effect *effect
         }
         break;
     case MESH_CLONED:
-        n->cloned++;
+        n->cloned += effect->body.cloned.meetings > 1;
         n->cloned_fatal += effect->body.cloned.fatal;
         break;
     default:

@@ -52,6 +52,7 @@ struct node {
     /* What it does with messages. */
     _Atomic bool echo;
     _Atomic bool punish;
+    _Atomic uint64_t newest; /* incarnation of the peer that it knows; an older one is answered with a PUSH */
 };
 
 #define WAIT_UNTIL(condition)                                                                                \
@@ -84,6 +85,19 @@ static inline void node_on_link_up(void *context, const struct mesh_id *peer)
 {
     (void)peer;
     ((struct node *)context)->ups++;
+}
+
+static inline bool node_on_hello(void *context, const struct mesh_id *peer, uint64_t incarnation,
+                                 uint64_t process, struct wire_frame *answer)
+{
+    (void)peer;
+    (void)process;
+    static const uint8_t news[RECORD_OVERHEAD_BYTES + 16] = {1}; /* a record's size; nobody reads it */
+    if (incarnation >= ((struct node *)context)->newest)
+        return true;
+    const struct mesh_message push = {.kind = MESH_PUSH};
+    wire_message(answer, &push, (struct wire_bytes){.bytes = news, .count = sizeof news});
+    return false;
 }
 
 static inline void node_on_link_down(void *context, const struct mesh_id *peer, bool reset)
@@ -159,6 +173,7 @@ static inline enum transport_error fixture_bind(struct node *node, const char *b
         .on_message = node_on_message,
         .on_link_up = node_on_link_up,
         .on_link_down = node_on_link_down,
+        .on_hello = node_on_hello,
         .context = node,
     };
     return transport_open(&options, failure, &node->transport);

@@ -445,6 +445,69 @@ static void another_protocol_is_counted_and_not_heard(void **state)
     fixture_close(&a);
 }
 
+static void an_older_process_of_a_peer_is_answered_with_the_news_and_not_heard(void **state)
+{
+    (void)state;
+    struct node a;
+    struct stranger peer;
+    fixture_open(&a);
+    a.newest = 5;
+    stranger_open(&peer);
+    stranger_admit(&peer, &a);
+    stranger_dial(&peer, &a, &a.curve);
+    struct wire_frame hello = hello_of(&peer.id, 5);
+    hello.body.hello.incarnation = 4;
+    stranger_send(&peer, &hello);
+    uint8_t bytes[512];
+    const int count = zmq_recv(peer.dealer, bytes, sizeof bytes, 0);
+    static struct wire_frame frame;
+    assert_true(count > 0);
+    assert_int_equal(wire_decode(bytes, (size_t)count, &frame), WIRE_OK);
+    assert_int_equal(frame.kind, WIRE_PUSH);
+    const struct wire_frame ping = ping_frame();
+    stranger_send(&peer, &ping);
+    WAIT_UNTIL(COUNTER(&a, refused_before_hello) == 1);
+    assert_int_equal(COUNTER(&a, refused_process), 1);
+    assert_int_equal(a.messages, 0);
+    /* Once it has gone above the other, it is heard. */
+    hello.body.hello.incarnation = 6;
+    stranger_send(&peer, &hello);
+    stranger_send(&peer, &ping);
+    WAIT_UNTIL(a.messages == 1);
+    stranger_close(&peer);
+    fixture_close(&a);
+}
+
+static void greet_again(struct node *node, void *argument)
+{
+    transport_set_incarnation(node->transport, *(const uint64_t *)argument);
+    transport_greet(node->transport);
+}
+
+static void a_raised_incarnation_is_greeted_with_on_links_that_are_up(void **state)
+{
+    (void)state;
+    struct node a;
+    struct node b;
+    fixture_open(&a);
+    fixture_open(&b);
+    fixture_introduce(&a, &b, true);
+    fixture_introduce(&b, &a, true);
+    b.echo = true;
+    assert_int_equal(fixture_ping(&a, &b, 1), 1);
+    WAIT_UNTIL(a.messages == 1);
+    uint64_t raised = 8;
+    b.newest = raised;
+    fixture_call(&a, greet_again, &raised);
+    WAIT_UNTIL(a.ups == 2);
+    assert_int_equal(COUNTER(&b, refused_process), 0);
+    raised = 7;
+    fixture_call(&a, greet_again, &raised);
+    WAIT_UNTIL(COUNTER(&b, refused_process) == 1);
+    fixture_close(&b);
+    fixture_close(&a);
+}
+
 static void what_the_owner_finds_wrong_shuts_out(void **state)
 {
     (void)state;
@@ -666,6 +729,8 @@ int main(void)
         cmocka_unit_test(a_huge_message_ends_its_connection),
         cmocka_unit_test(a_hello_in_anothers_name_is_shut_out),
         cmocka_unit_test(another_protocol_is_counted_and_not_heard),
+        cmocka_unit_test(an_older_process_of_a_peer_is_answered_with_the_news_and_not_heard),
+        cmocka_unit_test(a_raised_incarnation_is_greeted_with_on_links_that_are_up),
         cmocka_unit_test(what_the_owner_finds_wrong_shuts_out),
         cmocka_unit_test(an_admitted_key_of_no_known_peer_is_counted),
         cmocka_unit_test(a_killed_peer_is_noticed_and_a_restarted_one_is_a_new_session),

@@ -1,0 +1,276 @@
+/* The table of studies, and what they have in common: figures, and a world that starts warm. */
+#include "node/sim/study.h"
+
+#include "node/sim/world.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <time.h>
+
+extern const struct sim_study study_hops;
+
+static const struct sim_study *const studies[] = {
+    &study_hops,
+};
+#define STUDIES (sizeof studies / sizeof studies[0])
+
+/* ---- Figures. */
+
+void study_add(struct study_report *report, const char *name, const char *unit, int64_t value,
+               uint32_t decimals)
+{
+    if (report->count == STUDY_FIGURES_MAX) {
+        return;
+    }
+    report->figure[report->count++] =
+        (struct study_figure){.name = name, .unit = unit, .value = value, .decimals = decimals};
+}
+
+void study_add_ratio(struct study_report *report, const char *name, uint64_t part, uint64_t whole)
+{
+    if (whole != 0) {
+        study_add(report, name, "", (int64_t)(part * 1000 / whole), 3);
+    }
+}
+
+static int compare_samples(const void *left, const void *right)
+{
+    const int64_t a = *(const int64_t *)left;
+    const int64_t b = *(const int64_t *)right;
+    return (a > b) - (a < b);
+}
+
+int64_t study_quantile(int64_t *sample, uint32_t count, uint32_t permille)
+{
+    qsort(sample, count, sizeof *sample, compare_samples);
+    const uint64_t rank = ((uint64_t)count * permille + 999) / 1000;
+    return sample[rank > 0 ? rank - 1 : 0];
+}
+
+/* ---- A warm world. */
+
+static bool failed(const struct world *world, struct study_report *report)
+{
+    if (world->failed) {
+        snprintf(report->failure, sizeof report->failure, "%.*s", (int)strcspn(world->result->failure, "\n"),
+                 world->result->failure);
+    }
+    return world->failed;
+}
+
+/* The record that a host would have signed in an earlier life, so that all can have it on their disks. */
+static struct payload *record_of_earlier_life(const struct host *host)
+{
+    const struct mesh_record record = {
+        .kind = MESH_RECORD_MEMBER,
+        .origin = host->id,
+        .incarnation = 1,
+        .version = 1,
+        .body.member = {.session = 1, .site = host->site, .region = host->region},
+    };
+    return sim_payload_of_record(&record);
+}
+
+static void fill_disks(struct world *world)
+{
+    const uint32_t count = world->host_count;
+    for (uint32_t i = 0; i < count; i++) {
+        struct host *const host = &world->host[i];
+        host->disk.incarnation = 1;
+        host->signed_incarnation = 1;
+        host->signed_version = 1;
+        host->joined = true;
+        host->disk.record = sim_alloc(count, sizeof *host->disk.record);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct payload *const payload = record_of_earlier_life(&world->host[i]);
+        for (uint32_t j = 0; j < count; j++) {
+            struct disk *const disk = &world->host[j].disk;
+            disk->record[disk->record_count++].payload = sim_payload_keep(payload);
+        }
+        sim_payload_drop(payload);
+    }
+}
+
+struct world *study_open(const struct study_options *options, int64_t spread_us,
+                         const struct study_watch *watch, struct study_report *report)
+{
+    struct world *const world = sim_alloc(1, sizeof *world);
+    struct sim_result *const result = sim_alloc(1, sizeof *result);
+    struct sim_options sim = sim_options_default();
+    sim.seed = options->seed;
+    sim.nodes = options->nodes;
+    sim.jobs = 0;
+    sim.faults = 0;
+    sim.profile = "none";
+    sim.check_every = 1000000000;
+    sim_world_init(world, &sim, result);
+    world->watch = watch;
+    world->end_us = 0;
+    for (uint32_t i = 0; i < options->nodes; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "n%u", i);
+        struct host *const host = sim_world_add_host(world, name, i);
+        struct event event =
+            sim_world_event(world, sim_between(&world->random, 0, spread_us), HAPPEN_START, SIM_NONE);
+        event.a = host->index;
+        sim_world_push(world, event);
+    }
+    fill_disks(world);
+    if (!study_run(world, spread_us, report)) {
+        study_close(world, report);
+        return NULL;
+    }
+    return world;
+}
+
+bool study_run(struct world *world, int64_t for_us, struct study_report *report)
+{
+    world->end_us = world->now_us + for_us;
+    sim_world_loop(world);
+    return !failed(world, report);
+}
+
+static bool all_up(const struct world *world)
+{
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        const struct host *const host = &world->host[i];
+        struct mesh_member_view view;
+        uint32_t up = 0;
+        if (!host->alive) {
+            return false;
+        }
+        for (uint32_t index = 0; mesh_member_view(host->mesh, index, &view); index++) {
+            up += view.state == MESH_UP;
+        }
+        if (up != world->host_count) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool study_settle(struct world *world, int64_t most_us, struct study_report *report)
+{
+    for (int64_t waited_us = 0; waited_us < most_us; waited_us += SECOND_US) {
+        if (all_up(world)) {
+            return true;
+        }
+        if (!study_run(world, SECOND_US, report)) {
+            return false;
+        }
+    }
+    snprintf(report->failure, sizeof report->failure, "after %lld s not every node shows every other up",
+             (long long)(most_us / SECOND_US));
+    return all_up(world);
+}
+
+void study_close(struct world *world, struct study_report *report)
+{
+    if (world == NULL) {
+        return;
+    }
+    struct sim_result *const result = world->result;
+    report->virtual_us += world->now_us;
+    sim_world_finish(world);
+    free(result);
+    free(world);
+}
+
+/* ---- The command. */
+
+static void print_value(const struct study_figure *figure)
+{
+    int64_t one = 1;
+    for (uint32_t i = 0; i < figure->decimals; i++) {
+        one *= 10;
+    }
+    const uint64_t size = figure->value < 0 ? (uint64_t)-figure->value : (uint64_t)figure->value;
+    printf("%s%" PRIu64, figure->value < 0 ? "-" : "", size / (uint64_t)one);
+    if (figure->decimals != 0) {
+        printf(".%0*" PRIu64, (int)figure->decimals, size % (uint64_t)one);
+    }
+}
+
+static void print_json(const struct sim_study *study, const struct study_options *options,
+                       const struct study_report *report, int64_t cpu_ms, long rss_mb)
+{
+    printf("{\"study\": \"%s\", \"nodes\": %u, \"seed\": %" PRIu64
+           ", \"minutes\": %u, \"virtual_s\": %" PRId64 ", \"cpu_ms\": %" PRId64
+           ", \"rss_mb\": %ld, \"figures\": {",
+           study->name, options->nodes, options->seed, options->minutes, report->virtual_us / SECOND_US,
+           cpu_ms, rss_mb);
+    for (uint32_t i = 0; i < report->count; i++) {
+        printf("%s\"%s\": ", i != 0 ? ", " : "", report->figure[i].name);
+        print_value(&report->figure[i]);
+    }
+    printf("}}\n");
+}
+
+static void print_table(const struct sim_study *study, const struct study_options *options,
+                        const struct study_report *report, int64_t cpu_ms, long rss_mb)
+{
+    printf("%s: %s\n%u nodes, seed %" PRIu64 "\n", study->name, study->meaning, options->nodes,
+           options->seed);
+    for (uint32_t i = 0; i < report->count; i++) {
+        printf("  %-32s ", report->figure[i].name);
+        print_value(&report->figure[i]);
+        printf("%s%s\n", *report->figure[i].unit != 0 ? " " : "", report->figure[i].unit);
+    }
+    printf("%" PRId64 " virtual s in %" PRId64 ".%01" PRId64 " s of processor time, %ld MB\n",
+           report->virtual_us / SECOND_US, cpu_ms / 1000, cpu_ms % 1000 / 100, rss_mb);
+}
+
+static int list_studies(bool json)
+{
+    if (json) {
+        printf("{\"studies\": [");
+        for (size_t i = 0; i < STUDIES; i++) {
+            printf("%s\"%s\"", i != 0 ? ", " : "", studies[i]->name);
+        }
+        printf("]}\n");
+        return 0;
+    }
+    for (size_t i = 0; i < STUDIES; i++) {
+        printf("%-20s %s\n", studies[i]->name, studies[i]->meaning);
+    }
+    return 0;
+}
+
+static int64_t cpu_ms_used(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+int study_main(const char *name, struct study_options options)
+{
+    if (strcmp(name, "list") == 0) {
+        return list_studies(options.json);
+    }
+    const struct sim_study *study = NULL;
+    for (size_t i = 0; i < STUDIES; i++) {
+        if (strcmp(studies[i]->name, name) == 0) {
+            study = studies[i];
+        }
+    }
+    if (study == NULL) {
+        fprintf(stderr, "weir: sim: there is no study %s; see weir sim --study list\n", name);
+        return 2;
+    }
+    options.nodes = options.nodes != 0 ? options.nodes : study->nodes;
+    options.minutes = options.minutes != 0 ? options.minutes : study->minutes;
+    struct study_report report = {0};
+    const int64_t began_ms = cpu_ms_used();
+    if (!study->run(&options, &report)) {
+        fprintf(stderr, "weir: sim: study %s, seed %" PRIu64 ": %s\n", name, options.seed, report.failure);
+        return 1;
+    }
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    (options.json ? print_json : print_table)(study, &options, &report, cpu_ms_used() - began_ms,
+                                              used.ru_maxrss / 1024);
+    return 0;
+}

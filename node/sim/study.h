@@ -1,0 +1,94 @@
+/*
+ * Studies: named measurements over the production core, behind `weir sim --study NAME`.
+ *
+ *     weir sim --study hops --nodes 1000 --seed 7 --json
+ *
+ * A study builds a world of its own, lets it run, and states figures; it judges nothing. What the figures ought to
+ * be stands in tests/sim/report.py, which runs studies and sets aims beside what was measured. Each study is a file
+ * study_*.c with one struct sim_study, listed once in study.c. The same options give the same figures, but for
+ * those that time the simulator itself.
+ */
+#ifndef NODE_SIM_STUDY_H
+#define NODE_SIM_STUDY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct mesh_id;
+struct world;
+struct host;
+struct flight;
+struct mesh_effect;
+struct sim_options;
+
+#define STUDY_FIGURES_MAX 32
+
+struct study_figure {
+    const char *name; /* static; a word of [a-z0-9_], the key in JSON */
+    const char *unit; /* static; "" for counts and ratios */
+    int64_t value;    /* in units of 10^-decimals: 273 with 3 decimals is 0.273 */
+    uint32_t decimals;
+};
+
+struct study_report {
+    uint32_t count;
+    struct study_figure figure[STUDY_FIGURES_MAX];
+    int64_t virtual_us; /* simulated in all; study_close() adds up */
+    char failure[512];  /* why there are no figures, one line */
+};
+
+struct study_options {
+    uint32_t nodes;   /* never 0: the study's own number unless the user chose one */
+    uint64_t seed;    /* 1 unless chosen */
+    uint32_t minutes; /* of virtual time, as `nodes` */
+    bool json;
+};
+
+struct sim_study {
+    const char *name;
+    const char *meaning; /* one line for --study list */
+    uint32_t nodes;      /* when the user says nothing */
+    uint32_t minutes;
+    /* Fills the report; returns false with report->failure set if it could not measure. */
+    bool (*run)(const struct study_options *options, struct study_report *report);
+};
+
+void study_add(struct study_report *report, const char *name, const char *unit, int64_t value,
+               uint32_t decimals);
+/* part / whole in thousandths; nothing is added where whole is 0. */
+void study_add_ratio(struct study_report *report, const char *name, uint64_t part, uint64_t whole);
+/* The value below which `permille` of the samples lie (nearest rank); sorts them. Needs at least one. */
+int64_t study_quantile(int64_t *sample, uint32_t count, uint32_t permille);
+
+/*
+ * What a study sees of a world while it runs, beside what it reads from the cores by their views. Any pointer may be
+ * NULL. `context` is the study's own.
+ */
+struct study_watch {
+    void *context;
+    /* A message leaves a host, or reaches one that has admitted its sender, before the core has seen it. */
+    void (*sent)(void *context, const struct world *world, const struct flight *flight);
+    void (*received)(void *context, const struct world *world, const struct flight *flight);
+    /* The host's core told of a member's state (MESH_MEMBER). */
+    void (*member)(void *context, const struct world *world, const struct host *host,
+                   const struct mesh_effect *effect);
+};
+
+/*
+ * A world in which every node knows every other from its disk, as after a power cut of everything: `nodes` nodes that
+ * start within `spread_us`, no job, no fault. `watch` is borrowed until study_close(). Returns NULL when a claim of
+ * the checker breaks meanwhile (the report then says which).
+ */
+struct world *study_open(const struct study_options *options, int64_t spread_us,
+                         const struct study_watch *watch, struct study_report *report);
+/* Runs on for that long. Returns false, with the failure in the report, if a claim broke. */
+bool study_run(struct world *world, int64_t for_us, struct study_report *report);
+/* Runs until every node shows every other up, `most_us` at most. Returns false with a failure if that is not so. */
+bool study_settle(struct world *world, int64_t most_us, struct study_report *report);
+/* Ends the world, and counts its time. NULL is fine. */
+void study_close(struct world *world, struct study_report *report);
+
+/* `weir sim --study NAME`: prints the figures as a table or as one JSON object. Returns the exit code. */
+int study_main(const char *name, struct study_options options);
+
+#endif

@@ -1,0 +1,165 @@
+#!/usr/bin/python3
+"""Measures what the protocol costs and promises, in the simulator: make sim-report.
+
+Runs the studies of `weir sim --study` (two at a time), writes build/sim/report.json, and prints every figure beside
+its aim. A figure whose study is missing, failed or did not fit into the time is null there: nothing is invented.
+
+    tests/sim/report.py [--only WORD] [--minutes 28] [--seed 1] [--binary build/weir]
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+MEMBERSHIP = "Membership, failure detection, dissemination"
+PLACEMENT = "Placement without a centre"
+
+
+class Figure:
+    """One key of the report: which study at which size states it under which name, and what is aimed at."""
+
+    def __init__(self, table, key, what, study, nodes, figure, aim, unit="", at_least=False):
+        self.table, self.key, self.what, self.study, self.nodes = table, key, what, study, nodes
+        self.figure, self.aim, self.unit, self.at_least = figure, aim, unit, at_least
+
+    def met(self, value):
+        return value >= self.aim if self.at_least else value <= self.aim
+
+
+# In the order in which they are printed. nodes 0: as the study likes.
+FIGURES = [
+    Figure(MEMBERSHIP, "hops_1k", "hops to all, 1,000 nodes", "hops", 1000, "hops", 6),
+    Figure(MEMBERSHIP, "hops_10k", "hops to all, 10,000 nodes", "hops", 10000, "hops", 7),
+    Figure(MEMBERSHIP, "hops_1k_loss10", "the same at 10 % loss, 1,000", "hops-loss10", 1000, "hops", 8),
+    Figure(MEMBERSHIP, "hops_10k_loss10", "the same at 10 % loss, 10,000", "hops-loss10", 10000, "hops", 10),
+    Figure(MEMBERSHIP, "redundancy", "redundant copies per delivery, steady", "traffic-busy", 1000, "redundancy", 0.3),
+    Figure(MEMBERSHIP, "idle_bytes_per_s_1k", "control bytes a node sends, idle", "traffic-idle", 1000,
+           "bytes_per_s", 8192, "B/s"),
+    Figure(MEMBERSHIP, "busy_bytes_per_s_1k", "the same, every capacity changing", "traffic-busy", 1000,
+           "bytes_per_s", 32768, "B/s"),
+    Figure(MEMBERSHIP, "detect_reset_p99_ms", "crash seen by all, connections reset", "detect-reset", 1000,
+           "seen_p99_ms", 1500, "ms"),
+    Figure(MEMBERSHIP, "detect_silent_p99_ms", "crash seen by all, silent", "detect-silent", 1000,
+           "seen_p99_ms", 8000, "ms"),
+    Figure(MEMBERSHIP, "detect_silent_loss10_p99_ms", "the same at 10 % loss", "detect-silent-loss10", 1000,
+           "seen_p99_ms", 10000, "ms"),
+    Figure(MEMBERSHIP, "false_evictions_loss10", "false evictions, 10 % loss, pauses", "evictions-loss10", 1000,
+           "false_evictions", 0),
+    Figure(MEMBERSHIP, "false_evictions_oneway", "false evictions, 40 % of links one-way", "evictions-oneway", 1000,
+           "false_evictions", 0),
+    Figure(MEMBERSHIP, "heal_1k_ms", "halves of a split back to one view", "heal", 1000, "one_view_ms", 60000, "ms"),
+    Figure(MEMBERSHIP, "sim_speed_1k", "simulated per real time, 1,000 nodes", "speed", 1000, "speed", 50, "x", True),
+    Figure(MEMBERSHIP, "sim_speed_10k", "the same, 10,000", "speed", 10000, "speed", 5, "x", True),
+    Figure(MEMBERSHIP, "sim_speed_100k", "the same, 100,000", "speed", 100000, "speed", 0.5, "x", True),
+    Figure(MEMBERSHIP, "sim_rss_1k_mb", "memory of the simulator, 1,000 nodes", "speed", 1000, "rss_mb", 400, "MB"),
+    Figure(MEMBERSHIP, "sim_rss_10k_mb", "the same, 10,000", "speed", 10000, "rss_mb", 3000, "MB"),
+    Figure(MEMBERSHIP, "sim_rss_100k_mb", "the same, 100,000", "speed", 100000, "rss_mb", 8000, "MB"),
+    Figure(MEMBERSHIP, "serf_detect_ms", "30 real nodes: serf sees a kill", "serf", 30, "serf_detect_ms", None, "ms"),
+    Figure(MEMBERSHIP, "weir_detect_ms", "30 real nodes: weir sees a kill", "serf", 30, "weir_detect_ms", None, "ms"),
+    Figure(PLACEMENT, "utilisation_95", "utilisation of the omniscient, 95 % load", "placement", 0,
+           "utilisation_95", 0.98, "", True),
+    Figure(PLACEMENT, "wait_excess_90", "p99 shard wait above it, 90 % load", "placement", 0, "wait_excess_90", 0.10),
+    Figure(PLACEMENT, "wait_excess_95", "the same, 95 % load", "placement", 0, "wait_excess_95", 0.15),
+    Figure(PLACEMENT, "messages_per_shard", "messages per shard", "placement", 0, "messages_per_shard", 3.5),
+    Figure(PLACEMENT, "speculation_gain", "p99.9 job time saved by speculation", "speculation", 0,
+           "speculation_gain", 0.40, "", True),
+    Figure(PLACEMENT, "speculation_extra", "device time it costs", "speculation", 0, "speculation_extra", 0.02),
+    Figure(PLACEMENT, "owner_lost", "shards lost to owners' claims", "owner", 0, "owner_lost", 0),
+    Figure(PLACEMENT, "owner_billed", "reclaimed shards billed", "owner", 0, "owner_billed", 0),
+]
+
+
+def run_study(binary, study, nodes, seed, deadline):
+    """Returns (figures, None) or (None, why not)."""
+    arguments = [binary, "sim", "--study", study, "--seed", str(seed), "--json"]
+    if nodes:
+        arguments += ["--nodes", str(nodes)]
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        return None, "no time was left"
+    try:
+        done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=left_s,
+                              check=False)
+    except subprocess.TimeoutExpired:
+        return None, "not done in the %d s that were left" % left_s
+    if done.returncode != 0:
+        return None, (done.stderr.strip() or "exit code %d" % done.returncode).splitlines()[0]
+    print("%s %d: %s" % (study, nodes, done.stdout.strip()), file=sys.stderr, flush=True)
+    return json.loads(done.stdout)["figures"], None
+
+
+def known_studies(binary):
+    listed = subprocess.run([binary, "sim", "--study", "list", "--json"], stdout=subprocess.PIPE, text=True, check=True)
+    return set(json.loads(listed.stdout)["studies"])
+
+
+def measure(options, figures):
+    """Runs each (study, nodes) once. Returns {(study, nodes): (figures, why not)}."""
+    known = known_studies(options.binary)
+    deadline = time.monotonic() + 60 * options.minutes
+    results = {}
+    wanted = []
+    for figure in figures:
+        job = (figure.study, figure.nodes)
+        if job in results or job in wanted:
+            continue
+        if figure.study in known:
+            wanted.append(job)
+        else:
+            results[job] = (None, "there is no such study here")
+    wanted.sort(key=lambda job: job[1])  # the quick ones are done whatever happens to the long ones
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        under_way = {job: pool.submit(run_study, options.binary, *job, options.seed, deadline) for job in wanted}
+        for job, result in under_way.items():
+            results[job] = result.result()
+    return results
+
+
+def show(figures, values, reasons):
+    for table in (MEMBERSHIP, PLACEMENT):
+        print("\n%s\n%-42s %12s %12s  %s" % (table, "figure", "measured", "aim", "met"))
+        for figure in figures:
+            if figure.table != table:
+                continue
+            value = values[figure.key]
+            aim = "" if figure.aim is None else "%s %s %s" % (">=" if figure.at_least else "<=", figure.aim, figure.unit)
+            if value is None:
+                print("%-42s %12s %12s  %s" % (figure.what, "-", aim, reasons[figure.key]))
+            else:
+                met = "" if figure.aim is None else "yes" if figure.met(value) else "NO"
+                print("%-42s %12s %12s  %s" % (figure.what, "%s %s" % (value, figure.unit), aim, met))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="only figures whose key contains this word; the others stay null")
+    parser.add_argument("--minutes", type=float, default=28, help="of real time for all studies")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--binary", default=os.path.join(ROOT, "build", "weir"))
+    options = parser.parse_args()
+    chosen = [figure for figure in FIGURES if not options.only or options.only in figure.key]
+    results = measure(options, chosen)
+    values = {figure.key: None for figure in FIGURES}
+    reasons = {figure.key: "not asked for" for figure in FIGURES}
+    for figure in chosen:
+        stated, why = results[(figure.study, figure.nodes)]
+        values[figure.key] = stated.get(figure.figure) if stated else None
+        reasons[figure.key] = why or "the study states no such figure"
+    folder = os.path.join(ROOT, "build", "sim")
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "report.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1)
+        file.write("\n")
+    show(FIGURES, values, reasons)
+    print("\nwritten to %s" % os.path.relpath(path, os.getcwd()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
