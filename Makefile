@@ -14,6 +14,8 @@ demo: deps-demo build
 	@/usr/bin/python3 tests/demo/demo.py
 bench: deps-bench build
 	@/usr/bin/python3 tests/bench/bench.py
+bench-members: deps-bench build
+	@/usr/bin/python3 tests/bench/members.py
 sim-report: build
 	@/usr/bin/python3 tests/sim/report.py
 planted: deps-build
@@ -22,4 +24,4 @@ format:
 	@git ls-files '*.c' '*.h' '*.cu' | xargs clang-format -i
 clean:
 	@rm -rf build
-.PHONY: all build test test-long demo bench sim-report planted format clean
+.PHONY: all build test test-long demo bench sim-report planted bench-members format clean

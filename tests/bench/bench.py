@@ -10,11 +10,8 @@ Parts: noop, single, cached, efficiency, idle, kernels, gearman, dask.
 import argparse
 import io
 import json
-import math
 import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -22,6 +19,7 @@ import time
 import numpy
 
 import local_mesh
+from figures import Report, cpu_seconds, family, machine, memory_mb, number
 from local_mesh import Mesh
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -43,7 +41,6 @@ GEARMAN_ONE_CALL_JOBS = 10_000
 GEARMAN_SINGLE_JOBS = 5_000
 DASK_TASKS = 3_000
 DASK_SINGLE_TASKS = 200
-LONG_RUN_S = 20
 
 # What the project aims at; ("at least" or "at most", value).
 AIMS = {
@@ -55,42 +52,6 @@ AIMS = {
     "idle_rss_mb": ("<=", 20),
     "idle_cpu_percent": ("<=", 0.5),
 }
-
-
-class Report:
-    def __init__(self, runs):
-        self.runs_wanted = runs
-        self.figures, self.runs, self.spread = {}, {}, {}
-
-    def add(self, key, values):
-        values = list(values)
-        self.figures[key] = statistics.median(values)
-        self.runs[key] = len(values)
-        self.spread[key] = [min(values), max(values)]
-        print(f"  {key} = {number(self.figures[key])}"
-              f"  ({len(values)} runs: {number(min(values))} to {number(max(values))})", flush=True)
-
-    def repeat(self, run):
-        """Calls `run` so often as the rules say and returns what it returned each time."""
-        results = []
-        wanted = self.runs_wanted
-        while len(results) < wanted:
-            begin = time.monotonic()
-            results.append(run())
-            if time.monotonic() - begin > LONG_RUN_S:
-                wanted = min(wanted, 3)
-        return results
-
-    def ratio(self, key, above, below):
-        if above in self.figures and below in self.figures:
-            self.figures[key] = self.figures[above] / self.figures[below]
-
-
-def number(value):
-    if value == 0 or not math.isfinite(value):
-        return str(value)
-    digits = max(0, 3 - math.floor(math.log10(abs(value))) - 1)
-    return f"{value:,.{digits}f}"
 
 
 def column(rows, key):
@@ -243,31 +204,6 @@ def bench_efficiency(report, tools):
 # ---- At rest
 
 
-def family(pid):
-    """A process and all below it."""
-    pids = [pid]
-    for each in pids:
-        try:
-            with open(f"/proc/{each}/task/{each}/children") as children:
-                pids += [int(child) for child in children.read().split()]
-        except OSError:
-            pass
-    return pids
-
-
-def memory_mb(pid, field):
-    with open(f"/proc/{pid}/smaps_rollup") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
-
-
-def cpu_seconds(pid):
-    total_ns = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/schedstat") as line:
-            total_ns += int(line.read().split()[0])
-    return total_ns * 1e-9
-
-
 def bench_idle(report, tools):
     with Mesh(tools.weir, tools.folder("idle"), [1] * IDLE_NODES) as mesh:
         time.sleep(IDLE_SETTLE_S)
@@ -385,18 +321,6 @@ class Tools:
 
     def folder(self, name):
         return f"{self.build}/bench/{name}"
-
-
-def machine():
-    model = "unknown"
-    with open("/proc/cpuinfo") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "kernel": platform.release(),
-            "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
-            "load_at_start": os.getloadavg()[0]}
 
 
 def build_peers(tools):
