@@ -16,7 +16,7 @@ bench: deps-bench build
 	@/usr/bin/python3 tests/bench/bench.py
 bench-members: deps-bench build
 	@/usr/bin/python3 tests/bench/members.py
-sim-report: build
+sim-report: deps-sim build
 	@/usr/bin/python3 tests/sim/report.py
 planted: deps-build
 	@tests/planted/planted.py $(ARGS)

@@ -4,6 +4,9 @@
 Runs the studies of `weir sim --study` (two at a time), writes build/sim/report.json, and prints every figure beside
 its aim. A figure whose study is missing, failed or did not fit into the time is null there: nothing is invented.
 
+The two figures of real nodes beside serf are those that `make bench-members` left in build/sim/members.json. If it has
+not been run with this binary, it runs first, alone and in short (three deaths of each kind; about six minutes).
+
     tests/sim/report.py [--only WORD] [--minutes 28] [--seed 1] [--binary build/weir]
 """
 import argparse
@@ -18,6 +21,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 MEMBERSHIP = "Membership, failure detection, dissemination"
 PLACEMENT = "Placement without a centre"
+
+MEMBERS = "members"  # not a study: real processes, by tests/bench/members.py
+MEMBERS_SCRIPT = os.path.join(ROOT, "tests", "bench", "members.py")
 
 
 class Figure:
@@ -59,8 +65,8 @@ FIGURES = [
     Figure(MEMBERSHIP, "sim_rss_1k_mb", "memory of the simulator, 1,000 nodes", "speed", 1000, "rss_mb", 400, "MB"),
     Figure(MEMBERSHIP, "sim_rss_10k_mb", "the same, 10,000", "speed", 10000, "rss_mb", 3000, "MB"),
     Figure(MEMBERSHIP, "sim_rss_100k_mb", "the same, 100,000", "speed", 100000, "rss_mb", 8000, "MB"),
-    Figure(MEMBERSHIP, "serf_detect_ms", "30 real nodes: serf sees a kill", "serf", 30, "serf_detect_ms", None, "ms"),
-    Figure(MEMBERSHIP, "weir_detect_ms", "30 real nodes: weir sees a kill", "serf", 30, "weir_detect_ms", None, "ms"),
+    Figure(MEMBERSHIP, "serf_detect_ms", "30 real nodes: serf sees a kill", MEMBERS, 30, "serf_detect_ms", None, "ms"),
+    Figure(MEMBERSHIP, "weir_detect_ms", "30 real nodes: weir sees a kill", MEMBERS, 30, "weir_detect_ms", None, "ms"),
     Figure(PLACEMENT, "utilisation_95", "utilisation of the omniscient, 95 % load", "placement", 0,
            "utilisation_95", 0.98, "", True),
     Figure(PLACEMENT, "wait_excess_90", "p99 shard wait above it, 90 % load", "placement", 0, "wait_excess_90", 0.10),
@@ -93,6 +99,25 @@ def run_study(binary, study, nodes, seed, deadline):
     return json.loads(done.stdout)["figures"], None
 
 
+def run_members(binary, deadline):
+    """The same for the comparison of real nodes, unless this binary has been compared already."""
+    path = os.path.join(os.path.dirname(os.path.abspath(binary)), "sim", "members.json")
+    if not os.path.exists(path) or os.path.getmtime(path) < os.path.getmtime(binary):
+        command = [sys.executable, MEMBERS_SCRIPT, "--runs", "3", "--only", "weir,serf", "--build",
+                   os.path.dirname(os.path.abspath(binary))]
+        with subprocess.Popen(command, stdout=sys.stderr) as running:
+            try:
+                running.wait(max(0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                running.terminate()
+                return None, "not done in the time that was left"
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file), None
+    except OSError:
+        return None, "tests/bench/members.py failed"
+
+
 def known_studies(binary):
     listed = subprocess.run([binary, "sim", "--study", "list", "--json"], stdout=subprocess.PIPE, text=True, check=True)
     return set(json.loads(listed.stdout)["studies"])
@@ -104,11 +129,13 @@ def measure(options, figures):
     deadline = time.monotonic() + 60 * options.minutes
     results = {}
     wanted = []
-    for figure in figures:
+    for figure in figures:  # real nodes are measured here and now, before the studies take the processors
         job = (figure.study, figure.nodes)
         if job in results or job in wanted:
             continue
-        if figure.study in known:
+        if figure.study == MEMBERS:
+            results[job] = run_members(options.binary, deadline)
+        elif figure.study in known:
             wanted.append(job)
         else:
             results[job] = (None, "there is no such study here")
@@ -149,7 +176,7 @@ def main():
     for figure in chosen:
         stated, why = results[(figure.study, figure.nodes)]
         values[figure.key] = stated.get(figure.figure) if stated else None
-        reasons[figure.key] = why or "the study states no such figure"
+        reasons[figure.key] = why or "it states no such figure"
     folder = os.path.join(ROOT, "build", "sim")
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "report.json")
