@@ -1,4 +1,4 @@
-/* The events to come, in a binary heap, and the generator that all chance comes from. */
+/* The events to come, and the generator that all chance comes from. */
 #include "node/sim/world.h"
 
 #include <stdio.h>
@@ -56,49 +56,87 @@ uint64_t sim_mix(uint64_t a, uint64_t b)
     return z ^ (z >> 31);
 }
 
-static bool event_before(const struct event *a, const struct event *b)
+/*
+ * A radix heap (Ahuja, Mehlhorn, Orlin and Tarjan 1990): time only goes on, so an event need only be told from the latest
+ * one taken by the highest bit in which they differ. Bucket 0 is what is due at that very time; when it is empty, the
+ * lowest bucket with anything in it is dealt out anew. Events move in order and at most once per bit, and those of one
+ * time are always in one bucket, in the order in which they were pushed.
+ */
+static uint32_t bucket_of(const struct heap *heap, int64_t at_us)
 {
-    return a->at_us != b->at_us ? a->at_us < b->at_us : a->number < b->number;
+    const uint64_t differs = (uint64_t)at_us ^ (uint64_t)heap->taken_us;
+    return differs == 0 ? 0 : 64 - (uint32_t)__builtin_clzll(differs);
+}
+
+static void bucket_append(struct heap_bucket *bucket, const struct event *event)
+{
+    if (bucket->count == bucket->room) {
+        bucket->room = bucket->room != 0 ? bucket->room * 2 : 64;
+        bucket->event = sim_grow(bucket->event, bucket->room, sizeof *bucket->event);
+    }
+    bucket->event[bucket->count++] = *event;
 }
 
 void sim_heap_push(struct heap *heap, struct event event)
 {
-    if (heap->count == heap->room) {
-        heap->room = heap->room != 0 ? heap->room * 2 : 1024;
-        heap->event = sim_grow(heap->event, heap->room, sizeof *heap->event);
+    if (event.at_us < heap->taken_us) {
+        event.at_us = heap->taken_us;
     }
-    event.number = heap->numbered++;
-    uint32_t at = heap->count++;
-    while (at > 0) {
-        const uint32_t parent = (at - 1) / 2;
-        if (!event_before(&event, &heap->event[parent])) {
-            break;
+    if (heap->count++ == 0 || event.at_us < heap->next_us) {
+        heap->next_us = event.at_us;
+    }
+    bucket_append(&heap->bucket[bucket_of(heap, event.at_us)], &event);
+}
+
+static void deal_out(struct heap *heap)
+{
+    uint32_t lowest = 1;
+    while (heap->bucket[lowest].count == 0) {
+        lowest++;
+    }
+    struct heap_bucket *const from = &heap->bucket[lowest];
+    heap->taken_us = heap->next_us;
+    for (uint32_t i = 0; i < from->count; i++) {
+        bucket_append(&heap->bucket[bucket_of(heap, from->event[i].at_us)], &from->event[i]);
+    }
+    from->count = 0;
+}
+
+static int64_t find_next(const struct heap *heap)
+{
+    uint32_t lowest = 1;
+    while (heap->bucket[lowest].count == 0) {
+        lowest++;
+    }
+    const struct heap_bucket *const bucket = &heap->bucket[lowest];
+    int64_t least_us = bucket->event[0].at_us;
+    for (uint32_t i = 1; i < bucket->count; i++) {
+        if (bucket->event[i].at_us < least_us) {
+            least_us = bucket->event[i].at_us;
         }
-        heap->event[at] = heap->event[parent];
-        at = parent;
     }
-    heap->event[at] = event;
+    return least_us;
 }
 
 struct event sim_heap_pop(struct heap *heap)
 {
-    const struct event top = heap->event[0];
-    const struct event last = heap->event[--heap->count];
-    uint32_t at = 0;
-    for (;;) {
-        uint32_t child = 2 * at + 1;
-        if (child >= heap->count) {
-            break;
-        }
-        if (child + 1 < heap->count && event_before(&heap->event[child + 1], &heap->event[child])) {
-            child++;
-        }
-        if (!event_before(&heap->event[child], &last)) {
-            break;
-        }
-        heap->event[at] = heap->event[child];
-        at = child;
+    struct heap_bucket *const due = &heap->bucket[0];
+    if (due->count == 0) {
+        deal_out(heap);
     }
-    heap->event[at] = last;
-    return top;
+    const struct event event = due->event[heap->due_taken++];
+    if (heap->due_taken == due->count) {
+        due->count = heap->due_taken = 0;
+        heap->next_us = heap->count > 1 ? find_next(heap) : INT64_MAX;
+    }
+    heap->count--;
+    return event;
+}
+
+void sim_heap_free(struct heap *heap)
+{
+    for (uint32_t i = 0; i < HEAP_BUCKETS; i++) {
+        free(heap->bucket[i].event);
+    }
+    *heap = (struct heap){0};
 }

@@ -363,7 +363,7 @@ static void happen_in_world(struct world *world, struct event *event)
 
 void sim_world_loop(struct world *world)
 {
-    while (!world->failed && world->heap.count != 0 && world->heap.event[0].at_us <= world->end_us) {
+    while (!world->failed && world->heap.count != 0 && world->heap.next_us <= world->end_us) {
         struct event event = sim_heap_pop(&world->heap);
         world->now_us = event.at_us;
         if (event.node == SIM_NONE) {
@@ -427,7 +427,7 @@ void sim_world_finish(struct world *world)
         free(world->job[i].crashes);
     }
     sim_network_free(&world->network);
-    free(world->heap.event);
+    sim_heap_free(&world->heap);
     free(world->host);
     free(world->job);
     free(world->out);

@@ -1,7 +1,7 @@
 /*
  * What the parts of the simulator share. One struct world holds everything; time is its own, in microseconds.
  *
- *     heap.c      the events to come, by (time, number)
+ *     heap.c      the events to come
  *     payload.c   bytes behind handles, and each host's table of handles
  *     network.c   links, their queues, partitions
  *     host.c      a node: its core, its disk, and what it does with a step's output
@@ -63,7 +63,6 @@ enum happening {
 
 struct event {
     int64_t at_us;
-    uint64_t number; /* breaks ties: first pushed, first out */
     enum happening what;
     uint32_t node; /* SIM_NONE: of no node */
     uint32_t life; /* of the node; the event dies with it */
@@ -72,14 +71,23 @@ struct event {
     void *item; /* owned: a flight, payload reference or request, see event_discard */
 };
 
-struct heap {
+#define HEAP_BUCKETS 65 /* one per bit of a time, and one for what is due */
+struct heap_bucket {
     struct event *event;
     uint32_t count;
     uint32_t room;
-    uint64_t numbered;
 };
+struct heap {
+    uint32_t count;
+    int64_t next_us;    /* when the next one is due, if there is any */
+    int64_t taken_us;   /* when the latest one taken was due; an earlier one is due then too */
+    uint32_t due_taken; /* of bucket 0 */
+    struct heap_bucket bucket[HEAP_BUCKETS];
+};
+/* Events of one time come out in the order in which they were pushed. */
 void sim_heap_push(struct heap *heap, struct event event);
 struct event sim_heap_pop(struct heap *heap);
+void sim_heap_free(struct heap *heap);
 
 /* ---- Bytes behind handles. */
 enum payload_kind { PAYLOAD_RECORD = 1, PAYLOAD_INPUT, PAYLOAD_RESULT };
