@@ -22,6 +22,8 @@ static void write_members(struct node *node, FILE *out)
     struct mesh_member_view view;
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++)
         states[view.state]++;
+    for (uint32_t i = 0; records_barred_view(node, i, &view); i++)
+        states[view.state]++;
     fprintf(out, "# TYPE weir_members gauge\n# HELP weir_members Members of the mesh by state, as this node "
                  "sees them.\n");
     for (int s = MESH_UP; s <= MESH_REVOKED; s++)

@@ -56,10 +56,14 @@ struct host {
 
 /* ---- records.c */
 
-/* What a member's newest record says, for dialling and for people. */
+/* What a member's newest record says, for dialling and for people. One that was revoked before this node
+ * started is here for people only: the core is never told of it. */
 struct peer {
     struct mesh_id id;
-    bool known; /* a member record was accepted */
+    bool known;           /* a member record was accepted */
+    bool barred;          /* revoked before this node started */
+    int64_t revoked_s;    /* of a barred one, when; 0 = its inviter was */
+    uint64_t incarnation; /* of a barred one's record */
     char name[64];
     char site[64];
     char region[64];
@@ -216,6 +220,10 @@ bool records_received(struct node *node, const struct mesh_id *from, const uint8
 void records_sign(struct node *node, const struct mesh_record *record);
 void records_admit(struct node *node, const struct mesh_id *id, struct bytes *record);
 void records_bar(struct node *node, const struct mesh_id *id);
+/* Listings go on behind the core's members with those that were revoked before this node started. Their
+ * `view` has their id, state and incarnation. */
+bool records_barred_view(struct node *node, uint32_t index, struct mesh_member_view *view);
+bool peer_revoked(const struct node *node, const struct peer *peer);
 /* Adds a saved record to the batch. */
 void records_save(struct node *node, struct store_batch *batch, enum mesh_record_kind kind,
                   const struct mesh_id *origin, const struct bytes *record);

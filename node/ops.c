@@ -94,9 +94,13 @@ bool find_node(struct node *node, struct api_call *call, const char *text, struc
     }
     const bool hex = is_hex(text), short_hex = hex && strlen(text) < NODE_PREFIX_MIN;
     uint32_t found = 0;
-    for (int by_name = 1; by_name >= 0 && found == 0; by_name--)
+    /* By name, by id, and only then somebody who was revoked: its successor may go by the same name. */
+    for (int pass = 0; pass < 4 && found == 0; pass++)
         for (uint32_t i = 0; i < node->peers.count; i++) {
             const struct peer *peer = &node->peers.peer[i];
+            const bool by_name = pass % 2 == 0;
+            if (peer_revoked(node, peer) != (pass >= 2))
+                continue;
             const bool match = by_name ? strcmp(peer->name, text) == 0
                                        : hex && !short_hex && has_prefix(peer->id.bytes, text);
             if (!match)

@@ -105,6 +105,10 @@ void op_nodes(void *context, struct api_call *call)
     int states[6] = {0};
     json_int_t slots = 0, free_slots = 0;
     struct mesh_member_view view;
+    for (uint32_t i = 0; records_barred_view(node, i, &view); i++) {
+        json_array_append_new(rows, member_json(node, &view));
+        states[view.state]++;
+    }
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
         json_t *row = member_json(node, &view);
         states[view.state]++;

@@ -191,6 +191,21 @@ static bool still_good(struct node *node, const struct mesh_id *id)
     return true;
 }
 
+/* What a revocation can name of a peer. */
+static struct certificate named_by(const struct peer *peer)
+{
+    struct certificate certificate = {.node = {{0}}};
+    memcpy(certificate.node.bytes, peer->id.bytes, sizeof certificate.node.bytes);
+    memcpy(certificate.serial, peer->serial, sizeof certificate.serial);
+    return certificate;
+}
+
+bool peer_revoked(const struct node *node, const struct peer *peer)
+{
+    const struct certificate certificate = named_by(peer);
+    return peer->barred || federation_revoked(node->federation, &certificate);
+}
+
 static void revocation_apply(const struct hit *hit)
 {
     struct node *node = hit->node;
@@ -204,10 +219,7 @@ static void revocation_apply(const struct hit *hit)
     }
     for (uint32_t i = 0; i < node->peers.count; i++) {
         const struct peer *peer = &node->peers.peer[i];
-        const struct certificate named = {.node = {{0}}};
-        struct certificate certificate = named;
-        memcpy(certificate.node.bytes, peer->id.bytes, sizeof certificate.node.bytes);
-        memcpy(certificate.serial, peer->serial, sizeof certificate.serial);
+        const struct certificate certificate = named_by(peer);
         const bool by_key = federation_revoked(node->federation, &certificate) &&
                             revocation_names(hit->revocation, &certificate);
         if (by_key || !still_good(node, &peer->id))
@@ -457,6 +469,66 @@ void records_save(struct node *node, struct store_batch *batch, enum mesh_record
     store_batch_put(batch, STORE_RECORDS, key, sizeof key, record->data, record->count);
 }
 
+/* A revoked member's record verifies no more, but tells people who it was. */
+static bool restore_barred(void *context, const void *key, size_t key_bytes, const void *value,
+                           size_t value_bytes)
+{
+    (void)key;
+    (void)key_bytes;
+    struct node *node = context;
+    struct record record;
+    struct member_body body;
+    struct certificate leaf, chain[CHAIN_CERTIFICATES_MAX];
+    uint32_t count;
+    if (record_verify(value, value_bytes, federation_id(node), wall_s(), &record) != CRYPTO_OK ||
+        record.kind != RECORD_MEMBER ||
+        member_body_decode(record.body, record.body_bytes, &body) != WIRE_OK ||
+        federation_verify_chain(node->federation, body.chain.bytes, body.chain.count, wall_s(), &leaf) !=
+            CRYPTO_REVOKED ||
+        chain_view(body.chain.bytes, body.chain.count, chain, &count) != CRYPTO_OK ||
+        !public_key_equal(&chain[0].node, &record.origin))
+        return true;
+    const struct mesh_id id = id_of(&record.origin);
+    struct peer *peer = peers_add(node, &id);
+    peer->barred = true;
+    peer->incarnation = record.incarnation;
+    peer->certificate_ends_s = chain[0].not_after_s;
+    memcpy(peer->serial, chain[0].serial, sizeof peer->serial);
+    snprintf(peer->name, sizeof peer->name, "%s", body.name);
+    snprintf(peer->site, sizeof peer->site, "%s", body.site);
+    snprintf(peer->region, sizeof peer->region, "%s", body.region);
+    snprintf(peer->control, sizeof peer->control, "%s", body.control);
+    snprintf(peer->software, sizeof peer->software, "%s", body.software);
+    return true;
+}
+
+static void date_barred(struct node *node, const struct revocation *revocation)
+{
+    for (uint32_t i = 0; i < node->peers.count; i++) {
+        struct peer *peer = &node->peers.peer[i];
+        const struct certificate certificate = named_by(peer);
+        if (peer->barred && revocation_names(revocation, &certificate) &&
+            (peer->revoked_s == 0 || revocation->revoked_s < peer->revoked_s))
+            peer->revoked_s = revocation->revoked_s;
+    }
+}
+
+bool records_barred_view(struct node *node, uint32_t index, struct mesh_member_view *view)
+{
+    for (uint32_t i = 0; i < node->peers.count; i++) {
+        const struct peer *peer = &node->peers.peer[i];
+        if (!peer->barred || index-- > 0)
+            continue;
+        const int64_t ago_ms = clock_wall_ms() - peer->revoked_s * 1000;
+        *view = (struct mesh_member_view){.id = peer->id,
+                                          .state = MESH_REVOKED,
+                                          .incarnation = peer->incarnation,
+                                          .state_at_ms = peer->revoked_s ? clock_now_ms() - ago_ms : 0};
+        return true;
+    }
+    return false;
+}
+
 static bool restore_revocation(void *context, const void *key, size_t key_bytes, const void *value,
                                size_t value_bytes)
 {
@@ -464,13 +536,12 @@ static bool restore_revocation(void *context, const void *key, size_t key_bytes,
     (void)key_bytes;
     struct node *node = context;
     struct revocation revocation;
-    if (revocation_verify(federation_genesis(node->federation), value, value_bytes, wall_s(), &revocation) ==
+    if (revocation_verify(federation_genesis(node->federation), value, value_bytes, wall_s(), &revocation) !=
         CRYPTO_OK)
-        revocation_apply(&(struct hit){.node = node,
-                                       .from = &node->self,
-                                       .revocation = &revocation,
-                                       .bytes = value,
-                                       .count = value_bytes});
+        return true;
+    date_barred(node, &revocation);
+    revocation_apply(&(struct hit){
+        .node = node, .from = &node->self, .revocation = &revocation, .bytes = value, .count = value_bytes});
     return true;
 }
 
@@ -486,6 +557,7 @@ static bool restore_record(void *context, const void *key, size_t key_bytes, con
 
 void records_restore(struct node *node)
 {
+    store_each(node->store, STORE_RECORDS, NULL, restore_barred, node);
     store_each(node->store, STORE_REVOCATIONS, NULL, restore_revocation, node);
     store_each(node->store, STORE_RECORDS, NULL, restore_record, node);
     static struct federation_peers list;

@@ -242,6 +242,10 @@ def a_revoked_node_is_shut_out(place):
         mesh[name].stop()
         mesh[name].start()
     for name in ("ashburn", "berlin"):
+        row = mesh[name].nodes().get("cairo", {})
+        expect(row.get("state") == "revoked" and row["site"] == "cairo" and row["note"] == "revoked" and
+               0 <= row["state_ms"] < 120000, "after a restart %s does not list who was revoked: %s" % (name, row))
+        expect("1 revoked" in mesh[name].weir("nodes").out, "not counted: " + mesh[name].weir("nodes").out)
         with rogue.Rogue(address(mesh[name]), rogue.curve_public(mesh[name].data), secret) as peer:
             expect(peer.handshake_refused(), "after a restart a revoked node was let in by %s" % name)
     bad.kill()
@@ -249,6 +253,15 @@ def a_revoked_node_is_shut_out(place):
     mesh["ashburn"].wait_states({"berlin": "up"})
     expect(mesh["ashburn"].states().get("cairo") != "up", "a revoked node is up: %s" % mesh["ashburn"].states())
     refused(mesh["ashburn"].weir("revoke", "nobody-of-that-name", "--reason", "x", code=None))
+    heir = Node(place, "heir")  # a successor under the same name is who the name means
+    token = mesh["ashburn"].weir("invite", "--site", "cairo").out.strip()
+    place.weir("join", token, "--name", "cairo", "--data", heir.data)
+    heir.start()
+    for name in ("ashburn", "berlin"):
+        wait_until("%s sees both of that name" % name, lambda: sorted(
+            row["state"] for row in mesh[name].weir("nodes", "--json").json["nodes"] if row["name"] == "cairo") ==
+            ["revoked", "up"])
+        mesh[name].weir("ping", "cairo", "-c", "1")
 
 
 def a_flood_of_the_join_socket_leaves_the_node_as_it_was(place):
