@@ -131,6 +131,8 @@ static void on_member(struct node *node, const struct mesh_effect *effect)
              peer_name(node, &effect->body.member.id), peer_site(node, &effect->body.member.id),
              words[effect->body.member.state], (unsigned long long)effect->body.member.incarnation,
              effect->body.member.accusers);
+    if (effect->body.member.state == MESH_DOWN || effect->body.member.state == MESH_LEFT)
+        records_look_soon(node);
 }
 
 static void on_cloned(struct node *node, const struct mesh_effect *effect)

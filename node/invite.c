@@ -245,6 +245,14 @@ void invites_at(const struct invites *invites, uint32_t index, int64_t wall_s, s
     *out = shown(&invites->entries[index], wall_s);
 }
 
+const uint8_t *invites_given(const struct invites *invites, uint32_t index, size_t *chain_bytes)
+{
+    assert(index < invites->count);
+    const struct entry *entry = &invites->entries[index];
+    *chain_bytes = entry->chain_bytes;
+    return entry->invite.state == INVITE_IS_USED && entry->chain_bytes > 0 ? entry->chain : NULL;
+}
+
 /* ---- Create */
 
 static enum invite_error check_request(const struct invites *invites, const struct invite_request *request,

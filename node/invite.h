@@ -85,6 +85,9 @@ enum invite_error invites_create(struct invites *invites, const struct invite_re
 uint32_t invites_count(const struct invites *invites);
 void invites_at(const struct invites *invites, uint32_t index, int64_t wall_s, struct invite *out);
 
+/* The certificate chain that a used one gave; NULL if it gave none. Borrowed until the next change. */
+const uint8_t *invites_given(const struct invites *invites, uint32_t index, size_t *chain_bytes);
+
 /* `prefix`: 4 hex digits or more of the id. `out` gets what was cancelled (also with INVITE_USED: by whom).
  * Cancelling twice is no error. */
 enum invite_error invites_cancel(struct invites *invites, const char *prefix, int64_t wall_s,

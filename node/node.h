@@ -165,6 +165,9 @@ struct node {
     struct node_commit *queued; /* batches that the store's queue had no room for yet, in order */
     struct node_commit **queued_tail;
     uint64_t records_refused; /* by our own verification */
+    int64_t
+        look_at_ms; /* when records_turn shows our certificate to the next one out of reach; 0 = not begun */
+    uint32_t look_next; /* and from which member on */
     int signal_fd;
     bool serving;
     bool draining;
@@ -233,6 +236,9 @@ void records_restore(struct node *node);
 void records_presented(struct node *node, const struct certificate *leaf);
 /* Shows our certificate to a peer that may not have heard of it, at most every 10 s. */
 void records_introduce(struct node *node, const struct mesh_id *id);
+/* Now and then shows our certificate to one of those out of reach, and to our inviter when nobody is up. */
+int64_t records_turn(struct node *node, int64_t now_ms);
+void records_look_soon(struct node *node); /* a member went: perhaps it is back before the next look */
 /* Writes the list of member records that a guest is handed, our own first. */
 size_t records_list(struct node *node, uint8_t *out, size_t capacity);
 /* For node/renewal.h: who may renew our certificate, and that it was renewed. `node` is a struct node. */

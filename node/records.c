@@ -10,6 +10,8 @@
 #include <string.h>
 
 #define INTRODUCE_AGAIN_MS 10000
+#define LOOK_MS 30000       /* between looks for members out of reach */
+#define LOOK_SOON_MS 10000  /* the same after one went, and while no other member is up */
 #define CAPACITY_LIFE_S 600 /* a capacity older than this says nothing */
 #define ALERT_LIFE_S 120    /* an accuser repeats itself every few seconds */
 
@@ -406,6 +408,8 @@ void records_presented(struct node *node, const struct certificate *leaf)
         snprintf(peer->name, sizeof peer->name, "%s", leaf->name);
         snprintf(peer->site, sizeof peer->site, "%s", leaf->site);
         peer->curve = leaf->curve;
+        peer->certificate_ends_s = leaf->not_after_s;
+        memcpy(peer->serial, leaf->serial, sizeof peer->serial);
         /* Its addresses come with its member record, which it sends over the link that it now opens. */
         transport_peer_set(node->transport, &id, &leaf->curve, "");
     }
@@ -437,6 +441,65 @@ void records_introduce(struct node *node, const struct mesh_id *id)
     snprintf(contact.addresses[0], sizeof contact.addresses[0], "%s", peer->join);
     peer->introduced_at_ms = now_ms;
     join_present(node->join_client, &contact, on_introduced, node);
+}
+
+static void ask_inviter(struct node *node, const struct federation_peers *list)
+{
+    if (list->inviter.address_count > 0)
+        join_present(node->join_client, &list->inviter, on_introduced, node);
+}
+
+/* The next member, from node->look_next on, that has no link to us though it should or might have one. */
+static bool next_out_of_reach(struct node *node, bool *alone, struct mesh_id *id)
+{
+    uint32_t chosen = UINT32_MAX;
+    *alone = true;
+    struct mesh_member_view view;
+    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
+        if (view.self || view.state == MESH_REVOKED)
+            continue;
+        *alone = *alone && view.state != MESH_UP;
+        const bool gone = view.state == MESH_DOWN || view.state == MESH_LEFT;
+        const struct peer *peer = peers_find(node, &view.id);
+        if (!(gone || (view.neighbour && !view.link_up)) || !peer || !peer->join[0])
+            continue;
+        if (chosen == UINT32_MAX || (chosen < node->look_next && i >= node->look_next)) {
+            chosen = i;
+            *id = view.id;
+        }
+    }
+    if (chosen != UINT32_MAX)
+        node->look_next = chosen + 1;
+    return chosen != UINT32_MAX;
+}
+
+/*
+ * A member that came back may have forgotten us, or never have heard of us: then it can't dial us, and refuses
+ * us when we dial it. Whoever left isn't dialled at all. Its answer on the join socket has its new record.
+ */
+int64_t records_turn(struct node *node, int64_t now_ms)
+{
+    if (now_ms < node->look_at_ms)
+        return node->look_at_ms;
+    const bool begun = node->look_at_ms > 0;
+    bool alone;
+    struct mesh_id id;
+    if (next_out_of_reach(node, &alone, &id) && begun)
+        records_introduce(node, &id);
+    if (alone && begun) {
+        static struct federation_peers list;
+        federation_peers_load(node->federation, &list);
+        ask_inviter(node, &list);
+    }
+    node->look_at_ms = now_ms + (alone ? LOOK_SOON_MS : LOOK_MS);
+    return node->look_at_ms;
+}
+
+void records_look_soon(struct node *node)
+{
+    const int64_t soon_ms = clock_now_ms() + LOOK_SOON_MS;
+    if (node->look_at_ms > soon_ms)
+        node->look_at_ms = soon_ms;
 }
 
 size_t records_list(struct node *node, uint8_t *out, size_t capacity)
@@ -555,6 +618,25 @@ static bool restore_record(void *context, const void *key, size_t key_bytes, con
     return true;
 }
 
+/* Whom we certified and have not heard of since: it may dial us at any time. */
+static void restore_guests(struct node *node)
+{
+    for (uint32_t i = 0; i < invites_count(node->invites); i++) {
+        size_t chain_bytes;
+        const uint8_t *chain = invites_given(node->invites, i, &chain_bytes);
+        struct certificate leaf;
+        if (!chain ||
+            federation_verify_chain(node->federation, chain, chain_bytes, wall_s(), &leaf) != CRYPTO_OK ||
+            !(leaf.rights & RIGHT_NODE))
+            continue;
+        uint8_t key[1 + sizeof leaf.node.bytes] = {MESH_RECORD_MEMBER};
+        memcpy(key + 1, leaf.node.bytes, sizeof leaf.node.bytes);
+        size_t record_bytes;
+        if (store_get(node->store, STORE_RECORDS, key, sizeof key, NULL, 0, &record_bytes) == STORE_NONE)
+            records_presented(node, &leaf);
+    }
+}
+
 void records_restore(struct node *node)
 {
     store_each(node->store, STORE_RECORDS, NULL, restore_barred, node);
@@ -565,8 +647,8 @@ void records_restore(struct node *node)
     for (uint32_t i = 0; i < list.count; i++)
         records_received(node, &node->self, list.records[i].bytes, list.records[i].count);
     /* Those records may have ended since we joined; the inviter's answer brings fresh ones. */
-    if (list.inviter.address_count > 0)
-        join_present(node->join_client, &list.inviter, on_introduced, node);
+    ask_inviter(node, &list);
+    restore_guests(node);
 }
 
 /* ---- Renewal */

@@ -152,6 +152,51 @@ def a_token_works_once(place):
     expect([row["state"] for row in listed] == ["used"], "%s" % listed)
 
 
+def a_guest_is_admitted_by_its_inviter_after_a_restart(place):
+    """Before it has shown its certificate to anybody: whom a node has certified it knows."""
+    node = place.mesh("ashburn")["ashburn"]
+    token = node.weir("invite", "--site", "berlin").out.strip()
+    place.weir("join", token, "--name", "berlin", "--data", place.path("berlin"))
+    for restart in (node.stop, node.kill):
+        restart()
+        node.start()
+        with rogue.Rogue(address(node), rogue.curve_public(node.data), rogue.curve_secret(place.path("berlin"))) as peer:
+            expect(peer.send(rogue.hello(b"\0" * 32)), "a guest of its own is strange to it")
+            wait_until("its message is heard", lambda: node.count("transport", "messages_received") +
+                       node.count("transport", "refused_wrong_identity") > 0)
+    listed = node.weir("revoke", "berlin", "--reason", "never came up", "--json").json["revoked"]
+    expect([row["site"] for row in listed] == ["berlin"], "it can't be revoked: %s" % listed)
+    node.stop()
+    node.start()
+    with rogue.Rogue(address(node), rogue.curve_public(node.data), rogue.curve_secret(place.path("berlin"))) as peer:
+        expect(peer.handshake_refused(), "a guest that was revoked is admitted after a restart")
+
+
+def an_inviter_that_left_and_forgot_its_guest_is_found_again(place):
+    """The inviter, set back to before it invited, refuses the guest's key and has no address to dial. So the guest must
+    show its certificate again."""
+    node = place.found()
+    node.stop()
+    before = place.path("before")
+    shutil.copytree(node.data, before)
+    node.start()
+    guest = place.join(node, "berlin")
+    node.wait_states({"berlin": "up"})
+    node.stop()
+    guest.wait_states({"ashburn": "left"})
+    guest.signal(signal.SIGSTOP)
+    shutil.rmtree(node.data)
+    os.rename(before, node.data)
+    for _ in range(4):  # past the incarnations that the guest has seen
+        node.start()
+        node.kill()
+    node.start()
+    expect("berlin" not in node.states(), "the guest is known already: %s" % node.states())
+    guest.signal(signal.SIGCONT)
+    node.wait_states({"berlin": "up"}, 20)
+    guest.wait_states({"ashburn": "up"}, 5)
+
+
 def an_expired_token_is_refused(place):
     node = place.mesh("ashburn")["ashburn"]
     token = node.weir("invite", "--site", "berlin", "--expires", "1s").out.strip()
@@ -411,6 +456,8 @@ def a_uid_is_its_tenant(place):
 TESTS = [a_stranger_gets_past_neither_socket, a_plain_connection_is_refused, another_federation_is_strange,
          bad_messages_are_counted_and_shut_their_sender_out, an_oversized_message_ends_its_connection,
          bulk_takes_no_bad_messages_either, fragments_of_tcp_do_no_harm, a_token_works_once,
+         a_guest_is_admitted_by_its_inviter_after_a_restart,
+         an_inviter_that_left_and_forgot_its_guest_is_found_again,
          an_expired_token_is_refused, a_cancelled_token_is_refused, a_token_comes_from_a_file_or_standard_input,
          a_damaged_token_is_refused, a_certificate_is_renewed_in_time, an_expired_certificate_is_refused,
          a_revoked_node_is_shut_out, a_flood_of_the_join_socket_leaves_the_node_as_it_was, the_join_child_may_be_killed,
