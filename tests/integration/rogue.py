@@ -72,4 +72,4 @@ class Rogue:
 
 def hello(node_id, session=None, protocol=(1, 1)):
     session = session or struct.unpack("<Q", os.urandom(8))[0] | 1
-    return msgpack.packb([HELLO, 1, protocol[0], protocol[1], session, False, node_id, 1, "0.1.0"])
+    return msgpack.packb([HELLO, 1, protocol[0], protocol[1], session, False, node_id, 1, session, "0.1.0"])
