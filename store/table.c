@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,60 @@ static void totals_load(struct store *store, MDB_txn *txn);
 /* ---- Environments
  * -------------------------------------------------------------------------------------------- */
 
+/* Opens an environment with the limits that all of ours have. On an error there may be one to close. */
+static int lmdb_open(struct environment *environment, const char *path, size_t map_bytes, unsigned flags)
+{
+    int code = mdb_env_create(&environment->lmdb);
+    if (code == 0)
+        code = mdb_env_set_maxdbs(environment->lmdb, ENVIRONMENT_TABLES_MAX + 1);
+    if (code == 0)
+        code = mdb_env_set_maxreaders(environment->lmdb, STORE_READERS_MAX);
+    if (code == 0)
+        code = mdb_env_set_mapsize(environment->lmdb, map_bytes);
+    if (code == 0)
+        code = mdb_env_open(environment->lmdb, path, MDB_NOTLS | flags, 0600);
+    return code;
+}
+
+static int unlink_if_there(int folder_fd, const char *name)
+{
+    return unlinkat(folder_fd, name, 0) == 0 || errno == ENOENT ? 0 : errno;
+}
+
+/*
+ * Makes an environment that is not there yet, beside its place, and moves it there once it is durable. LMDB
+ * writes a new file's first pages without a sync: a crash in between would leave one that it refuses for ever.
+ */
+static int environment_make(struct store *store, struct environment *environment, const char *path)
+{
+    char data[32], lock[32], fresh[32], fresh_data[48], fresh_lock[48], fresh_path[sizeof store->path + 16];
+    snprintf(data, sizeof data, "%s/data.mdb", environment->name);
+    snprintf(lock, sizeof lock, "%s/lock.mdb", environment->name);
+    snprintf(fresh, sizeof fresh, "%s.new", environment->name);
+    snprintf(fresh_data, sizeof fresh_data, "%s/data.mdb", fresh);
+    snprintf(fresh_lock, sizeof fresh_lock, "%s/lock.mdb", fresh);
+    snprintf(fresh_path, sizeof fresh_path, "%s.new", path);
+    if (faccessat(store->folder_fd, data, F_OK, 0) == 0)
+        return 0;
+    int code = mkdirat(store->folder_fd, fresh, 0700) == 0 || errno == EEXIST ? 0 : errno;
+    if (code == 0)
+        code = unlink_if_there(store->folder_fd, fresh_data);
+    if (code == 0)
+        code = lmdb_open(environment, fresh_path, 16 * environment->page_bytes, 0);
+    if (code == 0)
+        code = mdb_env_sync(environment->lmdb, 1);
+    store_environment_close(environment);
+    if (code == 0)
+        code = unlink_if_there(store->folder_fd, fresh_lock);
+    if (code == 0)
+        code = faccessat(store->folder_fd, environment->name, F_OK, 0) != 0
+                   ? 0
+                   : unlink_if_there(store->folder_fd, lock);
+    if (code == 0 && renameat(store->folder_fd, fresh, store->folder_fd, environment->name) != 0)
+        code = errno;
+    return code == 0 && fsync(store->folder_fd) != 0 ? errno : code;
+}
+
 enum store_error store_environment_open(struct store *store, enum side side, uint64_t map_bytes,
                                         struct store_failure *failure)
 {
@@ -43,21 +98,13 @@ enum store_error store_environment_open(struct store *store, enum side side, uin
     environment->page_bytes = (size_t)sysconf(_SC_PAGESIZE);
     const uint64_t pages = (map_bytes + environment->page_bytes - 1) / environment->page_bytes;
 
-    char path[sizeof store->path + 16];
+    char path[sizeof store->path + 8];
     snprintf(path, sizeof path, "%s/%s", store->path, environment->name);
-    int code = mkdirat(store->folder_fd, environment->name, 0700) == 0 || errno == EEXIST ? 0 : errno;
-    if (code == 0)
-        code = mdb_env_create(&environment->lmdb);
-    if (code == 0)
-        code = mdb_env_set_maxdbs(environment->lmdb, ENVIRONMENT_TABLES_MAX + 1);
-    if (code == 0)
-        code = mdb_env_set_maxreaders(environment->lmdb, STORE_READERS_MAX);
-    if (code == 0)
-        code = mdb_env_set_mapsize(environment->lmdb, (size_t)pages * environment->page_bytes);
+    int code = environment_make(store, environment, path);
     /* Read-ahead would drag the neighbours of a large value into memory. */
     if (code == 0)
-        code =
-            mdb_env_open(environment->lmdb, path, MDB_NOTLS | (side == SIDE_BLOBS ? MDB_NORDAHEAD : 0), 0600);
+        code = lmdb_open(environment, path, (size_t)pages * environment->page_bytes,
+                         side == SIDE_BLOBS ? MDB_NORDAHEAD : 0);
     int dead;
     if (code == 0)
         code = mdb_reader_check(environment->lmdb, &dead);

@@ -1,42 +1,20 @@
 /* A process that is killed while it commits: whatever it was told is durable must be there afterwards. */
-#include "tests/unit/store_fixture.h"
+#include "tests/unit/store_work.h"
 
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
 
-enum { ROUNDS = 25, LARGE_BYTES = (1 << 20) + 1000 };
+enum { ROUNDS = 25 };
 
 static uint64_t seed = 20260101;
 
-/* Writes rows without end, each with a small blob that it pins, at times a large one, and reports every
- * acknowledged number. The row names the blob, so that a row without its blob shows a wrong order of commits.
- */
+/* Writes without end and reports every acknowledged number. */
 static void write_until_killed(const char *path, uint64_t number, int report)
 {
     struct store *store = test_open(path, NULL);
-    static uint8_t bytes[LARGE_BYTES];
-    const uint8_t owner[STORE_ID_BYTES] = {1};
     for (uint64_t drained = number;; number++) {
-        uint8_t id[STORE_ID_BYTES];
-        struct store_batch *batch = test_batch(store);
-        const bool large = number % 40 == 39;
-        test_fill(bytes, large ? LARGE_BYTES : 300, number);
-        if (large) {
-            struct store_upload *upload;
-            store_upload_open(store, &upload);
-            store_upload_append(upload, bytes, LARGE_BYTES);
-            if (store_upload_finish(upload, NULL, batch, id) != STORE_OK)
-                _exit(3);
-        } else {
-            store_batch_blob(batch, bytes, 300, id);
-        }
-        store_batch_pin(batch, id, owner);
-        const struct store_entry entry = {
-            .bytes = bytes, .count = 100, .blobs = (const uint8_t(*)[STORE_ID_BYTES]) & id, .blob_count = 1};
-        store_batch_cache(batch, id, &entry);
-        store_batch_put_absent(batch, STORE_SHARDS, &number, sizeof number, id, sizeof id);
-        if (store_commit(store, batch, number) != STORE_OK)
+        if (work_commit(store, number) != STORE_OK)
             _exit(4);
         /* Between 0 and 30 batches are on their way. */
         while (number + 1 - drained > number % 31) {
@@ -46,28 +24,6 @@ static void write_until_killed(const char *path, uint64_t number, int report)
             if (write(report, &completion.ticket, sizeof completion.ticket) != sizeof completion.ticket)
                 _exit(6);
         }
-    }
-}
-
-/* Each row up to `acknowledged` is there with its blob; so is every later row that happens to be there. */
-static uint64_t verify(struct store *store, uint64_t acknowledged)
-{
-    static uint8_t bytes[LARGE_BYTES], copy[LARGE_BYTES];
-    for (uint64_t number = 0;; number++) {
-        uint8_t id[STORE_ID_BYTES];
-        size_t got;
-        const enum store_error error =
-            store_get(store, STORE_SHARDS, &number, sizeof number, id, sizeof id, &got);
-        if (error == STORE_NONE && number >= acknowledged)
-            return number;
-        if (error != STORE_OK)
-            fail_msg("row %llu of %llu acknowledged is lost", (unsigned long long)number,
-                     (unsigned long long)acknowledged);
-        const size_t count = number % 40 == 39 ? LARGE_BYTES : 300;
-        test_fill(bytes, count, number);
-        assert_int_equal(store_blob_get(store, id, copy, sizeof copy, &got), STORE_OK);
-        assert_int_equal(got, count);
-        assert_memory_equal(copy, bytes, count);
     }
 }
 
@@ -100,7 +56,9 @@ static void what_was_acknowledged_survives_sigkill(void **state)
             acknowledged = ticket + 1;
         close(report[0]);
         struct store *store = test_open(*state, NULL);
-        next = verify(store, acknowledged);
+        char failure[160];
+        next = work_verify(store, acknowledged, failure);
+        assert_string_equal(failure, "");
         assert_int_equal(store_check(store, test_report, NULL), STORE_OK);
         store_close(store);
     }
