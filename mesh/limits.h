@@ -7,6 +7,14 @@
 #ifndef MESH_LIMITS_H
 #define MESH_LIMITS_H
 
+/*
+ * The versions of the protocol that this core speaks; the host agrees on one per link, the highest that both ends speak,
+ * and says so with MESH_LINK_UP. At least the version before the latest is spoken too, so that a mesh is upgraded one
+ * node at a time: a message that a version lacks is not sent on such a link.
+ */
+#define MESH_PROTOCOL_MIN 1
+#define MESH_PROTOCOL_MAX 1
+
 /* Members known to one node. Beyond this, a record of a new member is dropped and counted (records_full). */
 #define MESH_MEMBERS_MAX 2048
 

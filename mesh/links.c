@@ -69,6 +69,7 @@ void links_up(struct step *step, const struct mesh_event *event)
     if (link) {
         /* A session shows that the peer's machine lives; only its own words show that the peer does. */
         link->up = true;
+        link->protocol = event->body.link.protocol;
         link->capacity_next = 0;
         link->pinged_at_ms = step->now_ms - MESH_PING_BUSY_MS;
     }

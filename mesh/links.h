@@ -11,8 +11,9 @@
 
 struct link {
     uint32_t member;
-    bool up;      /* it has a session: records are pushed over it */
-    bool greeted; /* the member has been heard since it became our neighbour */
+    uint32_t protocol; /* the version agreed on at its latest session; 0 before one */
+    bool up;           /* it has a session: records are pushed over it */
+    bool greeted;      /* the member has been heard since it became our neighbour */
     bool silent;
     bool reset;          /* silent because it was reset, which is quicker evidence than mere silence */
     bool redialed;       /* the host was asked to dial again in this silence */

@@ -101,7 +101,8 @@ struct mesh_event {
         } record;
         struct {
             struct mesh_id peer;
-            bool reset; /* LINK_DOWN only: the connection was refused or reset, rather than silent */
+            bool reset;        /* LINK_DOWN only: the connection was refused or reset, rather than silent */
+            uint32_t protocol; /* LINK_UP only: the version agreed on */
         } link;
         struct {
             struct {

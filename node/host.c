@@ -155,6 +155,18 @@ static void on_cloned(struct node *node, const struct mesh_effect *effect)
                            "data folder: the younger one stops\"");
 }
 
+/* A link that is up already, on demand, has told the core so when the peer was no neighbour: it is told again. */
+static void keep_link(struct node *node, const struct mesh_id *peer)
+{
+    struct transport_protocol protocol;
+    transport_keep(node->transport, peer, true);
+    if (!transport_link_is_up(node->transport, peer))
+        return;
+    transport_protocol(node->transport, peer, &protocol);
+    host_post(node, &(struct mesh_event){.kind = MESH_LINK_UP,
+                                         .body.link = {.peer = *peer, .protocol = protocol.agreed}});
+}
+
 static void on_run(struct node *node, const struct held_effect *held)
 {
     const struct run_order order = {.attempt = held->effect.body.run.attempt,
@@ -177,7 +189,7 @@ static void let_effect_go(struct node *node, struct held_effect *held)
         records_sign(node, &effect->body.record);
         break;
     case MESH_LINK_KEEP:
-        transport_keep(node->transport, &effect->body.peer, true);
+        keep_link(node, &effect->body.peer);
         break;
     case MESH_LINK_RELEASE:
         transport_keep(node->transport, &effect->body.peer, false);

@@ -218,11 +218,12 @@ static void on_message(void *node, const struct mesh_id *peer, const struct wire
     host_on_frame(node, peer, frame);
 }
 
-static void on_link_up(void *context, const struct mesh_id *peer)
+static void on_link_up(void *context, const struct mesh_id *peer, uint32_t protocol)
 {
     struct node *node = context;
-    log_debug("link", "peer=%s state=up", peer_name(node, peer));
-    host_post(node, &(struct mesh_event){.kind = MESH_LINK_UP, .body.link.peer = *peer});
+    log_debug("link", "peer=%s state=up protocol=%u", peer_name(node, peer), protocol);
+    host_post(node,
+              &(struct mesh_event){.kind = MESH_LINK_UP, .body.link = {.peer = *peer, .protocol = protocol}});
 }
 
 static void on_link_down(void *context, const struct mesh_id *peer, bool reset)

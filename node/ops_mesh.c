@@ -20,14 +20,36 @@ static json_t *view_json(struct node *node)
 
 /* ---- nodes */
 
+/* What that node speaks, and what is spoken with it; all zero for one that never greeted us. */
+static struct transport_protocol protocol_of(struct node *node, const struct mesh_member_view *view)
+{
+    struct transport_protocol protocol;
+    if (view->self)
+        return (struct transport_protocol){
+            .min = WIRE_PROTOCOL_MIN, .max = WIRE_PROTOCOL_MAX, .agreed = WIRE_PROTOCOL_MAX};
+    transport_protocol(node->transport, &view->id, &protocol);
+    return protocol;
+}
+
+static void put_protocol(json_t *row, const struct transport_protocol *protocol)
+{
+    const bool greeted = protocol->max > 0;
+    json_put(row, "protocol", protocol->agreed ? json_integer(protocol->agreed) : json_null());
+    json_put(row, "protocol_min", greeted ? json_integer(protocol->min) : json_null());
+    json_put(row, "protocol_max", greeted ? json_integer(protocol->max) : json_null());
+}
+
 /* What an operator should know of this row, or do, in the 21 characters that 80 columns leave. */
-static const char *note_of(struct node *node, const struct mesh_member_view *view, const struct peer *peer)
+static const char *note_of(struct node *node, const struct mesh_member_view *view, const struct peer *peer,
+                           const struct transport_protocol *protocol)
 {
     const int64_t left_s = peer ? peer->certificate_ends_s - clock_wall_ms() / 1000 : INT64_MAX;
     if (view->state == MESH_REVOKED)
         return "revoked";
     if (left_s < 0)
         return "join again: cert ended";
+    if (protocol->max > 0 && protocol->agreed == 0)
+        return protocol->max < WIRE_PROTOCOL_MIN ? "upgrade it: protocol" : "upgrade this node";
     switch (view->state) {
     case MESH_DOWN:
         return "start it, check ports";
@@ -78,6 +100,7 @@ static json_t *member_json(struct node *node, const struct mesh_member_view *vie
         free_slots += capacity.class[c].free;
         queue += capacity.class[c].waiting;
     }
+    const struct transport_protocol protocol = protocol_of(node, view);
     const char *link = view->self ? "self" : view->link_up ? "up" : view->neighbour ? "down" : "none";
     json_t *row = json_pack(
         "{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:s, s:i, s:i, s:i, s:o, s:i, s:i, s:s, s:s, s:I, s:i, s:s}",
@@ -88,12 +111,13 @@ static json_t *member_json(struct node *node, const struct mesh_member_view *vie
         queue, "classes", classes_json(&capacity), "price_micro", (int)capacity.price_micro, "rtt_us",
         (int)view->rtt_us, "address", peer ? peer->control : "", "version", peer ? peer->software : "",
         "incarnation", (json_int_t)view->incarnation, "accusers", (int)view->accusers, "note",
-        note_of(node, view, peer));
+        note_of(node, view, peer, &protocol));
     json_put(row, "id", json_hex(view->id.bytes, 32));
     json_put(row, "heard_ms", view->self ? json_integer(0) : age_json(view->heard_at_ms));
     json_put(row, "capacity_age_ms", view->self ? json_integer(0) : age_json(view->capacity_at_ms));
     json_put(row, "state_ms", age_json(view->state_at_ms));
     json_put(row, "delivered_permille", json_integer(view->delivered_permille));
+    put_protocol(row, &protocol);
     json_put(row, "certificate_ends_at", peer ? json_integer(peer->certificate_ends_s * 1000) : json_null());
     return row;
 }

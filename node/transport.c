@@ -17,6 +17,7 @@
 #define ASK_HELLO_MS 1000       /* how often a peer that speaks before HELLO is asked for one */
 #define DIAL_AGAIN_MS 1000      /* on-demand links: from a failure to the next dial */
 #define DIAL_REFUSED_MS 10000   /* kept links: while the peer is not admitted, or speaks another protocol */
+#define PROTOCOL_LOG_MS 600000  /* how often the log says that a peer speaks another protocol */
 #define PROBE_AGAIN_MS 100      /* a connection that is just ending may take one more message */
 #define RETRY_ROUTE_MS 5        /* a full connection of a peer that can't be dialled: look again */
 #define QUEUE_FIRST_BYTES 1024u /* a fresh message buffer; grows up to TRANSPORT_BATCH_BYTES */
@@ -78,6 +79,8 @@ struct peer {
     char address[TRANSPORT_ADDRESS_BYTES_MAX + 1]; /* empty: can't be dialled */
     struct link link;
     struct inbound inbound;
+    struct transport_protocol protocol;
+    int64_t protocol_logged_at_ms; /* that there is none in common; 0 = not said */
     /* The queue. Its head is sealed into a ZeroMQ message when its turn comes, and stays here until it is
      * taken. */
     struct outgoing *first;
@@ -374,8 +377,8 @@ static int send_hello(struct transport *transport, struct peer *peer, bool own_l
     struct wire_frame frame;
     frame.kind = WIRE_HELLO;
     frame.body.hello = (struct wire_hello){
-        .protocol_min = WIRE_PROTOCOL_MIN,
-        .protocol_max = WIRE_PROTOCOL_MAX,
+        .protocol_min = transport->options.protocol_min,
+        .protocol_max = transport->options.protocol_max,
         .session = session,
         .answer = answer,
         .node = transport->options.self,
@@ -523,6 +526,12 @@ static struct outgoing *open_message(struct peer *peer, size_t bytes)
     return fresh;
 }
 
+/* What may be queued for a peer: what was agreed, or the oldest that we speak as long as it has not greeted. */
+static uint32_t protocol_of(const struct transport *transport, const struct peer *peer)
+{
+    return peer->protocol.agreed ? peer->protocol.agreed : transport->options.protocol_min;
+}
+
 bool transport_send(struct transport *transport, const struct mesh_id *id, const struct wire_frame *frame)
 {
     assert(memcmp(id, &transport->options.self, sizeof *id) != 0);
@@ -537,6 +546,10 @@ bool transport_send(struct transport *transport, const struct mesh_id *id, const
         return false;
     }
     const int64_t now_ms = clock_now_ms();
+    if (wire_kind_since(frame->kind) > protocol_of(transport, peer)) {
+        COUNT(transport, dropped_protocol, 1);
+        return false;
+    }
     if (path_of(peer) == PATH_NONE && !peer->link.dealer &&
         (now_ms < peer->link.retry_at_ms || !dial(transport, peer, now_ms))) {
         if (admitted(transport, peer))
@@ -687,7 +700,7 @@ static void link_came_up(struct transport *transport, struct peer *peer)
     peer->inbound.probe_deadline_ms = 0;
     peer->report_down = false;
     COUNT(transport, links_up, 1);
-    transport->options.on_link_up(transport->options.context, &peer->id);
+    transport->options.on_link_up(transport->options.context, &peer->id, peer->protocol.agreed);
 }
 
 /* ---- Reading ----------------------------------------------------------------------------------------------
@@ -754,6 +767,68 @@ static bool is_the_process(struct transport *transport, struct peer *peer, const
     return false;
 }
 
+/* What a peer speaks, and the highest version of it that we do too. */
+static struct transport_protocol common_protocol(const struct transport *transport,
+                                                 const struct wire_hello *hello)
+{
+    const struct transport_options *own = &transport->options;
+    const uint32_t max = hello->protocol_max < own->protocol_max ? hello->protocol_max : own->protocol_max;
+    const bool common = max >= hello->protocol_min && max >= own->protocol_min;
+    return (struct transport_protocol){
+        .min = hello->protocol_min, .max = hello->protocol_max, .agreed = common ? max : 0};
+}
+
+static void log_protocol(struct transport *transport, struct peer *peer, const struct wire_hello *hello,
+                         int64_t now_ms)
+{
+    if (peer->protocol_logged_at_ms && now_ms - peer->protocol_logged_at_ms < PROTOCOL_LOG_MS)
+        return;
+    peer->protocol_logged_at_ms = now_ms;
+    const struct transport_options *own = &transport->options;
+    char line[TRANSPORT_ADDRESS_BYTES_MAX + 256];
+    snprintf(line, sizeof line,
+             "peer %02x%02x%02x%02x%s%s speaks protocol %u to %u (weir %s), this node %u to %u (weir %s): no "
+             "version in common; upgrade %s",
+             peer->id.bytes[0], peer->id.bytes[1], peer->id.bytes[2], peer->id.bytes[3],
+             peer->address[0] ? " at " : "", peer->address, hello->protocol_min, hello->protocol_max,
+             hello->software, own->protocol_min, own->protocol_max, transport->software,
+             hello->protocol_max < own->protocol_min ? "that peer" : "this node");
+    log_line(transport, line);
+}
+
+static void refuse_protocol(struct transport *transport, struct peer *peer, const struct wire_hello *hello,
+                            struct transport_protocol protocol, int64_t now_ms)
+{
+    COUNT(transport, refused_protocol, 1);
+    log_protocol(transport, peer, hello, now_ms);
+    peer->protocol = protocol;
+    const bool was_first = !peer->link.reported_down && peer->link.dealer;
+    close_link(transport, peer);
+    drop_queue(transport, peer);
+    peer->inbound.greeted = false;
+    peer->inbound.probe_deadline_ms = 0;
+    peer->link.retry_at_ms = now_ms + DIAL_REFUSED_MS;
+    if (was_first) {
+        peer->link.reported_down = true;
+        report_down(transport, peer, false);
+    }
+}
+
+/* Greets back on the connection by which a HELLO came. */
+static void answer_hello(struct transport *transport, struct peer *peer, struct wire_bytes route,
+                         uint64_t session)
+{
+    if (route.count == 0) {
+        send_hello(transport, peer, true, session, true);
+        return;
+    }
+    const struct inbound before = peer->inbound;
+    peer->inbound.route_bytes = (uint8_t)route.count;
+    memcpy(peer->inbound.route, route.bytes, route.count);
+    send_hello(transport, peer, false, session, true);
+    peer->inbound = before;
+}
+
 /* The other side of a connection says who it is. `route` is empty on our own link. */
 static void take_hello(struct transport *transport, struct peer *peer, struct wire_bytes route,
                        int64_t now_ms)
@@ -764,30 +839,19 @@ static void take_hello(struct transport *transport, struct peer *peer, struct wi
         shut_out(transport, peer, now_ms);
         return;
     }
-    if (hello.protocol_min > WIRE_PROTOCOL_MAX || hello.protocol_max < WIRE_PROTOCOL_MIN) {
-        COUNT(transport, refused_protocol, 1);
-        char line[256];
-        snprintf(line, sizeof line,
-                 "peer %02x%02x%02x%02x speaks protocol %u to %u (weir %s), this node %u to %u: update the "
-                 "older one",
-                 peer->id.bytes[0], peer->id.bytes[1], peer->id.bytes[2], peer->id.bytes[3],
-                 hello.protocol_min, hello.protocol_max, hello.software, WIRE_PROTOCOL_MIN,
-                 WIRE_PROTOCOL_MAX);
-        if (now_ms - peer->inbound.asked_at_ms >= DIAL_REFUSED_MS || peer->inbound.asked_at_ms == 0)
-            log_line(transport, line);
-        peer->inbound.asked_at_ms = now_ms;
-        const bool was_first = !peer->link.reported_down && peer->link.dealer;
-        close_link(transport, peer);
-        drop_queue(transport, peer);
-        peer->link.retry_at_ms = now_ms + DIAL_REFUSED_MS;
-        if (was_first) {
-            peer->link.reported_down = true;
-            report_down(transport, peer, false);
-        }
+    const struct transport_protocol protocol = common_protocol(transport, &hello);
+    if (!protocol.agreed) {
+        if (!hello.answer)
+            answer_hello(transport, peer, route, hello.session); /* so that it can tell its people too */
+        refuse_protocol(transport, peer, &hello, protocol, now_ms);
         return;
     }
     if (!is_the_process(transport, peer, &hello, route))
         return;
+    if (protocol.agreed < peer->protocol.agreed)
+        drop_queue(transport, peer); /* it was made for a later version than the peer has now */
+    peer->protocol = protocol;
+    peer->protocol_logged_at_ms = 0;
     if (route.count == 0) {
         if (!hello.answer)
             send_hello(transport, peer, true, hello.session, true);
@@ -810,7 +874,7 @@ static void take_hello(struct transport *transport, struct peer *peer, struct wi
     if (fresh && path_of(peer) == PATH_ROUTE) {
         peer->report_down = false;
         COUNT(transport, links_up, 1);
-        transport->options.on_link_up(transport->options.context, &peer->id);
+        transport->options.on_link_up(transport->options.context, &peer->id, peer->protocol.agreed);
     }
 }
 
@@ -1200,6 +1264,13 @@ bool transport_link_is_up(const struct transport *transport, const struct mesh_i
     return peer && path_of(peer) != PATH_NONE;
 }
 
+void transport_protocol(const struct transport *transport, const struct mesh_id *id,
+                        struct transport_protocol *protocol)
+{
+    const struct peer *peer = find_peer(transport, id);
+    *protocol = peer ? peer->protocol : (struct transport_protocol){0};
+}
+
 void transport_set_incarnation(struct transport *transport, uint64_t incarnation)
 {
     transport->options.incarnation = incarnation;
@@ -1247,6 +1318,10 @@ enum transport_error transport_open(const struct transport_options *options,
     if (!transport)
         return TRANSPORT_SYSTEM;
     transport->options = *options;
+    if (options->protocol_max == 0) {
+        transport->options.protocol_min = WIRE_PROTOCOL_MIN;
+        transport->options.protocol_max = WIRE_PROTOCOL_MAX;
+    }
     snprintf(transport->software, sizeof transport->software, "%s",
              options->software ? options->software : "");
     const struct socket_options socket = socket_options_of(transport);

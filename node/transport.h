@@ -13,6 +13,10 @@
  * CURVE is always on, and the server's key is pinned to the peer's certificate; nothing here can turn that
  * off.
  *
+ * Both ends say in HELLO which versions of the protocol they speak; a link uses the highest that both do, and frames
+ * of a later one are not sent on it. Where there is none, both ends say so in the log, with the side that must be
+ * upgraded, and stay apart.
+ *
  * A link's life. Dialled (kept by the overlay, or because something is to be sent) -> connected and encrypted
  * -> HELLO sent, HELLO answered with the same session -> up (on_link_up): only now do messages flow. When the
  * connection ends, the link is dialled again within 200 ms; if that fails the link is down (on_link_down,
@@ -79,14 +83,16 @@ struct transport_options {
     struct curve_public curve;
     struct curve_secret curve_secret; /* copied; wiped by transport_close */
     struct mesh_id self;
-    uint64_t incarnation; /* durable: see transport_set_incarnation */
-    uint64_t process;     /* the session of our MEMBER record */
+    uint64_t incarnation;  /* durable: see transport_set_incarnation */
+    uint64_t process;      /* the session of our MEMBER record */
+    uint32_t protocol_min; /* what we speak; both 0: what this build does, WIRE_PROTOCOL_MIN and _MAX */
+    uint32_t protocol_max;
     const char *software; /* at most WIRE_SOFTWARE_BYTES_MAX, for HELLO */
 
     /* `frame` and what it points to are borrowed until the callback returns. Never a HELLO, BATCH or bulk
      * frame. */
     void (*on_message)(void *context, const struct mesh_id *peer, const struct wire_frame *frame);
-    void (*on_link_up)(void *context, const struct mesh_id *peer);
+    void (*on_link_up)(void *context, const struct mesh_id *peer, uint32_t protocol);
     void (*on_link_down)(void *context, const struct mesh_id *peer, bool reset);
     /*
      * The peer's identity speaks, as this incarnation of this process. True: take its messages. False: another
@@ -123,8 +129,17 @@ void transport_keep(struct transport *transport, const struct mesh_id *id, bool 
 void transport_redial(struct transport *transport, const struct mesh_id *id);
 bool transport_link_is_up(const struct transport *transport, const struct mesh_id *id);
 
+/* What a peer last said of itself in a HELLO; all zero before its first. */
+struct transport_protocol {
+    uint32_t min; /* what it speaks */
+    uint32_t max;
+    uint32_t agreed; /* the highest that we speak too; 0 = there is none, and its links are refused */
+};
+void transport_protocol(const struct transport *transport, const struct mesh_id *id,
+                        struct transport_protocol *protocol);
+
 /* Queues a frame, dialling first if need be. Returns false if it was dropped, which is counted: unknown peer,
- * peer not admitted, link down, queue full, or the frame is too long. Never to oneself, asserted. */
+ * peer not admitted, link down, queue full, the frame is too long, or of a later protocol than agreed. Never to oneself, asserted. */
 bool transport_send(struct transport *transport, const struct mesh_id *id, const struct wire_frame *frame);
 
 /* Our incarnation rose and is durable; call it before anything is sent that bears it. */
@@ -155,6 +170,7 @@ void transport_punish(struct transport *transport, const struct mesh_id *id);
     X(dropped_unknown_peer, "frames not sent: no such peer")                                                 \
     X(dropped_unadmitted, "frames not sent: the peer is not admitted")                                       \
     X(dropped_too_long, "frames not sent: over the limit of a message")                                      \
+    X(dropped_protocol, "frames not sent: the peer's protocol does not have them")                           \
     X(refused_multi_frame, "messages of several frames")                                                     \
     X(refused_bad_frame, "messages that are no well-formed frame")                                           \
     X(refused_wrong_socket, "frames that do not belong on this socket")                                      \
@@ -162,7 +178,7 @@ void transport_punish(struct transport *transport, const struct mesh_id *id);
     X(refused_unknown_sender, "messages from admitted keys of no known peer")                                \
     X(refused_before_hello, "messages before HELLO, or of an older session")                                 \
     X(refused_wrong_identity, "HELLOs that name another node than the key's")                                \
-    X(refused_protocol, "HELLOs of an incompatible protocol")                                                \
+    X(refused_protocol, "HELLOs without a protocol version that is spoken here")                             \
     X(refused_process, "HELLOs of a process whose identity a newer one bears: a copied data folder")         \
     X(refused_by_owner, "frames that the node itself found wrong")                                           \
     X(oversized, "messages over the limit; libzmq itself ends connections that go far beyond it")            \

@@ -15,14 +15,18 @@
 struct kind_row {
     const char *name;
     uint8_t version;
+    uint8_t since;
     uint8_t socket; /* enum wire_socket; 0: no such kind */
 };
 
 #define WIRE_KIND_COUNT 128 /* kinds are one byte as msgpack writes them */
 
 static const struct kind_row KINDS[WIRE_KIND_COUNT] = {
-#define WIRE_KIND_ROW(kind_name, number, kind_version, kind_socket)                                          \
-    [number] = {.name = #kind_name, .version = kind_version, .socket = WIRE_SOCKET_##kind_socket},
+#define WIRE_KIND_ROW(kind_name, number, kind_version, kind_since, kind_socket)                              \
+    [number] = {.name = #kind_name,                                                                          \
+                .version = kind_version,                                                                     \
+                .since = kind_since,                                                                         \
+                .socket = WIRE_SOCKET_##kind_socket},
     WIRE_KINDS(WIRE_KIND_ROW)
 #undef WIRE_KIND_ROW
 };
@@ -790,12 +794,17 @@ enum wire_error wire_decode(const uint8_t *bytes, size_t count, struct wire_fram
     if (version != KINDS[kind].version)
         return WIRE_UNKNOWN_VERSION;
     frame->kind = (enum wire_kind)kind;
-    if (items != 2 + field_count(frame->kind))
+    const uint32_t fields = items - 2;
+    const uint32_t fields_known = field_count(frame->kind);
+    const uint32_t more_max = kind == WIRE_HELLO ? WIRE_HELLO_MORE_MAX : 0;
+    if (fields < fields_known || fields > fields_known + more_max)
         return WIRE_RANGE;
     if (kind >= WIRE_PING && kind <= WIRE_CANCEL)
         decode_mesh(&reader, frame->kind, &frame->body.mesh.message, &frame->body.mesh.payload);
     else
         decode_own(&reader, frame);
+    for (uint32_t i = fields_known; i < fields; i++)
+        field_get_uint(&reader, ANY_U64);
     return field_get_end(&reader) ? WIRE_OK : error_of(reader.error);
 }
 
@@ -849,6 +858,12 @@ enum wire_socket wire_kind_socket(enum wire_kind kind)
 {
     assert((unsigned)kind < WIRE_KIND_COUNT);
     return (enum wire_socket)KINDS[kind].socket;
+}
+
+uint32_t wire_kind_since(enum wire_kind kind)
+{
+    assert((unsigned)kind < WIRE_KIND_COUNT);
+    return KINDS[kind].since;
 }
 
 const char *wire_error_text(enum wire_error error)

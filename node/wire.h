@@ -20,8 +20,13 @@
 #include "crypto/record.h"
 #include "mesh/message.h"
 
-#define WIRE_PROTOCOL_MIN 1u /* what this build speaks; a HELLO carries both */
-#define WIRE_PROTOCOL_MAX 1u
+/*
+ * The versions of the protocol that this build speaks; a HELLO carries both, and a link uses the highest that both ends
+ * speak. A kind is sent only on links of the version in which it began, or of a later one. What a kind's fields are
+ * never changes: other fields are another kind.
+ */
+#define WIRE_PROTOCOL_MIN ((uint32_t)MESH_PROTOCOL_MIN)
+#define WIRE_PROTOCOL_MAX ((uint32_t)MESH_PROTOCOL_MAX)
 
 #define WIRE_CONTROL_BYTES_MAX (256u * 1024u)      /* a message on the control socket */
 #define WIRE_BULK_BYTES_MAX ((1024u + 4u) * 1024u) /* on the bulk socket: one chunk and its header */
@@ -29,6 +34,7 @@
 #define WIRE_PAYLOAD_BYTES_MAX                                                                               \
     (WIRE_CONTROL_BYTES_MAX - 8192u)               /* of ASSIGN and RESULT: leaves room for the fields */
 #define WIRE_SOFTWARE_BYTES_MAX 32u                /* "0.1.0" */
+#define WIRE_HELLO_MORE_MAX 6u                     /* fields of a HELLO that a later version may add */
 #define WIRE_BATCH_FRAMES_MAX 1024u                /* frames in a BATCH; its bytes are bounded anyway */
 #define WIRE_CACHE_KEYS_MAX MESH_LOOKUP_SHARDS_MAX /* keys in a PUBLISH or FIND: 32 KiB */
 #define WIRE_CACHE_ENTRIES_MAX 256u                /* keys in a GET, entries in one ENTRIES */
@@ -36,40 +42,40 @@
 #define WIRE_CACHE_BLOBS_MAX 16u                   /* blobs that one entry needs, as the store keeps */
 #define WIRE_BULK_LIST_MAX 16384u                  /* chunk digests in one answer: 512 KiB */
 
-/* name, number, version of its fields, socket */
+/* name, number, version of its fields, protocol version in which it began, socket */
 #define WIRE_KINDS(X)                                                                                        \
-    X(HELLO, 1, 1, CONTROL) /* who speaks on this connection, and in which protocol */                       \
-    X(BATCH, 2, 1, CONTROL) /* several frames in one message */                                              \
-    X(PING, 16, 1, CONTROL) /* the messages of the core, see mesh/message.h */                               \
-    X(PONG, 17, 1, CONTROL)                                                                                  \
-    X(PUSH, 18, 1, CONTROL)                                                                                  \
-    X(SUMMARY, 19, 1, CONTROL)                                                                               \
-    X(ENTRIES, 20, 1, CONTROL)                                                                               \
-    X(WANT, 21, 1, CONTROL)                                                                                  \
-    X(RESERVE, 22, 1, CONTROL)                                                                               \
-    X(GRANT, 23, 1, CONTROL)                                                                                 \
-    X(WAIT, 24, 1, CONTROL)                                                                                  \
-    X(RELEASE, 25, 1, CONTROL)                                                                               \
-    X(ASSIGN, 26, 1, CONTROL)                                                                                \
-    X(EXPIRED, 27, 1, CONTROL)                                                                               \
-    X(RESULT, 28, 1, CONTROL)                                                                                \
-    X(RESULT_ACK, 29, 1, CONTROL)                                                                            \
-    X(RENEW, 30, 1, CONTROL)                                                                                 \
-    X(RENEWED, 31, 1, CONTROL)                                                                               \
-    X(CANCEL, 32, 1, CONTROL)                                                                                \
-    X(CACHE_PUBLISH, 48, 1, CONTROL) /* the sender holds the results of these keys */                        \
-    X(CACHE_FIND, 49, 1, CONTROL)    /* who holds these keys? asked of their owners */                       \
-    X(CACHE_FOUND, 50, 1, CONTROL)                                                                           \
-    X(CACHE_GET, 51, 1, CONTROL) /* give me the entries of these keys; asked of a holder */                  \
-    X(CACHE_ENTRIES, 52, 1, CONTROL)                                                                         \
-    X(BULK_LIST, 64, 1, BULK) /* the chunk digests of a blob, from chunk `first` on */                       \
-    X(BULK_CHUNKS, 65, 1, BULK)                                                                              \
-    X(BULK_GET, 66, 1, BULK) /* bytes of a blob */                                                           \
-    X(BULK_DATA, 67, 1, BULK)                                                                                \
-    X(BULK_NONE, 68, 1, BULK) /* the answer to LIST or GET that can't be served */
+    X(HELLO, 1, 1, 1, CONTROL) /* who speaks on this connection, and in which protocol */                    \
+    X(BATCH, 2, 1, 1, CONTROL) /* several frames in one message */                                           \
+    X(PING, 16, 1, 1, CONTROL) /* the messages of the core, see mesh/message.h */                            \
+    X(PONG, 17, 1, 1, CONTROL)                                                                               \
+    X(PUSH, 18, 1, 1, CONTROL)                                                                               \
+    X(SUMMARY, 19, 1, 1, CONTROL)                                                                            \
+    X(ENTRIES, 20, 1, 1, CONTROL)                                                                            \
+    X(WANT, 21, 1, 1, CONTROL)                                                                               \
+    X(RESERVE, 22, 1, 1, CONTROL)                                                                            \
+    X(GRANT, 23, 1, 1, CONTROL)                                                                              \
+    X(WAIT, 24, 1, 1, CONTROL)                                                                               \
+    X(RELEASE, 25, 1, 1, CONTROL)                                                                            \
+    X(ASSIGN, 26, 1, 1, CONTROL)                                                                             \
+    X(EXPIRED, 27, 1, 1, CONTROL)                                                                            \
+    X(RESULT, 28, 1, 1, CONTROL)                                                                             \
+    X(RESULT_ACK, 29, 1, 1, CONTROL)                                                                         \
+    X(RENEW, 30, 1, 1, CONTROL)                                                                              \
+    X(RENEWED, 31, 1, 1, CONTROL)                                                                            \
+    X(CANCEL, 32, 1, 1, CONTROL)                                                                             \
+    X(CACHE_PUBLISH, 48, 1, 1, CONTROL) /* the sender holds the results of these keys */                     \
+    X(CACHE_FIND, 49, 1, 1, CONTROL)    /* who holds these keys? asked of their owners */                    \
+    X(CACHE_FOUND, 50, 1, 1, CONTROL)                                                                        \
+    X(CACHE_GET, 51, 1, 1, CONTROL) /* give me the entries of these keys; asked of a holder */               \
+    X(CACHE_ENTRIES, 52, 1, 1, CONTROL)                                                                      \
+    X(BULK_LIST, 64, 1, 1, BULK) /* the chunk digests of a blob, from chunk `first` on */                    \
+    X(BULK_CHUNKS, 65, 1, 1, BULK)                                                                           \
+    X(BULK_GET, 66, 1, 1, BULK) /* bytes of a blob */                                                        \
+    X(BULK_DATA, 67, 1, 1, BULK)                                                                             \
+    X(BULK_NONE, 68, 1, 1, BULK) /* the answer to LIST or GET that can't be served */
 
 enum wire_kind {
-#define WIRE_KIND_NUMBER(name, number, version, socket) WIRE_##name = number,
+#define WIRE_KIND_NUMBER(name, number, version, since, socket) WIRE_##name = number,
     WIRE_KINDS(WIRE_KIND_NUMBER)
 #undef WIRE_KIND_NUMBER
 };
@@ -100,7 +106,11 @@ struct wire_names {
     uint32_t count;
 };
 
-/* Sent first on every new connection by the side that dialled, and answered; see node/transport.h. */
+/*
+ * Sent first on every new connection by the side that dialled, and answered; see node/transport.h. It is read before a
+ * version is agreed on, so its fields stay for ever; later versions may add up to WIRE_HELLO_MORE_MAX numbers behind
+ * them, which are passed over here.
+ */
 struct wire_hello {
     uint32_t protocol_min;
     uint32_t protocol_max;
@@ -206,6 +216,8 @@ enum wire_error wire_decode(const uint8_t *bytes, size_t count, struct wire_fram
 const char *wire_kind_name(unsigned kind);
 /* Which socket a kind belongs on. */
 enum wire_socket wire_kind_socket(enum wire_kind kind);
+/* The protocol version in which a kind began. */
+uint32_t wire_kind_since(enum wire_kind kind);
 
 /* Collects encoded frames into one message. */
 #define WIRE_BATCH_HEADER_BYTES 6u /* [2, 1, array 16] */

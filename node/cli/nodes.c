@@ -54,6 +54,20 @@ static const char *seen(const json_t *node, bool gone, char text[FORMAT_BYTES])
     return age_of(node, direct ? "heard_ms" : "capacity_age_ms", text);
 }
 
+/* The version spoken with it, in red its range where there is none in common; "-" if it never greeted this node. */
+static void add_protocol(struct table *table, const json_t *node)
+{
+    if (json_is_integer(json_object_get(node, "protocol"))) {
+        table_cell(table, "%lld", (long long)client_number(node, "protocol"));
+    } else if (json_is_integer(json_object_get(node, "protocol_max"))) {
+        table_cell(table, "none, it speaks %lld-%lld", (long long)client_number(node, "protocol_min"),
+                   (long long)client_number(node, "protocol_max"));
+        table_colour(table, TABLE_RED);
+    } else {
+        table_cell(table, "-");
+    }
+}
+
 static void add_row(struct table *table, const json_t *node, bool wide)
 {
     char text[FORMAT_BYTES];
@@ -89,6 +103,7 @@ static void add_row(struct table *table, const json_t *node, bool wide)
                (long long)client_number(cuda, "slots"));
     table_cell(table, "%s", json_is_integer(ends) ? format_time(json_integer_value(ends), text) : "-");
     table_cell(table, "%s", client_text(node, "version"));
+    add_protocol(table, node);
     table_cell(table, "%lld", (long long)client_number(node, "incarnation"));
 }
 
@@ -127,6 +142,7 @@ static int show(struct cli *cli, const json_t *reply)
                                                   {.title = "DEVICES"},
                                                   {.title = "CERTIFICATE ENDS"},
                                                   {.title = "VERSION"},
+                                                  {.title = "PROTOCOL", .right = true},
                                                   {.title = "INC", .right = true}};
     const json_t *nodes = client_member(reply, "nodes");
     const size_t count = json_array_size(nodes);
@@ -136,7 +152,7 @@ static int show(struct cli *cli, const json_t *reply)
     for (size_t i = 0; i < count; i++)
         rows[i] = json_array_get(nodes, i);
     qsort(rows, count, sizeof *rows, compare);
-    struct table *table = table_open(columns, cli->wide ? 14 : 8);
+    struct table *table = table_open(columns, cli->wide ? 15 : 8);
     for (size_t i = 0; i < count; i++) {
         if (cli->quiet)
             puts(client_text(rows[i], "id"));
@@ -169,6 +185,7 @@ const struct cli_command cli_nodes = {
     .notes = "STATE: up, suspect (silent, gets no new work), down, draining, left, revoked.\n"
              "FREE/SLOTS: shards it can take now, and at most. QUEUE: bundles waiting there.\n"
              "RTT: round trip. SEEN: when it was last heard, or since when it is gone.\n"
+             "-o wide: PROTOCOL is the version spoken between it and the node asked.\n"
              "* is the node asked.\n",
     .example = "weir nodes --watch",
     .options = options,

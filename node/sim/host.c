@@ -799,6 +799,7 @@ void sim_host_link(struct world *world, struct host *host, const struct mesh_id 
     struct mesh_event event = {.kind = up ? MESH_LINK_UP : MESH_LINK_DOWN};
     event.body.link.peer = *peer;
     event.body.link.reset = reset;
+    event.body.link.protocol = MESH_PROTOCOL_MAX;
     sim_host_step(world, host, &event);
 }
 

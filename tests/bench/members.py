@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """make bench-members: how soon 30 real nodes see one of them die, and what they cost at rest, beside 30 serf agents.
 
-    members.py [--nodes N] [--runs N] [--settle SECONDS] [--only weir,serf,serf_local] [--build FOLDER]
+    members.py [--nodes N] [--runs N] [--settle SECONDS] [--only weir,serf] [--build FOLDER]
 
 All run in turn in a network namespace of this program's own, so that the loopback's counter there holds their traffic
 and nobody else's. Each set of processes settles, is measured at rest, and then loses one node at a time: by SIGKILL
@@ -87,14 +87,14 @@ class WeirNodes:
 
 
 class SerfAgent:
-    def __init__(self, folder, name, profile, first):
-        self.name, self.profile = name, profile
+    def __init__(self, folder, name, first):
+        self.name = name
         self.port, self.rpc_port = local_mesh.free_ports(2)
         self.first = first or self
         self.log = f"{folder}/{name}.log"
 
     def start(self):
-        command = ["serf", "agent", f"-node={self.name}", f"-profile={self.profile}", f"-bind=127.0.0.1:{self.port}",
+        command = ["serf", "agent", f"-node={self.name}", f"-bind=127.0.0.1:{self.port}",
                    f"-rpc-addr=127.0.0.1:{self.rpc_port}"]
         if self.first is not self:
             command.append(f"-retry-join=127.0.0.1:{self.first.port}")
@@ -108,9 +108,9 @@ class SerfAgent:
 
 
 class SerfAgents:
-    """Agents with the timing that serf gives them by default (`lan`); unencrypted, which is its default too."""
+    """Agents with serf's defaults: the timing of its profile `lan`, and no encryption."""
 
-    key, profile = "serf", "lan"
+    key = "serf"
 
     def __init__(self, tools, count):
         self.folder = tools.folder(f"members_{self.key}")
@@ -119,7 +119,7 @@ class SerfAgents:
         self.members = {}
         for index in range(count):
             name = f"site{index}"
-            self.members[name] = SerfAgent(self.folder, name, self.profile, self.members.get("site0"))
+            self.members[name] = SerfAgent(self.folder, name, self.members.get("site0"))
 
     def __enter__(self):
         for agent in self.members.values():
@@ -156,13 +156,7 @@ class SerfAgents:
         return len(self.members[name].count("alive")) == len(self.members)
 
 
-class SerfLocalAgents(SerfAgents):
-    """The same with serf's quickest profile, which is meant for one machine's loopback."""
-
-    key, profile = "serf_local", "local"
-
-
-CONTENDERS = {each.key: each for each in (WeirNodes, SerfAgents, SerfLocalAgents)}
+CONTENDERS = {each.key: each for each in (WeirNodes, SerfAgents)}
 
 
 # ---- At rest
@@ -291,7 +285,7 @@ def main():
     parser.add_argument("--nodes", type=int, default=NODES)
     parser.add_argument("--runs", type=int, default=RUNS, help="deaths of each kind")
     parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds before they are measured at rest")
-    parser.add_argument("--only", default=",".join(CONTENDERS), help="of weir,serf,serf_local")
+    parser.add_argument("--only", default=",".join(CONTENDERS), help="one of them: weir or serf")
     parser.add_argument("--seed", type=int, default=1, help="draws the victims")
     parser.add_argument("--build", default=f"{ROOT}/build", help="where weir is")
     options = parser.parse_args()
@@ -305,7 +299,7 @@ def main():
     report, failed = Report(options.runs), []
     about = {**machine(), "nodes": options.nodes, "serf": serf_version()}
     for key in wanted:
-        if key.startswith("serf") and not shutil.which("serf"):
+        if key == "serf" and not shutil.which("serf"):
             print(f"{key}: serf is not installed (packaging/deps bench): left out", flush=True)
             continue
         print(f"{key}:", flush=True)

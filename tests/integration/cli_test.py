@@ -98,6 +98,9 @@ def listings_suit_people_and_programs(place):
     ids = node.weir("nodes", "-q").out.split()
     rows = node.nodes()
     expect(sorted(ids) == sorted(row["id"] for row in rows.values()), "-q gives other ids")
+    for row in rows.values():
+        expect(row["protocol_min"] <= row["protocol"] == row["protocol_max"], "one build, and not its latest protocol: %s" % row)
+    expect("PROTOCOL" in node.weir("nodes", "-o", "wide").out, "-o wide does not show the protocol")
     for name in ("berlin", rows["berlin"]["id"], rows["berlin"]["id"][:8]):
         said = node.weir("ping", name, "-c", "2")
         expect("2 sent, 2 answered" in said.out, str(said))

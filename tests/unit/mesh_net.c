@@ -316,6 +316,7 @@ static void deliver(struct net *net, struct net_flight *flight)
         n->session[flight->from] = true;
         event.kind = MESH_LINK_UP;
         event.body.link.peer = net->node[flight->from].id;
+        event.body.link.protocol = MESH_PROTOCOL_MAX;
         net_step(net, flight->to, &event);
         break;
     case FLIGHT_LINK_DOWN:

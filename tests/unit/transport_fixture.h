@@ -36,6 +36,8 @@ struct node {
     struct mesh_id id;
     struct curve_public curve;
     struct curve_secret curve_secret;
+    uint32_t protocol_min; /* what it speaks; both 0: what this build does */
+    uint32_t protocol_max;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t called;
@@ -46,9 +48,12 @@ struct node {
     _Atomic uint32_t out_of_order;
     _Atomic uint64_t last_stamp;
     _Atomic uint32_t ups;
+    _Atomic uint32_t protocol; /* of the latest link up */
     _Atomic uint32_t downs;
     _Atomic bool last_reset;
     _Atomic int64_t down_at_ms;
+    _Atomic uint32_t lines;
+    char line[512]; /* the latest one it logged, once `lines` says so */
     /* What it does with messages. */
     _Atomic bool echo;
     _Atomic bool punish;
@@ -81,10 +86,12 @@ static inline void node_on_message(void *context, const struct mesh_id *peer, co
         transport_punish(node->transport, peer);
 }
 
-static inline void node_on_link_up(void *context, const struct mesh_id *peer)
+static inline void node_on_link_up(void *context, const struct mesh_id *peer, uint32_t protocol)
 {
     (void)peer;
-    ((struct node *)context)->ups++;
+    struct node *node = context;
+    node->protocol = protocol;
+    node->ups++;
 }
 
 static inline bool node_on_hello(void *context, const struct mesh_id *peer, uint64_t incarnation,
@@ -98,6 +105,13 @@ static inline bool node_on_hello(void *context, const struct mesh_id *peer, uint
     const struct mesh_message push = {.kind = MESH_PUSH};
     wire_message(answer, &push, (struct wire_bytes){.bytes = news, .count = sizeof news});
     return false;
+}
+
+static inline void node_on_log(void *context, const char *line)
+{
+    struct node *node = context;
+    snprintf(node->line, sizeof node->line, "%s", line);
+    node->lines++;
 }
 
 static inline void node_on_link_down(void *context, const struct mesh_id *peer, bool reset)
@@ -169,11 +183,14 @@ static inline enum transport_error fixture_bind(struct node *node, const char *b
         .curve_secret = node->curve_secret,
         .self = node->id,
         .incarnation = 7,
+        .protocol_min = node->protocol_min,
+        .protocol_max = node->protocol_max,
         .software = "0.1.0-test",
         .on_message = node_on_message,
         .on_link_up = node_on_link_up,
         .on_link_down = node_on_link_down,
         .on_hello = node_on_hello,
+        .on_log = node_on_log,
         .context = node,
     };
     return transport_open(&options, failure, &node->transport);
@@ -186,15 +203,22 @@ static inline void fixture_start(struct node *node)
         abort();
 }
 
-static inline void fixture_open(struct node *node)
+static inline void fixture_open_speaking(struct node *node, uint32_t protocol_min, uint32_t protocol_max)
 {
     struct transport_failure failure;
     fixture_prepare(node);
+    node->protocol_min = protocol_min;
+    node->protocol_max = protocol_max;
     if (fixture_bind(node, "127.0.0.1:*", &failure)) {
         fprintf(stderr, "%s\n", failure.text);
         abort();
     }
     fixture_start(node);
+}
+
+static inline void fixture_open(struct node *node)
+{
+    fixture_open_speaking(node, 0, 0);
 }
 
 static inline void fixture_close(struct node *node)

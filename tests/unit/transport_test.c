@@ -423,6 +423,70 @@ static void a_hello_in_anothers_name_is_shut_out(void **state)
     fixture_close(&a);
 }
 
+static void a_link_uses_the_highest_protocol_that_both_speak(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t a_min, a_max, b_min, b_max, agreed;
+    } cases[] = {{1, 1, 1, 2, 1}, {1, 3, 2, 4, 3}, {2, 2, 1, 2, 2}, {1, 5, 1, 5, 5}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct node a;
+        struct node b;
+        fixture_open_speaking(&a, cases[i].a_min, cases[i].a_max);
+        fixture_open_speaking(&b, cases[i].b_min, cases[i].b_max);
+        fixture_introduce(&a, &b, true);
+        fixture_introduce(&b, &a, true);
+        assert_int_equal(fixture_ping(&a, &b, 1), 1);
+        assert_int_equal(fixture_ping(&b, &a, 1), 1);
+        WAIT_UNTIL(a.messages == 1 && b.messages == 1);
+        assert_int_equal(a.protocol, cases[i].agreed);
+        assert_int_equal(b.protocol, cases[i].agreed);
+        fixture_close(&b);
+        fixture_close(&a);
+    }
+}
+
+static void read_protocol(struct node *node, void *argument)
+{
+    struct transport_protocol *protocol = argument;
+    const struct mesh_id *peer = (const struct mesh_id *)(protocol + 1);
+    transport_protocol(node->transport, peer, protocol);
+}
+
+static struct transport_protocol protocol_at(struct node *node, const struct node *peer)
+{
+    struct {
+        struct transport_protocol protocol;
+        struct mesh_id peer;
+    } question = {.peer = peer->id};
+    fixture_call(node, read_protocol, &question);
+    return question.protocol;
+}
+
+static void without_a_common_protocol_both_sides_say_who_must_be_upgraded(void **state)
+{
+    (void)state;
+    struct node older;
+    struct node newer;
+    fixture_open_speaking(&older, 1, 2);
+    fixture_open_speaking(&newer, 3, 4);
+    fixture_introduce(&older, &newer, true);
+    fixture_introduce(&newer, &older, false); /* it does not even dial, and is told */
+    fixture_ping(&older, &newer, 1);
+    WAIT_UNTIL(older.lines == 1 && newer.lines == 1);
+    assert_non_null(strstr(older.line, "speaks protocol 3 to 4 (weir 0.1.0-test), this node 1 to 2"));
+    assert_non_null(strstr(older.line, "upgrade this node"));
+    assert_non_null(strstr(newer.line, "speaks protocol 1 to 2 (weir 0.1.0-test), this node 3 to 4"));
+    assert_non_null(strstr(newer.line, "upgrade that peer"));
+    assert_true(COUNTER(&older, refused_protocol) >= 1 && COUNTER(&newer, refused_protocol) >= 1);
+    const struct transport_protocol seen = protocol_at(&older, &newer);
+    assert_true(seen.min == 3 && seen.max == 4 && seen.agreed == 0);
+    assert_int_equal(older.ups + newer.ups, 0);
+    assert_int_equal(older.messages + newer.messages, 0);
+    fixture_close(&newer);
+    fixture_close(&older);
+}
+
 static void another_protocol_is_counted_and_not_heard(void **state)
 {
     (void)state;
@@ -433,8 +497,8 @@ static void another_protocol_is_counted_and_not_heard(void **state)
     stranger_admit(&peer, &a);
     stranger_dial(&peer, &a, &a.curve);
     struct wire_frame hello = hello_of(&peer.id, 5);
-    hello.body.hello.protocol_min = 2;
-    hello.body.hello.protocol_max = 3;
+    hello.body.hello.protocol_min = WIRE_PROTOCOL_MAX + 1;
+    hello.body.hello.protocol_max = WIRE_PROTOCOL_MAX + 2;
     stranger_send(&peer, &hello);
     const struct wire_frame ping = ping_frame();
     stranger_send(&peer, &ping);
@@ -728,6 +792,8 @@ int main(void)
         cmocka_unit_test(a_message_just_over_the_limit_is_counted_and_shut_out),
         cmocka_unit_test(a_huge_message_ends_its_connection),
         cmocka_unit_test(a_hello_in_anothers_name_is_shut_out),
+        cmocka_unit_test(a_link_uses_the_highest_protocol_that_both_speak),
+        cmocka_unit_test(without_a_common_protocol_both_sides_say_who_must_be_upgraded),
         cmocka_unit_test(another_protocol_is_counted_and_not_heard),
         cmocka_unit_test(an_older_process_of_a_peer_is_answered_with_the_news_and_not_heard),
         cmocka_unit_test(a_raised_incarnation_is_greeted_with_on_links_that_are_up),

@@ -19,7 +19,7 @@ static uint8_t data[BLOB_CHUNK_BYTES];
 static uint8_t names[WIRE_CACHE_KEYS_MAX * WIRE_CACHE_HOLDERS_MAX][32];
 
 static const uint8_t KINDS[] = {
-#define KIND(name, number, version, socket) number,
+#define KIND(name, number, version, since, socket) number,
     WIRE_KINDS(KIND)
 #undef KIND
 };
@@ -237,6 +237,50 @@ static void a_limit_plus_one_is_refused(void **state)
     assert_int_equal(wire_decode(bytes, wire_encode(&frame, bytes, sizeof bytes), &back), WIRE_RANGE);
 }
 
+/* Before a version is agreed on, old and new must be able to read each other: these bytes are read for ever. */
+static void a_hello_is_read_as_in_protocol_1_and_may_have_grown(void **state)
+{
+    (void)state;
+    uint8_t hello[64] = {0x9a,
+                         WIRE_HELLO,
+                         1,
+                         /* protocol_min */ 1,
+                         /* protocol_max */ 2,
+                         /* session */ 5,
+                         /* answer */ 0xc3,
+                         /* node */ 0xc4,
+                         32};
+    memset(hello + 9, 0x11, 32);
+    memcpy(hello + 41, (const uint8_t[]){/* incarnation */ 7, /* process */ 9, /* software */ 0xa1, 'x'}, 4);
+    const size_t count = 45;
+    assert_int_equal(wire_decode(hello, count, &back), WIRE_OK);
+    assert_true(back.body.hello.protocol_min == 1 && back.body.hello.protocol_max == 2);
+    assert_true(back.body.hello.session == 5 && back.body.hello.answer);
+    assert_true(back.body.hello.node.bytes[0] == 0x11 && back.body.hello.node.bytes[31] == 0x11);
+    assert_true(back.body.hello.incarnation == 7 && back.body.hello.process == 9);
+    assert_string_equal(back.body.hello.software, "x");
+    assert_int_equal(wire_encode(&back, again, sizeof again), count);
+    assert_memory_equal(again, hello, count);
+
+    for (uint8_t more = 1; more <= 5; more++) { /* with up to 15 items the head is one byte */
+        hello[0] = (uint8_t)(0x9a + more);
+        hello[count + more - 1] = more;
+        assert_int_equal(wire_decode(hello, count + more, &back), WIRE_OK);
+        assert_string_equal(back.body.hello.software, "x");
+        assert_int_equal(wire_decode(hello, count + more - 1, &back), WIRE_TRUNCATED);
+    }
+    hello[0] = 0x9b;
+    hello[count] = 0xc0; /* nil is no number */
+    assert_int_equal(wire_decode(hello, count + 1, &back), WIRE_TYPE);
+
+    uint8_t long_head[80] = {0xdc, 0};
+    memcpy(long_head + 3, hello + 1, count - 1);
+    long_head[2] = 2 + 8 + WIRE_HELLO_MORE_MAX;
+    assert_int_equal(wire_decode(long_head, 3 + count - 1 + WIRE_HELLO_MORE_MAX, &back), WIRE_OK);
+    long_head[2]++;
+    assert_int_equal(wire_decode(long_head, 3 + count + WIRE_HELLO_MORE_MAX, &back), WIRE_RANGE);
+}
+
 static void what_is_no_frame_is_told_apart(void **state)
 {
     (void)state;
@@ -252,6 +296,7 @@ static void what_is_no_frame_is_told_apart(void **state)
         {{0x93, 0xcc, 200, 1, 0}, 5, WIRE_UNKNOWN_KIND},
         {{0x93, WIRE_PING, 2, 0}, 4, WIRE_UNKNOWN_VERSION},
         {{0x92, WIRE_PING, 1}, 3, WIRE_RANGE},
+        {{0x94, WIRE_PING, 1, 0, 0}, 5, WIRE_RANGE},
         {{0x93, WIRE_PING, 1, 0xff}, 4, WIRE_TYPE},
         {{0x93, WIRE_PING, 1, 0, 0}, 5, WIRE_TRAILING},
         {{0x93, WIRE_BATCH, 1, 0x90}, 4, WIRE_RANGE},
@@ -288,6 +333,7 @@ int main(void)
         cmocka_unit_test(every_frame_comes_back_as_it_went),
         cmocka_unit_test(every_truncation_and_every_surplus_is_refused),
         cmocka_unit_test(a_limit_plus_one_is_refused),
+        cmocka_unit_test(a_hello_is_read_as_in_protocol_1_and_may_have_grown),
         cmocka_unit_test(what_is_no_frame_is_told_apart),
         cmocka_unit_test(a_batch_in_a_batch_is_refused),
     };
