@@ -489,6 +489,11 @@ void job_free(struct job *job)
     if (!job)
         return;
     job_release(job);
+    while (job->submitters) {
+        struct job_submitter *submitter = job->submitters;
+        job->submitters = submitter->next;
+        free(submitter);
+    }
     free(job->decision);
     free(job);
 }

@@ -92,6 +92,13 @@ struct job_decision {
     uint32_t count;
 };
 
+/* A call that submitted the job, or asked for the same under the same key before it was durable. */
+struct job_submitter {
+    struct job_submitter *next;
+    struct api_call *call;
+    bool existing;
+};
+
 struct job {
     struct job_spec spec;
     enum job_state state;
@@ -124,13 +131,13 @@ struct job {
     struct job_decision *decision; /* a ring of the newest JOB_DECISIONS_MAX; it grows to that as needed */
     uint32_t decision_room;
     uint64_t decision_count;
-    uint32_t bundle_shards;     /* the submitter's bound on shards in a bundle; 0 = none */
-    uint32_t shard_us_guess;    /* the manifest's estimate of one shard's device time */
-    bool damaged;               /* a committed output could not be read back */
-    int64_t assemble_at_ms;     /* monotonic: storing the outputs failed and is tried again then; 0 = no */
-    struct api_call *submitter; /* waits for the acknowledgement */
-    struct job *next;           /* in order of creation */
-    struct job *chain;          /* in the same bucket of the table */
+    uint32_t bundle_shards;  /* the submitter's bound on shards in a bundle; 0 = none */
+    uint32_t shard_us_guess; /* the manifest's estimate of one shard's device time */
+    bool damaged;            /* a committed output could not be read back */
+    int64_t assemble_at_ms;  /* monotonic: storing the outputs failed and is tried again then; 0 = no */
+    struct job_submitter *submitters; /* wait for the acknowledgement, in order of arrival */
+    struct job *next;                 /* in order of creation */
+    struct job *chain;                /* in the same bucket of the table */
 };
 
 /* The digest under which a built-in kernel is known: it covers the manifest and both sources. */

@@ -130,11 +130,62 @@ static struct mesh_job_spec core_spec(const struct job *job)
     return out;
 }
 
+static void add_submitter(struct job *job, struct api_call *call, bool existing)
+{
+    struct job_submitter *submitter = malloc(sizeof *submitter);
+    must(submitter);
+    *submitter = (struct job_submitter){.call = call, .existing = existing};
+    struct job_submitter **link = &job->submitters;
+    while (*link)
+        link = &(*link)->next;
+    *link = submitter;
+}
+
+/* The next one to be answered; NULL = none. */
+static struct api_call *next_submitter(struct job *job, bool *existing)
+{
+    struct job_submitter *submitter = job->submitters;
+    if (!submitter)
+        return NULL;
+    struct api_call *call = submitter->call;
+    *existing = submitter->existing;
+    job->submitters = submitter->next;
+    free(submitter);
+    return call;
+}
+
+/* The job is durable. */
+static void acknowledge(struct node *node, struct job *job)
+{
+    bool existing;
+    struct api_call *call;
+    while ((call = next_submitter(job, &existing)))
+        submit_accepted(node, call, job, existing);
+}
+
+void jobs_submitter_gone(struct node *node, const struct api_call *call)
+{
+    for (struct job *job = node->jobs.head; job; job = job->next)
+        for (struct job_submitter **link = &job->submitters; *link; link = &(*link)->next)
+            if ((*link)->call == call) {
+                struct job_submitter *submitter = *link;
+                *link = submitter->next;
+                free(submitter);
+                return;
+            }
+}
+
+static void turn_away(struct job *job, enum exit_code code, const char *text)
+{
+    bool existing;
+    struct api_call *call;
+    while ((call = next_submitter(job, &existing)))
+        api_error(call, code, "%s", text);
+}
+
 static void refuse(struct node *node, struct job *job, enum exit_code code, const char *text)
 {
-    if (job->submitter)
-        api_error(job->submitter, code, "%s", text);
-    job->submitter = NULL;
+    turn_away(job, code, text);
     take_out(node, job);
     job_free(job);
 }
@@ -207,31 +258,31 @@ static bool same_request(const struct job *a, const struct job *b)
     return same;
 }
 
-void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish)
+void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish, struct api_call *call)
 {
     struct job *known = jobs_find(node, &job->spec.id);
     if (known) {
-        /* While it is being prepared or saved nothing is durable yet; the client asks again. */
         if (!same_request(job, known))
-            api_error(job->submitter, EXIT_USAGE,
+            api_error(call, EXIT_USAGE,
                       "key '%s' names another job already, %.8s; give this one a key of its own",
                       job->spec.key, peer_name(node, &known->spec.id));
-        else if (known->state == JOB_PREPARING || known->submitter)
-            api_error(job->submitter, EXIT_PARTIAL, "a job with this key is just being submitted; try again");
+        else if (known->state == JOB_PREPARING ||
+                 known->submitters) /* not durable yet: it shares the first one's fate */
+            add_submitter(known, call, true);
         else
-            submit_accepted(node, job->submitter, known, true);
-        job->submitter = NULL;
+            submit_accepted(node, call, known, true);
         job_free(job);
         return;
     }
     if (node->jobs.count >= JOBS_KEPT_MAX && !forget_oldest(node)) {
-        api_error(job->submitter, EXIT_FAILED, "this node drives %u jobs already; submit at another one",
+        api_error(call, EXIT_FAILED, "this node drives %u jobs already; submit at another one",
                   JOBS_KEPT_MAX);
         job_free(job);
         return;
     }
     job->state = JOB_PREPARING;
     job->epoch = 1;
+    add_submitter(job, call, false);
     add(node, job);
     prepare(node, job, wish, on_prepared);
 }
@@ -531,6 +582,7 @@ static void end(struct node *node, struct job *job)
     static const char *const words[] = {"", "preparing", "running", "running", "done", "failed", "cancelled"};
     log_info("job", "job=%s state=%s shards=%u cached=%u error=%s", peer_name(node, &job->spec.id),
              words[job->state], job->committed, job->cached, log_quote(job->error, quoted, sizeof quoted));
+    acknowledge(node, job);
     job_release(job);
     host_post(node, &(struct mesh_event){.kind = MESH_FORGET_JOB, .body.job.id = job->spec.id});
     sweep(node, job);
@@ -630,9 +682,6 @@ static void on_whole_saved(struct node *node, void *context, enum store_error er
         return;
     }
     job->state = JOB_DONE;
-    if (job->submitter)
-        submit_accepted(node, job->submitter, job, false);
-    job->submitter = NULL;
     end(node, job);
 }
 
@@ -677,9 +726,7 @@ void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusa
     case MESH_JOB_RUNNING:
         if (job->state == JOB_PREPARING)
             job->state = JOB_RUNNING;
-        if (job->submitter)
-            submit_accepted(node, job->submitter, job, false);
-        job->submitter = NULL;
+        acknowledge(node, job);
         break;
     case MESH_JOB_DONE:
         if (job->state <= JOB_RUNNING)
@@ -935,9 +982,11 @@ static void on_epoch_saved(struct node *node, void *context, enum store_error er
     if (error != STORE_OK) {
         log_error("job", "job=%s error=\"cannot go on: %s\"", peer_name(node, &job->spec.id),
                   store_error_text(error));
+        turn_away(job, EXIT_FAILED, store_error_text(error));
         return;
     }
     job->state = JOB_RUNNING;
+    acknowledge(node, job);
     host_post(node, &(struct mesh_event){
                         .kind = MESH_RESTORE,
                         .body.restore = {.spec = core_spec(job), .committed = job->committed_bits}});
@@ -958,6 +1007,7 @@ static void on_restored(struct background_task *task)
         put_row(batch, job);
         store_batch_unpin_all(batch, job->spec.id.bytes);
         node_commit(node, batch, on_nothing, NULL);
+        acknowledge(node, job);
         job_release(job);
         return;
     }

@@ -269,11 +269,12 @@ void jobs_on_result(struct node *node, const struct mesh_id *from, const struct 
                     struct bytes *payload);
 /*
  * Takes a new job whose inputs' roles and blobs, kernel, parameters, tenant and key are set, prepares it in
- * the background and submits it. `job->submitter` (may be NULL) is answered once it is durable, or with what
- * is wrong. The job belongs to the table; if one with its id is there already, the submitter is answered with
- * that one and `job` is freed.
+ * the background and submits it. `call` is answered once it is durable, or with what is wrong. The job belongs
+ * to the table; if one with its id is there already, `job` is freed and `call` answered with that one, once
+ * that is durable.
  */
-void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish);
+void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish, struct api_call *call);
+void jobs_submitter_gone(struct node *node, const struct api_call *call); /* the job goes on */
 /* The answer to cache_lookup_whole: the outputs, which are in our store and pinned by the job, or NULL. */
 struct entry;
 void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct entry *outputs);

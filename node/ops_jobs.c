@@ -312,10 +312,7 @@ static bool read_identity(struct api_call *call, struct job *job)
 
 static void submit_gone(void *context, struct api_call *call)
 {
-    struct node *node = context;
-    for (struct job *job = node->jobs.head; job; job = job->next)
-        if (job->submitter == call)
-            job->submitter = NULL; /* the job goes on */
+    jobs_submitter_gone(context, call);
 }
 
 void op_submit(void *context, struct api_call *call)
@@ -344,9 +341,8 @@ void op_submit(void *context, struct api_call *call)
         job_free(job);
         return;
     }
-    job->submitter = call;
     api_on_gone(call, submit_gone, node);
-    jobs_submit(node, job, &wish);
+    jobs_submit(node, job, &wish, call);
 }
 
 void submit_accepted(struct node *node, struct api_call *call, const struct job *job, bool existing)

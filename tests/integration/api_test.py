@@ -1,4 +1,5 @@
 """Programs that use a node's local API themselves, past the checks of the commands; and commands that are interrupted."""
+import concurrent.futures
 import os
 import socket
 import struct
@@ -76,6 +77,37 @@ def the_node_checks_what_the_command_would_have(place):
     expect(jobs == [], "a refused job was kept: %s" % jobs)
 
 
+def submits_of_one_key_at_one_instant_find_one_job(place):
+    """Whoever comes while the first is still being checked gets the first one's answer, be it a refusal."""
+    node = place.mesh("ashburn")["ashburn"]
+    big = place.path("big.txt")  # large enough that checking it takes longer than all the calls
+    with open(big, "wb") as out:
+        out.write(b"a word\n" * (4 << 20))
+    text = {"name": "text", "blob": node.weir("blob", "put", big).out.strip(), "format": "text", "split": True}
+    request = {"op": "submit", "kernel": "embed", "inputs": [text], "key": "once", "cache": "off"}
+
+    def ask(change):
+        try:
+            return api_call(node.socket, {**request, **change})
+        except Failed as reason:
+            return str(reason)
+
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        answers = list(pool.map(ask, [{}] * 8 + [{"kernel": "spin", "inputs": [], "items": 1}]))
+    others = [answer for answer in answers if isinstance(answer, str)]
+    expect(len(others) == 1 and "names another job" in others[0], "%s" % others)
+    answers = [answer for answer in answers if not isinstance(answer, str)]
+    expect(len({answer["job"] for answer in answers}) == 1, "several jobs: %s" % answers)
+    expect([answer["existing"] for answer in answers].count(False) == 1, "not one new job: %s" % answers)
+    expect(len(node.weir("jobs", "-q").out.split()) == 1, "%s" % node.weir("jobs").out)
+    node.weir("cancel", answers[0]["job"])
+    refused = {"key": "never", "inputs": [{**text, "format": "npy"}]}
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask, [refused] * 4))
+    expect(all(isinstance(answer, str) and "input 'text'" in answer for answer in answers), "%s" % answers)
+    expect(len(node.weir("jobs", "-q").out.split()) == 1, "a refused job is listed: %s" % node.weir("jobs").out)
+
+
 def broken_frames_end_the_connection_and_no_more(place):
     """Lengths, kinds and JSON that no client sends: refused or cut off; the node serves the next one."""
     node = place.mesh("ashburn")["ashburn"]
@@ -96,4 +128,4 @@ def broken_frames_end_the_connection_and_no_more(place):
 
 
 TESTS = [an_output_appears_whole_or_not_at_all, the_node_checks_what_the_command_would_have,
-         broken_frames_end_the_connection_and_no_more]
+         submits_of_one_key_at_one_instant_find_one_job, broken_frames_end_the_connection_and_no_more]
