@@ -443,9 +443,12 @@ static void combine(uint8_t dtype, uint8_t *into, const uint8_t *from, uint64_t 
 }
 
 /* Pairs of neighbours, then pairs of pairs: the shape depends on the number of shards only, so floats come
- * out the same. */
+ * out the same. In place, so only once, however often the output is then tried to be stored. */
 void job_combine(struct job *job, uint32_t output)
 {
+    if (job->combined[output])
+        return;
+    job->combined[output] = true;
     const uint64_t bytes = job->spec.output_item_bytes[output];
     const enum manifest_combine how = job->spec.manifest->outputs[output].combine;
     for (uint64_t step = 1; step < job->spec.shard_count; step *= 2)

@@ -125,6 +125,8 @@ struct job {
     int assembly_fd[MANIFEST_OUTPUTS_MAX]; /* the outputs as they grow, unlinked files; -1 = none */
     uint8_t *assembly[MANIFEST_OUTPUTS_MAX];
     uint64_t assembly_bytes[MANIFEST_OUTPUTS_MAX];
+    bool combined
+        [MANIFEST_OUTPUTS_MAX]; /* the assembly holds the reduced output, no longer the shards' parts */
 
     struct job_node_share share[JOB_NODES_MAX];
     uint32_t share_count;
