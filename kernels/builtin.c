@@ -247,8 +247,9 @@ static enum manifest_error montecarlo_shape(const struct manifest_shapes *shapes
                              MONTECARLO_LANES));
         return MANIFEST_BAD_PARAM;
     }
-    outputs[0] = outputs[1] = vector_of(ARRAY_FLOAT64, shapes->items);
-    *output_count = 2;
+    outputs[MONTECARLO_PRICE] = outputs[MONTECARLO_ERROR] = vector_of(ARRAY_FLOAT64, shapes->items);
+    outputs[MONTECARLO_TOTAL] = outputs[MONTECARLO_WORST] = vector_of(ARRAY_FLOAT64, 1);
+    *output_count = manifest_param_integer(params, MONTECARLO_BOOK) ? 4 : 2;
     return MANIFEST_OK;
 }
 
@@ -310,10 +311,16 @@ static const struct manifest montecarlo = {
                 .rank_max = 2,
                 .roles = MANIFEST_SPLIT,
                 .finite = true}},
-    .output_count = 2,
-    .outputs = {{.name = "price", .help = "float64 [n]: mean discounted payoff"},
-                {.name = "error", .help = "float64 [n]: its standard error"}},
-    .param_count = 5,
+    .output_count = 4,
+    .outputs = {[MONTECARLO_PRICE] = {.name = "price", .help = "float64 [n]: mean discounted payoff"},
+                [MONTECARLO_ERROR] = {.name = "error", .help = "float64 [n]: its standard error"},
+                [MONTECARLO_TOTAL] = {.name = "total",
+                                      .help = "float64 [1]: the sum of all prices (with book=yes)",
+                                      .combine = MANIFEST_SUM},
+                [MONTECARLO_WORST] = {.name = "worst",
+                                      .help = "float64 [1]: the largest error (with book=yes)",
+                                      .combine = MANIFEST_MAX}},
+    .param_count = 6,
     .params =
         {[MONTECARLO_STYLE] = {.name = "style",
                                .help = "european: payoff at maturity; asian: on the mean of `steps` dates",
@@ -334,7 +341,11 @@ static const struct manifest montecarlo = {
          [MONTECARLO_SEED] = {.name = "seed",
                               .help = "key of the Philox generator",
                               .type = MANIFEST_INTEGER,
-                              .range = {.minimum = 0, .maximum = 9007199254740991.0, .fallback = 1}}},
+                              .range = {.minimum = 0, .maximum = 9007199254740991.0, .fallback = 1}},
+         [MONTECARLO_BOOK] = {.name = "book",
+                              .help = "give the value of all options together too",
+                              .type = MANIFEST_CHOICE,
+                              .choices = {"no", "yes"}}},
     .shape = montecarlo_shape,
     .cost = montecarlo_cost,
     .values = montecarlo_values,

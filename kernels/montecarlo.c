@@ -152,10 +152,34 @@ static double fold_lanes(double *lanes)
     return lanes[0];
 }
 
+/* Pairs of neighbours, then pairs of pairs, as partial sums of shards are added too: shards of any power of
+ * two give the same total. */
+static double sum_of(const double *values, uint64_t count)
+{
+    if (count == 1)
+        return values[0];
+    uint64_t left = 1;
+    while (2 * left < count)
+        left *= 2;
+    return sum_of(values, left) + sum_of(values + left, count - left);
+}
+
+static void value_book(struct kernel_call *call)
+{
+    if (call->output_count <= MONTECARLO_TOTAL)
+        return;
+    const double *errors = call->outputs[MONTECARLO_ERROR].data;
+    double *worst = call->outputs[MONTECARLO_WORST].data, *total = call->outputs[MONTECARLO_TOTAL].data;
+    *total = sum_of(call->outputs[MONTECARLO_PRICE].data, call->items);
+    *worst = errors[0];
+    for (uint64_t item = 1; item < call->items; item++)
+        *worst = errors[item] > *worst ? errors[item] : *worst;
+}
+
 static enum kernel_error run_with(struct kernel_call *call, blocks_function *add_blocks)
 {
     const double *rows = call->inputs[0].data;
-    double *prices = call->outputs[0].data, *errors = call->outputs[1].data;
+    double *prices = call->outputs[MONTECARLO_PRICE].data, *errors = call->outputs[MONTECARLO_ERROR].data;
     const uint64_t paths = (uint64_t)manifest_param_integer(call->params, MONTECARLO_PATHS);
     const bool asian = manifest_param_integer(call->params, MONTECARLO_STYLE) != 0;
     const uint64_t steps = asian ? (uint64_t)manifest_param_integer(call->params, MONTECARLO_STEPS) : 1;
@@ -178,6 +202,7 @@ static enum kernel_error run_with(struct kernel_call *call, blocks_function *add
         montecarlo_finish(&option, fold_lanes(sums.sum), fold_lanes(sums.squares), (double)paths,
                           &prices[item], &errors[item]);
     }
+    value_book(call);
     return KERNEL_OK;
 }
 
@@ -212,5 +237,7 @@ enum kernel_error montecarlo_gpu(struct kernel_call *call, struct gpu *gpu)
     gpu_free(gpu, prices);
     gpu_free(gpu, rows);
     kernel_pulse(call);
+    if (good)
+        value_book(call);
     return good ? KERNEL_OK : kernel_fail(call, KERNEL_FAILED, "montecarlo: %s", gpu_message(gpu));
 }

@@ -202,6 +202,7 @@ static const struct test_case small_cases[] = {
     {"matmul", {0}, {MATRIX(ARRAY_INT8, 65, 70), MATRIX(ARRAY_INT8, 70, 66)}, 65},
     {"matmul", {0}, {MATRIX(ARRAY_FLOAT32, 20, 33), MATRIX(ARRAY_FLOAT32, 33, 18)}, 20},
     {"montecarlo", {"paths=1024"}, {MATRIX(ARRAY_FLOAT64, 3, 5)}, 3},
+    {"montecarlo", {"paths=256", "book=yes"}, {MATRIX(ARRAY_FLOAT64, 7, 5)}, 7},
     {"montecarlo", {"paths=512", "style=asian", "steps=7", "side=put"}, {MATRIX(ARRAY_FLOAT64, 2, 5)}, 2},
 };
 

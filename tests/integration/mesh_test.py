@@ -211,6 +211,56 @@ def large_outputs_travel_whole(place):
     expect(numpy.array_equal(numpy.load(out), a.astype(numpy.int32) @ b.astype(numpy.int32)), "the product is wrong")
 
 
+def tree_sum(values):
+    """Pairs of neighbours, then pairs of pairs: the order that the documents promise."""
+    values = numpy.array(values, numpy.float64)
+    while len(values) > 1:
+        pairs = values[:len(values) // 2 * 2]
+        values = numpy.concatenate([pairs[0::2] + pairs[1::2], values[len(pairs):]])
+    return values[0]
+
+
+def reduced_outputs_are_the_shards_in_one_order(place):
+    """A sum and a maximum over shards of several nodes, bit for bit, however often and from where they are asked for,
+    and with the home killed in the middle."""
+    mesh = place.mesh(*THREE, work__cpu_slots=1)
+    options = numpy.random.default_rng(11).uniform([50, 50, 0.0, 0.1, 0.2], [150, 150, 0.05, 0.6, 3], (301, 5))
+    numpy.save(place.path("book.npy"), options)
+
+    def value(node, *arguments, outputs=("price", "error", "total", "worst")):
+        targets = [word for name in outputs for word in ("--output", "%s=%s" % (name, place.path(name + ".npy")))]
+        job = node.submit("montecarlo", "--input", "option=" + place.path("book.npy"), "--param", "book=yes", "--param",
+                          "paths=4096", "--json", *targets, *arguments, timeout_s=120).json
+        return job, [numpy.load(place.path(name + ".npy")) for name in outputs]
+
+    job, (price, error, total, worst) = value(mesh["ashburn"], "--shard-items", "4")
+    expect(len([row for row in job["by_node"] if row["shards"] > 0]) > 1, "one node ran it all: %s" % job["by_node"])
+    expect(total.shape == worst.shape == (1,) and total.dtype == worst.dtype == numpy.float64, "%r %r" % (total, worst))
+    expect(price.shape == (301,) and abs(total[0] - price.sum()) < 1e-9 * total[0], "%r is not %r" % (total, price.sum()))
+    expect(total[0] == tree_sum(price), "not in the order promised: %r, %r" % (total[0], tree_sum(price)))
+    expect(worst[0] == error.max(), "%r is not %r" % (worst, error.max()))
+    bytes_of = total.tobytes() + worst.tobytes()
+    for site, arguments in (("berlin", ("--shard-items", "4")), ("cairo", ("--shard-items", "1")),
+                            ("cairo", ("--cache", "off"))):
+        _, again = value(mesh[site], *arguments, outputs=("total", "worst"))
+        expect(again[0].tobytes() + again[1].tobytes() == bytes_of, "at %s with %s: %r" % (site, arguments, again))
+    _, (odd,) = value(mesh["ashburn"], "--shard-items", "7", outputs=("total",))
+    parts = [tree_sum(price[first:first + 7]) for first in range(0, 301, 7)]
+    expect(odd[0] == tree_sum(parts), "shards of seven: %r, %r" % (odd[0], tree_sum(parts)))
+    home = mesh["berlin"]
+    late = home.submit_detached("montecarlo", "--input", "option=" + place.path("book.npy"), "--param", "book=yes",
+                                "--param", "paths=65536", "--param", "style=asian", "--shard-items", "4", "--cache", "off")
+    wait_until("some shards are done", lambda: home.job(late)["done"] > 3, 60)
+    home.kill()
+    home.start()
+    home.wait_job(late, timeout_s=120)
+    prices = fetch(home, late, place.path("late.npy"), "price")
+    expect(fetch(home, late, place.path("late_total.npy"), "total")[0] == tree_sum(prices), "after the home's restart")
+    refused = mesh["ashburn"].submit("montecarlo", "--input", "option=" + place.path("book.npy"), "--output",
+                                     "total=" + place.path("x.npy"), code=2)
+    expect("book=yes" in refused.error, "%s" % refused)
+
+
 def a_full_disk_is_told_and_loses_nothing(place):
     """Home's folder on a file system that fills up: the submitter is told, and what was acknowledged survives."""
     data = place.path("ashburn")
@@ -269,7 +319,8 @@ TESTS = [three_nodes, a_killed_node_is_seen_down_and_up_again, a_stopped_node_is
          an_executor_killed_mid_job_costs_only_time, a_killed_worker_costs_one_attempt, a_hung_worker_is_killed,
          a_cancelled_job_stops_everywhere, two_homes_share_the_mesh,
          thousands_of_short_shards_cost_no_worker, another_site_finds_cached_results,
-         a_repeated_key_finds_the_same_job, large_outputs_travel_whole, a_full_disk_is_told_and_loses_nothing,
+         a_repeated_key_finds_the_same_job, large_outputs_travel_whole,
+         reduced_outputs_are_the_shards_in_one_order, a_full_disk_is_told_and_loses_nothing,
          a_node_rests_between_jobs]
 # What others do on the machine would be measured, captured or starved too.
 ALONE = [a_node_rests_between_jobs]

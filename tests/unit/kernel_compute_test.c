@@ -394,6 +394,47 @@ static void montecarlo_agrees_with_black_scholes(void **state)
     }
 }
 
+static void a_book_is_worth_its_prices_whatever_the_cut_in_powers_of_two(void **state)
+{
+    (void)state;
+    double rows[13][5], prices[13], errors[13], part_prices[13], part_errors[13], total, worst, partial[13];
+    for (int i = 0; i < 13; i++)
+        for (int c = 0; c < 5; c++)
+            rows[i][c] = (double[]){100, 90, 0.03, 0.2, 1}[c] * (1 + (rand() % 1000) / 3000.0);
+    const struct manifest_params params =
+        params_of("montecarlo", (const char *[]){"paths=256", "book=yes"}, 2);
+    struct kernel_call call = {
+        .manifest = manifest_find("montecarlo"), .params = &params, .items = 13, .output_count = 4};
+    call.inputs[0] =
+        (struct kernel_input){.data = rows, .bytes = sizeof rows, .type = {ARRAY_FLOAT64, 2, {13, 5}}};
+    call.outputs[0].data = prices;
+    call.outputs[1].data = errors;
+    call.outputs[2].data = &total;
+    call.outputs[3].data = &worst;
+    assert_int_equal(kernel_run(&call, NULL), KERNEL_OK);
+    double largest = 0;
+    for (int i = 0; i < 13; i++)
+        largest = errors[i] > largest ? errors[i] : largest;
+    assert_true(worst == largest);
+    for (unsigned cut = 1; cut <= 16; cut *= 2) {
+        unsigned shards = 0;
+        for (unsigned first = 0; first < 13; first += cut) {
+            call.items = 13 - first < cut ? 13 - first : cut;
+            call.inputs[0] = (struct kernel_input){.data = rows[first],
+                                                   .bytes = call.items * sizeof rows[0],
+                                                   .type = {ARRAY_FLOAT64, 2, {call.items, 5}}};
+            call.outputs[0].data = part_prices;
+            call.outputs[1].data = part_errors;
+            call.outputs[2].data = &partial[shards++];
+            assert_int_equal(kernel_run(&call, NULL), KERNEL_OK);
+        }
+        for (unsigned step = 1; step < shards; step *= 2) /* as a home adds its shards' sums */
+            for (unsigned s = 0; s + step < shards; s += 2 * step)
+                partial[s] += partial[s + step];
+        assert_true(partial[0] == total);
+    }
+}
+
 static void asian_options_cost_less_and_agree_in_the_limits(void **state)
 {
     (void)state;
@@ -456,6 +497,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(embed_agrees_with_its_description),
         cmocka_unit_test(embed_takes_a_line_of_megabytes),
         cmocka_unit_test(montecarlo_agrees_with_black_scholes),
+        cmocka_unit_test(a_book_is_worth_its_prices_whatever_the_cut_in_powers_of_two),
         cmocka_unit_test(asian_options_cost_less_and_agree_in_the_limits),
         cmocka_unit_test(spin_marks_depend_on_the_absolute_item_only),
     };

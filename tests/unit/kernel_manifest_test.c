@@ -44,10 +44,10 @@ static void parameters_become_canonical_bytes(void **state)
     (void)state;
     const struct manifest *montecarlo = manifest_find("montecarlo");
     struct manifest_params defaults, stated;
-    const char *settings[] = {"seed=1", "steps=64", "paths=65536", "side=call", "style=european"};
+    const char *settings[] = {"seed=1", "steps=64", "paths=65536", "side=call", "style=european", "book=no"};
     assert_int_equal(manifest_params_parse(montecarlo, NULL, 0, &defaults, error), MANIFEST_OK);
-    assert_int_equal(manifest_params_parse(montecarlo, settings, 5, &stated, error), MANIFEST_OK);
-    assert_int_equal(defaults.bytes, 40);
+    assert_int_equal(manifest_params_parse(montecarlo, settings, 6, &stated, error), MANIFEST_OK);
+    assert_int_equal(defaults.bytes, 48);
     assert_memory_equal(&defaults, &stated, sizeof defaults);
     static const uint8_t paths[8] = {0, 0, 1};
     assert_memory_equal(defaults.data + 16, paths, 8);
