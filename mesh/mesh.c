@@ -333,6 +333,7 @@ static void view_member(const struct mesh *mesh, uint32_t slot, struct mesh_memb
         .self = slot == mesh->members.self,
         .neighbour = link != NULL,
         .link_up = link && link->up && !link->silent,
+        .link_silent = link && link->silent && !link->reset,
         .incarnation = member->record.incarnation,
         .session = member->record.session,
         .record_handle = member->record.handle,
@@ -364,6 +365,57 @@ bool mesh_member_find(const struct mesh *mesh, const struct mesh_id *id, struct 
         return false;
     view_member(mesh, slot, view);
     return true;
+}
+
+bool mesh_doubts_itself(const struct mesh *mesh)
+{
+    return mesh->detector.doubting;
+}
+
+static bool listed(const uint32_t *list, uint32_t count, uint32_t slot)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (list[i] == slot)
+            return true;
+    }
+    return false;
+}
+
+static const struct accusation *word_of(const struct accused *said, uint32_t who)
+{
+    for (uint32_t i = 0; said && i < said->count; i++) {
+        if (said->accusation[i].accuser == who)
+            return &said->accusation[i];
+    }
+    return NULL;
+}
+
+uint32_t mesh_opinions(const struct mesh *mesh, const struct mesh_id *subject,
+                       struct mesh_opinion opinion[MESH_OPINIONS_MAX])
+{
+    const uint32_t slot = members_find(mesh, subject);
+    if (slot == MESH_NONE)
+        return 0;
+    const struct accused *const said = detector_said(mesh, slot);
+    uint32_t observer[MESH_NEIGHBOURS_MAX];
+    const uint32_t observers = overlay_neighbours(mesh, slot, observer);
+    uint32_t count = 0;
+    for (uint32_t i = 0; said && i < said->count; i++) {
+        const struct accusation *const word = &said->accusation[i];
+        if (word->accuses)
+            opinion[count++] = (struct mesh_opinion){.who = mesh->members.slot[word->accuser].id,
+                                                     .observer = listed(observer, observers, word->accuser),
+                                                     .accuses = true,
+                                                     .said_at_ms = word->at_ms};
+    }
+    for (uint32_t i = 0; i < observers; i++) {
+        const struct accusation *const word = word_of(said, observer[i]);
+        if (!word || !word->accuses)
+            opinion[count++] = (struct mesh_opinion){.who = mesh->members.slot[observer[i]].id,
+                                                     .observer = true,
+                                                     .said_at_ms = word ? word->at_ms : 0};
+    }
+    return count;
 }
 
 const struct mesh_counters *mesh_counters(const struct mesh *mesh)

@@ -338,6 +338,7 @@ struct mesh_member_view {
     bool self;
     bool neighbour;
     bool link_up;
+    bool link_silent; /* a neighbour's: it has a session or had one, and nothing has come for long */
     uint64_t incarnation;
     uint64_t session;
     uint64_t record_handle; /* of the newest member record; borrowed: valid until the next step */
@@ -352,6 +353,21 @@ struct mesh_member_view {
     uint32_t delivered_permille; /* own average of places granted over places advertised, 1000 = as told */
 };
 bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_member_view *view);
+
+/* Whether most of our own links failed at once, so that we keep our accusations to ourselves for a while. */
+bool mesh_doubts_itself(const struct mesh *mesh);
+
+/* What one member says of the silence of another. */
+struct mesh_opinion {
+    struct mesh_id who;
+    bool observer; /* it observes the other, by our view of the rings */
+    bool accuses;  /* it says that the other is silent; false: it said that it no longer is, or nothing */
+    int64_t said_at_ms; /* when its latest word on that came here; 0 = none is remembered */
+};
+#define MESH_OPINIONS_MAX (MESH_ACCUSATIONS_MAX + MESH_NEIGHBOURS_MAX)
+/* All observers of a member, and whoever else accuses it: those who accuse first. Returns how many; 0 if it is unknown. */
+uint32_t mesh_opinions(const struct mesh *mesh, const struct mesh_id *subject,
+                       struct mesh_opinion opinion[MESH_OPINIONS_MAX]);
 bool mesh_member_find(const struct mesh *mesh, const struct mesh_id *id, struct mesh_member_view *view);
 
 struct mesh_job_view {

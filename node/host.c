@@ -427,6 +427,7 @@ void host_received(struct node *node, const struct mesh_id *from, const struct m
     if (copy->kind == MESH_PONG) {
         const int64_t rtt_us = clock_now_us() - (int64_t)copy->body.ping.stamp_us;
         event.body.received.rtt_us = rtt_us < 1 ? 1 : rtt_us > 60000000 ? 60000000 : (uint32_t)rtt_us;
+        peers_measured(node, from, event.body.received.rtt_us);
     }
     host_post(node, &event);
     free(copy);

@@ -632,7 +632,7 @@ static void close_all(struct node *node)
     if (node->admission)
         admission_close(node->admission);
     federation_close(node->federation);
-    free(node->peers.peer);
+    peers_close(node);
     if (node->signal_fd >= 0)
         close(node->signal_fd);
     loop_close(node->loop);

@@ -27,6 +27,7 @@
 #include "node/loop.h"
 #include "node/record_body.h"
 #include "node/renewal.h"
+#include "node/samples.h"
 #include "node/transport.h"
 #include "node/workers.h"
 #include "store/store.h"
@@ -76,7 +77,8 @@ struct peer {
     uint32_t rights;
     uint8_t serial[CERTIFICATE_SERIAL_BYTES];
     int64_t certificate_ends_s;
-    int64_t introduced_at_ms; /* when we last showed it our certificate on its join socket; 0 = never */
+    int64_t introduced_at_ms;    /* when we last showed it our certificate on its join socket; 0 = never */
+    struct samples *round_trips; /* in microseconds; NULL until one was measured */
 };
 
 struct peers {
@@ -215,6 +217,9 @@ void host_on_frame(struct node *node, const struct mesh_id *from, const struct w
 
 /* ---- records.c */
 struct peer *peers_find(struct node *node, const struct mesh_id *id); /* NULL if unknown */
+/* A ping to it was answered after so long. */
+void peers_measured(struct node *node, const struct mesh_id *id, uint32_t rtt_us);
+void peers_close(struct node *node);
 /* Name for people: "name" or the id's first 8 digits. Static buffers, eight of them in turn. */
 const char *peer_name(struct node *node, const struct mesh_id *id);
 const char *peer_site(struct node *node, const struct mesh_id *id);

@@ -231,37 +231,87 @@ static json_t *store_json(struct node *node)
                      "missing", (json_int_t)stats.missing);
 }
 
+/* Who accuses that member of silence, and which of its observers do not. */
+static json_t *suspicion_json(struct node *node, const struct mesh_member_view *view)
+{
+    struct mesh_opinion opinion[MESH_OPINIONS_MAX];
+    const uint32_t count = mesh_opinions(node->host.mesh, &view->id, opinion);
+    json_t *opinions = json_array();
+    for (uint32_t i = 0; i < count; i++) {
+        json_t *row = json_pack("{s:s, s:b, s:b, s:b}", "name", peer_name(node, &opinion[i].who), "self",
+                                memcmp(&opinion[i].who, &node->self, sizeof node->self) == 0, "observer",
+                                opinion[i].observer, "accuses", opinion[i].accuses);
+        json_put(row, "id", json_hex(opinion[i].who.bytes, 32));
+        json_put(row, "said_ms", age_json(opinion[i].said_at_ms));
+        json_array_append_new(opinions, row);
+    }
+    json_t *row = json_pack("{s:s, s:i, s:s, s:o}", "name", peer_name(node, &view->id), "accusers",
+                            (int)view->accusers, "state", state_words[view->state], "opinions", opinions);
+    json_put(row, "id", json_hex(view->id.bytes, 32));
+    return row;
+}
+
+static const char *link_word(const struct mesh_member_view *view, const struct transport_protocol *protocol)
+{
+    if (protocol->max > 0 && protocol->agreed == 0)
+        return "refused";
+    return view->link_up ? "up" : view->link_silent ? "silent" : "down";
+}
+
+static void put_round_trips(struct node *node, json_t *row, const struct mesh_id *id)
+{
+    const struct peer *peer = peers_find(node, id);
+    const struct samples *samples = peer ? peer->round_trips : NULL;
+    json_put(row, "rtt_samples", json_integer(samples ? samples->count : 0));
+    json_put(row, "rtt_p50_us", samples ? json_integer(samples_quantile(samples, 500)) : json_null());
+    json_put(row, "rtt_p99_us", samples ? json_integer(samples_quantile(samples, 990)) : json_null());
+}
+
+static json_t *neighbour_json(struct node *node, const struct mesh_member_view *view)
+{
+    const struct transport_protocol protocol = protocol_of(node, view);
+    json_t *row = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i}", "name", peer_name(node, &view->id), "site",
+                            peer_site(node, &view->id), "state", state_words[view->state], "link",
+                            link_word(view, &protocol), "rtt_us", (int)view->rtt_us, "accuses",
+                            (int)view->accuses, "accused_by", (int)view->accusers);
+    json_put(row, "id", json_hex(view->id.bytes, 32));
+    json_put(row, "heard_ms", age_json(view->heard_at_ms));
+    json_put(row, "record_age_ms", age_json(view->capacity_at_ms));
+    put_round_trips(node, row, &view->id);
+    put_protocol(row, &protocol);
+    return row;
+}
+
 void op_gossip(void *context, struct api_call *call)
 {
     struct node *node = context;
     json_t *neighbours = json_array();
     json_t *suspicions = json_array();
     json_int_t members = 0;
+    int states[6] = {0};
     struct mesh_member_view view;
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
         members++;
-        if (view.accusers > 0) {
-            json_t *row = json_pack("{s:s, s:i, s:s}", "name", peer_name(node, &view.id), "accusers",
-                                    (int)view.accusers, "state", state_words[view.state]);
-            json_put(row, "id", json_hex(view.id.bytes, 32));
-            json_array_append_new(suspicions, row);
-        }
-        if (!view.neighbour || view.self)
-            continue;
-        json_t *row = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i}", "name", peer_name(node, &view.id),
-                                "site", peer_site(node, &view.id), "state", state_words[view.state], "link",
-                                view.link_up ? "up" : "down", "rtt_us", (int)view.rtt_us, "accuses",
-                                (int)view.accuses, "accused_by", (int)view.accusers);
-        json_put(row, "id", json_hex(view.id.bytes, 32));
-        json_put(row, "heard_ms", age_json(view.heard_at_ms));
-        json_put(row, "record_age_ms", age_json(view.capacity_at_ms));
-        json_array_append_new(neighbours, row);
+        states[view.state]++;
+        if (view.accusers > 0)
+            json_array_append_new(suspicions, suspicion_json(node, &view));
+        if (view.neighbour && !view.self)
+            json_array_append_new(neighbours, neighbour_json(node, &view));
     }
-    api_reply(call, json_pack("{s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "view",
-                              view_json(node), "members", members, "neighbours", neighbours, "suspicions",
-                              suspicions, "core", core_json(node), "transport", transport_json(node),
-                              "admission", admission_json(node), "join", join_json(node), "bulk",
-                              bulk_json(node), "store", store_json(node), "api", api_json(node)));
+    json_t *summary = json_object();
+    for (int s = MESH_UP; s <= MESH_REVOKED; s++)
+        json_put(summary, state_words[s], json_integer(states[s]));
+    json_t *reply = json_pack("{s:o, s:I, s:o, s:b, s:o, s:o}", "view", view_json(node), "members", members,
+                              "summary", summary, "doubts_itself", mesh_doubts_itself(node->host.mesh),
+                              "neighbours", neighbours, "suspicions", suspicions);
+    json_put(reply, "core", core_json(node));
+    json_put(reply, "transport", transport_json(node));
+    json_put(reply, "admission", admission_json(node));
+    json_put(reply, "join", join_json(node));
+    json_put(reply, "bulk", bulk_json(node));
+    json_put(reply, "store", store_json(node));
+    json_put(reply, "api", api_json(node));
+    api_reply(call, reply);
 }
 
 /* ---- ping */

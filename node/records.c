@@ -53,6 +53,23 @@ struct peer *peers_find(struct node *node, const struct mesh_id *id)
     return found ? &node->peers.peer[place] : NULL;
 }
 
+void peers_measured(struct node *node, const struct mesh_id *id, uint32_t rtt_us)
+{
+    struct peer *peer = peers_find(node, id);
+    if (!peer)
+        return;
+    if (!peer->round_trips && !(peer->round_trips = calloc(1, sizeof *peer->round_trips)))
+        abort();
+    samples_add(peer->round_trips, rtt_us);
+}
+
+void peers_close(struct node *node)
+{
+    for (uint32_t i = 0; i < node->peers.count; i++)
+        free(node->peers.peer[i].round_trips);
+    free(node->peers.peer);
+}
+
 static struct peer *peers_add(struct node *node, const struct mesh_id *id)
 {
     struct peers *peers = &node->peers;
@@ -364,7 +381,8 @@ void records_admit(struct node *node, const struct mesh_id *id, struct bytes *by
                           .join_curve = leaf.join_curve,
                           .rights = leaf.rights,
                           .certificate_ends_s = leaf.not_after_s,
-                          .introduced_at_ms = peer->introduced_at_ms};
+                          .introduced_at_ms = peer->introduced_at_ms,
+                          .round_trips = peer->round_trips};
     memcpy(peer->serial, leaf.serial, sizeof peer->serial);
     snprintf(peer->name, sizeof peer->name, "%s", body.name);
     snprintf(peer->site, sizeof peer->site, "%s", body.site);

@@ -4,56 +4,145 @@
 #include "node/cli/table.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static void show_neighbours(const json_t *reply)
+static const char *age_of(const json_t *row, const char *key, char text[FORMAT_BYTES])
+{
+    const json_t *value = json_object_get(row, key);
+    return format_age(json_is_integer(value) ? json_integer_value(value) : -1, text);
+}
+
+static const char *rtt_of(const json_t *row, const char *key, char text[FORMAT_BYTES])
+{
+    const json_t *value = json_object_get(row, key);
+    return format_rtt(json_is_integer(value) ? json_integer_value(value) : -1, text);
+}
+
+static enum table_colour colour_of(const char *link)
+{
+    if (strcmp(link, "up") == 0)
+        return TABLE_GREEN;
+    return strcmp(link, "silent") == 0 ? TABLE_YELLOW : TABLE_RED;
+}
+
+static void add_wide(struct table *table, const json_t *row)
+{
+    char text[FORMAT_BYTES];
+    table_cell(table, "%s", client_text(row, "site"));
+    if (json_is_integer(json_object_get(row, "protocol")))
+        table_cell(table, "%lld", (long long)client_number(row, "protocol"));
+    else
+        table_cell(table, "-");
+    table_cell(table, "%lld", (long long)client_number(row, "rtt_samples"));
+    table_cell(table, "%s", format_id(client_text(row, "id"), text));
+}
+
+static void show_neighbours(const struct cli *cli, const json_t *reply)
 {
     static const struct table_column columns[] = {{.title = "NEIGHBOUR", .cut = true},
-                                                  {.title = "SITE", .cut = true},
                                                   {.title = "STATE"},
                                                   {.title = "LINK"},
-                                                  {.title = "RTT", .right = true},
+                                                  {.title = "RTT P50", .right = true},
+                                                  {.title = "P99", .right = true},
                                                   {.title = "HEARD", .right = true},
                                                   {.title = "RECORD", .right = true},
-                                                  {.title = "ACCUSES", .right = true},
-                                                  {.title = "ACCUSED", .right = true}};
-    struct table *table = table_open(columns, 9);
+                                                  {.title = "GIVEN", .right = true},
+                                                  {.title = "GOT", .right = true},
+                                                  {.title = "SITE"},
+                                                  {.title = "PROTOCOL", .right = true},
+                                                  {.title = "PINGS", .right = true},
+                                                  {.title = "ID"}};
+    struct table *table = table_open(columns, cli->wide ? 13 : 9);
     size_t i;
     const json_t *row;
     json_array_foreach(client_member(reply, "neighbours"), i, row)
     {
         char text[FORMAT_BYTES];
-        const json_t *heard = json_object_get(row, "heard_ms"),
-                     *record = json_object_get(row, "record_age_ms");
-        const bool up = strcmp(client_text(row, "link"), "up") == 0;
         table_cell(table, "%s", client_text(row, "name"));
-        table_cell(table, "%s", client_text(row, "site"));
         table_cell(table, "%s", client_text(row, "state"));
         table_cell(table, "%s", client_text(row, "link"));
-        table_colour(table, up ? TABLE_GREEN : TABLE_RED);
-        table_cell(table, "%s",
-                   format_rtt(client_number(row, "rtt_us") > 0 ? client_number(row, "rtt_us") : -1, text));
-        table_cell(table, "%s", format_age(json_is_integer(heard) ? json_integer_value(heard) : -1, text));
-        table_cell(table, "%s", format_age(json_is_integer(record) ? json_integer_value(record) : -1, text));
+        table_colour(table, colour_of(client_text(row, "link")));
+        table_cell(table, "%s", rtt_of(row, "rtt_p50_us", text));
+        table_cell(table, "%s", rtt_of(row, "rtt_p99_us", text));
+        table_cell(table, "%s", age_of(row, "heard_ms", text));
+        table_cell(table, "%s", age_of(row, "record_age_ms", text));
         table_cell(table, "%lld", (long long)client_number(row, "accuses"));
         table_cell(table, "%lld", (long long)client_number(row, "accused_by"));
+        if (cli->wide)
+            add_wide(table, row);
     }
-    table_print(table, stdout);
+    if (cli->wide)
+        table_print_as(table, stdout, 0, cli_colour(1));
+    else
+        table_print(table, stdout);
     table_close(table);
+}
+
+/* "dublin (3s), paris (2s, no observer)", of those who accuse or of those who do not. */
+static void write_names(FILE *out, const json_t *opinions, bool accuse)
+{
+    const char *separator = "";
+    size_t i;
+    const json_t *row;
+    json_array_foreach(opinions, i, row)
+    {
+        char text[FORMAT_BYTES];
+        if (client_flag(row, "accuses") != accuse)
+            continue;
+        fprintf(out, "%s%s", separator, client_text(row, "name"));
+        if (accuse)
+            fprintf(out, " (%s%s)", age_of(row, "said_ms", text),
+                    client_flag(row, "observer") ? "" : ", no observer");
+        separator = ", ";
+    }
+}
+
+static bool anybody(const json_t *opinions, bool accuse)
+{
+    size_t i;
+    const json_t *row;
+    json_array_foreach(opinions, i, row)
+    {
+        if (client_flag(row, "accuses") == accuse)
+            return true;
+    }
+    return false;
 }
 
 static void show_suspicions(const json_t *reply)
 {
+    static const struct table_column columns[] = {
+        {.title = "ABOUT", .cut = true}, {.title = "STATE"}, {.title = "WHO SAYS SO", .wrap = true}};
+    const json_t *suspicions = client_member(reply, "suspicions");
+    if (json_array_size(suspicions) == 0)
+        return;
+    struct table *table = table_open(columns, 3);
     size_t i;
     const json_t *row;
-    const json_t *suspicions = client_member(reply, "suspicions");
-    if (json_array_size(suspicions) > 0)
-        putchar('\n');
     json_array_foreach(suspicions, i, row)
     {
-        printf("%s is %s: accused of silence by %lld of its observers\n", client_text(row, "name"),
-               client_text(row, "state"), (long long)client_number(row, "accusers"));
+        const json_t *opinions = client_member(row, "opinions");
+        char *text = NULL;
+        size_t bytes = 0;
+        FILE *out = open_memstream(&text, &bytes);
+        if (!out)
+            abort();
+        fputs("accused by ", out);
+        write_names(out, opinions, true);
+        if (anybody(opinions, false)) {
+            fputs("; not by ", out);
+            write_names(out, opinions, false);
+        }
+        fclose(out);
+        table_cell(table, "%s", client_text(row, "name"));
+        table_cell(table, "%s", client_text(row, "state"));
+        table_cell(table, "%s", text);
+        free(text);
     }
+    putchar('\n');
+    table_print(table, stdout);
+    table_close(table);
 }
 
 static void show_counters(const json_t *reply)
@@ -68,6 +157,24 @@ static void show_counters(const json_t *reply)
             printf("  %-26s %lld\n", name, (long long)json_integer_value(value));
         }
     }
+}
+
+static void show_summary(const json_t *reply)
+{
+    static const char *const states[] = {"up", "suspect", "down", "left", "revoked"};
+    const char *node = client_text(client_member(reply, "view"), "node");
+    const json_t *core = client_member(reply, "core"), *summary = client_member(reply, "summary");
+    printf("\n%s knows %lld members", node, (long long)client_number(reply, "members"));
+    for (int i = 0; i < 5; i++) {
+        const int64_t count = client_number(summary, states[i]);
+        if (count > 0)
+            printf("%s %lld %s", i == 0 ? ":" : ",", (long long)count, states[i]);
+    }
+    printf(".\nRecords: %lld new, %lld known before, %lld repaired.\n",
+           (long long)client_number(core, "records_new"), (long long)client_number(core, "records_old"),
+           (long long)client_number(core, "repairs"));
+    if (client_flag(reply, "doubts_itself"))
+        printf("%s doubts itself: most of its own links fail, so it accuses nobody for now.\n", node);
 }
 
 static int show(struct cli *cli, const json_t *reply)
@@ -85,13 +192,9 @@ static int show(struct cli *cli, const json_t *reply)
         }
         return EXIT_DONE;
     }
-    show_neighbours(reply);
+    show_neighbours(cli, reply);
     show_suspicions(reply);
-    const json_t *core = client_member(reply, "core");
-    printf("\n%s knows %lld members. Records: %lld new, %lld known before, %lld repaired.\n",
-           client_text(client_member(reply, "view"), "node"), (long long)client_number(reply, "members"),
-           (long long)client_number(core, "records_new"), (long long)client_number(core, "records_old"),
-           (long long)client_number(core, "repairs"));
+    show_summary(reply);
     return EXIT_DONE;
 }
 
@@ -107,9 +210,12 @@ const struct cli_command cli_gossip = {
     .name = "gossip",
     .arguments = "",
     .summary = "links, round trips, suspicions and counters of a node",
-    .notes = "HEARD: since the link last brought anything. RECORD: age of its capacity record.\n"
-             "ACCUSES / ACCUSED: how many members it accuses of silence, and is accused by.\n",
-    .example = "weir gossip --stats",
+    .notes = "LINK: up; silent (nothing for 5 s); down (reset, not reached); refused (protocol).\n"
+             "RTT P50, P99: of the last 128 pings. HEARD: since the link brought anything.\n"
+             "RECORD: age of its capacity record. GIVEN, GOT: how many members it accuses of\n"
+             "silence, and how many accuse it. Below: who accuses whom, and who does not.\n"
+             "-o wide: PROTOCOL is the version spoken on the link, PINGS what P50 is of.\n",
+    .example = "weir gossip --watch",
     .options = options,
     .run = gossip,
 };

@@ -117,6 +117,41 @@ def listings_suit_people_and_programs(place):
     expect("1 up, 1 down" in table, table)
 
 
+def gossip_tells_of_links_and_who_accuses_whom(place):
+    sites = ("a-long-name-of-ashburn", "berlin", "cairo", "dublin", "a-long-name-of-edinburgh")
+    mesh = place.mesh(*sites)
+    node, silent = mesh[sites[0]], mesh["cairo"]
+
+    def measured():
+        rows = node.call("gossip")["neighbours"]
+        return len(rows) == len(sites) - 1 and all(row["rtt_samples"] > 2 for row in rows) and rows
+    for row in wait_until("every link is measured", measured):
+        expect(row["link"] == "up" and row["protocol"] >= 1, "a link of a mesh at rest: %s" % row)
+        expect(0 < row["rtt_p50_us"] <= row["rtt_p99_us"], "quantiles out of order: %s" % row)
+        expect(row["accuses"] == row["accused_by"] == 0, "accusations at rest: %s" % row)
+    quiet = node.weir("gossip").out
+    expect("accused" not in quiet and "5 members: 5 up." in quiet, quiet)
+
+    silent.signal(signal.SIGSTOP)
+    suspicions = wait_until("somebody is accused", lambda: node.call("gossip")["suspicions"])
+    shown = on_terminal(place, ["gossip", "--node", node.socket], 80, env={"NO_COLOR": "1"})[1]
+    silent.signal(signal.SIGCONT)
+    expect([row["name"] for row in suspicions] == ["cairo"], "others than the silent one: %s" % suspicions)
+    opinions = suspicions[0]["opinions"]
+    expect(sorted(row["name"] for row in opinions) == sorted(set(sites) - {"cairo"}),
+           "the opinions are not those of its observers: %s" % opinions)
+    accusers = [row for row in opinions if row["accuses"]]
+    expect(len(accusers) == suspicions[0]["accusers"] > 0, "%s" % suspicions)
+    for row in opinions:
+        expect(row["observer"] and row["self"] == (row["name"] == sites[0]), "%s" % row)
+        expect(row["said_ms"] is not None or not row["accuses"], "accuses and never spoke: %s" % row)
+    expect(all(len(line) <= 80 for line in shown.splitlines()), "wider than 80 columns:\n" + shown)
+    said = " ".join(shown[shown.index("WHO SAYS SO"):].split())
+    expect(all(name in said for name in set(sites) - {"cairo"}) and "accused by" in said, "not whole:\n" + shown)
+    node.wait_states({"cairo": "up"})
+    wait_until("nobody is accused", lambda: not node.call("gossip")["suspicions"])
+
+
 def blobs_come_back_as_they_went(place):
     node = place.found()
     data = os.urandom(3 << 20) + b"end"
@@ -415,7 +450,7 @@ def another_user_is_denied(place):
 
 TESTS = [help_fits_a_screen_with_an_example, mistakes_are_told_with_a_suggestion, without_a_node_commands_say_so,
          a_data_folder_without_a_federation_is_refused, a_config_is_checked, listings_suit_people_and_programs,
-         blobs_come_back_as_they_went, one_data_folder_has_one_node, odd_requests_do_not_end_the_node,
+         gossip_tells_of_links_and_who_accuses_whom,         blobs_come_back_as_they_went, one_data_folder_has_one_node, odd_requests_do_not_end_the_node,
          metrics_are_openmetrics, terminals_get_colour_and_their_width,
          nothing_that_matters_is_cut_at_eighty_columns, watching_redraws_until_interrupted,
          dev_runs_a_mesh_and_leaves_nothing, dev_killed_takes_its_nodes_along,

@@ -428,6 +428,34 @@ static void withdrawn_accusation_lifts_the_suspicion(void **state)
     end(net);
 }
 
+static void opinions_tell_who_accuses_and_which_observers_do_not(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(5);
+    struct mesh_opinion opinion[MESH_OPINIONS_MAX];
+    const struct mesh_id unknown = {{0xee}};
+    assert_int_equal(mesh_opinions(net->node[2].mesh, &unknown, opinion), 0);
+    for (uint32_t i = 0; i < 5; i++)
+        net->cut[1][i] = i != 1;
+    run_until(net, 2, 1, MESH_SUSPECT, 10000);
+    const uint32_t count = mesh_opinions(net->node[2].mesh, &net->node[1].id, opinion);
+    struct mesh_member_view view;
+    assert_true(net_view(net, 2, 1, &view));
+    assert_int_equal(count, 4); /* each of the others once, and not itself */
+    uint32_t accusers = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        assert_true(opinion[i].observer);
+        assert_memory_not_equal(&opinion[i].who, &net->node[1].id, sizeof opinion[i].who);
+        assert_true(!opinion[i].accuses || opinion[i].said_at_ms > 0);
+        assert_true(opinion[i].accuses || i >= view.accusers); /* accusers first */
+        accusers += opinion[i].accuses;
+        for (uint32_t j = 0; j < i; j++)
+            assert_memory_not_equal(&opinion[i].who, &opinion[j].who, sizeof opinion[i].who);
+    }
+    assert_int_equal(accusers, view.accusers);
+    end(net);
+}
+
 static void accusation_expires_when_not_repeated(void **state)
 {
     (void)state;
@@ -1001,6 +1029,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(accused_member_refutes_with_a_saved_incarnation),
         cmocka_unit_test(incarnation_is_used_only_once_it_is_durable),
         cmocka_unit_test(withdrawn_accusation_lifts_the_suspicion),
+        cmocka_unit_test(opinions_tell_who_accuses_and_which_observers_do_not),
         cmocka_unit_test(accusation_expires_when_not_repeated),
         cmocka_unit_test(deaf_node_doubts_itself_first),
         cmocka_unit_test(node_that_only_hears_nothing_brings_nobody_down),
