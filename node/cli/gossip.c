@@ -210,7 +210,7 @@ const struct cli_command cli_gossip = {
     .name = "gossip",
     .arguments = "",
     .summary = "links, round trips, suspicions and counters of a node",
-    .notes = "LINK: up; silent (nothing for 5 s); down (reset, not reached); refused (protocol).\n"
+    .notes = "LINK: up, silent (nothing for 5 s), down (reset, unreached), refused (protocol).\n"
              "RTT P50, P99: of the last 128 pings. HEARD: since the link brought anything.\n"
              "RECORD: age of its capacity record. GIVEN, GOT: how many members it accuses of\n"
              "silence, and how many accuse it. Below: who accuses whom, and who does not.\n"
