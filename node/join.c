@@ -18,6 +18,8 @@
 #include "node/log.h"
 
 #define START_MS 5000
+#define PREDECESSOR_MS 2000 /* a port in use may come free so long after the start */
+#define PREDECESSOR_STEP_MS 200
 #define PAUSE_MIN_MS 200
 #define PAUSE_MAX_MS 3200
 #define PAUSE_FORGET_MS 30000 /* a child that lived so long starts the pauses anew */
@@ -56,8 +58,9 @@ struct join_server {
     struct used_nonce used[NONCES_MAX]; /* a ring */
     uint32_t used_next;
 
-    bool committing; /* a JOIN waits for its batch; `reply` is its answer */
-    uint32_t number; /* of that request */
+    bool committing;          /* a JOIN waits for its batch; `reply` is its answer */
+    uint32_t number;          /* of that request */
+    struct certificate guest; /* whom it certifies */
     size_t reply_bytes;
     uint8_t reply[LINK_BYTES_MAX];
 
@@ -328,6 +331,11 @@ static bool redeem(struct join_server *server, const struct join_request *join, 
             server->committing = true;
             server->number = request->number;
             server->reply_bytes = later.count;
+            struct certificate given[CHAIN_CERTIFICATES_MAX];
+            uint32_t count;
+            server->guest = (struct certificate){0};
+            if (chain_view(redeemed.chain, redeemed.chain_bytes, given, &count) == CRYPTO_OK)
+                server->guest = given[0];
             server->callbacks.commit(server->callbacks.context, batch);
             return true;
         }
@@ -364,6 +372,8 @@ void join_server_committed(struct join_server *server, enum store_error error)
         invites_reload(server->options.invites);
         server->counters.joined--;
         reply_refuse(server, &reply, server->number, JOIN_REFUSED_LOCAL, 0);
+    } else if (server->callbacks.admit && (server->guest.rights & RIGHT_NODE)) {
+        server->callbacks.admit(server->callbacks.context, &server->guest);
     }
     reply_send(server, &reply);
     sodium_memzero(server->reply, sizeof server->reply);
@@ -461,7 +471,7 @@ static void on_present(struct join_server *server, const struct request *request
     nonce_use(server, request->body);
     server->counters.admitted++;
     if (server->callbacks.admit)
-        server->callbacks.admit(server->callbacks.context, &shown.leaf, shown.chain, shown.chain_bytes);
+        server->callbacks.admit(server->callbacks.context, &shown.leaf);
     reply_begin(reply, request->number, JOIN_KIND_ADMITTED);
     reply_peers(server, reply);
 }
@@ -625,9 +635,15 @@ bool join_server_open(struct loop *loop, const struct join_options *options,
              options->program ? options->program : "/proc/self/exe");
     snprintf(server->keys, sizeof server->keys, "%s/keys", federation_data(options->federation));
     randombytes_buf(server->nonce_key, sizeof server->nonce_key);
-    if (!spawn(server, error, error_bytes) || !wait_ready(server, error, error_bytes)) {
-        join_server_close(server);
-        return false;
+    const int64_t until_ms = clock_now_ms() + PREDECESSOR_MS;
+    while (!spawn(server, error, error_bytes) || !wait_ready(server, error, error_bytes)) {
+        /* The child of a node that was killed just now may hold the port for a moment longer. */
+        if (clock_now_ms() >= until_ms || !strstr(error, strerror(EADDRINUSE))) {
+            join_server_close(server);
+            return false;
+        }
+        reap(server);
+        poll(NULL, 0, PREDECESSOR_STEP_MS);
     }
     loop_watch(loop, server->fd, EPOLLIN, on_readable, server);
     loop_on_turn(loop, on_turn, server);

@@ -82,8 +82,8 @@ struct join_callbacks {
     /* Make this batch durable and then call join_server_committed, from the loop and not from inside this
      * call. The batch is the callee's. */
     void (*commit)(void *context, struct store_batch *batch);
-    /* A node showed a chain that verifies, has RIGHT_NODE and is not revoked. */
-    void (*admit)(void *context, const struct certificate *leaf, const uint8_t *chain, size_t chain_bytes);
+    /* A node showed a chain that verifies, has RIGHT_NODE and is not revoked, or was just given one (durably). */
+    void (*admit)(void *context, const struct certificate *leaf);
     /* Write a list of signed MEMBER records, our own first (federation_peers_begin, _append); how many bytes.
      */
     size_t (*peers)(void *context, uint8_t *out, size_t capacity);

@@ -271,11 +271,8 @@ static void on_join_commit(void *context, struct store_batch *batch)
     node_commit(context, batch, on_join_committed, NULL);
 }
 
-static void on_join_admit(void *context, const struct certificate *leaf, const uint8_t *chain,
-                          size_t chain_bytes)
+static void on_join_admit(void *context, const struct certificate *leaf)
 {
-    (void)chain;
-    (void)chain_bytes;
     records_presented(context, leaf);
 }
 

@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import socket
+import time
 
 import numpy
 
@@ -319,6 +320,20 @@ def a_port_in_use_is_named_with_its_setting(place):
             node.kill()
 
 
+def a_port_that_a_killed_node_still_holds_is_waited_for(place):
+    """The join socket's process ends a moment after its node."""
+    node = place.found()
+    node.stop()
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", int(node.settings["network.join_port"])))
+        taken.listen()
+        node.launch()
+        time.sleep(0.6)
+        expect(node.process.poll() is None, "it gave up at once: " + node.log_end())
+    wait_until("it serves", node.serves)
+
+
 def two_nodes_do_not_share_a_folder_or_a_socket(place):
     first = place.found()
     second = Node(place, "second")
@@ -441,6 +456,7 @@ TESTS = [
     ids_are_told_by_as_few_digits_as_tell_them_apart,
     a_node_that_is_not_there_is_unreachable,
     a_port_in_use_is_named_with_its_setting,
+    a_port_that_a_killed_node_still_holds_is_waited_for,
     two_nodes_do_not_share_a_folder_or_a_socket,
     a_copied_identity_beside_its_running_original_stops,
     of_two_copies_started_one_after_the_other_the_younger_stops,

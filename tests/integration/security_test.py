@@ -152,14 +152,15 @@ def a_token_works_once(place):
     expect([row["state"] for row in listed] == ["used"], "%s" % listed)
 
 
-def a_guest_is_admitted_by_its_inviter_after_a_restart(place):
+def a_guest_is_admitted_by_its_inviter_at_once_and_after_a_restart(place):
     """Before it has shown its certificate to anybody: whom a node has certified it knows."""
     node = place.mesh("ashburn")["ashburn"]
     token = node.weir("invite", "--site", "berlin").out.strip()
     place.weir("join", token, "--name", "berlin", "--data", place.path("berlin"))
-    for restart in (node.stop, node.kill):
-        restart()
-        node.start()
+    for restart in (None, node.stop, node.kill):
+        if restart:
+            restart()
+            node.start()
         with rogue.Rogue(address(node), rogue.curve_public(node.data), rogue.curve_secret(place.path("berlin"))) as peer:
             expect(peer.send(rogue.hello(b"\0" * 32)), "a guest of its own is strange to it")
             wait_until("its message is heard", lambda: node.count("transport", "messages_received") +
@@ -456,7 +457,7 @@ def a_uid_is_its_tenant(place):
 TESTS = [a_stranger_gets_past_neither_socket, a_plain_connection_is_refused, another_federation_is_strange,
          bad_messages_are_counted_and_shut_their_sender_out, an_oversized_message_ends_its_connection,
          bulk_takes_no_bad_messages_either, fragments_of_tcp_do_no_harm, a_token_works_once,
-         a_guest_is_admitted_by_its_inviter_after_a_restart,
+         a_guest_is_admitted_by_its_inviter_at_once_and_after_a_restart,
          an_inviter_that_left_and_forgot_its_guest_is_found_again,
          an_expired_token_is_refused, a_cancelled_token_is_refused, a_token_comes_from_a_file_or_standard_input,
          a_damaged_token_is_refused, a_certificate_is_renewed_in_time, an_expired_certificate_is_refused,

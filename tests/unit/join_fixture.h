@@ -102,7 +102,7 @@ struct member {
     void *until_context;
     int64_t until_ms; /* or this time comes */
     bool held;
-    uint32_t admitted; /* by presentations */
+    uint32_t admitted; /* by presentations, and with their certificates */
     struct certificate admitted_last;
     bool commit_fails; /* the store refuses the next commit */
 };
@@ -141,11 +141,8 @@ static inline void member_committed(void *context, uint32_t events)
     }
 }
 
-static inline void member_admit(void *context, const struct certificate *leaf, const uint8_t *chain,
-                                size_t bytes)
+static inline void member_admit(void *context, const struct certificate *leaf)
 {
-    (void)chain;
-    (void)bytes;
     struct member *member = context;
     member->admitted++;
     member->admitted_last = *leaf;
