@@ -314,9 +314,9 @@ static struct tally take_tally(const struct mesh *mesh, uint32_t subject, bool c
 }
 
 /* Two accusers, or one where there are no more to be had. */
-static bool is_accused_enough(const struct mesh *mesh, struct tally tally)
+static bool is_accused_enough(const struct mesh *mesh, uint32_t subject, struct tally tally)
 {
-    const bool one_will_do = mesh->overlay.count < MESH_SMALL || tally.observers == 1;
+    const bool one_will_do = overlay_count(mesh, subject) < MESH_SMALL || tally.observers == 1;
     return tally.accusers >= (one_will_do ? 1 : 2);
 }
 
@@ -338,13 +338,18 @@ static void judge(struct step *step, uint32_t subject)
     const struct member *const member = &mesh->members.slot[subject];
     if (subject == mesh->members.self || !members_live(mesh, subject))
         return;
+    if (tiers_guest(mesh, subject)) {
+        if (member->state == MESH_SUSPECT)
+            members_set_state(step, subject, MESH_UP);
+        return;
+    }
     /* Suspicion does not depend on who else is suspect: two such verdicts could otherwise turn each other over for
      * ever. Death may, since it is not taken back here. */
-    const bool suspect = is_accused_enough(mesh, take_tally(mesh, subject, true));
+    const bool suspect = is_accused_enough(mesh, subject, take_tally(mesh, subject, true));
     if (suspect != (member->state == MESH_SUSPECT))
         members_set_state(step, subject, suspect ? MESH_SUSPECT : MESH_UP);
     const struct tally sure = take_tally(mesh, subject, false);
-    if (!suspect || !is_accused_enough(mesh, sure) ||
+    if (!suspect || !is_accused_enough(mesh, subject, sure) ||
         100 * sure.accusers < MESH_DOWN_PERCENT * sure.observers)
         return;
     const int64_t down_at_ms =
@@ -495,6 +500,8 @@ bool detector_alert(struct step *step, uint32_t origin, const struct mesh_record
         return false;
     if (!members_live(mesh, subject) && member->state != MESH_DOWN)
         return false;
+    if (tiers_guest(mesh, subject) || tiers_guest(mesh, origin))
+        return false;
     if (!remember(step, subject, origin, record))
         return false;
     if (self) {
@@ -559,6 +566,7 @@ static void sweep(struct step *step)
     }
     mesh->detector.swept_at_ms = step->now_ms;
     retry_down(step, chosen, down < MESH_RETRIES ? down : MESH_RETRIES);
+    tiers_sweep(step);
 }
 
 /* --------------------------------------------------------------------- tick */

@@ -27,7 +27,7 @@ static void flood(struct step *step, const struct mesh_id *from, const struct me
     for (uint32_t i = 0; i < mesh->links.count; i++) {
         const struct link *const link = &mesh->links.link[i];
         const struct mesh_id *const peer = &mesh->members.slot[link->member].id;
-        if (!link->up || id_equal(peer, from) ||
+        if (!link->up || id_equal(peer, from) || !tiers_record_concerns(mesh, link->member, record) ||
             (record->kind != MESH_RECORD_MEMBER && id_equal(peer, &record->origin)))
             continue;
         push(step, peer, record);
@@ -47,9 +47,11 @@ static void save_record(struct step *step, const struct mesh_record *record)
     save->body.record.handle = record->handle;
 }
 
-static void admit(struct step *step, const struct mesh_record *record)
+/* What is saved is found again after a restart. */
+static void admit(struct step *step, const struct mesh_record *record, bool save)
 {
-    save_record(step, record);
+    if (save)
+        save_record(step, record);
     struct mesh_effect *const effect = out_effect(step, MESH_ADMIT);
     effect->body.admit.id = record->origin;
     effect->body.admit.handle = record->handle;
@@ -79,14 +81,27 @@ static bool accept_own_member(struct step *step, const struct mesh_id *from, con
             detector_foreign(step, record);
         return false;
     }
+    /* Somebody holds an old word of ours, which may place us where we no longer are. */
+    if (!is_self(mesh, from) && self->record.handle != 0 && self->interior != record->body.member.interior &&
+        stamp_newer(STAMP(&self->record), STAMP(record))) {
+        const struct mesh_record own = members_record(self);
+        push(step, from, &own);
+        return false;
+    }
     if (!is_self(mesh, from) || record->incarnation != mesh->incarnation ||
         (self->record.handle != 0 && !stamp_newer(STAMP(record), STAMP(&self->record))))
         return false;
     const bool risen = record->incarnation > self->record.incarnation;
+    const bool moved = record->body.member.interior != self->interior;
     overlay_remove(mesh, mesh->members.self);
     members_keep_record(step, mesh->members.self, record);
     overlay_insert(mesh, mesh->members.self);
     rounds_list(mesh, mesh->members.self);
+    if (moved) {
+        if (self->interior)
+            tiers_left_upper(step, &mesh->config.self, mesh->members.self);
+        tiers_rebuild(step);
+    }
     answer_accusers(step);
     detector_clear(mesh, mesh->members.self);
     mesh->links.stale = true;
@@ -96,36 +111,33 @@ static bool accept_own_member(struct step *step, const struct mesh_id *from, con
     return true;
 }
 
-static bool accept_new_member(struct step *step, const struct mesh_record *record)
+static bool accept_new_member(struct step *step, const struct mesh_id *from, const struct mesh_record *record)
 {
     struct mesh *const mesh = step->mesh;
-    if (gossip_revoked(mesh, &record->origin))
+    if (gossip_revoked(mesh, &record->origin) || !tiers_welcomes(step, from, record))
         return false;
     const uint32_t slot = members_add(step, record);
     if (slot == MESH_NONE) {
         mesh->counters.records_full++;
         return false;
     }
-    admit(step, record);
+    admit(step, record, !tiers_guest(mesh, slot) || !record->body.member.interior);
     members_set_state(step, slot, record->body.member.leaving ? MESH_LEFT : MESH_UP);
+    if (tiers_guest(mesh, slot) && !record->body.member.interior)
+        tiers_pass_on(step, from, slot);
     return true;
 }
 
-/* The process behind the member is another one: what the earlier one could run is no longer known. */
-static void forget_capacity(struct step *step, struct member *member)
-{
-    out_drop(step, member->capacity.handle);
-    member->capacity = (struct member_capacity){0};
-    member->has_capacity = false;
-}
-
-static void accept_known_member(struct step *step, uint32_t slot, const struct mesh_record *record)
+static void accept_known_member(struct step *step, const struct mesh_id *from, uint32_t slot,
+                                const struct mesh_record *record)
 {
     struct mesh *const mesh = step->mesh;
     struct member *const member = &mesh->members.slot[slot];
     const bool risen = record->incarnation > member->record.incarnation;
     const bool restarted = record->body.member.session != member->record.session;
     const bool live = members_live(mesh, slot);
+    const bool left_upper = record->body.member.interior && !member->interior;
+    const bool was_guest = tiers_guest(mesh, slot);
 
     if (live)
         overlay_remove(mesh, slot);
@@ -135,10 +147,17 @@ static void accept_known_member(struct step *step, uint32_t slot, const struct m
         mesh->links.stale = true;
     }
     rounds_list(mesh, slot);
-    admit(step, record);
+    admit(step, record, !was_guest || !tiers_guest(mesh, slot));
+    if (left_upper)
+        tiers_left_upper(step, from, slot);
+    if (tiers_guest(mesh, slot) && !was_guest) {
+        member->state_at_ms = step->now_ms;
+        detector_clear(mesh, slot);
+    }
 
+    /* The process behind the member is another one: what the earlier one could run is no longer known. */
     if (restarted) {
-        forget_capacity(step, member);
+        members_forget_capacity(step, slot);
         home_member_restarted(step, slot);
     }
     if (record->body.member.leaving) {
@@ -156,7 +175,7 @@ static bool accept_member(struct step *step, const struct mesh_id *from, const s
         return accept_own_member(step, from, record);
     const uint32_t slot = members_find(mesh, &record->origin);
     if (slot == MESH_NONE)
-        return accept_new_member(step, record);
+        return accept_new_member(step, from, record);
     const struct member *const member = &mesh->members.slot[slot];
     if (member->state == MESH_REVOKED)
         return false;
@@ -164,7 +183,7 @@ static bool accept_member(struct step *step, const struct mesh_id *from, const s
         /* A node that has lost count of its incarnations learns from us where it was. */
         const bool lost_count =
             id_equal(from, &record->origin) && record->body.member.session != member->record.session;
-        if (lost_count || rounds_overtaken(mesh, slot, record->incarnation)) {
+        if (lost_count || rounds_overtaken(mesh, slot, STAMP(record))) {
             const struct mesh_record ours = members_record(member);
             push(step, from, &ours);
         } else if (record->incarnation == member->record.incarnation) {
@@ -176,7 +195,7 @@ static bool accept_member(struct step *step, const struct mesh_id *from, const s
     if (record->incarnation == member->record.incarnation &&
         (member->state == MESH_LEFT || record->body.member.session != member->record.session))
         return false;
-    accept_known_member(step, slot, record);
+    accept_known_member(step, from, slot, record);
     return true;
 }
 
@@ -192,6 +211,7 @@ static bool accept_capacity(struct step *step, const struct mesh_id *from, const
     if (member->has_capacity && !stamp_newer(STAMP(record), STAMP(&member->capacity)))
         return false;
     members_keep_capacity(step, slot, record);
+    tiers_capacity(step, slot);
     if (members_live(mesh, slot))
         home_member_capacity(step, slot);
     return true;
@@ -337,6 +357,7 @@ void gossip_announce(struct step *step)
     record->body.member.site = mesh->config.site;
     record->body.member.region = mesh->config.region;
     record->body.member.leaving = mesh->leaving;
+    record->body.member.interior = mesh->tiers.interior;
 }
 
 void gossip_capacity_changed(struct step *step)
@@ -362,6 +383,7 @@ void gossip_tick(struct step *step)
     record->incarnation = gossip_incarnation(mesh);
     record->version = ++gossip->capacity_version;
     executor_capacity(mesh, &record->body.capacity);
+    tiers_digest(mesh, &record->body.capacity);
     out_wake(step, step->now_ms + MESH_CAPACITY_MAX_MS);
 }
 

@@ -7,6 +7,7 @@
  *     out.c        bounded appending to the step's output
  *     message.c    names and sizes of messages
  *     members.c    who is known, in which state; sorted by id
+ *     tiers.c      sites with an interior, their reporters, guests
  *     overlay.c    the rings: who is whose neighbour and observer
  *     links.c      pings, round trips, silence
  *     detector.c   accusations, self-doubt, refutation, down
@@ -86,6 +87,7 @@ static inline bool id_equal(const struct mesh_id *a, const struct mesh_id *b)
 #include "mesh/members.h"
 #include "mesh/overlay.h"
 #include "mesh/rounds.h"
+#include "mesh/tiers.h"
 
 struct mesh {
     struct mesh_config config;
@@ -98,6 +100,7 @@ struct mesh {
     bool leaving;
     bool booted; /* the first step has announced us */
     struct members members;
+    struct tiers tiers;
     struct overlay overlay;
     struct links links;
     struct detector detector;

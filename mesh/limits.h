@@ -16,7 +16,7 @@
 #define MESH_PROTOCOL_MAX 1
 
 /* Members known to one node. Beyond this, a record of a new member is dropped and counted (records_full). */
-#define MESH_MEMBERS_MAX 2048
+#define MESH_MEMBERS_MAX 8192
 
 /* Rings of the overlay, and so at most two neighbours per ring. Up to MESH_FULL_MESH members everyone is a neighbour. */
 #define MESH_RINGS 4
@@ -30,6 +30,20 @@
 #define MESH_ACCUSATIONS_MAX 12
 /* Revocations remembered: as many as members. A revocation beyond it still acts on a known member but is not kept. */
 #define MESH_REVOCATIONS_MAX MESH_MEMBERS_MAX
+
+/*
+ * Tiers. A site with more live nodes than the first has an interior, one with fewer than the second no longer; the gap
+ * keeps a site at the border from going to and fro. Three reporters, so that two may be lost at once.
+ */
+#define MESH_SITE_SPLIT 64
+#define MESH_SITE_MERGE 48
+#define MESH_REPORTERS 3
+/* A reporter has neighbours in two tiers. */
+#define MESH_LINKS_MAX (2 * MESH_NEIGHBOURS_MAX)
+/* Guests known at a time; beyond it the one of whom nothing was heard for longest, and that holds no work, gives way. */
+#define MESH_GUESTS_MAX 256
+/* Members named in one answer to a question for places, and contacts in one to a question for contacts. */
+#define MESH_REFERRED_MAX 8
 
 /* Jobs for which one node is home at a time; a submit beyond it is refused as busy. */
 #define MESH_JOBS_MAX 4096
@@ -122,6 +136,19 @@
 /* A member that has been up for so long is stable enough to own cache pointers, if there are so many of them. */
 #define MESH_STABLE_MS (10ll * 60 * 1000)
 #define MESH_STABLE_MEMBERS_MIN 3
+
+/* A node is content to be interior for so long before it says so: a reporter that restarts finds its place again. */
+#define MESH_SETTLE_MS 5000
+/* Contacts are asked for, places are asked for, a reporter sums up its site, at most so often. */
+#define MESH_CONTACT_MS 2000
+#define MESH_SEEK_MS 250
+#define MESH_DIGEST_MS 5000
+/* What was asked for may come for so long. */
+#define MESH_SOUGHT_MS 10000
+/* A reporter tells its site of one more contact so often. */
+#define MESH_INTRODUCE_MS 300000
+/* A guest that holds no work is forgotten after so long in which nothing was heard of it. */
+#define MESH_GUEST_MS 600000
 
 /* Anti-entropy: a round so often, with a quarter of it as jitter; sooner after a round that brought something. */
 #define MESH_ROUND_MS 5000

@@ -32,6 +32,8 @@ void links_heard(struct step *step, uint32_t member)
             gossip_linked(step, &step->mesh->members.slot[member].id);
         }
     }
+    if (tiers_guest(step->mesh, member))
+        step->mesh->members.slot[member].state_at_ms = step->now_ms;
     detector_heard(step, member);
 }
 
@@ -103,9 +105,9 @@ static void refresh(struct step *step)
 {
     struct mesh *const mesh = step->mesh;
     struct links *const links = &mesh->links;
-    uint32_t neighbour[MESH_NEIGHBOURS_MAX];
-    const uint32_t count = overlay_neighbours(mesh, mesh->members.self, neighbour);
-    struct link chosen[MESH_NEIGHBOURS_MAX];
+    uint32_t neighbour[MESH_LINKS_MAX];
+    const uint32_t count = overlay_links(mesh, neighbour);
+    struct link chosen[MESH_LINKS_MAX];
     for (uint32_t i = 0; i < count; i++) {
         struct link *const kept = links_find(mesh, neighbour[i]);
         if (kept) {
@@ -197,7 +199,7 @@ static void tick_capacities(struct step *step, struct link *link)
         }
         link->capacity_next++;
         if (slot != link->member && members_live(step->mesh, slot) &&
-            members->slot[slot].capacity.handle != 0)
+            members->slot[slot].capacity.handle != 0 && tiers_concerns(step->mesh, link->member, slot))
             out_send(step, peer, MESH_PUSH)->body.push.record = members_capacity(&members->slot[slot]);
     }
     link->capacity_next = MESH_NONE;
@@ -221,7 +223,7 @@ void links_tick(struct step *step)
 void links_check(const struct mesh *mesh)
 {
     const struct links *const links = &mesh->links;
-    assert(links->count <= MESH_NEIGHBOURS_MAX);
+    assert(links->count <= MESH_LINKS_MAX);
     for (uint32_t i = 0; i < links->count; i++) {
         assert(links->link[i].member != mesh->members.self);
         if (!links->stale)

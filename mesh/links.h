@@ -30,7 +30,7 @@ struct links {
     uint32_t count;
     bool stale; /* membership changed: the neighbours must be chosen again */
     int64_t ticked_at_ms;
-    struct link link[MESH_NEIGHBOURS_MAX];
+    struct link link[MESH_LINKS_MAX];
 };
 
 void links_init(struct mesh *mesh);

@@ -71,7 +71,8 @@ struct mesh_record members_record(const struct member *member)
         .body.member = {.session = member->record.session,
                         .site = member->record.site,
                         .region = member->record.region,
-                        .leaving = member->leaving},
+                        .leaving = member->leaving,
+                        .interior = member->interior},
     };
 }
 
@@ -98,6 +99,7 @@ static void set_record(struct member *member, const struct mesh_record *record)
         .region = record->body.member.region,
     };
     member->leaving = record->body.member.leaving;
+    member->interior = record->body.member.interior;
 }
 
 void members_keep_record(struct step *step, uint32_t slot, const struct mesh_record *record)
@@ -119,6 +121,14 @@ void members_keep_capacity(struct step *step, uint32_t slot, const struct mesh_r
         .at_ms = step->now_ms,
         .offer = record->body.capacity,
     };
+}
+
+void members_forget_capacity(struct step *step, uint32_t slot)
+{
+    struct member *const member = &step->mesh->members.slot[slot];
+    out_drop(step, member->capacity.handle);
+    member->capacity = (struct member_capacity){0};
+    member->has_capacity = false;
 }
 
 /* ----------------------------------------------------------------- table */
@@ -238,7 +248,9 @@ void members_remove(struct step *step, uint32_t slot)
 {
     struct members *const members = &step->mesh->members;
     struct member *const member = &members->slot[slot];
-    assert(slot != members->self && !members_live(step->mesh, slot));
+    assert(slot != members->self && (!members_live(step->mesh, slot) || tiers_guest(step->mesh, slot)));
+    if (members_live(step->mesh, slot))
+        overlay_remove(step->mesh, slot);
     detector_forget(step->mesh, slot);
     out_drop(step, member->record.handle);
     out_drop(step, member->capacity.handle);

@@ -53,6 +53,9 @@ struct member {
     uint8_t bucket;
 
     bool leaving;          /* its record says so */
+    bool interior;         /* and this, see tiers.h */
+    uint8_t rings;         /* the tiers on whose rings it stands */
+    uint8_t listed;        /* the tiers in whose summaries it is */
     bool has_capacity;     /* one came in its present life */
     bool alerted;          /* our own accusation of it stands */
     uint32_t accused;      /* what others say about it: index + 1 in the detector's table, 0 = nothing */
@@ -88,6 +91,7 @@ struct mesh_record members_capacity(const struct member *member);
 /* Keeps a newer one instead; the handle of the earlier one is given back. */
 void members_keep_record(struct step *step, uint32_t slot, const struct mesh_record *record);
 void members_keep_capacity(struct step *step, uint32_t slot, const struct mesh_record *record);
+void members_forget_capacity(struct step *step, uint32_t slot);
 
 static inline bool stamp_newer(struct stamp stamp, struct stamp than)
 {
@@ -110,7 +114,7 @@ bool members_have_room(const struct mesh *mesh);
  * remembered elsewhere. O(n).
  */
 uint32_t members_add(struct step *step, const struct mesh_record *record);
-/* Forgets a member that is not live; gives its handles back. O(n). */
+/* Forgets a member that is not live, or a guest; gives its handles back. O(n). */
 void members_remove(struct step *step, uint32_t slot);
 
 /*

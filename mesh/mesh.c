@@ -52,6 +52,7 @@ struct mesh *mesh_init(void *memory, const struct mesh_config *config)
     random_seed(&mesh->random, config->seed);
     lay_out(mesh, limits, &from);
 
+    tiers_init(mesh);
     members_init(mesh);
     links_init(mesh);
     detector_init(mesh);
@@ -243,12 +244,15 @@ void mesh_step(struct mesh *mesh, const struct mesh_event *event, struct mesh_ou
     out->effect_count = 0;
     struct step step = {.mesh = mesh, .out = out, .now_ms = mesh->now_ms, .wall_ms = event->wall_ms};
 
-    if (!mesh->booted) {
+    /* What we knew before we were started comes first: it may tell how we stand in our site. */
+    const bool stored = event->kind == MESH_RECORD && id_equal(&event->body.record.from, &mesh->config.self);
+    if (!mesh->booted && !stored) {
         mesh->booted = true;
         gossip_announce(&step);
         gossip_capacity_changed(&step);
     }
     dispatch(&step, event);
+    tiers_tick(&step);
     links_tick(&step);
     detector_tick(&step);
     gossip_tick(&step);
@@ -262,6 +266,7 @@ void mesh_step(struct mesh *mesh, const struct mesh_event *event, struct mesh_ou
 void mesh_check(const struct mesh *mesh)
 {
     members_check(mesh);
+    tiers_check(mesh);
     overlay_check(mesh);
     links_check(mesh);
     detector_check(mesh);
@@ -291,7 +296,8 @@ static uint32_t choose_owners(const struct mesh *mesh, const struct mesh_id *key
     *eligible = 0;
     for (uint32_t i = 0; i < mesh->members.count; i++) {
         const struct member *const member = &mesh->members.slot[mesh->members.sorted[i]];
-        if (member->state != MESH_UP || member->up_since_ms > up_before_ms)
+        if (member->state != MESH_UP || member->up_since_ms > up_before_ms ||
+            !tiers_owns(mesh, mesh->members.sorted[i]))
             continue;
         ++*eligible;
         const uint64_t r = owner_rank(key, &member->id);
@@ -331,6 +337,8 @@ static void view_member(const struct mesh *mesh, uint32_t slot, struct mesh_memb
         .id = member->id,
         .state = member->state,
         .self = slot == mesh->members.self,
+        .interior = member->interior,
+        .guest = tiers_guest(mesh, slot),
         .neighbour = link != NULL,
         .link_up = link && link->up && !link->silent,
         .link_silent = link && link->silent && !link->reset,

@@ -336,6 +336,8 @@ struct mesh_member_view {
     struct mesh_id id;
     enum mesh_member_state state;
     bool self;
+    bool interior; /* its site keeps it to itself; see mesh/tiers.h */
+    bool guest;    /* it belongs to no tier of ours: seen while we share work */
     bool neighbour;
     bool link_up;
     bool link_silent; /* a neighbour's: it has a session or had one, and nothing has come for long */
@@ -409,6 +411,8 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(resurrections)      /* members that came back from down by a higher incarnation */                     \
     X(retries_down)       /* links tried to members that are down */                                         \
     X(tombstones_dropped) /* down or left members forgotten after their time */                              \
+    X(seeks)              /* questions for places beyond those whom we know */                               \
+    X(referrals)          /* members named in answer to such questions */                                    \
     X(summaries)          /* anti-entropy rounds begun */                                                    \
     X(repairs)            /* records sent because a summary differed */                                      \
     X(reserves)                                                                                              \

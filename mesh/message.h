@@ -42,6 +42,12 @@ struct mesh_capacity {
     int64_t
         available_until_ms; /* wall time until which the slots are expected to be lendable; 0 = open-ended */
     bool draining;          /* takes no new work, still returns results */
+    /* Of a reporter: what its site has behind it, see tiers.h; no members where the site has no interior. */
+    struct {
+        uint32_t members;
+        uint32_t slots[MESH_DEVICE_CLASSES];
+        uint32_t free[MESH_DEVICE_CLASSES];
+    } site;
 };
 
 struct mesh_record {
@@ -58,6 +64,7 @@ struct mesh_record {
             uint64_t site; /* hash of the site's name */
             uint64_t region; /* hash of the region's name; the fourth ring is ordered by it */
             bool leaving;    /* the last record of a node that goes on purpose */
+            bool interior;   /* its site keeps it to itself, see tiers.h */
         } member;
         struct mesh_capacity capacity;
         struct {
@@ -115,6 +122,10 @@ struct mesh_entry {
     uint64_t incarnation;
     uint64_t version;
 };
+/*
+ * In a WANT an entry with a zero origin asks for any: of kind MEMBER, for members of the upper tier; of kind CAPACITY, for
+ * members with free places, `version` of them on the classes whose bits `incarnation` has.
+ */
 
 struct mesh_message {
     enum mesh_message_kind kind;

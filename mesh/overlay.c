@@ -7,8 +7,8 @@
 
 void overlay_layout(struct overlay *overlay, const struct mesh_limits *limits, struct carve *from)
 {
-    for (uint32_t ring = 0; ring < MESH_RINGS; ring++)
-        overlay->order[ring] = carve(from, limits->members, sizeof *overlay->order[ring]);
+    for (uint32_t tier = 0; tier < TIERS; tier++)
+        overlay->row[tier] = carve(from, limits->members, sizeof *overlay->row[tier]);
 }
 
 void overlay_place(struct mesh *mesh, uint32_t slot)
@@ -36,14 +36,14 @@ static int ring_compare(const struct mesh *mesh, uint32_t ring, uint32_t a, uint
     return order != 0 ? order : id_compare(&left->id, &right->id);
 }
 
-static uint32_t ring_place(const struct mesh *mesh, uint32_t ring, uint32_t slot)
+static uint32_t ring_place(const struct mesh *mesh, uint32_t tier, uint32_t ring, uint32_t slot)
 {
-    const struct overlay *const overlay = &mesh->overlay;
+    const struct ring_row *const row = mesh->overlay.row[tier];
     uint32_t low = 0;
-    uint32_t high = overlay->count;
+    uint32_t high = mesh->overlay.count[tier];
     while (low < high) {
         const uint32_t middle = low + (high - low) / 2;
-        if (ring_compare(mesh, ring, overlay->order[ring][middle], slot) < 0)
+        if (ring_compare(mesh, ring, row[middle].slot[ring], slot) < 0)
             low = middle + 1;
         else
             high = middle;
@@ -51,28 +51,51 @@ static uint32_t ring_place(const struct mesh *mesh, uint32_t ring, uint32_t slot
     return low;
 }
 
+static void ring_insert(struct mesh *mesh, uint32_t tier, uint32_t slot)
+{
+    struct ring_row *const row = mesh->overlay.row[tier];
+    for (uint32_t ring = 0; ring < MESH_RINGS; ring++) {
+        const uint32_t place = ring_place(mesh, tier, ring, slot);
+        for (uint32_t i = mesh->overlay.count[tier]; i > place; i--)
+            row[i].slot[ring] = row[i - 1].slot[ring];
+        row[place].slot[ring] = slot;
+    }
+    mesh->overlay.count[tier]++;
+}
+
+static void ring_remove(struct mesh *mesh, uint32_t tier, uint32_t slot)
+{
+    struct ring_row *const row = mesh->overlay.row[tier];
+    const uint32_t count = mesh->overlay.count[tier];
+    for (uint32_t ring = 0; ring < MESH_RINGS; ring++) {
+        const uint32_t place = ring_place(mesh, tier, ring, slot);
+        assert(place < count && row[place].slot[ring] == slot);
+        for (uint32_t i = place; i + 1 < count; i++)
+            row[i].slot[ring] = row[i + 1].slot[ring];
+    }
+    mesh->overlay.count[tier]--;
+}
+
 void overlay_insert(struct mesh *mesh, uint32_t slot)
 {
-    struct overlay *const overlay = &mesh->overlay;
-    for (uint32_t ring = 0; ring < MESH_RINGS; ring++) {
-        uint32_t *const order = overlay->order[ring];
-        const uint32_t place = ring_place(mesh, ring, slot);
-        memmove(&order[place + 1], &order[place], (overlay->count - place) * sizeof *order);
-        order[place] = slot;
+    struct member *const member = &mesh->members.slot[slot];
+    tiers_count(mesh, slot, 1);
+    member->rings = tiers_of(mesh, slot);
+    for (uint32_t tier = 0; tier < TIERS; tier++) {
+        if (member->rings & TIER_BIT(tier))
+            ring_insert(mesh, tier, slot);
     }
-    overlay->count++;
 }
 
 void overlay_remove(struct mesh *mesh, uint32_t slot)
 {
-    struct overlay *const overlay = &mesh->overlay;
-    for (uint32_t ring = 0; ring < MESH_RINGS; ring++) {
-        uint32_t *const order = overlay->order[ring];
-        const uint32_t place = ring_place(mesh, ring, slot);
-        assert(place < overlay->count && order[place] == slot);
-        memmove(&order[place], &order[place + 1], (overlay->count - place - 1) * sizeof *order);
+    struct member *const member = &mesh->members.slot[slot];
+    for (uint32_t tier = 0; tier < TIERS; tier++) {
+        if (member->rings & TIER_BIT(tier))
+            ring_remove(mesh, tier, slot);
     }
-    overlay->count--;
+    member->rings = 0;
+    tiers_count(mesh, slot, -1);
 }
 
 static uint32_t add_once(uint32_t *list, uint32_t count, uint32_t slot)
@@ -85,41 +108,77 @@ static uint32_t add_once(uint32_t *list, uint32_t count, uint32_t slot)
     return count + 1;
 }
 
-uint32_t overlay_neighbours(const struct mesh *mesh, uint32_t slot, uint32_t neighbour[MESH_NEIGHBOURS_MAX])
+/* Adds the member's neighbours on the rings of one tier to `count` others. */
+static uint32_t add_neighbours(const struct mesh *mesh, uint32_t tier, uint32_t slot, uint32_t *neighbour,
+                               uint32_t count)
 {
-    const struct overlay *const overlay = &mesh->overlay;
-    const uint32_t n = overlay->count;
-    const uint32_t others = n - (members_live(mesh, slot) ? 1 : 0);
-    uint32_t count = 0;
+    const struct ring_row *const row = mesh->overlay.row[tier];
+    const uint32_t n = mesh->overlay.count[tier];
+    const uint32_t others = n - (mesh->members.slot[slot].rings >> tier & 1);
     if (others < MESH_FULL_MESH) {
         for (uint32_t i = 0; i < n; i++) {
-            if (overlay->order[0][i] != slot)
-                neighbour[count++] = overlay->order[0][i];
+            if (row[i].slot[0] != slot)
+                count = add_once(neighbour, count, row[i].slot[0]);
         }
         return count;
     }
     for (uint32_t ring = 0; ring < MESH_RINGS; ring++) {
-        const uint32_t *const order = overlay->order[ring];
-        const uint32_t place = ring_place(mesh, ring, slot);
-        const bool stands = place < n && order[place] == slot;
-        count = add_once(neighbour, count, order[(place + n - 1) % n]);
-        count = add_once(neighbour, count, order[(place + (stands ? 1 : 0)) % n]);
+        const uint32_t place = ring_place(mesh, tier, ring, slot);
+        const bool stands = place < n && row[place].slot[ring] == slot;
+        count = add_once(neighbour, count, row[(place + n - 1) % n].slot[ring]);
+        count = add_once(neighbour, count, row[(place + (stands ? 1 : 0)) % n].slot[ring]);
     }
     return count;
 }
 
+uint32_t overlay_neighbours(const struct mesh *mesh, uint32_t slot, uint32_t neighbour[MESH_NEIGHBOURS_MAX])
+{
+    return add_neighbours(mesh, tiers_watched_in(mesh, slot), slot, neighbour, 0);
+}
+
+uint32_t overlay_links(const struct mesh *mesh, uint32_t neighbour[MESH_LINKS_MAX])
+{
+    const uint32_t self = mesh->members.self;
+    uint32_t count = 0;
+    for (uint32_t tier = 0; tier < TIERS; tier++) {
+        if (mesh->members.slot[self].rings & TIER_BIT(tier))
+            count = add_neighbours(mesh, tier, self, neighbour, count);
+    }
+    return count;
+}
+
+uint32_t overlay_count(const struct mesh *mesh, uint32_t slot)
+{
+    return mesh->overlay.count[tiers_watched_in(mesh, slot)];
+}
+
+bool overlay_reports(const struct mesh *mesh, uint32_t slot)
+{
+    const uint32_t count = mesh->overlay.count[TIER_SITE];
+    for (uint32_t i = 0; i < MESH_REPORTERS && i < count; i++) {
+        if (mesh->overlay.row[TIER_SITE][count - 1 - i].slot[0] == slot)
+            return true;
+    }
+    return false;
+}
+
 void overlay_check(const struct mesh *mesh)
 {
-    const struct overlay *const overlay = &mesh->overlay;
-    uint32_t live = 0;
-    for (uint32_t slot = 0; slot < mesh->members.used; slot++)
-        live += members_live(mesh, slot);
-    assert(live == overlay->count);
-    for (uint32_t ring = 0; ring < MESH_RINGS; ring++) {
-        for (uint32_t i = 0; i < overlay->count; i++) {
-            assert(members_live(mesh, overlay->order[ring][i]));
-            assert(i == 0 ||
-                   ring_compare(mesh, ring, overlay->order[ring][i - 1], overlay->order[ring][i]) < 0);
+    uint32_t standing[TIERS] = {0};
+    for (uint32_t slot = 0; slot < mesh->members.used; slot++) {
+        const uint8_t rings = mesh->members.slot[slot].rings;
+        assert(rings == (members_live(mesh, slot) ? tiers_of(mesh, slot) : 0));
+        for (uint32_t tier = 0; tier < TIERS; tier++)
+            standing[tier] += rings >> tier & 1;
+    }
+    for (uint32_t tier = 0; tier < TIERS; tier++) {
+        const struct ring_row *const row = mesh->overlay.row[tier];
+        assert(standing[tier] == mesh->overlay.count[tier]);
+        for (uint32_t ring = 0; ring < MESH_RINGS; ring++) {
+            for (uint32_t i = 0; i < mesh->overlay.count[tier]; i++) {
+                assert(mesh->members.slot[row[i].slot[ring]].rings & TIER_BIT(tier));
+                assert(i == 0 || ring_compare(mesh, ring, row[i - 1].slot[ring], row[i].slot[ring]) < 0);
+            }
         }
     }
 }

@@ -340,6 +340,8 @@ void placement_serve(struct step *step, uint32_t job_slot)
     if (!expects_enough(job, need) && own.believed < need)
         helpers += mesh->members.count <= MESH_FULL_MESH ? ask_all(step, job_slot, need)
                                                          : ask_some(step, job_slot, need);
+    if (!expects_enough(job, need) && own.believed < need && !job->spec.local_only)
+        tiers_seek(step, job->spec.classes, need);
     if (helpers == 0 && (job->nobody_at_ms == 0 || step->now_ms - job->nobody_at_ms >= HOME_NOBODY_MS)) {
         job->nobody_at_ms = step->now_ms;
         home_decide(step, job, MESH_NONE, MESH_WHY_NOBODY, 0, job->queued);

@@ -3,6 +3,7 @@
 /* Read as "bucket" and "listed"; the same on every node. */
 #define BUCKET_KEY 0x74656b637562u
 #define LISTED_KEY 0x64657473696cu
+#define ALL_TIERS (TIER_BIT(TIER_UPPER) | TIER_BIT(TIER_SITE))
 
 void rounds_init(struct mesh *mesh)
 {
@@ -72,28 +73,37 @@ static bool is_listed(const struct mesh *mesh, uint32_t slot)
            (member->state == MESH_LEFT && mesh->now_ms - member->state_at_ms < MESH_LEFT_TOLD_MS);
 }
 
+/* Into the summaries of these tiers, or out of them again. */
+static void count_in(struct mesh *mesh, uint8_t tiers, uint32_t bucket, uint64_t hash)
+{
+    for (uint32_t tier = 0; tier < TIERS; tier++) {
+        if (tiers & TIER_BIT(tier))
+            mesh->rounds.bucket_hash[tier][bucket] ^= hash;
+    }
+}
+
 void rounds_list(struct mesh *mesh, uint32_t slot)
 {
     struct member *const member = &mesh->members.slot[slot];
-    uint64_t *const bucket_hash = mesh->rounds.bucket_hash;
-    bucket_hash[member->bucket] ^= member->listed_hash;
+    count_in(mesh, member->listed, member->bucket, member->listed_hash);
     member->listed_hash = 0;
+    member->listed = 0;
     if (!is_listed(mesh, slot))
         return;
     const struct mesh_entry entry = entry_of_member(member);
+    member->listed = tiers_of(mesh, slot);
     member->bucket = (uint8_t)bucket_of(&entry);
     member->listed_hash = hash_of(&entry);
-    bucket_hash[member->bucket] ^= member->listed_hash;
+    count_in(mesh, member->listed, member->bucket, member->listed_hash);
 }
 
 void rounds_list_revocation(struct mesh *mesh, struct revocation *revocation)
 {
-    uint64_t *const bucket_hash = mesh->rounds.bucket_hash;
     const struct mesh_entry entry = entry_of(&revocation->record);
-    bucket_hash[revocation->bucket] ^= revocation->listed_hash;
+    count_in(mesh, ALL_TIERS, revocation->bucket, revocation->listed_hash);
     revocation->bucket = bucket_of(&entry);
     revocation->listed_hash = hash_of(&entry);
-    bucket_hash[revocation->bucket] ^= revocation->listed_hash;
+    count_in(mesh, ALL_TIERS, revocation->bucket, revocation->listed_hash);
 }
 
 /* All that is listed: revocations first, then members by slot. Index i < listed_end(); false where nothing is
@@ -103,7 +113,7 @@ static uint32_t listed_end(const struct mesh *mesh)
     return mesh->gossip.revocation_count + mesh->members.used;
 }
 
-static bool listed_at(const struct mesh *mesh, uint32_t i, uint32_t *bucket)
+static bool listed_at(const struct mesh *mesh, uint32_t tier, uint32_t i, uint32_t *bucket)
 {
     const struct gossip *const gossip = &mesh->gossip;
     if (i < gossip->revocation_count) {
@@ -112,7 +122,7 @@ static bool listed_at(const struct mesh *mesh, uint32_t i, uint32_t *bucket)
     }
     const struct member *const member = &mesh->members.slot[i - gossip->revocation_count];
     *bucket = member->bucket;
-    return member->listed_hash != 0;
+    return member->listed & TIER_BIT(tier);
 }
 
 static struct mesh_entry entry_at(const struct mesh *mesh, uint32_t i)
@@ -143,11 +153,13 @@ static void repair_member(struct step *step, const struct mesh_id *to, uint32_t 
     repair(step, to, &record);
 }
 
-bool rounds_overtaken(const struct mesh *mesh, uint32_t slot, uint64_t theirs)
+bool rounds_overtaken(const struct mesh *mesh, uint32_t slot, struct stamp theirs)
 {
     const struct member *const member = &mesh->members.slot[slot];
+    if (member->state == MESH_UP && tiers_guest(mesh, slot))
+        return member->record.handle != 0 && stamp_newer(STAMP(&member->record), theirs);
     return (member->state == MESH_DOWN || member->state == MESH_LEFT) && member->listed_hash == 0 &&
-           theirs < member->record.incarnation;
+           theirs.incarnation < member->record.incarnation;
 }
 
 /* After a round that moved something, the next one follows soon and with the same peer: a joiner has much to
@@ -171,8 +183,8 @@ static uint64_t bit(uint32_t bucket)
 
 /* Lists the records in the buckets of `mask`, from index `first` of the listed on and around, into one
  * message. */
-static void send_entries(struct step *step, const struct mesh_id *to, uint64_t mask, bool whole,
-                         uint32_t first)
+static void send_entries(struct step *step, const struct mesh_id *to, uint32_t tier, uint64_t mask,
+                         bool whole, uint32_t first)
 {
     const struct mesh *const mesh = step->mesh;
     struct mesh_message *const message = out_send(step, to, MESH_ENTRIES);
@@ -182,7 +194,7 @@ static void send_entries(struct step *step, const struct mesh_id *to, uint64_t m
     for (uint32_t i = 0; i < end && count < MESH_ENTRIES_MAX; i++) {
         uint32_t bucket;
         const uint32_t at = (first + i) % end;
-        if (listed_at(mesh, at, &bucket) && (mask & bit(bucket)) != 0)
+        if (listed_at(mesh, tier, at, &bucket) && (mask & bit(bucket)) != 0)
             message->body.entries.entry[count++] = entry_at(mesh, at);
     }
     message->body.entries.count = count;
@@ -193,11 +205,14 @@ static void send_entries(struct step *step, const struct mesh_id *to, uint64_t m
 void rounds_summary(struct step *step, const struct mesh_id *from, const struct mesh_message *message)
 {
     struct mesh *const mesh = step->mesh;
+    const uint32_t tier = tiers_shared(mesh, members_find(mesh, from));
+    if (tier == TIERS)
+        return;
     uint32_t held[MESH_BUCKETS] = {0};
     const uint32_t end = listed_end(mesh);
     for (uint32_t i = 0; i < end; i++) {
         uint32_t bucket;
-        if (listed_at(mesh, i, &bucket))
+        if (listed_at(mesh, tier, i, &bucket))
             held[bucket]++;
     }
     const uint32_t first = random_below(&mesh->random, MESH_BUCKETS);
@@ -206,15 +221,15 @@ void rounds_summary(struct step *step, const struct mesh_id *from, const struct 
     uint32_t messages = 0;
     for (uint32_t i = 0; i < MESH_BUCKETS && messages < MESH_ENTRIES_MESSAGES_MAX; i++) {
         const uint32_t bucket = (first + i) % MESH_BUCKETS;
-        if (message->body.summary.bucket_hash[bucket] == mesh->rounds.bucket_hash[bucket])
+        if (message->body.summary.bucket_hash[bucket] == mesh->rounds.bucket_hash[tier][bucket])
             continue;
         if (held[bucket] > MESH_ENTRIES_MAX) {
-            send_entries(step, from, bit(bucket), false, random_below(&mesh->random, end));
+            send_entries(step, from, tier, bit(bucket), false, random_below(&mesh->random, end));
             messages++;
             continue;
         }
         if (listed + held[bucket] > MESH_ENTRIES_MAX) {
-            send_entries(step, from, mask, true, 0);
+            send_entries(step, from, tier, mask, true, 0);
             messages++;
             mask = 0;
             listed = 0;
@@ -223,7 +238,7 @@ void rounds_summary(struct step *step, const struct mesh_id *from, const struct 
         listed += held[bucket];
     }
     if (mask != 0 && messages < MESH_ENTRIES_MESSAGES_MAX)
-        send_entries(step, from, mask, true, 0);
+        send_entries(step, from, tier, mask, true, 0);
 }
 
 /* Whether we would take the record that an entry names. */
@@ -281,11 +296,12 @@ static void push_missing(struct step *step, const struct mesh_id *peer, const st
                          uint32_t most)
 {
     const struct mesh *const mesh = step->mesh;
+    const uint32_t tier = tiers_shared(mesh, members_find(mesh, peer));
     uint32_t pushed = 0;
     const uint32_t end = message->body.entries.buckets != 0 ? listed_end(mesh) : 0;
     for (uint32_t i = 0; i < end && pushed < most; i++) {
         uint32_t bucket;
-        if (!listed_at(mesh, i, &bucket) || (message->body.entries.buckets & bit(bucket)) == 0)
+        if (!listed_at(mesh, tier, i, &bucket) || (message->body.entries.buckets & bit(bucket)) == 0)
             continue;
         const struct mesh_entry ours = entry_at(mesh, i);
         if (names(message, &ours))
@@ -309,7 +325,7 @@ static uint32_t correct(struct step *step, const struct mesh_id *peer, const str
         return 0;
     if (mesh->members.slot[slot].record.incarnation == entry->incarnation)
         detector_believed(step, slot);
-    if (!rounds_overtaken(mesh, slot, entry->incarnation))
+    if (!rounds_overtaken(mesh, slot, STAMP(entry)))
         return 0;
     repair_member(step, peer, slot);
     return 1;
@@ -322,6 +338,8 @@ void rounds_entries(struct step *step, const struct mesh_id *from, const struct 
         mesh->counters.bad_messages++;
         return;
     }
+    if (tiers_shared(mesh, members_find(mesh, from)) == TIERS)
+        return;
     struct mesh_message *want = NULL;
     uint32_t pushed = 0;
     for (uint32_t i = 0; i < message->body.entries.count; i++) {
@@ -353,6 +371,11 @@ static bool find_capacity(const struct mesh *mesh, const struct mesh_entry *entr
     return record->handle != 0 && stamp_newer(STAMP(record), STAMP(entry));
 }
 
+static bool is_zero(const struct mesh_id *id)
+{
+    return id_equal(id, &(struct mesh_id){0});
+}
+
 void rounds_want(struct step *step, const struct mesh_id *from, const struct mesh_message *message)
 {
     struct mesh *const mesh = step->mesh;
@@ -363,24 +386,27 @@ void rounds_want(struct step *step, const struct mesh_id *from, const struct mes
     for (uint32_t i = 0; i < message->body.entries.count; i++) {
         const struct mesh_entry *const entry = &message->body.entries.entry[i];
         struct mesh_record ours;
-        if (entry->kind == MESH_RECORD_CAPACITY ? find_capacity(mesh, entry, &ours)
-                                                : find_listed(mesh, entry, &ours))
+        if (is_zero(&entry->origin))
+            tiers_wanted(step, from, entry);
+        else if (entry->kind == MESH_RECORD_CAPACITY ? find_capacity(mesh, entry, &ours)
+                                                     : find_listed(mesh, entry, &ours))
             repair(step, from, &ours);
     }
 }
 
 /* Asks for the capacities of live members that we lack, or hold of an earlier life only. */
-static void want_capacities(struct step *step, const struct mesh_id *peer)
+static void want_capacities(struct step *step, uint32_t of)
 {
     const struct members *const members = &step->mesh->members;
     struct mesh_message *want = NULL;
     for (uint32_t slot = 0; slot < members->used; slot++) {
         const struct member *const member = &members->slot[slot];
         if (slot == members->self || !members_live(step->mesh, slot) ||
-            (member->capacity.handle != 0 && member->capacity.incarnation >= member->record.incarnation))
+            (member->capacity.handle != 0 && member->capacity.incarnation >= member->record.incarnation) ||
+            !tiers_concerns(step->mesh, of, slot))
             continue;
         if (!want)
-            want = out_send(step, peer, MESH_WANT);
+            want = out_send(step, &members->slot[of].id, MESH_WANT);
         want->body.entries.entry[want->body.entries.count++] = (struct mesh_entry){
             .origin = member->id,
             .kind = MESH_RECORD_CAPACITY,
@@ -397,15 +423,18 @@ static void want_capacities(struct step *step, const struct mesh_id *peer)
 void rounds_summarize(struct step *step, const struct mesh_id *peer)
 {
     struct mesh *const mesh = step->mesh;
-    memcpy(out_send(step, peer, MESH_SUMMARY)->body.summary.bucket_hash, mesh->rounds.bucket_hash,
-           sizeof mesh->rounds.bucket_hash);
+    const uint32_t tier = tiers_shared(mesh, members_find(mesh, peer));
+    if (tier == TIERS)
+        return;
+    memcpy(out_send(step, peer, MESH_SUMMARY)->body.summary.bucket_hash, mesh->rounds.bucket_hash[tier],
+           sizeof mesh->rounds.bucket_hash[tier]);
     mesh->counters.summaries++;
 }
 
 /* A neighbour whose link works, at random; MESH_NONE if there is none. */
 static uint32_t choose_peer(struct mesh *mesh)
 {
-    uint32_t working[MESH_NEIGHBOURS_MAX];
+    uint32_t working[MESH_LINKS_MAX];
     uint32_t count = 0;
     for (uint32_t i = 0; i < mesh->links.count; i++) {
         const struct link *const link = &mesh->links.link[i];
@@ -431,7 +460,7 @@ void rounds_tick(struct step *step)
         rounds->at_ms = step->now_ms + MESH_ROUND_MS * 7 / 8 + random_below(&mesh->random, MESH_ROUND_MS / 4);
         if (peer != MESH_NONE) {
             rounds_summarize(step, &mesh->members.slot[peer].id);
-            want_capacities(step, &mesh->members.slot[peer].id);
+            want_capacities(step, peer);
         }
     }
     out_wake(step, rounds->at_ms);
@@ -439,14 +468,16 @@ void rounds_tick(struct step *step)
 
 void rounds_check(const struct mesh *mesh)
 {
-    uint64_t bucket_hash[MESH_BUCKETS] = {0};
-    for (uint32_t i = 0; i < listed_end(mesh); i++) {
-        uint32_t bucket;
-        if (!listed_at(mesh, i, &bucket))
-            continue;
-        const struct mesh_entry entry = entry_at(mesh, i);
-        assert(bucket == bucket_of(&entry));
-        bucket_hash[bucket] ^= hash_of(&entry);
+    for (uint32_t tier = 0; tier < TIERS; tier++) {
+        uint64_t bucket_hash[MESH_BUCKETS] = {0};
+        for (uint32_t i = 0; i < listed_end(mesh); i++) {
+            uint32_t bucket;
+            if (!listed_at(mesh, tier, i, &bucket))
+                continue;
+            const struct mesh_entry entry = entry_at(mesh, i);
+            assert(bucket == bucket_of(&entry));
+            bucket_hash[bucket] ^= hash_of(&entry);
+        }
+        assert(memcmp(bucket_hash, mesh->rounds.bucket_hash[tier], sizeof bucket_hash) == 0);
     }
-    assert(memcmp(bucket_hash, mesh->rounds.bucket_hash, sizeof bucket_hash) == 0);
 }

@@ -11,10 +11,11 @@
 #define MESH_ROUNDS_H
 
 #include "mesh/gossip.h"
+#include "mesh/tiers.h"
 
 struct rounds {
-    uint64_t bucket_hash[MESH_BUCKETS]; /* of all that is listed */
-    int64_t at_ms;                      /* of the next round */
+    uint64_t bucket_hash[TIERS][MESH_BUCKETS]; /* of all that is listed in a tier */
+    int64_t at_ms;                             /* of the next round */
     bool fast;     /* the next round follows one that brought something, with the same peer */
     uint32_t peer; /* that one */
     uint64_t mark; /* records_new when that was arranged */
@@ -28,9 +29,9 @@ void rounds_list(struct mesh *mesh, uint32_t member);
 /* Counts a revocation that is new, or newer, into the summary. */
 void rounds_list_revocation(struct mesh *mesh, struct revocation *revocation);
 /* Whether a peer holds an earlier incarnation of a member that we no longer list, so that no round would tell it. */
-bool rounds_overtaken(const struct mesh *mesh, uint32_t member, uint64_t theirs);
+bool rounds_overtaken(const struct mesh *mesh, uint32_t member, struct stamp theirs);
 
-/* Sends the peer our bucket hashes. */
+/* Sends the peer our bucket hashes of the tier that we share. */
 void rounds_summarize(struct step *step, const struct mesh_id *peer);
 void rounds_summary(struct step *step, const struct mesh_id *from, const struct mesh_message *message);
 void rounds_entries(struct step *step, const struct mesh_id *from, const struct mesh_message *message);

@@ -3,23 +3,34 @@
 #include "crypto/token.h"
 #include "node/field.h"
 
+#include <string.h>
+
 #define MEMBER_VERSION 1u
 #define CAPACITY_VERSION 1u
 #define ALERT_VERSION 1u
+/* What only a node of a large site says needs the next version; all others go on in the words that every node knows. */
+#define MEMBER_VERSION_INTERIOR 2u
+#define CAPACITY_VERSION_SITE 2u
 
 #define MEMBER_FIELDS 11u
 #define CAPACITY_FIELDS 5u
 #define ALERT_FIELDS 4u
 
-/* The opening `[version, ...]` that all bodies share: reads it and says what is wrong with it. */
-static enum wire_error open_body(struct field_reader *reader, uint32_t fields, uint32_t version)
+/*
+ * The opening `[version, ...]` that all bodies share: reads it and says what is wrong with it. `more` is set for the
+ * version after the given one, which has one field more; NULL where there is none.
+ */
+static enum wire_error open_body(struct field_reader *reader, uint32_t fields, uint32_t version, bool *more)
 {
     const uint32_t items = field_get_array(reader, 1, 32);
     const uint64_t got = field_get_uint(reader, UINT32_MAX);
-    if (!reader->error && got != version)
+    const bool next = more && got == version + 1;
+    if (!reader->error && got != version && !next)
         return WIRE_UNKNOWN_VERSION;
-    if (!reader->error && items != fields)
+    if (!reader->error && items != fields + next)
         field_fail(reader, FIELD_RANGE);
+    if (more)
+        *more = next;
     return WIRE_OK;
 }
 
@@ -52,8 +63,8 @@ size_t member_body_encode(const struct member_body *body, uint8_t *out, size_t c
 {
     struct field_writer writer;
     field_writer_init(&writer, out, capacity);
-    field_put_array(&writer, MEMBER_FIELDS);
-    field_put_uint(&writer, MEMBER_VERSION);
+    field_put_array(&writer, MEMBER_FIELDS + body->interior);
+    field_put_uint(&writer, body->interior ? MEMBER_VERSION_INTERIOR : MEMBER_VERSION);
     field_put_uint(&writer, body->session);
     field_put_text(&writer, body->site);
     field_put_text(&writer, body->region);
@@ -64,6 +75,8 @@ size_t member_body_encode(const struct member_body *body, uint8_t *out, size_t c
     field_put_text(&writer, body->software);
     field_put_bool(&writer, body->leaving);
     field_put_bin(&writer, body->chain.bytes, body->chain.count);
+    if (body->interior)
+        field_put_bool(&writer, true);
     return finish(&writer);
 }
 
@@ -83,7 +96,7 @@ enum wire_error member_body_decode(const uint8_t *bytes, size_t count, struct me
 {
     struct field_reader reader;
     field_reader_init(&reader, bytes, count);
-    const enum wire_error error = open_body(&reader, MEMBER_FIELDS, MEMBER_VERSION);
+    const enum wire_error error = open_body(&reader, MEMBER_FIELDS, MEMBER_VERSION, &body->interior);
     if (error)
         return error;
     body->session = field_get_uint(&reader, UINT64_MAX);
@@ -96,6 +109,8 @@ enum wire_error member_body_decode(const uint8_t *bytes, size_t count, struct me
     field_get_text(&reader, body->software, sizeof body->software);
     body->leaving = field_get_bool(&reader);
     body->chain.bytes = field_get_bin(&reader, 1, CHAIN_BYTES_MAX, &body->chain.count);
+    if (body->interior && !field_get_bool(&reader))
+        field_fail(&reader, FIELD_RANGE);
     if (!reader.error) {
         check_name(&reader, body->site, false);
         check_name(&reader, body->region, true);
@@ -111,12 +126,35 @@ enum wire_error member_body_decode(const uint8_t *bytes, size_t count, struct me
 
 /* ---- CAPACITY ----------------------------------------------------------------------------------------- */
 
+static void put_site(struct field_writer *writer, const struct mesh_capacity *body)
+{
+    field_put_array(writer, 1 + 2 * MESH_DEVICE_CLASSES);
+    field_put_uint(writer, body->site.members);
+    for (int i = 0; i < MESH_DEVICE_CLASSES; i++) {
+        field_put_uint(writer, body->site.slots[i]);
+        field_put_uint(writer, body->site.free[i]);
+    }
+}
+
+static void get_site(struct field_reader *reader, struct mesh_capacity *body)
+{
+    field_get_array(reader, 1 + 2 * MESH_DEVICE_CLASSES, 1 + 2 * MESH_DEVICE_CLASSES);
+    body->site.members = (uint32_t)field_get_uint(reader, UINT32_MAX);
+    if (body->site.members == 0)
+        field_fail(reader, FIELD_RANGE);
+    for (int i = 0; i < MESH_DEVICE_CLASSES; i++) {
+        body->site.slots[i] = (uint32_t)field_get_uint(reader, UINT32_MAX);
+        body->site.free[i] = (uint32_t)field_get_uint(reader, body->site.slots[i]);
+    }
+}
+
 size_t capacity_body_encode(const struct mesh_capacity *body, uint8_t *out, size_t capacity)
 {
     struct field_writer writer;
     field_writer_init(&writer, out, capacity);
-    field_put_array(&writer, CAPACITY_FIELDS);
-    field_put_uint(&writer, CAPACITY_VERSION);
+    const bool site = body->site.members > 0;
+    field_put_array(&writer, CAPACITY_FIELDS + site);
+    field_put_uint(&writer, site ? CAPACITY_VERSION_SITE : CAPACITY_VERSION);
     field_put_array(&writer, MESH_DEVICE_CLASSES);
     for (int i = 0; i < MESH_DEVICE_CLASSES; i++) {
         field_put_array(&writer, 3);
@@ -127,14 +165,17 @@ size_t capacity_body_encode(const struct mesh_capacity *body, uint8_t *out, size
     field_put_uint(&writer, body->price_micro);
     field_put_int(&writer, body->available_until_ms);
     field_put_bool(&writer, body->draining);
+    if (site)
+        put_site(&writer, body);
     return finish(&writer);
 }
 
 enum wire_error capacity_body_decode(const uint8_t *bytes, size_t count, struct mesh_capacity *body)
 {
     struct field_reader reader;
+    bool site = false;
     field_reader_init(&reader, bytes, count);
-    const enum wire_error error = open_body(&reader, CAPACITY_FIELDS, CAPACITY_VERSION);
+    const enum wire_error error = open_body(&reader, CAPACITY_FIELDS, CAPACITY_VERSION, &site);
     if (error)
         return error;
     field_get_array(&reader, MESH_DEVICE_CLASSES, MESH_DEVICE_CLASSES);
@@ -147,6 +188,9 @@ enum wire_error capacity_body_decode(const uint8_t *bytes, size_t count, struct 
     body->price_micro = (uint32_t)field_get_uint(&reader, UINT32_MAX);
     body->available_until_ms = field_get_int(&reader, 0, INT64_MAX);
     body->draining = field_get_bool(&reader);
+    memset(&body->site, 0, sizeof body->site);
+    if (site)
+        get_site(&reader, body);
     return close_body(&reader);
 }
 
@@ -168,7 +212,7 @@ enum wire_error alert_body_decode(const uint8_t *bytes, size_t count, struct ale
 {
     struct field_reader reader;
     field_reader_init(&reader, bytes, count);
-    const enum wire_error error = open_body(&reader, ALERT_FIELDS, ALERT_VERSION);
+    const enum wire_error error = open_body(&reader, ALERT_FIELDS, ALERT_VERSION, NULL);
     if (error)
         return error;
     field_get_fixed(&reader, body->subject.bytes, sizeof body->subject.bytes);

@@ -33,6 +33,7 @@ struct member_body {
     char join[RECORD_BODY_ADDRESS_BYTES_MAX + 1];
     char software[WIRE_SOFTWARE_BYTES_MAX + 1];
     bool leaving;
+    bool interior; /* its site keeps it to itself (mesh/tiers.h); said in version 2 of the body only */
     struct wire_bytes chain; /* the node's certificate chain; decoded: borrowed from the body's bytes */
 };
 

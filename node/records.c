@@ -150,6 +150,7 @@ static bool member_received(struct node *node, const struct record *record, stru
     out->body.member.site = name_hash(body.site);
     out->body.member.region = name_hash(body.region[0] ? body.region : body.site);
     out->body.member.leaving = body.leaving;
+    out->body.member.interior = body.interior;
     return true;
 }
 
@@ -301,7 +302,8 @@ static size_t member_body_of(struct node *node, const struct mesh_record *record
 {
     const struct certificate *certificate = federation_certificate(node->federation);
     struct member_body body = {.session = record->body.member.session,
-                               .leaving = record->body.member.leaving};
+                               .leaving = record->body.member.leaving,
+                               .interior = record->body.member.interior};
     snprintf(body.site, sizeof body.site, "%s", certificate->site);
     snprintf(body.region, sizeof body.region, "%s", node->config.region);
     snprintf(body.name, sizeof body.name, "%s", certificate->name);

@@ -129,7 +129,8 @@ static void check_member(struct world *world, struct host *host, const struct me
         sim_check_fail(world, host, SIM_ANSWERS_FIT, "somebody became a member who never was");
         return;
     }
-    struct seen_member *const seen = &host->seen[peer];
+    struct known_member *const seen = sim_known_meet(&host->known, peer);
+    world->views_changed = true;
     enum mesh_member_state state = effect->body.member.state;
     uint64_t incarnation = effect->body.member.incarnation;
     if (seen->state == MESH_DOWN && sim_world_plant(world, SIM_PLANT_UNDEAD)) {
@@ -150,7 +151,7 @@ static void check_member(struct world *world, struct host *host, const struct me
         sim_check_fail(world, host, SIM_DOWN_STAYS_DOWN, "%s was revoked and is %s", world->host[peer].name,
                        sim_trace_state(state));
     }
-    seen->state = state;
+    seen->state = (uint8_t)state;
     seen->incarnation = incarnation;
     const struct host *const subject = &world->host[peer];
     const bool late = world->healed && world->now_us > world->heal_at_us + ONE_VIEW_US && subject->alive &&
@@ -207,34 +208,65 @@ static bool host_in_mesh(const struct host *host)
     return host->alive && !host->revoked && !host->leaving;
 }
 
+static bool check_view(struct world *world, struct host *host, const struct host *peer, bool final)
+{
+    enum mesh_member_state state = (enum mesh_member_state)sim_known_see(&host->known, peer->index).state;
+    if (host_in_mesh(peer) && sim_world_plant(world, SIM_PLANT_LATE_ACCUSER)) {
+        state = MESH_DOWN;
+    }
+    if (host_in_mesh(peer) && state != MESH_UP) {
+        sim_check_fail(world, host, SIM_VIEWS_AGREE, "%s lives and is seen as %s", peer->name,
+                       sim_trace_state(state));
+    } else if (final && !host_in_mesh(peer) && (state == MESH_UP || state == MESH_SUSPECT)) {
+        sim_check_fail(world, host, SIM_VIEWS_AGREE, "%s is gone and is seen as %s", peer->name,
+                       sim_trace_state(state));
+    }
+    return !world->failed;
+}
+
+static int by_site(const void *left, const void *right)
+{
+    const struct host *const a = *(struct host *const *)left;
+    const struct host *const b = *(struct host *const *)right;
+    return a->site != b->site ? (a->site > b->site) - (a->site < b->site)
+                              : (a->index > b->index) - (a->index < b->index);
+}
+
+/* Everybody that a host ought to know is of its site or of the upper tier; sites are looked at one by one. */
 static void check_views(struct world *world, bool final)
 {
-    for (uint32_t i = 0; i < world->host_count; i++) {
-        struct host *const host = &world->host[i];
-        if (!host_in_mesh(host)) {
-            continue;
+    const uint32_t count = world->host_count;
+    struct host **const host = sim_alloc(count, sizeof(struct host *));
+    struct host **const upper = sim_alloc(count, sizeof(struct host *));
+    uint32_t uppers = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        host[i] = &world->host[i];
+        if (!host[i]->interior) {
+            upper[uppers++] = host[i];
         }
-        for (uint32_t j = 0; j < world->host_count; j++) {
-            const struct host *const peer = &world->host[j];
-            enum mesh_member_state state = host->seen[j].state;
-            if (j == i) {
-                continue;
-            }
-            if (host_in_mesh(peer) && sim_world_plant(world, SIM_PLANT_LATE_ACCUSER)) {
-                state = MESH_DOWN;
-            }
-            if (host_in_mesh(peer) && state != MESH_UP) {
-                sim_check_fail(world, host, SIM_VIEWS_AGREE, "%s lives and is seen as %s", peer->name,
-                               sim_trace_state(state));
-                return;
-            }
-            if (final && !host_in_mesh(peer) && (state == MESH_UP || state == MESH_SUSPECT)) {
-                sim_check_fail(world, host, SIM_VIEWS_AGREE, "%s is gone and is seen as %s", peer->name,
-                               sim_trace_state(state));
-                return;
+    }
+    qsort(host, count, sizeof(struct host *), by_site);
+    for (uint32_t first = 0, end; first < count; first = end) {
+        for (end = first; end < count && host[end]->site == host[first]->site; end++) {
+        }
+        for (uint32_t i = first; i < end && !world->failed; i++) {
+            for (uint32_t j = first; j < end && host_in_mesh(host[i]); j++) {
+                if (j != i && !check_view(world, host[i], host[j], final)) {
+                    break;
+                }
             }
         }
     }
+    for (uint32_t i = 0; i < uppers && !world->failed; i++) {
+        for (uint32_t j = 0; j < uppers && host_in_mesh(upper[i]); j++) {
+            if (upper[j]->site != upper[i]->site && !check_view(world, upper[i], upper[j], final)) {
+                break;
+            }
+        }
+    }
+    free(host);
+    free(upper);
+    world->views_changed = false;
 }
 
 static bool host_could_run(const struct host *home, const struct sim_job *job, const struct host *host)
@@ -317,7 +349,8 @@ void sim_check_survey(struct world *world)
     if (!world->healed) {
         return;
     }
-    if (world->now_us > world->heal_at_us + ONE_VIEW_US) {
+    const int64_t since_us = world->now_us - world->heal_at_us - ONE_VIEW_US;
+    if (since_us > 0 && (world->views_changed || since_us <= SECOND_US)) {
         check_views(world, false);
     }
     if (world->now_us < world->heal_at_us + 20 * SECOND_US) {

@@ -26,6 +26,7 @@ static const char help_text[] =
     "Runs the protocol of many nodes with virtual clock, network, disks and devices,\n"
     "under faults drawn from a seed, and checks what must hold. Same seed, same hash.\n"
     "  --nodes N        nodes (drawn from the seed, 3 to 60)\n"
+    "  --site-nodes N   nodes in each site (3)\n"
     "  --minutes M      virtual minutes; faults stop after two thirds (10)\n"
     "  --seed S         the first seed (1); --seeds COUNT: how many (1)\n"
     "  --jobs N         jobs submitted (100)\n"
@@ -188,6 +189,7 @@ static int parse_numbered(struct command *command, const char *name, const char 
 {
     const struct number_option table[] = {
         {"--nodes", 1, SIM_NODES_MAX, &command->options.nodes},
+        {"--site-nodes", 1, SIM_NODES_MAX, &command->options.site_nodes},
         {"--minutes", 1, 100000, &command->minutes},
         {"--seeds", 1, 1000000, &command->seeds},
         {"--jobs", 0, 100000, &command->options.jobs},

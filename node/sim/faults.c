@@ -228,7 +228,8 @@ static void revoke_again(struct world *world, struct host *subject)
 {
     for (uint32_t i = 0; i < world->host_count; i++) {
         const struct host *const host = &world->host[i];
-        if (host->alive && host != subject && host->seen[subject->index].state == MESH_REVOKED) {
+        if (host->alive && host != subject &&
+            sim_known_see(&host->known, subject->index).state == MESH_REVOKED) {
             return;
         }
     }

@@ -203,6 +203,7 @@ static bool record_equal(const struct mesh_record *a, const struct mesh_record *
     case MESH_RECORD_MEMBER:
         return a->body.member.session == b->body.member.session &&
                a->body.member.leaving == b->body.member.leaving &&
+               a->body.member.interior == b->body.member.interior &&
                a->body.member.site == b->body.member.site && a->body.member.region == b->body.member.region;
     case MESH_RECORD_CAPACITY:
         for (uint32_t i = 0; i < MESH_DEVICE_CLASSES; i++) {
@@ -211,7 +212,8 @@ static bool record_equal(const struct mesh_record *a, const struct mesh_record *
                 return false;
             }
         }
-        return a->body.capacity.draining == b->body.capacity.draining;
+        return a->body.capacity.draining == b->body.capacity.draining &&
+               memcmp(&a->body.capacity.site, &b->body.capacity.site, sizeof a->body.capacity.site) == 0;
     case MESH_RECORD_ALERT:
         return memcmp(&a->body.alert.subject, &b->body.alert.subject, sizeof a->origin) == 0 &&
                a->body.alert.subject_incarnation == b->body.alert.subject_incarnation &&
@@ -353,6 +355,7 @@ static void effect_sign(struct world *world, struct host *host, const struct mes
     if (record->kind == MESH_RECORD_MEMBER) {
         sim_payload_drop(host->own_record);
         host->own_record = sim_payload_keep(payload);
+        host->interior = record->body.member.interior;
     }
     struct event event =
         sim_world_event(world, sim_between(&world->random, 0, 300), HAPPEN_SIGNED, host->index);
@@ -365,8 +368,11 @@ static void effect_admit(struct world *world, struct host *host, const struct me
     const uint32_t peer = sim_world_identity(world, &effect->body.admit.id);
     if (peer == SIM_NONE) {
         sim_check_fail(world, host, SIM_ANSWERS_FIT, "somebody who never was is admitted");
-    } else if (host->admitted[peer] != 2) {
-        host->admitted[peer] = 1;
+        return;
+    }
+    struct known_member *const member = sim_known_meet(&host->known, peer);
+    if (member->admission == ADMISSION_NONE) {
+        member->admission = ADMISSION_ADMITTED;
     }
 }
 
@@ -376,7 +382,7 @@ static void effect_bar(struct world *world, struct host *host, const struct mesh
     if (peer == SIM_NONE) {
         return;
     }
-    host->admitted[peer] = 2;
+    sim_known_meet(&host->known, peer)->admission = ADMISSION_BARRED;
     for (uint32_t i = 0; i < world->network.count; i++) {
         const struct link *const link = &world->network.link[i];
         if ((link->host[0] == host->index && link->host[1] == peer) ||
@@ -842,7 +848,8 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
 {
     const struct host *const from = &world->host[flight->from];
     struct mesh_message *const message = flight->message;
-    if (from->index != host->index && host->admitted[from->identity] != 1) {
+    if (from->index != host->index &&
+        sim_known_see(&host->known, from->identity).admission != ADMISSION_ADMITTED) {
         world->result->world.messages_refused++;
         sim_flight_free(flight);
         return;
@@ -940,8 +947,7 @@ void sim_host_start(struct world *world, struct host *host)
     host->disk.incarnation++;
     sim_trace(world, host, TRACE_LIFE, LIFE_STARTS, SIM_NONE, host->disk.incarnation, 0);
     host->memory = sim_alloc(1, mesh_size(&host->limits));
-    memset(host->admitted, 0, world->host_room);
-    memset(host->seen, 0, world->host_room * sizeof *host->seen);
+    sim_known_clear(&host->known);
     /* One draw per statement: the order within an initialiser is the compiler's. */
     const uint64_t session = (uint64_t)host_wall_ms(world, host) << 20 | sim_below(&world->random, 1u << 20);
     const uint64_t seed = sim_random_next(&world->random);

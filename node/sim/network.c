@@ -356,10 +356,11 @@ void sim_network_stalled(struct world *world, struct event *event)
 /* A node that isn't admitted yet presents its certificate when it dials; a barred one is turned away. */
 static bool link_introduce(struct world *world, struct host *newcomer, struct host *receiver)
 {
-    if (receiver->admitted[newcomer->identity] == 0 && newcomer->own_record != NULL) {
+    if (sim_known_see(&receiver->known, newcomer->identity).admission == ADMISSION_NONE &&
+        newcomer->own_record != NULL) {
         sim_host_record(world, receiver, &newcomer->id, sim_payload_keep(newcomer->own_record));
     }
-    return receiver->admitted[newcomer->identity] == 1;
+    return sim_known_see(&receiver->known, newcomer->identity).admission == ADMISSION_ADMITTED;
 }
 
 static void side_failed(struct world *world, uint32_t number, uint32_t which, bool refused)

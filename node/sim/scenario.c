@@ -564,7 +564,7 @@ static bool all_see(const struct world *world, uint32_t peer, enum mesh_member_s
 {
     for (uint32_t i = 0; i < world->host_count; i++) {
         const struct host *const host = &world->host[i];
-        if (host->alive && i != peer && !host->revoked && host->seen[peer].state != state) {
+        if (host->alive && i != peer && !host->revoked && sim_known_see(&host->known, peer).state != state) {
             return false;
         }
     }
@@ -587,7 +587,8 @@ static bool holds(const struct world *world, const struct line *line)
     const struct host *const host = &world->host[line->value[0] < NAMES_MAX ? line->value[0] : 0];
     switch ((enum expected)line->what) {
     case EXPECT_SEES:
-        return host->alive && host->seen[line->value[1]].state == (enum mesh_member_state)line->value[2];
+        return host->alive && sim_known_see(&host->known, (uint32_t)line->value[1]).state ==
+                                  (enum mesh_member_state)line->value[2];
     case EXPECT_ALL_SEE:
         return all_see(world, (uint32_t)line->value[0], (enum mesh_member_state)line->value[1]);
     case EXPECT_JOB:

@@ -109,8 +109,9 @@ enum sim_plant {
 
 struct sim_options {
     uint64_t seed;
-    uint32_t nodes;   /* 0: drawn from the seed, 3 to 60 */
-    uint32_t minutes; /* of virtual time */
+    uint32_t nodes;      /* 0: drawn from the seed, 3 to 60 */
+    uint32_t site_nodes; /* nodes per site */
+    uint32_t minutes;    /* of virtual time */
     uint32_t jobs;
     uint32_t faults;      /* how many, spread over the first two thirds */
     const char *profile;  /* a name from sim_profiles */

@@ -144,7 +144,7 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
     *host = (struct host){.index = world->host_count, .identity = identity};
     snprintf(host->name, sizeof host->name, "%s", name);
     host->id = sim_id(world->options.seed, identity);
-    const uint32_t site = host->index / 3;
+    const uint32_t site = host->index / world->options.site_nodes;
     host->site = sim_mix(1, site);
     host->region = sim_mix(2, site / 3);
     host->slots[0] = (uint16_t)(1 + sim_below(random, 4));
@@ -154,7 +154,7 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
     host->joined = host->index == 0;
     const bool tight = sim_chance(random, 250);
     host->limits = (struct mesh_limits){
-        .members = world->host_room + 2,
+        .members = world->host_room + 2 < MESH_MEMBERS_MAX ? world->host_room + 2 : MESH_MEMBERS_MAX,
         .jobs = tight ? 4 : 64,
         .shards = tight ? 150 : 4096,
         .bundles = tight ? 6 : 128,
@@ -170,8 +170,6 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
         host->limits.demands = 64;
     }
     memcpy(host->lent, host->slots, sizeof host->lent);
-    host->admitted = sim_alloc(world->host_room, 1);
-    host->seen = sim_alloc(world->host_room, sizeof *host->seen);
     world->host_count++;
     return host;
 }
@@ -416,8 +414,7 @@ void sim_world_finish(struct world *world)
         }
         free(host->disk.job);
         free(host->disk.record);
-        free(host->admitted);
-        free(host->seen);
+        sim_known_clear(&host->known);
     }
     while (world->heap.count != 0) {
         struct event event = sim_heap_pop(&world->heap);
@@ -435,7 +432,8 @@ void sim_world_finish(struct world *world)
 
 struct sim_options sim_options_default(void)
 {
-    return (struct sim_options){.seed = 1, .minutes = 10, .jobs = 100, .faults = 20, .profile = "mixed"};
+    return (struct sim_options){
+        .seed = 1, .site_nodes = 3, .minutes = 10, .jobs = 100, .faults = 20, .profile = "mixed"};
 }
 
 /* The run that an assertion of the core would end; reported by the handler in command.c. */

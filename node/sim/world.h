@@ -4,6 +4,7 @@
  *     heap.c      the events to come
  *     payload.c   bytes behind handles, and each host's table of handles
  *     network.c   links, their queues, partitions
+ *     known.c     whom a host has met
  *     host.c      a node: its core, its disk, and what it does with a step's output
  *     device.c    attempts and cache look-ups
  *     faults.c    what goes wrong, drawn from the seed
@@ -203,11 +204,22 @@ struct attempt {
     uint32_t *shard;
 };
 
-struct seen_member {
-    enum mesh_member_state state;
-    uint64_t incarnation;
-    uint64_t down_incarnation; /* of the latest DOWN; 0 = never */
+enum admission { ADMISSION_NONE = 0, ADMISSION_ADMITTED, ADMISSION_BARRED };
+struct known_member {
+    uint32_t identity; /* + 1; 0 = free */
+    uint8_t admission;
+    uint8_t state;        /* enum mesh_member_state, as last told by the core; 0 = never */
+    uint64_t incarnation; /* then */
 };
+struct known {
+    struct known_member *member; /* [room] */
+    uint32_t count;
+    uint32_t room; /* a power of two */
+};
+/* Borrowed until the next call. */
+struct known_member *sim_known_meet(struct known *known, uint32_t identity);
+struct known_member sim_known_see(const struct known *known, uint32_t identity); /* zeros if never met */
+void sim_known_clear(struct known *known);
 
 struct trace_line {
     int64_t at_us;
@@ -245,11 +257,11 @@ struct host {
     void *memory;
     struct mesh *mesh;
     struct handles handles;
-    uint8_t *admitted;           /* per identity: 1 admitted, 2 barred */
+    struct known known;
+    bool interior;               /* as it last said of itself, see mesh/tiers.h */
     uint64_t signed_incarnation; /* of the newest own member record over all lives, and its version */
     uint64_t signed_version;
     struct payload *own_record; /* newest own member record of this life */
-    struct seen_member *seen;   /* per identity */
     struct disk disk;
     struct batch *first_batch;
     struct batch *last_batch;
@@ -356,6 +368,7 @@ struct world {
     uint64_t hash;
     uint32_t planted; /* times the plant took effect */
     uint32_t fault_end_count;
+    bool views_changed; /* somebody's view changed since all were compared */
     struct story *story;
     const struct study_watch *watch; /* borrowed; NULL: nobody measures */
 };
