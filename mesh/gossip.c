@@ -9,6 +9,7 @@ void gossip_layout(struct gossip *gossip, const struct mesh_limits *limits, stru
 void gossip_init(struct mesh *mesh)
 {
     mesh->gossip.capacity_at_ms = mesh->now_ms - MESH_CAPACITY_MIN_MS;
+    mesh->gossip.capacity_risen = true;
 }
 
 static void push(struct step *step, const struct mesh_id *to, const struct mesh_record *record)
@@ -16,19 +17,15 @@ static void push(struct step *step, const struct mesh_id *to, const struct mesh_
     out_send(step, to, MESH_PUSH)->body.push.record = *record;
 }
 
-/*
- * Sends a record on to every neighbour whose link is up, but not back to where it came from. Its origin is
- * spared its own capacities and alerts; its MEMBER record it gets, because that is how two processes with one
- * identity meet.
- */
+/* Sends an alert or a revocation on to every neighbour whose link is up, but not back to where it came from. */
 static void flood(struct step *step, const struct mesh_id *from, const struct mesh_record *record)
 {
     const struct mesh *const mesh = step->mesh;
     for (uint32_t i = 0; i < mesh->links.count; i++) {
         const struct link *const link = &mesh->links.link[i];
         const struct mesh_id *const peer = &mesh->members.slot[link->member].id;
-        if (!link->up || id_equal(peer, from) || !tiers_record_concerns(mesh, link->member, record) ||
-            (record->kind != MESH_RECORD_MEMBER && id_equal(peer, &record->origin)))
+        if (!link->up || id_equal(peer, from) || id_equal(peer, &record->origin) ||
+            !tiers_record_concerns(mesh, link->member, record))
             continue;
         push(step, peer, record);
     }
@@ -107,7 +104,7 @@ static bool accept_own_member(struct step *step, const struct mesh_id *from, con
     mesh->links.stale = true;
     save_record(step, record);
     if (risen)
-        gossip_capacity_changed(step);
+        mesh->gossip.capacity_risen = true;
     return true;
 }
 
@@ -297,9 +294,43 @@ static bool accept_revocation(struct step *step, const struct mesh_record *recor
     return true;
 }
 
-void gossip_record(struct step *step, const struct mesh_id *from, const struct mesh_record *record)
+/*
+ * The origin gets its own MEMBER record back while it is new to everybody, because that is how two processes with one
+ * identity meet.
+ */
+static void send_on(struct step *step, const struct mesh_id *from, const struct mesh_record *record,
+                    uint8_t hops, uint64_t known_incarnation)
+{
+    if (record->kind == MESH_RECORD_MEMBER)
+        tree_spread(step, from, record, hops, record->incarnation > known_incarnation);
+    else if (record->kind == MESH_RECORD_CAPACITY)
+        tree_spread(step, from, record, hops, false);
+    else
+        flood(step, from, record);
+}
+
+/* A copy that came over a tree in vain, if it is of what we hold and not of something older. */
+static void not_accepted(struct step *step, const struct mesh_id *from, const struct mesh_record *record,
+                         uint8_t hops)
+{
+    const uint32_t slot = members_find(step->mesh, &record->origin);
+    if (hops == 0 || slot == MESH_NONE)
+        return;
+    const struct member *const member = &step->mesh->members.slot[slot];
+    const struct stamp ours =
+        record->kind == MESH_RECORD_MEMBER ? STAMP(&member->record) : STAMP(&member->capacity);
+    if (ours.incarnation == record->incarnation && ours.version == record->version)
+        tree_duplicate(step, from, slot, hops);
+}
+
+void gossip_record(struct step *step, const struct mesh_id *from, const struct mesh_record *record,
+                   uint8_t hops)
 {
     struct mesh_counters *const counters = &step->mesh->counters;
+    const uint32_t slot = members_find(step->mesh, &record->origin);
+    const struct member *const origin = slot != MESH_NONE ? &step->mesh->members.slot[slot] : NULL;
+    /* Our own record as it stands before the host has signed it is known to nobody. */
+    const uint64_t known_incarnation = origin && origin->record.handle != 0 ? origin->record.incarnation : 0;
     bool accepted = false;
     bool keeps = true; /* the table holds the handle of an accepted record */
     switch (record->kind) {
@@ -323,12 +354,13 @@ void gossip_record(struct step *step, const struct mesh_id *from, const struct m
     }
     if (accepted) {
         counters->records_new++;
-        flood(step, from, record);
+        send_on(step, from, record, hops, known_incarnation);
         /* A revoked neighbour is told of it too; only then is it barred. */
         if (record->kind == MESH_RECORD_REVOCATION)
             revoke(step, &record->body.revocation.subject);
     } else {
         counters->records_old++;
+        not_accepted(step, from, record, hops);
     }
     if (!accepted || !keeps)
         out_drop(step, record->handle);
@@ -365,26 +397,79 @@ void gossip_capacity_changed(struct step *step)
     step->mesh->gossip.capacity_changed = true;
 }
 
+static int64_t longer(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static void own_capacity(const struct mesh *mesh, struct mesh_capacity *capacity)
+{
+    executor_capacity(mesh, capacity);
+    tiers_digest(mesh, capacity);
+}
+
+static bool is_as_announced(const struct mesh *mesh)
+{
+    const struct mesh_capacity *const then = &mesh->gossip.announced;
+    struct mesh_capacity now;
+    own_capacity(mesh, &now);
+    for (uint32_t i = 0; i < MESH_DEVICE_CLASSES; i++) {
+        if (now.class[i].slots != then->class[i].slots || now.class[i].free != then->class[i].free ||
+            now.class[i].waiting != then->class[i].waiting || now.site.slots[i] != then->site.slots[i] ||
+            now.site.free[i] != then->site.free[i])
+            return false;
+    }
+    return now.site.members == then->site.members && now.price_micro == then->price_micro &&
+           now.available_until_ms == then->available_until_ms && now.draining == then->draining;
+}
+
+/* When ours is to be announced next; a change that was undone meanwhile is none. */
+static int64_t capacity_due_ms(struct mesh *mesh, int64_t now_ms)
+{
+    struct gossip *const gossip = &mesh->gossip;
+    const int64_t members = (int64_t)mesh->overlay.count[TIER_UPPER] + mesh->overlay.count[TIER_SITE];
+    const int64_t change_ms =
+        gossip->capacity_at_ms + (gossip->capacity_risen
+                                      ? MESH_CAPACITY_MIN_MS
+                                      : longer(MESH_CAPACITY_MIN_MS, MESH_CAPACITY_MIN_MS_EACH * members));
+    if (gossip->capacity_changed && now_ms >= change_ms && !gossip->capacity_risen && is_as_announced(mesh)) {
+        gossip->capacity_changed = false;
+        mesh->counters.capacities_unchanged++;
+    }
+    if (gossip->capacity_changed || gossip->capacity_risen)
+        return change_ms;
+    return gossip->capacity_at_ms + longer(MESH_CAPACITY_MAX_MS, MESH_CAPACITY_MAX_MS_EACH * members);
+}
+
 void gossip_tick(struct step *step)
 {
     struct mesh *const mesh = step->mesh;
     struct gossip *const gossip = &mesh->gossip;
-    const int64_t due_ms =
-        gossip->capacity_at_ms + (gossip->capacity_changed ? MESH_CAPACITY_MIN_MS : MESH_CAPACITY_MAX_MS);
-    if (step->now_ms < due_ms) {
-        out_wake(step, due_ms);
-        return;
+    int64_t due_ms = capacity_due_ms(mesh, step->now_ms);
+    if (step->now_ms >= due_ms) {
+        own_capacity(mesh, &gossip->announced);
+        gossip->capacity_changed = gossip->capacity_risen = false;
+        gossip->capacity_at_ms = step->now_ms;
+        struct mesh_record *const record = &out_effect(step, MESH_SIGN)->body.record;
+        record->kind = MESH_RECORD_CAPACITY;
+        record->origin = mesh->config.self;
+        record->incarnation = gossip_incarnation(mesh);
+        record->version = ++gossip->capacity_version;
+        record->body.capacity = gossip->announced;
+        due_ms = capacity_due_ms(mesh, step->now_ms);
     }
-    gossip->capacity_changed = false;
-    gossip->capacity_at_ms = step->now_ms;
-    struct mesh_record *const record = &out_effect(step, MESH_SIGN)->body.record;
-    record->kind = MESH_RECORD_CAPACITY;
-    record->origin = mesh->config.self;
-    record->incarnation = gossip_incarnation(mesh);
-    record->version = ++gossip->capacity_version;
-    executor_capacity(mesh, &record->body.capacity);
-    tiers_digest(mesh, &record->body.capacity);
-    out_wake(step, step->now_ms + MESH_CAPACITY_MAX_MS);
+    out_wake(step, due_ms);
+}
+
+/* The first copy of a tree's first branch; whoever is no neighbour, or knows no trees, takes it as any other. */
+static void send_own(struct step *step, const struct mesh_id *peer, const struct mesh_record *record)
+{
+    const uint32_t slot = members_find(step->mesh, peer);
+    const struct link *const link = slot != MESH_NONE ? links_find(step->mesh, slot) : NULL;
+    const bool tree = link && link->protocol >= MESH_PROTOCOL_TREES;
+    struct mesh_message *const message = out_send(step, peer, tree ? MESH_SPREAD : MESH_PUSH);
+    message->body.push.record = *record;
+    message->body.push.hops = tree;
 }
 
 void gossip_linked(struct step *step, const struct mesh_id *peer)
@@ -393,11 +478,11 @@ void gossip_linked(struct step *step, const struct mesh_id *peer)
     const struct member *const self = &mesh->members.slot[mesh->members.self];
     if (self->record.handle != 0) {
         const struct mesh_record record = members_record(self);
-        push(step, peer, &record);
+        send_own(step, peer, &record);
     }
     if (self->capacity.handle != 0) {
         const struct mesh_record capacity = members_capacity(self);
-        push(step, peer, &capacity);
+        send_own(step, peer, &capacity);
     }
     rounds_summarize(step, peer);
 }

@@ -1,7 +1,7 @@
 /*
- * Gossip: accepting signed records and flooding what is new to our neighbours. What a flood missed arrives by the
- * rounds of rounds.h. ALERTs are repeated while they hold; CAPACITY records are overwritten in place, every 30 s at
- * the latest.
+ * Gossip: accepting signed records and sending what is new on: ALERTs and revocations by a flood over all links, MEMBER
+ * and CAPACITY records along the trees of tree.h. What was missed arrives by the rounds of rounds.h. ALERTs are repeated
+ * while they hold; CAPACITY records are overwritten in place.
  */
 #ifndef MESH_GOSSIP_H
 #define MESH_GOSSIP_H
@@ -19,17 +19,23 @@ struct gossip {
     uint32_t revocation_count;
     uint32_t revocation_capacity;
 
-    bool capacity_changed;
+    bool capacity_changed; /* perhaps */
+    bool capacity_risen;   /* it has yet to be announced in our present incarnation */
     uint64_t capacity_version;
-    int64_t capacity_at_ms; /* when ours was last announced */
+    int64_t capacity_at_ms;         /* when ours was last announced, */
+    struct mesh_capacity announced; /* and as what */
 };
 
 void gossip_layout(struct gossip *gossip, const struct mesh_limits *limits, struct carve *from);
 void gossip_init(struct mesh *mesh);
 void gossip_check(const struct mesh *mesh);
 
-/* Takes a record that the host has verified; its handle is ours from now on, or given back in this step. */
-void gossip_record(struct step *step, const struct mesh_id *from, const struct mesh_record *record);
+/*
+ * Takes a record that the host has verified; its handle is ours from now on, or given back in this step. `hops` as
+ * in a SPREAD, or 0.
+ */
+void gossip_record(struct step *step, const struct mesh_id *from, const struct mesh_record *record,
+                   uint8_t hops);
 /* The link to a peer, neighbour or not, has a new session: introduce ourselves and compare. */
 void gossip_linked(struct step *step, const struct mesh_id *peer);
 

@@ -12,6 +12,7 @@
  *     links.c      pings, round trips, silence
  *     detector.c   accusations, self-doubt, refutation, down
  *     gossip.c     signed records: which are taken in, and flooding them
+ *     tree.c       spanning trees: who is sent a copy, who only word of it
  *     rounds.c     anti-entropy with one neighbour at a time
  *     executor.c   attempts and leases on this node's slots
  *     grants.c     who gets the next free place
@@ -88,6 +89,7 @@ static inline bool id_equal(const struct mesh_id *a, const struct mesh_id *b)
 #include "mesh/overlay.h"
 #include "mesh/rounds.h"
 #include "mesh/tiers.h"
+#include "mesh/tree.h"
 
 struct mesh {
     struct mesh_config config;
@@ -105,6 +107,7 @@ struct mesh {
     struct links links;
     struct detector detector;
     struct gossip gossip;
+    struct tree tree;
     struct rounds rounds;
     struct executor executor;
     struct home home;

@@ -13,7 +13,9 @@
  * node at a time: a message that a version lacks is not sent on such a link.
  */
 #define MESH_PROTOCOL_MIN 1
-#define MESH_PROTOCOL_MAX 1
+#define MESH_PROTOCOL_MAX 2
+/* From this version on records travel along trees (tree.h); a peer of an earlier one is sent every record. */
+#define MESH_PROTOCOL_TREES 2
 
 /* Members known to one node. Beyond this, a record of a new member is dropped and counted (records_full). */
 #define MESH_MEMBERS_MAX 8192
@@ -73,6 +75,10 @@
 /* Anti-entropy: buckets in a summary, and entries in one answer. */
 #define MESH_BUCKETS 64
 #define MESH_ENTRIES_MAX 64
+/* Names in one HAVE, GRAFT or PRUNE; more go in a second message. */
+#define MESH_WORDS_MAX 64
+/* Records told of by neighbours that have not come. Beyond it a word is dropped and counted (bound_missing). */
+#define MESH_MISSING_MAX 64
 /* Attempts named in one RENEW message; an executor sends several when it holds more for one home. */
 #define MESH_RENEW_MAX 64
 
@@ -153,9 +159,23 @@
 /* Anti-entropy: a round so often, with a quarter of it as jitter; sooner after a round that brought something. */
 #define MESH_ROUND_MS 5000
 #define MESH_ROUND_FAST_MS 200
-/* Our capacity is announced at most, and at least, so often. */
+/*
+ * What is owed to neighbours is sent so long after the first of it: a few records and names to a message. A record that
+ * was told of is asked for after so long: longer than the way of six hops takes, each of them a batch and half a world.
+ */
+#define MESH_BATCH_MS 50
+#define MESH_GRAFT_MS 600
+/* Word of a member's capacity is given so often, however often it changes. */
+#define MESH_HAVE_CAPACITY_MS 60000
+/*
+ * Our capacity is announced at most, and at least, so often; in a large mesh more seldom, by so much for each member,
+ * so that what a node hears of all others stays within bounds: at 1,000 members 125 capacities a second when all of them
+ * change all the time, and 10 a second at rest.
+ */
 #define MESH_CAPACITY_MIN_MS 1000
 #define MESH_CAPACITY_MAX_MS 30000
+#define MESH_CAPACITY_MIN_MS_EACH 8
+#define MESH_CAPACITY_MAX_MS_EACH 100
 
 /* Device classes that slots are counted by. */
 #define MESH_DEVICE_CLASSES 2

@@ -100,7 +100,24 @@ void links_down(struct step *step, const struct mesh_event *event)
     }
 }
 
-/* Chooses the neighbours again; links that stay keep their state. */
+static struct link new_link(struct step *step, uint32_t member, uint32_t *places)
+{
+    uint8_t place = 0;
+    while (*places & (1u << place))
+        place++;
+    *places |= 1u << place;
+    out_effect(step, MESH_LINK_KEEP)->body.peer = step->mesh->members.slot[member].id;
+    return (struct link){
+        .member = member,
+        .place = place,
+        .heard_at_ms = step->now_ms,
+        .pinged_at_ms = step->now_ms - MESH_PING_BUSY_MS,
+        .accuse_after_ms = step->now_ms,
+        .capacity_next = MESH_NONE,
+    };
+}
+
+/* Chooses the neighbours again; links that stay keep their state and their place. */
 static void refresh(struct step *step)
 {
     struct mesh *const mesh = step->mesh;
@@ -108,21 +125,15 @@ static void refresh(struct step *step)
     uint32_t neighbour[MESH_LINKS_MAX];
     const uint32_t count = overlay_links(mesh, neighbour);
     struct link chosen[MESH_LINKS_MAX];
+    uint32_t places = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct link *const kept = links_find(mesh, neighbour[i]);
-        if (kept) {
-            chosen[i] = *kept;
-            kept->member = MESH_NONE;
+        if (!kept)
             continue;
-        }
-        chosen[i] = (struct link){
-            .member = neighbour[i],
-            .heard_at_ms = step->now_ms,
-            .pinged_at_ms = step->now_ms - MESH_PING_BUSY_MS,
-            .accuse_after_ms = step->now_ms,
-            .capacity_next = MESH_NONE,
-        };
-        out_effect(step, MESH_LINK_KEEP)->body.peer = mesh->members.slot[neighbour[i]].id;
+        chosen[i] = *kept;
+        places |= 1u << kept->place;
+        kept->member = MESH_NONE;
+        neighbour[i] = MESH_NONE;
     }
     for (uint32_t i = 0; i < links->count; i++) {
         const uint32_t gone = links->link[i].member;
@@ -130,6 +141,11 @@ static void refresh(struct step *step)
             continue;
         out_effect(step, MESH_LINK_RELEASE)->body.peer = mesh->members.slot[gone].id;
         detector_unlinked(step, gone);
+        tree_unlinked(mesh, links->link[i].place);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (neighbour[i] != MESH_NONE)
+            chosen[i] = new_link(step, neighbour[i], &places);
     }
     memcpy(links->link, chosen, count * sizeof *chosen);
     links->count = count;

@@ -12,6 +12,7 @@
 struct link {
     uint32_t member;
     uint32_t protocol; /* the version agreed on at its latest session; 0 before one */
+    uint8_t place;     /* 0 to MESH_LINKS_MAX - 1, its own for as long as it lives */
     bool up;           /* it has a session: records are pushed over it */
     bool greeted;      /* the member has been heard since it became our neighbour */
     bool silent;

@@ -182,6 +182,27 @@ static uint32_t sorted_place(const struct members *members, const struct mesh_id
     return low;
 }
 
+uint64_t members_prefix(const struct mesh_id *id)
+{
+    uint64_t prefix = 0;
+    for (uint32_t i = 0; i < 8; i++)
+        prefix = prefix << 8 | id->bytes[i];
+    return prefix;
+}
+
+uint32_t members_find_prefix(const struct mesh *mesh, uint64_t prefix)
+{
+    const struct members *const members = &mesh->members;
+    struct mesh_id least = {0};
+    for (uint32_t i = 0; i < 8; i++)
+        least.bytes[i] = (uint8_t)(prefix >> (56 - 8 * i));
+    const uint32_t place = sorted_place(members, &least);
+    if (place == members->count)
+        return MESH_NONE;
+    const uint32_t slot = members->sorted[place];
+    return members_prefix(&members->slot[slot].id) == prefix ? slot : MESH_NONE;
+}
+
 bool members_live(const struct mesh *mesh, uint32_t slot)
 {
     const enum mesh_member_state state = mesh->members.slot[slot].state;
@@ -252,6 +273,7 @@ void members_remove(struct step *step, uint32_t slot)
     if (members_live(step->mesh, slot))
         overlay_remove(step->mesh, slot);
     detector_forget(step->mesh, slot);
+    tree_forget(step->mesh, slot);
     out_drop(step, member->record.handle);
     out_drop(step, member->capacity.handle);
     const uint32_t place = sorted_place(members, &member->id);

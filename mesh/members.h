@@ -63,6 +63,18 @@ struct member {
 
     struct member_capacity capacity;
 
+    /* How its records travel through us, see tree.c: bits by the place of a link. */
+    uint16_t lazy;               /* these neighbours are given word of them only */
+    uint8_t comes_from;          /* place + 1 of the link over which they come; 0 = none, or our own */
+    uint8_t hops;                /* links that the newest one crossed on its way to us */
+    bool owing;                  /* something is owed to some neighbour: */
+    uint16_t owes_capacity;      /* a copy of its capacity */
+    uint16_t owes_word;          /* word of its record */
+    uint16_t owes_capacity_word; /* word of its capacity */
+    uint16_t owes_prune;
+    bool has_word; /* word of a capacity was ever given, latest at word_at_ms */
+    int64_t word_at_ms;
+
     /* Placement's own notes about the member, see placement.c. */
     uint32_t debit[MESH_DEVICE_CLASSES]; /* places asked for or used since its latest capacity record */
     uint32_t delivered_permille;         /* moving average of places granted per place believed free */
@@ -101,6 +113,9 @@ static inline bool stamp_newer(struct stamp stamp, struct stamp than)
 
 /* Returns the slot of a known id, or MESH_NONE. */
 uint32_t members_find(const struct mesh *mesh, const struct mesh_id *id);
+/* The first eight bytes of an id, which is how words name an origin; and the lowest slot that they fit. O(log n). */
+uint64_t members_prefix(const struct mesh_id *id);
+uint32_t members_find_prefix(const struct mesh *mesh, uint64_t prefix);
 /* Whether new work may be placed there: UP, not draining, and not barred. */
 bool members_takes_work(const struct mesh *mesh, uint32_t slot);
 /* UP or SUSPECT: has its place on the rings. */

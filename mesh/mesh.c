@@ -22,6 +22,7 @@ static void lay_out(struct mesh *mesh, const struct mesh_limits *limits, struct 
     overlay_layout(&mesh->overlay, limits, from);
     detector_layout(&mesh->detector, limits, from);
     gossip_layout(&mesh->gossip, limits, from);
+    tree_layout(&mesh->tree, limits, from);
     executor_layout(&mesh->executor, limits, from);
     home_layout(&mesh->home, limits, from);
 }
@@ -69,6 +70,7 @@ static void drop_handles(struct step *step, const struct mesh_message *message)
 {
     switch (message->kind) {
     case MESH_PUSH:
+    case MESH_SPREAD:
         out_drop(step, message->body.push.record.handle);
         break;
     case MESH_ASSIGN:
@@ -103,7 +105,8 @@ static bool receive_gossip(struct step *step, const struct mesh_event *event, ui
             links_pong(step, member, event->body.received.rtt_us);
         return true;
     case MESH_PUSH:
-        gossip_record(step, from, &message->body.push.record);
+    case MESH_SPREAD:
+        gossip_record(step, from, &message->body.push.record, message->body.push.hops);
         return true;
     case MESH_SUMMARY:
         rounds_summary(step, from, message);
@@ -113,6 +116,24 @@ static bool receive_gossip(struct step *step, const struct mesh_event *event, ui
         return true;
     case MESH_WANT:
         rounds_want(step, from, message);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Words between members about the trees. Returns false for all others. */
+static bool receive_words(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    switch (message->kind) {
+    case MESH_HAVE:
+        tree_have(step, from, message);
+        return true;
+    case MESH_GRAFT:
+        tree_graft(step, from, message);
+        return true;
+    case MESH_PRUNE:
+        tree_prune(step, from, message);
         return true;
     default:
         return false;
@@ -177,9 +198,19 @@ static void receive(struct step *step, const struct mesh_event *event)
         links_heard(step, from);
     if (from != mesh->members.self && receive_gossip(step, event, from))
         return;
-    if (known && receive_work(step, from, message))
+    if (known && (receive_words(step, from, message) || receive_work(step, from, message)))
         return;
     refuse(step, message);
+}
+
+/* Over a tree it came from the neighbour itself, who is heard thereby. */
+static void receive_record(struct step *step, const struct mesh_event *event)
+{
+    const struct mesh_id *const from = &event->body.record.from;
+    const uint32_t member = members_find(step->mesh, from);
+    if (event->body.record.hops > 0 && member != MESH_NONE && member != step->mesh->members.self)
+        links_heard(step, member);
+    gossip_record(step, from, &event->body.record.record, event->body.record.hops);
 }
 
 static void dispatch(struct step *step, const struct mesh_event *event)
@@ -191,7 +222,7 @@ static void dispatch(struct step *step, const struct mesh_event *event)
         receive(step, event);
         break;
     case MESH_RECORD:
-        gossip_record(step, &event->body.record.from, &event->body.record.record);
+        receive_record(step, event);
         break;
     case MESH_LINK_UP:
         links_up(step, event);
@@ -249,13 +280,13 @@ void mesh_step(struct mesh *mesh, const struct mesh_event *event, struct mesh_ou
     if (!mesh->booted && !stored) {
         mesh->booted = true;
         gossip_announce(&step);
-        gossip_capacity_changed(&step);
     }
     dispatch(&step, event);
     tiers_tick(&step);
     links_tick(&step);
     detector_tick(&step);
     gossip_tick(&step);
+    tree_tick(&step);
     rounds_tick(&step);
     executor_tick(&step);
     home_tick(&step);
@@ -271,6 +302,7 @@ void mesh_check(const struct mesh *mesh)
     links_check(mesh);
     detector_check(mesh);
     gossip_check(mesh);
+    tree_check(mesh);
     rounds_check(mesh);
     executor_check(mesh);
     home_check(mesh);

@@ -98,6 +98,7 @@ struct mesh_event {
         struct {
             struct mesh_id from; /* the peer that pushed it, or self */
             struct mesh_record record;
+            uint8_t hops; /* as it came in a SPREAD; otherwise 0 */
         } record;
         struct {
             struct mesh_id peer;
@@ -400,21 +401,25 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
 
 /* Counters since init. Each names an event that the simulator wants to see happen and that metrics show. */
 #define MESH_COUNTERS(X)                                                                                     \
-    X(records_new)        /* records that advanced what we knew */                                           \
-    X(records_old)        /* records already known, or older */                                              \
-    X(records_full)       /* dropped because the member table is full */                                     \
-    X(alerts_sent)        /* accusations we signed */                                                        \
-    X(alerts_withheld)    /* accusations we kept back because we doubted ourselves */                        \
-    X(suspects)           /* members that became suspect */                                                  \
-    X(downs)              /* members that became down */                                                     \
-    X(refutations)        /* accusations of ourselves that we refuted */                                     \
-    X(resurrections)      /* members that came back from down by a higher incarnation */                     \
-    X(retries_down)       /* links tried to members that are down */                                         \
-    X(tombstones_dropped) /* down or left members forgotten after their time */                              \
-    X(seeks)              /* questions for places beyond those whom we know */                               \
-    X(referrals)          /* members named in answer to such questions */                                    \
-    X(summaries)          /* anti-entropy rounds begun */                                                    \
-    X(repairs)            /* records sent because a summary differed */                                      \
+    X(records_new)          /* records that advanced what we knew */                                         \
+    X(records_old)          /* records already known, or older */                                            \
+    X(copies_redundant)     /* of those, copies over a tree of what we held */                               \
+    X(grafts_missing)       /* records asked for because they were told of and did not come */               \
+    X(grafts_shorter)       /* links made part of a tree because it is shorter that way */                   \
+    X(records_full)         /* dropped because the member table is full */                                   \
+    X(alerts_sent)          /* accusations we signed */                                                      \
+    X(alerts_withheld)      /* accusations we kept back because we doubted ourselves */                      \
+    X(suspects)             /* members that became suspect */                                                \
+    X(downs)                /* members that became down */                                                   \
+    X(refutations)          /* accusations of ourselves that we refuted */                                   \
+    X(resurrections)        /* members that came back from down by a higher incarnation */                   \
+    X(retries_down)         /* links tried to members that are down */                                       \
+    X(tombstones_dropped)   /* down or left members forgotten after their time */                            \
+    X(seeks)                /* questions for places beyond those whom we know */                             \
+    X(referrals)            /* members named in answer to such questions */                                  \
+    X(capacities_unchanged) /* announcements spared: it was what it had been by the time one was due */      \
+    X(summaries)            /* anti-entropy rounds begun */                                                  \
+    X(repairs)              /* records sent because a summary differed */                                    \
     X(reserves)                                                                                              \
     X(grants)                                                                                                \
     X(grants_expired)  /* grants that ran out unused */                                                      \
@@ -439,6 +444,7 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(bound_attempts)                                                                                        \
     X(bound_bundles)                                                                                         \
     X(bound_jobs)                                                                                            \
+    X(bound_missing)                                                                                         \
     X(bound_shards)                                                                                          \
     X(bound_out)    /* steps that went on in the next one because their output was full */                   \
     X(bad_messages) /* messages that were well formed and made no sense */

@@ -18,6 +18,7 @@ size_t mesh_message_bytes(const struct mesh_message *message)
     case MESH_PONG:
         return THROUGH(body.ping);
     case MESH_PUSH:
+    case MESH_SPREAD:
         return THROUGH(body.push);
     case MESH_SUMMARY:
         return THROUGH(body.summary);
@@ -45,6 +46,10 @@ size_t mesh_message_bytes(const struct mesh_message *message)
         return LIST(body.renew.name, least(message->body.renew.count, MESH_RENEW_MAX));
     case MESH_CANCEL:
         return THROUGH(body.cancel);
+    case MESH_HAVE:
+    case MESH_GRAFT:
+    case MESH_PRUNE:
+        return LIST(body.words.word, least(message->body.words.count, MESH_WORDS_MAX));
     case MESH_MESSAGE_KINDS:
         break;
     }
@@ -62,7 +67,9 @@ const char *mesh_message_name(enum mesh_message_kind kind)
         [MESH_ASSIGN] = "assign",   [MESH_EXPIRED] = "expired",
         [MESH_RESULT] = "result",   [MESH_RESULT_ACK] = "result_ack",
         [MESH_RENEW] = "renew",     [MESH_RENEWED] = "renewed",
-        [MESH_CANCEL] = "cancel",
+        [MESH_CANCEL] = "cancel",   [MESH_SPREAD] = "spread",
+        [MESH_HAVE] = "have",       [MESH_GRAFT] = "graft",
+        [MESH_PRUNE] = "prune",
     };
     if ((unsigned)kind >= MESH_MESSAGE_KINDS || !names[kind])
         return "unknown";

@@ -83,7 +83,7 @@ enum mesh_message_kind {
     MESH_PING = 1,
     MESH_PONG,
     /* Gossip. */
-    MESH_PUSH,    /* one record, new to the sender */
+    MESH_PUSH,    /* one record, outside the trees: flooded, or what the receiver lacks */
     MESH_SUMMARY, /* bucket hashes over all records but alerts and capacities */
     MESH_ENTRIES, /* the records in the buckets that differ, by name and version */
     MESH_WANT, /* names of records the sender lacks or holds in an older version; of capacities its own version */
@@ -99,6 +99,11 @@ enum mesh_message_kind {
     MESH_RENEW,
     MESH_RENEWED,
     MESH_CANCEL,
+    /* Gossip along the trees, see mesh/tree.h. */
+    MESH_SPREAD, /* one record, as its origin's tree takes it */
+    MESH_HAVE,   /* names of records that the sender holds */
+    MESH_GRAFT,  /* send me the records of these origins, from these on; each names what the sender holds */
+    MESH_PRUNE,  /* give me only word of the records of these origins */
     MESH_MESSAGE_KINDS,
 };
 
@@ -127,6 +132,15 @@ struct mesh_entry {
  * members with free places, `version` of them on the classes whose bits `incarnation` has.
  */
 
+/* Names a record of a tree in few bytes. Where two origins share a prefix, one is served by anti-entropy alone. */
+struct mesh_word {
+    uint64_t origin; /* the first eight bytes of its id */
+    uint32_t kind;   /* MESH_RECORD_MEMBER or _CAPACITY */
+    uint8_t hops;    /* of HAVE: links that it crossed on its way to the sender */
+    uint64_t incarnation;
+    uint64_t version;
+};
+
 struct mesh_message {
     enum mesh_message_kind kind;
     union {
@@ -136,7 +150,8 @@ struct mesh_message {
         } ping;
         struct {
             struct mesh_record record;
-        } push;
+            uint8_t hops; /* of SPREAD: links crossed when it arrives, at least 1; of PUSH 0 */
+        } push;           /* PUSH, SPREAD */
         struct {
             uint64_t bucket_hash[MESH_BUCKETS];
         } summary;
@@ -145,6 +160,10 @@ struct mesh_message {
             uint32_t count;
             struct mesh_entry entry[MESH_ENTRIES_MAX];
         } entries; /* and MESH_WANT, where `buckets` is 0 */
+        struct {
+            uint32_t count;
+            struct mesh_word word[MESH_WORDS_MAX]; /* of PRUNE the origin alone */
+        } words;                                   /* HAVE, GRAFT, PRUNE */
         /*
          * Home asks an executor for places for bundles of one job. It replaces the home's earlier demand for that
          * job there; wanted = 0 withdraws it. The executor answers GRANT or WAIT, and a WAIT stands for 10 s.

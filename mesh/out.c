@@ -32,6 +32,11 @@ struct mesh_message *out_send(struct step *step, const struct mesh_id *to, enum 
     case MESH_WANT:
         message->body.entries.count = 0;
         break;
+    case MESH_HAVE:
+    case MESH_GRAFT:
+    case MESH_PRUNE:
+        message->body.words.count = 0;
+        break;
     case MESH_ASSIGN:
         message->body.assign.count = 0;
         break;

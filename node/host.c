@@ -259,6 +259,7 @@ static struct bytes *payload_of(struct node *node, const struct mesh_message *me
     uint64_t handle = 0;
     switch (message->kind) {
     case MESH_PUSH:
+    case MESH_SPREAD:
         handle = message->body.push.record.handle;
         break;
     case MESH_RESULT:
@@ -453,7 +454,9 @@ void host_on_frame(struct node *node, const struct mesh_id *from, const struct w
         cache_on_frame(node, from, frame);
         break;
     case WIRE_PUSH:
-        if (!records_received(node, from, payload.bytes, payload.count))
+    case WIRE_SPREAD:
+        if (!records_received(node, from, payload.bytes, payload.count,
+                              frame->body.mesh.message.body.push.hops))
             node->records_refused++;
         break;
     case WIRE_RESULT:

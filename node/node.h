@@ -223,8 +223,10 @@ void peers_close(struct node *node);
 /* Name for people: "name" or the id's first 8 digits. Static buffers, eight of them in turn. */
 const char *peer_name(struct node *node, const struct mesh_id *id);
 const char *peer_site(struct node *node, const struct mesh_id *id);
-/* Verifies a record and hands it to the core. False: it was refused (counted, logged at debug level). */
-bool records_received(struct node *node, const struct mesh_id *from, const uint8_t *bytes, size_t count);
+/* Verifies a record and hands it to the core; `hops` as in a SPREAD, otherwise 0. False: it was refused (counted,
+ * logged at debug level). */
+bool records_received(struct node *node, const struct mesh_id *from, const uint8_t *bytes, size_t count,
+                      uint8_t hops);
 void records_sign(struct node *node, const struct mesh_record *record);
 void records_admit(struct node *node, const struct mesh_id *id, struct bytes *record);
 void records_bar(struct node *node, const struct mesh_id *id);

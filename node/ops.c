@@ -820,6 +820,6 @@ void op_revoke(void *context, struct api_call *call)
     /* Durable first; then it is applied and passed on like any that comes from a peer. */
     struct store_batch *batch = node_batch(node);
     federation_revocation_save(batch, record, record_bytes);
-    records_received(node, &node->self, record, record_bytes);
+    records_received(node, &node->self, record, record_bytes, 0);
     reply_when_durable(node, call, batch, json_pack("{s:o}", "revoked", rows));
 }

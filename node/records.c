@@ -119,11 +119,11 @@ static struct mesh_id id_of(const struct public_key *key)
 }
 
 static void post_record(struct node *node, const struct mesh_id *from, struct mesh_record *record,
-                        const uint8_t *bytes, size_t count)
+                        const uint8_t *bytes, size_t count, uint8_t hops)
 {
     record->handle = handles_put(&node->host.handles, bytes_make(bytes, count));
-    host_post(node,
-              &(struct mesh_event){.kind = MESH_RECORD, .body.record = {.from = *from, .record = *record}});
+    host_post(node, &(struct mesh_event){.kind = MESH_RECORD,
+                                         .body.record = {.from = *from, .record = *record, .hops = hops}});
 }
 
 /* The body of a member's record, and the certificate in it, if both are good. */
@@ -191,7 +191,7 @@ static void post_hit(const struct hit *hit, const struct mesh_id *subject)
                                  .incarnation = 1,
                                  .version = (uint64_t)hit->revocation->revoked_s,
                                  .body.revocation.subject = *subject};
-    post_record(hit->node, hit->from, &record, hit->bytes, hit->count);
+    post_record(hit->node, hit->from, &record, hit->bytes, hit->count, 0);
 }
 
 /* Whether this member's chain still verifies; a revoked inviter takes those whom it invited along. */
@@ -263,7 +263,8 @@ static bool revocation_received(struct node *node, const struct mesh_id *from, c
     return true;
 }
 
-bool records_received(struct node *node, const struct mesh_id *from, const uint8_t *bytes, size_t count)
+bool records_received(struct node *node, const struct mesh_id *from, const uint8_t *bytes, size_t count,
+                      uint8_t hops)
 {
     struct record view;
     if (record_view(bytes, count, &view) == CRYPTO_OK && view.kind == RECORD_REVOCATION)
@@ -291,7 +292,7 @@ bool records_received(struct node *node, const struct mesh_id *from, const uint8
         break;
     }
     if (good)
-        post_record(node, from, &out, bytes, count);
+        post_record(node, from, &out, bytes, count, hops);
     return good;
 }
 
@@ -361,7 +362,7 @@ void records_sign(struct node *node, const struct mesh_record *record)
         bytes_drop(own);
     }
     struct mesh_record signed_record = *record;
-    post_record(node, &node->self, &signed_record, bytes, count);
+    post_record(node, &node->self, &signed_record, bytes, count, 0);
 }
 
 /* ---- Peers come and go */
@@ -446,7 +447,7 @@ static void on_introduced(void *context, const struct join_result *result)
     if (!federation_peers_decode(result->peers, result->peers_count, &list))
         return;
     for (uint32_t i = 0; i < list.count; i++)
-        records_received(node, &node->self, list.records[i].bytes, list.records[i].count);
+        records_received(node, &node->self, list.records[i].bytes, list.records[i].count, 0);
 }
 
 void records_introduce(struct node *node, const struct mesh_id *id)
@@ -634,7 +635,7 @@ static bool restore_record(void *context, const void *key, size_t key_bytes, con
     struct node *node = context;
     /* Our own old record says nothing that we don't know better. */
     if (key_bytes == 33 && memcmp((const uint8_t *)key + 1, node->self.bytes, 32) != 0)
-        records_received(node, &node->self, value, value_bytes);
+        records_received(node, &node->self, value, value_bytes, 0);
     return true;
 }
 
@@ -665,7 +666,7 @@ void records_restore(struct node *node)
     static struct federation_peers list;
     federation_peers_load(node->federation, &list);
     for (uint32_t i = 0; i < list.count; i++)
-        records_received(node, &node->self, list.records[i].bytes, list.records[i].count);
+        records_received(node, &node->self, list.records[i].bytes, list.records[i].count, 0);
     /* Those records may have ended since we joined; the inviter's answer brings fresh ones. */
     ask_inviter(node, &list);
     restore_guests(node);

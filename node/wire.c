@@ -41,7 +41,9 @@ static const uint8_t KIND_OF_MESSAGE[MESH_MESSAGE_KINDS] = {
     [MESH_ASSIGN] = WIRE_ASSIGN,   [MESH_EXPIRED] = WIRE_EXPIRED,
     [MESH_RESULT] = WIRE_RESULT,   [MESH_RENEW] = WIRE_RENEW,
     [MESH_RENEWED] = WIRE_RENEWED, [MESH_RESULT_ACK] = WIRE_RESULT_ACK,
-    [MESH_CANCEL] = WIRE_CANCEL,
+    [MESH_CANCEL] = WIRE_CANCEL,   [MESH_SPREAD] = WIRE_SPREAD,
+    [MESH_HAVE] = WIRE_HAVE,       [MESH_GRAFT] = WIRE_GRAFT,
+    [MESH_PRUNE] = WIRE_PRUNE,
 };
 
 enum wire_kind wire_kind_of(enum mesh_message_kind kind)
@@ -154,6 +156,49 @@ static void decode_entries(struct field_reader *r, struct mesh_message *m)
         entry->incarnation = field_get_uint(r, ANY_U64);
         entry->version = field_get_uint(r, ANY_U64);
         if (entry->kind < MESH_RECORD_MEMBER)
+            field_fail(r, FIELD_RANGE);
+    }
+}
+
+static void encode_words(struct field_writer *w, const struct mesh_message *m)
+{
+    assert(m->body.words.count <= MESH_WORDS_MAX);
+    field_put_array(w, 3);
+    field_put_uint(w, wire_kind_of(m->kind));
+    field_put_uint(w, 1);
+    field_put_array(w, m->body.words.count);
+    for (uint32_t i = 0; i < m->body.words.count; i++) {
+        const struct mesh_word *word = &m->body.words.word[i];
+        if (m->kind == MESH_PRUNE) {
+            field_put_uint(w, word->origin);
+            continue;
+        }
+        field_put_array(w, 5);
+        field_put_uint(w, word->origin);
+        field_put_uint(w, word->kind);
+        field_put_uint(w, word->hops);
+        field_put_uint(w, word->incarnation);
+        field_put_uint(w, word->version);
+    }
+}
+
+static void decode_words(struct field_reader *r, struct mesh_message *m)
+{
+    m->body.words.count = field_get_array(r, 0, MESH_WORDS_MAX);
+    for (uint32_t i = 0; i < m->body.words.count && !r->error; i++) {
+        struct mesh_word *word = &m->body.words.word[i];
+        *word = (struct mesh_word){0};
+        if (m->kind == MESH_PRUNE) {
+            word->origin = field_get_uint(r, ANY_U64);
+            continue;
+        }
+        field_get_array(r, 5, 5);
+        word->origin = field_get_uint(r, ANY_U64);
+        word->kind = (uint32_t)field_get_uint(r, MESH_RECORD_CAPACITY);
+        word->hops = (uint8_t)field_get_uint(r, UINT8_MAX);
+        word->incarnation = field_get_uint(r, ANY_U64);
+        word->version = field_get_uint(r, ANY_U64);
+        if (word->kind < MESH_RECORD_MEMBER)
             field_fail(r, FIELD_RANGE);
     }
 }
@@ -340,6 +385,18 @@ static void encode_mesh(struct field_writer *w, const struct mesh_message *m, st
         field_put_uint(w, 1);
         field_put_bin(w, payload.bytes, payload.count);
         return;
+    case MESH_SPREAD:
+        field_put_array(w, 4);
+        field_put_uint(w, kind);
+        field_put_uint(w, 1);
+        field_put_uint(w, m->body.push.hops);
+        field_put_bin(w, payload.bytes, payload.count);
+        return;
+    case MESH_HAVE:
+    case MESH_GRAFT:
+    case MESH_PRUNE:
+        encode_words(w, m);
+        return;
     case MESH_SUMMARY:
         field_put_array(w, 3);
         field_put_uint(w, kind);
@@ -415,8 +472,20 @@ static void decode_mesh(struct field_reader *r, enum wire_kind kind, struct mesh
         m->body.ping.stamp_us = field_get_uint(r, ANY_U64);
         return;
     case MESH_PUSH:
-        memset(&m->body.push.record, 0, sizeof m->body.push.record);
+        memset(&m->body.push, 0, sizeof m->body.push);
         get_payload(r, RECORD_OVERHEAD_BYTES, RECORD_BYTES_MAX, payload);
+        return;
+    case MESH_SPREAD:
+        memset(&m->body.push, 0, sizeof m->body.push);
+        m->body.push.hops = (uint8_t)field_get_uint(r, UINT8_MAX);
+        if (m->body.push.hops == 0)
+            field_fail(r, FIELD_RANGE);
+        get_payload(r, RECORD_OVERHEAD_BYTES, RECORD_BYTES_MAX, payload);
+        return;
+    case MESH_HAVE:
+    case MESH_GRAFT:
+    case MESH_PRUNE:
+        decode_words(r, m);
         return;
     case MESH_SUMMARY:
         field_get_array(r, MESH_BUCKETS, MESH_BUCKETS);
@@ -609,12 +678,16 @@ static uint32_t field_count(enum wire_kind kind)
     case WIRE_PING:
     case WIRE_PONG:
     case WIRE_PUSH:
+    case WIRE_HAVE:
+    case WIRE_GRAFT:
+    case WIRE_PRUNE:
     case WIRE_SUMMARY:
     case WIRE_WAIT:
     case WIRE_RENEW:
     case WIRE_RENEWED:
     case WIRE_CACHE_PUBLISH:
         return 1;
+    case WIRE_SPREAD:
     case WIRE_ENTRIES:
     case WIRE_WANT:
     case WIRE_RELEASE:
@@ -713,7 +786,7 @@ size_t wire_encode(const struct wire_frame *frame, uint8_t *out, size_t capacity
 {
     struct field_writer writer;
     field_writer_init(&writer, out, capacity);
-    if (frame->kind >= WIRE_PING && frame->kind <= WIRE_CANCEL)
+    if (frame->kind >= WIRE_PING && frame->kind <= WIRE_PRUNE)
         encode_mesh(&writer, &frame->body.mesh.message, frame->body.mesh.payload);
     else
         encode_own(&writer, frame);
@@ -799,7 +872,7 @@ enum wire_error wire_decode(const uint8_t *bytes, size_t count, struct wire_fram
     const uint32_t more_max = kind == WIRE_HELLO ? WIRE_HELLO_MORE_MAX : 0;
     if (fields < fields_known || fields > fields_known + more_max)
         return WIRE_RANGE;
-    if (kind >= WIRE_PING && kind <= WIRE_CANCEL)
+    if (kind >= WIRE_PING && kind <= WIRE_PRUNE)
         decode_mesh(&reader, frame->kind, &frame->body.mesh.message, &frame->body.mesh.payload);
     else
         decode_own(&reader, frame);

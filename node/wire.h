@@ -63,6 +63,10 @@
     X(RENEW, 30, 1, 1, CONTROL)                                                                              \
     X(RENEWED, 31, 1, 1, CONTROL)                                                                            \
     X(CANCEL, 32, 1, 1, CONTROL)                                                                             \
+    X(SPREAD, 33, 1, 2, CONTROL)                                                                             \
+    X(HAVE, 34, 1, 2, CONTROL)                                                                               \
+    X(GRAFT, 35, 1, 2, CONTROL)                                                                              \
+    X(PRUNE, 36, 1, 2, CONTROL)                                                                              \
     X(CACHE_PUBLISH, 48, 1, 1, CONTROL) /* the sender holds the results of these keys */                     \
     X(CACHE_FIND, 49, 1, 1, CONTROL)    /* who holds these keys? asked of their owners */                    \
     X(CACHE_FOUND, 50, 1, 1, CONTROL)                                                                        \
@@ -138,7 +142,7 @@ struct wire_frame {
     enum wire_kind kind;
     union {
         struct wire_hello hello;
-        /* WIRE_PING to WIRE_CANCEL. PUSH: `payload` is the signed record, and body.push.record is left zero
+        /* WIRE_PING to WIRE_PRUNE. PUSH, SPREAD: `payload` is the signed record, and body.push.record is left zero
          * by the decoder. ASSIGN, RESULT: `payload` is the host's; `handle` is not sent and decodes as 0. The
          * other kinds have no payload. wire_encode takes the kind from message.kind: see wire_message. */
         struct {

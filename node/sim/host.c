@@ -234,13 +234,19 @@ static struct payload *see_or_fail(struct world *world, struct host *host, uint6
     return sim_payload_keep(payload);
 }
 
+static bool carries_record(const struct mesh_message *message)
+{
+    return message->kind == MESH_PUSH || message->kind == MESH_SPREAD;
+}
+
 /* The bytes that go with a message; the inputs of a bundle are the host's own, made from the job's
  * description. */
 static struct payload *message_payload(struct world *world, struct host *host,
                                        const struct mesh_message *message)
 {
     switch (message->kind) {
-    case MESH_PUSH: {
+    case MESH_PUSH:
+    case MESH_SPREAD: {
         struct payload *const payload = see_or_fail(world, host, message->body.push.record.handle, "a PUSH");
         if (payload != NULL && (payload->kind != PAYLOAD_RECORD ||
                                 !record_equal(&payload->record, &message->body.push.record))) {
@@ -286,7 +292,7 @@ static struct flight *flight_new(struct world *world, struct host *host, const s
     }
     memcpy(flight->message, &send->message, flight->bytes);
     flight->payload = message_payload(world, host, &send->message);
-    if (send->message.kind == MESH_PUSH && flight->payload != NULL &&
+    if (carries_record(&send->message) && flight->payload != NULL &&
         flight->payload->record.kind == MESH_RECORD_MEMBER &&
         sim_world_plant(world, SIM_PLANT_FORGED_RECORD)) {
         flight->message->body.push.record.incarnation++;
@@ -297,7 +303,7 @@ static struct flight *flight_new(struct world *world, struct host *host, const s
 /* Which record a PUSH carries, in one word for the trace: kind, origin, incarnation, version. */
 static uint64_t push_detail(const struct world *world, const struct mesh_message *message)
 {
-    if (message->kind != MESH_PUSH) {
+    if (!carries_record(message)) {
         return 0;
     }
     const struct mesh_record *const record = &message->body.push.record;
@@ -856,7 +862,7 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
     }
     sim_trace(world, host, TRACE_RECEIVED, (uint32_t)message->kind, from->index, flight->bytes,
               push_detail(world, message));
-    if (message->kind == MESH_PUSH && !record_equal(&flight->payload->record, &message->body.push.record)) {
+    if (carries_record(message) && !record_equal(&flight->payload->record, &message->body.push.record)) {
         sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "%s sent a record that its origin didn't sign",
                        from->name);
         sim_flight_free(flight);
@@ -867,7 +873,7 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
     }
     if (flight->payload != NULL) {
         const uint64_t handle = sim_handle_give(&host->handles, sim_payload_keep(flight->payload));
-        if (message->kind == MESH_PUSH) {
+        if (carries_record(message)) {
             message->body.push.record.handle = handle;
         } else if (message->kind == MESH_ASSIGN) {
             message->body.assign.handle = handle;

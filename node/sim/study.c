@@ -9,9 +9,11 @@
 #include <time.h>
 
 extern const struct sim_study study_hops;
+extern const struct sim_study study_hops_loss10;
 
 static const struct sim_study *const studies[] = {
     &study_hops,
+    &study_hops_loss10,
 };
 #define STUDIES (sizeof studies / sizeof studies[0])
 
@@ -123,6 +125,12 @@ struct world *study_open(const struct study_options *options, int64_t spread_us,
         return NULL;
     }
     return world;
+}
+
+void study_lose(struct world *world, uint32_t permille)
+{
+    world->network.adversarial = permille != 0;
+    world->network.loss_permille = permille;
 }
 
 bool study_run(struct world *world, int64_t for_us, struct study_report *report)

@@ -81,6 +81,8 @@ struct study_watch {
  */
 struct world *study_open(const struct study_options *options, int64_t spread_us,
                          const struct study_watch *watch, struct study_report *report);
+/* From now on each message is lost with that chance, whatever its link: none is sent again, unlike over TCP. */
+void study_lose(struct world *world, uint32_t permille);
 /* Runs on for that long. Returns false, with the failure in the report, if a claim broke. */
 bool study_run(struct world *world, int64_t for_us, struct study_report *report);
 /* Runs until every node shows every other up, `most_us` at most. Returns false with a failure if that is not so. */

@@ -90,7 +90,7 @@ static void format_message(const struct world *world, const struct trace_line *l
     const bool sent = line->what == TRACE_SENT;
     int used = snprintf(text, room, "%s %s", sent ? "sent" : "received",
                         mesh_message_name((enum mesh_message_kind)line->kind));
-    if (line->kind == MESH_PUSH) {
+    if (line->kind == MESH_PUSH || line->kind == MESH_SPREAD) {
         const uint32_t origin = (uint32_t)(line->b >> 40) & 0xffff;
         used += snprintf(text + used, room - (size_t)used, " of %s by %s, version %u.%u",
                          NAME(records, line->b >> 56),

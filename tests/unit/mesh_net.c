@@ -131,7 +131,7 @@ static void send_message(struct net *net, uint32_t node, const struct mesh_send 
     struct mesh_record record = {0};
     uint64_t payload = 0;
     uint64_t handle = 0;
-    if (sent->message.kind == MESH_PUSH)
+    if (sent->message.kind == MESH_PUSH || sent->message.kind == MESH_SPREAD)
         handle = sent->message.body.push.record.handle;
     else if (sent->message.kind == MESH_ASSIGN)
         handle = sent->message.body.assign.handle;
@@ -285,7 +285,7 @@ static void deliver_message(struct net *net, struct net_flight *flight)
     else if (message->kind == MESH_PONG)
         event.body.received.rtt_us =
             (uint32_t)((uint64_t)net->now_ms * 1000 + 2 - message->body.ping.stamp_us);
-    else if (message->kind == MESH_PUSH)
+    else if (message->kind == MESH_PUSH || message->kind == MESH_SPREAD)
         message->body.push.record.handle = net_handle(net, flight->to, &flight->record, 0);
     else if (message->kind == MESH_ASSIGN && message->body.assign.handle != 0)
         message->body.assign.handle = net_handle(net, flight->to, NULL, flight->payload);

@@ -67,7 +67,8 @@ static void repeat_some(struct net *net, uint32_t node)
     for (uint32_t i = 0; i < net->out->send_count && soak->repeats < REPEATS_MAX; i++) {
         const struct mesh_send *const send = &net->out->send[i];
         const uint32_t to = node_of(net, &send->to);
-        if (send->message.kind < MESH_RESERVE || to == NODES || net_random(net, 10) != 0)
+        if (send->message.kind < MESH_RESERVE || send->message.kind > MESH_CANCEL || to == NODES ||
+            net_random(net, 10) != 0)
             continue;
         struct repeat *const repeat = &soak->repeat[soak->repeats++];
         *repeat = (struct repeat){.from = node, .to = to};

@@ -25,9 +25,9 @@ static const uint8_t KINDS[] = {
 };
 
 static const enum mesh_message_kind MESH_KINDS[] = {
-    MESH_PING,    MESH_PONG,       MESH_PUSH,  MESH_SUMMARY, MESH_ENTRIES, MESH_WANT,
-    MESH_RESERVE, MESH_GRANT,      MESH_WAIT,  MESH_RELEASE, MESH_ASSIGN,  MESH_EXPIRED,
-    MESH_RESULT,  MESH_RESULT_ACK, MESH_RENEW, MESH_RENEWED, MESH_CANCEL,
+    MESH_PING,  MESH_PONG,    MESH_PUSH,    MESH_SUMMARY, MESH_ENTRIES, MESH_WANT,   MESH_RESERVE,
+    MESH_GRANT, MESH_WAIT,    MESH_RELEASE, MESH_ASSIGN,  MESH_EXPIRED, MESH_RESULT, MESH_RESULT_ACK,
+    MESH_RENEW, MESH_RENEWED, MESH_CANCEL,  MESH_SPREAD,  MESH_HAVE,    MESH_GRAFT,  MESH_PRUNE,
 };
 
 /* A core message with every number of `count` entries set; `large` fills it to its limits. */
@@ -38,6 +38,19 @@ static void fill_mesh(enum mesh_message_kind kind, bool large)
     m->kind = kind;
     const uint32_t shards = large ? MESH_BUNDLE_SHARDS_MAX : 1;
     switch (kind) {
+    case MESH_SPREAD:
+        m->body.push.hops = large ? UINT8_MAX : 1;
+        frame.body.mesh.payload = (struct wire_bytes){data, large ? RECORD_BYTES_MAX : RECORD_OVERHEAD_BYTES};
+        break;
+    case MESH_HAVE:
+    case MESH_GRAFT:
+    case MESH_PRUNE:
+        m->body.words.count = large ? MESH_WORDS_MAX : 0;
+        for (uint32_t i = 0; i < m->body.words.count; i++) {
+            m->body.words.word[i].kind = MESH_RECORD_CAPACITY;
+            m->body.words.word[i].hops = kind == MESH_GRAFT ? 0 : UINT8_MAX;
+        }
+        break;
     case MESH_PUSH:
         frame.body.mesh.payload = (struct wire_bytes){data, large ? RECORD_BYTES_MAX : RECORD_OVERHEAD_BYTES};
         break;
@@ -109,7 +122,7 @@ static void fill(uint8_t kind, bool large)
 {
     memset(&frame, 0, sizeof frame);
     frame.kind = (enum wire_kind)kind;
-    if (kind >= WIRE_PING && kind <= WIRE_CANCEL) {
+    if (kind >= WIRE_PING && kind <= WIRE_PRUNE) {
         for (size_t i = 0; i < sizeof MESH_KINDS / sizeof MESH_KINDS[0]; i++) {
             if (wire_kind_of(MESH_KINDS[i]) == frame.kind)
                 fill_mesh(MESH_KINDS[i], large);
@@ -223,6 +236,14 @@ static void a_limit_plus_one_is_refused(void **state)
     assert_int_equal(wire_decode(bytes, wire_encode(&frame, bytes, sizeof bytes), &back), WIRE_RANGE);
     frame.body.bulk_get.bytes = 0;
     assert_int_equal(wire_decode(bytes, wire_encode(&frame, bytes, sizeof bytes), &back), WIRE_RANGE);
+    fill(WIRE_SPREAD, false);
+    frame.body.mesh.message.body.push.hops = 0;
+    assert_int_equal(wire_decode(bytes, wire_encode(&frame, bytes, sizeof bytes), &back), WIRE_RANGE);
+    fill(WIRE_HAVE, true);
+    frame.body.mesh.message.body.words.word[0].kind = MESH_RECORD_ALERT;
+    assert_int_equal(wire_decode(bytes, wire_encode(&frame, bytes, sizeof bytes), &back), WIRE_RANGE);
+    const uint8_t many[] = {0x93, WIRE_PRUNE, 1, 0xdc, 0, MESH_WORDS_MAX + 1};
+    assert_int_equal(wire_decode(many, sizeof many, &back), WIRE_RANGE);
     fill(WIRE_ASSIGN, false);
     frame.body.mesh.payload = (struct wire_bytes){data, WIRE_PAYLOAD_BYTES_MAX + 1};
     assert_int_equal(wire_decode(bytes, wire_encode(&frame, bytes, sizeof bytes), &back), WIRE_RANGE);
