@@ -224,11 +224,28 @@ static bool grant_fits(const struct mesh *mesh, const struct job *job, uint32_t 
            placement_permits(mesh, job, from);
 }
 
+static void take_refusal(struct step *step, uint32_t from, const struct mesh_id *id)
+{
+    struct home *const home = &step->mesh->home;
+    const uint32_t slot = home_job_find(home, id);
+    if (slot == MESH_NONE || home->job[slot].state != MESH_JOB_RUNNING)
+        return;
+    placement_refused(step, slot, from);
+    home_decide(step, &home->job[slot], from, MESH_WHY_NO_KERNEL, 0, home->job[slot].queued);
+    if (home->job[slot].asks.count < HOME_ASKS_PER_JOB)
+        home_job_ready(
+            home, slot); /* otherwise in its turn: a large mesh of such members must not be asked in a loop */
+}
+
 void home_grant(struct step *step, uint32_t from, const struct mesh_message *message)
 {
     struct mesh *const mesh = step->mesh;
     struct home *const home = &mesh->home;
     const uint32_t places = message->body.grant.places;
+    if (places == 0 && message->body.grant.token == 0) {
+        take_refusal(step, from, &message->body.grant.job);
+        return;
+    }
     if (places == 0 || message->body.grant.token == 0 || message->body.grant.class >= MESH_DEVICE_CLASSES) {
         mesh->counters.bad_messages++;
         return;

@@ -206,6 +206,22 @@ static void send_wait(struct step *step, uint32_t to, const struct mesh_id *job)
     step->mesh->counters.waits++;
 }
 
+static bool runs_here(const struct mesh *mesh, uint64_t kernel)
+{
+    for (uint32_t i = 0; i < mesh->config.kernel_count; i++) {
+        if (mesh->config.kernels[i] == kernel)
+            return true;
+    }
+    return mesh->config.kernel_count == 0;
+}
+
+/* A place would be of no use, and no waiting helps. */
+static void send_refusal(struct step *step, uint32_t to, const struct mesh_id *job)
+{
+    out_send(step, &step->mesh->members.slot[to].id, MESH_GRANT)->body.grant.job = *job;
+    step->mesh->counters.refusals++;
+}
+
 /* The turn of a home and tenant that have no demand here is the last: whoever waits already goes first. */
 static uint64_t party_turn(struct executor *executor, uint32_t home, uint64_t tenant)
 {
@@ -253,6 +269,10 @@ void executor_reserve(struct step *step, uint32_t from, const struct mesh_messag
     }
     if ((message->body.reserve.classes & ((1u << MESH_DEVICE_CLASSES) - 1)) == 0) {
         mesh->counters.bad_messages++;
+        return;
+    }
+    if (!runs_here(mesh, message->body.reserve.kernel)) {
+        send_refusal(step, from, job);
         return;
     }
     if (mesh->draining) {

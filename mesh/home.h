@@ -33,6 +33,7 @@ enum {
     HOME_ORPHAN_MS = 10 * 60 * 1000,
     HOME_SERVICE_MS = 1000,     /* a job with queued shards looks for places at least so often */
     HOME_ASK_REFRESH_MS = 5000, /* standing demands are repeated; the executor forgets after 10 s */
+    HOME_REFUSED_MS = 60000,    /* who has not the kernel is asked again; at once after a restart */
     HOME_NOBODY_MS = 1000,      /* between two NOBODY decisions of a job */
     HOME_TOKENS = 16,           /* grants of one member remembered */
     HOME_ASKS_PER_JOB = 32,     /* members asked for one job at a time */
@@ -103,6 +104,7 @@ struct ask {
     uint32_t expected; /* of them believed to be granted at once; 0 once an answer came */
     uint16_t class;    /* whose debit was taken */
     int64_t sent_at_ms;
+    bool refused; /* at sent_at_ms: its kernel does not run there; it stands so that nobody asks again */
 };
 
 struct bundle {
@@ -207,6 +209,8 @@ uint32_t placement_bundle_shards(const struct home *home, const struct job *job,
 void placement_serve(struct step *step, uint32_t job);
 /* Notes an answer: `places` granted, 0 for WAIT. */
 void placement_answered(struct step *step, uint32_t job, uint32_t member, uint32_t places);
+/* The job's kernel does not run there. */
+void placement_refused(struct step *step, uint32_t job, uint32_t member);
 /* A place at the member is free again, or was given back. */
 void placement_returned(struct step *step, uint32_t member, uint16_t class, uint32_t places);
 /* Sets what a new job believes of its shards before any result: the manifest's guess. */

@@ -49,6 +49,9 @@ struct mesh_config {
     uint64_t seed[2];     /* of the core's own generator */
     int64_t now_ms;
     int64_t wall_ms;
+    /* The kernels that run here, named as in mesh_job_spec; borrowed for the core's life. None given: any. */
+    const uint64_t *kernels;
+    uint32_t kernel_count;
 };
 
 enum mesh_event_kind {
@@ -243,6 +246,7 @@ enum mesh_reason {
     MESH_WHY_RESTARTED,    /* `member` came back without its attempts: queued again */
     MESH_WHY_EXPIRED,      /* `member` no longer honoured the grant: queued again */
     MESH_WHY_LEASE_ENDED,  /* `member` did not renew in time: queued again */
+    MESH_WHY_NO_KERNEL,    /* `member` has another version of the kernel, or none */
 };
 
 struct mesh_effect {
@@ -422,6 +426,7 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(repairs)              /* records sent because a summary differed */                                    \
     X(reserves)                                                                                              \
     X(grants)                                                                                                \
+    X(refusals)        /* RESERVEs refused because the kernel does not run here */                           \
     X(grants_expired)  /* grants that ran out unused */                                                      \
     X(grants_released) /* places a home gave back */                                                         \
     X(waits)                                                                                                 \

@@ -182,7 +182,7 @@ struct mesh_message {
         struct {
             struct mesh_id job;
             uint64_t token;
-            uint16_t places;
+            uint16_t places; /* 0, with token 0: refused, the kernel of that job does not run here */
             uint16_t class;
             uint32_t valid_ms; /* from receipt, on the receiver's clock; the executor waits 25 % longer */
         } grant;

@@ -128,11 +128,29 @@ static uint64_t score_of(const struct mesh *mesh, const struct job *job, const s
     return score;
 }
 
+static uint32_t ask_find(const struct home *home, const struct job *job, uint32_t member)
+{
+    for (uint32_t slot = list_first(&job->asks); slot != MESH_NONE; slot = list_next(home->ask_link, slot)) {
+        if (home->ask[slot].member == member)
+            return slot;
+    }
+    return MESH_NONE;
+}
+
+/* Whether it said lately that the job's kernel does not run there. */
+static bool has_refused(const struct mesh *mesh, const struct job *job, uint32_t member)
+{
+    const uint32_t slot = ask_find(&mesh->home, job, member);
+    return slot != MESH_NONE && mesh->home.ask[slot].refused;
+}
+
 /* Returns false if the member is of no use to the job. */
 static bool weigh(const struct mesh *mesh, const struct job *job, uint32_t member, struct candidate *one)
 {
     struct mesh_capacity capacity;
     if (!placement_permits(mesh, job, member) || !capacity_of(mesh, member, &capacity) || capacity.draining)
+        return false;
+    if (has_refused(mesh, job, member))
         return false;
     if (job->spec.price_limit_micro > 0 && capacity.price_micro > job->spec.price_limit_micro)
         return false;
@@ -159,15 +177,6 @@ static bool weigh(const struct mesh *mesh, const struct job *job, uint32_t membe
 }
 
 /* Asks. */
-
-static uint32_t ask_find(const struct home *home, const struct job *job, uint32_t member)
-{
-    for (uint32_t slot = list_first(&job->asks); slot != MESH_NONE; slot = list_next(home->ask_link, slot)) {
-        if (home->ask[slot].member == member)
-            return slot;
-    }
-    return MESH_NONE;
-}
 
 /* Nothing more is expected from it at once: `places` were used, the rest was wishful. */
 static void ask_settle(struct step *step, struct job *job, struct ask *ask, uint32_t places)
@@ -217,11 +226,26 @@ static void ask_send(struct step *step, struct job *job, struct ask *ask, const 
     send_reserve(step, job, ask->member, need);
 }
 
+/* Where all asks of a job are taken, one that was refused some time ago makes room. */
+static void forget_refusal(struct step *step, uint32_t job_slot)
+{
+    struct home *const home = &step->mesh->home;
+    for (uint32_t slot = list_first(&home->job[job_slot].asks); slot != MESH_NONE;
+         slot = list_next(home->ask_link, slot)) {
+        if (home->ask[slot].refused && step->now_ms - home->ask[slot].sent_at_ms >= HOME_ASK_REFRESH_MS) {
+            placement_drop(step, job_slot, slot);
+            return;
+        }
+    }
+}
+
 /* Asks a member that was not asked yet. Returns false when no more can be asked. */
 static bool ask_make(struct step *step, uint32_t job_slot, const struct candidate *one, uint32_t need)
 {
     struct home *const home = &step->mesh->home;
     struct job *const job = &home->job[job_slot];
+    if (job->asks.count >= HOME_ASKS_PER_JOB)
+        forget_refusal(step, job_slot);
     if (job->asks.count >= HOME_ASKS_PER_JOB || !out_has_room(step->out, 0, 1, 0))
         return false;
     const uint32_t slot = pool_take(&home->ask_pool, home->ask_link);
@@ -253,6 +277,11 @@ static void repeat_asks(struct step *step, uint32_t job_slot, uint32_t need)
         next = list_next(home->ask_link, slot);
         struct ask *const ask = &home->ask[slot];
         struct candidate one;
+        if (ask->refused) {
+            if (step->now_ms - ask->sent_at_ms >= HOME_REFUSED_MS)
+                placement_drop(step, job_slot, slot);
+            continue;
+        }
         if (!weigh(step->mesh, job, ask->member, &one))
             withdraw(step, job_slot, slot);
         else if (ask->left * 2 < need || step->now_ms - ask->sent_at_ms >= HOME_ASK_REFRESH_MS)
@@ -317,6 +346,14 @@ static uint32_t ask_some(struct step *step, uint32_t job_slot, uint32_t need)
     return seen;
 }
 
+static uint32_t asks_standing(const struct home *home, const struct job *job)
+{
+    uint32_t count = 0;
+    for (uint32_t slot = list_first(&job->asks); slot != MESH_NONE; slot = list_next(home->ask_link, slot))
+        count += !home->ask[slot].refused;
+    return count;
+}
+
 void placement_serve(struct step *step, uint32_t job_slot)
 {
     struct mesh *const mesh = step->mesh;
@@ -331,7 +368,7 @@ void placement_serve(struct step *step, uint32_t job_slot)
     repeat_asks(step, job_slot, need);
     /* Our own slots first: nothing has to travel, and what is free here is known rather than believed. */
     struct candidate own = {0};
-    uint32_t helpers = job->asks.count;
+    uint32_t helpers = asks_standing(home, job);
     if (weigh(mesh, job, mesh->members.self, &own)) {
         helpers++;
         if (ask_find(home, job, own.member) == MESH_NONE && !expects_enough(job, need))
@@ -355,7 +392,7 @@ bool placement_due(const struct home *home, const struct job *job)
         return job->asks.count > 0;
     uint64_t left = 0;
     for (uint32_t slot = list_first(&job->asks); slot != MESH_NONE; slot = list_next(home->ask_link, slot)) {
-        if (home->ask[slot].left == 0)
+        if (home->ask[slot].left == 0 && !home->ask[slot].refused)
             return true;
         left += home->ask[slot].left;
     }
@@ -377,6 +414,19 @@ void placement_answered(struct step *step, uint32_t job_slot, uint32_t from, uin
     }
     ask_settle(step, job, ask, places);
     ask->left -= least(places, ask->left);
+}
+
+void placement_refused(struct step *step, uint32_t job_slot, uint32_t from)
+{
+    struct home *const home = &step->mesh->home;
+    const uint32_t slot = ask_find(home, &home->job[job_slot], from);
+    if (slot == MESH_NONE)
+        return;
+    struct ask *const ask = &home->ask[slot];
+    ask_settle(step, &home->job[job_slot], ask, 0);
+    ask->left = 0;
+    ask->refused = true;
+    ask->sent_at_ms = step->now_ms;
 }
 
 void placement_returned(struct step *step, uint32_t member, uint16_t class, uint32_t places)
@@ -425,6 +475,7 @@ void placement_check(const struct mesh *mesh)
              slot = list_next(home->ask_link, slot)) {
             assert(home->ask[slot].job == job_slot && home->ask[slot].member != MESH_NONE);
             expected += home->ask[slot].expected;
+            assert(!home->ask[slot].refused || home->ask[slot].left + home->ask[slot].expected == 0);
         }
         assert(expected == job->expected);
         assert(job->asks.count <= HOME_ASKS_PER_JOB);

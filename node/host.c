@@ -54,6 +54,20 @@ static void *must(void *memory)
     return memory;
 }
 
+/* As jobs name them to the core. */
+static uint64_t *list_kernels(uint32_t *count)
+{
+    *count = 0;
+    while (manifest_each(*count))
+        ++*count;
+    uint64_t *kernels = must(calloc(*count, sizeof *kernels));
+    for (uint32_t i = 0; i < *count; i++) {
+        const struct digest digest = job_kernel_digest(manifest_each(i));
+        kernels[i] = digest_hash(&digest);
+    }
+    return kernels;
+}
+
 bool host_open(struct node *node, uint64_t incarnation)
 {
     struct host *host = &node->host;
@@ -70,6 +84,7 @@ bool host_open(struct node *node, uint64_t incarnation)
         .now_ms = clock_now_ms(),
         .wall_ms = clock_wall_ms(),
     };
+    config.kernels = host->kernels = list_kernels(&config.kernel_count);
     const char *site = federation_certificate(node->federation)->site;
     const char *region = node->config.region[0] ? node->config.region : site;
     config.site = name_hash(site);
@@ -95,6 +110,7 @@ void host_close(struct node *node)
     }
     handles_deinit(&host->handles);
     free(host->memory);
+    free(host->kernels);
     free(host->out);
     *host = (struct host){0};
 }

@@ -48,6 +48,7 @@ struct host_release;
 struct host {
     struct mesh *mesh;
     void *memory;
+    uint64_t *kernels; /* those that run here, for the core */
     struct handles handles;
     struct host_event *head; /* events not yet stepped */
     struct host_event **tail;

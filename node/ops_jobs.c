@@ -395,6 +395,7 @@ static const char *const why_words[] = {
     [MESH_WHY_RETURNED] = "returned",
     [MESH_WHY_CRASHED] = "crashed",
     [MESH_WHY_REJECTED] = "rejected",
+    [MESH_WHY_NO_KERNEL] = "no-kernel",
     [MESH_WHY_MEMBER_DOWN] = "member-down",
     [MESH_WHY_RESTARTED] = "restarted",
     [MESH_WHY_EXPIRED] = "expired",
@@ -418,6 +419,9 @@ static void decision_text(struct node *node, const struct job_decision *decision
         break;
     case MESH_WHY_NOBODY:
         snprintf(out, out_bytes, "no node that is up has a device for this kernel");
+        break;
+    case MESH_WHY_NO_KERNEL:
+        snprintf(out, out_bytes, "%s has another version of this kernel, or none", name);
         break;
     case MESH_WHY_ASSIGNED:
         snprintf(out, out_bytes, "%u shard%s from %u on went to %s", n, s, shard, name);

@@ -135,6 +135,32 @@ static void grants_reach_the_slots_and_not_beyond(void **state)
     fixture_close(f);
 }
 
+static void a_kernel_that_does_not_run_here_is_refused_and_takes_no_place(void **state)
+{
+    (void)state;
+    const uint64_t kernel = 5; /* reserve() asks for kernel 0 */
+    struct fixture *const f = fixture_open_kernel(1, &kernel);
+    fixture_devices(f, 2, 0);
+    fixture_clear(f);
+    uint64_t token = 1;
+    reserve(f, 0, 1, 1, 2, false);
+    struct mesh_message message;
+    assert_true(fixture_sent(f, 0, MESH_GRANT, &message));
+    assert_true(message.body.grant.places == 0 && message.body.grant.token == 0);
+    assert_int_equal(mesh_counters(f->mesh)->refusals, 1);
+    assert_int_equal(view(f).demands, 0);
+    assert_int_equal(view(f).granted, 0);
+    message = (struct mesh_message){.kind = MESH_RESERVE};
+    message.body.reserve.job = fixture_job(2);
+    message.body.reserve.epoch = 1;
+    message.body.reserve.kernel = kernel;
+    message.body.reserve.classes = 1;
+    message.body.reserve.wanted = 1;
+    fixture_message(f, 0, &message);
+    assert_int_equal(granted(f, 0, &token), 1);
+    fixture_close(f);
+}
+
 static void a_grant_is_for_its_home_job_class_and_index_only(void **state)
 {
     (void)state;
@@ -371,7 +397,7 @@ static void renewals_are_split_at_64(void **state)
     (void)state;
     const struct mesh_limits limits = {
         .members = 4, .jobs = 2, .shards = 16, .bundles = 4, .attempts = 128, .demands = 2};
-    struct fixture *const f = fixture_open_limits(1, &limits);
+    struct fixture *const f = fixture_open_limits(1, &limits, NULL);
     fixture_devices(f, 64, 0);
     for (uint8_t job = 1; job <= 65; job++)
         occupy(f, 0, job, 1);
@@ -486,7 +512,7 @@ static void bounds_of_demands_and_attempts_hold(void **state)
     (void)state;
     const struct mesh_limits limits = {
         .members = 4, .jobs = 2, .shards = 16, .bundles = 4, .attempts = 3, .demands = 2};
-    struct fixture *const f = fixture_open_limits(1, &limits);
+    struct fixture *const f = fixture_open_limits(1, &limits, NULL);
     uint64_t token = 0;
     reserve(f, 0, 1, 1, 1, true);
     reserve(f, 0, 2, 1, 1, true);
@@ -616,7 +642,7 @@ static void stops_beyond_one_output_follow_in_the_next_steps(void **state)
     (void)state;
     const struct mesh_limits limits = {
         .members = 4, .jobs = 2, .shards = 16, .bundles = 4, .attempts = 1024, .demands = 2};
-    struct fixture *const f = fixture_open_limits(1, &limits);
+    struct fixture *const f = fixture_open_limits(1, &limits, NULL);
     fixture_devices(f, 512, 0);
     uint64_t token = 0;
     uint32_t bundles = 0;
@@ -640,6 +666,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(grants_reach_the_slots_and_not_beyond),
+        cmocka_unit_test(a_kernel_that_does_not_run_here_is_refused_and_takes_no_place),
         cmocka_unit_test(a_grant_is_for_its_home_job_class_and_index_only),
         cmocka_unit_test(nonsense_is_counted_and_changes_nothing),
         cmocka_unit_test(an_assign_is_idempotent_by_name),

@@ -188,7 +188,9 @@ static inline void fixture_devices(struct fixture *f, uint16_t cpu, uint16_t cud
     fixture_step(f, &event);
 }
 
-static inline struct fixture *fixture_open_limits(uint32_t peers, const struct mesh_limits *limits)
+/* `kernel`: the only one that runs here, or NULL for any. */
+static inline struct fixture *fixture_open_limits(uint32_t peers, const struct mesh_limits *limits,
+                                                  const uint64_t *kernel)
 {
     struct fixture *const f = calloc(1, sizeof *f);
     f->out = calloc(1, sizeof *f->out);
@@ -204,7 +206,9 @@ static inline struct fixture *fixture_open_limits(uint32_t peers, const struct m
                                  .session = 0xabcdef,
                                  .seed = {1, 2},
                                  .now_ms = 1000,
-                                 .wall_ms = FIXTURE_WALL_MS};
+                                 .wall_ms = FIXTURE_WALL_MS,
+                                 .kernels = kernel,
+                                 .kernel_count = kernel != NULL};
     f->now_ms = 1000;
     f->mesh = mesh_init(calloc(1, mesh_size(limits)), &config);
     fixture_tick(f);
@@ -217,11 +221,16 @@ static inline struct fixture *fixture_open_limits(uint32_t peers, const struct m
     return f;
 }
 
-static inline struct fixture *fixture_open(uint32_t peers)
+static inline struct fixture *fixture_open_kernel(uint32_t peers, const uint64_t *kernel)
 {
     const struct mesh_limits limits = {
         .members = 16, .jobs = 16, .shards = 8192, .bundles = 64, .attempts = 64, .demands = 8};
-    return fixture_open_limits(peers, &limits);
+    return fixture_open_limits(peers, &limits, kernel);
+}
+
+static inline struct fixture *fixture_open(uint32_t peers)
+{
+    return fixture_open_kernel(peers, NULL);
 }
 
 static inline void fixture_close(struct fixture *f)

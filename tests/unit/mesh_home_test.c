@@ -135,7 +135,7 @@ static void a_submit_beyond_a_bound_is_refused(void **state)
     (void)state;
     const struct mesh_limits limits = {
         .members = 4, .jobs = 2, .shards = 100, .bundles = 4, .attempts = 4, .demands = 2};
-    struct fixture *const f = fixture_open_limits(0, &limits);
+    struct fixture *const f = fixture_open_limits(0, &limits, NULL);
     assert_int_equal(submit(f, 1, 0), MESH_REFUSED_EMPTY);
     assert_int_equal(submit(f, 1, 101), MESH_REFUSED_TOO_LARGE);
     assert_int_equal(submit(f, 1, 60), MESH_ACCEPTED);
@@ -164,7 +164,7 @@ static void ranges_are_used_again_in_any_order(void **state)
     (void)state;
     const struct mesh_limits limits = {
         .members = 4, .jobs = 16, .shards = 160, .bundles = 4, .attempts = 4, .demands = 2};
-    struct fixture *const f = fixture_open_limits(0, &limits);
+    struct fixture *const f = fixture_open_limits(0, &limits, NULL);
     uint32_t random = 7;
     bool there[16] = {false};
     for (uint32_t i = 0; i < 2000; i++) {
@@ -287,6 +287,7 @@ static void shards_bind_only_on_a_grant_and_the_rest_is_released(void **state)
     fixture_message(f, 0, &message);
     message.body.grant.class = 0;
     message.body.grant.places = 0;
+    message.body.grant.token = 83;
     fixture_message(f, 0, &message);
     assert_int_equal(mesh_counters(f->mesh)->bad_messages, 2);
     about_job(f, MESH_CANCEL_JOB, 1);
@@ -783,7 +784,7 @@ static void a_full_bundle_table_binds_nothing_more(void **state)
     (void)state;
     const struct mesh_limits limits = {
         .members = 4, .jobs = 2, .shards = 100, .bundles = 4, .attempts = 4, .demands = 2};
-    struct fixture *const f = fixture_open_limits(1, &limits);
+    struct fixture *const f = fixture_open_limits(1, &limits, NULL);
     fixture_capacity(f, 0, 8, 8, 0);
     submit(f, 1, 50);
     grant(f, 0, 1, 7, 6);
@@ -803,7 +804,7 @@ static void a_full_bundle_table_asks_for_nothing(void **state)
     (void)state;
     const struct mesh_limits limits = {
         .members = 4, .jobs = 2, .shards = 100, .bundles = 4, .attempts = 4, .demands = 2};
-    struct fixture *const f = fixture_open_limits(2, &limits);
+    struct fixture *const f = fixture_open_limits(2, &limits, NULL);
     fixture_capacity(f, 0, 4, 4, 0);
     fixture_capacity(f, 1, 4, 4, 0);
     fixture_clear(f);
@@ -876,6 +877,45 @@ static void demands_are_repeated_and_withdrawn(void **state)
     assert_false(sent(f, 0, MESH_RESERVE)); /* nothing stands there */
     fixture_run(f, 10000);
     assert_false(sent(f, 1, MESH_RESERVE));
+    fixture_close(f);
+}
+
+static void who_has_not_the_kernel_is_not_asked_again_before_a_minute_or_a_restart(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    struct mesh_message reserve;
+    submit(f, 1, 2);
+    /* The one asked first has another version; the other is asked at once, and nobody is blamed. */
+    const uint32_t first = fixture_sent(f, 0, MESH_RESERVE, &reserve) ? 0 : 1;
+    sent(f, 1 - first, MESH_RESERVE);
+    grant(f, first, 1, 0, 0);
+    assert_true(decided(f, MESH_WHY_NO_KERNEL));
+    fixture_run(f, 6000);
+    assert_true(sent(f, 1 - first, MESH_RESERVE));
+    assert_false(sent(f, first, MESH_RESERVE));
+    grant(f, 1 - first, 1, 0, 0);
+    assert_true(decided(f, MESH_WHY_NO_KERNEL));
+    fixture_clear(f);
+    fixture_run(f, 2500);
+    assert_true(decided(f, MESH_WHY_NOBODY)); /* those who refused are no help */
+    for (uint32_t i = 0; i < 9; i++) {
+        fixture_run(f, 5000);
+        fixture_capacity(f, first, 2, 2, 0); /* news of its places do not matter */
+    }
+    assert_false(sent(f, first, MESH_RESERVE));
+    f->incarnation[first] = 2;
+    fixture_member(f, first, 900, 2); /* it was upgraded: a new process */
+    fixture_capacity(f, first, 2, 2, 0);
+    fixture_run(f, 1100);
+    assert_true(sent(f, first, MESH_RESERVE));
+    fixture_run(f, 20000);
+    assert_true(sent(f, 1 - first, MESH_RESERVE)); /* a minute has passed */
+    grant(f, first, 1, 77, 1);
+    const struct mesh_message assign = assigned(f, first);
+    result(f, first, &assign, MESH_DONE);
+    assert_int_equal(mesh_counters(f->mesh)->requeued_crashed, 0);
+    assert_int_equal(view(f, 1).state, MESH_JOB_RUNNING);
     fixture_close(f);
 }
 
@@ -954,6 +994,7 @@ int main(void)
         cmocka_unit_test(a_full_bundle_table_asks_for_nothing),
         cmocka_unit_test(a_local_job_never_leaves_its_site),
         cmocka_unit_test(demands_are_repeated_and_withdrawn),
+        cmocka_unit_test(who_has_not_the_kernel_is_not_asked_again_before_a_minute_or_a_restart),
         cmocka_unit_test(own_slots_come_first),
         cmocka_unit_test(nobody_is_said_once_a_second),
         cmocka_unit_test(a_draining_home_finishes_its_jobs),
