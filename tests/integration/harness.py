@@ -107,12 +107,12 @@ class Place:
         self.processes.append(process)
         return process
 
-    def weir(self, *arguments, code=0, stdin="", env=None, user=None, timeout_s=60):
-        """Runs a command to its end and expects its exit code; None expects nothing."""
+    def weir(self, *arguments, code=0, stdin="", env=None, user=None, timeout_s=60, program=None):
+        """Runs a command to its end and expects its exit code; None expects nothing. `program`: of another build."""
         arguments = [str(a) for a in arguments]
         as_user = {"user": user, "group": user, "extra_groups": []} if user is not None else {}
         try:
-            done = subprocess.run([self.program, *arguments], input=stdin, capture_output=True, text=True,
+            done = subprocess.run([program or self.program, *arguments], input=stdin, capture_output=True, text=True,
                                   env={**os.environ, "NO_COLOR": "1", **(env or {})}, timeout=timeout_s * PATIENCE,
                                   errors="replace", preexec_fn=die_with_parent, **as_user)
         except subprocess.TimeoutExpired as late:
@@ -160,6 +160,7 @@ class Node:
                          "network.bulk_port": 0, "network.join_port": 0, "http.port": 0, "work.cpu_slots": 2,
                          "work.cuda_devices": 0, "log.level": "debug", "api.socket": self.socket}
         self.settings.update({key.replace("__", "."): value for key, value in settings.items()})
+        self.program = place.program  # may be set to that of another build
         self.process = None
 
     @property
@@ -168,7 +169,7 @@ class Node:
 
     def launch(self, **options):
         """Starts the process without waiting for it to serve."""
-        arguments = [self.place.program, "node", "--data", self.data]
+        arguments = [self.program, "node", "--data", self.data]
         for key, value in self.settings.items():
             arguments += ["--set", "%s=%s" % (key, value)]
         with open(self.log, "ab") as log:
