@@ -1,0 +1,320 @@
+#!/usr/bin/python3
+"""Makes mechanical mutants of the core and counts how many the fast tests and the simulator notice.
+
+    make mutate        or: tests/planted/mutate.py [--seed S] [--mutants N] [--show NUMBER]
+
+The seed draws places in mesh/*.c and in the functions of mesh/*.h at which one operator is exchanged, one constant is one
+more or less, one condition is negated, or one statement is left out. Assertions and the functions that only check are
+left alone: they are tests themselves. A mutant that doesn't compile, or of which the compiler makes the same code, is
+replaced by the next. Each of the rest is given to the unit tests of the core, the transcripts, and 50 seeds of the
+simulator until one fails. What no test notices is a survivor; survivors.txt says which of them nobody could notice.
+
+Results are kept in build/sim/mutants.jsonl as they come, and a run that was interrupted goes on there; the whole is in
+build/sim/mutants.json. The exit code is 0 if no more than 15 % survive.
+"""
+import argparse
+import collections
+import concurrent.futures
+import glob
+import hashlib
+import json
+import os
+import random
+import re
+import sys
+
+import variant
+
+SEEDS = 50
+KILLED_PERCENT_MIN = 85
+EXPLAINED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "survivors.txt")
+
+EXCHANGED = {
+    "<": ("<=",), "<=": ("<",), ">": (">=",), ">=": (">",), "==": ("!=",), "!=": ("==",), "&&": ("||",), "||": ("&&",),
+    "+": ("-",), "-": ("+",), "*": ("/",), "/": ("*",), "%": ("*",), "<<": (">>",), ">>": ("<<",),
+    "++": ("--",), "--": ("++",), "+=": ("-=",), "-=": ("+=",),
+}
+TOKEN = re.compile(r"""
+    (?P<skip>/\*.*?\*/|//[^\n]*|\s+)
+  | (?P<line>^[ \t]*\#(?:[^\n\\]|\\.)*)
+  | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
+  | (?P<number>0[xX][0-9a-fA-F]+[uUlL]*|\d[\w.]*)
+  | (?P<word>[A-Za-z_]\w*)
+  | (?P<operator>->|\+\+|--|<<=|>>=|<<|>>|[-+*/%&|^!=<>]=|&&|\|\||\.\.\.|[-+*/%&|^~!=<>?:;,.(){}\[\]])
+""", re.X | re.S | re.M)
+
+Token = collections.namedtuple("Token", ["kind", "text", "at"])
+Mutant = collections.namedtuple("Mutant", ["path", "at", "line", "old", "new", "text"])
+
+
+def tokens_of(text):
+    tokens = []
+    at = 0
+    while at < len(text):
+        found = TOKEN.match(text, at)
+        if not found:
+            raise ValueError("no C token at: " + text[at:at + 20])
+        at = found.end()
+        if found.lastgroup not in ("skip", "line"):
+            tokens.append(Token(found.lastgroup, found.group(), found.start()))
+    return tokens
+
+
+def closing(tokens, index):
+    """The index of the bracket that closes the one at `index`."""
+    pairs = {"(": ")", "{": "}", "[": "]"}
+    depth = 0
+    for i in range(index, len(tokens)):
+        if tokens[i].kind == "operator":
+            depth += tokens[i].text in pairs
+            depth -= tokens[i].text in pairs.values()
+        if depth == 0:
+            return i
+    raise ValueError("a bracket is not closed")
+
+
+def function_bodies(tokens):
+    """(name, first, last) of each function's body: a brace at the outermost level behind a parameter list."""
+    index = 0
+    name = None
+    while index < len(tokens):
+        token = tokens[index]
+        if token.text == "(" and index > 0 and tokens[index - 1].kind == "word":
+            name = tokens[index - 1].text
+            index = closing(tokens, index)
+            if index + 1 < len(tokens) and tokens[index + 1].text == "{":
+                end = closing(tokens, index + 1)
+                yield name, index + 1, end
+                index = end
+        elif token.text == "{":
+            index = closing(tokens, index)
+        index += 1
+
+
+def is_check(name):
+    return name.endswith("_check") or name.startswith("check") or "_check_" in name
+
+
+def is_binary(tokens, index):
+    """Whether the operator stands between two values: `*`, `-`, `+` and `&` may stand before one."""
+    before = tokens[index - 1]
+    return before.kind in ("number", "word") and before.text not in ("return", "case", "else", "const", "struct") or \
+        before.text in (")", "]")
+
+
+def statements(tokens, first, last):
+    """(first, last) tokens of expression statements and jumps; none declares anything or returns a value."""
+    begins = True
+    index = first
+    while index <= last:
+        token = tokens[index]
+        if begins and token.kind == "word" and token.text not in (
+                "if", "for", "while", "do", "switch", "case", "default", "else", "const", "struct", "enum", "static"):
+            end = index
+            while tokens[end].text != ";" and tokens[end].text not in "{}":
+                end = closing(tokens, end) + 1 if tokens[end].text in "([" else end + 1
+            declares = tokens[index + 1].kind == "word" and token.text != "return"
+            returns = token.text == "return" and end > index + 1
+            if tokens[end].text == ";" and not declares and not returns:
+                yield index, end
+        if begins and token.text in ("if", "for", "while", "switch"):
+            index = closing(tokens, index + 1)
+            begins = True
+        else:
+            begins = token.text in ("{", "}", ";", "else", "do", ":")
+        index += 1
+
+
+def changes(text):
+    """(position, old, new) of all mutations of one file."""
+    tokens = tokens_of(text)
+    for name, first, last in function_bodies(tokens):
+        if is_check(name):
+            continue
+        skip_until = -1
+        for index in range(first, last):
+            token = tokens[index]
+            if token.text in ("assert", "static_assert"):
+                skip_until = closing(tokens, index + 1)
+            if index <= skip_until:
+                continue
+            if token.kind == "operator" and token.text in EXCHANGED:
+                if token.text not in "+-*" or is_binary(tokens, index):
+                    for new in EXCHANGED[token.text]:
+                        yield token.at, token.text, new
+            elif token.kind == "number" and re.fullmatch(r"\d+", token.text):
+                for more in (1, -1):
+                    yield token.at, token.text, str(int(token.text) + more)
+            elif token.text == "if":
+                end = closing(tokens, index + 1)
+                condition = text[tokens[index + 1].at:tokens[end].at + 1]
+                yield tokens[index + 1].at, condition, "(!%s)" % condition
+        for begin, end in statements(tokens, first + 1, last - 1):
+            if tokens[begin].text not in ("assert", "static_assert"):
+                dropped = text[tokens[begin].at:tokens[end].at + 1]
+                yield tokens[begin].at, dropped, ";" + "\n" * dropped.count("\n")
+
+
+def all_mutants():
+    for path in sorted(glob.glob(os.path.join(variant.ROOT, "mesh", "*.[ch]"))):
+        path = os.path.relpath(path, variant.ROOT)
+        text = variant.read(path)
+        for at, old, new in changes(text):
+            changed = text[:at] + new + text[at + len(old):]
+            yield Mutant(path, at, text.count("\n", 0, at) + 1, old, new, changed)
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def name_of(mutant):
+    return "%s:%d: %s -> %s" % (mutant.path, mutant.line, words(mutant.old), words(mutant.new))
+
+
+def killer(mutated, scenarios):
+    """What noticed the mutant, or None. The quick tests come first."""
+    for test in variant.UNIT_TESTS:
+        if test == "mesh_membership_test":
+            continue
+        code, _ = variant.run([mutated.program(test)])
+        if code != 0:
+            return test
+    program = mutated.program("sim")
+    for scenario in scenarios:
+        if variant.run([program, "--scenario", scenario])[0] != 0:
+            return os.path.basename(scenario)
+    for seed in range(1, 10):
+        what = variant.run_seed(program, seed)
+        if what:
+            return "seed %d: %s" % (seed, what)
+    if variant.run([mutated.program("mesh_membership_test")])[0] != 0:
+        return "mesh_membership_test"
+    for seed in range(10, SEEDS + 1):
+        what = variant.run_seed(program, seed)
+        if what:
+            return "seed %d: %s" % (seed, what)
+    return None
+
+
+def judge(base, scenarios, mutant):
+    """Returns (state, by): killed, survived, or no mutant at all."""
+    try:
+        mutated = variant.Variant(base, mutant.path, mutant.text)
+    except variant.Unbuildable:
+        return "does not compile", None
+    try:
+        if not mutated.differs():
+            return "same code", None
+        by = killer(mutated, scenarios)
+        return ("killed" if by else "survived"), by
+    finally:
+        mutated.close()
+
+
+def tree_hash():
+    """Of all that decides about a mutant: the core, the simulator, the tests, and this."""
+    digest = hashlib.sha256()
+    for pattern in ("mesh/*.[ch]", "node/sim/*.[ch]", "tests/unit/mesh_*", "tests/scenarios/*.txt", "tests/planted/*.py"):
+        for path in sorted(glob.glob(os.path.join(variant.ROOT, pattern))):
+            with open(path, "rb") as file:
+                digest.update(path[len(variant.ROOT):].encode() + b"\0" + file.read())
+    return digest.hexdigest()
+
+
+class Ledger:
+    """What is known already, of this very tree, in lines of JSON."""
+
+    def __init__(self, tree):
+        self.path = os.path.join(variant.OUT, "mutants.jsonl")
+        self.tree = tree
+        self.known = {}
+        if os.path.exists(self.path):
+            with open(self.path, encoding="utf-8") as lines:
+                for line in lines:
+                    entry = json.loads(line) if line.endswith("\n") else {}
+                    if entry.get("tree") == tree:
+                        self.known[entry["mutant"]] = (entry["state"], entry["by"])
+
+    def add(self, mutant, state, by):
+        self.known[mutant] = (state, by)
+        with open(self.path, "a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"tree": self.tree, "mutant": mutant, "state": state, "by": by}) + "\n")
+
+
+def run_all(base, mutants, count, ledger):
+    """Judges mutants in their order until `count` have been judged that are mutants at all."""
+    scenarios = sorted(glob.glob(os.path.join(variant.ROOT, "tests", "scenarios", "*.txt")))
+    judged = []
+
+    def one(mutant):
+        name = "%s @%d" % (name_of(mutant), mutant.at)
+        state, by = ledger.known.get(name) or judge(base, scenarios, mutant)
+        return name, state, by
+
+    with concurrent.futures.ThreadPoolExecutor(variant.JOBS) as pool:
+        waiting = collections.deque()
+        place = 0
+        while len(judged) < count and (waiting or place < len(mutants)):
+            while len(waiting) < 2 * variant.JOBS and place < len(mutants):
+                waiting.append((mutants[place], pool.submit(one, mutants[place])))
+                place += 1
+            mutant, future = waiting.popleft()
+            name, state, by = future.result()
+            if name not in ledger.known:
+                ledger.add(name, state, by)
+            if state not in ("killed", "survived"):
+                continue
+            judged.append((mutant, state, by))
+            if state == "survived" or len(judged) % 20 == 0:
+                print("%4d  %-9s %s" % (len(judged), state, name_of(mutant)), flush=True)
+        for _, future in waiting:
+            future.cancel()
+    return judged
+
+
+def read_explained():
+    """Lines `file: old -> new | why nobody could notice`, in the order of the core's text."""
+    explained = {}
+    if os.path.exists(EXPLAINED):
+        with open(EXPLAINED, encoding="utf-8") as lines:
+            for line in lines:
+                if line.strip() and not line.startswith("#"):
+                    mutant, _, why = line.strip().rpartition(" | ")
+                    explained[mutant] = why
+    return explained
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1, help="draws the mutants (1)")
+    parser.add_argument("--mutants", type=int, default=200, help="how many (200)")
+    parser.add_argument("--count", action="store_true", help="only say how many there are to draw from")
+    options = parser.parse_args()
+    mutants = list(all_mutants())
+    print("seed %d draws %d of %d places" % (options.seed, options.mutants, len(mutants)), flush=True)
+    if options.count:
+        return 0
+    random.Random(options.seed).shuffle(mutants)
+    base = variant.Base("mutants", tests=True)
+    judged = run_all(base, mutants, options.mutants, Ledger(tree_hash()))
+    killed = sum(state == "killed" for _, state, _ in judged)
+    explained = read_explained()
+    survivors = []
+    for mutant, state, _ in judged:
+        if state == "survived":
+            key = "%s: %s -> %s" % (mutant.path, words(mutant.old), words(mutant.new))
+            survivors.append({"at": "%s:%d" % (mutant.path, mutant.line), "old": words(mutant.old),
+                              "new": words(mutant.new), "why": explained.get(key)})
+    with open(os.path.join(variant.OUT, "mutants.json"), "w", encoding="utf-8") as out:
+        json.dump({"seed": options.seed, "mutants": len(judged), "killed": killed, "survivors": survivors,
+                   "each": [{"at": "%s:%d" % (m.path, m.line), "old": words(m.old), "new": words(m.new), "by": by}
+                            for m, state, by in judged if state == "killed"]}, out, indent=1)
+        out.write("\n")
+    print("%d of %d mutants killed; of %d survivors %d are explained" % (
+        killed, len(judged), len(survivors), sum(s["why"] is not None for s in survivors)))
+    return 0 if 100 * killed >= KILLED_PERCENT_MIN * len(judged) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
