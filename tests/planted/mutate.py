@@ -26,6 +26,7 @@ import sys
 import variant
 
 SEEDS = 50
+QUICK_CPU_S = 4
 KILLED_PERCENT_MIN = 85
 EXPLAINED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "survivors.txt")
 
@@ -177,18 +178,17 @@ def killer(mutated, scenarios):
     for test in variant.UNIT_TESTS:
         if test == "mesh_membership_test":
             continue
-        code, _ = variant.run([mutated.program(test)])
-        if code != 0:
+        if variant.run([mutated.program(test)], QUICK_CPU_S)[0] != 0:
             return test
     program = mutated.program("sim")
     for scenario in scenarios:
-        if variant.run([program, "--scenario", scenario])[0] != 0:
+        if variant.run([program, "--scenario", scenario], QUICK_CPU_S)[0] != 0:
             return os.path.basename(scenario)
     for seed in range(1, 10):
         what = variant.run_seed(program, seed)
         if what:
             return "seed %d: %s" % (seed, what)
-    if variant.run([mutated.program("mesh_membership_test")])[0] != 0:
+    if variant.run([mutated.program("mesh_membership_test")], 5 * QUICK_CPU_S)[0] != 0:
         return "mesh_membership_test"
     for seed in range(10, SEEDS + 1):
         what = variant.run_seed(program, seed)
