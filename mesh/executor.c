@@ -551,6 +551,8 @@ static void check_classes(const struct executor *executor)
         const struct executor_class *const class = &executor->class[index];
         assert(class->stopping == stopping[index]);
         assert(class->running.count <= class->slots);
+        /* None waits behind a slot that is free. */
+        assert(class->waiting.count == 0 || class->running.count + class->stopping >= class->slots);
         assert(class->running.count + class->waiting.count + class->granted <= 2 * class->slots);
         for (uint32_t slot = list_first(&class->running); slot != MESH_NONE;
              slot = list_next(executor->class_link, slot))

@@ -27,6 +27,13 @@ static const char *const claims[SIM_CLAIMS] = {
     [SIM_NOBODY_FALSELY_DOWN] = "60 s after the last fault nobody who lives is accused",
     [SIM_JOBS_FINISH] = "every acknowledged job whose home lives comes to its right end",
     [SIM_NO_IDLE_DEVICE] = "no device idles while a shard that it could run waits",
+    [SIM_RECORDS_KEPT] = "who is admitted or barred is still so after a restart",
+    [SIM_NEWS_SPREADS] = "in a calm mesh news reaches everyone at once, and who missed it within a round",
+    [SIM_OWNERS_LIVE] = "the owners of a key are two members that are up, the same for everyone",
+    [SIM_PROMISES_HOLD] = "a place is granted, used once within its time, or given back",
+    [SIM_LEASES_HOLD] = "what runs is wanted, renewed in time, and told until it is heard",
+    [SIM_WORDS_COUNT] = "a member is accused by those whose latest word it is, and by nobody who went deaf",
+    [SIM_WAKES_IN_TIME] = "the core asks to be called when something is due",
     [SIM_STORY_HOLDS] = "the story goes as told",
 };
 
@@ -162,7 +169,7 @@ static void check_member(struct world *world, struct host *host, const struct me
     }
 }
 
-void sim_check_step(struct world *world, struct host *host)
+void sim_check_step(struct world *world, struct host *host, const struct mesh_event *event)
 {
     for (uint32_t i = 0; i < world->out->effect_count; i++) {
         if (world->out->effect[i].kind == MESH_MEMBER) {
@@ -170,7 +177,9 @@ void sim_check_step(struct world *world, struct host *host)
         }
     }
     check_executor(world, host);
-    if (host->steps_to_check-- == 0) {
+    const bool whole = host->steps_to_check-- == 0;
+    sim_oracle_step(world, host, event, world->out, whole);
+    if (whole) {
         host->steps_to_check = world->options.check_every - 1;
         check_jobs(world, host);
         mesh_check(host->mesh);
@@ -271,6 +280,9 @@ static void check_views(struct world *world, bool final)
 
 static bool host_could_run(const struct host *home, const struct sim_job *job, const struct host *host)
 {
+    if (!sim_host_affordable(host, job)) {
+        return false;
+    }
     if (!host_in_mesh(host) || host->draining || (job->spec.local_only && host->site != home->site)) {
         return false;
     }
@@ -352,6 +364,7 @@ void sim_check_survey(struct world *world)
     const int64_t since_us = world->now_us - world->heal_at_us - ONE_VIEW_US;
     if (since_us > 0 && (world->views_changed || since_us <= SECOND_US)) {
         check_views(world, false);
+        sim_drill_survey(world);
     }
     if (world->now_us < world->heal_at_us + 20 * SECOND_US) {
         return;
@@ -418,6 +431,27 @@ static uint32_t handles_alike(const struct handles *handles, uint32_t index)
     return alike;
 }
 
+static bool is_member(const struct host *host, const struct mesh_id *id)
+{
+    struct mesh_member_view view;
+    for (uint32_t i = 0; mesh_member_view(host->mesh, i, &view); i++) {
+        if (memcmp(&view.id, id, sizeof *id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A record of somebody who is no member (any more), or whom the core can't have a use for: alerts at rest. */
+static bool is_stray(const struct host *host, const struct payload *payload)
+{
+    if (payload == NULL || payload->kind != PAYLOAD_RECORD ||
+        payload->record.kind == MESH_RECORD_REVOCATION) {
+        return false;
+    }
+    return payload->record.kind == MESH_RECORD_ALERT || !is_member(host, &payload->record.origin);
+}
+
 static void check_handles(struct world *world, struct host *host)
 {
     struct mesh_executor_view view;
@@ -437,6 +471,10 @@ static void check_handles(struct world *world, struct host *host)
         }
     }
     for (uint32_t i = 0; i < host->handles.count; i++) {
+        if (is_stray(host, host->handles.slot[i].payload)) {
+            sim_check_fail(world, host, SIM_HANDLES_RETURN, "it holds a record that it has no use for");
+            return;
+        }
         if (handles_alike(&host->handles, i) > RECORDS_ALIKE_MAX) {
             const struct payload *const payload = host->handles.slot[i].payload;
             sim_check_fail(world, host, SIM_HANDLES_RETURN, "it holds record kind %d of %s more than once",

@@ -324,7 +324,8 @@ static void flight_release(struct world *world, struct host *host, struct flight
     }
     sim_trace(world, host, TRACE_SENT, (uint32_t)message->kind, flight->to, flight->bytes,
               push_detail(world, message));
-    if (message->kind == MESH_RESERVE && world->healed && sim_world_plant(world, SIM_PLANT_DEAF_EXECUTOR)) {
+    if (sim_drill_drops(world, flight) ||
+        (message->kind == MESH_RESERVE && world->healed && sim_world_plant(world, SIM_PLANT_DEAF_EXECUTOR))) {
         sim_flight_free(flight);
         return;
     }
@@ -369,9 +370,25 @@ static void effect_sign(struct world *world, struct host *host, const struct mes
     sim_world_push(world, event);
 }
 
+/* Whether a restart would find the record: of that kind, about that member. */
+static bool disk_has_record(const struct host *host, enum mesh_record_kind kind,
+                            const struct mesh_id *subject)
+{
+    for (uint32_t i = 0; i < host->disk.record_count; i++) {
+        const struct mesh_record *const record = &host->disk.record[i].payload->record;
+        if (record->kind == kind && memcmp(record_subject(record), subject, sizeof *subject) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void effect_admit(struct world *world, struct host *host, const struct mesh_effect *effect)
 {
     const uint32_t peer = sim_world_identity(world, &effect->body.admit.id);
+    if (!disk_has_record(host, MESH_RECORD_MEMBER, &effect->body.admit.id)) {
+        sim_check_fail(world, host, SIM_RECORDS_KEPT, "somebody is admitted whose record isn't on the disk");
+    }
     if (peer == SIM_NONE) {
         sim_check_fail(world, host, SIM_ANSWERS_FIT, "somebody who never was is admitted");
         return;
@@ -387,6 +404,10 @@ static void effect_bar(struct world *world, struct host *host, const struct mesh
     const uint32_t peer = sim_world_identity(world, &effect->body.peer);
     if (peer == SIM_NONE) {
         return;
+    }
+    if (!disk_has_record(host, MESH_RECORD_REVOCATION, &effect->body.peer)) {
+        sim_check_fail(world, host, SIM_RECORDS_KEPT, "%s is barred and its revocation isn't on the disk",
+                       world->host[peer].name);
     }
     sim_known_meet(&host->known, peer)->admission = ADMISSION_BARRED;
     for (uint32_t i = 0; i < world->network.count; i++) {
@@ -762,7 +783,7 @@ void sim_host_step(struct world *world, struct host *host, struct mesh_event *ev
     }
     out_trace(world, host, out);
     const int64_t wake_at_ms = out->wake_at_ms;
-    sim_check_step(world, host);
+    sim_check_step(world, host, event);
     out_take(world, host, out);
     host_plan_wake(world, host, wake_at_ms);
     if (host->must_stop) {
@@ -818,6 +839,7 @@ void sim_host_link(struct world *world, struct host *host, const struct mesh_id 
 void sim_host_devices(struct world *world, struct host *host)
 {
     struct mesh_event event = {.kind = MESH_DEVICES};
+    event.body.devices.price_micro = host->price_micro;
     for (uint32_t i = 0; i < MESH_DEVICE_CLASSES; i++) {
         event.body.devices.class[i].slots = host->lent[i];
     }
@@ -1005,6 +1027,7 @@ void sim_host_free(struct host *host)
     }
     host->last_batch = NULL;
     sim_device_clear(host);
+    sim_oracle_free(host);
     sim_handles_clear(&host->handles);
     sim_payload_drop(host->own_record);
     host->own_record = NULL;

@@ -442,6 +442,7 @@ static void act_submit(struct world *world, const struct line *line)
     job->spec.classes = 1;
     job->spec.lookup = false;
     job->spec.local_only = false;
+    job->spec.price_limit_micro = 0;
     sim_host_submit(world, &world->host[line->value[1]], number);
 }
 

@@ -79,6 +79,13 @@ enum sim_claim {
     SIM_NOBODY_FALSELY_DOWN,
     SIM_JOBS_FINISH,
     SIM_NO_IDLE_DEVICE,
+    SIM_RECORDS_KEPT,
+    SIM_NEWS_SPREADS,
+    SIM_OWNERS_LIVE,
+    SIM_PROMISES_HOLD,
+    SIM_LEASES_HOLD,
+    SIM_WORDS_COUNT,
+    SIM_WAKES_IN_TIME,
     SIM_STORY_HOLDS, /* a scenario's expectation */
     SIM_CLAIMS,
 };

@@ -112,6 +112,9 @@ uint32_t sim_world_new_job(struct world *world)
         job->shard_us = (uint32_t)(JOB_DEVICE_US_MAX / shards);
     }
     job->spec.shard_us_guess = sim_chance(random, 700) ? job->shard_us : 0;
+    if (number % 7 == 3) {
+        job->spec.price_limit_micro = 40;
+    }
     if (sim_chance(random, 30)) {
         job->rejects = sim_below(random, job->spec.shard_count);
     }
@@ -148,6 +151,7 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
     host->site = sim_mix(1, site);
     host->region = sim_mix(2, site / 3);
     host->slots[0] = (uint16_t)(1 + sim_below(random, 4));
+    host->price_micro = (uint32_t)(sim_mix(sim_mix(world->options.seed, host->index), 3) % 100);
     host->slots[1] = host->index % 3 == 1 ? (uint16_t)(1 + sim_below(random, 3)) : 0;
     host->lent_less_at_us = -SECOND_US * 1000;
     host->idle_since_us = -1;

@@ -9,6 +9,8 @@
  *     device.c    attempts and cache look-ups
  *     faults.c    what goes wrong, drawn from the seed
  *     check.c     what must hold
+ *     drill.c     what is tried once everything healed
+ *     oracle.c    a second opinion on each core, from what goes in and comes out
  *     trace.c     the hash, the story and the last lines of each node
  *     world.c     the loop
  *     study.c     measurements, each in a file study_*.c
@@ -24,6 +26,7 @@
 
 #define SIM_NONE UINT32_MAX
 #define SIM_NODES_MAX 2000
+#define SIM_ORACLE_NODES_MAX 64
 #define SIM_TRACE_LINES 32 /* kept per node for a failure's report; a power of two */
 #define SECOND_US INT64_C(1000000)
 /* After the lent slots shrank: stopped attempts end and promised places expire (2 s, plus the executor's 25
@@ -240,6 +243,7 @@ struct host {
     uint16_t slots[MESH_DEVICE_CLASSES]; /* what it owns */
     uint16_t lent[MESH_DEVICE_CLASSES];  /* what it lends now */
     int64_t lent_less_at_us;             /* when that last shrank */
+    uint32_t price_micro;                /* what it asks */
     struct mesh_limits limits;
 
     bool alive;
@@ -262,6 +266,7 @@ struct host {
     uint64_t signed_incarnation; /* of the newest own member record over all lives, and its version */
     uint64_t signed_version;
     struct payload *own_record; /* newest own member record of this life */
+    struct oracle *oracle;      /* of this life; NULL in large worlds */
     struct disk disk;
     struct batch *first_batch;
     struct batch *last_batch;
@@ -342,6 +347,25 @@ struct network {
     uint32_t reorder_permille;
 };
 
+/* drill.c: what is tried in the calm, and how far that is. */
+enum drill_step {
+    DRILL_NONE = 0,
+    DRILL_ANNOUNCED,
+    DRILL_REVOKED,
+    DRILL_CLAIMED,
+    DRILL_RETURNED,
+};
+
+struct drill {
+    struct sim_random random; /* of its own, so that the faults of a seed do not depend on it */
+    enum drill_step step;
+    int64_t at_us;
+    uint32_t about;
+    uint32_t unlucky; /* no push of the news reaches it at once; SIM_NONE = all are lucky */
+    uint64_t incarnation;
+    uint64_t version;
+};
+
 struct story; /* scenario.c */
 
 struct world {
@@ -370,6 +394,7 @@ struct world {
     uint32_t fault_end_count;
     bool views_changed; /* somebody's view changed since all were compared */
     struct story *story;
+    struct drill drill;
     const struct study_watch *watch; /* borrowed; NULL: nobody measures */
 };
 
@@ -440,11 +465,20 @@ void sim_faults_heal(struct world *world);
 /* check.c */
 void sim_check_fail(struct world *world, const struct host *host, enum sim_claim claim, const char *format,
                     ...) __attribute__((format(printf, 4, 5)));
-void sim_check_step(struct world *world, struct host *host);
+void sim_check_step(struct world *world, struct host *host, const struct mesh_event *event);
 void sim_check_signed(struct world *world, struct host *host, const struct mesh_record *record);
 void sim_check_survey(struct world *world);
 void sim_check_end(struct world *world);
 const char *sim_check_claim(enum sim_claim claim);
+
+/* drill.c */
+void sim_drill_survey(struct world *world);
+bool sim_drill_drops(const struct world *world, const struct flight *flight);
+
+/* oracle.c: `whole` asks for what takes time with the state, too. */
+void sim_oracle_step(struct world *world, struct host *host, const struct mesh_event *event,
+                     const struct mesh_out *out, bool whole);
+void sim_oracle_free(struct host *host);
 
 /* trace.c */
 enum trace_what {
@@ -469,6 +503,11 @@ const char *sim_fault_name(uint32_t fault);
 void sim_story_line(struct world *world, uint32_t line);
 void sim_story_look(struct world *world);
 void sim_story_message(struct world *world, uint32_t from, uint32_t to, enum mesh_message_kind kind);
+
+static inline bool sim_host_affordable(const struct host *host, const struct sim_job *job)
+{
+    return job->spec.price_limit_micro == 0 || host->price_micro <= job->spec.price_limit_micro;
+}
 
 static inline bool bit_get(const uint8_t *bits, uint32_t index)
 {

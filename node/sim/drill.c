@@ -1,0 +1,230 @@
+/*
+ * What is tried once the mesh is calm: 62 s after the last fault, when everyone must see the same members.
+ *
+ *     at  0 s   a node announces a new version of its record
+ *     at 20 s   a certificate is revoked, where the mesh can spare its node
+ *     at 40 s   an owner claims a node's devices; it gets them back at 50 s
+ *
+ * Each is news that everyone must have within 3 s. The announcement's pushes to one node, the unlucky, are lost: it must
+ * have learned of it by the rounds of anti-entropy, which go every 5 s and now and then skip one.
+ */
+#include "node/sim/world.h"
+
+#define CALM_US (62 * SECOND_US)
+#define STEP_US (20 * SECOND_US)
+#define SPREAD_US (3 * SECOND_US)
+#define UNLUCKY_US SECOND_US
+#define ROUND_US (14 * SECOND_US)
+/* Room behind the last step, so that what it took from jobs can be made up for. */
+#define REST_US (60 * SECOND_US)
+#define NODES_MIN 3
+#define KEYS 4
+/* By no clock has anybody been up for 10 min, so everyone who is up counts. */
+#define OWNERS_ALIKE_UNTIL_US (540 * SECOND_US)
+
+static bool in_mesh(const struct host *host)
+{
+    return host->alive && !host->revoked && !host->leaving;
+}
+
+/* A node that is in the mesh and none of two others, or NULL. */
+static struct host *pick(struct world *world, const struct host *but, const struct host *nor)
+{
+    const uint32_t from = sim_below(&world->drill.random, world->host_count);
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        struct host *const host = &world->host[(from + i) % world->host_count];
+        if (in_mesh(host) && host != but && host != nor && host->identity == host->index) {
+            return host;
+        }
+    }
+    return NULL;
+}
+
+static const struct mesh_member_view *view_of(const struct host *host, const struct mesh_id *id,
+                                              struct mesh_member_view *view)
+{
+    for (uint32_t i = 0; mesh_member_view(host->mesh, i, view); i++) {
+        if (memcmp(&view->id, id, sizeof *id) == 0) {
+            return view;
+        }
+    }
+    return NULL;
+}
+
+/* Whether the node knows of what the step was about. */
+static bool knows(const struct world *world, const struct host *host)
+{
+    const struct drill *const drill = &world->drill;
+    const struct host *const about = &world->host[drill->about];
+    struct mesh_member_view view;
+    if (view_of(host, &about->id, &view) == NULL) {
+        return false;
+    }
+    const struct payload *payload;
+    switch (drill->step) {
+    case DRILL_ANNOUNCED:
+        payload = sim_handle_see(&host->handles, view.record_handle);
+        return payload != NULL && (payload->record.incarnation > drill->incarnation ||
+                                   payload->record.version >= drill->version);
+    case DRILL_REVOKED:
+        return view.state == MESH_REVOKED;
+    case DRILL_CLAIMED:
+        return view.capacity.class[0].slots == 0;
+    case DRILL_RETURNED:
+        return view.capacity.class[0].slots == about->lent[0];
+    default:
+        return true;
+    }
+}
+
+static void check_known(struct world *world)
+{
+    static const char *const news[] = {"", "the new record", "the revocation", "the claim", "the return"};
+    const struct drill *const drill = &world->drill;
+    const int64_t passed_us = world->now_us - drill->at_us;
+    for (uint32_t i = 0; i < world->host_count && !world->failed; i++) {
+        const struct host *const host = &world->host[i];
+        const bool unlucky = i == drill->unlucky;
+        if (!in_mesh(host) || host->identity != i || i == drill->about ||
+            passed_us < (unlucky ? ROUND_US : SPREAD_US) || knows(world, host)) {
+            continue;
+        }
+        sim_check_fail(world, host, SIM_NEWS_SPREADS, "%s of %s has not come after %lld s%s",
+                       news[drill->step], world->host[drill->about].name, (long long)(passed_us / SECOND_US),
+                       unlucky ? ", which it can only hear in a round" : "");
+    }
+}
+
+static void begin(struct world *world, enum drill_step step, const struct host *about,
+                  const struct host *unlucky)
+{
+    world->drill.step = step;
+    world->drill.at_us = world->now_us;
+    world->drill.about = about->index;
+    world->drill.unlucky = unlucky != NULL ? unlucky->index : SIM_NONE;
+}
+
+static void announce(struct world *world)
+{
+    struct host *const about = pick(world, NULL, NULL);
+    begin(world, DRILL_ANNOUNCED, about, pick(world, about, NULL));
+    sim_host_simple(world, about, MESH_ANNOUNCE);
+    world->drill.incarnation = about->signed_incarnation;
+    world->drill.version = about->signed_version;
+}
+
+static void revoke(struct world *world)
+{
+    struct host *const about = pick(world, NULL, NULL);
+    struct host *const issuer = pick(world, about, NULL);
+    if (issuer == NULL || (world->lost_for_good + 1) * 4 > world->host_count) {
+        world->drill.step = DRILL_REVOKED;
+        world->drill.about = SIM_NONE;
+        return;
+    }
+    world->lost_for_good++;
+    world->result->world.revocations++;
+    about->revoked = true;
+    begin(world, DRILL_REVOKED, about, NULL);
+    struct mesh_record record = {.kind = MESH_RECORD_REVOCATION,
+                                 .origin = world->authority,
+                                 .incarnation = 1,
+                                 .version = ++world->revocations};
+    record.body.revocation.subject = about->id;
+    sim_host_record(world, issuer, &issuer->id, sim_payload_of_record(&record));
+}
+
+static void claim(struct world *world)
+{
+    struct host *const about = pick(world, NULL, NULL);
+    begin(world, DRILL_CLAIMED, about, NULL);
+    memset(about->lent, 0, sizeof about->lent);
+    about->lent_less_at_us = world->now_us;
+    sim_host_devices(world, about);
+}
+
+static void give_back(struct world *world)
+{
+    struct host *const about = &world->host[world->drill.about];
+    begin(world, DRILL_RETURNED, about, NULL);
+    memcpy(about->lent, about->slots, sizeof about->lent);
+    sim_host_devices(world, about);
+}
+
+/* Two members that are up own a key, or the one there is; which two, everyone says alike. */
+static void check_owners(struct world *world)
+{
+    for (uint32_t key_number = 0; key_number < KEYS && !world->failed; key_number++) {
+        const struct mesh_id key = sim_id((uint64_t)(world->now_us / SECOND_US), key_number);
+        struct mesh_id first[2];
+        bool known = false;
+        for (uint32_t i = 0; i < world->host_count && !world->failed; i++) {
+            const struct host *const host = &world->host[i];
+            struct mesh_id owner[2] = {0};
+            if (!in_mesh(host)) {
+                continue;
+            }
+            const uint32_t count = mesh_owners(host->mesh, &key, owner);
+            struct mesh_member_view view;
+            for (uint32_t j = 0; j < count; j++) {
+                if (view_of(host, &owner[j], &view) == NULL || view.state != MESH_UP) {
+                    sim_check_fail(world, host, SIM_OWNERS_LIVE, "an owner of a key isn't up");
+                }
+            }
+            if (count == 2 && memcmp(&owner[0], &owner[1], sizeof owner[0]) == 0) {
+                sim_check_fail(world, host, SIM_OWNERS_LIVE, "both owners of a key are one");
+            }
+            if (known && memcmp(first, owner, sizeof first) != 0) {
+                sim_check_fail(world, host, SIM_OWNERS_LIVE, "its owners of a key aren't those of others");
+            }
+            memcpy(first, owner, sizeof first);
+            known = true;
+        }
+    }
+}
+
+static uint32_t count_in_mesh(const struct world *world)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        count += in_mesh(&world->host[i]);
+    }
+    return count;
+}
+
+bool sim_drill_drops(const struct world *world, const struct flight *flight)
+{
+    const struct drill *const drill = &world->drill;
+    return drill->step == DRILL_ANNOUNCED && flight->to == drill->unlucky &&
+           flight->message->kind == MESH_PUSH &&
+           flight->message->body.push.record.kind == MESH_RECORD_MEMBER &&
+           world->now_us <= drill->at_us + UNLUCKY_US;
+}
+
+void sim_drill_survey(struct world *world)
+{
+    struct drill *const drill = &world->drill;
+    const int64_t calm_us = world->now_us - world->heal_at_us - CALM_US;
+    if (calm_us < 0 || world->host_room > SIM_ORACLE_NODES_MAX ||
+        world->heal_at_us + CALM_US + 3 * STEP_US + REST_US > world->end_us) {
+        return;
+    }
+    if (drill->step == DRILL_NONE && count_in_mesh(world) < NODES_MIN) {
+        return;
+    }
+    if (drill->step == DRILL_NONE) {
+        drill->random.state = sim_mix(world->options.seed, 0x6c6c697264);
+        announce(world);
+    } else if (drill->step == DRILL_ANNOUNCED && calm_us >= STEP_US) {
+        revoke(world);
+    } else if (drill->step == DRILL_REVOKED && calm_us >= 2 * STEP_US) {
+        claim(world);
+    } else if (drill->step == DRILL_CLAIMED && calm_us >= 2 * STEP_US + STEP_US / 2) {
+        give_back(world);
+    } else if (drill->about != SIM_NONE) {
+        check_known(world);
+    }
+    if (world->now_us < OWNERS_ALIKE_UNTIL_US && world->now_us > drill->at_us + SPREAD_US) {
+        check_owners(world);
+    }
+}

@@ -1,0 +1,838 @@
+/*
+ * A second opinion on each core, from nothing but what goes in and comes out of it: small models of what an executor
+ * holds, what a home has out, and what was said about whom. Each is a few lines where the core has pages, since it need
+ * not be quick, bounded or complete; where the two disagree, one of them is wrong.
+ *
+ *     what it keeps       born of                      ends with
+ *     held     (executor) RUN                          RESULT_ACK, or RAN once nobody wants the result
+ *     promise  (executor) GRANT sent                   2.5 s
+ *     out      (home)     ASSIGN sent                  RESULT or EXPIRED received, CANCEL sent, executor restarted
+ *     word     (anyone)   ALERT received               a newer one by the same accuser about the same member
+ *
+ * It is kept for worlds of up to SIM_ORACLE_NODES_MAX nodes: the words take the cube of their number.
+ */
+#include "node/sim/world.h"
+
+/* The protocol's times, from docs/protocol.md: said again here, so that a mistake in the core's is noticed. */
+enum {
+    GRANT_KEPT_MS = 2500,
+    RENEW_MS = 5000,
+    LEASE_MS = 20000,
+    HOME_LEASE_MS = 25000,
+    RESEND_MS = 2000,
+    ALERT_TTL_MS = 20000,
+    ALERT_REPEAT_MS = 5000,
+};
+
+/* What may be late, because a step's output is bounded and the rest follows. */
+#define LATE_MS 1000
+/* After a pause a node has more to say than fits one step. */
+#define PAUSED_MS 1000
+/* The newest grants of others that a home is known to have had, so that a repeated one is told. */
+#define TOKENS_KEPT 4096
+/* Accusations are new together if they come within so long. */
+#define AT_ONCE_MS 2000
+/* A link is silent after 5 s, and doubt lasts 15 s: within 12 s nobody has doubted for long enough. */
+#define HEARD_LATELY_MS 12000
+
+struct held {
+    uint32_t attempt;
+    uint32_t home;
+    uint32_t job;
+    uint64_t epoch;
+    struct mesh_bundle_name name;
+    bool stopped;
+    bool finished;
+    bool unwanted;
+    int64_t stop_by_ms;
+    int64_t renewed_ms; /* by its home */
+    int64_t told_ms;    /* RENEW, or RESULT once it is finished */
+};
+
+struct promise {
+    uint64_t token;
+    uint32_t home;
+    uint32_t job;
+    uint16_t class;
+    uint16_t places;
+    uint16_t given_back;
+    uint64_t used;
+    int64_t made_ms;
+};
+
+struct out_bundle {
+    struct mesh_bundle_name name;
+    uint32_t executor;
+    uint32_t job;
+    bool lost;      /* its shards were queued again */
+    bool ever_lost; /* and so some may be somebody else's */
+    int64_t renewed_ms;
+    int64_t cancel_by_ms;
+    uint32_t count;
+    uint32_t *shard;
+};
+
+/* What one node said about another: its newest accusation, and its newest withdrawal that surely counted here. */
+struct said {
+    uint64_t incarnation; /* of the accuser's record; 0 = none */
+    uint64_t version;
+    uint64_t about; /* the incarnation it speaks of */
+    int64_t at_ms;
+};
+
+struct word {
+    struct said accusation;
+    struct said withdrawal;
+};
+
+struct peer_note {
+    uint64_t session;
+    bool neighbour;
+    int64_t heard_ms;
+    int64_t accused_ms;      /* by this node, anew */
+    uint64_t accused_before; /* the incarnation */
+};
+
+struct oracle {
+    int64_t now_ms;
+    int64_t strict_from_ms; /* not before: it was paused */
+    bool draining;
+    struct held *held;
+    uint32_t held_count;
+    struct promise *promise;
+    uint32_t promise_count;
+    struct out_bundle *out;
+    uint32_t out_count;
+    struct mesh_bundle_name token[TOKENS_KEPT]; /* the index is the executor */
+    uint32_t tokens;
+    struct peer_note *note; /* [hosts] */
+    struct word *word;      /* [accuser x hosts + subject] */
+};
+
+static bool same_name(const struct mesh_bundle_name *a, const struct mesh_bundle_name *b)
+{
+    return a->token == b->token && a->index == b->index;
+}
+
+static struct oracle *oracle_of(struct world *world, struct host *host)
+{
+    if (host->oracle == NULL) {
+        host->oracle = sim_alloc(1, sizeof *host->oracle);
+        host->oracle->note = sim_alloc(world->host_room, sizeof *host->oracle->note);
+        host->oracle->word =
+            sim_alloc((size_t)world->host_room * world->host_room, sizeof *host->oracle->word);
+    }
+    return host->oracle;
+}
+
+void sim_oracle_free(struct host *host)
+{
+    if (host->oracle == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < host->oracle->out_count; i++) {
+        free(host->oracle->out[i].shard);
+    }
+    free(host->oracle->held);
+    free(host->oracle->promise);
+    free(host->oracle->out);
+    free(host->oracle->note);
+    free(host->oracle->word);
+    free(host->oracle);
+    host->oracle = NULL;
+}
+
+/* ---- The executor: attempts. */
+
+static struct held *held_find(struct oracle *oracle, uint32_t home, const struct mesh_bundle_name *name)
+{
+    for (uint32_t i = 0; i < oracle->held_count; i++) {
+        if (oracle->held[i].home == home && same_name(&oracle->held[i].name, name)) {
+            return &oracle->held[i];
+        }
+    }
+    return NULL;
+}
+
+static struct held *held_attempt(struct oracle *oracle, uint32_t attempt)
+{
+    for (uint32_t i = 0; i < oracle->held_count; i++) {
+        if (oracle->held[i].attempt == attempt && !oracle->held[i].finished) {
+            return &oracle->held[i];
+        }
+    }
+    return NULL;
+}
+
+static void held_forget(struct oracle *oracle, struct held *held)
+{
+    *held = oracle->held[--oracle->held_count];
+}
+
+static void held_must_stop(struct oracle *oracle, struct held *held)
+{
+    if (!held->finished && !held->stopped && held->stop_by_ms == INT64_MAX) {
+        held->stop_by_ms = oracle->now_ms + LATE_MS;
+    }
+    held->unwanted = true;
+}
+
+static void executor_cancelled(struct oracle *oracle, uint32_t home, uint32_t job, uint64_t epoch)
+{
+    for (uint32_t i = oracle->held_count; i-- > 0;) {
+        struct held *const held = &oracle->held[i];
+        if (held->home != home || held->job != job || held->epoch > epoch) {
+            continue;
+        }
+        held_must_stop(oracle, held);
+        if (held->finished) {
+            held_forget(oracle, held);
+        }
+    }
+}
+
+static void executor_home_revoked(struct oracle *oracle, uint32_t home)
+{
+    for (uint32_t i = oracle->held_count; i-- > 0;) {
+        struct held *const held = &oracle->held[i];
+        if (held->home != home) {
+            continue;
+        }
+        held_must_stop(oracle, held);
+        if (held->finished) {
+            held_forget(oracle, held);
+        }
+    }
+}
+
+static void executor_renewed(struct oracle *oracle, uint32_t home, const struct mesh_message *message)
+{
+    for (uint32_t i = 0; i < message->body.renew.count; i++) {
+        struct held *const held = held_find(oracle, home, &message->body.renew.name[i]);
+        if (held != NULL && !held->stopped && !held->finished && !held->unwanted) {
+            held->renewed_ms = oracle->now_ms;
+        }
+    }
+}
+
+static void executor_ran(struct oracle *oracle, uint32_t attempt)
+{
+    struct held *const held = held_attempt(oracle, attempt);
+    if (held == NULL) {
+        return;
+    }
+    held->finished = true;
+    held->told_ms = oracle->now_ms;
+    if (held->unwanted) {
+        held_forget(oracle, held);
+    }
+}
+
+/* ---- The executor: promises. */
+
+static struct promise *promise_find(struct oracle *oracle, uint64_t token)
+{
+    for (uint32_t i = 0; i < oracle->promise_count; i++) {
+        if (oracle->promise[i].token == token) {
+            return &oracle->promise[i];
+        }
+    }
+    return NULL;
+}
+
+static void promises_end(struct oracle *oracle)
+{
+    for (uint32_t i = oracle->promise_count; i-- > 0;) {
+        if (oracle->now_ms - oracle->promise[i].made_ms >= GRANT_KEPT_MS) {
+            oracle->promise[i] = oracle->promise[--oracle->promise_count];
+        }
+    }
+}
+
+static void promise_made(struct world *world, struct host *host, struct oracle *oracle, uint32_t home,
+                         const struct mesh_message *grant)
+{
+    if (oracle->draining) {
+        sim_check_fail(world, host, SIM_PROMISES_HOLD, "it drains and grants %u places to %s",
+                       grant->body.grant.places, world->host[home].name);
+    }
+    oracle->promise = sim_grow(oracle->promise, oracle->promise_count + 1, sizeof *oracle->promise);
+    oracle->promise[oracle->promise_count++] =
+        (struct promise){.token = grant->body.grant.token,
+                         .home = home,
+                         .job = sim_world_job(world, &grant->body.grant.job),
+                         .class = grant->body.grant.class,
+                         .places = grant->body.grant.places,
+                         .made_ms = oracle->now_ms};
+}
+
+static void executor_runs(struct world *world, struct host *host, struct oracle *oracle, uint32_t home,
+                          const struct mesh_effect *effect, const struct mesh_message *assign)
+{
+    const struct mesh_bundle_name *const name = &assign->body.assign.name;
+    struct promise *const promise = promise_find(oracle, name->token);
+    if (oracle->draining) {
+        sim_check_fail(world, host, SIM_PROMISES_HOLD, "it drains and runs a bundle of %s",
+                       world->host[home].name);
+    } else if (promise == NULL || promise->home != home || name->index >= promise->places ||
+               promise->class != assign->body.assign.class ||
+               promise->job != sim_world_job(world, &assign->body.assign.job)) {
+        sim_check_fail(world, host, SIM_PROMISES_HOLD, "it runs a bundle of %s without a promise of now",
+                       world->host[home].name);
+    } else if (promise->used >> name->index & 1) {
+        sim_check_fail(world, host, SIM_PROMISES_HOLD, "it runs place %u of a grant of %s a second time",
+                       name->index, world->host[home].name);
+    } else {
+        promise->used |= UINT64_C(1) << name->index;
+    }
+    oracle->held = sim_grow(oracle->held, oracle->held_count + 1, sizeof *oracle->held);
+    oracle->held[oracle->held_count++] = (struct held){.attempt = effect->body.run.attempt,
+                                                       .home = home,
+                                                       .job = sim_world_job(world, &effect->body.run.job),
+                                                       .epoch = effect->body.run.epoch,
+                                                       .name = *name,
+                                                       .stop_by_ms = INT64_MAX,
+                                                       .renewed_ms = oracle->now_ms,
+                                                       .told_ms = oracle->now_ms};
+}
+
+static void executor_stops(struct oracle *oracle, uint32_t attempt)
+{
+    struct held *const held = held_attempt(oracle, attempt);
+    if (held != NULL) {
+        held->stopped = true;
+        held->unwanted = held->unwanted || oracle->now_ms >= held->renewed_ms + LEASE_MS;
+    }
+}
+
+/* When the core must do something about this attempt by itself; it has to have asked to be called by then. */
+static int64_t held_due_ms(const struct held *held)
+{
+    if (held->finished) {
+        return held->told_ms + RESEND_MS;
+    }
+    if (held->stopped) {
+        return INT64_MAX;
+    }
+    const int64_t lease_ms = held->renewed_ms + LEASE_MS;
+    const int64_t renewal_ms = held->told_ms + RENEW_MS;
+    return lease_ms < renewal_ms ? lease_ms : renewal_ms;
+}
+
+static void check_held(struct world *world, struct host *host, const struct oracle *oracle,
+                       const struct mesh_out *out)
+{
+    for (uint32_t i = 0; i < oracle->held_count && !world->failed; i++) {
+        const struct held *const held = &oracle->held[i];
+        const char *const home = world->host[held->home].name;
+        const int64_t now_ms = oracle->now_ms - LATE_MS;
+        const int64_t due_ms = held_due_ms(held);
+        if (out->wake_at_ms > due_ms && out->wake_at_ms > oracle->now_ms) {
+            sim_check_fail(world, host, SIM_WAKES_IN_TIME, "it asks to be called %lld ms too late",
+                           (long long)(out->wake_at_ms - due_ms));
+        }
+        if (now_ms < oracle->strict_from_ms || held->stopped) {
+            continue;
+        }
+        if (!held->finished && (held->stop_by_ms < now_ms || now_ms > held->renewed_ms + LEASE_MS)) {
+            sim_check_fail(world, host, SIM_LEASES_HOLD, "an attempt for %s runs on although %s", home,
+                           held->stop_by_ms < now_ms ? "it was cancelled" : "its lease has ended");
+        } else if (now_ms > due_ms) {
+            sim_check_fail(world, host, SIM_LEASES_HOLD, "%s for %s is overdue",
+                           held->finished ? "a RESULT" : "a RENEW", home);
+        }
+    }
+}
+
+/* ---- The home. A bundle that was lost may be forgotten at any time: of such a one nothing is demanded. */
+
+static struct out_bundle *out_find(struct oracle *oracle, uint32_t executor,
+                                   const struct mesh_bundle_name *name)
+{
+    for (uint32_t i = 0; i < oracle->out_count; i++) {
+        if (oracle->out[i].executor == executor && same_name(&oracle->out[i].name, name)) {
+            return &oracle->out[i];
+        }
+    }
+    return NULL;
+}
+
+static void out_forget(struct oracle *oracle, struct out_bundle *bundle)
+{
+    free(bundle->shard);
+    *bundle = oracle->out[--oracle->out_count];
+}
+
+static void home_assigns(struct world *world, struct host *host, struct oracle *oracle, uint32_t executor,
+                         const struct mesh_message *assign)
+{
+    const uint32_t job = sim_world_job(world, &assign->body.assign.job);
+    if (out_find(oracle, executor, &assign->body.assign.name) != NULL) {
+        sim_check_fail(world, host, SIM_PROMISES_HOLD, "a place at %s is used a second time",
+                       world->host[executor].name);
+        return;
+    }
+    if (world->job[job].spec.local_only && world->host[executor].site != host->site) {
+        sim_check_fail(world, host, SIM_ANSWERS_FIT, "job %u must not leave its site and goes to %s", job,
+                       world->host[executor].name);
+        return;
+    }
+    const uint32_t count = assign->body.assign.count;
+    oracle->out = sim_grow(oracle->out, oracle->out_count + 1, sizeof *oracle->out);
+    struct out_bundle *const bundle = &oracle->out[oracle->out_count++];
+    *bundle = (struct out_bundle){.name = assign->body.assign.name,
+                                  .executor = executor,
+                                  .job = job,
+                                  .renewed_ms = oracle->now_ms,
+                                  .cancel_by_ms = INT64_MAX,
+                                  .count = count,
+                                  .shard = sim_alloc(count, sizeof(uint32_t))};
+    memcpy(bundle->shard, assign->body.assign.shard, count * sizeof(uint32_t));
+}
+
+static void home_asks(struct world *world, struct host *host, uint32_t executor,
+                      const struct mesh_message *reserve)
+{
+    const uint32_t job = sim_world_job(world, &reserve->body.reserve.job);
+    if (!sim_host_affordable(&world->host[executor], &world->job[job])) {
+        sim_check_fail(world, host, SIM_ANSWERS_FIT, "job %u can't pay %s and asks it for places", job,
+                       world->host[executor].name);
+    }
+}
+
+static void home_renews(struct oracle *oracle, uint32_t executor, const struct mesh_message *renewed)
+{
+    for (uint32_t i = 0; i < renewed->body.renew.count; i++) {
+        struct out_bundle *const bundle = out_find(oracle, executor, &renewed->body.renew.name[i]);
+        if (bundle != NULL) {
+            bundle->renewed_ms = oracle->now_ms;
+            bundle->lost = false;
+        }
+    }
+}
+
+/* Forgets what the executor was told to stop, or what it no longer has. */
+static void home_forgets(struct oracle *oracle, uint32_t executor, uint32_t job)
+{
+    for (uint32_t i = oracle->out_count; i-- > 0;) {
+        if (oracle->out[i].executor == executor && (job == SIM_NONE || oracle->out[i].job == job)) {
+            out_forget(oracle, &oracle->out[i]);
+        }
+    }
+}
+
+static void home_lost(struct oracle *oracle, uint32_t executor)
+{
+    for (uint32_t i = 0; i < oracle->out_count; i++) {
+        if (oracle->out[i].executor == executor) {
+            oracle->out[i].lost = true;
+            oracle->out[i].ever_lost = true;
+        }
+    }
+}
+
+static void home_job_ended(struct oracle *oracle, uint32_t job)
+{
+    for (uint32_t i = 0; i < oracle->out_count; i++) {
+        struct out_bundle *const bundle = &oracle->out[i];
+        if (bundle->job == job && bundle->cancel_by_ms == INT64_MAX && !bundle->ever_lost &&
+            oracle->now_ms < bundle->renewed_ms + HOME_LEASE_MS) {
+            bundle->cancel_by_ms = oracle->now_ms + LATE_MS;
+        }
+    }
+}
+
+/* Every place of a grant is used or given back in the step that takes it; a repeated grant does nothing. */
+static void check_grant(struct world *world, struct host *host, struct oracle *oracle, uint32_t executor,
+                        const struct mesh_message *grant, const struct mesh_out *out)
+{
+    const uint64_t token = grant->body.grant.token;
+    uint32_t places = 0;
+    for (uint32_t i = 0; i < out->send_count; i++) {
+        const struct mesh_message *const message = &out->send[i].message;
+        places += message->kind == MESH_ASSIGN && message->body.assign.name.token == token;
+        if (message->kind == MESH_RELEASE && message->body.release.token == token) {
+            places += message->body.release.places;
+        }
+    }
+    bool before = false;
+    for (uint32_t i = 0; i < TOKENS_KEPT && i < oracle->tokens; i++) {
+        before = before || (oracle->token[i].token == token && oracle->token[i].index == executor);
+    }
+    if (places != grant->body.grant.places && !before) {
+        sim_check_fail(world, host, SIM_PROMISES_HOLD,
+                       "of %u places that %s granted, %u were used or given back", grant->body.grant.places,
+                       world->host[executor].name, places);
+    }
+    oracle->token[oracle->tokens++ % TOKENS_KEPT] =
+        (struct mesh_bundle_name){.token = token, .index = executor};
+}
+
+/* Shards count as assigned only while some bundle that is not lost may bring them. */
+static void check_assigned(struct world *world, struct host *host, const struct oracle *oracle)
+{
+    struct mesh_job_view view;
+    for (uint32_t i = 0; mesh_job_view(host->mesh, i, &view) && !world->failed; i++) {
+        const uint32_t job = sim_world_job(world, &view.id);
+        uint32_t out = 0;
+        for (uint32_t j = 0; j < oracle->out_count; j++) {
+            const struct out_bundle *const bundle = &oracle->out[j];
+            if (bundle->job == job && !bundle->lost &&
+                oracle->now_ms < bundle->renewed_ms + HOME_LEASE_MS + LATE_MS) {
+                out += bundle->count;
+            }
+        }
+        if (view.assigned > out && oracle->now_ms > oracle->strict_from_ms) {
+            sim_check_fail(
+                world, host, SIM_SHARDS_ADD_UP,
+                "job %u: %u shards count as assigned, %u are in bundles that anybody may still run", job,
+                view.assigned, out);
+        }
+    }
+    for (uint32_t i = 0; i < oracle->out_count && !world->failed; i++) {
+        if (oracle->out[i].cancel_by_ms < oracle->now_ms && oracle->now_ms > oracle->strict_from_ms) {
+            sim_check_fail(world, host, SIM_LEASES_HOLD, "job %u is over and %s was not told",
+                           oracle->out[i].job, world->host[oracle->out[i].executor].name);
+        }
+    }
+}
+
+/* ---- Words: who accuses whom. */
+
+static bool said_before(const struct said *a, const struct said *b)
+{
+    return a->incarnation < b->incarnation || (a->incarnation == b->incarnation && a->version < b->version);
+}
+
+/* Whether the core surely takes what is said about that life of the member. */
+static bool is_live_as(const struct host *host, const struct mesh_id *id, uint64_t incarnation)
+{
+    struct mesh_member_view view;
+    for (uint32_t i = 0; mesh_member_view(host->mesh, i, &view); i++) {
+        if (memcmp(&view.id, id, sizeof *id) == 0) {
+            return (view.state == MESH_UP || view.state == MESH_SUSPECT) && view.incarnation == incarnation;
+        }
+    }
+    return false;
+}
+
+/* After the step that took it: an accusation may have counted; a withdrawal did if both were live. */
+static void word_said(struct world *world, struct host *host, struct oracle *oracle,
+                      const struct mesh_record *record)
+{
+    const uint32_t accuser = sim_world_identity(world, &record->origin);
+    const uint32_t subject = sim_world_identity(world, &record->body.alert.subject);
+    if (accuser == SIM_NONE || subject == SIM_NONE) {
+        return;
+    }
+    const struct said said = {.incarnation = record->incarnation,
+                              .version = record->version,
+                              .about = record->body.alert.subject_incarnation,
+                              .at_ms = oracle->now_ms};
+    struct word *const word = &oracle->word[(size_t)accuser * world->host_room + subject];
+    const enum mesh_member_state state = host->seen[accuser].state;
+    if (record->body.alert.accuses) {
+        if (!said_before(&said, &word->accusation)) {
+            word->accusation = said;
+        }
+    } else if ((accuser == host->index || state == MESH_UP || state == MESH_SUSPECT) &&
+               !said_before(&said, &word->withdrawal) &&
+               is_live_as(host, &record->body.alert.subject, said.about)) {
+        word->withdrawal = said;
+    }
+}
+
+/* What was said is void once the member is gone; if it comes back, it does so in a higher incarnation. */
+static void words_void(struct world *world, struct oracle *oracle, uint32_t subject)
+{
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        oracle->word[(size_t)i * world->host_room + subject].withdrawal = (struct said){0};
+    }
+}
+
+static bool said_lately(const struct oracle *oracle, const struct said *said, uint64_t about)
+{
+    return said->incarnation != 0 && said->about == about && oracle->now_ms < said->at_ms + ALERT_TTL_MS;
+}
+
+/* Nobody is accused by more than those whose latest word it is; a withdrawal is remembered as long as an accusation. */
+static void check_words(struct world *world, struct host *host, const struct oracle *oracle)
+{
+    struct mesh_member_view view;
+    for (uint32_t i = 0; mesh_member_view(host->mesh, i, &view) && !world->failed; i++) {
+        const uint32_t subject = sim_world_identity(world, &view.id);
+        if (view.accusers == 0 || view.self || subject == SIM_NONE || view.state >= MESH_DOWN) {
+            continue;
+        }
+        uint32_t accusers = 0;
+        uint32_t speakers = 0;
+        for (uint32_t j = 0; j < world->host_count; j++) {
+            const struct word *const word = &oracle->word[(size_t)j * world->host_room + subject];
+            const bool accuses = said_lately(oracle, &word->accusation, view.incarnation);
+            const bool withdrew = said_lately(oracle, &word->withdrawal, view.incarnation);
+            accusers += accuses && !(withdrew && said_before(&word->accusation, &word->withdrawal));
+            speakers += accuses || withdrew;
+        }
+        if (view.accusers > accusers && speakers < MESH_ACCUSATIONS_MAX) {
+            sim_check_fail(world, host, SIM_WORDS_COUNT, "%s counts as accused by %u; %u still accuse it",
+                           world->host[subject].name, view.accusers, accusers);
+        }
+    }
+}
+
+/* Who has lost its own link hears nobody, and is silent about it. */
+static void check_own_word(struct world *world, struct host *host, struct oracle *oracle,
+                           const struct mesh_record *record)
+{
+    const uint32_t subject = sim_world_identity(world, &record->body.alert.subject);
+    if (subject == SIM_NONE || !record->body.alert.accuses || host->seen[subject].state >= MESH_DOWN) {
+        return; /* the dead are told that they are dead, all of them if need be */
+    }
+    struct peer_note *const note = &oracle->note[subject];
+    if (note->accused_before == record->body.alert.subject_incarnation &&
+        oracle->now_ms - note->accused_ms < 2 * ALERT_REPEAT_MS) {
+        return;
+    }
+    note->accused_before = record->body.alert.subject_incarnation;
+    note->accused_ms = oracle->now_ms;
+    uint32_t neighbours = 0;
+    uint32_t accused = 0;
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        const struct peer_note *const one = &oracle->note[i];
+        neighbours += one->neighbour;
+        accused += one->neighbour && one->accused_before != 0 &&
+                   oracle->now_ms - one->accused_ms <= AT_ONCE_MS && one->heard_ms != 0 &&
+                   oracle->now_ms - one->heard_ms <= HEARD_LATELY_MS;
+    }
+    if (neighbours >= 3 && accused == neighbours) {
+        sim_check_fail(world, host, SIM_WORDS_COUNT, "it accuses all its %u neighbours at once", neighbours);
+    }
+}
+
+/* ---- One step. */
+
+static void take_received(struct world *world, struct oracle *oracle, const struct mesh_event *event)
+{
+    const struct mesh_message *const message = event->body.received.message;
+    const uint32_t from = sim_world_identity(world, &event->body.received.from);
+    struct out_bundle *bundle = NULL;
+    struct held *held = NULL;
+    oracle->note[from].heard_ms = oracle->now_ms;
+    switch (message->kind) {
+    case MESH_RENEWED:
+        executor_renewed(oracle, from, message);
+        break;
+    case MESH_CANCEL:
+        executor_cancelled(oracle, from, sim_world_job(world, &message->body.cancel.job),
+                           message->body.cancel.epoch);
+        break;
+    case MESH_RESULT_ACK:
+        held = held_find(oracle, from, &message->body.result_ack.name);
+        if (held != NULL && held->finished) {
+            held_forget(oracle, held);
+        }
+        break;
+    case MESH_RESULT:
+        bundle = out_find(oracle, from, &message->body.result.name);
+        break;
+    case MESH_EXPIRED:
+        bundle = out_find(oracle, from, &message->body.expired.name);
+        break;
+    default:
+        break;
+    }
+    if (bundle != NULL) {
+        out_forget(oracle, bundle);
+    }
+}
+
+static void take_effect(struct world *world, struct host *host, struct oracle *oracle,
+                        const struct mesh_event *event, const struct mesh_effect *effect)
+{
+    uint32_t peer = SIM_NONE;
+    switch (effect->kind) {
+    case MESH_RUN:
+        if (event->kind == MESH_RECEIVED && event->body.received.message->kind == MESH_ASSIGN) {
+            executor_runs(world, host, oracle, sim_world_identity(world, &event->body.received.from), effect,
+                          event->body.received.message);
+        } else {
+            sim_check_fail(world, host, SIM_PROMISES_HOLD, "attempt %u runs and nobody assigned it",
+                           effect->body.run.attempt);
+        }
+        break;
+    case MESH_STOP:
+        executor_stops(oracle, effect->body.stop.attempt);
+        break;
+    case MESH_JOB:
+        if (effect->body.job.refusal == MESH_ACCEPTED && effect->body.job.state != MESH_JOB_RUNNING) {
+            home_job_ended(oracle, sim_world_job(world, &effect->body.job.id));
+        }
+        break;
+    case MESH_MEMBER:
+        peer = sim_world_identity(world, &effect->body.member.id);
+        peer = peer == host->index ? SIM_NONE : peer; /* its own revocation is the host's to act on */
+        if (peer != SIM_NONE && effect->body.member.state >= MESH_DOWN) {
+            words_void(world, oracle, peer);
+            home_lost(oracle, peer);
+        }
+        if (peer != SIM_NONE && effect->body.member.state == MESH_REVOKED) {
+            executor_home_revoked(oracle, peer);
+        }
+        break;
+    case MESH_ADMIT: {
+        const struct payload *const payload = sim_handle_see(&host->handles, effect->body.admit.handle);
+        peer = sim_world_identity(world, &effect->body.admit.id);
+        if (payload == NULL || peer == SIM_NONE) {
+            break;
+        }
+        const uint64_t session = payload->record.body.member.session;
+        if (oracle->note[peer].session != 0 && oracle->note[peer].session != session) {
+            home_forgets(oracle, peer, SIM_NONE);
+        }
+        oracle->note[peer].session = session;
+        break;
+    }
+    case MESH_LINK_KEEP:
+    case MESH_LINK_RELEASE:
+        peer = sim_world_identity(world, &effect->body.peer);
+        if (peer != SIM_NONE) {
+            oracle->note[peer].neighbour = effect->kind == MESH_LINK_KEEP;
+        }
+        break;
+    case MESH_SIGN:
+        if (effect->body.record.kind == MESH_RECORD_ALERT) {
+            check_own_word(world, host, oracle, &effect->body.record);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+static void take_send(struct world *world, struct host *host, struct oracle *oracle,
+                      const struct mesh_send *send)
+{
+    const struct mesh_message *const message = &send->message;
+    const uint32_t to = sim_world_identity(world, &send->to);
+    struct held *held = NULL;
+    switch (message->kind) {
+    case MESH_GRANT:
+        promise_made(world, host, oracle, to, message);
+        break;
+    case MESH_RENEW:
+        for (uint32_t i = 0; i < message->body.renew.count; i++) {
+            held = held_find(oracle, to, &message->body.renew.name[i]);
+            if (held != NULL && !held->finished) {
+                held->told_ms = oracle->now_ms;
+            }
+        }
+        break;
+    case MESH_RESULT:
+        held = held_find(oracle, to, &message->body.result.name);
+        if (held != NULL && held->finished) {
+            held->told_ms = oracle->now_ms;
+        }
+        break;
+    case MESH_ASSIGN:
+        home_assigns(world, host, oracle, to, message);
+        break;
+    case MESH_RESERVE:
+        if (message->body.reserve.wanted != 0) {
+            home_asks(world, host, to, message);
+        }
+        break;
+    case MESH_RENEWED:
+        home_renews(oracle, to, message);
+        break;
+    case MESH_CANCEL:
+        home_forgets(oracle, to, sim_world_job(world, &message->body.cancel.job));
+        break;
+    default:
+        break;
+    }
+}
+
+static bool answers(const struct mesh_out *out, const struct mesh_id *to, enum mesh_message_kind kind,
+                    const struct mesh_id *job)
+{
+    for (uint32_t i = 0; i < out->send_count; i++) {
+        const struct mesh_send *const send = &out->send[i];
+        const struct mesh_id *const about =
+            kind == MESH_GRANT ? &send->message.body.grant.job : &send->message.body.wait.job;
+        if (send->message.kind == kind && memcmp(&send->to, to, sizeof *to) == 0 &&
+            (job == NULL || memcmp(about, job, sizeof *job) == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Who asks is answered in the same step. */
+static void check_answer(struct world *world, struct host *host, struct oracle *oracle,
+                         const struct mesh_event *event, const struct mesh_out *out)
+{
+    const struct mesh_message *const message = event->body.received.message;
+    const struct mesh_id *const from = &event->body.received.from;
+    const uint32_t peer = sim_world_identity(world, from);
+    if (host->seen[peer].state == 0 && peer != host->index) {
+        return; /* it is not a member here: nothing of it counts */
+    }
+    if (host->seen[peer].state == MESH_REVOKED) {
+        return;
+    }
+    const struct mesh_id *const job = &message->body.reserve.job;
+    bool answered = true;
+    if (message->kind == MESH_RESERVE && message->body.reserve.wanted != 0) {
+        answered = answers(out, from, MESH_GRANT, job) || answers(out, from, MESH_WAIT, job);
+    } else if (message->kind == MESH_RESULT) {
+        answered = answers(out, from, MESH_RESULT_ACK, NULL);
+    } else if (message->kind == MESH_PING) {
+        answered = answers(out, from, MESH_PONG, NULL);
+    } else if (message->kind == MESH_GRANT) {
+        check_grant(world, host, oracle, peer, message, out);
+    }
+    if (!answered) {
+        sim_check_fail(world, host, SIM_ANSWERS_FIT, "a %s of %s is not answered",
+                       mesh_message_name(message->kind), world->host[peer].name);
+    }
+}
+
+void sim_oracle_step(struct world *world, struct host *host, const struct mesh_event *event,
+                     const struct mesh_out *out, bool whole)
+{
+    if (world->host_room > SIM_ORACLE_NODES_MAX || host->identity != host->index) {
+        return;
+    }
+    struct oracle *const oracle = oracle_of(world, host);
+    if (event->now_ms - oracle->now_ms > PAUSED_MS) {
+        oracle->strict_from_ms = event->now_ms + LATE_MS;
+    }
+    oracle->now_ms = event->now_ms;
+    oracle->draining = oracle->draining || event->kind == MESH_DRAIN;
+    if (event->kind == MESH_RECEIVED) {
+        take_received(world, oracle, event);
+    } else if (event->kind == MESH_RAN) {
+        executor_ran(oracle, event->body.ran.attempt);
+    }
+    for (uint32_t i = 0; i < out->effect_count && !world->failed; i++) {
+        take_effect(world, host, oracle, event, &out->effect[i]);
+    }
+    for (uint32_t i = 0; i < out->send_count && !world->failed; i++) {
+        take_send(world, host, oracle, &out->send[i]);
+    }
+    if (event->kind == MESH_RECORD && event->body.record.record.kind == MESH_RECORD_ALERT) {
+        word_said(world, host, oracle, &event->body.record.record);
+    } else if (event->kind == MESH_RECEIVED && event->body.received.message->kind == MESH_PUSH &&
+               event->body.received.message->body.push.record.kind == MESH_RECORD_ALERT) {
+        word_said(world, host, oracle, &event->body.received.message->body.push.record);
+    }
+    if (event->kind == MESH_RECEIVED && !world->failed) {
+        check_answer(world, host, oracle, event, out);
+    }
+    promises_end(oracle); /* the step may still have used them: it looks at the time last */
+    check_held(world, host, oracle, out);
+    if (whole && !world->failed) {
+        check_assigned(world, host, oracle);
+        check_words(world, host, oracle);
+    }
+}
