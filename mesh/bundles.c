@@ -203,15 +203,17 @@ static uint32_t bundle_bind(struct step *step, uint32_t job, uint32_t from, cons
 /* Whether that GRANT came before: its names are spent, and releasing them would take them from their first
  * use. Later than the ring remembers, a name in use still gives it away; one that is spent is answered
  * EXPIRED. */
-static bool grant_repeated(struct home *home, uint32_t from, uint64_t token)
+static bool grant_repeated(struct home *home, uint32_t from, uint64_t token, uint32_t places)
 {
     struct home_member *const member = &home->member[from];
     for (uint32_t i = 0; i < HOME_TOKENS; i++) {
         if (member->token[i] == token)
             return true;
     }
-    if (bundle_find(home, from, &(struct mesh_bundle_name){.token = token}) != MESH_NONE)
-        return true;
+    for (uint32_t i = 0; i < places && i < EXECUTOR_GRANT_PLACES_MAX; i++) {
+        if (bundle_find(home, from, &(struct mesh_bundle_name){.token = token, .index = i}) != MESH_NONE)
+            return true;
+    }
     member->token[member->token_next++ % HOME_TOKENS] = token;
     return false;
 }
@@ -250,7 +252,7 @@ void home_grant(struct step *step, uint32_t from, const struct mesh_message *mes
         mesh->counters.bad_messages++;
         return;
     }
-    if (grant_repeated(home, from, message->body.grant.token))
+    if (grant_repeated(home, from, message->body.grant.token, places))
         return;
     const uint32_t slot = home_job_find(home, &message->body.grant.job);
     struct job *const job = slot == MESH_NONE ? NULL : &home->job[slot];

@@ -431,17 +431,6 @@ static uint32_t handles_alike(const struct handles *handles, uint32_t index)
     return alike;
 }
 
-static bool is_member(const struct host *host, const struct mesh_id *id)
-{
-    struct mesh_member_view view;
-    for (uint32_t i = 0; mesh_member_view(host->mesh, i, &view); i++) {
-        if (memcmp(&view.id, id, sizeof *id) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* A record of somebody who is no member (any more), or whom the core can't have a use for: alerts at rest. */
 static bool is_stray(const struct host *host, const struct payload *payload)
 {
@@ -449,7 +438,8 @@ static bool is_stray(const struct host *host, const struct payload *payload)
         payload->record.kind == MESH_RECORD_REVOCATION) {
         return false;
     }
-    return payload->record.kind == MESH_RECORD_ALERT || !is_member(host, &payload->record.origin);
+    struct mesh_member_view view;
+    return payload->record.kind == MESH_RECORD_ALERT || !sim_host_view(host, &payload->record.origin, &view);
 }
 
 static void check_handles(struct world *world, struct host *host)

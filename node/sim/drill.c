@@ -40,24 +40,13 @@ static struct host *pick(struct world *world, const struct host *but, const stru
     return NULL;
 }
 
-static const struct mesh_member_view *view_of(const struct host *host, const struct mesh_id *id,
-                                              struct mesh_member_view *view)
-{
-    for (uint32_t i = 0; mesh_member_view(host->mesh, i, view); i++) {
-        if (memcmp(&view->id, id, sizeof *id) == 0) {
-            return view;
-        }
-    }
-    return NULL;
-}
-
 /* Whether the node knows of what the step was about. */
 static bool knows(const struct world *world, const struct host *host)
 {
     const struct drill *const drill = &world->drill;
     const struct host *const about = &world->host[drill->about];
     struct mesh_member_view view;
-    if (view_of(host, &about->id, &view) == NULL) {
+    if (!sim_host_view(host, &about->id, &view)) {
         return false;
     }
     const struct payload *payload;
@@ -167,7 +156,7 @@ static void check_owners(struct world *world)
             const uint32_t count = mesh_owners(host->mesh, &key, owner);
             struct mesh_member_view view;
             for (uint32_t j = 0; j < count; j++) {
-                if (view_of(host, &owner[j], &view) == NULL || view.state != MESH_UP) {
+                if (!sim_host_view(host, &owner[j], &view) || view.state != MESH_UP) {
                     sim_check_fail(world, host, SIM_OWNERS_LIVE, "an owner of a key isn't up");
                 }
             }

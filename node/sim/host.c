@@ -806,6 +806,16 @@ void sim_host_wake(struct world *world, struct host *host)
     sim_host_simple(world, host, MESH_TICK);
 }
 
+bool sim_host_view(const struct host *host, const struct mesh_id *id, struct mesh_member_view *view)
+{
+    for (uint32_t i = 0; mesh_member_view(host->mesh, i, view); i++) {
+        if (memcmp(&view->id, id, sizeof *id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- Events for the core. */
 
 void sim_host_simple(struct world *world, struct host *host, enum mesh_event_kind kind)

@@ -305,6 +305,17 @@ static void executor_stops(struct oracle *oracle, uint32_t attempt)
     }
 }
 
+/* At the end of a step: whose lease has ended is not wanted any more, also if the order to stop it must wait for room. */
+static void executor_leases_end(struct oracle *oracle)
+{
+    for (uint32_t i = 0; i < oracle->held_count; i++) {
+        struct held *const held = &oracle->held[i];
+        if (!held->finished && !held->stopped && oracle->now_ms >= held->renewed_ms + LEASE_MS) {
+            held_must_stop(oracle, held);
+        }
+    }
+}
+
 /* When the core must do something about this attempt by itself; it has to have asked to be called by then. */
 static int64_t held_due_ms(const struct held *held)
 {
@@ -504,40 +515,34 @@ static bool said_before(const struct said *a, const struct said *b)
     return a->incarnation < b->incarnation || (a->incarnation == b->incarnation && a->version < b->version);
 }
 
-/* Whether the core surely takes what is said about that life of the member. */
-static bool is_live_as(const struct host *host, const struct mesh_id *id, uint64_t incarnation)
+static bool is_live(enum mesh_member_state state)
 {
-    struct mesh_member_view view;
-    for (uint32_t i = 0; mesh_member_view(host->mesh, i, &view); i++) {
-        if (memcmp(&view.id, id, sizeof *id) == 0) {
-            return (view.state == MESH_UP || view.state == MESH_SUSPECT) && view.incarnation == incarnation;
-        }
-    }
-    return false;
+    return state == MESH_UP || state == MESH_SUSPECT;
 }
 
-/* After the step that took it: an accusation may have counted; a withdrawal did if both were live. */
+/* After the step that took it: an accusation of the present life may have counted; a withdrawal did if both were live. */
 static void word_said(struct world *world, struct host *host, struct oracle *oracle,
                       const struct mesh_record *record)
 {
     const uint32_t accuser = sim_world_identity(world, &record->origin);
     const uint32_t subject = sim_world_identity(world, &record->body.alert.subject);
-    if (accuser == SIM_NONE || subject == SIM_NONE) {
+    struct mesh_member_view view;
+    if (accuser == SIM_NONE || subject == SIM_NONE ||
+        !sim_host_view(host, &record->body.alert.subject, &view) ||
+        view.incarnation != record->body.alert.subject_incarnation) {
         return;
     }
     const struct said said = {.incarnation = record->incarnation,
                               .version = record->version,
-                              .about = record->body.alert.subject_incarnation,
+                              .about = view.incarnation,
                               .at_ms = oracle->now_ms};
     struct word *const word = &oracle->word[(size_t)accuser * world->host_room + subject];
-    const enum mesh_member_state state = host->seen[accuser].state;
     if (record->body.alert.accuses) {
         if (!said_before(&said, &word->accusation)) {
             word->accusation = said;
         }
-    } else if ((accuser == host->index || state == MESH_UP || state == MESH_SUSPECT) &&
-               !said_before(&said, &word->withdrawal) &&
-               is_live_as(host, &record->body.alert.subject, said.about)) {
+    } else if ((accuser == host->index || is_live(host->seen[accuser].state)) && is_live(view.state) &&
+               said_before(&word->withdrawal, &said)) {
         word->withdrawal = said;
     }
 }
@@ -829,6 +834,7 @@ void sim_oracle_step(struct world *world, struct host *host, const struct mesh_e
     if (event->kind == MESH_RECEIVED && !world->failed) {
         check_answer(world, host, oracle, event, out);
     }
+    executor_leases_end(oracle);
     promises_end(oracle); /* the step may still have used them: it looks at the time last */
     check_held(world, host, oracle, out);
     if (whole && !world->failed) {

@@ -428,6 +428,8 @@ void sim_host_submit(struct world *world, struct host *host, uint32_t job);
 void sim_host_cancel(struct world *world, struct host *host, uint32_t job);
 void sim_host_forget(struct world *world, struct host *host, uint32_t job);
 void sim_host_free(struct host *host);
+/* How the host sees that member; false if it is none. O(members). */
+bool sim_host_view(const struct host *host, const struct mesh_id *id, struct mesh_member_view *view);
 int64_t sim_host_local_us(const struct world *world, const struct host *host);
 struct disk_job *sim_disk_find(struct host *host, uint32_t job);
 

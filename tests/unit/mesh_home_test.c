@@ -315,6 +315,30 @@ static void a_repeated_grant_binds_nothing(void **state)
     fixture_close(f);
 }
 
+/* A copy that comes after more grants than are remembered once bound the place still in use to a second bundle. */
+static void a_grant_repeated_late_spares_the_places_in_use(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    struct mesh_job_spec spec = spec_of(1, 100);
+    spec.bundle_shards_max = 1;
+    submit_spec(f, &spec);
+    grant(f, 0, 1, 7, 2);
+    const struct mesh_message first = assigned(f, 0);
+    assigned(f, 0);
+    result(f, 0, &first, MESH_DONE);
+    for (uint64_t token = 100; token < 120; token++) {
+        grant(f, 0, 1, token, 1);
+        const struct mesh_message later = assigned(f, 0);
+        result(f, 0, &later, MESH_DONE);
+    }
+    assert_true(view(f, 1).queued > 0);
+    grant(f, 0, 1, 7, 2);
+    assert_false(sent(f, 0, MESH_ASSIGN));
+    assert_int_equal(released(f, 0), 0);
+    fixture_close(f);
+}
+
 static void a_result_is_committed_and_acknowledged_in_one_step(void **state)
 {
     (void)state;
@@ -973,6 +997,7 @@ int main(void)
         cmocka_unit_test(a_job_all_cached_is_done_at_once),
         cmocka_unit_test(shards_bind_only_on_a_grant_and_the_rest_is_released),
         cmocka_unit_test(a_repeated_grant_binds_nothing),
+        cmocka_unit_test(a_grant_repeated_late_spares_the_places_in_use),
         cmocka_unit_test(a_result_is_committed_and_acknowledged_in_one_step),
         cmocka_unit_test(a_result_must_be_what_was_assigned_to_who_reports_it),
         cmocka_unit_test(returned_shards_come_next_and_are_not_blamed),
