@@ -468,8 +468,11 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
     const bool ours = slot != MESH_NONE && home->bundle[slot].job == job_slot;
     if (!ours || job->state != MESH_JOB_RUNNING || job->spec.epoch != message->body.result.epoch) {
         count_unwanted(mesh, job, message);
-        if (ours && job->state != MESH_JOB_RUNNING)
-            bundle_free(home, slot); /* no need to call it back */
+        if (ours) {
+            /* No need to call it back; or the name was spent in an earlier life of ours, by which nobody runs this. */
+            mesh->counters.requeued_expired += bundle_requeue(home, slot);
+            bundle_free(home, slot);
+        }
     } else if (!result_matches(&home->bundle[slot], message)) {
         mesh->counters.bad_messages++;
         mesh->counters.requeued_returned += bundle_requeue(home, slot);
