@@ -364,8 +364,8 @@ void sim_check_survey(struct world *world)
     const int64_t since_us = world->now_us - world->heal_at_us - ONE_VIEW_US;
     if (since_us > 0 && (world->views_changed || since_us <= SECOND_US)) {
         check_views(world, false);
-        sim_drill_survey(world);
     }
+    sim_drill_survey(world);
     if (world->now_us < world->heal_at_us + 20 * SECOND_US) {
         return;
     }

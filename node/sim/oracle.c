@@ -541,8 +541,8 @@ static void word_said(struct world *world, struct host *host, struct oracle *ora
         if (!said_before(&said, &word->accusation)) {
             word->accusation = said;
         }
-    } else if ((accuser == host->index || is_live(host->seen[accuser].state)) && is_live(view.state) &&
-               said_before(&word->withdrawal, &said)) {
+    } else if ((accuser == host->index || is_live(sim_known_see(&host->known, accuser).state)) &&
+               is_live(view.state) && said_before(&word->withdrawal, &said)) {
         word->withdrawal = said;
     }
 }
@@ -590,7 +590,8 @@ static void check_own_word(struct world *world, struct host *host, struct oracle
                            const struct mesh_record *record)
 {
     const uint32_t subject = sim_world_identity(world, &record->body.alert.subject);
-    if (subject == SIM_NONE || !record->body.alert.accuses || host->seen[subject].state >= MESH_DOWN) {
+    if (subject == SIM_NONE || !record->body.alert.accuses ||
+        sim_known_see(&host->known, subject).state >= MESH_DOWN) {
         return; /* the dead are told that they are dead, all of them if need be */
     }
     struct peer_note *const note = &oracle->note[subject];
@@ -779,10 +780,10 @@ static void check_answer(struct world *world, struct host *host, struct oracle *
     const struct mesh_message *const message = event->body.received.message;
     const struct mesh_id *const from = &event->body.received.from;
     const uint32_t peer = sim_world_identity(world, from);
-    if (host->seen[peer].state == 0 && peer != host->index) {
+    if (sim_known_see(&host->known, peer).state == 0 && peer != host->index) {
         return; /* it is not a member here: nothing of it counts */
     }
-    if (host->seen[peer].state == MESH_REVOKED) {
+    if (sim_known_see(&host->known, peer).state == MESH_REVOKED) {
         return;
     }
     const struct mesh_id *const job = &message->body.reserve.job;
