@@ -185,7 +185,7 @@ bool sim_drill_drops(const struct world *world, const struct flight *flight)
 {
     const struct drill *const drill = &world->drill;
     return drill->step == DRILL_ANNOUNCED && flight->to == drill->unlucky &&
-           flight->message->kind == MESH_PUSH &&
+           (flight->message->kind == MESH_PUSH || flight->message->kind == MESH_SPREAD) &&
            flight->message->body.push.record.kind == MESH_RECORD_MEMBER &&
            world->now_us <= drill->at_us + UNLUCKY_US;
 }

@@ -585,16 +585,25 @@ static void check_words(struct world *world, struct host *host, const struct ora
     }
 }
 
+static bool is_life(const struct world *world, const struct host *host, uint32_t peer, uint64_t incarnation)
+{
+    struct mesh_member_view view;
+    return sim_host_view(host, &world->host[peer].id, &view) && view.incarnation == incarnation;
+}
+
 /* Who has lost its own link hears nobody, and is silent about it. */
 static void check_own_word(struct world *world, struct host *host, struct oracle *oracle,
                            const struct mesh_record *record)
 {
     const uint32_t subject = sim_world_identity(world, &record->body.alert.subject);
-    if (subject == SIM_NONE || !record->body.alert.accuses ||
-        sim_known_see(&host->known, subject).state >= MESH_DOWN) {
+    if (subject == SIM_NONE || sim_known_see(&host->known, subject).state >= MESH_DOWN) {
         return; /* the dead are told that they are dead, all of them if need be */
     }
     struct peer_note *const note = &oracle->note[subject];
+    if (!record->body.alert.accuses) {
+        note->accused_before = 0;
+        return;
+    }
     if (note->accused_before == record->body.alert.subject_incarnation &&
         oracle->now_ms - note->accused_ms < 2 * ALERT_REPEAT_MS) {
         return;
@@ -607,6 +616,7 @@ static void check_own_word(struct world *world, struct host *host, struct oracle
         const struct peer_note *const one = &oracle->note[i];
         neighbours += one->neighbour;
         accused += one->neighbour && one->accused_before != 0 &&
+                   is_life(world, host, i, one->accused_before) &&
                    oracle->now_ms - one->accused_ms <= AT_ONCE_MS && one->heard_ms != 0 &&
                    oracle->now_ms - one->heard_ms <= HEARD_LATELY_MS;
     }
