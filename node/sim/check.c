@@ -305,31 +305,51 @@ static bool at_bundle_bound(const struct host *home)
     return assigned >= home->limits.bundles;
 }
 
-/* A job with a queued shard that this host could do now on one of the classes in `free`, or SIM_NONE. */
-static uint32_t queued_for(struct world *world, const struct host *host, uint16_t free)
+/* Jobs with queued shards whose homes could bind some, of which there are few. */
+struct waiting {
+    const struct host *home;
+    uint32_t job;
+};
+
+static struct waiting *find_waiting(struct world *world, uint32_t *count)
 {
+    struct waiting *waiting = NULL;
+    uint32_t room = 0;
+    *count = 0;
     for (uint32_t i = 0; i < world->host_count; i++) {
         const struct host *const home = &world->host[i];
-        if (!host_in_mesh(home)) {
-            continue;
-        }
-        if (at_bundle_bound(home)) {
-            continue;
-        }
         struct mesh_job_view view;
+        if (!host_in_mesh(home) || !mesh_job_view(home->mesh, 0, &view) || at_bundle_bound(home)) {
+            continue;
+        }
         for (uint32_t j = 0; mesh_job_view(home->mesh, j, &view); j++) {
-            const uint32_t number = sim_world_job(world, &view.id);
-            const struct sim_job *const job = &world->job[number];
-            if (view.state == MESH_JOB_RUNNING && view.queued != 0 && (job->spec.classes & free) != 0 &&
-                host_could_run(home, job, host)) {
-                return number;
+            if (view.state != MESH_JOB_RUNNING || view.queued == 0) {
+                continue;
             }
+            if (*count == room) {
+                room = room != 0 ? room * 2 : 16;
+                waiting = sim_grow(waiting, room, sizeof *waiting);
+            }
+            waiting[(*count)++] = (struct waiting){.home = home, .job = sim_world_job(world, &view.id)};
+        }
+    }
+    return waiting;
+}
+
+/* One of them that this host could do now on one of the classes in `free`, or SIM_NONE. */
+static uint32_t queued_for(const struct world *world, const struct waiting *waiting, uint32_t count,
+                           const struct host *host, uint16_t free)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const struct sim_job *const job = &world->job[waiting[i].job];
+        if ((job->spec.classes & free) != 0 && host_could_run(waiting[i].home, job, host)) {
+            return waiting[i].job;
         }
     }
     return SIM_NONE;
 }
 
-static void check_idle(struct world *world, struct host *host)
+static void check_idle(struct world *world, const struct waiting *waiting, uint32_t count, struct host *host)
 {
     struct mesh_executor_view view;
     mesh_executor_view(host->mesh, &view);
@@ -343,7 +363,7 @@ static void check_idle(struct world *world, struct host *host)
             free = (uint16_t)(free | 1u << i);
         }
     }
-    const uint32_t job = free != 0 ? queued_for(world, host, free) : SIM_NONE;
+    const uint32_t job = free != 0 ? queued_for(world, waiting, count, host, free) : SIM_NONE;
     if (job == SIM_NONE) {
         host->idle_since_us = -1;
     } else if (host->idle_since_us < 0) {
@@ -369,11 +389,16 @@ void sim_check_survey(struct world *world)
     if (world->now_us < world->heal_at_us + 20 * SECOND_US) {
         return;
     }
+    uint32_t count = 0;
+    struct waiting *const waiting = find_waiting(world, &count);
     for (uint32_t i = 0; i < world->host_count && !world->failed; i++) {
-        if (host_in_mesh(&world->host[i])) {
-            check_idle(world, &world->host[i]);
+        if (count == 0) {
+            world->host[i].idle_since_us = -1;
+        } else if (host_in_mesh(&world->host[i])) {
+            check_idle(world, waiting, count, &world->host[i]);
         }
     }
+    free(waiting);
 }
 
 /* ---- At the end. */

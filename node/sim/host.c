@@ -410,13 +410,7 @@ static void effect_bar(struct world *world, struct host *host, const struct mesh
                        world->host[peer].name);
     }
     sim_known_meet(&host->known, peer)->admission = ADMISSION_BARRED;
-    for (uint32_t i = 0; i < world->network.count; i++) {
-        const struct link *const link = &world->network.link[i];
-        if ((link->host[0] == host->index && link->host[1] == peer) ||
-            (link->host[1] == host->index && link->host[0] == peer)) {
-            sim_network_reset(world, i);
-        }
-    }
+    sim_network_bar(world, host, peer);
 }
 
 static void effect_job(struct world *world, struct host *host, const struct mesh_effect *effect)

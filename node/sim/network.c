@@ -82,8 +82,11 @@ static uint32_t network_link(struct world *world, uint32_t one, uint32_t other)
     }
     network->link[network->count] =
         (struct link){.host = {low, high}, .latency_us = link_latency(world, low, high)};
-    network->table[place] = network->count + 1;
-    return network->count++;
+    network->link[network->count].next[0] = world->host[low].first_link;
+    network->link[network->count].next[1] = world->host[high].first_link;
+    network->table[place] = ++network->count;
+    world->host[low].first_link = world->host[high].first_link = network->count;
+    return network->count - 1;
 }
 
 static bool path_open(const struct world *world, uint32_t from, uint32_t to)
@@ -431,8 +434,9 @@ void sim_network_dialed(struct world *world, struct event *event)
 void sim_network_keep(struct world *world, struct host *host, const struct mesh_id *peer, bool keep)
 {
     const uint32_t identity = sim_world_identity(world, peer);
-    for (uint32_t i = 0; i < world->host_count; i++) {
-        if (world->host[i].identity != identity || i == host->index) {
+    for (uint32_t i = sim_world_bearer(world, identity, SIM_NONE); i != SIM_NONE;
+         i = sim_world_bearer(world, identity, i)) {
+        if (i == host->index) {
             continue;
         }
         const uint32_t number = network_link(world, host->index, i);
@@ -450,8 +454,9 @@ void sim_network_keep(struct world *world, struct host *host, const struct mesh_
 void sim_network_redial(struct world *world, struct host *host, const struct mesh_id *peer)
 {
     const uint32_t identity = sim_world_identity(world, peer);
-    for (uint32_t i = 0; i < world->host_count; i++) {
-        if (world->host[i].identity != identity || i == host->index) {
+    for (uint32_t i = sim_world_bearer(world, identity, SIM_NONE); i != SIM_NONE;
+         i = sim_world_bearer(world, identity, i)) {
+        if (i == host->index) {
             continue;
         }
         const uint32_t number = network_link(world, host->index, i);
@@ -469,18 +474,16 @@ void sim_network_redial(struct world *world, struct host *host, const struct mes
 
 void sim_network_host_died(struct world *world, struct host *host)
 {
-    for (uint32_t i = 0; i < world->network.count; i++) {
-        struct link *const link = &world->network.link[i];
-        if (link->host[0] != host->index && link->host[1] != host->index) {
-            continue;
-        }
+    for (uint32_t number = host->first_link, next; number != 0; number = next) {
+        struct link *const link = &world->network.link[number - 1];
         const uint32_t which = link_side_of(link, host->index);
+        next = link->next[which];
         struct link_side *const side = &link->side[which];
         flights_free(world, &side->first, &side->last);
         *side = (struct link_side){.dials = side->dials + 1};
         struct link_direction *const sent = &link->direction[which];
         if (!host->silent) {
-            sim_network_reset(world, i);
+            sim_network_reset(world, number - 1);
         } else {
             flights_free(world, &sent->first, &sent->last);
             sent->scheduled = false;
@@ -489,14 +492,26 @@ void sim_network_host_died(struct world *world, struct host *host)
     }
 }
 
+void sim_network_bar(struct world *world, const struct host *host, uint32_t peer)
+{
+    const uint32_t low = host->index < peer ? host->index : peer;
+    const uint32_t high = host->index < peer ? peer : host->index;
+    uint32_t place = 0;
+    const uint32_t number =
+        world->network.table_size != 0 ? network_find(&world->network, low, high, &place) : SIM_NONE;
+    if (number != SIM_NONE) {
+        sim_network_reset(world, number);
+    }
+}
+
 /* A machine that comes back answers what was sent on its old sessions with a reset. */
 void sim_network_host_born(struct world *world, struct host *host)
 {
-    for (uint32_t i = 0; i < world->network.count; i++) {
-        const struct link *const link = &world->network.link[i];
-        if (link->host[0] == host->index || link->host[1] == host->index) {
-            sim_network_reset(world, i);
-        }
+    for (uint32_t number = host->first_link; number != 0;) {
+        const struct link *const link = &world->network.link[number - 1];
+        const uint32_t next = link->next[link_side_of(link, host->index)];
+        sim_network_reset(world, number - 1);
+        number = next;
     }
 }
 

@@ -34,6 +34,19 @@ uint32_t sim_world_identity(const struct world *world, const struct mesh_id *id)
     return index;
 }
 
+uint32_t sim_world_bearer(const struct world *world, uint32_t identity, uint32_t after)
+{
+    if (world->doubles == 0) {
+        return after == SIM_NONE ? identity : SIM_NONE;
+    }
+    for (uint32_t i = after + 1; i < world->host_count; i++) { /* SIM_NONE + 1 is 0 */
+        if (world->host[i].identity == identity) {
+            return i;
+        }
+    }
+    return SIM_NONE;
+}
+
 #define JOB_IDS 0x40000000u /* job ids carry their number from here on */
 
 uint32_t sim_world_job(const struct world *world, const struct mesh_id *id)
@@ -145,6 +158,7 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
     struct host *const host = &world->host[world->host_count];
     struct sim_random *const random = &world->random;
     *host = (struct host){.index = world->host_count, .identity = identity};
+    world->doubles += identity != host->index;
     snprintf(host->name, sizeof host->name, "%s", name);
     host->id = sim_id(world->options.seed, identity);
     const uint32_t site = host->index / world->options.site_nodes;

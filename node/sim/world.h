@@ -25,7 +25,7 @@
 #include <string.h>
 
 #define SIM_NONE UINT32_MAX
-#define SIM_NODES_MAX 2000
+#define SIM_NODES_MAX 100000
 #define SIM_ORACLE_NODES_MAX 64
 #define SIM_TRACE_LINES 32 /* kept per node for a failure's report; a power of two */
 #define SECOND_US INT64_C(1000000)
@@ -262,6 +262,7 @@ struct host {
     struct mesh *mesh;
     struct handles handles;
     struct known known;
+    uint32_t first_link;         /* number + 1 */
     bool interior;               /* as it last said of itself, see mesh/tiers.h */
     uint64_t signed_incarnation; /* of the newest own member record over all lives, and its version */
     uint64_t signed_version;
@@ -328,6 +329,7 @@ struct link_direction { /* 0: from the lower to the higher host */
 
 struct link {
     uint32_t host[2];
+    uint32_t next[2]; /* each side's next link, number + 1 */
     int64_t latency_us;
     bool up;
     uint32_t session;
@@ -392,6 +394,7 @@ struct world {
     uint64_t hash;
     uint32_t planted; /* times the plant took effect */
     uint32_t fault_end_count;
+    uint32_t doubles;   /* hosts that bear an identity of another one */
     bool views_changed; /* somebody's view changed since all were compared */
     struct story *story;
     struct drill drill;
@@ -405,6 +408,8 @@ void sim_world_finish(struct world *world);
 struct host *sim_world_add_host(struct world *world, const char *name, uint32_t identity);
 uint32_t sim_world_identity(const struct world *world,
                             const struct mesh_id *id); /* host index, or SIM_NONE */
+/* The first host that bears an identity, or the next after `after`; SIM_NONE at the end. */
+uint32_t sim_world_bearer(const struct world *world, uint32_t identity, uint32_t after);
 uint32_t sim_world_job(const struct world *world, const struct mesh_id *id);
 struct event sim_world_event(const struct world *world, int64_t in_us, enum happening what, uint32_t node);
 void sim_world_push(struct world *world, struct event event);
@@ -444,6 +449,7 @@ void sim_network_redial(struct world *world, struct host *host, const struct mes
 void sim_network_host_died(struct world *world, struct host *host);
 void sim_network_host_born(struct world *world, struct host *host);
 void sim_network_reset(struct world *world, uint32_t link);
+void sim_network_bar(struct world *world, const struct host *host, uint32_t peer);
 void sim_network_changed(struct world *world); /* after partitions or pauses changed */
 void sim_network_free(struct network *network);
 
