@@ -336,6 +336,12 @@ void mesh_check(const struct mesh *mesh);
  */
 uint32_t mesh_owners(const struct mesh *mesh, const struct mesh_id *key, struct mesh_id owner[2]);
 
+/*
+ * Whether of two members of one large site the first is chosen to report before the second: see mesh/tiers.h. For hosts that
+ * lay out a mesh beforehand.
+ */
+bool mesh_reports_before(const struct mesh_id *one, const struct mesh_id *other);
+
 /* Views for listings. Each returns false when `index` is past the last. Order: by id, self included. */
 struct mesh_member_view {
     struct mesh_id id;

@@ -11,12 +11,23 @@ void overlay_layout(struct overlay *overlay, const struct mesh_limits *limits, s
         overlay->row[tier] = carve(from, limits->members, sizeof *overlay->row[tier]);
 }
 
+static uint32_t ring_hash(uint32_t ring, const struct mesh_id *id)
+{
+    return (uint32_t)(mesh_hash(RINGS_KEY, ring, id->bytes, sizeof id->bytes) >> 32);
+}
+
 void overlay_place(struct mesh *mesh, uint32_t slot)
 {
     struct member *const member = &mesh->members.slot[slot];
     for (uint32_t ring = 0; ring < MESH_RINGS; ring++)
-        member->ring_hash[ring] =
-            (uint32_t)(mesh_hash(RINGS_KEY, ring, member->id.bytes, sizeof member->id.bytes) >> 32);
+        member->ring_hash[ring] = ring_hash(ring, &member->id);
+}
+
+bool mesh_reports_before(const struct mesh_id *one, const struct mesh_id *other)
+{
+    const uint32_t a = ring_hash(0, one);
+    const uint32_t b = ring_hash(0, other);
+    return a != b ? a > b : id_compare(one, other) > 0;
 }
 
 static int compare(uint64_t a, uint64_t b)

@@ -401,6 +401,7 @@ static int run_study(const struct command *command)
     const struct study_options options = {
         .nodes = command->options.nodes,
         .seed = command->options.seed,
+        .site_nodes = command->options.site_nodes,
         .minutes = command->minutes,
         .json = command->json,
     };

@@ -38,9 +38,10 @@ struct study_report {
 };
 
 struct study_options {
-    uint32_t nodes;   /* never 0: the study's own number unless the user chose one */
-    uint64_t seed;    /* 1 unless chosen */
-    uint32_t minutes; /* of virtual time, as `nodes` */
+    uint32_t nodes;      /* never 0: the study's own number unless the user chose one */
+    uint32_t site_nodes; /* nodes per site */
+    uint64_t seed;       /* 1 unless chosen */
+    uint32_t minutes;    /* of virtual time, as `nodes` */
     bool json;
 };
 
