@@ -166,9 +166,26 @@ static void send_assign(struct step *step, const struct bundle *bundle)
     message->body.assign.tenant = job->spec.tenant;
     message->body.assign.kernel = job->spec.kernel;
     message->body.assign.class = bundle->class;
+    const uint32_t journal = journal_led(mesh, &job->spec.id);
+    if (journal != MESH_NONE)
+        journal_others(mesh, journal, &message->body.assign.others);
     message->body.assign.count = bundle->count;
     memcpy(message->body.assign.shard, bundle->shard, bundle->count * sizeof bundle->shard[0]);
     step->mesh->counters.assigns++;
+}
+
+/* A bundle with all that says what it is begins its lease. */
+static void bundle_list(struct step *step, uint32_t slot)
+{
+    struct home *const home = &step->mesh->home;
+    struct bundle *const bundle = &home->bundle[slot];
+    uint32_t *const bucket = name_bucket(home, bundle->member, &bundle->name);
+    bundle->hash_next = *bucket;
+    *bucket = slot + 1;
+    bundle->due_at_ms = step->now_ms + HOME_LEASE_MS;
+    list_append(&home->leases, home->bundle_link, slot);
+    list_append(&home->member[bundle->member].bundles, home->member_link, slot);
+    list_append(&home->job[bundle->job].bundles, home->of_job_link, slot);
 }
 
 /* Binds one bundle to place `index` of the grant. Returns its slot, or MESH_NONE if the table is full. */
@@ -185,17 +202,11 @@ static uint32_t bundle_bind(struct step *step, uint32_t job, uint32_t from, cons
     bundle->member = from;
     bundle->orphan = bundle->called_back = false;
     bundle->class = grant->body.grant.class;
-    bundle->due_at_ms = step->now_ms + HOME_LEASE_MS;
     bundle->count = 0;
     bundle_fill(home, slot,
                 placement_bundle_shards(home, &home->job[job], step->mesh->members.slot[from].rtt_us,
                                         grant->body.grant.places - index));
-    uint32_t *const bucket = name_bucket(home, from, &bundle->name);
-    bundle->hash_next = *bucket;
-    *bucket = slot + 1;
-    list_append(&home->leases, home->bundle_link, slot);
-    list_append(&home->member[from].bundles, home->member_link, slot);
-    list_append(&home->job[job].bundles, home->of_job_link, slot);
+    bundle_list(step, slot);
     send_assign(step, bundle);
     return slot;
 }
@@ -304,6 +315,7 @@ struct tally {
     uint32_t crashed;
     uint32_t failed; /* the shard that fails the job, or MESH_NONE */
     bool rejected;
+    bool waits; /* what was committed is not settled yet: the acknowledgement follows */
 };
 
 static void send_ack(struct step *step, uint32_t to, const struct mesh_bundle_name *name)
@@ -326,27 +338,31 @@ static bool result_matches(const struct bundle *bundle, const struct mesh_messag
     return true;
 }
 
-/* Commits what is done and was not committed before; one save for the bundle. */
-static void commit_done(struct step *step, uint32_t from, uint32_t slot, const struct mesh_message *result,
-                        struct tally *tally)
+/*
+ * Commits what is done and was not committed before, wherever it stands; one save for the bundle, which is
+ * acknowledged when that is settled: at once if the job has a single copy.
+ */
+static void commit_done(struct step *step, uint32_t from, uint32_t job_slot,
+                        const struct mesh_message *result, struct tally *tally)
 {
     struct home *const home = &step->mesh->home;
-    const struct bundle *const bundle = &home->bundle[slot];
-    struct job *const job = &home->job[bundle->job];
+    struct job *const job = &home->job[job_slot];
     struct shard *const shard = shards_of(home, job);
     struct mesh_save *save = NULL;
-    for (uint32_t i = 0; i < bundle->count; i++) {
-        if (result->body.result.shard[i].outcome != MESH_DONE)
+    for (uint32_t i = 0; i < result->body.result.count; i++) {
+        const uint32_t index = result->body.result.shard[i].shard;
+        if (result->body.result.shard[i].outcome != MESH_DONE || index >= job->spec.shard_count)
             continue;
-        const uint32_t index = bundle->shard[i];
         if (shard[index].state == SHARD_COMMITTED) {
             tally->duplicate++;
             continue;
         }
         if (shard[index].state == SHARD_QUEUED)
             shards_unlink(shard, job, index);
-        else
+        else if (shard[index].state == SHARD_ASSIGNED)
             job->assigned--;
+        else
+            job->looking_up--;
         shard[index].state = SHARD_COMMITTED;
         if (!save) {
             save = out_save(step, MESH_SAVE_COMMIT);
@@ -355,6 +371,10 @@ static void commit_done(struct step *step, uint32_t from, uint32_t slot, const s
             save->body.commit.executor = step->mesh->members.slot[from].id;
             save->body.commit.handle = result->body.result.handle;
             save->body.commit.device_us = result->body.result.device_us;
+            const struct journal_waiter waiter = {.executor = save->body.commit.executor,
+                                                  .name = result->body.result.name};
+            save->body.commit.place = home_append(step, job, MESH_ENTRY_COMMIT, &waiter);
+            tally->waits = save->body.commit.place.index != 0;
         }
         save->body.commit.shard[save->body.commit.count].shard = index;
         save->body.commit.shard[save->body.commit.count++].place = i;
@@ -410,13 +430,14 @@ static void tell_result(struct step *step, uint32_t from, const struct job *job,
         home_decide(step, job, from, MESH_WHY_DONE, first, tally->done);
 }
 
-static void take_result(struct step *step, uint32_t from, uint32_t slot, const struct mesh_message *message)
+/* Returns whether the result may be acknowledged now. */
+static bool take_result(struct step *step, uint32_t from, uint32_t slot, const struct mesh_message *message)
 {
     struct home *const home = &step->mesh->home;
     const uint32_t job_slot = home->bundle[slot].job;
     struct job *const job = &home->job[job_slot];
     struct tally tally = {.failed = MESH_NONE};
-    commit_done(step, from, slot, message, &tally);
+    commit_done(step, from, job_slot, message, &tally);
     requeue_undone(home, slot, message, &tally);
     tell_result(step, from, job, home->bundle[slot].shard[0], &tally);
     if (tally.done + tally.duplicate == home->bundle[slot].count)
@@ -425,11 +446,24 @@ static void take_result(struct step *step, uint32_t from, uint32_t slot, const s
     bundle_free(home, slot);
     if (tally.failed != MESH_NONE) {
         home_job_end(step, job_slot, MESH_JOB_FAILED, tally.failed, message->body.result.handle);
-        return;
+        return !tally.waits;
     }
     home_job_settle(step, job_slot);
     if (job->state == MESH_JOB_RUNNING && (tally.crashed + tally.returned > 0 || placement_due(home, job)))
         home_job_ready(home, job_slot);
+    return !tally.waits;
+}
+
+/* A result of the time before we took the job over. Nobody here bound its bundle; what it brings is as good. */
+static bool take_inherited(struct step *step, uint32_t from, uint32_t job_slot,
+                           const struct mesh_message *message)
+{
+    struct tally tally = {.failed = MESH_NONE};
+    struct job *const job = &step->mesh->home.job[job_slot];
+    commit_done(step, from, job_slot, message, &tally);
+    tell_result(step, from, job, message->body.result.shard[0].shard, &tally);
+    home_job_settle(step, job_slot);
+    return !tally.waits;
 }
 
 /* A result that nobody waits for: of a job that is over or an older epoch, or reported before. */
@@ -466,7 +500,20 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
     const uint32_t job_slot = home_job_find(home, &message->body.result.job);
     const struct job *const job = job_slot == MESH_NONE ? NULL : &home->job[job_slot];
     const bool ours = slot != MESH_NONE && home->bundle[slot].job == job_slot;
-    if (!ours || job->state != MESH_JOB_RUNNING || job->spec.epoch != message->body.result.epoch) {
+    const bool led = job && journal_led(mesh, &job->spec.id) != MESH_NONE;
+    if (!job && journal_find(mesh, &message->body.result.job) != MESH_NONE) {
+        out_drop(step, message->body.result.handle); /* its home is another node, or we are not yet */
+        return;
+    }
+    if (led && !journal_has_room(mesh)) {
+        mesh->counters.bound_waiters++; /* it comes again */
+        out_drop(step, message->body.result.handle);
+        return;
+    }
+    bool acknowledge = true;
+    if (!ours && led && job->state == MESH_JOB_RUNNING && message->body.result.epoch < job->spec.epoch) {
+        acknowledge = take_inherited(step, from, job_slot, message);
+    } else if (!ours || job->state != MESH_JOB_RUNNING || job->spec.epoch != message->body.result.epoch) {
         count_unwanted(mesh, job, message);
         if (ours) {
             /* No need to call it back; or the name was spent in an earlier life of ours, by which nobody runs this. */
@@ -478,9 +525,10 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
         mesh->counters.requeued_returned += bundle_requeue(home, slot);
         bundle_free(home, slot);
     } else {
-        take_result(step, from, slot, message);
+        acknowledge = take_result(step, from, slot, message);
     }
-    send_ack(step, from, name);
+    if (acknowledge)
+        send_ack(step, from, name);
     out_drop(step, message->body.result.handle);
 }
 
@@ -615,6 +663,47 @@ void bundles_forget(struct home *home, uint32_t job)
 {
     while (home->job[job].bundles.count > 0)
         bundle_free(home, list_first(&home->job[job].bundles));
+}
+
+bool bundles_adopt(struct step *step, uint32_t job_slot, uint32_t member, const struct mesh_message *report)
+{
+    struct home *const home = &step->mesh->home;
+    struct job *const job = &home->job[job_slot];
+    struct shard *const shard = shards_of(home, job);
+    if (bundle_find(home, member, &report->body.report.name) != MESH_NONE)
+        return true; /* the answer was lost */
+    const uint32_t slot = bundle_take(home);
+    if (slot == MESH_NONE)
+        return false;
+    struct bundle *const bundle = &home->bundle[slot];
+    bundle->count = report->body.report.count;
+    memcpy(bundle->shard, report->body.report.shard, bundle->count * sizeof bundle->shard[0]);
+    uint32_t taken = 0;
+    for (uint32_t i = 0; i < bundle->count; i++) {
+        struct shard *const one = &shard[bundle->shard[i]];
+        if (one->state == SHARD_QUEUED)
+            shards_unlink(shard, job, bundle->shard[i]);
+        else if (one->state == SHARD_LOOKING_UP)
+            job->looking_up--;
+        else
+            continue;
+        one->state = SHARD_ASSIGNED;
+        one->at = slot;
+        taken++;
+    }
+    if (taken == 0) {
+        bundle->count = 0;
+        pool_give(&home->bundle_pool, home->bundle_link, slot);
+        return false;
+    }
+    job->assigned += taken;
+    bundle->name = report->body.report.name;
+    bundle->job = job_slot;
+    bundle->member = member;
+    bundle->orphan = bundle->called_back = false;
+    bundle->class = report->body.report.class;
+    bundle_list(step, slot);
+    return true;
 }
 
 void bundles_tick(struct step *step)

@@ -111,6 +111,23 @@ static bool attempt_live(const struct attempt *attempt)
 
 /* One attempt's life. */
 
+/* One more attempt of that home runs or waits, and is to be renewed. */
+static void home_gains_live(struct step *step, uint32_t member)
+{
+    struct executor *const executor = &step->mesh->executor;
+    struct executor_home *const home = &executor->home[member];
+    if (home->live++ > 0)
+        return;
+    home->renew_at_ms = step->now_ms + EXECUTOR_RENEW_MS;
+    list_append(&executor->renewals, executor->renew_link, member);
+}
+
+static void home_loses_live(struct executor *executor, uint32_t member)
+{
+    if (--executor->home[member].live == 0)
+        list_remove(&executor->renewals, executor->renew_link, member);
+}
+
 static void attempt_born(struct step *step, uint32_t from, const struct mesh_message *message)
 {
     struct executor *const executor = &step->mesh->executor;
@@ -129,6 +146,8 @@ static void attempt_born(struct step *step, uint32_t from, const struct mesh_mes
     attempt->epoch = message->body.assign.epoch;
     attempt->handle = message->body.assign.handle;
     attempt->due_at_ms = step->now_ms + EXECUTOR_LEASE_MS;
+    attempt->renewed_at_ms = step->now_ms;
+    attempt->others = message->body.assign.others;
     attempt->count = message->body.assign.count;
     memcpy(attempt->shard, message->body.assign.shard, attempt->count * sizeof attempt->shard[0]);
 
@@ -137,12 +156,8 @@ static void attempt_born(struct step *step, uint32_t from, const struct mesh_mes
     *bucket = slot + 1;
     list_append(runs ? &class->running : &class->waiting, executor->class_link, slot);
     list_append(&executor->leases, executor->attempt_link, slot);
-    struct executor_home *const home = &executor->home[from];
-    list_append(&home->attempts, executor->home_link, slot);
-    if (home->live++ == 0) {
-        home->renew_at_ms = step->now_ms + EXECUTOR_RENEW_MS;
-        list_append(&executor->renewals, executor->renew_link, from);
-    }
+    list_append(&executor->home[from].attempts, executor->home_link, slot);
+    home_gains_live(step, from);
 
     struct mesh_effect *const effect = out_effect(step, MESH_RUN);
     effect->body.run.attempt = slot;
@@ -160,10 +175,8 @@ static void attempt_born(struct step *step, uint32_t from, const struct mesh_mes
 /* It no longer needs its home's lease. */
 static void attempt_off_lease(struct executor *executor, uint32_t slot)
 {
-    struct executor_home *const home = &executor->home[executor->attempt[slot].home];
     list_remove(&executor->leases, executor->attempt_link, slot);
-    if (--home->live == 0)
-        list_remove(&executor->renewals, executor->renew_link, executor->attempt[slot].home);
+    home_loses_live(executor, executor->attempt[slot].home);
 }
 
 /* A slot is free: what has waited longest runs. The host runs bundles in the order it was given them. */
@@ -239,10 +252,8 @@ static void closing_flush(struct step *step)
     }
 }
 
-static void send_result(struct step *step, const struct attempt *attempt)
+void executor_fill_result(const struct attempt *attempt, struct mesh_message *message)
 {
-    struct mesh_message *const message =
-        out_send(step, &step->mesh->members.slot[attempt->home].id, MESH_RESULT);
     message->body.result.name = attempt->name;
     message->body.result.job = attempt->job;
     message->body.result.epoch = attempt->epoch;
@@ -253,6 +264,39 @@ static void send_result(struct step *step, const struct attempt *attempt)
         message->body.result.shard[i].shard = attempt->shard[i];
         message->body.result.shard[i].outcome = attempt->outcome[i];
     }
+}
+
+static void send_result(struct step *step, const struct attempt *attempt)
+{
+    executor_fill_result(attempt, out_send(step, &step->mesh->members.slot[attempt->home].id, MESH_RESULT));
+}
+
+/* The name alone: tokens are this node's own, so it says all. */
+uint32_t executor_attempt_find(struct executor *executor, const struct mesh_bundle_name *name)
+{
+    for (uint32_t at = *name_bucket(executor, name); at != 0; at = executor->attempt[at - 1].hash_next) {
+        const struct attempt *const attempt = &executor->attempt[at - 1];
+        if (attempt->name.token == name->token && attempt->name.index == name->index)
+            return at - 1;
+    }
+    return MESH_NONE;
+}
+
+void executor_attempt_rehome(struct step *step, uint32_t slot, uint32_t home, uint64_t epoch)
+{
+    struct executor *const executor = &step->mesh->executor;
+    struct attempt *const attempt = &executor->attempt[slot];
+    list_remove(&executor->home[attempt->home].attempts, executor->home_link, slot);
+    list_append(&executor->home[home].attempts, executor->home_link, slot);
+    if (attempt_live(attempt)) {
+        home_loses_live(executor, attempt->home);
+        home_gains_live(step, home);
+        attempt->due_at_ms = step->now_ms + EXECUTOR_LEASE_MS;
+        list_refresh(&executor->leases, executor->attempt_link, slot);
+    }
+    attempt->home = home;
+    attempt->epoch = epoch;
+    attempt->renewed_at_ms = step->now_ms;
 }
 
 /* Keeps what the host reported. A report that is short or makes no sense counts as a crash of what it leaves
@@ -298,7 +342,7 @@ void executor_ran(struct step *step, const struct mesh_event *event)
         attempt->state = ATTEMPT_FINISHED;
         attempt->handle = event->body.ran.handle;
         attempt->device_us = event->body.ran.device_us;
-        attempt->finished_at_ms = step->now_ms;
+        attempt->finished_at_ms = attempt->renewed_at_ms = step->now_ms;
         attempt->due_at_ms = step->now_ms + EXECUTOR_RESEND_MS;
         list_append(&executor->results, executor->attempt_link, slot);
         send_result(step, attempt);
@@ -371,6 +415,7 @@ void executor_renewed(struct step *step, uint32_t from, const struct mesh_messag
         if (slot == MESH_NONE || !attempt_live(&executor->attempt[slot]))
             continue; /* it ended meanwhile */
         executor->attempt[slot].due_at_ms = step->now_ms + EXECUTOR_LEASE_MS;
+        executor->attempt[slot].renewed_at_ms = step->now_ms;
         list_refresh(&executor->leases, executor->attempt_link, slot);
     }
 }
@@ -460,6 +505,12 @@ static void tick_leases(struct step *step)
             out_wake(step, executor->attempt[slot].due_at_ms);
             return;
         }
+        struct attempt *const attempt = &executor->attempt[slot];
+        if (attempt->others.count > 0 && step->now_ms - attempt->renewed_at_ms < EXECUTOR_HELD_MS) {
+            attempt->due_at_ms = step->now_ms + EXECUTOR_LEASE_MS; /* somebody may take it over */
+            list_refresh(&executor->leases, executor->attempt_link, slot);
+            continue;
+        }
         step->mesh->counters.leases_lost++;
         attempt_stop(executor, slot, true);
     }
@@ -474,6 +525,8 @@ static void send_renewals(struct step *step, uint32_t member)
          slot = list_next(executor->home_link, slot)) {
         if (!attempt_live(&executor->attempt[slot]))
             continue;
+        if (adopt_seems_lost(&executor->attempt[slot], step->now_ms))
+            adopt_report(step, &executor->attempt[slot]);
         if (!message || message->body.renew.count == MESH_RENEW_MAX)
             message = out_send(step, &step->mesh->members.slot[member].id, MESH_RENEW);
         message->body.renew.name[message->body.renew.count++] = executor->attempt[slot].name;
@@ -524,8 +577,11 @@ static void tick_results(struct step *step)
         list_refresh(&executor->results, executor->attempt_link, slot);
         if (step->now_ms - attempt->finished_at_ms >= EXECUTOR_HELD_MS)
             attempt_stop(executor, slot, true);
-        else if (!attempt->discard)
+        else if (!attempt->discard) {
             send_result(step, attempt);
+            if (adopt_seems_lost(attempt, step->now_ms))
+                adopt_offer_result(step, attempt);
+        }
     }
 }
 

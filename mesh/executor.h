@@ -11,7 +11,9 @@
  * An *attempt* is one bundle. It is born of an ASSIGN within a grant, waits or runs, and ends with MESH_RAN.
  * Its results are then held, and sent every 2 s, until the home acknowledges them or 10 min have passed.
  * While it lives its lease is renewed by its home; when it is not for 20 s, or when the home cancels, it is
- * stopped and forgotten without a result.
+ * stopped and forgotten without a result. Where the job has a journal of several copies it goes on for 10 min: once
+ * its home answers no more the journal's other members are told of it, and one that has become the job's home
+ * adopts it, or takes its results.
  *
  * Places: per class, every attempt that the host has not yet reported back and every place promised counts,
  * at most twice the slots, so that one bundle runs and one waits per slot.
@@ -32,6 +34,8 @@ enum {
     EXECUTOR_HELD_MS = 10 * 60 * 1000, /* results kept for a home that is silent */
     EXECUTOR_GRANT_PLACES_MAX = 64,    /* places in one grant: a bit each in grant.used */
     EXECUTOR_RESENDS_PER_STEP = 32,
+    EXECUTOR_LOST_MS =
+        6000, /* a home that answers nothing for so long, a renewal and a bit, may be another node now */
 };
 
 struct demand {
@@ -79,7 +83,9 @@ struct attempt {
     uint64_t epoch;
     uint64_t handle; /* inputs until it ended, then results */
     uint64_t device_us;
-    int64_t due_at_ms; /* live: end of the lease; FINISHED: next RESULT */
+    int64_t due_at_ms;          /* live: end of the lease; FINISHED: next RESULT */
+    int64_t renewed_at_ms;      /* or assigned, or adopted */
+    struct mesh_members others; /* of the job's journal, beside its home */
     int64_t finished_at_ms;
     uint32_t hash_next; /* index + 1 */
     uint32_t count;
@@ -141,8 +147,21 @@ uint32_t executor_places(const struct executor_class *class, bool deep);
 /* Nothing runs here, waits, is promised, or waits to be acknowledged. */
 bool executor_idle(const struct executor *executor);
 
-/* grants.c, for executor.c. */
 struct step;
+
+/* adopt.c, for executor.c: attempts whose home is lost. */
+/* Whether the home has been silent for so long that another node may be it by now. */
+bool adopt_seems_lost(const struct attempt *attempt, int64_t now_ms);
+/* Tells the journal's members of an attempt: that it lives, or its results. As far as the output has room. */
+void adopt_report(struct step *step, const struct attempt *attempt);
+void adopt_offer_result(struct step *step, const struct attempt *attempt);
+
+/* Between executor.c and adopt.c. */
+uint32_t executor_attempt_find(struct executor *executor, const struct mesh_bundle_name *name);
+void executor_attempt_rehome(struct step *step, uint32_t slot, uint32_t home, uint64_t epoch);
+void executor_fill_result(const struct attempt *attempt, struct mesh_message *message);
+
+/* grants.c, for executor.c. */
 /* Gives free places to standing demands. Idempotent; ends early when the output is full and asks for another
  * step. */
 void grants_offer(struct step *step);

@@ -59,8 +59,9 @@ uint32_t home_job_find(const struct home *home, const struct mesh_id *id)
     return MESH_NONE;
 }
 
-static void job_view(const struct job *job, struct mesh_job_view *view)
+static void job_view(const struct mesh *mesh, const struct job *job, struct mesh_job_view *view)
 {
+    const uint32_t journal = journal_led(mesh, &job->spec.id);
     *view = (struct mesh_job_view){
         .id = job->spec.id,
         .epoch = job->spec.epoch,
@@ -72,6 +73,8 @@ static void job_view(const struct job *job, struct mesh_job_view *view)
         .committed = job->committed,
         .cached = job->cached,
         .reassigned = job->reassigned,
+        .copies = journal == MESH_NONE ? 1 : mesh->journals.journal[journal].members.count,
+        .stalled = journal != MESH_NONE && mesh->journals.journal[journal].stalled,
     };
 }
 
@@ -79,7 +82,7 @@ bool mesh_job_view(const struct mesh *mesh, uint32_t index, struct mesh_job_view
 {
     if (index >= mesh->home.job_count)
         return false;
-    job_view(&mesh->home.job[mesh->home.sorted[index]], view);
+    job_view(mesh, &mesh->home.job[mesh->home.sorted[index]], view);
     return true;
 }
 
@@ -88,7 +91,7 @@ bool mesh_job_find(const struct mesh *mesh, const struct mesh_id *id, struct mes
     const uint32_t slot = home_job_find(&mesh->home, id);
     if (slot == MESH_NONE)
         return false;
-    job_view(&mesh->home.job[slot], view);
+    job_view(mesh, &mesh->home.job[slot], view);
     return true;
 }
 
@@ -118,13 +121,17 @@ static void tell_host(struct step *step, const struct mesh_id *id, enum mesh_ref
     effect->body.job.state = state;
 }
 
-static void save_job(struct step *step, enum mesh_save_kind kind, const struct job *job)
+static struct mesh_save *save_job(struct step *step, enum mesh_save_kind kind, const struct job *job)
 {
     struct mesh_save *const save = out_save(step, kind);
     save->body.job.id = job->spec.id;
     save->body.job.epoch = job->spec.epoch;
     save->body.job.state = job->state;
+    return save;
 }
+
+static void job_drop(struct step *step, uint32_t slot);
+static void job_free(struct home *home, uint32_t slot);
 
 static enum mesh_refusal job_make(struct mesh *mesh, const struct mesh_job_spec *spec, uint32_t *made)
 {
@@ -187,19 +194,49 @@ void home_submit(struct step *step, const struct mesh_event *event)
         return;
     }
     if (slot != MESH_NONE) {
-        tell_host(step, &spec->id, MESH_ACCEPTED, home->job[slot].state);
+        if (!journal_waits(step->mesh, &spec->id)) /* else it is told when that is settled */
+            tell_host(step, &spec->id, MESH_ACCEPTED, home->job[slot].state);
         return;
     }
-    const enum mesh_refusal refusal =
+    enum mesh_refusal refusal =
         step->mesh->draining ? MESH_REFUSED_DRAINING : job_make(step->mesh, spec, &slot);
+    uint32_t journal = MESH_NONE;
+    if (refusal == MESH_ACCEPTED) {
+        journal = journal_open(step, spec, &refusal);
+        if (refusal != MESH_ACCEPTED)
+            job_drop(step, slot);
+    }
     if (refusal != MESH_ACCEPTED) {
         tell_host(step, &spec->id, refusal, MESH_JOB_FAILED);
         return;
     }
     job_fill(home, &home->job[slot], NULL);
-    save_job(step, MESH_SAVE_JOB, &home->job[slot]);
-    tell_host(step, &spec->id, MESH_ACCEPTED, MESH_JOB_RUNNING);
-    home_job_ready(home, slot);
+    struct mesh_save *const save = save_job(step, MESH_SAVE_JOB, &home->job[slot]);
+    if (journal == MESH_NONE) {
+        home_job_settled(step, &spec->id, MESH_JOB_RUNNING);
+        return;
+    }
+    const struct journal_waiter waiter = {.state = MESH_JOB_RUNNING};
+    save->body.job.place = journal_append(step, journal, MESH_ENTRY_SUBMIT, &waiter);
+    save->body.job.members = *journal_members(step->mesh, journal);
+}
+
+void home_job_settled(struct step *step, const struct mesh_id *id, enum mesh_job_state state)
+{
+    const uint32_t slot = home_job_find(&step->mesh->home, id);
+    assert(slot != MESH_NONE);
+    tell_host(step, id, MESH_ACCEPTED, state);
+    if (state == MESH_JOB_RUNNING)
+        home_job_ready(&step->mesh->home, slot);
+}
+
+void home_job_moved(struct step *step, const struct mesh_id *id)
+{
+    const uint32_t slot = home_job_find(&step->mesh->home, id);
+    if (slot == MESH_NONE)
+        return;
+    tell_host(step, id, MESH_ACCEPTED, MESH_JOB_MOVED);
+    job_drop(step, slot);
 }
 
 void home_restore(struct step *step, const struct mesh_event *event)
@@ -208,6 +245,10 @@ void home_restore(struct step *step, const struct mesh_event *event)
     const struct mesh_job_spec *const spec = &event->body.restore.spec;
     if (home_job_find(home, &spec->id) != MESH_NONE)
         return;
+    if (!journal_permits(step->mesh, spec)) {
+        tell_host(step, &spec->id, MESH_ACCEPTED, MESH_JOB_MOVED);
+        return;
+    }
     uint32_t slot = MESH_NONE;
     const enum mesh_refusal refusal = job_make(step->mesh, spec, &slot);
     if (refusal != MESH_ACCEPTED) {
@@ -216,7 +257,10 @@ void home_restore(struct step *step, const struct mesh_event *event)
     }
     job_fill(home, &home->job[slot], event->body.restore.committed);
     /* As after a submit: the new epoch is durable before anything is sent under it, and the host is told. */
-    save_job(step, MESH_SAVE_JOB, &home->job[slot]);
+    if (journal_led(step->mesh, &spec->id) == MESH_NONE)
+        save_job(step, MESH_SAVE_JOB, &home->job[slot]);
+    else
+        home->job[slot].bind_at_ms = step->now_ms + HOME_ADOPT_MS;
     tell_host(step, &spec->id, MESH_ACCEPTED, MESH_JOB_RUNNING);
     home_job_ready(home, slot);
     home_job_settle(step, slot);
@@ -273,6 +317,7 @@ static uint32_t take_lookup(struct step *step, struct job *job, const struct mes
             save->body.commit.executor = step->mesh->config.self;
             save->body.commit.cached = true;
             save->body.commit.handle = event->body.looked_up.handle;
+            save->body.commit.place = home_append(step, job, MESH_ENTRY_COMMIT, NULL);
         }
         save->body.commit.shard[save->body.commit.count].shard = index;
         save->body.commit.shard[save->body.commit.count++].place = i;
@@ -309,6 +354,13 @@ void home_looked_up(struct step *step, const struct mesh_event *event)
 
 /* A job's end. */
 
+struct mesh_place home_append(struct step *step, const struct job *job, enum mesh_entry_kind kind,
+                              const struct journal_waiter *waiter)
+{
+    const uint32_t journal = journal_led(step->mesh, &job->spec.id);
+    return journal == MESH_NONE ? (struct mesh_place){0} : journal_append(step, journal, kind, waiter);
+}
+
 void home_job_end(struct step *step, uint32_t slot, enum mesh_job_state state, uint32_t shard,
                   uint64_t handle)
 {
@@ -321,7 +373,10 @@ void home_job_end(struct step *step, uint32_t slot, enum mesh_job_state state, u
     save->body.job.state = state;
     save->body.job.failed_shard = shard;
     save->body.job.handle = handle;
-    tell_host(step, &job->spec.id, MESH_ACCEPTED, state);
+    const struct journal_waiter waiter = {.state = state};
+    save->body.job.place = home_append(step, job, MESH_ENTRY_END, &waiter);
+    if (save->body.job.place.index == 0)
+        tell_host(step, &job->spec.id, MESH_ACCEPTED, state);
     shards_give(&home->shards, job->first, job->spec.shard_count);
     job->queue_head = job->queue_tail = 0;
     job->looking_up = job->queued = job->assigned = 0;
@@ -345,6 +400,26 @@ void home_cancel(struct step *step, const struct mesh_event *event)
         return;
     step->mesh->counters.cancels++;
     home_job_end(step, slot, MESH_JOB_CANCELLED, 0, 0);
+}
+
+/* Takes a job away from wherever it stands, without a word to anybody. */
+static void job_drop(struct step *step, uint32_t slot)
+{
+    struct home *const home = &step->mesh->home;
+    struct job *const job = &home->job[slot];
+    if (job->state == MESH_JOB_RUNNING) {
+        shards_give(&home->shards, job->first, job->spec.shard_count);
+        home->live--;
+        job->state = MESH_JOB_CANCELLED; /* as far as its bundles and asks are concerned */
+    }
+    while (job->asks.count > 0)
+        placement_drop(step, slot, list_first(&job->asks));
+    if (job->service == SERVICE_READY)
+        list_remove(&home->ready, home->service_link, slot);
+    else if (job->service == SERVICE_TIMED)
+        list_remove(&home->timed, home->service_link, slot);
+    job->service = SERVICE_NONE;
+    job_free(home, slot);
 }
 
 static void job_free(struct home *home, uint32_t slot)
@@ -391,12 +466,15 @@ static void job_serve(struct step *step, uint32_t slot)
     if (job->state != MESH_JOB_RUNNING) {
         if (!bundles_call_back(step, slot))
             home_job_ready(home, slot);
-        else if (job->forget && job->lookups_in_flight == 0)
+        else if (job->forget && job->lookups_in_flight == 0) {
+            journal_forget(step, &job->spec.id);
             job_free(home, slot);
+        }
         return;
     }
     job_look_up(step, job);
-    placement_serve(step, slot);
+    if (step->now_ms >= job->bind_at_ms)
+        placement_serve(step, slot);
     if (job->queued > 0) {
         job->service = SERVICE_TIMED;
         job->service_at_ms = step->now_ms + HOME_SERVICE_MS;
@@ -431,7 +509,8 @@ void home_tick(struct step *step)
     bundles_tick(step);
     serve_jobs(step);
     if (mesh->draining && !home->drained_told && home->live == 0 && home->ready.count == 0 &&
-        executor_idle(&mesh->executor) && out_has_room(step->out, 0, 0, 1)) {
+        pool_in_use(&mesh->journals.waiter_pool) == 0 && executor_idle(&mesh->executor) &&
+        out_has_room(step->out, 0, 0, 1)) {
         out_effect(step, MESH_DRAINED);
         home->drained_told = true;
     }
@@ -459,7 +538,7 @@ void home_check(const struct mesh *mesh)
         shards_check(home, job);
         assert(job->committed < job->spec.shard_count);
         /* None is forgotten: whoever has queued shards has a turn coming. */
-        assert(job->queued == 0 || job->service != SERVICE_NONE);
+        assert(job->queued == 0 || job->service != SERVICE_NONE || journal_waits(mesh, &job->spec.id));
     }
     assert(live == home->live && ready == home->ready.count && timed == home->timed.count);
     shards_check_ranges(&home->shards);

@@ -40,7 +40,9 @@ enum {
     HOME_JOBS_PER_STEP = 16,    /* jobs served in one step */
     HOME_LEASES_PER_STEP = 64,  /* leases ended in one step */
     HOME_BUNDLE_US = 20000,     /* work in a bundle: 20 ms, or two round trips where that is more */
-    HOME_DEEP_US = 1000000,     /* bundles shorter than this may wait behind another */
+    HOME_ADOPT_MS =
+        5000, /* after a takeover executors are listened to for so long before anything is bound */
+    HOME_DEEP_US = 1000000, /* bundles shorter than this may wait behind another */
 };
 
 enum shard_state {
@@ -93,6 +95,7 @@ struct job {
     uint64_t ending;       /* its number among the jobs that ended, see home_member.cancelled */
     int64_t service_at_ms; /* TIMED */
     int64_t nobody_at_ms;  /* when NOBODY was last said; 0 = never */
+    int64_t bind_at_ms;    /* nothing is bound before that; 0 = at once */
     struct list bundles;   /* orphans too */
     struct list asks;
 };
@@ -181,6 +184,14 @@ void home_job_ready(struct home *home, uint32_t job);
 /* The job is over: saves that, tells the host, frees its shards, and calls back what is still out. */
 void home_job_end(struct step *step, uint32_t job, enum mesh_job_state state, uint32_t shard,
                   uint64_t handle);
+/* An entry in its journal, if it has one: see journal_append. Index 0: it has none. */
+struct journal_waiter;
+struct mesh_place home_append(struct step *step, const struct job *job, enum mesh_entry_kind kind,
+                              const struct journal_waiter *waiter);
+/* What the job's journal said is settled: the submit, or the end. */
+void home_job_settled(struct step *step, const struct mesh_id *id, enum mesh_job_state state);
+/* Another node is the job's home now. */
+void home_job_moved(struct step *step, const struct mesh_id *id);
 /* Ends the job as DONE if every shard is committed. */
 void home_job_settle(struct step *step, uint32_t job);
 /* One line of the job's story; left out when the output is nearly full. */
@@ -197,6 +208,11 @@ uint32_t bundles_room(const struct home *home);
 bool bundles_call_back(struct step *step, uint32_t job);
 /* Forgets the bundles of a job that is about to be forgotten itself. */
 void bundles_forget(struct home *home, uint32_t job);
+/*
+ * Makes a bundle of what a member reports that it runs, under its name there. Takes the shards that are not
+ * committed or at work elsewhere. False if there are none, or no room.
+ */
+bool bundles_adopt(struct step *step, uint32_t job, uint32_t member, const struct mesh_message *report);
 void bundles_tick(struct step *step);
 void bundles_check(const struct mesh *mesh);
 

@@ -20,6 +20,9 @@
  *     shards.c     their queues
  *     bundles.c    shards bound to places: results, leases, orphans
  *     placement.c  where to ask for places
+ *     journal.c    what is said of a job, at a majority of the nodes that keep it
+ *     election.c   which of them is the job's home
+ *     adopt.c      attempts that outlive their home
  */
 #ifndef MESH_INTERNAL_H
 #define MESH_INTERNAL_H
@@ -84,6 +87,7 @@ static inline bool id_equal(const struct mesh_id *a, const struct mesh_id *b)
 #include "mesh/executor.h"
 #include "mesh/gossip.h"
 #include "mesh/home.h"
+#include "mesh/journal.h"
 #include "mesh/links.h"
 #include "mesh/members.h"
 #include "mesh/overlay.h"
@@ -111,6 +115,7 @@ struct mesh {
     struct rounds rounds;
     struct executor executor;
     struct home home;
+    struct journals journals;
 };
 
 /* The seam between the two halves of the core. */
@@ -160,5 +165,8 @@ void home_expired(struct step *step, uint32_t from, const struct mesh_message *m
 void home_result(struct step *step, uint32_t from, const struct mesh_message *message);
 void home_renew(struct step *step, uint32_t from, const struct mesh_message *message);
 void home_tick(struct step *step);
+
+void adopt_on_report(struct step *step, uint32_t from, const struct mesh_message *message);
+void adopt_on_adopted(struct step *step, uint32_t from, const struct mesh_message *message);
 
 #endif

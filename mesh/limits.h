@@ -51,6 +51,20 @@
 #define MESH_JOBS_MAX 4096
 /* Shards of all live jobs of one home, and of one job. A submit beyond it is refused as busy or too large. */
 #define MESH_SHARDS_MAX (1u << 20)
+/*
+ * Copies of a job's journal at most, its home's included; and journals that one node keeps, as home or for others. At
+ * the bound an entry of a new journal is not taken: its home goes on with the other members, or refuses the job.
+ */
+#define MESH_COPIES_MAX 5
+#define MESH_JOURNALS_MAX (3 * MESH_JOBS_MAX)
+/* Entries of journals that wait to be held by a majority. Room for the ends of all jobs is kept; results beyond that
+   are not taken, and come again. */
+#define MESH_WAITERS_MAX (3 * MESH_JOBS_MAX)
+/* Changes of epoch in one journal that are remembered: those before are known to be settled. */
+#define MESH_RUNS_MAX 8
+/* Journals named in one BEAT. */
+#define MESH_BEATS_MAX 64
+
 /* Bundles a home has out at executors. At the bound nothing more is bound until a result comes. */
 #define MESH_BUNDLES_MAX 2048
 /* Bundles an executor holds, running, waiting, or finished and not yet acknowledged by their home. At the bound it grants no more. */

@@ -327,8 +327,10 @@ void members_set_state(struct step *step, uint32_t slot, enum mesh_member_state 
     mesh->detector.dirty = true;
     rounds_list(mesh, slot);
 
-    if (was_live && !live)
+    if (was_live && !live) {
         home_member_down(step, slot);
+        journal_member_down(step, slot);
+    }
     if (state == MESH_REVOKED)
         executor_member_gone(step, slot);
     if (live && !was_live && member->has_capacity)

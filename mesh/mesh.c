@@ -25,6 +25,7 @@ static void lay_out(struct mesh *mesh, const struct mesh_limits *limits, struct 
     tree_layout(&mesh->tree, limits, from);
     executor_layout(&mesh->executor, limits, from);
     home_layout(&mesh->home, limits, from);
+    journals_layout(&mesh->journals, limits, from);
 }
 
 size_t mesh_size(const struct mesh_limits *limits)
@@ -78,6 +79,9 @@ static void drop_handles(struct step *step, const struct mesh_message *message)
         break;
     case MESH_RESULT:
         out_drop(step, message->body.result.handle);
+        break;
+    case MESH_APPEND:
+        out_drop(step, message->body.append.handle);
         break;
     default:
         break;
@@ -177,6 +181,27 @@ static bool receive_work(struct step *step, uint32_t from, const struct mesh_mes
     case MESH_CANCEL:
         executor_cancel(step, from, message);
         return true;
+    case MESH_APPEND:
+        journal_on_append(step, from, message);
+        return true;
+    case MESH_APPENDED:
+        journal_on_appended(step, from, message);
+        return true;
+    case MESH_VOTE:
+        journal_on_vote(step, from, message);
+        return true;
+    case MESH_VOTED:
+        journal_on_voted(step, from, message);
+        return true;
+    case MESH_BEAT:
+        journal_on_beat(step, from, message);
+        return true;
+    case MESH_REPORT:
+        adopt_on_report(step, from, message);
+        return true;
+    case MESH_ADOPTED:
+        adopt_on_adopted(step, from, message);
+        return true;
     default:
         return false;
     }
@@ -250,6 +275,12 @@ static void dispatch(struct step *step, const struct mesh_event *event)
     case MESH_RESTORE:
         home_restore(step, event);
         break;
+    case MESH_JOB_IS_OVER:
+        journal_told_over(step, event);
+        break;
+    case MESH_RESTORE_JOURNAL:
+        journal_restore(step, event);
+        break;
     case MESH_CANCEL_JOB:
         home_cancel(step, event);
         break;
@@ -290,6 +321,7 @@ void mesh_step(struct mesh *mesh, const struct mesh_event *event, struct mesh_ou
     rounds_tick(&step);
     executor_tick(&step);
     home_tick(&step);
+    journals_tick(&step);
     if (out->wake_at_ms < mesh->now_ms)
         out->wake_at_ms = mesh->now_ms;
 }
@@ -306,6 +338,7 @@ void mesh_check(const struct mesh *mesh)
     rounds_check(mesh);
     executor_check(mesh);
     home_check(mesh);
+    journals_check(mesh);
 }
 
 /* ------------------------------------------------------------------- views */

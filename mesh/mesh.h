@@ -16,7 +16,8 @@
  *
  * Ordering. The saves of one step must be durable before its sends and effects are let go. A step without saves may go
  * ahead at once: nothing in it depends on an earlier save. The host need not wait for one step's saves before it feeds
- * the next event. A send to the node itself is delivered by the host as a MESH_RECEIVED event from itself.
+ * the next event. A send to the node itself is delivered by the host as a MESH_RECEIVED event from itself. Sends that
+ * are marked `early` need not wait for anything: copies of what is being saved are on their way while it is.
  *
  * Handles. A handle is a number by which the host knows some bytes. One that enters with an event belongs to the core
  * until the core gives it back, once, with a MESH_DROP effect, or passes it on in a save (MESH_SAVE_COMMIT,
@@ -37,6 +38,8 @@ struct mesh_limits {
     uint32_t bundles;  /* <= MESH_BUNDLES_MAX */
     uint32_t attempts; /* <= MESH_ATTEMPTS_MAX */
     uint32_t demands;  /* <= MESH_DEMANDS_MAX */
+    uint32_t journals; /* <= MESH_JOURNALS_MAX; 0: every job has a single copy, and none is kept for others */
+    uint32_t waiters;  /* <= MESH_WAITERS_MAX, and more than jobs where there are journals */
 };
 
 struct mesh_config {
@@ -55,20 +58,22 @@ struct mesh_config {
 };
 
 enum mesh_event_kind {
-    MESH_TICK = 1,   /* time passed */
-    MESH_RECEIVED,   /* a message from an admitted peer */
-    MESH_RECORD,     /* a verified record: at start from the store, from a join, or the answer to MESH_SIGN */
-    MESH_LINK_UP,    /* a link to the peer has a new session: resync */
-    MESH_LINK_DOWN,  /* a link was reset and one re-dial failed */
-    MESH_DEVICES,    /* the own devices changed, or the owner claimed some */
-    MESH_DRAIN,      /* take no new work, give back what is not running; own jobs go on until done */
-    MESH_LEAVE,      /* announce that this node goes on purpose */
-    MESH_ANNOUNCE,   /* what the host says in our MEMBER record changed: sign and spread it anew */
-    MESH_SUBMIT,     /* a job for which this node becomes home */
-    MESH_RESTORE,    /* a job read back from the store at start */
-    MESH_CANCEL_JOB, /* the user cancels */
-    MESH_LOOKED_UP,  /* answer to MESH_LOOKUP; each is answered once, also when its job is over */
-    MESH_RAN,        /* an attempt ended: answer to MESH_RUN or MESH_STOP */
+    MESH_TICK = 1,  /* time passed */
+    MESH_RECEIVED,  /* a message from an admitted peer */
+    MESH_RECORD,    /* a verified record: at start from the store, from a join, or the answer to MESH_SIGN */
+    MESH_LINK_UP,   /* a link to the peer has a new session: resync */
+    MESH_LINK_DOWN, /* a link was reset and one re-dial failed */
+    MESH_DEVICES,   /* the own devices changed, or the owner claimed some */
+    MESH_DRAIN,     /* take no new work, give back what is not running; own jobs go on until done */
+    MESH_LEAVE,     /* announce that this node goes on purpose */
+    MESH_ANNOUNCE,  /* what the host says in our MEMBER record changed: sign and spread it anew */
+    MESH_SUBMIT,    /* a job for which this node becomes home */
+    MESH_RESTORE,   /* a job read back from the store: at start, or after MESH_TAKE_OVER */
+    MESH_JOB_IS_OVER,     /* answer to MESH_JOURNAL_ASKED, or to the first entry of a journal that was over */
+    MESH_RESTORE_JOURNAL, /* at start: a journal of several copies, before any MESH_RESTORE */
+    MESH_CANCEL_JOB,      /* the user cancels */
+    MESH_LOOKED_UP,       /* answer to MESH_LOOKUP; each is answered once, also when its job is over */
+    MESH_RAN,             /* an attempt ended: answer to MESH_RUN or MESH_STOP */
     MESH_FORGET_JOB, /* the host pruned a finished job: its slot may be used again once its look-ups are answered */
 };
 
@@ -81,10 +86,30 @@ struct mesh_job_spec {
     uint32_t shard_count;
     uint32_t price_limit_micro; /* 0 = none */
     uint32_t bundle_shards_max; /* 1..MESH_BUNDLE_SHARDS_MAX: what the host says fits MESH_BUNDLE_BYTES_MAX */
-    uint32_t shard_us_guess;    /* the manifest's estimate of one shard's device time; 0 = unknown */
-    uint16_t classes;           /* bit per device class that will do */
-    bool lookup;                /* ask the result cache before binding */
-    bool local_only;            /* never leaves this node's site */
+    uint8_t copies;     /* of the job's journal, ours included, up to MESH_COPIES_MAX; 0 or 1: ours alone */
+    uint8_t copies_min; /* refuse the job where fewer can be had; 0: be content with what there is */
+    uint32_t shard_us_guess; /* the manifest's estimate of one shard's device time; 0 = unknown */
+    uint16_t classes;        /* bit per device class that will do */
+    bool lookup;             /* ask the result cache before binding */
+    bool local_only;         /* never leaves this node's site */
+};
+
+/* A journal of several copies as it stands on the disk. */
+struct mesh_journal_image {
+    struct mesh_id job;
+    struct mesh_members members;
+    uint64_t promised;    /* of the latest MESH_SAVE_PROMISE; 0 = none */
+    uint32_t last;        /* entries 1 to last are there */
+    uint32_t settled;     /* the highest that was saved with one */
+    struct mesh_id voted; /* its candidate */
+    bool home;            /* the last entry is of this node's own reign: it was the job's home */
+    uint32_t end;         /* the entry that is MESH_ENTRY_END; 0 = none */
+    /* The epochs of the entries: those from `first` on, up to the next run. The latest MESH_RUNS_MAX. */
+    uint32_t run_count;
+    struct {
+        uint64_t epoch;
+        uint32_t first;
+    } run[MESH_RUNS_MAX];
 };
 
 struct mesh_event {
@@ -121,6 +146,14 @@ struct mesh_event {
             /* Bit s set: shard s is committed. (spec.shard_count + 7) / 8 bytes, borrowed for the step. */
             const uint8_t *committed;
         } restore;
+        struct mesh_journal_image journal; /* RESTORE_JOURNAL */
+        struct {
+            struct mesh_id job;
+            struct mesh_id to; /* who asked */
+            /* The last entry of our copy and its epoch, if it was said to be whole; otherwise 0. */
+            uint32_t last;
+            uint64_t last_epoch;
+        } is_over;
         struct {
             struct mesh_id id;
         } job; /* CANCEL_JOB, FORGET_JOB */
@@ -148,6 +181,18 @@ enum mesh_save_kind {
     MESH_SAVE_JOB,       /* a submitted job, with the host's full description of it */
     MESH_SAVE_COMMIT,    /* results of shards; the first save for a (job, shard) wins for ever */
     MESH_SAVE_JOB_STATE, /* done, failed or cancelled */
+    MESH_SAVE_ENTRY,     /* an entry of a journal whose bytes came from the home, or a takeover's */
+    MESH_SAVE_PROMISE, /* no entry of an older epoch is taken any more, and this one belongs to that candidate */
+};
+
+/*
+ * An entry's place in a journal of several copies; index 0: the job has a single one. The APPENDs of the same step with the same job and index carry the
+ * entry's bytes as the host makes them of the save.
+ */
+struct mesh_place {
+    uint64_t entry_epoch;
+    uint32_t index;
+    uint32_t settled;
 };
 
 enum mesh_job_state {
@@ -155,6 +200,7 @@ enum mesh_job_state {
     MESH_JOB_DONE,
     MESH_JOB_FAILED,
     MESH_JOB_CANCELLED,
+    MESH_JOB_MOVED, /* only told: another node is its home now, this one keeps its copy of the journal */
 };
 
 struct mesh_save {
@@ -172,7 +218,23 @@ struct mesh_save {
             enum mesh_job_state state;
             uint32_t failed_shard; /* FAILED: the shard at fault */
             uint64_t handle;       /* FAILED: the result payload that holds the reason, or 0 */
+            struct mesh_place place;
+            struct mesh_members members; /* SAVE_JOB with a place: of the journal */
         } job;
+        struct {
+            struct mesh_id job;
+            struct mesh_place place;
+            enum mesh_entry_kind kind;
+            bool cut; /* first goes what stands at this index and after it: a later home's replaces it */
+            bool own; /* a takeover's, by this node: it is the home from here on */
+            uint64_t handle;             /* 0 = no bytes */
+            struct mesh_members members; /* with index 1 */
+        } entry;
+        struct {
+            struct mesh_id job;
+            uint64_t epoch;
+            struct mesh_id candidate;
+        } promise;
         struct {
             struct mesh_id job;
             uint64_t epoch;
@@ -180,6 +242,7 @@ struct mesh_save {
             bool cached;
             uint64_t handle;    /* the payload */
             uint64_t device_us; /* of the whole bundle */
+            struct mesh_place place;
             uint32_t count;
             /* Shard numbers, and the place of each in the payload (the order of the ASSIGN or of the looked-up range). */
             struct {
@@ -192,6 +255,7 @@ struct mesh_save {
 
 struct mesh_send {
     struct mesh_id to;
+    bool early; /* need not wait for the step's saves */
     struct mesh_message message;
 };
 
@@ -201,15 +265,19 @@ enum mesh_effect_kind {
     MESH_LINK_KEEP,    /* keep a link to this neighbour */
     MESH_LINK_RELEASE, /* the link is no longer needed by the overlay; the host may keep it for data */
     MESH_LINK_REDIAL,  /* dial once now; report LINK_DOWN if that fails */
-    MESH_ADMIT,    /* the member's newest record is known: admit its keys (the host checks the certificate) */
-    MESH_BAR,      /* the member was revoked: un-admit its keys, close its links */
-    MESH_MEMBER,   /* a member's state changed, for logs and listings */
-    MESH_CLONED,   /* another process signs with our identity: we go above it, and peers must hear it on every
+    MESH_ADMIT,  /* the member's newest record is known: admit its keys (the host checks the certificate) */
+    MESH_BAR,    /* the member was revoked: un-admit its keys, close its links */
+    MESH_MEMBER, /* a member's state changed, for logs and listings */
+    MESH_CLONED, /* another process signs with our identity: we go above it, and peers must hear it on every
                     link; `fatal`: it lives and was there first, stop */
-    MESH_LOOKUP,   /* look shards [first, first + count) up in the cache */
-    MESH_RUN,      /* run this bundle; its payload is under `handle` until the attempt is dropped */
-    MESH_STOP,     /* stop this attempt: report MESH_RAN with what was done, the rest MESH_RETURNED */
-    MESH_JOB,      /* a job of ours changed state: accepted, refused, done, failed, cancelled */
+    MESH_LOOKUP, /* look shards [first, first + count) up in the cache */
+    MESH_RUN,    /* run this bundle; its payload is under `handle` until the attempt is dropped */
+    MESH_STOP,   /* stop this attempt: report MESH_RAN with what was done, the rest MESH_RETURNED */
+    MESH_JOB,    /* a job of ours changed state: accepted, refused, done, failed, cancelled */
+    MESH_TAKE_OVER, /* we are the job's home now: read it back from our copy of its journal, and MESH_RESTORE it */
+    MESH_SEND_LOG,     /* send entries [first, first + count) of a journal to a member, each as an APPEND */
+    MESH_JOURNAL_OVER, /* the end of a job is settled, and no more entries come: not to be restored any more */
+    MESH_JOURNAL_ASKED, /* a member asks about a journal that we don't have: answer MESH_JOB_IS_OVER if it is that */
     MESH_DECISION, /* one line of a job's story, for `weir explain` */
     MESH_DRAINED,  /* nothing runs here, nothing waits to be acknowledged, and no own job is live */
 };
@@ -227,7 +295,8 @@ enum mesh_refusal {
     MESH_REFUSED_BUSY,      /* jobs or shards are at their bound now */
     MESH_REFUSED_TOO_LARGE, /* more shards than this node ever takes */
     MESH_REFUSED_DRAINING,
-    MESH_REFUSED_EMPTY, /* no shard at all */
+    MESH_REFUSED_EMPTY,  /* no shard at all */
+    MESH_REFUSED_COPIES, /* not enough members are up for the copies that the job insists on */
 };
 
 /* Why something happened to shards of a job; each is one word in `weir explain`. */
@@ -290,6 +359,27 @@ struct mesh_effect {
         struct {
             uint32_t attempt;
         } stop;
+        struct {
+            struct mesh_id job;
+            uint64_t epoch;
+        } take_over;
+        struct {
+            struct mesh_id job;
+            struct mesh_id to;
+            uint64_t epoch; /* ours, for the APPENDs; as are settled and, with the first entry, members */
+            uint32_t settled;
+            uint32_t first;
+            uint32_t count;
+            struct mesh_members members;
+        } send_log;
+        struct {
+            struct mesh_id job;
+            bool whole; /* our copy holds all that was settled; otherwise it is good for nothing any more */
+        } over;
+        struct {
+            struct mesh_id job;
+            struct mesh_id from;
+        } asked;
         struct {
             struct mesh_id id;
             enum mesh_refusal refusal; /* with MESH_JOB_FAILED, if it was never accepted */
@@ -394,6 +484,8 @@ struct mesh_job_view {
     uint32_t committed;
     uint32_t cached;     /* of those committed */
     uint32_t reassigned; /* times a shard was queued again after it had been assigned */
+    uint32_t copies;     /* of its journal */
+    bool stalled;        /* too few of them answer: nothing is acknowledged until more do */
 };
 bool mesh_job_view(const struct mesh *mesh, uint32_t index, struct mesh_job_view *view);
 bool mesh_job_find(const struct mesh *mesh, const struct mesh_id *id, struct mesh_job_view *view);
@@ -451,6 +543,19 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(requeued_crashed)                                                                                      \
     X(leases_lost) /* attempts an executor stopped because its home fell silent */                           \
     X(cancels)                                                                                               \
+    X(entries)        /* appended to journals as their home */                                               \
+    X(entries_taken)  /* taken from another node's journal */                                                \
+    X(entries_resent) /* sent from the disk, because a member lacked them */                                 \
+    X(entries_fenced) /* refused: of an older epoch than we promised */                                      \
+    X(entries_void)   /* replaced by a later home's */                                                       \
+    X(elections)      /* times we stood */                                                                   \
+    X(votes)          /* given to others */                                                                  \
+    X(takeovers)      /* jobs that became ours */                                                            \
+    X(step_downs)     /* jobs that were ours and went to another home */                                     \
+    X(stalls)         /* times a journal of ours had no majority for a while */                              \
+    X(adoptions)      /* attempts of a lost home taken over */                                               \
+    X(bound_journals)                                                                                        \
+    X(bound_waiters)                                                                                         \
     X(bound_demands) /* times each bound was reached */                                                      \
     X(bound_attempts)                                                                                        \
     X(bound_bundles)                                                                                         \

@@ -50,6 +50,20 @@ size_t mesh_message_bytes(const struct mesh_message *message)
     case MESH_GRAFT:
     case MESH_PRUNE:
         return LIST(body.words.word, least(message->body.words.count, MESH_WORDS_MAX));
+    case MESH_APPEND:
+        return THROUGH(body.append);
+    case MESH_APPENDED:
+        return THROUGH(body.appended);
+    case MESH_VOTE:
+        return THROUGH(body.vote);
+    case MESH_VOTED:
+        return THROUGH(body.voted);
+    case MESH_BEAT:
+        return LIST(body.beat.journal, least(message->body.beat.count, MESH_BEATS_MAX));
+    case MESH_REPORT:
+        return LIST(body.report.shard, least(message->body.report.count, MESH_BUNDLE_SHARDS_MAX));
+    case MESH_ADOPTED:
+        return THROUGH(body.adopted);
     case MESH_MESSAGE_KINDS:
         break;
     }
@@ -59,17 +73,20 @@ size_t mesh_message_bytes(const struct mesh_message *message)
 const char *mesh_message_name(enum mesh_message_kind kind)
 {
     static const char *const names[MESH_MESSAGE_KINDS] = {
-        [MESH_PING] = "ping",       [MESH_PONG] = "pong",
-        [MESH_PUSH] = "push",       [MESH_SUMMARY] = "summary",
-        [MESH_ENTRIES] = "entries", [MESH_WANT] = "want",
-        [MESH_RESERVE] = "reserve", [MESH_GRANT] = "grant",
-        [MESH_WAIT] = "wait",       [MESH_RELEASE] = "release",
-        [MESH_ASSIGN] = "assign",   [MESH_EXPIRED] = "expired",
-        [MESH_RESULT] = "result",   [MESH_RESULT_ACK] = "result_ack",
-        [MESH_RENEW] = "renew",     [MESH_RENEWED] = "renewed",
-        [MESH_CANCEL] = "cancel",   [MESH_SPREAD] = "spread",
-        [MESH_HAVE] = "have",       [MESH_GRAFT] = "graft",
-        [MESH_PRUNE] = "prune",
+        [MESH_PING] = "ping",         [MESH_PONG] = "pong",
+        [MESH_PUSH] = "push",         [MESH_SUMMARY] = "summary",
+        [MESH_ENTRIES] = "entries",   [MESH_WANT] = "want",
+        [MESH_RESERVE] = "reserve",   [MESH_GRANT] = "grant",
+        [MESH_WAIT] = "wait",         [MESH_RELEASE] = "release",
+        [MESH_ASSIGN] = "assign",     [MESH_EXPIRED] = "expired",
+        [MESH_RESULT] = "result",     [MESH_RESULT_ACK] = "result_ack",
+        [MESH_RENEW] = "renew",       [MESH_RENEWED] = "renewed",
+        [MESH_CANCEL] = "cancel",     [MESH_SPREAD] = "spread",
+        [MESH_HAVE] = "have",         [MESH_GRAFT] = "graft",
+        [MESH_PRUNE] = "prune",       [MESH_APPEND] = "append",
+        [MESH_APPENDED] = "appended", [MESH_VOTE] = "vote",
+        [MESH_VOTED] = "voted",       [MESH_BEAT] = "beat",
+        [MESH_REPORT] = "report",     [MESH_ADOPTED] = "adopted",
     };
     if ((unsigned)kind >= MESH_MESSAGE_KINDS || !names[kind])
         return "unknown";

@@ -104,6 +104,10 @@ enum mesh_message_kind {
     MESH_HAVE,   /* names of records that the sender holds */
     MESH_GRAFT,  /* send me the records of these origins, from these on; each names what the sender holds */
     MESH_PRUNE,  /* give me only word of the records of these origins */
+        [MESH_APPEND] = "append",   [MESH_APPENDED] = "appended",
+        [MESH_VOTE] = "vote",       [MESH_VOTED] = "voted",
+        [MESH_BEAT] = "beat",       [MESH_REPORT] = "report",
+        [MESH_ADOPTED] = "adopted",
     MESH_MESSAGE_KINDS,
 };
 
@@ -118,6 +122,19 @@ enum mesh_outcome {
     MESH_RETURNED, /* not run: drained, reclaimed, cancelled by the executor; no blame, no bill */
     MESH_CRASHED,  /* the attempt failed with the worker: crash, hang, device fault; counts as an attempt */
     MESH_REJECTED, /* the kernel says that the input is wrong: fails the job, since it would fail anywhere */
+};
+
+/* What an entry of a job's journal says. Its bytes are the host's. */
+enum mesh_entry_kind {
+    MESH_ENTRY_SUBMIT = 1, /* the first of every journal: the job's description */
+    MESH_ENTRY_COMMIT,     /* results of shards */
+    MESH_ENTRY_END,        /* done, failed or cancelled */
+    MESH_ENTRY_TAKEOVER,   /* a new home's first; no bytes */
+};
+
+struct mesh_members {
+    uint32_t count;
+    struct mesh_id id[MESH_COPIES_MAX];
 };
 
 struct mesh_entry {
@@ -203,6 +220,8 @@ struct mesh_message {
             uint64_t kernel;
             uint64_t handle;
             uint16_t class;
+            struct mesh_members
+                others; /* of the job's journal, beside the home: whom to tell if it is lost */
             uint32_t count;
             uint32_t shard[MESH_BUNDLE_SHARDS_MAX];
         } assign;
@@ -239,6 +258,67 @@ struct mesh_message {
             struct mesh_id job;
             uint64_t epoch;
         } cancel;
+        /*
+         * Home to a member of the job's journal: entry `index`. It fits behind the entry before it if that is of
+         * epoch `before_epoch` there; then it replaces whatever of another epoch stands at its place and after it.
+         * A host that knows the job to be over does not hand in the first entry: it answers MESH_JOB_IS_OVER.
+         */
+        struct {
+            struct mesh_id job;
+            uint64_t epoch; /* of the home that sends it */
+            uint64_t entry_epoch;
+            uint64_t before_epoch;       /* 0 with index 1 */
+            uint32_t index;              /* from 1 on */
+            uint32_t settled;            /* entries up to here are held by a majority */
+            uint32_t kind;               /* enum mesh_entry_kind */
+            struct mesh_members members; /* of the journal; with index 1 only, else none */
+            uint64_t handle;             /* the entry's bytes; 0 = none */
+        } append;
+        struct {
+            struct mesh_id job;
+            uint64_t epoch; /* the highest that the member has promised */
+            uint32_t last;
+            /* The member knows the job's end to be settled and forgot the journal. `last`, unless 0, was its last
+               entry, of epoch `last_epoch`. */
+            bool over;
+            uint64_t last_epoch;
+            bool
+                held; /* entries up to `last` are durable there, as the home has them; else only a hint where to go on */
+        } appended;
+        struct {
+            struct mesh_id job;
+            uint64_t epoch; /* that it wants to be home of */
+            uint64_t last_epoch;
+            uint32_t last;
+        } vote;
+        struct {
+            struct mesh_id job;
+            uint64_t epoch; /* granted: that epoch; else the highest that the member knows of */
+            bool granted;
+        } voted;
+        struct {
+            uint32_t count;
+            struct {
+                struct mesh_id job;
+                uint64_t epoch;
+                uint32_t last;
+                uint32_t settled;
+                bool over; /* its end is settled: nothing more comes */
+            } journal[MESH_BEATS_MAX];
+        } beat;
+        /* An attempt that lives, as it was assigned. Sent to the journal's members until one of them adopts it. */
+        struct {
+            struct mesh_bundle_name name;
+            struct mesh_id job;
+            uint64_t epoch;
+            uint16_t class;
+            uint32_t count;
+            uint32_t shard[MESH_BUNDLE_SHARDS_MAX];
+        } report;
+        struct {
+            struct mesh_bundle_name name;
+            uint64_t epoch; /* of the new home */
+        } adopted;
     } body;
 };
 

@@ -23,6 +23,7 @@ struct mesh_message *out_send(struct step *step, const struct mesh_id *to, enum 
     assert(out->send_count < MESH_OUT_SENDS_MAX);
     struct mesh_send *const send = &out->send[out->send_count++];
     send->to = *to;
+    send->early = false;
     struct mesh_message *const message = &send->message;
     /* The fixed parts are far shorter than the lists; a list's count lies before it, so that clearing it
      * first tells how long the fixed part is. */
@@ -42,6 +43,12 @@ struct mesh_message *out_send(struct step *step, const struct mesh_id *to, enum 
         break;
     case MESH_RESULT:
         message->body.result.count = 0;
+        break;
+    case MESH_BEAT:
+        message->body.beat.count = 0;
+        break;
+    case MESH_REPORT:
+        message->body.report.count = 0;
         break;
     case MESH_RENEW:
     case MESH_RENEWED:

@@ -125,7 +125,7 @@ static void save(struct net *net, uint32_t node, const struct mesh_save *what)
     n->saved[n->saved_count++] = *record;
 }
 
-static void send_message(struct net *net, uint32_t node, const struct mesh_send *sent)
+void net_send(struct net *net, uint32_t node, const struct mesh_send *sent)
 {
     const uint32_t to = find_node(net, &sent->to);
     struct mesh_record record = {0};
@@ -141,6 +141,8 @@ static void send_message(struct net *net, uint32_t node, const struct mesh_send 
         record = live_handle(net, node, handle)->record;
         payload = live_handle(net, node, handle)->payload;
     }
+    if (sent->message.kind == MESH_APPEND && net->entry_of)
+        payload = net->entry_of(net, node, &sent->message);
     net->sent++;
     if (to == UINT32_MAX)
         return;
@@ -249,7 +251,7 @@ void net_step(struct net *net, uint32_t node, struct mesh_event *event)
         save(net, node, &out->save[i]);
     }
     for (uint32_t i = 0; i < out->send_count; i++)
-        send_message(net, node, &out->send[i]);
+        net_send(net, node, &out->send[i]);
     /* The hook may feed events, which overwrite the output: work on a copy of the effects. */
     const uint32_t count = out->effect_count;
     struct mesh_effect *const effect = malloc((count ? count : 1) * sizeof *effect);
@@ -280,6 +282,8 @@ static void deliver_message(struct net *net, struct net_flight *flight)
     event.body.received.from = net->node[flight->from].id;
     event.body.received.message = flight->message;
     struct mesh_message *const message = flight->message;
+    if (net->answers && net->answers(net, flight->to, flight->from, message))
+        return;
     if (message->kind == MESH_PING)
         message->body.ping.stamp_us = (uint64_t)flight->sent_at_ms * 1000 + 1;
     else if (message->kind == MESH_PONG)
@@ -291,6 +295,8 @@ static void deliver_message(struct net *net, struct net_flight *flight)
         message->body.assign.handle = net_handle(net, flight->to, NULL, flight->payload);
     else if (message->kind == MESH_RESULT && message->body.result.handle != 0)
         message->body.result.handle = net_handle(net, flight->to, NULL, flight->payload);
+    else if (message->kind == MESH_APPEND && flight->payload != 0)
+        message->body.append.handle = net_handle(net, flight->to, NULL, flight->payload);
     net_step(net, flight->to, &event);
 }
 
@@ -437,7 +443,9 @@ static void start(struct net *net, uint32_t node)
                    .shards = 4096,
                    .bundles = 64,
                    .attempts = 64,
-                   .demands = 16},
+                   .demands = 16,
+                   .journals = net->journals_limit,
+                   .waiters = net->journals_limit > 0 ? 64 : 0},
         .self = n->id,
         .site = node,
         .region = node % 3,

@@ -77,6 +77,11 @@ struct net {
     /* Optional: called for every effect and save of a step, before the net itself acts on it. */
     void (*on_effect)(struct net *net, uint32_t node, const struct mesh_effect *effect);
     void (*on_save)(struct net *net, uint32_t node, const struct mesh_save *save);
+    /* Optional: what an APPEND carries, which is the host's to say; 0 = nothing. */
+    uint64_t (*entry_of)(struct net *net, uint32_t node, const struct mesh_message *append);
+    /* Optional: whether the host itself answers this message rather than hand it in. */
+    bool (*answers)(struct net *net, uint32_t node, uint32_t from, const struct mesh_message *message);
+    uint32_t journals_limit; /* of nodes started from now on; default 0 */
     void *hook_data;
 };
 
@@ -93,6 +98,9 @@ void net_introduce_all(struct net *net); /* everyone to node 0 */
 void net_run(struct net *net, int64_t for_ms);
 /* Feeds one event to a node now; its clocks are filled in. */
 void net_step(struct net *net, uint32_t node, struct mesh_event *event);
+
+/* Sends as a step's output does. */
+void net_send(struct net *net, uint32_t node, const struct mesh_send *send);
 
 /* As by SIGKILL; with `reset` its peers' links break at once, otherwise its machine is gone too. */
 void net_kill(struct net *net, uint32_t node, bool reset);

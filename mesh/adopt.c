@@ -1,0 +1,97 @@
+/* Attempts that outlive their home: the executor tells the journal's members of them, the new home takes them over. */
+#include "mesh/internal.h"
+
+/* ---- The executor. */
+
+bool adopt_seems_lost(const struct attempt *attempt, int64_t now_ms)
+{
+    return attempt->others.count > 0 && now_ms - attempt->renewed_at_ms >= EXECUTOR_LOST_MS;
+}
+
+/* The next of the journal's members to be told, from `*at` on, or NULL. */
+static const struct mesh_id *next_member(const struct step *step, const struct attempt *attempt, uint32_t *at)
+{
+    const struct mesh *const mesh = step->mesh;
+    while (*at < attempt->others.count) {
+        const struct mesh_id *const id = &attempt->others.id[(*at)++];
+        const uint32_t member = members_find(mesh, id);
+        if (member != MESH_NONE && members_live(mesh, member) && member != attempt->home &&
+            out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 4, 0))
+            return id;
+    }
+    return NULL;
+}
+
+void adopt_report(struct step *step, const struct attempt *attempt)
+{
+    uint32_t at = 0;
+    for (const struct mesh_id *id = next_member(step, attempt, &at); id;
+         id = next_member(step, attempt, &at)) {
+        struct mesh_message *const message = out_send(step, id, MESH_REPORT);
+        message->body.report.name = attempt->name;
+        message->body.report.job = attempt->job;
+        message->body.report.epoch = attempt->epoch;
+        message->body.report.class = attempt->class;
+        message->body.report.count = attempt->count;
+        memcpy(message->body.report.shard, attempt->shard, attempt->count * sizeof attempt->shard[0]);
+    }
+}
+
+void adopt_offer_result(struct step *step, const struct attempt *attempt)
+{
+    uint32_t at = 0;
+    for (const struct mesh_id *id = next_member(step, attempt, &at); id; id = next_member(step, attempt, &at))
+        executor_fill_result(attempt, out_send(step, id, MESH_RESULT));
+}
+
+void adopt_on_adopted(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct executor *const executor = &step->mesh->executor;
+    const uint32_t slot = executor_attempt_find(executor, &message->body.adopted.name);
+    if (slot == MESH_NONE)
+        return; /* it ended */
+    const struct attempt *const attempt = &executor->attempt[slot];
+    const struct journal named = {.members = attempt->others};
+    if (attempt->home == from || attempt->state == ATTEMPT_STOPPING ||
+        message->body.adopted.epoch <= attempt->epoch)
+        return;
+    if (journal_member(&named, &step->mesh->members.slot[from].id) == MESH_NONE) {
+        step->mesh->counters.bad_messages++;
+        return;
+    }
+    executor_attempt_rehome(step, slot, from, message->body.adopted.epoch);
+}
+
+/* ---- The home. */
+
+static bool report_makes_sense(const struct job *job, const struct mesh_message *message)
+{
+    if (message->body.report.epoch >= job->spec.epoch || message->body.report.class >= MESH_DEVICE_CLASSES)
+        return false;
+    for (uint32_t i = 0; i < message->body.report.count; i++) {
+        if (message->body.report.shard[i] >= job->spec.shard_count)
+            return false;
+    }
+    return true;
+}
+
+void adopt_on_report(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct mesh *const mesh = step->mesh;
+    const uint32_t count = message->body.report.count;
+    if (count == 0 || count > MESH_BUNDLE_SHARDS_MAX) {
+        mesh->counters.bad_messages++;
+        return;
+    }
+    const uint32_t slot = home_job_find(&mesh->home, &message->body.report.job);
+    if (slot == MESH_NONE || journal_led(mesh, &message->body.report.job) == MESH_NONE)
+        return; /* somebody else's, or not ours yet: it comes again */
+    const struct job *const job = &mesh->home.job[slot];
+    if (job->state != MESH_JOB_RUNNING || !report_makes_sense(job, message) ||
+        !bundles_adopt(step, slot, from, message))
+        return;
+    mesh->counters.adoptions++;
+    struct mesh_message *const answer = out_send(step, &mesh->members.slot[from].id, MESH_ADOPTED);
+    answer->body.adopted.name = message->body.report.name;
+    answer->body.adopted.epoch = job->spec.epoch;
+}

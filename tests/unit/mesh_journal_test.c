@@ -1,0 +1,754 @@
+/*
+ * Journals of several copies: jobs outlive their homes. Cores over a network that loses and delays, nodes that die
+ * and come back, disks that keep what was saved. Prints its seed and takes it as its first argument.
+ *
+ * What the test knows for itself, and holds the cores to: an acknowledged job ends; its shards are committed once,
+ * by what the copies of its log say in the end; no two copies disagree about what was settled; an end that was told
+ * is the end that the log holds.
+ */
+#include "mesh_net.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define NODES 5
+#define JOBS 24
+#define SHARDS 40
+#define ENTRIES 400
+#define RUNS 512
+#define CONTENTS 20000
+
+static uint64_t seed = 20261124;
+
+struct entry {
+    uint64_t epoch;
+    uint32_t settled;
+    enum mesh_entry_kind kind;
+    uint64_t content; /* index into `content` */
+};
+
+/* One node's copy of one job's journal. */
+struct log {
+    bool there;
+    struct mesh_members members;
+    uint64_t promised;
+    struct mesh_id voted;
+    bool own; /* the last entry is of this node's own reign */
+    bool over;
+    bool whole;
+    uint32_t last;
+    struct entry entry[ENTRIES + 1]; /* from 1 on */
+};
+
+struct content {
+    enum mesh_job_state state; /* END */
+    uint32_t count;            /* COMMIT */
+    uint32_t shard[MESH_BUNDLE_SHARDS_MAX];
+};
+
+struct run {
+    bool busy;
+    uint32_t node, attempt, count;
+    uint64_t session;
+    int64_t ends_at_ms;
+};
+
+struct cluster {
+    struct log log[NODES][JOBS];
+    struct content content[CONTENTS];
+    uint64_t contents;
+    struct run run[RUNS];
+    uint32_t jobs;
+    struct mesh_job_spec spec[JOBS];
+    bool accepted[JOBS];
+    enum mesh_job_state told[JOBS];
+    uint32_t refused;
+    uint32_t attempts; /* shards run, over all */
+    uint32_t moved;
+    uint32_t run_ms; /* a bundle takes once to twice that; default 2000 */
+};
+
+static struct cluster *cluster;
+
+static uint32_t node_of(const struct net *net, const struct mesh_id *id)
+{
+    for (uint32_t i = 0; i < net->count; i++) {
+        if (!memcmp(&net->node[i].id, id, sizeof *id))
+            return i;
+    }
+    return UINT32_MAX;
+}
+
+static uint32_t job_of(const struct mesh_id *id)
+{
+    return id->bytes[1];
+}
+
+/* ---- The disk. */
+
+static void log_cut(struct log *log, uint32_t last)
+{
+    for (uint32_t i = 1; i <= log->last; i++) /* what was settled here is never replaced */
+        assert_true(log->entry[i].settled <= last);
+    log->last = last;
+}
+
+static void log_put(uint32_t node, const struct mesh_id *job, const struct mesh_place *place,
+                    enum mesh_entry_kind kind, uint64_t content, const struct mesh_members *members)
+{
+    struct log *const log = &cluster->log[node][job_of(job)];
+    assert_true(place->index >= 1 && place->index <= ENTRIES && place->index <= log->last + 1);
+    if (place->index == 1) {
+        log->there = true;
+        log->members = *members;
+    }
+    assert_true(log->there);
+    if (place->index <= log->last) /* once more */
+        assert_true(log->entry[place->index].epoch == place->entry_epoch &&
+                    log->entry[place->index].content == content);
+    else
+        log->last = place->index;
+    log->entry[place->index] = (struct entry){
+        .epoch = place->entry_epoch, .settled = place->settled, .kind = kind, .content = content};
+}
+
+static uint64_t content_of(struct net *net, uint32_t node, uint64_t handle)
+{
+    return handle == 0 ? 0 : net->node[node].handle[handle - 1].payload;
+}
+
+static void on_save(struct net *net, uint32_t node, const struct mesh_save *save)
+{
+    struct content *fresh = &cluster->content[cluster->contents + 1];
+    assert_true(cluster->contents + 1 < CONTENTS);
+    struct log *log;
+    switch (save->kind) {
+    case MESH_SAVE_JOB:
+        assert_int_equal(save->body.job.place.index, 1);
+        log_put(node, &save->body.job.id, &save->body.job.place, MESH_ENTRY_SUBMIT, 0,
+                &save->body.job.members);
+        cluster->log[node][job_of(&save->body.job.id)].own = true;
+        break;
+    case MESH_SAVE_COMMIT:
+        fresh->count = save->body.commit.count;
+        for (uint32_t i = 0; i < fresh->count; i++)
+            fresh->shard[i] = save->body.commit.shard[i].shard;
+        log_put(node, &save->body.commit.job, &save->body.commit.place, MESH_ENTRY_COMMIT,
+                ++cluster->contents, NULL);
+        break;
+    case MESH_SAVE_JOB_STATE:
+        fresh->state = save->body.job.state;
+        log_put(node, &save->body.job.id, &save->body.job.place, MESH_ENTRY_END, ++cluster->contents, NULL);
+        break;
+    case MESH_SAVE_ENTRY:
+        if (save->body.entry.cut)
+            log_cut(&cluster->log[node][job_of(&save->body.entry.job)], save->body.entry.place.index - 1);
+        log_put(node, &save->body.entry.job, &save->body.entry.place, save->body.entry.kind,
+                content_of(net, node, save->body.entry.handle), &save->body.entry.members);
+        cluster->log[node][job_of(&save->body.entry.job)].own =
+            save->body.entry.kind == MESH_ENTRY_TAKEOVER && save->body.entry.own;
+        break;
+    case MESH_SAVE_PROMISE:
+        log = &cluster->log[node][job_of(&save->body.promise.job)];
+        assert_true(log->there && save->body.promise.epoch >= log->promised);
+        /* One vote per epoch. */
+        assert_true(save->body.promise.epoch > log->promised ||
+                    !memcmp(&save->body.promise.candidate, &log->voted, sizeof log->voted));
+        log->promised = save->body.promise.epoch;
+        log->voted = save->body.promise.candidate;
+        break;
+    default:
+        break;
+    }
+}
+
+static uint64_t entry_of(struct net *net, uint32_t node, const struct mesh_message *append)
+{
+    (void)net;
+    const struct log *const log = &cluster->log[node][job_of(&append->body.append.job)];
+    assert_true(append->body.append.index <= log->last);
+    return log->entry[append->body.append.index].content;
+}
+
+static void send_log(struct net *net, uint32_t node, const struct mesh_effect *effect)
+{
+    const uint32_t job = job_of(&effect->body.send_log.job);
+    const struct log *const log = &cluster->log[node][job];
+    for (uint32_t i = 0; i < effect->body.send_log.count; i++) {
+        const uint32_t index = effect->body.send_log.first + i;
+        assert_true(index <= log->last);
+        struct mesh_send send = {.to = effect->body.send_log.to, .message.kind = MESH_APPEND};
+        send.message.body.append.job = effect->body.send_log.job;
+        send.message.body.append.epoch = effect->body.send_log.epoch;
+        send.message.body.append.settled = effect->body.send_log.settled;
+        send.message.body.append.index = index;
+        send.message.body.append.entry_epoch = log->entry[index].epoch;
+        send.message.body.append.before_epoch = index > 1 ? log->entry[index - 1].epoch : 0;
+        send.message.body.append.kind = (uint32_t)log->entry[index].kind;
+        if (index == 1)
+            send.message.body.append.members = log->members;
+        net_send(net, node, &send);
+    }
+}
+
+static void restore_journals(struct net *net, uint32_t node)
+{
+    for (uint32_t job = 0; job < cluster->jobs; job++) {
+        struct log *const log = &cluster->log[node][job];
+        if (!log->there || log->over)
+            continue;
+        struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
+        struct mesh_journal_image *const image = &event.body.journal;
+        image->job = cluster->spec[job].id;
+        image->members = log->members;
+        image->promised = log->promised;
+        image->voted = log->voted;
+        image->last = log->last;
+        image->settled = log->last > 0 ? log->entry[log->last].settled : 0;
+        image->home = log->own;
+        for (uint32_t i = 1; i <= log->last; i++) {
+            if (log->entry[i].settled > image->settled)
+                image->settled = log->entry[i].settled;
+            if (log->entry[i].kind == MESH_ENTRY_END)
+                image->end = i;
+            if (i > 1 && log->entry[i].epoch == log->entry[i - 1].epoch)
+                continue;
+            if (image->run_count == MESH_RUNS_MAX) {
+                memmove(&image->run[0], &image->run[1], (MESH_RUNS_MAX - 1) * sizeof image->run[0]);
+                image->run_count--;
+            }
+            image->run[image->run_count].epoch = log->entry[i].epoch;
+            image->run[image->run_count++].first = i;
+        }
+        net_step(net, node, &event);
+    }
+}
+
+/* What a log says of its job. */
+static enum mesh_job_state replay(const struct log *log, uint32_t committed[SHARDS])
+{
+    enum mesh_job_state state = MESH_JOB_RUNNING;
+    memset(committed, 0, SHARDS * sizeof committed[0]);
+    for (uint32_t i = 1; i <= log->last; i++) {
+        const struct content *const content = &cluster->content[log->entry[i].content];
+        if (log->entry[i].kind == MESH_ENTRY_END)
+            state = content->state;
+        for (uint32_t k = 0; log->entry[i].kind == MESH_ENTRY_COMMIT && k < content->count; k++)
+            committed[content->shard[k]]++;
+    }
+    return state;
+}
+
+static void take_over(struct net *net, uint32_t node, const struct mesh_effect *effect)
+{
+    const uint32_t job = job_of(&effect->body.take_over.job);
+    uint32_t committed[SHARDS];
+    const enum mesh_job_state state = replay(&cluster->log[node][job], committed);
+    if (state != MESH_JOB_RUNNING) {
+        assert_true(cluster->told[job] == 0 || cluster->told[job] == state);
+        cluster->told[job] = state;
+        cluster->accepted[job] = true;
+        return;
+    }
+    uint8_t bits[SHARDS / 8] = {0};
+    for (uint32_t i = 0; i < SHARDS; i++) {
+        assert_true(committed[i] <= 1);
+        bits[i / 8] |= (uint8_t)(committed[i] << (i % 8));
+    }
+    struct mesh_event event = {.kind = MESH_RESTORE};
+    event.body.restore.spec = cluster->spec[job];
+    event.body.restore.spec.epoch = effect->body.take_over.epoch;
+    event.body.restore.committed = bits;
+    net_step(net, node, &event);
+}
+
+static void say_over(struct net *net, uint32_t node, const struct mesh_id *job, const struct mesh_id *to)
+{
+    struct mesh_event event = {.kind = MESH_JOB_IS_OVER};
+    event.body.is_over.job = *job;
+    event.body.is_over.to = *to;
+    const struct log *const log = &cluster->log[node][job_of(job)];
+    event.body.is_over.last = log->whole ? log->last : 0;
+    event.body.is_over.last_epoch = log->whole ? log->entry[log->last].epoch : 0;
+    net_step(net, node, &event);
+}
+
+static bool answers(struct net *net, uint32_t node, uint32_t from, const struct mesh_message *message)
+{
+    if (message->kind != MESH_APPEND || message->body.append.index != 1 ||
+        !cluster->log[node][job_of(&message->body.append.job)].over)
+        return false;
+    say_over(net, node, &message->body.append.job, &net->node[from].id);
+    return true;
+}
+
+static void on_effect(struct net *net, uint32_t node, const struct mesh_effect *effect)
+{
+    switch (effect->kind) {
+    case MESH_RUN:
+        for (uint32_t i = 0; i < RUNS; i++) {
+            struct run *const run = &cluster->run[i];
+            if (run->busy)
+                continue;
+            *run =
+                (struct run){.busy = true,
+                             .node = node,
+                             .attempt = effect->body.run.attempt,
+                             .count = effect->body.run.count,
+                             .session = net->node[node].config.session,
+                             .ends_at_ms = net->now_ms + cluster->run_ms + net_random(net, cluster->run_ms)};
+            cluster->attempts += run->count;
+            return;
+        }
+        fail();
+        break;
+    case MESH_STOP:
+        for (uint32_t i = 0; i < RUNS; i++) {
+            struct run *const run = &cluster->run[i];
+            if (run->busy && run->node == node && run->attempt == effect->body.stop.attempt)
+                run->ends_at_ms = net->now_ms;
+        }
+        break;
+    case MESH_SEND_LOG:
+        send_log(net, node, effect);
+        break;
+    case MESH_JOURNAL_OVER:
+        cluster->log[node][job_of(&effect->body.over.job)].over = true;
+        cluster->log[node][job_of(&effect->body.over.job)].whole = effect->body.over.whole;
+        break;
+    case MESH_JOURNAL_ASKED:
+        if (cluster->log[node][job_of(&effect->body.asked.job)].over)
+            say_over(net, node, &effect->body.asked.job, &effect->body.asked.from);
+        break;
+    case MESH_TAKE_OVER:
+        take_over(net, node, effect);
+        break;
+    case MESH_JOB: {
+        const uint32_t job = job_of(&effect->body.job.id);
+        if (effect->body.job.refusal != MESH_ACCEPTED) {
+            cluster->refused++;
+        } else if (effect->body.job.state == MESH_JOB_MOVED) {
+            cluster->moved++;
+        } else {
+            cluster->accepted[job] = true;
+            if (effect->body.job.state != MESH_JOB_RUNNING) {
+                assert_true(cluster->told[job] == 0 || cluster->told[job] == effect->body.job.state);
+                cluster->told[job] = effect->body.job.state;
+            }
+        }
+        break;
+    }
+    default:
+        break;
+    }
+}
+
+/* ---- Running. */
+
+static void advance(struct net *net, int64_t for_ms)
+{
+    const int64_t until_ms = net->now_ms + for_ms;
+    while (net->now_ms < until_ms) {
+        net_run(net, 20);
+        for (uint32_t i = 0; i < RUNS; i++) {
+            struct run *const run = &cluster->run[i];
+            const struct net_node *const node = &net->node[run->node];
+            if (!run->busy || run->ends_at_ms > net->now_ms)
+                continue;
+            run->busy = false;
+            if (!node->mesh || node->config.session != run->session)
+                continue;
+            struct mesh_event event = {.kind = MESH_RAN};
+            event.body.ran.attempt = run->attempt;
+            event.body.ran.count = run->count;
+            event.body.ran.device_us = 1000;
+            event.body.ran.handle = net_handle(net, run->node, NULL, 0);
+            memset(event.body.ran.outcome, MESH_DONE, run->count);
+            net_step(net, run->node, &event);
+        }
+    }
+}
+
+static void give_devices(struct net *net, uint32_t node)
+{
+    struct mesh_event event = {.kind = MESH_DEVICES};
+    event.body.devices.class[0].slots = 2;
+    net_step(net, node, &event);
+}
+
+static void start(struct net *net, uint32_t node)
+{
+    net_start(net, node, false);
+    restore_journals(net, node);
+    give_devices(net, node);
+}
+
+static struct net *open_cluster(uint64_t with_seed)
+{
+    cluster = calloc(1, sizeof *cluster);
+    assert_non_null(cluster);
+    cluster->run_ms = 2000;
+    struct net *const net = net_open(with_seed);
+    net->journals_limit = 64;
+    net->on_save = on_save;
+    net->on_effect = on_effect;
+    net->entry_of = entry_of;
+    net->answers = answers;
+    for (uint32_t i = 0; i < NODES; i++)
+        net_add(net);
+    net_introduce_all(net);
+    for (uint32_t i = 0; i < NODES; i++)
+        give_devices(net, i);
+    advance(net, 5000);
+    assert_true(net_whole(net));
+    return net;
+}
+
+static void close_cluster(struct net *net)
+{
+    net_close(net);
+    free(cluster);
+}
+
+static uint32_t submit(struct net *net, uint32_t node, uint8_t copies)
+{
+    const uint32_t job = cluster->jobs++;
+    assert_true(job < JOBS);
+    struct mesh_job_spec *const spec = &cluster->spec[job];
+    *spec = (struct mesh_job_spec){.epoch = 1,
+                                   .tenant = 1,
+                                   .kernel = 1,
+                                   .shard_count = SHARDS,
+                                   .bundle_shards_max = 4,
+                                   .shard_us_guess = 500000,
+                                   .classes = 1,
+                                   .copies = copies,
+                                   .copies_min = 2};
+    spec->id.bytes[0] = 0xee;
+    spec->id.bytes[1] = (uint8_t)job;
+    struct mesh_event event = {.kind = MESH_SUBMIT, .body.submit = *spec};
+    net_step(net, node, &event);
+    return job;
+}
+
+static uint32_t home_of(const struct net *net, uint32_t job)
+{
+    uint32_t home = UINT32_MAX;
+    for (uint32_t i = 0; i < NODES; i++) {
+        struct mesh_job_view view;
+        if (net->node[i].mesh && mesh_job_find(net->node[i].mesh, &cluster->spec[job].id, &view) &&
+            view.state == MESH_JOB_RUNNING)
+            home = i;
+    }
+    return home;
+}
+
+/* The copies that are whole agree, are a majority, and hold every shard once and the end that was told. */
+static void check_job(const struct net *net, uint32_t job)
+{
+    const struct log *first = NULL;
+    uint32_t whole = 0;
+    if (!cluster->accepted[job])
+        return;
+    if (cluster->told[job] != MESH_JOB_DONE)
+        print_error("seed %llu: job %u is %d after %lld ms, home %d\n", (unsigned long long)net->seed, job,
+                    (int)cluster->told[job], (long long)net->now_ms, (int)home_of(net, job));
+    assert_int_equal(cluster->told[job], MESH_JOB_DONE);
+    for (uint32_t i = 0; i < NODES; i++) {
+        const struct log *const log = &cluster->log[i][job];
+        uint32_t committed[SHARDS];
+        /* Not told yet that it is over, it may still have to catch up. */
+        if (!log->there || (log->over ? !log->whole : replay(log, committed) != MESH_JOB_DONE))
+            continue;
+        whole++;
+        first = first ? first : log;
+        for (uint32_t k = 1; k <= log->last && k <= first->last; k++) {
+            assert_true(log->entry[k].epoch == first->entry[k].epoch);
+            assert_true(log->entry[k].content == first->entry[k].content);
+        }
+        assert_int_equal(replay(log, committed), MESH_JOB_DONE);
+        for (uint32_t shard = 0; shard < SHARDS; shard++)
+            assert_int_equal(committed[shard], 1);
+    }
+    assert_true(whole > first->members.count / 2);
+}
+
+static uint64_t counted(const struct net *net, size_t offset)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < NODES; i++) {
+        if (net->node[i].mesh)
+            sum += *(const uint64_t *)(const void *)((const char *)mesh_counters(net->node[i].mesh) + offset);
+    }
+    return sum;
+}
+#define COUNTED(net, name) counted(net, offsetof(struct mesh_counters, name))
+
+static void job_is_done_and_its_copies_agree(void **state)
+{
+    (void)state;
+    for (uint8_t copies = 2; copies <= 5; copies++) {
+        struct net *const net = open_cluster(seed);
+        const uint32_t job = submit(net, 1, copies);
+        assert_false(cluster->accepted[job]); /* not before others hold it */
+        advance(net, 1000);
+        assert_true(cluster->accepted[job]);
+        advance(net, 60000);
+        check_job(net, job);
+        uint32_t held = 0;
+        for (uint32_t i = 0; i < NODES; i++)
+            held += cluster->log[i][job].there && cluster->log[i][job].last == cluster->log[1][job].last;
+        assert_int_equal(held, copies);
+        assert_int_equal(cluster->attempts, SHARDS);
+        assert_int_equal(COUNTED(net, takeovers) + COUNTED(net, elections), 0);
+        /* Everybody has forgotten the journal itself. */
+        assert_int_equal(COUNTED(net, stalls), 0);
+        net_check_handles(net);
+        close_cluster(net);
+    }
+}
+
+static void job_goes_on_elsewhere_when_its_home_dies(void **state)
+{
+    (void)state;
+    for (uint32_t reset = 0; reset < 2; reset++) {
+        struct net *const net = open_cluster(seed + reset);
+        const uint32_t job = submit(net, 1, 3);
+        advance(net, 4000);
+        assert_true(cluster->accepted[job]);
+        assert_int_equal(home_of(net, job), 1);
+        net_kill(net, 1, reset == 1);
+        int64_t waited_ms = 0;
+        for (; home_of(net, job) == UINT32_MAX && waited_ms < 30000; waited_ms += 100)
+            advance(net, 100);
+        print_message("    home %s: taken over after %.1f s, %llu attempts adopted\n",
+                      reset ? "reset" : "silent", (double)waited_ms / 1000,
+                      (unsigned long long)COUNTED(net, adoptions));
+        assert_true(waited_ms < 15000);
+        advance(net, 60000);
+        check_job(net, job);
+        assert_int_equal(COUNTED(net, takeovers), 1);
+        close_cluster(net);
+    }
+}
+
+static void attempts_of_a_lost_home_are_adopted_and_not_run_again(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 25000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 4000);
+    uint32_t elsewhere = 0; /* shards that run and do not die with the home */
+    for (uint32_t i = 0; i < RUNS; i++)
+        elsewhere += cluster->run[i].busy && cluster->run[i].node != 1 ? cluster->run[i].count : 0;
+    const uint32_t before = cluster->attempts;
+    net_kill(net, 1, true);
+    advance(net, 300000);
+    check_job(net, job);
+    assert_true(COUNTED(net, adoptions) > 0);
+    assert_int_equal(cluster->attempts - before, SHARDS - elsewhere);
+    close_cluster(net);
+}
+
+static void home_that_comes_back_follows_the_new_one(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 3000);
+    net_kill(net, 1, true);
+    for (int i = 0; i < 200 && home_of(net, job) == UINT32_MAX; i++)
+        advance(net, 100);
+    const uint32_t home = home_of(net, job);
+    assert_true(home != 1 && home < NODES);
+    start(net, 1);
+    advance(net, 60000);
+    check_job(net, job);
+    assert_int_equal(COUNTED(net, takeovers), 1);
+    close_cluster(net);
+}
+
+static void restarted_home_goes_on_at_once(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 3000);
+    net_kill(net, 1, true);
+    advance(net, 300);
+    start(net, 1);
+    advance(net, 5000);
+    assert_int_equal(home_of(net, job), 1);
+    advance(net, 60000);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+static void minority_commits_nothing_and_says_so(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 3000);
+    net_split(net, 1u << 1, true);
+    int64_t said_ms = -1;
+    for (int64_t ms = 0; ms < 20000; ms += 100) {
+        struct mesh_job_view view;
+        if (said_ms < 0 && mesh_job_find(net->node[1].mesh, &cluster->spec[job].id, &view) && view.stalled)
+            said_ms = ms;
+        advance(net, 100);
+    }
+    assert_true(said_ms >= 0 && said_ms <= 10000);
+    advance(net, 60000);
+    /* The majority finished without it. */
+    assert_int_equal(cluster->told[job], MESH_JOB_DONE);
+    net_split(net, 1u << 1, false);
+    advance(net, 60000);
+    check_job(net, job);
+    assert_int_equal(COUNTED(net, step_downs), 1);
+    close_cluster(net);
+}
+
+static void two_of_three_lost_the_job_waits_for_one(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 3000);
+    struct log *const own = &cluster->log[1][job];
+    uint32_t other[2], count = 0;
+    for (uint32_t i = 0; i < own->members.count; i++) {
+        const uint32_t node = node_of(net, &own->members.id[i]);
+        if (node != 1)
+            other[count++] = node;
+    }
+    net_kill(net, 1, true);
+    net_kill(net, other[0], true);
+    advance(net, 60000);
+    assert_int_equal(home_of(net, job), UINT32_MAX);
+    assert_int_equal(cluster->told[job], 0);
+    start(net, other[0]);
+    advance(net, 90000);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+static void too_few_nodes_for_the_copies_insisted_on_is_refused(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    struct mesh_event event = {.kind = MESH_SUBMIT};
+    event.body.submit = (struct mesh_job_spec){
+        .id.bytes = {1, 0}, .epoch = 1, .shard_count = 1, .classes = 1, .copies = 5, .copies_min = 5};
+    net_kill(net, 4, true);
+    advance(net, 20000);
+    net_step(net, 0, &event);
+    assert_int_equal(cluster->refused, 1);
+    event.body.submit.copies = event.body.submit.copies_min = 4;
+    net_step(net, 0, &event);
+    assert_int_equal(cluster->refused, 1);
+    close_cluster(net);
+}
+
+static uint32_t unfinished(void)
+{
+    uint32_t count = 0;
+    for (uint32_t job = 0; job < cluster->jobs; job++)
+        count += cluster->accepted[job] && cluster->told[job] == 0;
+    return count;
+}
+
+/* Everything at once, then peace: what was acknowledged is done, once. */
+static void soak(uint64_t with_seed)
+{
+    struct net *const net = open_cluster(with_seed);
+    net->latency_ms = 30;
+    cluster->run_ms = net_random(net, 2) ? 2000 : 12000;
+    net->drop_permille = net_random(net, 2) * 10;
+    for (uint32_t round = 0; round < 60; round++) {
+        const uint32_t node = net_random(net, NODES);
+        uint32_t down = 0;
+        for (uint32_t i = 0; i < NODES; i++)
+            down += net->node[i].mesh == NULL;
+        switch (net_random(net, 7)) {
+        case 0:
+        case 1:
+            if (cluster->jobs < JOBS && net->node[node].mesh)
+                submit(net, node, (uint8_t)(2 + net_random(net, 4)));
+            break;
+        case 2:
+            if (net->node[node].mesh && down < 3)
+                net_kill(net, node, net_random(net, 2));
+            break;
+        case 3:
+            if (!net->node[node].mesh)
+                start(net, node);
+            break;
+        case 4:
+            net_split(net, 1u << node, true);
+            break;
+        case 5:
+            for (uint32_t i = 0; i < NODES; i++)
+                net_split(net, 1u << i, false);
+            break;
+        default:
+            break;
+        }
+        advance(net, 500 + net_random(net, 8000));
+    }
+    net->drop_permille = 0;
+    for (uint32_t i = 0; i < NODES; i++) {
+        net_split(net, 1u << i, false);
+        if (!net->node[i].mesh)
+            start(net, i);
+    }
+    advance(net, 120000);
+    for (uint32_t i = 0; i < 60 && unfinished() > 0; i++) /* there may be half an hour of work left */
+        advance(net, 30000);
+    advance(net, 60000);
+    for (uint32_t job = 0; job < cluster->jobs; job++) {
+        check_job(net, job);
+        for (uint32_t i = 0; i < NODES; i++) /* everybody knows, and nobody stands for it any more */
+            assert_true(!cluster->log[i][job].there || cluster->log[i][job].over || !cluster->accepted[job]);
+    }
+    print_message(
+        "    seed %llu: %u jobs, %llu takeovers, %llu adopted, %llu fenced, %llu void, %u moved, %.2f "
+        "attempts per shard\n",
+        (unsigned long long)with_seed, cluster->jobs, (unsigned long long)COUNTED(net, takeovers),
+        (unsigned long long)COUNTED(net, adoptions), (unsigned long long)COUNTED(net, entries_fenced),
+        (unsigned long long)COUNTED(net, entries_void), cluster->moved,
+        (double)cluster->attempts / (cluster->jobs * SHARDS + 1));
+    close_cluster(net);
+}
+
+static void nothing_acknowledged_is_lost_or_doubled(void **state)
+{
+    (void)state;
+    print_message("seed %llu\n", (unsigned long long)seed);
+    for (uint64_t i = 0; i < 12; i++)
+        soak(seed + i);
+}
+
+int main(int count, char **arguments)
+{
+    if (count > 1)
+        seed = strtoull(arguments[1], NULL, 0);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(job_is_done_and_its_copies_agree),
+        cmocka_unit_test(job_goes_on_elsewhere_when_its_home_dies),
+        cmocka_unit_test(attempts_of_a_lost_home_are_adopted_and_not_run_again),
+        cmocka_unit_test(home_that_comes_back_follows_the_new_one),
+        cmocka_unit_test(restarted_home_goes_on_at_once),
+        cmocka_unit_test(minority_commits_nothing_and_says_so),
+        cmocka_unit_test(two_of_three_lost_the_job_waits_for_one),
+        cmocka_unit_test(too_few_nodes_for_the_copies_insisted_on_is_refused),
+        cmocka_unit_test(nothing_acknowledged_is_lost_or_doubled),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
