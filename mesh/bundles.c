@@ -159,14 +159,15 @@ static void send_assign(struct step *step, const struct bundle *bundle)
 {
     const struct mesh *const mesh = step->mesh;
     const struct job *const job = &mesh->home.job[bundle->job];
-    struct mesh_message *const message = out_send(step, &mesh->members.slot[bundle->member].id, MESH_ASSIGN);
+    const uint32_t journal = journal_led(mesh, &job->spec.id);
+    struct mesh_message *const message = out_send(step, &mesh->members.slot[bundle->member].id,
+                                                  journal == MESH_NONE ? MESH_ASSIGN : MESH_ASSIGN_KEPT);
     message->body.assign.name = bundle->name;
     message->body.assign.job = job->spec.id;
     message->body.assign.epoch = job->spec.epoch;
     message->body.assign.tenant = job->spec.tenant;
     message->body.assign.kernel = job->spec.kernel;
     message->body.assign.class = bundle->class;
-    const uint32_t journal = journal_led(mesh, &job->spec.id);
     if (journal != MESH_NONE)
         journal_others(mesh, journal, &message->body.assign.others);
     message->body.assign.count = bundle->count;

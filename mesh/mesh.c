@@ -75,6 +75,7 @@ static void drop_handles(struct step *step, const struct mesh_message *message)
         out_drop(step, message->body.push.record.handle);
         break;
     case MESH_ASSIGN:
+    case MESH_ASSIGN_KEPT:
         out_drop(step, message->body.assign.handle);
         break;
     case MESH_RESULT:
@@ -161,6 +162,7 @@ static bool receive_work(struct step *step, uint32_t from, const struct mesh_mes
         executor_release(step, from, message);
         return true;
     case MESH_ASSIGN:
+    case MESH_ASSIGN_KEPT:
         executor_assign(step, from, message);
         return true;
     case MESH_EXPIRED:

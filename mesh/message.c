@@ -34,6 +34,7 @@ size_t mesh_message_bytes(const struct mesh_message *message)
     case MESH_RELEASE:
         return THROUGH(body.release);
     case MESH_ASSIGN:
+    case MESH_ASSIGN_KEPT:
         return LIST(body.assign.shard, least(message->body.assign.count, MESH_BUNDLE_SHARDS_MAX));
     case MESH_EXPIRED:
         return THROUGH(body.expired);
@@ -73,20 +74,21 @@ size_t mesh_message_bytes(const struct mesh_message *message)
 const char *mesh_message_name(enum mesh_message_kind kind)
 {
     static const char *const names[MESH_MESSAGE_KINDS] = {
-        [MESH_PING] = "ping",         [MESH_PONG] = "pong",
-        [MESH_PUSH] = "push",         [MESH_SUMMARY] = "summary",
-        [MESH_ENTRIES] = "entries",   [MESH_WANT] = "want",
-        [MESH_RESERVE] = "reserve",   [MESH_GRANT] = "grant",
-        [MESH_WAIT] = "wait",         [MESH_RELEASE] = "release",
-        [MESH_ASSIGN] = "assign",     [MESH_EXPIRED] = "expired",
-        [MESH_RESULT] = "result",     [MESH_RESULT_ACK] = "result_ack",
-        [MESH_RENEW] = "renew",       [MESH_RENEWED] = "renewed",
-        [MESH_CANCEL] = "cancel",     [MESH_SPREAD] = "spread",
-        [MESH_HAVE] = "have",         [MESH_GRAFT] = "graft",
-        [MESH_PRUNE] = "prune",       [MESH_APPEND] = "append",
-        [MESH_APPENDED] = "appended", [MESH_VOTE] = "vote",
-        [MESH_VOTED] = "voted",       [MESH_BEAT] = "beat",
-        [MESH_REPORT] = "report",     [MESH_ADOPTED] = "adopted",
+        [MESH_PING] = "ping",       [MESH_PONG] = "pong",
+        [MESH_PUSH] = "push",       [MESH_SUMMARY] = "summary",
+        [MESH_ENTRIES] = "entries", [MESH_WANT] = "want",
+        [MESH_RESERVE] = "reserve", [MESH_GRANT] = "grant",
+        [MESH_WAIT] = "wait",       [MESH_RELEASE] = "release",
+        [MESH_ASSIGN] = "assign",   [MESH_EXPIRED] = "expired",
+        [MESH_RESULT] = "result",   [MESH_RESULT_ACK] = "result_ack",
+        [MESH_RENEW] = "renew",     [MESH_RENEWED] = "renewed",
+        [MESH_CANCEL] = "cancel",   [MESH_SPREAD] = "spread",
+        [MESH_HAVE] = "have",       [MESH_GRAFT] = "graft",
+        [MESH_PRUNE] = "prune",     [MESH_ASSIGN_KEPT] = "assign_kept",
+        [MESH_APPEND] = "append",   [MESH_APPENDED] = "appended",
+        [MESH_VOTE] = "vote",       [MESH_VOTED] = "voted",
+        [MESH_BEAT] = "beat",       [MESH_REPORT] = "report",
+        [MESH_ADOPTED] = "adopted",
     };
     if ((unsigned)kind >= MESH_MESSAGE_KINDS || !names[kind])
         return "unknown";

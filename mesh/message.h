@@ -104,10 +104,15 @@ enum mesh_message_kind {
     MESH_HAVE,   /* names of records that the sender holds */
     MESH_GRAFT,  /* send me the records of these origins, from these on; each names what the sender holds */
     MESH_PRUNE,  /* give me only word of the records of these origins */
-        [MESH_APPEND] = "append",   [MESH_APPENDED] = "appended",
-        [MESH_VOTE] = "vote",       [MESH_VOTED] = "voted",
-        [MESH_BEAT] = "beat",       [MESH_REPORT] = "report",
-        [MESH_ADOPTED] = "adopted",
+    /* Journals, see mesh/journal.h. */
+    MESH_ASSIGN_KEPT, /* an ASSIGN of a job whose journal others keep too */
+    MESH_APPEND,      /* one entry for a member of the journal */
+    MESH_APPENDED,    /* how far the member is */
+    MESH_VOTE,        /* a candidate asks to be the job's home */
+    MESH_VOTED,
+    MESH_BEAT,    /* a home tells members of its journals how far they are */
+    MESH_REPORT,  /* an executor whose home is lost tells the journal's members of an attempt */
+    MESH_ADOPTED, /* the new home takes that attempt over */
     MESH_MESSAGE_KINDS,
 };
 

@@ -39,6 +39,7 @@ struct mesh_message *out_send(struct step *step, const struct mesh_id *to, enum 
         message->body.words.count = 0;
         break;
     case MESH_ASSIGN:
+    case MESH_ASSIGN_KEPT:
         message->body.assign.count = 0;
         break;
     case MESH_RESULT:

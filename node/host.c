@@ -245,6 +245,12 @@ static void let_effect_go(struct node *node, struct held_effect *held)
     case MESH_DRAINED:
         node->drained = true;
         break;
+    case MESH_JOURNAL_ASKED:
+        break; /* a peer's; we have none of several copies: see mesh_limits.journals */
+    case MESH_TAKE_OVER:
+    case MESH_SEND_LOG:
+    case MESH_JOURNAL_OVER:
+        assert(0 && "a journal of several copies");
     }
     bytes_drop(held->bytes);
 }
@@ -360,6 +366,9 @@ static void add_save(struct node *node, struct store_batch *batch, const struct 
     case MESH_SAVE_JOB_STATE:
         jobs_save(node, batch, save, held->bytes);
         break;
+    case MESH_SAVE_ENTRY:
+    case MESH_SAVE_PROMISE:
+        assert(0 && "a journal of several copies");
     }
 }
 
@@ -436,8 +445,10 @@ void host_received(struct node *node, const struct mesh_id *from, const struct m
     struct mesh_message *copy = must(calloc(1, sizeof *copy));
     memcpy(copy, message, mesh_message_bytes(message));
     const uint64_t handle = payload ? handles_put(&node->host.handles, payload) : 0;
-    if (copy->kind == MESH_ASSIGN)
+    if (copy->kind == MESH_ASSIGN || copy->kind == MESH_ASSIGN_KEPT)
         copy->body.assign.handle = handle;
+    if (copy->kind == MESH_APPEND)
+        copy->body.append.handle = handle;
     if (copy->kind == MESH_RESULT)
         copy->body.result.handle = handle;
     struct mesh_event event = {.kind = MESH_RECEIVED, .body.received = {.from = *from, .message = copy}};
@@ -479,6 +490,8 @@ void host_on_frame(struct node *node, const struct mesh_id *from, const struct w
         jobs_on_result(node, from, &frame->body.mesh.message, bytes_make(payload.bytes, payload.count));
         break;
     case WIRE_ASSIGN:
+    case WIRE_ASSIGN_KEPT:
+    case WIRE_APPEND:
         host_received(node, from, &frame->body.mesh.message, bytes_make(payload.bytes, payload.count));
         break;
     case WIRE_PONG:

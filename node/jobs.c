@@ -711,10 +711,12 @@ void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct ent
 void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusal refusal,
                    enum mesh_job_state state)
 {
-    static const char *const refusals[] = {
-        "", "this node has too many jobs or shards in hand; try again later",
-        "the job has more shards than a node takes; raise --shard-items",
-        "this node is draining; submit at another one", "the job has no items"};
+    static const char *const refusals[] = {"",
+                                           "this node has too many jobs or shards in hand; try again later",
+                                           "the job has more shards than a node takes; raise --shard-items",
+                                           "this node is draining; submit at another one",
+                                           "the job has no items",
+                                           "too few nodes are up for the copies that the job insists on"};
     struct job *job = jobs_find(node, id);
     if (!job)
         return;
@@ -740,6 +742,8 @@ void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusa
         end(node, job);
         break;
     }
+    case MESH_JOB_MOVED:
+        assert(0 && "a journal of several copies");
     }
 }
 

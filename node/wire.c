@@ -1,17 +1,12 @@
 #include "node/wire.h"
 
-#include "node/field.h"
+#include "node/wire_fields.h"
 
 #include <assert.h>
 #include <string.h>
 
 /* Entry bytes that the cache may send; the store's own bound for an inline result. */
 #define CACHE_ENTRY_BYTES_MAX (64u * 1024u)
-/* The largest number of a member's or a shard's fields that has no limit of its own. */
-#define ANY_U16 UINT16_MAX
-#define ANY_U32 UINT32_MAX
-#define ANY_U64 UINT64_MAX
-
 struct kind_row {
     const char *name;
     uint8_t version;
@@ -43,7 +38,11 @@ static const uint8_t KIND_OF_MESSAGE[MESH_MESSAGE_KINDS] = {
     [MESH_RENEWED] = WIRE_RENEWED, [MESH_RESULT_ACK] = WIRE_RESULT_ACK,
     [MESH_CANCEL] = WIRE_CANCEL,   [MESH_SPREAD] = WIRE_SPREAD,
     [MESH_HAVE] = WIRE_HAVE,       [MESH_GRAFT] = WIRE_GRAFT,
-    [MESH_PRUNE] = WIRE_PRUNE,
+    [MESH_PRUNE] = WIRE_PRUNE,     [MESH_ASSIGN_KEPT] = WIRE_ASSIGN_KEPT,
+    [MESH_APPEND] = WIRE_APPEND,   [MESH_APPENDED] = WIRE_APPENDED,
+    [MESH_VOTE] = WIRE_VOTE,       [MESH_VOTED] = WIRE_VOTED,
+    [MESH_BEAT] = WIRE_BEAT,       [MESH_REPORT] = WIRE_REPORT,
+    [MESH_ADOPTED] = WIRE_ADOPTED,
 };
 
 enum wire_kind wire_kind_of(enum mesh_message_kind kind)
@@ -68,31 +67,6 @@ void wire_message(struct wire_frame *frame, const struct mesh_message *message, 
     frame->body.mesh.payload = payload;
 }
 
-/* ---- Fields shared by several kinds ---------------------------------------------------------------------
- */
-
-static void put_id(struct field_writer *w, const struct mesh_id *id)
-{
-    field_put_bin(w, id->bytes, sizeof id->bytes);
-}
-
-static void get_id(struct field_reader *r, struct mesh_id *id)
-{
-    field_get_fixed(r, id->bytes, sizeof id->bytes);
-}
-
-static void put_bundle(struct field_writer *w, const struct mesh_bundle_name *name)
-{
-    field_put_uint(w, name->token);
-    field_put_uint(w, name->index);
-}
-
-static void get_bundle(struct field_reader *r, struct mesh_bundle_name *name)
-{
-    name->token = field_get_uint(r, ANY_U64);
-    name->index = (uint32_t)field_get_uint(r, ANY_U32);
-}
-
 static void put_names(struct field_writer *w, struct wire_names names, uint32_t max)
 {
     assert(names.count <= max);
@@ -109,16 +83,6 @@ static void get_names(struct field_reader *r, uint32_t min, uint32_t max, struct
     *names = (struct wire_names){0};
     if (!r->error)
         *names = (struct wire_names){.name = (const uint8_t(*)[32])bytes, .count = (uint32_t)(count / 32)};
-}
-
-static void get_payload(struct field_reader *r, size_t min, size_t max, struct wire_bytes *payload)
-{
-    payload->bytes = field_get_bin(r, min, max, &payload->count);
-}
-
-static uint16_t get_class(struct field_reader *r)
-{
-    return (uint16_t)field_get_uint(r, MESH_DEVICE_CLASSES - 1);
 }
 
 /* ---- Messages of the core --------------------------------------------------------------------------------
@@ -280,6 +244,7 @@ static void decode_assign(struct field_reader *r, struct mesh_message *m, struct
     m->body.assign.kernel = field_get_uint(r, ANY_U64);
     m->body.assign.handle = 0;
     m->body.assign.class = get_class(r);
+    m->body.assign.others.count = 0;
     m->body.assign.count = field_get_array(r, 1, MESH_BUNDLE_SHARDS_MAX);
     for (uint32_t i = 0; i < m->body.assign.count; i++)
         m->body.assign.shard[i] = (uint32_t)field_get_uint(r, ANY_U32);
@@ -454,6 +419,16 @@ static void encode_mesh(struct field_writer *w, const struct mesh_message *m, st
         put_id(w, &m->body.cancel.job);
         field_put_uint(w, m->body.cancel.epoch);
         return;
+    case MESH_ASSIGN_KEPT:
+    case MESH_APPEND:
+    case MESH_APPENDED:
+    case MESH_VOTE:
+    case MESH_VOTED:
+    case MESH_BEAT:
+    case MESH_REPORT:
+    case MESH_ADOPTED:
+        wire_encode_journal(w, m, payload);
+        return;
     case MESH_MESSAGE_KINDS:
         break;
     }
@@ -528,6 +503,16 @@ static void decode_mesh(struct field_reader *r, enum wire_kind kind, struct mesh
     case MESH_CANCEL:
         get_id(r, &m->body.cancel.job);
         m->body.cancel.epoch = field_get_uint(r, ANY_U64);
+        return;
+    case MESH_ASSIGN_KEPT:
+    case MESH_APPEND:
+    case MESH_APPENDED:
+    case MESH_VOTE:
+    case MESH_VOTED:
+    case MESH_BEAT:
+    case MESH_REPORT:
+    case MESH_ADOPTED:
+        wire_decode_journal(r, m, payload);
         return;
     case MESH_MESSAGE_KINDS:
         break;
@@ -686,6 +671,7 @@ static uint32_t field_count(enum wire_kind kind)
     case WIRE_RENEW:
     case WIRE_RENEWED:
     case WIRE_CACHE_PUBLISH:
+    case WIRE_BEAT:
         return 1;
     case WIRE_SPREAD:
     case WIRE_ENTRIES:
@@ -701,18 +687,27 @@ static uint32_t field_count(enum wire_kind kind)
     case WIRE_CACHE_ENTRIES:
     case WIRE_BULK_LIST:
     case WIRE_BULK_DATA:
+    case WIRE_VOTED:
+    case WIRE_ADOPTED:
         return 3;
     case WIRE_EXPIRED:
     case WIRE_BULK_CHUNKS:
     case WIRE_BULK_GET:
+    case WIRE_VOTE:
         return 4;
     case WIRE_GRANT:
         return 5;
+    case WIRE_APPENDED:
+    case WIRE_REPORT:
+        return 6;
     case WIRE_RESULT:
         return 8;
     case WIRE_RESERVE:
     case WIRE_ASSIGN:
+    case WIRE_APPEND:
         return 9;
+    case WIRE_ASSIGN_KEPT:
+        return 10;
     }
     return 0;
 }
@@ -786,7 +781,7 @@ size_t wire_encode(const struct wire_frame *frame, uint8_t *out, size_t capacity
 {
     struct field_writer writer;
     field_writer_init(&writer, out, capacity);
-    if (frame->kind >= WIRE_PING && frame->kind <= WIRE_PRUNE)
+    if (frame->kind >= WIRE_PING && frame->kind <= WIRE_ADOPTED)
         encode_mesh(&writer, &frame->body.mesh.message, frame->body.mesh.payload);
     else
         encode_own(&writer, frame);
@@ -872,7 +867,7 @@ enum wire_error wire_decode(const uint8_t *bytes, size_t count, struct wire_fram
     const uint32_t more_max = kind == WIRE_HELLO ? WIRE_HELLO_MORE_MAX : 0;
     if (fields < fields_known || fields > fields_known + more_max)
         return WIRE_RANGE;
-    if (kind >= WIRE_PING && kind <= WIRE_PRUNE)
+    if (kind >= WIRE_PING && kind <= WIRE_ADOPTED)
         decode_mesh(&reader, frame->kind, &frame->body.mesh.message, &frame->body.mesh.payload);
     else
         decode_own(&reader, frame);

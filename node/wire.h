@@ -67,6 +67,14 @@
     X(HAVE, 34, 1, 2, CONTROL)                                                                               \
     X(GRAFT, 35, 1, 2, CONTROL)                                                                              \
     X(PRUNE, 36, 1, 2, CONTROL)                                                                              \
+    X(ASSIGN_KEPT, 37, 1, 2, CONTROL)                                                                        \
+    X(APPEND, 38, 1, 2, CONTROL)                                                                             \
+    X(APPENDED, 39, 1, 2, CONTROL)                                                                           \
+    X(VOTE, 40, 1, 2, CONTROL)                                                                               \
+    X(VOTED, 41, 1, 2, CONTROL)                                                                              \
+    X(BEAT, 42, 1, 2, CONTROL)                                                                               \
+    X(REPORT, 43, 1, 2, CONTROL)                                                                             \
+    X(ADOPTED, 44, 1, 2, CONTROL)                                                                            \
     X(CACHE_PUBLISH, 48, 1, 1, CONTROL) /* the sender holds the results of these keys */                     \
     X(CACHE_FIND, 49, 1, 1, CONTROL)    /* who holds these keys? asked of their owners */                    \
     X(CACHE_FOUND, 50, 1, 1, CONTROL)                                                                        \

@@ -513,6 +513,12 @@ static void effect_do(struct world *world, struct host *host, const struct mesh_
             world->watch->member(world->watch->context, world, host, effect);
         }
         break;
+    case MESH_TAKE_OVER:
+    case MESH_SEND_LOG:
+    case MESH_JOURNAL_OVER:
+    case MESH_JOURNAL_ASKED:
+        sim_check_fail(world, host, SIM_ANSWERS_FIT, "a journal of several copies, where each job has one");
+        break;
     case MESH_DROP:
     case MESH_DECISION:
         break;

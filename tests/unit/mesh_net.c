@@ -133,7 +133,7 @@ void net_send(struct net *net, uint32_t node, const struct mesh_send *sent)
     uint64_t handle = 0;
     if (sent->message.kind == MESH_PUSH || sent->message.kind == MESH_SPREAD)
         handle = sent->message.body.push.record.handle;
-    else if (sent->message.kind == MESH_ASSIGN)
+    else if (sent->message.kind == MESH_ASSIGN || sent->message.kind == MESH_ASSIGN_KEPT)
         handle = sent->message.body.assign.handle;
     else if (sent->message.kind == MESH_RESULT)
         handle = sent->message.body.result.handle;
@@ -291,7 +291,8 @@ static void deliver_message(struct net *net, struct net_flight *flight)
             (uint32_t)((uint64_t)net->now_ms * 1000 + 2 - message->body.ping.stamp_us);
     else if (message->kind == MESH_PUSH || message->kind == MESH_SPREAD)
         message->body.push.record.handle = net_handle(net, flight->to, &flight->record, 0);
-    else if (message->kind == MESH_ASSIGN && message->body.assign.handle != 0)
+    else if ((message->kind == MESH_ASSIGN || message->kind == MESH_ASSIGN_KEPT) &&
+             message->body.assign.handle != 0)
         message->body.assign.handle = net_handle(net, flight->to, NULL, flight->payload);
     else if (message->kind == MESH_RESULT && message->body.result.handle != 0)
         message->body.result.handle = net_handle(net, flight->to, NULL, flight->payload);

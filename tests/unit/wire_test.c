@@ -25,9 +25,11 @@ static const uint8_t KINDS[] = {
 };
 
 static const enum mesh_message_kind MESH_KINDS[] = {
-    MESH_PING,  MESH_PONG,    MESH_PUSH,    MESH_SUMMARY, MESH_ENTRIES, MESH_WANT,   MESH_RESERVE,
-    MESH_GRANT, MESH_WAIT,    MESH_RELEASE, MESH_ASSIGN,  MESH_EXPIRED, MESH_RESULT, MESH_RESULT_ACK,
-    MESH_RENEW, MESH_RENEWED, MESH_CANCEL,  MESH_SPREAD,  MESH_HAVE,    MESH_GRAFT,  MESH_PRUNE,
+    MESH_PING,    MESH_PONG,       MESH_PUSH,  MESH_SUMMARY,     MESH_ENTRIES, MESH_WANT,
+    MESH_RESERVE, MESH_GRANT,      MESH_WAIT,  MESH_RELEASE,     MESH_ASSIGN,  MESH_EXPIRED,
+    MESH_RESULT,  MESH_RESULT_ACK, MESH_RENEW, MESH_RENEWED,     MESH_CANCEL,  MESH_SPREAD,
+    MESH_HAVE,    MESH_GRAFT,      MESH_PRUNE, MESH_ASSIGN_KEPT, MESH_APPEND,  MESH_APPENDED,
+    MESH_VOTE,    MESH_VOTED,      MESH_BEAT,  MESH_REPORT,      MESH_ADOPTED,
 };
 
 /* A core message with every number of `count` entries set; `large` fills it to its limits. */
@@ -77,6 +79,32 @@ static void fill_mesh(enum mesh_message_kind kind, bool large)
             m->body.result.shard[i].outcome = large ? MESH_REJECTED : MESH_DONE;
         frame.body.mesh.payload = (struct wire_bytes){data, large ? WIRE_PAYLOAD_BYTES_MAX : 0};
         break;
+    case MESH_ASSIGN_KEPT:
+        m->body.assign.class = 0;
+        m->body.assign.others.count = large ? MESH_COPIES_MAX : 1;
+        m->body.assign.count = shards;
+        frame.body.mesh.payload = (struct wire_bytes){data, large ? WIRE_PAYLOAD_BYTES_MAX : 0};
+        break;
+    case MESH_APPEND:
+        m->body.append.kind = large ? MESH_ENTRY_TAKEOVER : MESH_ENTRY_SUBMIT;
+        m->body.append.members.count = large ? MESH_COPIES_MAX : 0;
+        frame.body.mesh.payload = (struct wire_bytes){data, large ? WIRE_PAYLOAD_BYTES_MAX : 0};
+        break;
+    case MESH_BEAT:
+        m->body.beat.count = large ? MESH_BEATS_MAX : 1;
+        for (uint32_t i = 0; i < m->body.beat.count; i++)
+            m->body.beat.journal[i].over = large;
+        break;
+    case MESH_APPENDED:
+        m->body.appended.held = m->body.appended.over = large;
+        break;
+    case MESH_VOTED:
+        m->body.voted.granted = large;
+        break;
+    case MESH_REPORT:
+        m->body.report.class = 0;
+        m->body.report.count = shards;
+        break;
     case MESH_RENEW:
     case MESH_RENEWED:
         m->body.renew.count = large ? MESH_RENEW_MAX : 1;
@@ -122,7 +150,7 @@ static void fill(uint8_t kind, bool large)
 {
     memset(&frame, 0, sizeof frame);
     frame.kind = (enum wire_kind)kind;
-    if (kind >= WIRE_PING && kind <= WIRE_PRUNE) {
+    if (kind >= WIRE_PING && kind <= WIRE_ADOPTED) {
         for (size_t i = 0; i < sizeof MESH_KINDS / sizeof MESH_KINDS[0]; i++) {
             if (wire_kind_of(MESH_KINDS[i]) == frame.kind)
                 fill_mesh(MESH_KINDS[i], large);
