@@ -233,7 +233,8 @@ static void closing_flush(struct step *step)
 {
     struct executor *const executor = &step->mesh->executor;
     while (executor->closing.count > 0) {
-        if (!out_has_room(step->out, 0, 0, 1)) {
+        /* The rest of the step, gossip's announcement among it, needs room as well. */
+        if (!out_has_room(step->out, 0, 0, MESH_OUT_EFFECTS_MAX / 4)) {
             step->mesh->counters.bound_out++;
             out_wake(step, step->now_ms);
             return;
