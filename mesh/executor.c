@@ -57,6 +57,7 @@ void executor_capacity(const struct mesh *mesh, struct mesh_capacity *capacity)
         .price_micro = executor->price_micro,
         .available_until_ms = executor->available_until_ms,
         .draining = mesh->draining || mesh->leaving,
+        .fault = executor->fault,
     };
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         const struct executor_class *const class = &executor->class[index];
@@ -470,6 +471,7 @@ void executor_devices(struct step *step, const struct mesh_event *event)
     struct executor *const executor = &step->mesh->executor;
     executor->price_micro = event->body.devices.price_micro;
     executor->available_until_ms = event->body.devices.available_until_ms;
+    executor->fault = event->body.devices.fault;
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         executor->class[index].slots = event->body.devices.class[index].slots;
         class_shrink(step, index);

@@ -139,6 +139,7 @@ struct mesh_event {
             } class[MESH_DEVICE_CLASSES];
             uint32_t price_micro;
             int64_t available_until_ms;
+            uint8_t fault; /* enum mesh_fault */
         } devices;
         struct mesh_job_spec submit; /* SUBMIT */
         struct {

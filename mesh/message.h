@@ -30,6 +30,13 @@ enum mesh_record_kind {
     MESH_RECORD_REVOCATION, /* an issuer withdrew a node's certificate */
 };
 
+/* Why a node lends less than it has, for people; placement goes by the slots alone. */
+enum mesh_fault {
+    MESH_FAULT_NONE,
+    MESH_FAULT_DEVICE, /* a device's workers failed again and again: its slots are withdrawn */
+    MESH_FAULT_DISK,   /* no room, or no luck, on its disk: all slots are withdrawn until that is mended */
+};
+
 struct mesh_class_capacity {
     uint16_t slots;   /* lendable places for one shard at a time */
     uint16_t free;    /* slots neither running nor granted */
@@ -42,6 +49,7 @@ struct mesh_capacity {
     int64_t
         available_until_ms; /* wall time until which the slots are expected to be lendable; 0 = open-ended */
     bool draining;          /* takes no new work, still returns results */
+    uint8_t fault;          /* enum mesh_fault */
     /* Of a reporter: what its site has behind it, see tiers.h; no members where the site has no interior. */
     struct {
         uint32_t members;

@@ -131,6 +131,18 @@ static void finish(struct attempt *attempt)
     host_post(node, &event);
 }
 
+/*
+ * What our own store could not do is no fault of the shards: they go back without blame, to run elsewhere, and this node
+ * lends nothing until its disk is mended. What is too large for any store, or gone, is not mended by another node.
+ */
+static enum mesh_outcome outcome_of(struct node *node, enum store_error error)
+{
+    if (error == STORE_LIMIT || store_error_class(error) != STORE_CLASS_LOCAL)
+        return MESH_CRASHED;
+    disk_failed(node, error);
+    return MESH_RETURNED;
+}
+
 static void fail_all(struct attempt *attempt, enum mesh_outcome outcome, const char *message)
 {
     for (uint32_t s = 0; s < attempt->assign.shard_count; s++)
@@ -201,9 +213,11 @@ static void on_blob(struct node *node, void *context, const struct bulk_done *do
     }
     if (done->error != BULK_OK) {
         char message[WORKER_MESSAGE_BYTES];
-        snprintf(message, sizeof message, "an input could not be fetched from its home: %s",
-                 bulk_error_text(done->error));
-        fail_all(attempt, MESH_CRASHED, message);
+        const bool here = done->error == BULK_STORE;
+        snprintf(message, sizeof message, "an input could not be %s: %s",
+                 here ? "stored" : "fetched from its home",
+                 here ? store_error_text(done->store) : bulk_error_text(done->error));
+        fail_all(attempt, here ? outcome_of(node, done->store) : MESH_CRASHED, message);
         return;
     }
     advance_all(node);
@@ -451,21 +465,24 @@ static struct attempt *find_bundle(struct node *node, uint64_t bundle)
     return attempt;
 }
 
-static bool keep_output(struct attempt *attempt, const struct worker_output *from, struct entry_output *to)
+static enum store_error keep_output(struct attempt *attempt, const struct worker_output *from,
+                                    struct entry_output *to)
 {
     if (!attempt->batch)
         attempt->batch = node_batch(attempt->node);
     to->bytes = NULL;
     if (from->bytes <= STORE_SMALL_BYTES)
-        return store_batch_blob(attempt->batch, from->data, from->bytes, to->blob.bytes) == STORE_OK;
+        return store_batch_blob(attempt->batch, from->data, from->bytes, to->blob.bytes);
     struct store_upload *upload;
-    if (store_upload_open(attempt->node->store, &upload) != STORE_OK)
-        return false;
-    if (store_upload_append(upload, from->data, from->bytes) != STORE_OK) {
+    enum store_error error = store_upload_open(attempt->node->store, &upload);
+    if (error != STORE_OK)
+        return error;
+    error = store_upload_append(upload, from->data, from->bytes);
+    if (error != STORE_OK) {
         store_upload_close(upload);
-        return false;
+        return error;
     }
-    return store_upload_finish(upload, NULL, attempt->batch, to->blob.bytes) == STORE_OK;
+    return store_upload_finish(upload, NULL, attempt->batch, to->blob.bytes);
 }
 
 void execute_shard(void *context, const struct workers_shard *shard)
@@ -483,12 +500,12 @@ void execute_shard(void *context, const struct workers_shard *shard)
     for (uint32_t o = 0; o < shard->output_count; o++) {
         const struct worker_output *output = &shard->outputs[o];
         entry.output[o].count = output->bytes;
+        enum store_error error;
         if (output->bytes <= JOB_INLINE_BYTES_MAX && inline_bytes + output->bytes <= INLINE_ENTRY_BYTES) {
             entry.output[o].bytes = output->data;
             inline_bytes += output->bytes;
-        } else if (!keep_output(attempt, output, &entry.output[o])) {
-            set_message(attempt, shard->shard, MESH_CRASHED,
-                        "the executor had no room for the shard's output");
+        } else if ((error = keep_output(attempt, output, &entry.output[o])) != STORE_OK) {
+            set_message(attempt, shard->shard, outcome_of(attempt->node, error), store_error_text(error));
             return;
         }
     }
@@ -501,12 +518,13 @@ void execute_shard(void *context, const struct workers_shard *shard)
 
 static void on_stored(struct node *node, void *context, enum store_error error)
 {
-    (void)node;
     struct attempt *attempt = context;
-    if (error != STORE_OK)
+    if (error != STORE_OK) {
+        const enum mesh_outcome outcome = outcome_of(node, error);
         for (uint32_t s = 0; s < attempt->assign.shard_count; s++)
             if (attempt->outcome[s] == MESH_DONE)
-                set_message(attempt, s, MESH_CRASHED, store_error_text(error));
+                set_message(attempt, s, outcome, store_error_text(error));
+    }
     finish(attempt);
 }
 
@@ -540,12 +558,24 @@ int64_t execute_turn(struct node *node, int64_t now_ms)
     return node->execute.retry_at_ms;
 }
 
+enum mesh_fault execute_fault(const struct node *node)
+{
+    if (node->disk.error)
+        return MESH_FAULT_DISK;
+    struct workers_view device;
+    for (uint32_t i = 0; workers_view(node->workers, i, &device); i++)
+        if (device.fault)
+            return MESH_FAULT_DEVICE;
+    return MESH_FAULT_NONE;
+}
+
 void execute_devices(void *context)
 {
     struct node *node = context;
-    struct mesh_event event = {.kind = MESH_DEVICES,
-                               .body.devices = {.price_micro = node->config.price_micro}};
-    for (uint32_t class = 0; class < MESH_DEVICE_CLASSES; class ++)
+    struct mesh_event event = {
+        .kind = MESH_DEVICES,
+        .body.devices = {.price_micro = node->config.price_micro, .fault = execute_fault(node)}};
+    for (uint32_t class = 0; class < MESH_DEVICE_CLASSES && !node->disk.error; class ++)
         event.body.devices.class[class].slots = workers_slots(node->workers, class);
     host_post(node, &event);
 }

@@ -386,6 +386,7 @@ static void on_saved(struct node *node, void *context, enum store_error error)
     for (uint32_t i = 0; i < release->save_count; i++)
         if (release->saves[i].save.kind == MESH_SAVE_JOB)
             jobs_refuse(node, &release->saves[i].save.body.job.id, error);
+    disk_failed(node, error);
     if (!node->stalled)
         log_error("store", "error=\"%s\" reason=\"results wait in memory until there is room\"",
                   store_error_text(error));

@@ -53,6 +53,13 @@ static enum MHD_Result answer_metrics(const struct http *http, struct MHD_Connec
                   count, MHD_RESPMEM_MUST_FREE);
 }
 
+static enum MHD_Result answer_ready(const struct http *http, struct MHD_Connection *connection)
+{
+    const char *why_not = http->options.ready(http->options.context);
+    return answer_text(connection, why_not ? MHD_HTTP_SERVICE_UNAVAILABLE : MHD_HTTP_OK,
+                       why_not ? why_not : "ready\n");
+}
+
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *upload,
                                   size_t *upload_bytes, void **state)
@@ -76,9 +83,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     if (strcmp(url, "/healthz") == 0)
         return answer_text(connection, MHD_HTTP_OK, "ok\n");
     if (strcmp(url, "/readyz") == 0)
-        return http->options.ready(http->options.context)
-                   ? answer_text(connection, MHD_HTTP_OK, "ready\n")
-                   : answer_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "draining or starting\n");
+        return answer_ready(http, connection);
     return answer_text(connection, MHD_HTTP_NOT_FOUND, "there is /metrics, /healthz and /readyz\n");
 }
 

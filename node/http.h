@@ -18,7 +18,7 @@ struct http_options {
     const char *bind; /* an IPv4 or IPv6 address */
     uint16_t port;    /* 0 = any free one */
     void (*metrics)(void *context, FILE *out);
-    bool (*ready)(void *context);
+    const char *(*ready)(void *context); /* NULL: it takes work; else a line that says why not; static */
     void *context;
 };
 

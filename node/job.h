@@ -137,6 +137,8 @@ struct job {
     uint32_t shard_us_guess; /* the manifest's estimate of one shard's device time */
     bool damaged;            /* a committed output could not be read back */
     int64_t assemble_at_ms;  /* monotonic: storing the outputs failed and is tried again then; 0 = no */
+    enum store_error
+        assemble_error; /* of the latest such failure; STORE_OK = none since the shards were done */
     struct job_submitter *submitters; /* wait for the acknowledgement, in order of arrival */
     struct job *next;                 /* in order of creation */
     struct job *chain;                /* in the same bucket of the table */

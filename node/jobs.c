@@ -16,6 +16,7 @@
 
 #define PRUNE_EVERY_MS 60000
 #define FORGET_AFTER_MS 10000
+#define ASSEMBLE_AGAIN_MS 5000
 #define OUTPUT_ON_LOOP_BYTES                                                                                 \
     (1u << 20) /* outputs up to this size, together, are put together on the loop's thread */
 
@@ -624,8 +625,11 @@ static void on_finished(struct node *node, void *context, enum store_error error
      * turn. */
     log_error("job", "job=%s error=\"cannot store its outputs: %s\"", peer_name(node, &job->spec.id),
               store_error_text(error));
+    disk_failed(node, error);
     job->finished_at_ms = 0;
-    job->assemble_at_ms = clock_now_ms() + 5000;
+    job->assemble_at_ms = clock_now_ms() + ASSEMBLE_AGAIN_MS;
+    job->assemble_error = error;
+    node->jobs.unstored++;
 }
 
 static void on_put(struct background_task *task)
@@ -657,6 +661,7 @@ static void assemble(struct node *node, struct job *job)
     finishing->task.done = on_put;
     log_debug("job", "job=%s state=assembling", peer_name(node, &job->spec.id));
     job->state = JOB_ASSEMBLING;
+    node->jobs.unstored -= job->assemble_at_ms != 0;
     job->assemble_at_ms = 0;
     uint64_t bytes = 0;
     for (uint32_t o = 0; o < job->spec.output_count; o++)
@@ -1073,14 +1078,27 @@ static void prune(struct node *node)
     }
 }
 
+/* Outputs that could not be stored. */
+static int64_t assemble_again(struct node *node, int64_t now_ms)
+{
+    int64_t wake_at_ms = INT64_MAX;
+    for (struct job *job = node->jobs.head; node->jobs.unstored > 0 && job; job = job->next) {
+        if (job->state != JOB_ASSEMBLING || !job->assemble_at_ms)
+            continue;
+        if (now_ms >= job->assemble_at_ms)
+            assemble(node, job);
+        else if (job->assemble_at_ms < wake_at_ms)
+            wake_at_ms = job->assemble_at_ms;
+    }
+    return wake_at_ms;
+}
+
 int64_t jobs_turn(struct node *node, int64_t now_ms)
 {
     if (now_ms >= node->jobs.prune_at_ms) {
         prune(node);
         node->jobs.prune_at_ms = now_ms + PRUNE_EVERY_MS;
-        for (struct job *job = node->jobs.head; job; job = job->next)
-            if (job->state == JOB_ASSEMBLING && job->assemble_at_ms && now_ms >= job->assemble_at_ms)
-                assemble(node, job);
     }
-    return node->jobs.prune_at_ms;
+    const int64_t again_at_ms = assemble_again(node, now_ms);
+    return again_at_ms < node->jobs.prune_at_ms ? again_at_ms : node->jobs.prune_at_ms;
 }

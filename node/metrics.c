@@ -46,6 +46,15 @@ static void write_work(struct node *node, FILE *out)
         fprintf(out, "weir_slots{class=\"%s\",use=\"all\"} %u\n", classes[c], view.class[c].slots);
         fprintf(out, "weir_slots{class=\"%s\",use=\"free\"} %u\n", classes[c], view.class[c].free);
     }
+    gauge(out, "disk_trouble", "1 while the disk is full or fails and nothing is lent for that.",
+          node->disk.error ? 1 : 0);
+    counter(out, "disk_failures", "Outputs, results and inputs that could not be stored.",
+            node->disk.failures);
+    uint32_t faulty = 0;
+    struct workers_view each;
+    for (uint32_t i = 0; workers_view(node->workers, i, &each); i++)
+        faulty += each.fault;
+    gauge(out, "devices_fault", "Devices withdrawn because their workers failed again and again.", faulty);
     gauge(out, "bundles_running", "Bundles that run on this node.", view.running);
     gauge(out, "bundles_waiting", "Bundles accepted and not yet running.", view.waiting);
     gauge(out, "bundles_unacked", "Finished bundles that their home has not acknowledged.", view.unacked);

@@ -202,8 +202,8 @@ static int64_t turn(void *context, int64_t now_ms)
 {
     struct node *node = context;
     int64_t wake_at_ms = host_turn(node, now_ms);
-    int64_t (*const parts[])(struct node *, int64_t) = {jobs_turn,  cache_turn,   execute_turn, watches_turn,
-                                                        pings_turn, records_turn, drain_turn};
+    int64_t (*const parts[])(struct node *, int64_t) = {jobs_turn,    cache_turn, execute_turn, disk_turn,
+                                                        watches_turn, pings_turn, records_turn, drain_turn};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const int64_t at_ms = parts[i](node, now_ms);
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
@@ -295,10 +295,14 @@ static void on_metrics(void *context, FILE *out)
     metrics_write(context, out);
 }
 
-static bool on_ready(void *context)
+static const char *on_ready(void *context)
 {
     const struct node *node = context;
-    return node->serving && !node->draining;
+    if (!node->serving)
+        return "starting\n";
+    if (node->draining)
+        return "draining\n";
+    return node->disk.error ? "disk full or failing: see the log\n" : NULL;
 }
 
 /* ---- Opening, in order */

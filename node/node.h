@@ -4,8 +4,12 @@
  *     node.c      opens the parts in order, runs the loop, closes them in reverse
  *     host.c      drives the core: events in, saves made durable, sends and effects let go
  *     records.c   signed records: verify what comes in, sign what the core asks for, know the peers' names
- * and addresses jobs.c      jobs at home: submit, commit, outputs, restart execute.c   bundles of others (and
- * our own) on this node's workers cache.c     the result cache across nodes ops*.c      the local API's calls
+ *                 and addresses
+ *     jobs.c      jobs at home: submit, commit, outputs, restart
+ *     execute.c   bundles of others (and our own) on this node's workers
+ *     disk.c      lends nothing while the disk is full
+ *     cache.c     the result cache across nodes
+ *     ops*.c      the local API's calls
  *     metrics.c   what /metrics says
  *
  * All of it runs on the loop's thread; threads of its own have the store, bulk, ZAP and the background tasks,
@@ -99,6 +103,7 @@ struct jobs {
     struct job **tail;
     struct job *bucket[JOBS_BUCKETS];
     uint32_t count;
+    uint32_t unstored;           /* jobs whose outputs could not be stored and are tried again */
     struct result_wait *results; /* RESULTs whose blobs are on their way */
     int64_t prune_at_ms;
 };
@@ -111,6 +116,17 @@ struct execute {
     struct attempt *attempts; /* a list of those not yet reported */
     uint64_t next_bundle;
     int64_t retry_at_ms; /* attempts that wait for a worker are tried again then */
+};
+
+/* ---- disk.c */
+
+struct disk {
+    enum store_error error; /* why nothing is lent now; STORE_OK = the disk does its work */
+    bool trying;
+    int64_t try_at_ms;
+    int64_t pause_ms;
+    int64_t room_at_ms; /* when it last had room again; 0 = never was without */
+    uint64_t failures;  /* outputs, results and inputs that could not be stored */
 };
 
 /* ---- cache.c */
@@ -155,6 +171,7 @@ struct node {
     struct host host;
     struct peers peers;
     struct execute execute;
+    struct disk disk;
     struct cache cache;
     struct jobs jobs;
     struct ping_wait *pings;
@@ -306,6 +323,7 @@ void execute_stop(struct node *node, uint32_t attempt);
 void execute_shard(void *node, const struct workers_shard *shard);
 void execute_done(void *node, uint64_t bundle);
 void execute_devices(void *node);
+enum mesh_fault execute_fault(const struct node *node); /* why it lends less than it has */
 int64_t execute_turn(struct node *node, int64_t now_ms);
 void execute_close(struct node *node);
 
@@ -318,6 +336,12 @@ void cache_lookup_whole(struct node *node, const struct mesh_id *job);
 /* Tells the owners of these keys that we hold their results. */
 void cache_publish(struct node *node, const struct digest *keys, uint32_t count);
 int64_t cache_turn(struct node *node, int64_t now_ms);
+
+/* ---- disk.c */
+
+/* The store could not keep what the mesh's work needs: if the disk is to blame, lends nothing until it can. */
+void disk_failed(struct node *node, enum store_error error);
+int64_t disk_turn(struct node *node, int64_t now_ms);
 
 /* ---- fetch.c: bulk tickets and who waits for them */
 typedef void fetch_done(struct node *node, void *context, const struct bulk_done *done);

@@ -9,6 +9,7 @@
 
 #define WATCH_EVERY_MS 100
 #define JOBS_LISTED_MAX 10000
+#define STALL_TEXT_BYTES 256
 
 enum watch_kind { WATCH_STATE, WATCH_LINES };
 
@@ -20,6 +21,7 @@ struct job_watch {
     enum watch_kind kind;
     uint64_t told;  /* WATCH_LINES: decisions told so far */
     uint32_t shown; /* WATCH_STATE: committed shards when it was last told */
+    bool stalled;   /* WATCH_STATE: as it was last told */
     bool first;
 };
 
@@ -96,6 +98,23 @@ static json_t *shares_json(struct node *node, const struct job *job)
     return list;
 }
 
+/* Why a job gets no further though shards are done: "" if nothing at its home is in the way. */
+static const char *stall_text(struct node *node, const struct job *job, char text[STALL_TEXT_BYTES])
+{
+    text[0] = '\0';
+    const char *home = peer_name(node, &node->self);
+    if (job->state == JOB_ASSEMBLING && job->assemble_error)
+        snprintf(text, STALL_TEXT_BYTES,
+                 "its outputs cannot be stored at %s: %s; make room there, it is tried again every 5 s", home,
+                 store_error_text(job->assemble_error));
+    else if (node->stalled && job->state < JOB_DONE)
+        snprintf(
+            text, STALL_TEXT_BYTES,
+            "the disk of %s is full: results wait in memory; make room there, it is tried again every second",
+            home);
+    return text;
+}
+
 static json_t *job_json(struct node *node, const struct job *job, bool whole)
 {
     struct mesh_job_view view = {0};
@@ -115,6 +134,9 @@ static json_t *job_json(struct node *node, const struct job *job, bool whole)
     json_put(row, "finished_at", job->state >= JOB_DONE ? json_integer(job->finished_at_ms) : json_null());
     if (job->error[0])
         json_put(row, "error", json_string(job->error));
+    char stall[STALL_TEXT_BYTES];
+    if (stall_text(node, job, stall)[0])
+        json_put(row, "stalled", json_string(stall));
     if (whole) {
         json_put(row, "by_node", shares_json(node, job));
         json_put(row, "inputs", inputs_json(job));
@@ -472,6 +494,10 @@ static uint64_t first_decision(const struct job *job)
     return job->decision_count > JOB_DECISIONS_MAX ? job->decision_count - JOB_DECISIONS_MAX : 0;
 }
 
+static const char *const fault_words[] = {[MESH_FAULT_NONE] = "lends no device now",
+                                          [MESH_FAULT_DEVICE] = "its workers fail: no device is lent",
+                                          [MESH_FAULT_DISK] = "its disk is full or fails"};
+
 /* For a job that waits: each member, and why nothing of it runs there now. */
 static json_t *waiting_json(struct node *node, const struct job *job)
 {
@@ -497,7 +523,7 @@ static json_t *waiting_json(struct node *node, const struct job *job)
         else if (!view.self && view.capacity_at_ms == 0)
             reason = "its capacity is not known yet";
         else if (slots == 0)
-            reason = "lends no device now";
+            reason = fault_words[view.self ? execute_fault(node) : view.capacity.fault];
         else if (free_slots == 0)
             reason = "every slot is taken";
         else
@@ -516,13 +542,12 @@ void op_explain(void *context, struct api_call *call)
         return;
     struct mesh_job_view view = {0};
     mesh_job_find(node->host.mesh, &job->spec.id, &view);
-    char summary[600];
+    char summary[600], stall[STALL_TEXT_BYTES];
     if (job->state == JOB_FAILED)
         snprintf(summary, sizeof summary, "failed: %s", job->error);
-    else if (node->stalled && job->state < JOB_DONE)
-        snprintf(summary, sizeof summary,
-                 "stalled: the disk of %s is full; results wait in memory until there is room",
-                 peer_name(node, &node->self));
+    else if (stall_text(node, job, stall)[0])
+        snprintf(summary, sizeof summary, "stalled: %u of %u shards done; %s", job->committed,
+                 job->spec.shard_count, stall);
     else
         snprintf(summary, sizeof summary,
                  "%s: %u of %u shards done (%u from the cache), %u running, %u waiting, %u reassigned",
@@ -633,9 +658,13 @@ static bool tell(struct node *node, struct job_watch *watch)
         }
     } else if (final) {
         api_reply(watch->call, json_pack("{s:o}", "job", job_json(node, job, true)));
-    } else if (watch->first || watch->shown != job->committed) {
-        api_more(watch->call, json_pack("{s:o}", "job", job_json(node, job, true)));
+    } else {
+        char stall[STALL_TEXT_BYTES];
+        const bool stalled = stall_text(node, job, stall)[0];
+        if (watch->first || watch->shown != job->committed || watch->stalled != stalled)
+            api_more(watch->call, json_pack("{s:o}", "job", job_json(node, job, true)));
         watch->shown = job->committed;
+        watch->stalled = stalled;
         watch->first = false;
     }
     return final;

@@ -39,6 +39,11 @@ static void put_protocol(json_t *row, const struct transport_protocol *protocol)
     json_put(row, "protocol_max", greeted ? json_integer(protocol->max) : json_null());
 }
 
+static enum mesh_fault fault_of(const struct node *node, const struct mesh_member_view *view)
+{
+    return view->self ? execute_fault(node) : (enum mesh_fault)view->capacity.fault;
+}
+
 /* What an operator should know of this row, or do, in the 21 characters that 80 columns leave. */
 static const char *note_of(struct node *node, const struct mesh_member_view *view, const struct peer *peer,
                            const struct transport_protocol *protocol)
@@ -62,6 +67,14 @@ static const char *note_of(struct node *node, const struct mesh_member_view *vie
     }
     if (view->capacity.draining || (view->self && node->draining))
         return "takes no new work";
+    switch (fault_of(node, view)) {
+    case MESH_FAULT_DISK:
+        return "disk full: make room";
+    case MESH_FAULT_DEVICE:
+        return "device failed: log";
+    case MESH_FAULT_NONE:
+        break;
+    }
     if (left_s < (int64_t)3 * 86400)
         return "cert ends soon";
     if (view->neighbour && !view->self && !view->link_up)
@@ -113,6 +126,10 @@ static json_t *member_json(struct node *node, const struct mesh_member_view *vie
         "incarnation", (json_int_t)view->incarnation, "accusers", (int)view->accusers, "note",
         note_of(node, view, peer, &protocol));
     json_put(row, "id", json_hex(view->id.bytes, 32));
+    static const char *const faults[] = {
+        [MESH_FAULT_NONE] = NULL, [MESH_FAULT_DEVICE] = "device", [MESH_FAULT_DISK] = "disk"};
+    const char *fault = faults[fault_of(node, view)];
+    json_put(row, "fault", fault ? json_string(fault) : json_null());
     json_put(row, "heard_ms", view->self ? json_integer(0) : age_json(view->heard_at_ms));
     json_put(row, "capacity_age_ms", view->self ? json_integer(0) : age_json(view->capacity_at_ms));
     json_put(row, "state_ms", age_json(view->state_at_ms));

@@ -11,26 +11,28 @@
 /* What only a node of a large site says needs the next version; all others go on in the words that every node knows. */
 #define MEMBER_VERSION_INTERIOR 2u
 #define CAPACITY_VERSION_SITE 2u
+#define CAPACITY_VERSION_FAULT 3u /* two fields more: the site's, which may be empty, and the fault */
 
 #define MEMBER_FIELDS 11u
 #define CAPACITY_FIELDS 5u
 #define ALERT_FIELDS 4u
 
 /*
- * The opening `[version, ...]` that all bodies share: reads it and says what is wrong with it. `more` is set for the
- * version after the given one, which has one field more; NULL where there is none.
+ * The opening `[version, ...]` that all bodies share: reads it and says what is wrong with it. Versions from `first` to
+ * `last` are known; `fields` are those of the first one, and each later one has one more.
  */
-static enum wire_error open_body(struct field_reader *reader, uint32_t fields, uint32_t version, bool *more)
+static enum wire_error open_body(struct field_reader *reader, uint32_t fields, uint32_t first, uint32_t last,
+                                 uint32_t *version)
 {
     const uint32_t items = field_get_array(reader, 1, 32);
     const uint64_t got = field_get_uint(reader, UINT32_MAX);
-    const bool next = more && got == version + 1;
-    if (!reader->error && got != version && !next)
+    *version = first;
+    if (!reader->error && (got < first || got > last))
         return WIRE_UNKNOWN_VERSION;
-    if (!reader->error && items != fields + next)
+    if (!reader->error)
+        *version = (uint32_t)got;
+    if (!reader->error && items != fields + (*version - first))
         field_fail(reader, FIELD_RANGE);
-    if (more)
-        *more = next;
     return WIRE_OK;
 }
 
@@ -96,9 +98,12 @@ enum wire_error member_body_decode(const uint8_t *bytes, size_t count, struct me
 {
     struct field_reader reader;
     field_reader_init(&reader, bytes, count);
-    const enum wire_error error = open_body(&reader, MEMBER_FIELDS, MEMBER_VERSION, &body->interior);
+    uint32_t version;
+    const enum wire_error error =
+        open_body(&reader, MEMBER_FIELDS, MEMBER_VERSION, MEMBER_VERSION_INTERIOR, &version);
     if (error)
         return error;
+    body->interior = version == MEMBER_VERSION_INTERIOR;
     body->session = field_get_uint(&reader, UINT64_MAX);
     field_get_text(&reader, body->site, sizeof body->site);
     field_get_text(&reader, body->region, sizeof body->region);
@@ -128,7 +133,10 @@ enum wire_error member_body_decode(const uint8_t *bytes, size_t count, struct me
 
 static void put_site(struct field_writer *writer, const struct mesh_capacity *body)
 {
-    field_put_array(writer, 1 + 2 * MESH_DEVICE_CLASSES);
+    const bool site = body->site.members > 0;
+    field_put_array(writer, site ? 1 + 2 * MESH_DEVICE_CLASSES : 0);
+    if (!site)
+        return;
     field_put_uint(writer, body->site.members);
     for (int i = 0; i < MESH_DEVICE_CLASSES; i++) {
         field_put_uint(writer, body->site.slots[i]);
@@ -136,9 +144,13 @@ static void put_site(struct field_writer *writer, const struct mesh_capacity *bo
     }
 }
 
-static void get_site(struct field_reader *reader, struct mesh_capacity *body)
+static void get_site(struct field_reader *reader, bool may_be_empty, struct mesh_capacity *body)
 {
-    field_get_array(reader, 1 + 2 * MESH_DEVICE_CLASSES, 1 + 2 * MESH_DEVICE_CLASSES);
+    const uint32_t items = field_get_array(reader, 0, 1 + 2 * MESH_DEVICE_CLASSES);
+    if (items == 0 && may_be_empty)
+        return;
+    if (items != 1 + 2 * MESH_DEVICE_CLASSES)
+        field_fail(reader, FIELD_RANGE);
     body->site.members = (uint32_t)field_get_uint(reader, UINT32_MAX);
     if (body->site.members == 0)
         field_fail(reader, FIELD_RANGE);
@@ -148,13 +160,21 @@ static void get_site(struct field_reader *reader, struct mesh_capacity *body)
     }
 }
 
+/* Each version has the fields of the one before and one more; the lowest that says it all is written. */
+static uint32_t capacity_version(const struct mesh_capacity *body)
+{
+    if (body->fault)
+        return CAPACITY_VERSION_FAULT;
+    return body->site.members > 0 ? CAPACITY_VERSION_SITE : CAPACITY_VERSION;
+}
+
 size_t capacity_body_encode(const struct mesh_capacity *body, uint8_t *out, size_t capacity)
 {
     struct field_writer writer;
     field_writer_init(&writer, out, capacity);
-    const bool site = body->site.members > 0;
-    field_put_array(&writer, CAPACITY_FIELDS + site);
-    field_put_uint(&writer, site ? CAPACITY_VERSION_SITE : CAPACITY_VERSION);
+    const uint32_t version = capacity_version(body);
+    field_put_array(&writer, CAPACITY_FIELDS + version - CAPACITY_VERSION);
+    field_put_uint(&writer, version);
     field_put_array(&writer, MESH_DEVICE_CLASSES);
     for (int i = 0; i < MESH_DEVICE_CLASSES; i++) {
         field_put_array(&writer, 3);
@@ -165,17 +185,20 @@ size_t capacity_body_encode(const struct mesh_capacity *body, uint8_t *out, size
     field_put_uint(&writer, body->price_micro);
     field_put_int(&writer, body->available_until_ms);
     field_put_bool(&writer, body->draining);
-    if (site)
+    if (version >= CAPACITY_VERSION_SITE)
         put_site(&writer, body);
+    if (version >= CAPACITY_VERSION_FAULT)
+        field_put_uint(&writer, body->fault);
     return finish(&writer);
 }
 
 enum wire_error capacity_body_decode(const uint8_t *bytes, size_t count, struct mesh_capacity *body)
 {
     struct field_reader reader;
-    bool site = false;
+    uint32_t version;
     field_reader_init(&reader, bytes, count);
-    const enum wire_error error = open_body(&reader, CAPACITY_FIELDS, CAPACITY_VERSION, &site);
+    const enum wire_error error =
+        open_body(&reader, CAPACITY_FIELDS, CAPACITY_VERSION, CAPACITY_VERSION_FAULT, &version);
     if (error)
         return error;
     field_get_array(&reader, MESH_DEVICE_CLASSES, MESH_DEVICE_CLASSES);
@@ -189,8 +212,14 @@ enum wire_error capacity_body_decode(const uint8_t *bytes, size_t count, struct 
     body->available_until_ms = field_get_int(&reader, 0, INT64_MAX);
     body->draining = field_get_bool(&reader);
     memset(&body->site, 0, sizeof body->site);
-    if (site)
-        get_site(&reader, body);
+    if (version >= CAPACITY_VERSION_SITE)
+        get_site(&reader, version >= CAPACITY_VERSION_FAULT, body);
+    body->fault = MESH_FAULT_NONE;
+    if (version >= CAPACITY_VERSION_FAULT) {
+        body->fault = (uint8_t)field_get_uint(&reader, MESH_FAULT_DISK);
+        if (body->fault == MESH_FAULT_NONE)
+            field_fail(&reader, FIELD_RANGE);
+    }
     return close_body(&reader);
 }
 
@@ -212,7 +241,8 @@ enum wire_error alert_body_decode(const uint8_t *bytes, size_t count, struct ale
 {
     struct field_reader reader;
     field_reader_init(&reader, bytes, count);
-    const enum wire_error error = open_body(&reader, ALERT_FIELDS, ALERT_VERSION, NULL);
+    uint32_t version;
+    const enum wire_error error = open_body(&reader, ALERT_FIELDS, ALERT_VERSION, ALERT_VERSION, &version);
     if (error)
         return error;
     field_get_fixed(&reader, body->subject.bytes, sizeof body->subject.bytes);

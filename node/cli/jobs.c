@@ -11,7 +11,7 @@ static const char *const states[] = {"preparing", "running", "done", "failed", "
 
 static enum table_colour state_colour(const char *state)
 {
-    if (strcmp(state, "failed") == 0)
+    if (strcmp(state, "failed") == 0 || strcmp(state, "stalled") == 0)
         return TABLE_RED;
     if (strcmp(state, "cancelled") == 0)
         return TABLE_DIM;
@@ -53,7 +53,8 @@ static int show_jobs(struct cli *cli, const json_t *reply)
     json_array_foreach(jobs, i, job)
     {
         char id[FORMAT_BYTES], time[FORMAT_BYTES], age[FORMAT_BYTES];
-        const char *state = client_text(job, "state");
+        const bool stalled = *client_text(job, "stalled");
+        const char *state = stalled ? "stalled" : client_text(job, "state");
         table_cell(table, "%s", format_id(client_text(job, "id"), id));
         table_cell(table, "%s", client_text(job, "kernel"));
         table_cell(table, "%s", state);
@@ -67,7 +68,7 @@ static int show_jobs(struct cli *cli, const json_t *reply)
         table_cell(table, "%s", format_age(now_ms - client_number(job, "created_at"), age));
         if (cli->wide) {
             table_cell(table, "%s", client_text(job, "tenant"));
-            table_cell(table, "%s", client_text(job, "error"));
+            table_cell(table, "%s", client_text(job, stalled ? "stalled" : "error"));
         }
     }
     table_print(table, stdout);
@@ -135,6 +136,8 @@ static int show_job(struct cli *cli, const json_t *reply)
     printf("\nstate       ");
     table_write(stdout, state_colour(client_text(job, "state")), client_text(job, "state"));
     printf("%s%s\n", *client_text(job, "error") ? ": " : "", client_text(job, "error"));
+    if (*client_text(job, "stalled"))
+        printf("stalled     %s\n", client_text(job, "stalled"));
     printf("submitted   %s by %s, home %s\n", format_time(client_number(job, "created_at"), created),
            client_text(job, "tenant"), client_text(job, "home"));
     printf("time        %s\n", format_duration(client_number(job, "elapsed_ms"), took));

@@ -7,6 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Something failed there, and it lends nothing for that. With some devices left it is up, with a note. */
+static bool in_fault(const json_t *node)
+{
+    return json_is_string(json_object_get(node, "fault")) && client_number(node, "slots") == 0 &&
+           !client_flag(node, "draining");
+}
+
 /* Bad rows first: what an operator must see stands at the top. */
 static int badness(const json_t *node)
 {
@@ -15,6 +22,8 @@ static int badness(const json_t *node)
     while (rank < 5 && strcmp(order[rank], client_text(node, "state")) != 0)
         rank++;
     const int worst_first[] = {2, 0, 1, 6, 5, 7};
+    if (rank == 4 && in_fault(node))
+        return 2;
     if (rank == 4 && client_flag(node, "draining"))
         return 3;
     if (rank == 4 && client_text(node, "note")[0])
@@ -33,7 +42,7 @@ static enum table_colour colour_of(const char *state)
 {
     if (strcmp(state, "up") == 0)
         return TABLE_GREEN;
-    if (strcmp(state, "down") == 0 || strcmp(state, "revoked") == 0)
+    if (strcmp(state, "down") == 0 || strcmp(state, "revoked") == 0 || strcmp(state, "fault") == 0)
         return TABLE_RED;
     return strcmp(state, "left") == 0 ? TABLE_DIM : TABLE_YELLOW;
 }
@@ -74,6 +83,8 @@ static void add_row(struct table *table, const json_t *node, bool wide)
     const bool up = strcmp(client_text(node, "state"), "up") == 0;
     const bool gone = !up && strcmp(client_text(node, "state"), "suspect") != 0;
     const char *state = up && client_flag(node, "draining") ? "draining" : client_text(node, "state");
+    if (up && in_fault(node))
+        state = "fault";
     table_cell(table, "%s", client_text(node, "name"));
     if (client_flag(node, "self"))
         table_mark(table, '*');
@@ -182,7 +193,8 @@ const struct cli_command cli_nodes = {
     .name = "nodes",
     .arguments = "",
     .summary = "the nodes of the mesh, what is wrong and what to do",
-    .notes = "STATE: up, suspect (silent, gets no new work), down, draining, left, revoked.\n"
+    .notes = "STATE: up, suspect (silent, gets no new work), down, fault (lends nothing, see\n"
+             "NOTE), draining, left, revoked.\n"
              "FREE/SLOTS: shards it can take now, and at most. QUEUE: bundles waiting there.\n"
              "RTT: round trip. SEEN: when it was last heard, or since when it is gone.\n"
              "-o wide: PROTOCOL is the version spoken between it and the node asked.\n"

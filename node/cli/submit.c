@@ -239,6 +239,20 @@ static int find_job(struct submit *submit)
 
 /* ---- Wait */
 
+/* A job that waits for room at its home would look like one that is slow. */
+static void say_stall(struct progress *progress, const json_t *job, bool *stalled)
+{
+    const char *why = client_text(job, "stalled");
+    if (!*stalled && *why) {
+        progress_close(progress);
+        fprintf(stderr, "weir: job %.8s is stalled: %s\n", client_text(job, "id"), why);
+    } else if (*stalled && !*why) {
+        progress_close(progress);
+        fprintf(stderr, "weir: job %.8s goes on\n", client_text(job, "id"));
+    }
+    *stalled = *why != '\0';
+}
+
 /* On EXIT_DONE, *job is the job's last state. */
 static int wait_for_job(struct submit *submit, json_t **job)
 {
@@ -248,12 +262,13 @@ static int wait_for_job(struct submit *submit, json_t **job)
     client_set_timeout(submit->cli->client, 0); /* nothing is said while nothing changes */
     int code = (int)client_begin(submit->cli->client,
                                  json_pack("{s:s, s:s}", "op", "watch", "job", submit->job), &failure);
-    bool final = false;
+    bool final = false, stalled = false;
     while (code == EXIT_DONE && !final) {
         json_t *object = NULL;
         code = (int)client_next(submit->cli->client, &object, &final, &failure);
         if (code != EXIT_DONE)
             break;
+        say_stall(&progress, client_member(object, "job"), &stalled);
         progress_job(&progress, client_member(object, "job"));
         if (final)
             *job = json_incref(json_object_get(object, "job"));

@@ -1,12 +1,14 @@
 """The mesh as people use it: joining, seeing, working, dying, coming back."""
+import http.client
 import os
+import re
 import signal
 import subprocess
 import time
 
 import numpy
 
-from harness import Node, Skipped, expect, wait_until
+from harness import PATIENCE, Node, Skipped, expect, wait_until
 
 THREE = ("ashburn", "berlin", "cairo")
 # 60 shards of some 50 ms: long enough to be interrupted, short enough for a test.
@@ -261,14 +263,131 @@ def reduced_outputs_are_the_shards_in_one_order(place):
     expect("book=yes" in refused.error, "%s" % refused)
 
 
-def a_full_disk_is_told_and_loses_nothing(place):
-    """Home's folder on a file system that fills up: the submitter is told, and what was acknowledged survives."""
-    data = place.path("ashburn")
+def small_disk(place, name, size):
+    """A folder on a file system of that size, for a node's data."""
+    data = place.path(name)
     os.mkdir(data, 0o700)
-    if os.getuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs", data],
+    if os.getuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=%s,mode=0700" % size, "tmpfs", data],
                                           capture_output=True, check=False).returncode != 0:
         raise Skipped("a small file system can't be mounted here")
     place.mounts.append(data)
+
+
+def resize_disk(place, name, size):
+    subprocess.run(["mount", "-o", "remount,size=" + size, place.path(name)], check=True)
+
+
+def fill_disk(place, name, left_bytes):
+    """Leaves only so much; returns the file that takes the rest."""
+    room = os.statvfs(place.path(name))
+    ballast = place.path(name, "ballast")
+    with open(ballast, "wb") as out:
+        os.posix_fallocate(out.fileno(), 0, room.f_bavail * room.f_frsize - left_bytes)
+    return ballast
+
+
+def get(node, path):
+    """What the node's HTTP side answers: status and text."""
+    connection = http.client.HTTPConnection("127.0.0.1", node.status()["http"], timeout=10)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text
+
+
+def metric(node, name):
+    return next(float(line.split()[1]) for line in get(node, "/metrics")[1].splitlines() if line.startswith(name + " "))
+
+
+def save_words(place, count):
+    path = place.path("words.txt")
+    with open(path, "w", encoding="ascii") as out:
+        out.writelines("word%d\n" % i for i in range(count))
+    return path
+
+
+def an_executor_without_room_fails_nobody(place):
+    """Berlin can't keep what its shards put out: they run at home, berlin lends nothing and says why, until it has room."""
+    small_disk(place, "berlin", "24m")
+    mesh = place.mesh("ashburn", "berlin")
+    home, full = mesh["ashburn"], mesh["berlin"]
+    ballast = fill_disk(place, "berlin", 0)
+    words = save_words(place, 16384)
+    for round in range(5):
+        done = home.submit("embed", "--input", "text=" + words, "--shard-items", "512", "--cache", "off", "--json").json
+        expect(done["state"] == "done", "round %d: %s" % (round, done))
+        if full.nodes()["berlin"]["fault"]:
+            break
+    wait_until("berlin knows", lambda: full.nodes()["berlin"]["fault"] == "disk")
+    wait_until("ashburn hears of it", lambda: home.nodes()["berlin"]["fault"] == "disk")
+    for node in (home, full):
+        table = node.weir("nodes").out
+        expect(re.search(r"berlin\*? +berlin +fault .*disk full", table.splitlines()[1]), table)
+    expect(re.search("level=error at=berlin event=disk state=full data=%s" % re.escape(full.data), full.log_text()), full.log_end())
+    expect(metric(full, "weir_disk_trouble") == 1 and metric(home, "weir_disk_trouble") == 0, "the metrics")
+    expect(get(full, "/readyz")[0] == 503, "berlin says that it takes work")
+    os.unlink(ballast)
+    wait_until("berlin lends again", lambda: not home.nodes()["berlin"]["fault"] and home.nodes()["berlin"]["slots"] == 2, 30)
+    expect(get(full, "/readyz")[0] == 200, "berlin says that it takes no work")
+
+
+def outputs_without_room_at_home_are_told_and_stored_later(place):
+    """All shards are done and their outputs do not fit the disk: submit, jobs, explain and nodes say so, and room mends it."""
+    small_disk(place, "ashburn", "20m")
+    node = place.found()
+    words = save_words(place, 28672)  # 7 MiB of vectors: as they grow, as the shards' results, and as the output
+    out = place.path("out.npy")
+    with open(place.path("submit.log"), "wb") as log:
+        waiting = place.start([place.program, "submit", "embed", "--input", "text=" + words, "--shard-items", "512",
+                               "--output", "vectors=" + out, "--node", node.socket],
+                              stdout=log, stderr=log)
+
+    def stalled():
+        jobs = node.call("jobs")["jobs"]
+        return jobs and jobs[0].get("stalled")
+    wait_until(lambda: "it stalls: %s" % node.call("jobs"), stalled, 30)
+    job = node.call("jobs")["jobs"][0]
+    expect("full" in job["stalled"] and "ashburn" in job["stalled"], "%s" % job)
+    said = lambda: open(place.path("submit.log"), encoding="utf-8").read()
+    wait_until(lambda: "submit says so: %r" % said(), lambda: "stalled" in said() and "full" in said())
+    expect(" stalled " in node.weir("jobs").out, node.weir("jobs").out)
+    expect(re.search("^stalled .*full", node.weir("jobs", job["id"]).out, re.M), node.weir("jobs", job["id"]).out)
+    expect("stalled" in node.weir("explain", job["id"]).out, node.weir("explain", job["id"]).out)
+    expect("disk full" in node.weir("nodes").out, node.weir("nodes").out)
+    expect(get(node, "/readyz")[0] == 503, "it says that it takes work")
+    resize_disk(place, "ashburn", "96m")
+    began = time.monotonic()
+    node.wait_job(job["id"], timeout_s=20)
+    expect(waiting.wait(20 * PATIENCE) == 0, said())
+    expect(time.monotonic() - began < 20 * PATIENCE, "it took too long")
+    expect(numpy.load(out).shape == (28672, 256), "the output is not whole")
+    wait_until("it lends again", lambda: node.nodes()["ashburn"]["slots"] == 2, 30)
+
+
+def a_node_whose_devices_failed_is_listed_at_fault(place):
+    """Its only device's worker ends at once: bad rows come first, with the word for it, at every node."""
+    broken = place.path("weir-worker")
+    with open(broken, "w", encoding="utf-8") as out:
+        out.write('#!/bin/sh\n[ "$1" = --list ] && exec %s --list\nexit 3\n' % os.path.join(place.build, "weir-worker"))
+    os.chmod(broken, 0o755)
+    home = place.found("cairo")
+    bad = place.join(home, "zagreb", work__worker=broken, work__cpu_slots=1)
+    for node in (home, bad):
+        node.wait_states({"cairo": "up", "zagreb": "up"})
+    bad.submit_detached("spin", "--items", "8", "--shard-items", "1", "--local", "--cache", "off")
+    wait_until(lambda: "zagreb is at fault: %s" % home.nodes()["zagreb"],
+               lambda: home.nodes()["zagreb"]["fault"] == "device" and bad.nodes()["zagreb"]["fault"] == "device", 30)
+    for node in (home, bad):
+        table = node.weir("nodes").out
+        expect(re.search(r"zagreb\*? +zagreb +fault +0/0 .*device failed", table.splitlines()[1]), table)
+    expect(metric(bad, "weir_devices_fault") == 1, "the metric")
+
+
+def a_full_disk_is_told_and_loses_nothing(place):
+    """Home's folder on a file system that fills up: the submitter is told, and what was acknowledged survives."""
+    small_disk(place, "ashburn", "24m")
+    data = place.path("ashburn")
     node = Node(place, "ashburn")
     place.weir("init", "--federation", "rivers", "--site", "ashburn", "--name", "ashburn", "--data", node.data)
     node.start()
@@ -320,7 +439,9 @@ TESTS = [three_nodes, a_killed_node_is_seen_down_and_up_again, a_stopped_node_is
          a_cancelled_job_stops_everywhere, two_homes_share_the_mesh,
          thousands_of_short_shards_cost_no_worker, another_site_finds_cached_results,
          a_repeated_key_finds_the_same_job, large_outputs_travel_whole,
-         reduced_outputs_are_the_shards_in_one_order, a_full_disk_is_told_and_loses_nothing,
+         reduced_outputs_are_the_shards_in_one_order, an_executor_without_room_fails_nobody,
+         outputs_without_room_at_home_are_told_and_stored_later, a_node_whose_devices_failed_is_listed_at_fault,
+         a_full_disk_is_told_and_loses_nothing,
          a_node_rests_between_jobs]
 # What others do on the machine would be measured, captured or starved too.
 ALONE = [a_node_rests_between_jobs]

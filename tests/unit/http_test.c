@@ -33,9 +33,9 @@ static void write_metrics(void *context, FILE *out)
     fputs("# EOF\n", out);
 }
 
-static bool is_ready(void *context)
+static const char *is_ready(void *context)
 {
-    return atomic_load(&((struct served *)context)->ready);
+    return atomic_load(&((struct served *)context)->ready) ? NULL : "draining\n";
 }
 
 static int64_t count_turn(void *context, int64_t now_ms)

@@ -119,6 +119,36 @@ static void a_capacity_comes_back_as_it_went(void **state)
                      WIRE_RANGE);
 }
 
+/* Said in version 3 only: a node without a fault goes on in words that every node knows. */
+static void a_fault_comes_back_with_a_site_and_without(void **state)
+{
+    (void)state;
+    struct mesh_capacity body = {.class = {{8, 3, 2}}, .fault = MESH_FAULT_DISK};
+    uint8_t bytes[CAPACITY_BODY_BYTES_MAX];
+    for (uint32_t members = 0; members < 2; members++) {
+        body.site.members = members;
+        body.site.slots[0] = body.site.free[0] = 3 * members;
+        struct mesh_capacity back;
+        memset(&back, 0xff, sizeof back);
+        const size_t count = capacity_body_encode(&body, bytes, sizeof bytes);
+        assert_int_equal(bytes[1], 3);
+        assert_int_equal(capacity_body_decode(bytes, count, &back), WIRE_OK);
+        assert_int_equal(back.fault, MESH_FAULT_DISK);
+        assert_int_equal(back.site.members, members);
+        assert_int_equal(back.site.free[0], 3 * members);
+        for (size_t cut = 0; cut < count; cut++)
+            assert_int_not_equal(capacity_body_decode(bytes, cut, &back), WIRE_OK);
+        bytes[count - 1] = MESH_FAULT_DISK + 1;
+        assert_int_equal(capacity_body_decode(bytes, count, &back), WIRE_RANGE);
+        bytes[count - 1] = MESH_FAULT_NONE; /* has a shorter spelling */
+        assert_int_equal(capacity_body_decode(bytes, count, &back), WIRE_RANGE);
+    }
+    body.fault = MESH_FAULT_NONE;
+    body.site.members = 0;
+    capacity_body_encode(&body, bytes, sizeof bytes);
+    assert_int_equal(bytes[1], 1);
+}
+
 static void an_alert_comes_back_as_it_went(void **state)
 {
     (void)state;
@@ -143,6 +173,7 @@ int main(void)
         cmocka_unit_test(the_longest_member_fits),
         cmocka_unit_test(a_member_that_makes_no_sense_is_refused),
         cmocka_unit_test(a_capacity_comes_back_as_it_went),
+        cmocka_unit_test(a_fault_comes_back_with_a_site_and_without),
         cmocka_unit_test(an_alert_comes_back_as_it_went),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
