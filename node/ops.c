@@ -772,6 +772,24 @@ static uint8_t add_target(json_t *rows, struct public_key *keys, uint8_t count, 
     return (uint8_t)(count + 1);
 }
 
+/*
+ * Nobody can mean the asked node: it would bar those whom it invited, go on alone, and tell nobody. As who may revoke may
+ * invite too, this also keeps the last inviter. Answers the call and returns false.
+ */
+static bool may_revoke(struct node *node, struct api_call *call, const struct public_key *keys, uint8_t count)
+{
+    for (uint8_t i = 0; i < count; i++)
+        if (memcmp(keys[i].bytes, node->self.bytes, sizeof node->self.bytes) == 0) {
+            api_error(
+                call, EXIT_USAGE,
+                "cannot revoke %s: it is the node that was asked; ask another one that may, or make one "
+                "first with `weir invite --may-invite`",
+                peer_name(node, &node->self));
+            return false;
+        }
+    return true;
+}
+
 void op_revoke(void *context, struct api_call *call)
 {
     struct node *node = context;
@@ -797,6 +815,10 @@ void op_revoke(void *context, struct api_call *call)
         const struct peer *peer = peers_find(node, &id);
         count = add_target(rows, keys, count, peer);
         ends_s = peer->certificate_ends_s;
+    }
+    if (!may_revoke(node, call, keys, count)) {
+        json_decref(rows);
+        return;
     }
     char who[NAME_BYTES_MAX + 1];
     snprintf(who, sizeof who, "%s", api_tenant(call));

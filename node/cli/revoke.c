@@ -44,7 +44,7 @@ const struct cli_command cli_revoke = {
     .notes = "The asked node signs it and tells the others, who close their links within\n"
              "seconds. Who was revoked can only come back with new keys and a new token.\n"
              "Revoking a node that may invite also cuts off those whom it invited, until\n"
-             "another inviter renews them.\n",
+             "another inviter renews them. No node revokes itself: ask another.\n",
     .example = "weir revoke 3fa94c02 --reason 'disk was stolen'",
     .options = options,
     .run = revoke,

@@ -273,6 +273,43 @@ def an_expired_certificate_is_refused(place):
     expect(node.states().get("berlin") != "up", "it is up: %s" % node.states())
 
 
+def a_revoked_node_learns_why(place):
+    """The others no longer talk to it: it learns from the answers on their join sockets, also after a restart, and says so."""
+    mesh = place.mesh("ashburn", "berlin", "cairo")
+    bad = mesh["cairo"]
+    bad.wait_states({"ashburn": "up", "berlin": "up"})
+
+    def noted():
+        rows = bad.nodes()
+        return (rows["cairo"]["note"] == "revoked, others say" and
+                all(rows[name]["note"] == "says we are revoked" for name in ("ashburn", "berlin")))
+    mesh["ashburn"].weir("revoke", "cairo", "--reason", "stolen")
+    for again in ("", " after a restart"):
+        wait_until(lambda: "cairo notes it%s: %s" % (again, bad.nodes()), noted, 60)
+        bad.kill()
+        expect(bad.log_text().count("level=error at=cairo event=revoked by=ashburn") == 1 + bool(again), bad.log_end())
+        if not again:
+            bad.start()
+
+
+def nobody_revokes_the_asked_node(place):
+    """By name, by id or by its site: refused, and nothing happens to anybody. Another node that may revokes it."""
+    first = place.found()
+    helper = place.join(first, "berlin", "--may-invite")
+    plain = place.join(first, "cairo")
+    everybody = {"ashburn": "up", "berlin": "up", "cairo": "up"}
+    for node in (first, helper, plain):
+        node.wait_states(everybody)
+    own = first.nodes()["ashburn"]["id"]
+    for target in ("ashburn", own, own[:8]):
+        answer = first.weir("revoke", target, "--reason", "x", code=2)
+        expect("the node that was asked" in answer.error and answer.error.count("\n") == 1, "%s" % answer)
+    for node in (first, helper, plain):
+        node.wait_states(everybody)
+    first.weir("revoke", "berlin", "--reason", "another one")
+    plain.wait_states({"ashburn": "up", "berlin": "revoked"})
+
+
 def a_revoked_node_is_shut_out(place):
     mesh = place.mesh("ashburn", "berlin", "cairo")
     bad = mesh["cairo"]
@@ -461,7 +498,8 @@ TESTS = [a_stranger_gets_past_neither_socket, a_plain_connection_is_refused, ano
          an_inviter_that_left_and_forgot_its_guest_is_found_again,
          an_expired_token_is_refused, a_cancelled_token_is_refused, a_token_comes_from_a_file_or_standard_input,
          a_damaged_token_is_refused, a_certificate_is_renewed_in_time, an_expired_certificate_is_refused,
-         a_revoked_node_is_shut_out, a_flood_of_the_join_socket_leaves_the_node_as_it_was, the_join_child_may_be_killed,
+         a_revoked_node_is_shut_out, a_revoked_node_learns_why, nobody_revokes_the_asked_node,
+         a_flood_of_the_join_socket_leaves_the_node_as_it_was, the_join_child_may_be_killed,
          exposed_keys_are_refused_with_the_command_that_helps, a_key_file_is_as_private_as_it_should_be,
          two_nodes_on_one_folder_are_refused, a_port_in_use_is_told, a_copied_folder_is_noticed,
          an_unprivileged_user_is_denied, a_uid_is_its_tenant]
