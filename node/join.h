@@ -140,6 +140,7 @@ enum join_error {
 };
 
 struct join_result {
+    struct public_key member; /* who was asked */
     enum join_error error;
     enum join_refusal refusal;
     int64_t when_s;

@@ -63,6 +63,7 @@ enum join_error join_ask(const struct token *token, const struct identity *ident
 struct slot {
     struct join_call *call; /* NULL: free */
     enum join_kind kind;
+    struct public_key member;
     join_called *called;
     void *context;
 };
@@ -101,6 +102,7 @@ static int64_t on_turn(void *context, int64_t now_ms)
         if (slot->kind == JOIN_KIND_RENEW && result.error == JOIN_OK)
             adopt(client, &result);
         const struct slot ended = *slot;
+        result.member = ended.member;
         *slot = (struct slot){0}; /* the callback may call again */
         ended.called(ended.context, &result);
         join_call_close(ended.call);
@@ -147,7 +149,8 @@ static bool start(struct join_client *client, const struct federation_contact *c
         struct join_call *call;
         if (!join_call_open(&options, &call))
             return false;
-        *slot = (struct slot){.call = call, .kind = kind, .called = called, .context = context};
+        *slot = (struct slot){
+            .call = call, .kind = kind, .member = contact->node, .called = called, .context = context};
         loop_wake(client->loop);
         return true;
     }

@@ -98,6 +98,8 @@ void metrics_write(struct node *node, FILE *out)
           (double)(clock_now_ms() - node->started_at_ms) / 1000);
     gauge(out, "certificate_ends_seconds", "When this node's certificate ends, since 1970.",
           (double)federation_certificate(node->federation)->not_after_s);
+    gauge(out, "revoked_by", "Members that refuse this node's certificate as revoked.",
+          records_revoked_by(node));
     write_members(node, out);
     write_work(node, out);
     write_store(node, out);

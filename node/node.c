@@ -222,6 +222,7 @@ static void on_link_up(void *context, const struct mesh_id *peer, uint32_t proto
 {
     struct node *node = context;
     log_debug("link", "peer=%s state=up protocol=%u", peer_name(node, peer), protocol);
+    records_link_up(node, peer);
     host_post(node,
               &(struct mesh_event){.kind = MESH_LINK_UP, .body.link = {.peer = *peer, .protocol = protocol}});
 }

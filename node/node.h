@@ -68,6 +68,7 @@ struct peer {
     struct mesh_id id;
     bool known;           /* a member record was accepted */
     bool barred;          /* revoked before this node started */
+    bool says_revoked;    /* it refused our certificate as revoked, and no link came up since */
     int64_t revoked_s;    /* of a barred one, when; 0 = its inviter was */
     uint64_t incarnation; /* of a barred one's record */
     char name[64];
@@ -252,6 +253,9 @@ void records_bar(struct node *node, const struct mesh_id *id);
  * `view` has their id, state and incarnation. */
 bool records_barred_view(struct node *node, uint32_t index, struct mesh_member_view *view);
 bool peer_revoked(const struct node *node, const struct peer *peer);
+/* How many members refuse this node's certificate as revoked. */
+uint32_t records_revoked_by(const struct node *node);
+void records_link_up(struct node *node, const struct mesh_id *id);
 /* Adds a saved record to the batch. */
 void records_save(struct node *node, struct store_batch *batch, enum mesh_record_kind kind,
                   const struct mesh_id *origin, const struct bytes *record);

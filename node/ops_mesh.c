@@ -53,6 +53,10 @@ static const char *note_of(struct node *node, const struct mesh_member_view *vie
         return "revoked";
     if (left_s < 0)
         return "join again: cert ended";
+    if (peer && peer->says_revoked)
+        return "says we are revoked";
+    if (view->self && records_revoked_by(node) > 0)
+        return "revoked, others say";
     if (protocol->max > 0 && protocol->agreed == 0)
         return protocol->max < WIRE_PROTOCOL_MIN ? "upgrade it: protocol" : "upgrade this node";
     switch (view->state) {

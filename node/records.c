@@ -436,11 +436,46 @@ void records_presented(struct node *node, const struct certificate *leaf)
     }
 }
 
+/*
+ * The others tell nobody whom they have shut out: this is where one that was revoked learns of it. It goes on trying, for a
+ * single member may be wrong.
+ */
+static void told_revoked(struct node *node, const struct mesh_id *by)
+{
+    struct peer *peer = peers_find(node, by);
+    if (!peer || peer->says_revoked)
+        return;
+    peer->says_revoked = true;
+    log_error(
+        "revoked",
+        "by=%s says=%u reason=\"that member shuts this node out: its certificate, or its inviter's, was "
+        "revoked. Ask an operator there; the way back is a new token and an empty data folder\"",
+        peer_name(node, by), records_revoked_by(node));
+}
+
+uint32_t records_revoked_by(const struct node *node)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < node->peers.count; i++)
+        count += node->peers.peer[i].says_revoked;
+    return count;
+}
+
+void records_link_up(struct node *node, const struct mesh_id *id)
+{
+    struct peer *peer = peers_find(node, id);
+    if (peer)
+        peer->says_revoked = false;
+}
+
 static void on_introduced(void *context, const struct join_result *result)
 {
     struct node *node = context;
     if (result->error != JOIN_OK) {
         log_debug("introduce", "refused=%s", join_refusal_name(result->refusal));
+        const struct mesh_id id = id_of(&result->member);
+        if (result->error == JOIN_REFUSED && result->refusal == JOIN_REFUSED_REVOKED)
+            told_revoked(node, &id);
         return;
     }
     static struct federation_peers list;
