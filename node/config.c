@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <glob.h>
 #include <ini.h>
+#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -449,4 +450,39 @@ void config_dump(const struct config *config, FILE *out)
     fputs("\n[tenants]\n# uid-NUMBER = TENANT; a uid without a row is the site's own tenant\n", out);
     for (uint32_t i = 0; i < config->tenant_count; i++)
         fprintf(out, "uid-%u = %s\n", config->tenant[i].uid, config->tenant[i].tenant);
+}
+
+/* One value, as the INI form has it. */
+static json_t *value_json(const struct config *config, const struct key *key)
+{
+    char *text = NULL;
+    size_t count = 0;
+    FILE *out = open_memstream(&text, &count);
+    if (!out)
+        abort();
+    print_value(out, config, key);
+    fclose(out);
+    json_t *value = json_string(text);
+    free(text);
+    return value;
+}
+
+json_t *config_json(const struct config *config)
+{
+    json_t *all = json_object(), *tenants = json_object();
+    for (size_t k = 0; k < KEYS; k++) {
+        json_t *section = json_object_get(all, keys[k].section);
+        if (!section) {
+            section = json_object();
+            json_object_set_new(all, keys[k].section, section);
+        }
+        json_object_set_new(section, keys[k].name, value_json(config, &keys[k]));
+    }
+    for (uint32_t i = 0; i < config->tenant_count; i++) {
+        char uid[24];
+        snprintf(uid, sizeof uid, "uid-%u", config->tenant[i].uid);
+        json_object_set_new(tenants, uid, json_string(config->tenant[i].tenant));
+    }
+    json_object_set_new(all, "tenants", tenants);
+    return all;
 }

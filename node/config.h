@@ -76,5 +76,7 @@ bool config_set(struct config *config, const char *assignment, char *error, size
 /* Writes every key with its value, help and default in INI form to a stdio stream. */
 struct _IO_FILE;
 void config_dump(const struct config *config, struct _IO_FILE *out);
+/* The same as an object of sections, each value the text of the INI form. The caller owns it. */
+struct json_t *config_json(const struct config *config);
 
 #endif

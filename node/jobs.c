@@ -1051,9 +1051,37 @@ static bool restore_row(void *context, const void *key, size_t key_bytes, const 
     return true;
 }
 
+static int by_creation(const void *left, const void *right)
+{
+    const struct job *const a = *(const struct job *const *)left, *const b =
+                                                                      *(const struct job *const *)right;
+    if (a->spec.created_at_ms != b->spec.created_at_ms)
+        return a->spec.created_at_ms < b->spec.created_at_ms ? -1 : 1;
+    return memcmp(&a->spec.id, &b->spec.id, sizeof a->spec.id);
+}
+
+/* The rows came by id; what lists jobs, or forgets the oldest, wants them as they were created. */
+static void order(struct node *node)
+{
+    struct job **all = calloc(node->jobs.count + 1, sizeof *all);
+    must(all);
+    uint32_t count = 0;
+    for (struct job *job = node->jobs.head; job; job = job->next)
+        all[count++] = job;
+    qsort(all, count, sizeof *all, by_creation);
+    node->jobs.tail = &node->jobs.head;
+    for (uint32_t i = 0; i < count; i++) {
+        *node->jobs.tail = all[i];
+        node->jobs.tail = &all[i]->next;
+    }
+    *node->jobs.tail = NULL;
+    free(all);
+}
+
 void jobs_restore(struct node *node)
 {
     store_each(node->store, STORE_JOBS, NULL, restore_row, node);
+    order(node);
     for (struct job *job = node->jobs.head; job; job = job->next) {
         if (job->state > JOB_ASSEMBLING)
             continue;

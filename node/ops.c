@@ -263,7 +263,7 @@ void op_config(void *context, struct api_call *call)
     }
     config_dump(&node->config, out);
     fclose(out);
-    api_reply(call, json_pack("{s:s}", "text", text));
+    api_reply(call, json_pack("{s:s, s:o}", "text", text, "config", config_json(&node->config)));
     free(text);
 }
 

@@ -153,27 +153,55 @@ void op_job(void *context, struct api_call *call)
         api_reply(call, json_pack("{s:o}", "job", job_json(context, job, true)));
 }
 
+/* Writes the jobs in `state` (NULL = any) into `out`, which has room for all: the unfinished first, each half from the
+ * newest on. */
+static uint32_t jobs_in_order(const struct node *node, const char *state, const struct job **out)
+{
+    uint32_t count = 0;
+    for (int finished = 0; finished < 2; finished++) {
+        const uint32_t begin = count;
+        for (const struct job *job = node->jobs.head; job; job = job->next)
+            if ((job->state >= JOB_DONE) == finished &&
+                (!state || strcmp(state_word(job->state), state) == 0))
+                out[count++] = job;
+        for (uint32_t i = begin, k = count; i + 1 < k; i++) {
+            const struct job *swap = out[--k];
+            out[k] = out[i];
+            out[i] = swap;
+        }
+    }
+    return count;
+}
+
+static json_t *job_counts_json(const struct node *node)
+{
+    json_int_t counts[JOB_CANCELLED + 1] = {0};
+    for (const struct job *job = node->jobs.head; job; job = job->next)
+        counts[job->state]++;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "preparing", counts[JOB_PREPARING], "running",
+                     counts[JOB_RUNNING] + counts[JOB_ASSEMBLING], "done", counts[JOB_DONE], "failed",
+                     counts[JOB_FAILED], "cancelled", counts[JOB_CANCELLED]);
+}
+
 void op_jobs(void *context, struct api_call *call)
 {
     struct node *node = context;
     const char *state = body_text(call, "state");
-    const int64_t limit = body_integer(call, "limit", 1000);
+    const int64_t limit = body_integer(call, "limit", JOBS_LISTED_MAX);
     if (limit < 1 || limit > JOBS_LISTED_MAX) {
         api_error(call, EXIT_USAGE, "'limit' is 1 to %d", JOBS_LISTED_MAX);
         return;
     }
-    /* The newest ones, oldest of them first. */
-    int64_t matching = 0;
-    for (const struct job *job = node->jobs.head; job; job = job->next)
-        matching += !state || strcmp(state_word(job->state), state) == 0;
+    const struct job **ordered = calloc(node->jobs.count + 1, sizeof *ordered);
+    if (!ordered)
+        abort();
+    const uint32_t matching = jobs_in_order(node, state, ordered);
     json_t *rows = json_array();
-    for (const struct job *job = node->jobs.head; job; job = job->next) {
-        if (state && strcmp(state_word(job->state), state) != 0)
-            continue;
-        if (matching-- <= limit)
-            json_array_append_new(rows, job_json(node, job, false));
-    }
-    api_reply(call, json_pack("{s:o}", "jobs", rows));
+    for (uint32_t i = 0; i < matching && i < limit; i++)
+        json_array_append_new(rows, job_json(node, ordered[i], false));
+    free(ordered);
+    api_reply(call, json_pack("{s:o, s:I, s:I, s:o}", "jobs", rows, "matching", (json_int_t)matching, "total",
+                              (json_int_t)node->jobs.count, "counts", job_counts_json(node)));
 }
 
 /* ---- submit */

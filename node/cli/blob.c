@@ -243,7 +243,7 @@ static const struct cli_option options[] = {
 
 const struct cli_command cli_blob = {
     .name = "blob",
-    .arguments = "put FILE | get BLOB [FILE] | stat BLOB | ls | rm BLOB",
+    .arguments = "put FILE | get BLOB [FILE] | stat|rm BLOB | ls",
     .summary = "store, fetch and list bytes by their digest",
     .notes = "FILE - is standard input or output. A blob is named by 64 hex digits, or as\n"
              "many of the first as no other blob here begins with. Blobs that no job pins may\n"

@@ -121,6 +121,7 @@ const char *cli_nearest(const char *word, const char *const *words);
 /* Connected to the node's operator? Colour and progress only then, and without NO_COLOR. */
 bool cli_colour(int fd);
 int cli_columns(int fd); /* width of the terminal; 80 if it is none */
+int cli_lines(int fd);   /* its height; 24 if it is none */
 
 /* ---- The commands, one file each */
 extern const struct cli_command cli_blob, cli_cache, cli_cancel, cli_config, cli_dev, cli_drain, cli_explain,

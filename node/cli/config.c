@@ -10,6 +10,12 @@
 
 #define CONFIG_PATH "/etc/weir/weir.conf"
 
+static void print_object(json_t *object)
+{
+    cli_print_json(object);
+    json_decref(object);
+}
+
 static int check(const struct cli *cli)
 {
     struct config config;
@@ -18,8 +24,11 @@ static int check(const struct cli *cli)
     config_defaults(&config);
     if (!config_load(&config, path, cli->argc > 1, error, sizeof error))
         return cli_fail(EXIT_USAGE, "%s", error);
-    printf(access(path, F_OK) == 0 ? "%s is good\n" : "there is no %s; all settings are the defaults\n",
-           path);
+    const bool there = access(path, F_OK) == 0;
+    if (cli->json)
+        print_object(json_pack("{s:b, s:s, s:b}", "ok", true, "file", path, "exists", there));
+    else
+        printf(there ? "%s is good\n" : "there is no %s; all settings are the defaults\n", path);
     return EXIT_DONE;
 }
 
@@ -30,7 +39,9 @@ static int dump(struct cli *cli)
     if (cli_has(cli, "node")) {
         json_t *reply = NULL;
         const int code = cli_call(cli, json_pack("{s:s}", "op", "config"), &reply);
-        if (code == EXIT_DONE)
+        if (code == EXIT_DONE && cli->json)
+            print_object(json_pack("{s:b, s:O}", "ok", true, "config", client_member(reply, "config")));
+        else if (code == EXIT_DONE)
             fputs(client_text(reply, "text"), stdout);
         json_decref(reply);
         return code;
@@ -39,7 +50,10 @@ static int dump(struct cli *cli)
     config_defaults(&config);
     if (!config_load(&config, path, cli->argc > 1, error, sizeof error))
         return cli_fail(EXIT_USAGE, "%s", error);
-    config_dump(&config, stdout);
+    if (cli->json)
+        print_object(json_pack("{s:b, s:o}", "ok", true, "config", config_json(&config)));
+    else
+        config_dump(&config, stdout);
     return EXIT_DONE;
 }
 
@@ -54,6 +68,7 @@ static int config(struct cli *cli)
 
 static const struct cli_option options[] = {
     {'n', "node", "PATH", "dump: what this running node goes by"},
+    CLI_JSON,
     {0},
 };
 

@@ -23,6 +23,20 @@ const char *format_duration(int64_t ms, char text[FORMAT_BYTES])
     return text;
 }
 
+const char *format_elapsed(int64_t ms, char text[FORMAT_BYTES])
+{
+    const long long s = ms / 1000;
+    if (ms < 60000)
+        return format_duration(ms, text);
+    if (s < 3600)
+        snprintf(text, FORMAT_BYTES, "%lldm%02llds", s / 60, s % 60);
+    else if (s < 86400)
+        snprintf(text, FORMAT_BYTES, "%lldh%02lldm", s / 3600, s % 3600 / 60);
+    else
+        snprintf(text, FORMAT_BYTES, "%lldd%02lldh", s / 86400, s % 86400 / 3600);
+    return text;
+}
+
 const char *format_age(int64_t ms, char text[FORMAT_BYTES])
 {
     const long long s = ms / 1000;

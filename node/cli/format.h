@@ -11,6 +11,8 @@
 
 /* "812 ms", "3.4 s", "2 m 10 s", "5 h 20 m", "3 d 4 h"; negative: "-" */
 const char *format_duration(int64_t ms, char text[FORMAT_BYTES]);
+/* The same without blanks, for a narrow column: "812 ms", "3.4 s", "2m10s", "5h20m", "3d04h"; negative: "-" */
+const char *format_elapsed(int64_t ms, char text[FORMAT_BYTES]);
 /* How long ago, in a narrow column: "now", "12s", "3m", "5h", "2d"; negative: "-" */
 const char *format_age(int64_t ms, char text[FORMAT_BYTES]);
 /* A round trip: "0.31ms", "12.4ms", "181ms", "2.3s"; negative: "-" */

@@ -1,4 +1,4 @@
-/* weir jobs: the jobs whose home is this node, or one of them in full. */
+/* weir jobs: the jobs whose home is this node, what is unfinished first, then the newest; or one of them in full. */
 #include "node/cli/cli.h"
 #include "node/cli/format.h"
 #include "node/cli/table.h"
@@ -6,6 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
+
+#define ROWS_SHOWN 18  /* with the title, what is said below and the prompt they fit a terminal of 24 lines */
+#define ROWS_MAX 10000 /* the most that a node tells at once */
 
 static const char *const states[] = {"preparing", "running", "done", "failed", "cancelled", NULL};
 
@@ -18,11 +22,37 @@ static enum table_colour state_colour(const char *state)
     return strcmp(state, "done") == 0 ? TABLE_GREEN : TABLE_PLAIN;
 }
 
-static int show_ids(const json_t *jobs)
+/* "508 jobs have their home at this node: 1 running, 507 done." and how many of them are not shown. */
+static void print_counts(FILE *out, const json_t *reply)
 {
+    const json_t *counts = client_member(reply, "counts");
+    const int64_t total = client_number(reply, "total");
+    const int64_t matching = client_number(reply, "matching");
+    const int64_t shown = (int64_t)json_array_size(client_member(reply, "jobs"));
+    fprintf(out, "%lld %s at this node", (long long)total,
+            total == 1 ? "job has its home" : "jobs have their home");
+    const char *separator = ": ";
+    for (int s = 0; states[s]; s++) {
+        const int64_t count = client_number(counts, states[s]);
+        if (count > 0) {
+            fprintf(out, "%s%lld %s", separator, (long long)count, states[s]);
+            separator = ", ";
+        }
+    }
+    fputc('\n', out);
+    if (shown < matching)
+        fprintf(out, "%lld more %s not shown: --all, --limit N, --state STATE\n",
+                (long long)(matching - shown), matching - shown == 1 ? "is" : "are");
+}
+
+static int show_ids(const json_t *reply)
+{
+    const json_t *jobs = client_member(reply, "jobs");
     size_t i;
     const json_t *job;
     json_array_foreach(jobs, i, job) printf("%s\n", client_text(job, "id"));
+    if ((int64_t)json_array_size(jobs) == ROWS_MAX && client_number(reply, "matching") > ROWS_MAX)
+        print_counts(stderr, reply);
     return EXIT_DONE;
 }
 
@@ -30,20 +60,20 @@ static int show_jobs(struct cli *cli, const json_t *reply)
 {
     static const struct table_column columns[] = {
         {.title = "ID"},
-        {.title = "KERNEL"},
+        {.title = "KERNEL", .cut = true},
         {.title = "STATE"},
         {.title = "DONE", .right = true},
         {.title = "CACHED", .right = true},
         {.title = "RUNNING", .right = true},
-        {.title = "REASSIGNED", .right = true},
+        {.title = "MOVED", .right = true},
         {.title = "TIME", .right = true},
         {.title = "AGE", .right = true},
-        {.title = "TENANT", .cut = true},
-        {.title = "ERROR", .cut = true},
+        {.title = "TENANT"},
+        {.title = "ERROR"},
     };
     const json_t *jobs = client_member(reply, "jobs");
     if (cli->quiet)
-        return show_ids(jobs);
+        return show_ids(reply);
     struct table *table = table_open(columns, cli->wide ? 11 : 9);
     size_t i;
     const json_t *job;
@@ -64,16 +94,21 @@ static int show_jobs(struct cli *cli, const json_t *reply)
         table_cell(table, "%lld", (long long)client_number(job, "cached"));
         table_cell(table, "%lld", (long long)client_number(job, "running"));
         table_cell(table, "%lld", (long long)client_number(job, "reassigned"));
-        table_cell(table, "%s", format_duration(client_number(job, "elapsed_ms"), time));
+        table_cell(table, "%s", format_elapsed(client_number(job, "elapsed_ms"), time));
         table_cell(table, "%s", format_age(now_ms - client_number(job, "created_at"), age));
         if (cli->wide) {
             table_cell(table, "%s", client_text(job, "tenant"));
             table_cell(table, "%s", client_text(job, stalled ? "stalled" : "error"));
         }
     }
-    table_print(table, stdout);
-    printf("%d %s with %s home at this node\n", table_rows(table), table_rows(table) == 1 ? "job" : "jobs",
-           table_rows(table) == 1 ? "its" : "their");
+    if (table_rows(table) > 0) {
+        if (cli->wide)
+            table_print_wide(table, stdout);
+        else
+            table_print(table, stdout);
+        putchar('\n');
+    }
+    print_counts(stdout, reply);
     table_close(table);
     return EXIT_DONE;
 }
@@ -153,15 +188,36 @@ static int show_job(struct cli *cli, const json_t *reply)
     return EXIT_DONE;
 }
 
+/* How many jobs to ask for: all that a node tells at once for programs, what fits the screen for people. */
+static bool rows_wanted(struct cli *cli, int64_t *rows)
+{
+    const bool terminal = isatty(STDOUT_FILENO);
+    *rows = cli->json || cli->quiet || cli_has(cli, "all") ? ROWS_MAX : ROWS_SHOWN;
+    if (!cli_number(cli, "limit", 1, ROWS_MAX, rows))
+        return false;
+    const int room = cli_lines(STDOUT_FILENO) - 5; /* the title, two lines below, one between, the cursor's */
+    if (cli->watch && terminal && !cli->json && *rows > room)
+        *rows = room > 1 ? room : 1;
+    return true;
+}
+
 static int jobs_run(struct cli *cli)
 {
     const char *state = cli_value(cli, "state", NULL);
+    int64_t rows = 0;
     if (cli->argc == 1) {
-        if (state)
-            return cli_usage(cli, "--state chooses from the list of jobs and does not go with an id");
+        if (state || cli_has(cli, "limit") || cli_has(cli, "all"))
+            return cli_usage(cli, "--%s chooses from the list of jobs and does not go with an id",
+                             state                   ? "state"
+                             : cli_has(cli, "limit") ? "limit"
+                                                     : "all");
         return cli_list(cli, json_pack("{s:s, s:s}", "op", "job", "job", cli->argv[0]), show_job);
     }
-    json_t *request = json_pack("{s:s}", "op", "jobs");
+    if (cli_has(cli, "limit") && cli_has(cli, "all"))
+        return cli_usage(cli, "give --limit or --all, not both");
+    if (!rows_wanted(cli, &rows))
+        return EXIT_USAGE;
+    json_t *request = json_pack("{s:s, s:I}", "op", "jobs", "limit", (json_int_t)rows);
     if (state) {
         int s = 0;
         while (states[s] && strcmp(states[s], state) != 0)
@@ -177,6 +233,8 @@ static int jobs_run(struct cli *cli)
 
 static const struct cli_option options[] = {
     {'s', "state", "STATE", "preparing, running, done, failed or cancelled"},
+    {'l', "limit", "N", "how many (18; with --json or --quiet 10000)"},
+    {'a', "all", NULL, "no such limit, up to 10000"},
     CLI_LISTING,
     CLI_NODE,
     {0},
@@ -186,9 +244,11 @@ const struct cli_command cli_jobs = {
     .name = "jobs",
     .arguments = "[ID]",
     .summary = "the jobs of this node, or one of them in full",
+    .notes = "Unfinished jobs come first, then the newest. MOVED: shards queued again after\n"
+             "they had gone to a node. -o wide adds the tenant and what went wrong.\n",
     .options = options,
     .run = jobs_run,
     .positional_min = 0,
     .positional_max = 1,
-    .example = "weir jobs --state running\nweir jobs 1f3a9c02 --watch",
+    .example = "weir jobs --state failed --limit 5 -o wide\nweir jobs 1f3a9c02 --watch",
 };

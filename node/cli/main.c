@@ -241,22 +241,31 @@ static int unknown_command(const char *name)
     return cli_fail(EXIT_USAGE, "unknown command '%s'; 'weir --help' lists them", name);
 }
 
+static int run_command(const char *name, int argc, char **argv)
+{
+    for (size_t g = 0; g < GROUPS; g++)
+        for (const struct entry *entry = groups[g].entries; entry->command; entry++)
+            if (strcmp(entry->command->name, name) == 0)
+                return run(entry->command, argc, argv);
+    return unknown_command(name);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
         show_overview(stderr);
         return EXIT_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+    const bool help = strcmp(argv[1], "help") == 0;
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || (help && argc == 2)) {
         show_overview(stdout);
         return EXIT_DONE;
     }
+    if (help) { /* "help COMMAND" is "COMMAND --help" */
+        static char option[] = "--help";
+        return run_command(argv[2], 2, (char *[]){argv[2], option, NULL});
+    }
     if (strcmp(argv[1], JOIN_CHILD_COMMAND) == 0)
         return join_child_main(argc - 1, argv + 1);
-    const char *name = strcmp(argv[1], "--version") == 0 ? "version" : argv[1];
-    for (size_t g = 0; g < GROUPS; g++)
-        for (const struct entry *entry = groups[g].entries; entry->command; entry++)
-            if (strcmp(entry->command->name, name) == 0)
-                return run(entry->command, argc - 1, argv + 1);
-    return unknown_command(name);
+    return run_command(strcmp(argv[1], "--version") == 0 ? "version" : argv[1], argc - 1, argv + 1);
 }

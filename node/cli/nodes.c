@@ -172,7 +172,7 @@ static int show(struct cli *cli, const json_t *reply)
     }
     if (!cli->quiet) {
         if (cli->wide)
-            table_print_as(table, stdout, 0, cli_colour(1));
+            table_print_wide(table, stdout);
         else
             table_print(table, stdout);
         show_summary(reply);

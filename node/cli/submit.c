@@ -407,7 +407,7 @@ static const struct cli_option options[] = {
     {0, "key", "KEY", "submit once: the same key finds the same job"},
     {0, "local", NULL, "run on this site's nodes only"},
     {0, "replicas", "N", "copies of the job's journal (1)"},
-    {'d', "detach", NULL, "print the job's id and do not wait"},
+    {'d', "detach", NULL, "print the job's id and do not wait (as on Ctrl-C)"},
     {0, "reattach", "ID", "wait for a job that was submitted before"},
     CLI_JSON,
     CLI_NODE,
@@ -422,7 +422,6 @@ const struct cli_command cli_submit = {
     .run = submit_run,
     .positional_min = 0,
     .positional_max = 1,
-    .notes = "Without --output, one line per output: NAME blob:HEX BYTES DTYPE [SHAPE].\n"
-             "Ctrl-C detaches: the job goes on.\n",
+    .notes = "Without --output, one line per output: NAME blob:HEX BYTES DTYPE [SHAPE].\n",
     .example = "weir submit embed --input text=w.txt --split text -O vectors=v.npy",
 };

@@ -223,6 +223,64 @@ void table_print_as(const struct table *table, FILE *out, int width, bool colour
     }
 }
 
+static int natural_width(const struct table *table)
+{
+    int all = GAP * (table->column_count - 1);
+    for (int c = 0; c < table->column_count; c++) {
+        int widest = width_of(table->columns[c].title);
+        for (size_t i = (size_t)c; i < table->count; i += (size_t)table->column_count) {
+            const int natural = width_of_cell(&table->cells[i]);
+            widest = natural > widest ? natural : widest;
+        }
+        all += widest;
+    }
+    return all;
+}
+
+/* One row as a block: the first cell, then pairs of title and value; further lines are indented. */
+static void print_block(const struct table *table, const struct cell *cells, FILE *out, int width,
+                        bool colour)
+{
+    const int indent = 2 * GAP;
+    const char *const bold = colour ? code_of(TABLE_BOLD) : "", *const plain = colour ? "\033[0m" : "";
+    print_cell(out, &(struct table_column){0}, &cells[0], width_of_cell(&cells[0]), true, colour);
+    int at = width_of_cell(&cells[0]);
+    for (int c = 1; c < table->column_count; c++) {
+        if (!cells[c].text[0])
+            continue;
+        const int title = width_of(table->columns[c].title) + 1, value = width_of_cell(&cells[c]);
+        if (at + GAP + title + value > width) {
+            fprintf(out, "\n%*s", indent, "");
+            at = indent;
+        } else {
+            at += fprintf(out, "%*s", GAP, "");
+        }
+        fprintf(out, "%s%s%s ", bold, table->columns[c].title, plain);
+        at += title + value;
+        if (at <= width || width - indent - title < 1)
+            print_cell(out, &(struct table_column){0}, &cells[c], value, true, colour);
+        else
+            print_wrapped(out, &cells[c], width - indent - title, indent + title, colour);
+    }
+    fputc('\n', out);
+}
+
+void table_print_wide_as(const struct table *table, FILE *out, int width, bool colour)
+{
+    if (width == 0 || natural_width(table) <= width) {
+        table_print_as(table, out, 0, colour);
+        return;
+    }
+    for (int row = 0; row < table_rows(table); row++)
+        print_block(table, &table->cells[row * table->column_count], out, width, colour);
+}
+
+void table_print_wide(const struct table *table, FILE *out)
+{
+    const bool terminal = isatty(fileno(out));
+    table_print_wide_as(table, out, terminal ? cli_columns(fileno(out)) : 0, cli_colour(fileno(out)));
+}
+
 void table_print(const struct table *table, FILE *out)
 {
     const bool terminal = isatty(fileno(out));

@@ -44,7 +44,11 @@ void table_mark(struct table *table, char mark);
 int table_rows(const struct table *table);
 /* To a terminal: cut to its width, in colour unless NO_COLOR is set. To anything else: neither. */
 void table_print(const struct table *table, FILE *out);
-/* The same with a given width (0 = unbounded) and colour; for tests. */
+/* For listings of many columns (-o wide): rows that the terminal is too narrow for become blocks of TITLE and
+ * value instead, filled up to its width and never broken inside a value that fits a line. */
+void table_print_wide(const struct table *table, FILE *out);
+void table_print_wide_as(const struct table *table, FILE *out, int width, bool colour);
+/* table_print with a given width (0 = unbounded) and colour; for tests. */
 void table_print_as(const struct table *table, FILE *out, int width, bool colour);
 
 /* Writes `text` in this colour if `out` is a terminal that wants colour. */

@@ -32,7 +32,7 @@ static const char help_text[] =
     "  --jobs N         jobs submitted (100)\n"
     "  --faults P[:N]   fault profile and how many faults (mixed:20)\n"
     "  --scenario FILE  play a transcript instead, see tests/scenarios/\n"
-    "  --study NAME     measure something over --nodes, --seed, --minutes; list shows what\n"
+    "  --study NAME     measure over --nodes, --seed, --minutes; list tells what\n"
     "  --trace FILE     write every event in words\n"
     "  --check-every N  steps between full checks of a core (by size)\n"
     "  --coverage       fail too if what must happen never did over all seeds\n"

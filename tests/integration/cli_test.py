@@ -25,7 +25,8 @@ def help_fits_a_screen_with_an_example(place):
     for command in COMMANDS:
         expect(re.search(r"(^|\s)%s\s" % command, overview), "weir --help does not name " + command)
         said = place.weir(command, "--help")
-        expect_fits("weir %s --help" % command, said.out, 30, 100 if command in ("submit", "sim") else 80)
+        expect_fits("weir %s --help" % command, said.out, 23, 80)
+        expect(place.weir("help", command).out == said.out, "weir help %s is not its --help" % command)
         expect(command == "sim" or re.search(r"example:\s+.*weir %s" % command, said.out),
                "weir %s --help has no example" % command)
         expect(not said.error, "weir %s --help writes to standard error" % command)
@@ -33,7 +34,7 @@ def help_fits_a_screen_with_an_example(place):
 
 def expect_fits(what, text, lines, columns):
     expect(len(text.splitlines()) <= lines, "%s has %d lines" % (what, len(text.splitlines())))
-    wide = [line for line in text.splitlines() if len(line) > columns and not line.startswith("usage:")]
+    wide = [line for line in text.splitlines() if len(line) > columns]
     expect(not wide, "%s is wider than %d columns: %s" % (what, columns, wide))
 
 
@@ -82,6 +83,8 @@ def a_config_is_checked(place):
     with open(path, "w", encoding="utf-8") as out:
         out.write(place.weir("config", "dump").out)
     place.weir("config", "check", path)
+    expect(place.weir("config", "check", path, "--json").json == {"ok": True, "file": path, "exists": True}, path)
+    place.weir("config", "dump", path, "--json").json["config"]["store"]["keep_jobs"].index("7d")
 
 
 # ---- A running node
@@ -344,6 +347,49 @@ def watching_redraws_until_interrupted(place):
     expect("\033[" in shown, "it does not redraw")
 
 
+def jobs_come_newest_first_and_say_what_is_not_shown(place):
+    node = place.found("ashburn", "rivers")
+    ids = []
+    for _ in range(25):
+        data = place.path("data")
+        with open(data, "wb") as file:
+            file.write(os.urandom(100))
+        ids.insert(0, node.submit_detached("noop", "--input", "data=" + data, "--split", "data"))
+        node.wait_job(ids[0])
+    for round_of in ("before", "after"):
+        listed = node.weir("jobs", "--json").json
+        expect([job["id"] for job in listed["jobs"]] == ids, "not the newest first %s a restart" % round_of)
+        expect((listed["total"], listed["matching"], listed["counts"]["done"]) == (25, 25, 25), listed["counts"])
+        table = node.weir("jobs").out.splitlines()
+        expect([line[:8] for line in table[1:19]] == [job[:8] for job in ids[:18]] and
+               table[19:] == ["", "25 jobs have their home at this node: 25 done",
+                              "7 more are not shown: --all, --limit N, --state STATE"], "\n".join(table))
+        expect(len(node.weir("jobs", "--all").out.splitlines()) == 28, "--all does not show all")
+        expect(node.weir("jobs", "-q", "--limit", "2").out.split() == ids[:2], "--limit 2 is not the two newest")
+        expect(node.weir("jobs", "--json", "--state", "failed").json["matching"] == 0, "failed jobs out of nowhere")
+        if round_of == "before":
+            node.kill()
+            node.start()
+    node.weir("jobs", "--limit", "2", "--all", code=2)
+    node.weir("jobs", ids[0], "--limit", "2", code=2)
+    _, shown = on_terminal(place, ["jobs", "--watch", "--node", node.socket], env={"NO_COLOR": "1"},
+                           keys=lambda seen: seen.count(b"MOVED") >= 2)
+    frame = shown.split("\033[H\033[2J")[1]
+    expect(len(frame.splitlines()) < 24, "a frame of --watch has %d lines" % len(frame.splitlines()))
+
+
+def wide_listings_become_blocks_where_a_line_is_too_narrow(place):
+    node = place.found("ashburn", "rivers")
+    for what in ("nodes", "jobs"):
+        if what == "jobs":
+            node.submit("noop", "--input", "data=" + __file__, "--format", "data=raw", "--split", "data")
+        _, shown = on_terminal(place, [what, "-o", "wide", "--node", node.socket], 80, env={"NO_COLOR": "1"})
+        expect(all(len(line) <= 80 for line in shown.splitlines()) and "\u2026" not in shown, "cut:\n" + shown)
+        expect("ashburn" in shown and "STATE " in shown, shown)
+        code, shown = on_terminal(place, [what, "-o", "wide", "--node", node.socket], 250, env={"NO_COLOR": "1"})
+        expect(re.search(r"^(NAME|ID) .* STATE ", shown), "no table where there is room:\n" + shown)
+
+
 # ---- weir dev
 
 
@@ -450,7 +496,9 @@ def another_user_is_denied(place):
 
 TESTS = [help_fits_a_screen_with_an_example, mistakes_are_told_with_a_suggestion, without_a_node_commands_say_so,
          a_data_folder_without_a_federation_is_refused, a_config_is_checked, listings_suit_people_and_programs,
-         gossip_tells_of_links_and_who_accuses_whom,         blobs_come_back_as_they_went, one_data_folder_has_one_node, odd_requests_do_not_end_the_node,
+         gossip_tells_of_links_and_who_accuses_whom,
+         jobs_come_newest_first_and_say_what_is_not_shown, wide_listings_become_blocks_where_a_line_is_too_narrow,
+         blobs_come_back_as_they_went, one_data_folder_has_one_node, odd_requests_do_not_end_the_node,
          metrics_are_openmetrics, terminals_get_colour_and_their_width,
          nothing_that_matters_is_cut_at_eighty_columns, watching_redraws_until_interrupted,
          dev_runs_a_mesh_and_leaves_nothing, dev_killed_takes_its_nodes_along,

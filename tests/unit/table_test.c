@@ -57,6 +57,33 @@ static void empty_table_prints_its_titles(void **state)
     table_close(table);
 }
 
+static void wide_rows_become_blocks_and_values_stay_whole(void **state)
+{
+    (void)state;
+    static const char *const cells[] = {"ashburn", "7", "all is well here", "oslo", "104", ""};
+    static const struct {
+        int width;
+        const char *expected;
+    } cases[] = {
+        {0, "NAME     FREE  NOTE\nashburn     7  all is well here\noslo      104\n"},
+        {31, "NAME     FREE  NOTE\nashburn     7  all is well here\noslo      104\n"},
+        {30, "ashburn  FREE 7\n    NOTE all is well here\noslo  FREE 104\n"},
+        {18, "ashburn  FREE 7\n    NOTE all is\n         well here\noslo  FREE 104\n"},
+    };
+    struct table *table = table_of(cells, 6);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *text = NULL;
+        size_t count = 0;
+        FILE *out = open_memstream(&text, &count);
+        assert_non_null(out);
+        table_print_wide_as(table, out, cases[i].width, false);
+        fclose(out);
+        assert_string_equal(text, cases[i].expected);
+        free(text);
+    }
+    table_close(table);
+}
+
 static void unfinished_row_is_not_printed(void **state)
 {
     (void)state;
@@ -303,6 +330,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(columns_align_by_characters_not_bytes),
         cmocka_unit_test(empty_table_prints_its_titles),
+        cmocka_unit_test(wide_rows_become_blocks_and_values_stay_whole),
         cmocka_unit_test(unfinished_row_is_not_printed),
         cmocka_unit_test(widest_column_is_cut_first_and_none_below_its_title),
         cmocka_unit_test(nothing_is_printed_behind_the_last_text),
