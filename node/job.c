@@ -80,6 +80,27 @@ static bool refuse_input(struct preparation *preparation, uint32_t i, int exit_c
     return refuse(preparation, exit_code, text);
 }
 
+/* The store can't give it: says which, where and what to do. */
+static bool refuse_blob(struct preparation *preparation, uint32_t i, enum store_error error)
+{
+    char what[JOB_ERROR_BYTES - 64], hex[65];
+    const char *home = preparation->wish->home;
+    hex_encode(preparation->job->spec.inputs[i].blob.bytes, 32, hex);
+    if (error == STORE_CORRUPT)
+        snprintf(what, sizeof what,
+                 "the bytes of blob %.16s at %s do not match its name (a bad disk?) and were dropped; give "
+                 "the file "
+                 "itself, or `weir blob put` it there again",
+                 hex, home);
+    else if (error == STORE_NONE)
+        snprintf(what, sizeof what,
+                 "blob %.16s is not on %s any more; give the file itself, or `weir blob put` it there", hex,
+                 home);
+    else
+        snprintf(what, sizeof what, "blob %.16s at %s: %s", hex, home, store_error_text(error));
+    return refuse_input(preparation, i, error == STORE_NONE ? EXIT_NONE : EXIT_FAILED, what);
+}
+
 static bool open_input(struct preparation *preparation, uint32_t i)
 {
     struct job *job = preparation->job;
@@ -88,8 +109,7 @@ static bool open_input(struct preparation *preparation, uint32_t i)
     uint64_t bytes;
     const enum store_error error = store_blob_open(preparation->store, input->blob.bytes, true, &fd, &bytes);
     if (error != STORE_OK)
-        return refuse_input(preparation, i, error == STORE_NONE ? EXIT_NONE : EXIT_FAILED,
-                            store_error_text(error));
+        return refuse_blob(preparation, i, error);
     const uint8_t *map = bytes ? mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0) : (const uint8_t *)"";
     if (map == MAP_FAILED) {
         close(fd);

@@ -160,6 +160,7 @@ struct mesh_id job_id(const char *tenant, const char *key);
  */
 enum job_format { JOB_FORMAT_NPY = 1, JOB_FORMAT_TEXT, JOB_FORMAT_RAW };
 struct job_wish {
+    char home[NAME_BYTES_MAX + 1]; /* this node's name, for what is said of it */
     enum job_format format[MANIFEST_INPUTS_MAX];
     uint64_t row_bytes[MANIFEST_INPUTS_MAX]; /* RAW */
     uint64_t items;

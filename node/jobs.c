@@ -216,6 +216,7 @@ static void prepare(struct node *node, struct job *job, const struct job_wish *w
     struct preparing *preparing = calloc(1, sizeof *preparing);
     must(preparing);
     *preparing = (struct preparing){.node = node, .job = job, .wish = *wish};
+    snprintf(preparing->wish.home, sizeof preparing->wish.home, "%s", peer_name(node, &node->self));
     preparing->task.run = run_prepare;
     preparing->task.done = done;
     background_add(node->background, &preparing->task);

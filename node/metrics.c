@@ -82,6 +82,7 @@ static void write_store(struct node *node, FILE *out)
     gauge(out, "store_commit_p99_microseconds", "Of the latest commits.", stats.commit_p99_us);
     gauge(out, "store_state_bytes", "Used by state.", (double)stats.state_used_bytes);
     gauge(out, "store_blob_bytes", "Bytes of all blobs.", (double)stats.blob_bytes);
+    counter(out, "store_corrupt", "Values that did not match their digest and were dropped.", stats.corrupt);
     gauge(out, "cache_entries", "Results in the cache.", (double)stats.entries);
     counter(out, "cache_hits", "Lookups that found a result here.", stats.cache_hits);
     counter(out, "cache_misses", "Lookups that did not.", stats.cache_misses);

@@ -384,6 +384,19 @@ static bool next_incarnation(struct node *node)
     return false;
 }
 
+/* On any thread. */
+static void on_damaged(void *context, const uint8_t id[STORE_ID_BYTES], bool pinned)
+{
+    const struct node *node = context;
+    char hex[65];
+    hex_encode(id, STORE_ID_BYTES, hex);
+    log_error("blob",
+              "blob=%s state=damaged pinned=%s data=%s reason=\"its stored bytes do not match its name: "
+              "dropped. Look "
+              "at the disk; `weir blob put FILE` brings it back\"",
+              hex, pinned ? "yes" : "no", node->config.data);
+}
+
 static bool open_store(struct node *node)
 {
     char path[CONFIG_TEXT_BYTES + 16];
@@ -392,7 +405,9 @@ static bool open_store(struct node *node)
     struct store_options options = {.digest = {.chunk = digest_chunk, .root = digest_root, .sum = digest_sum},
                                     .state_map_bytes = node->config.state_map_bytes,
                                     .blobs_map_bytes = node->config.blobs_map_bytes,
-                                    .cache_budget_bytes = node->config.cache_bytes};
+                                    .cache_budget_bytes = node->config.cache_bytes,
+                                    .damaged = on_damaged,
+                                    .context = node};
     randombytes_buf(options.storage_id, sizeof options.storage_id);
     struct store_failure failure;
     if (!make_folder(node->scratch))

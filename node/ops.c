@@ -208,9 +208,14 @@ bool find_blob(struct node *node, struct api_call *call, const char *text, struc
                   search.found == BLOBS_COUNTED_MAX ? " or more" : "");
     else if (error == STORE_OK)
         return true;
+    else if (error == STORE_NONE)
+        api_error(
+            call, EXIT_NONE,
+            "blob %.16s: not on this node, %s; `weir blob ls` lists what is, `weir blob put FILE` adds to it",
+            text, peer_name(node, &node->self));
     else
-        api_error(call, error == STORE_NONE ? EXIT_NONE : EXIT_FAILED, "blob %.16s: %s", text,
-                  error == STORE_NONE ? "not on this node" : store_error_text(error));
+        api_error(call, EXIT_FAILED, "blob %.16s at %s: %s", text, peer_name(node, &node->self),
+                  store_error_text(error));
     return false;
 }
 

@@ -280,7 +280,16 @@ enum store_error store_blob_apply(struct change *change, struct operation *opera
 static enum store_error blob_damaged(struct store *store, const uint8_t id[STORE_ID_BYTES],
                                      const struct blob_row *row)
 {
+    struct environment *environment = &store->environments[SIDE_BLOBS];
+    MDB_txn *txn;
+    bool pinned = false;
+    if (store->damaged && store_read_begin(environment, &txn) == STORE_OK) {
+        pinned = store_blob_pinned(store, txn, id);
+        store_read_end(environment, txn);
+    }
     atomic_fetch_add(&store->corrupt, 1);
+    if (store->damaged)
+        store->damaged(store->damaged_context, id, pinned);
     const struct operation like = {.kind = OP_BLOB_DROP, .number = row->born};
     store_writer_suggest(store, &like, id);
     return STORE_CORRUPT;

@@ -149,6 +149,8 @@ struct clock_hand {
 struct store {
     char path[4096];
     struct store_digest digest;
+    void (*damaged)(void *context, const uint8_t id[STORE_ID_BYTES], bool pinned); /* may be NULL */
+    void *damaged_context;
     uint8_t storage_id[STORE_STORAGE_ID_BYTES];
     bool created;
     uint64_t cache_budget_bytes;

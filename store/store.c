@@ -190,6 +190,8 @@ enum store_error store_open(const char *path, const struct store_options *option
     store->folder_fd = store->lock_fd = store->files_fd = store->tmp_fd = store->event_fd = -1;
     snprintf(store->path, sizeof store->path, "%s", path);
     store->digest = options->digest;
+    store->damaged = options->damaged;
+    store->damaged_context = options->context;
     memcpy(store->storage_id, options->storage_id, sizeof store->storage_id);
     store->cache_budget_bytes =
         options->cache_budget_bytes ? options->cache_budget_bytes : CACHE_BUDGET_BYTES;

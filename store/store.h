@@ -106,6 +106,10 @@ struct store_options {
     uint64_t blobs_map_bytes;                   /* address space for blobs; 0 = 16 GiB */
     uint64_t cache_budget_bytes;                /* blobs, large ones too, and cache entries; 0 = 8 GiB */
     uint64_t pointer_budget_bytes;              /* pointers; 0 = 64 MiB */
+    /* Told of each blob whose bytes were found not to match its name, before it is dropped; on the reader's thread. May
+     * be NULL. `pinned`: somebody counts on it. */
+    void (*damaged)(void *context, const uint8_t id[STORE_ID_BYTES], bool pinned);
+    void *context;
 };
 
 struct store;

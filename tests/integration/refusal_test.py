@@ -445,6 +445,43 @@ def a_job_on_a_rotten_input_fails_and_says_which(place):
             answer = node.weir(*arguments, "--cache", "off", "--param", "k=1", code=None, timeout_s=60)
             if answer.code not in (FAILED, NONE) or not re.search("do not match|not on this node", answer.error):
                 problems.add("%s, not as a failure for rotten bytes" % answer)
+            for word in (blob[:8], "ashburn", "blob put"):
+                if word not in answer.error:
+                    problems.add("%s: nothing about %s" % (answer, word))
+    check_damage_is_logged(node, blob)
+
+
+def check_damage_is_logged(node, blob, pinned="no"):
+    said = "level=error at=%s event=blob blob=%s state=damaged pinned=%s" % (node.name, blob, pinned)
+    expect(said in node.log_text(), "the log of %s says nothing of %s:\n%s" % (node.name, blob[:8], node.log_end()))
+
+
+def a_damaged_blob_that_a_finished_job_pins_is_told(place):
+    """An executor that lost its copy gets another from home; a home that lost an output says so where it is read."""
+    mesh = place.mesh("ashburn", "berlin")
+    home, executor = mesh["ashburn"], mesh["berlin"]
+    rows = numpy.random.default_rng(8).integers(-128, 128, (FILE_BLOB_BYTES // COLUMNS, COLUMNS), dtype=numpy.int8)
+    job = home.submit("knn", *("--input", "base=" + save(place, "rows.npy", rows), "--input",
+                               "query=" + save(place, "query.npy", rows[:64]), "--split", "query", "--param", "k=1",
+                               "--shard-items", "2", "--cache", "off", "--json")).json
+    blob = next(row["blob"] for row in job["inputs"] if row["name"] == "base")
+    needle = open(place.path("rows.npy"), "rb").read()[2000:2064]
+    for node in (home, executor):
+        expect(node.stop() == 0, "the node did not stop cleanly:\n%s" % node.log_end())
+    rot(home, blob, needle)
+    rot(executor, blob, needle)
+    for node in (home, executor):
+        node.start()
+    for node in (home, executor):
+        node.wait_states({"ashburn": "up", "berlin": "up"})
+    answer = home.weir("blob", "get", blob, place.path("got"), code=FAILED)
+    expect(blob[:8] in answer.error, "%s" % answer)
+    check_damage_is_logged(home, blob, "yes")
+    again = home.submit("knn", "--input", "base=" + place.path("rows.npy"), "--input", "query=" + place.path("query.npy"),
+                        "--split", "query", "--param", "k=1", "--shard-items", "2", "--cache", "off", "--json").json
+    expect(again["state"] == "done", "%s" % again)
+    if any(row["name"] == "berlin" for row in again["by_node"]):
+        check_damage_is_logged(executor, blob)
 
 
 TESTS = [
@@ -463,4 +500,5 @@ TESTS = [
     a_blob_file_that_does_not_match_its_name_is_not_served,
     a_small_blob_that_does_not_match_its_name_is_not_served,
     a_job_on_a_rotten_input_fails_and_says_which,
+    a_damaged_blob_that_a_finished_job_pins_is_told,
 ]
