@@ -352,8 +352,8 @@ static void judge(struct step *step, uint32_t subject)
     if (!suspect || !is_accused_enough(mesh, subject, sure) ||
         100 * sure.accusers < MESH_DOWN_PERCENT * sure.observers)
         return;
-    const int64_t down_at_ms =
-        member->state_at_ms + (own_link_was_reset(mesh, subject) ? MESH_SUSPECT_RESET_MS : MESH_SUSPECT_MS);
+    const bool plain = own_link_was_reset(mesh, subject) || sure.accusers == sure.observers;
+    const int64_t down_at_ms = member->state_at_ms + (plain ? MESH_SUSPECT_PLAIN_MS : MESH_SUSPECT_MS);
     if (step->now_ms >= down_at_ms)
         members_set_state(step, subject, MESH_DOWN);
     else

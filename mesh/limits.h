@@ -116,8 +116,8 @@
 #define MESH_PING_MS 1000
 #define MESH_PING_BUSY_MS 10000
 /* Silence after which one re-dial is asked for, and after which a link is suspect: several pings lost, or a long pause. */
-#define MESH_LINK_REDIAL_MS 3000
-#define MESH_LINK_SILENT_MS 5000
+#define MESH_LINK_REDIAL_MS 4500
+#define MESH_LINK_SILENT_MS 6000
 /* The same for a link that has never been up: the peer may still have to learn of our admission. */
 #define MESH_LINK_FIRST_MS 10000
 /* We were not called for so long although we asked to be (a stopped process): links get their silence afresh. */
@@ -132,9 +132,12 @@
 /* After a refutation the accuser waits this long, doubled for each further one, before it accuses alone again. */
 #define MESH_ACCUSE_AGAIN_MS 5000
 #define MESH_ACCUSE_AGAIN_MAX_MS 60000
-/* From SUSPECT to DOWN at the earliest: time for a refutation to come around; less after our own link was reset. */
+/*
+ * From SUSPECT to DOWN at the earliest: time for a refutation to come around; less where the case is plain, after our own
+ * link was reset or where all of its observers accuse it.
+ */
 #define MESH_SUSPECT_MS 1500
-#define MESH_SUSPECT_RESET_MS 800
+#define MESH_SUSPECT_PLAIN_MS 800
 /* Under so many live members one accuser makes a member suspect. */
 #define MESH_SMALL 5
 /* Share of a member's observers who must accuse it for it to be down. */

@@ -93,7 +93,8 @@ static bool path_open(const struct world *world, uint32_t from, uint32_t to)
 {
     const struct host *const a = &world->host[from];
     const struct host *const b = &world->host[to];
-    return a->group == b->group && !a->mute && !b->deaf;
+    return a->group == b->group && !a->mute && !b->deaf &&
+           (world->cut == NULL || !world->cut[(size_t)from * world->host_count + to]);
 }
 
 static bool host_answers(const struct world *world, const struct host *host)

@@ -10,11 +10,27 @@
 
 extern const struct sim_study study_hops;
 extern const struct sim_study study_hops_loss10;
+extern const struct sim_study study_traffic_idle;
+extern const struct sim_study study_traffic_busy;
+extern const struct sim_study study_detect_reset;
+extern const struct sim_study study_detect_silent;
+extern const struct sim_study study_detect_silent_loss10;
+extern const struct sim_study study_evictions_loss10;
+extern const struct sim_study study_evictions_oneway;
+extern const struct sim_study study_heal;
 extern const struct sim_study study_speed;
 
 static const struct sim_study *const studies[] = {
     &study_hops,
     &study_hops_loss10,
+    &study_traffic_idle,
+    &study_traffic_busy,
+    &study_detect_reset,
+    &study_detect_silent,
+    &study_detect_silent_loss10,
+    &study_evictions_loss10,
+    &study_evictions_oneway,
+    &study_heal,
     &study_speed,
 };
 #define STUDIES (sizeof studies / sizeof studies[0])

@@ -1,6 +1,7 @@
 /*
  * What the parts of the simulator share. One struct world holds everything; time is its own, in microseconds.
  *
+ *     bytes.c     what messages cost on the wire
  *     heap.c      the events to come
  *     payload.c   bytes behind handles, and each host's table of handles
  *     network.c   links, their queues, partitions
@@ -397,6 +398,8 @@ struct world {
     uint32_t doubles;   /* hosts that bear an identity of another one */
     bool views_changed; /* somebody's view changed since all were compared */
     struct story *story;
+    const uint8_t
+        *cut; /* [hosts x hosts] of a study: nothing passes from the first to the second; NULL: no such cut */
     struct drill drill;
     const struct study_watch *watch; /* borrowed; NULL: nobody measures */
 };

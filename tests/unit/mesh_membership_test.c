@@ -162,7 +162,7 @@ static void reset_link_makes_death_known_sooner(void **state)
     (void)state;
     struct net *const net = make_mesh(3);
     net_kill(net, 2, true);
-    assert_true(run_until(net, 0, 2, MESH_DOWN, 3000) >= MESH_SUSPECT_RESET_MS);
+    assert_true(run_until(net, 0, 2, MESH_DOWN, 3000) >= MESH_SUSPECT_PLAIN_MS);
     end(net);
 }
 
