@@ -84,53 +84,7 @@ static size_t summary_bytes(const struct mesh_message *message)
     return bytes;
 }
 
-static size_t name_bytes(const struct mesh_bundle_name *name)
-{
-    return uint_bytes(name->token) + uint_bytes(name->index);
-}
-
-static size_t reserve_bytes(const struct mesh_message *message)
-{
-    return ID_BYTES + uint_bytes(message->body.reserve.epoch) + uint_bytes(message->body.reserve.tenant) +
-           uint_bytes(message->body.reserve.kernel) + uint_bytes(message->body.reserve.memory_bytes) +
-           uint_bytes(message->body.reserve.price_limit_micro) + uint_bytes(message->body.reserve.classes) +
-           uint_bytes(message->body.reserve.wanted) + 1;
-}
-
-static size_t assign_bytes(const struct mesh_message *message, size_t payload_bytes)
-{
-    size_t bytes = name_bytes(&message->body.assign.name) + ID_BYTES +
-                   uint_bytes(message->body.assign.epoch) + uint_bytes(message->body.assign.tenant) +
-                   uint_bytes(message->body.assign.kernel) + uint_bytes(message->body.assign.class) +
-                   array_bytes(message->body.assign.count) + bin_bytes(payload_bytes);
-    for (uint32_t i = 0; i < message->body.assign.count; i++) {
-        bytes += uint_bytes(message->body.assign.shard[i]);
-    }
-    return bytes;
-}
-
-static size_t result_bytes(const struct mesh_message *message, size_t payload_bytes)
-{
-    size_t bytes = name_bytes(&message->body.result.name) + ID_BYTES +
-                   uint_bytes(message->body.result.epoch) + uint_bytes(message->body.result.device_us) +
-                   array_bytes(message->body.result.count) + bin_bytes(message->body.result.count) +
-                   bin_bytes(payload_bytes);
-    for (uint32_t i = 0; i < message->body.result.count; i++) {
-        bytes += uint_bytes(message->body.result.shard[i].shard);
-    }
-    return bytes;
-}
-
-static size_t renew_bytes(const struct mesh_message *message)
-{
-    size_t bytes = array_bytes(message->body.renew.count);
-    for (uint32_t i = 0; i < message->body.renew.count; i++) {
-        bytes += 1 + name_bytes(&message->body.renew.name[i]);
-    }
-    return bytes;
-}
-
-static size_t fields_bytes(const struct mesh_message *message, size_t payload_bytes)
+static size_t fields_bytes(const struct mesh_message *message)
 {
     const struct mesh_record *const record = &message->body.push.record;
     switch (message->kind) {
@@ -151,35 +105,12 @@ static size_t fields_bytes(const struct mesh_message *message, size_t payload_by
     case MESH_GRAFT:
     case MESH_PRUNE:
         return words_bytes(message);
-    case MESH_RESERVE:
-        return reserve_bytes(message);
-    case MESH_GRANT:
-        return ID_BYTES + uint_bytes(message->body.grant.token) + uint_bytes(message->body.grant.places) +
-               uint_bytes(message->body.grant.class) + uint_bytes(message->body.grant.valid_ms);
-    case MESH_WAIT:
-        return ID_BYTES;
-    case MESH_RELEASE:
-        return uint_bytes(message->body.release.token) + uint_bytes(message->body.release.places);
-    case MESH_ASSIGN:
-        return assign_bytes(message, payload_bytes);
-    case MESH_EXPIRED:
-        return name_bytes(&message->body.expired.name) + ID_BYTES + uint_bytes(message->body.expired.epoch);
-    case MESH_RESULT:
-        return result_bytes(message, payload_bytes);
-    case MESH_RESULT_ACK:
-        return name_bytes(&message->body.result_ack.name);
-    case MESH_RENEW:
-    case MESH_RENEWED:
-        return renew_bytes(message);
-    case MESH_CANCEL:
-        return ID_BYTES + uint_bytes(message->body.cancel.epoch);
-    case MESH_MESSAGE_KINDS:
-        break;
+    default:
+        return mesh_message_bytes(message);
     }
-    return 0;
 }
 
-size_t sim_frame_bytes(const struct mesh_message *message, size_t payload_bytes)
+size_t sim_frame_bytes(const struct mesh_message *message)
 {
-    return HEAD_BYTES + fields_bytes(message, payload_bytes);
+    return HEAD_BYTES + fields_bytes(message);
 }

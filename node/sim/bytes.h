@@ -1,5 +1,5 @@
 /*
- * What a message costs on the wire, computed rather than encoded, since the simulator links the core alone; a unit test
+ * What a message about links and gossip costs on the wire, computed rather than encoded, since the simulator links the core alone; a unit test
  * holds it against node/wire.c. Records have the size of their signed envelope and body; a MEMBER record, whose body the
  * core doesn't know, counts as one with a chain of two certificates.
  */
@@ -21,7 +21,7 @@
 
 /* Of the body of such a record. */
 size_t sim_record_body_bytes(const struct mesh_record *record);
-/* Of the frame, as wire_encode() writes it. `payload_bytes`: of ASSIGN and RESULT; a record's are added here. */
-size_t sim_frame_bytes(const struct mesh_message *message, size_t payload_bytes);
+/* Of the frame, its record included, as wire_encode() writes it; of messages about work about what the core needs. */
+size_t sim_frame_bytes(const struct mesh_message *message);
 
 #endif

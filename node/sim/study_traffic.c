@@ -27,7 +27,7 @@ static void sent(void *context, const struct world *world, const struct flight *
         return;
     }
     int64_t *const latest_us = &traffic->latest_us[(size_t)flight->from * traffic->nodes + flight->to];
-    uint64_t bytes = sim_frame_bytes(flight->message, 0);
+    uint64_t bytes = sim_frame_bytes(flight->message);
     if (*latest_us == world->now_us) {
         bytes += SIM_BATCH_FRAME_BYTES;
     } else {
