@@ -517,6 +517,8 @@ void job_free(struct job *job)
         job->submitters = submitter->next;
         free(submitter);
     }
+    for (uint32_t d = 0; d < job->decision_count; d++)
+        free(job->decision[d].reason);
     free(job->decision);
     free(job);
 }

@@ -77,19 +77,32 @@ struct job_slice {
 
 struct job_node_share {
     struct mesh_id node;
-    uint32_t shards;
+    uint32_t shards;  /* committed */
+    uint32_t in_hand; /* assigned and not yet heard of again, as far as decisions tell */
     uint64_t device_us;
 };
 
 #define JOB_NODES_MAX 64
-#define JOB_DECISIONS_MAX 512
+#define JOB_DECISIONS_MAX 128
 
+/*
+ * What happened alike at one node within JOB_DECISION_GROUP_MS, as one row: a job of a thousand shards is told in a
+ * few. When the rows are full, older ones are put together over ever longer spans, so a job's beginning is never
+ * forgotten, only told more coarsely; nothing is merged into a row that is older than JOB_DECISION_GROUP_MS otherwise,
+ * so that followers of the log may tell it then.
+ */
+#define JOB_DECISION_GROUP_MS 1000
 struct job_decision {
-    int64_t at_ms; /* wall */
+    uint64_t number; /* counts up; rows that were put together keep the first one's */
+    int64_t at_ms;   /* wall, of the first */
     struct mesh_id node;
     enum mesh_reason why;
-    uint32_t shard;
-    uint32_t count;
+    uint32_t shard;      /* the first */
+    uint32_t count;      /* shards or places, all together */
+    uint32_t times;      /* how many decisions */
+    uint32_t free_slots; /* ASKED, ASSIGNED: what the node offered when it was asked, */
+    uint32_t rtt_us;     /* and how far away it is; 0 = here, or not measured */
+    char *reason;        /* CRASHED, REJECTED: what the latest attempt said; owned, NULL = nothing */
 };
 
 /* A call that submitted the job, or asked for the same under the same key before it was durable. */
@@ -130,9 +143,13 @@ struct job {
 
     struct job_node_share share[JOB_NODES_MAX];
     uint32_t share_count;
-    struct job_decision *decision; /* a ring of the newest JOB_DECISIONS_MAX; it grows to that as needed */
+    struct job_decision *decision; /* [decision_count], by time; it grows to JOB_DECISIONS_MAX as needed */
     uint32_t decision_room;
-    uint64_t decision_count;
+    uint32_t decision_count;
+    uint64_t decisions_ever;    /* the next row's number */
+    uint64_t decisions_dropped; /* rows that found no room: more nodes than rows */
+    int64_t decision_span_ms;   /* over which older rows were put together */
+    bool read_back; /* the home was restarted since it was submitted: decisions before that are lost */
     uint32_t bundle_shards;  /* the submitter's bound on shards in a bundle; 0 = none */
     uint32_t shard_us_guess; /* the manifest's estimate of one shard's device time */
     bool damaged;            /* a committed output could not be read back */
@@ -178,6 +195,9 @@ uint32_t job_bundle_shards(const struct job *job);
 
 /* An empty job in state PREPARING; freed by job_free. NULL when out of memory. */
 struct job *job_make(void);
+
+/* Adds one decision to the rows, or to the row that it belongs with. What `one` owns goes over. */
+void job_decide(struct job *job, const struct job_decision *one);
 
 /* Frees what only an unfinished job needs: maps, keys, assembly. */
 void job_release(struct job *job);

@@ -400,18 +400,25 @@ void jobs_save(struct node *node, struct store_batch *batch, const struct mesh_s
     }
 }
 
+/* A node's row of a job; those beyond JOB_NODES_MAX share one that nobody sees. */
+static struct job_node_share *share_of(struct job *job, const struct mesh_id *member)
+{
+    static struct job_node_share unseen;
+    for (uint32_t i = 0; i < job->share_count; i++)
+        if (memcmp(&job->share[i].node, member, sizeof *member) == 0)
+            return &job->share[i];
+    if (job->share_count == JOB_NODES_MAX)
+        return &unseen;
+    struct job_node_share *share = &job->share[job->share_count++];
+    *share = (struct job_node_share){.node = *member};
+    return share;
+}
+
 static void count_share(struct job *job, const struct mesh_id *executor, uint32_t shards, uint64_t device_us)
 {
-    for (uint32_t i = 0; i < job->share_count; i++) {
-        if (memcmp(&job->share[i].node, executor, sizeof *executor) != 0)
-            continue;
-        job->share[i].shards += shards;
-        job->share[i].device_us += device_us;
-        return;
-    }
-    if (job->share_count < JOB_NODES_MAX)
-        job->share[job->share_count++] =
-            (struct job_node_share){.node = *executor, .shards = shards, .device_us = device_us};
+    struct job_node_share *share = share_of(job, executor);
+    share->shards += shards;
+    share->device_us += device_us;
 }
 
 /* Copies one committed shard's outputs to their places. */
@@ -753,19 +760,65 @@ void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusa
     }
 }
 
+/* Why this node: what it offered when it was asked, and how far away it is. */
+static void note_choice(struct node *node, const struct job *job, struct job_decision *one)
+{
+    for (uint32_t d = job->decision_count; d > 0 && one->why == MESH_WHY_ASSIGNED; d--) {
+        const struct job_decision *asked = &job->decision[d - 1];
+        if (asked->why != MESH_WHY_RESERVED || memcmp(&asked->node, &one->node, sizeof one->node) != 0)
+            continue;
+        one->free_slots = asked->free_slots;
+        one->rtt_us = asked->rtt_us;
+        return;
+    }
+    struct mesh_member_view view;
+    if (!mesh_member_find(node->host.mesh, &one->node, &view))
+        return;
+    one->rtt_us = view.rtt_us;
+    for (int c = 0; c < MESH_DEVICE_CLASSES; c++)
+        one->free_slots += view.capacity.class[c].free;
+}
+
+/* How many shards a node has in its hands, for `weir explain`. */
+static void count_in_hand(struct job *job, const struct mesh_id *member, enum mesh_reason why, uint32_t count)
+{
+    switch (why) {
+    case MESH_WHY_ASSIGNED:
+        share_of(job, member)->in_hand += count;
+        break;
+    case MESH_WHY_DONE:
+    case MESH_WHY_RETURNED:
+    case MESH_WHY_CRASHED:
+    case MESH_WHY_REJECTED:
+    case MESH_WHY_MEMBER_DOWN:
+    case MESH_WHY_RESTARTED:
+    case MESH_WHY_EXPIRED:
+    case MESH_WHY_LEASE_ENDED: {
+        struct job_node_share *share = share_of(job, member);
+        share->in_hand -= count < share->in_hand ? count : share->in_hand;
+        break;
+    }
+    default:
+        break;
+    }
+}
+
 void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct mesh_id *member,
                       enum mesh_reason why, uint32_t shard, uint32_t count)
 {
     struct job *job = jobs_find(node, id);
     if (!job)
         return;
-    if (job->decision_count == job->decision_room && job->decision_room < JOB_DECISIONS_MAX) {
-        job->decision_room = job->decision_room ? 2 * job->decision_room : 8; /* up to the power of two MAX */
-        job->decision = realloc(job->decision, job->decision_room * sizeof *job->decision);
-        must(job->decision);
+    struct job_decision one = {
+        .at_ms = clock_wall_ms(), .node = *member, .why = why, .shard = shard, .count = count, .times = 1};
+    if (why == MESH_WHY_RESERVED || why == MESH_WHY_ASSIGNED)
+        note_choice(node, job, &one);
+    if ((why == MESH_WHY_CRASHED || why == MESH_WHY_REJECTED) && job->last_error[0]) {
+        one.reason = strdup(job->last_error); /* of the very result that the core speaks of */
+        must(one.reason);
     }
-    job->decision[job->decision_count++ % JOB_DECISIONS_MAX] = (struct job_decision){
-        .at_ms = clock_wall_ms(), .node = *member, .why = why, .shard = shard, .count = count};
+    job_decide(job, &one);
+    count_in_hand(job, member, why, count);
     struct mesh_job_view view;
     if (mesh_job_find(node->host.mesh, id, &view))
         job->reassigned = view.reassigned;
@@ -1043,9 +1096,10 @@ static bool restore_row(void *context, const void *key, size_t key_bytes, const 
     (void)key_bytes;
     struct node *node = context;
     struct job *job = job_row_decode(value, value_bytes);
-    if (job)
+    if (job) {
+        job->read_back = true;
         add(node, job);
-    else
+    } else
         log_error(
             "job",
             "error=\"a job's row is damaged or names a kernel that this build lacks; it is left alone\"");

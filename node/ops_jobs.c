@@ -9,6 +9,7 @@
 
 #define WATCH_EVERY_MS 100
 #define JOBS_LISTED_MAX 10000
+#define DECISION_TEXT_BYTES (JOB_ERROR_BYTES + 200)
 #define STALL_TEXT_BYTES 256
 
 enum watch_kind { WATCH_STATE, WATCH_LINES };
@@ -19,7 +20,7 @@ struct job_watch {
     struct api_call *call;
     struct mesh_id job;
     enum watch_kind kind;
-    uint64_t told;  /* WATCH_LINES: decisions told so far */
+    uint64_t told;  /* WATCH_LINES: the number of the next decision to tell */
     uint32_t shown; /* WATCH_STATE: committed shards when it was last told */
     bool stalled;   /* WATCH_STATE: as it was last told */
     bool first;
@@ -89,6 +90,8 @@ static json_t *shares_json(struct node *node, const struct job *job)
     json_t *list = json_array();
     for (uint32_t i = 0; i < job->share_count; i++) {
         const struct job_node_share *share = &job->share[i];
+        if (share->shards == 0)
+            continue;
         json_t *row = json_pack("{s:s, s:s, s:i, s:I}", "name", peer_name(node, &share->node), "site",
                                 peer_site(node, &share->node), "shards", (int)share->shards, "device_us",
                                 (json_int_t)share->device_us);
@@ -452,14 +455,33 @@ static const char *const why_words[] = {
     [MESH_WHY_LEASE_ENDED] = "lease-ended",
 };
 
+/* "12 free slots, 3.1 ms away" */
+static void choice_text(const struct node *node, const struct job_decision *decision, char *out,
+                        size_t out_bytes)
+{
+    const char *s = decision->free_slots == 1 ? "" : "s";
+    if (memcmp(&decision->node, &node->self, sizeof node->self) == 0)
+        snprintf(out, out_bytes, "%u free slot%s, here", decision->free_slots, s);
+    else if (decision->rtt_us == 0)
+        snprintf(out, out_bytes, "%u free slot%s by its last word", decision->free_slots, s);
+    else
+        snprintf(out, out_bytes, "%u free slot%s by its last word, %u.%u ms away", decision->free_slots, s,
+                 decision->rtt_us / 1000, decision->rtt_us / 100 % 10);
+}
+
 static void decision_text(struct node *node, const struct job_decision *decision, char *out, size_t out_bytes)
 {
     const char *name = peer_name(node, &decision->node);
     const unsigned n = decision->count, shard = decision->shard;
     const char *s = n == 1 ? "" : "s";
+    const char *reason = decision->reason ? decision->reason : "no reason was given";
+    char choice[80], times[32] = "";
+    choice_text(node, decision, choice, sizeof choice);
+    if (decision->times > 1)
+        snprintf(times, sizeof times, " in %u bundles", decision->times);
     switch (decision->why) {
     case MESH_WHY_RESERVED:
-        snprintf(out, out_bytes, "asked %s for %u place%s", name, n, s);
+        snprintf(out, out_bytes, "asked %s for %u place%s: %s", name, n, s, choice);
         break;
     case MESH_WHY_GRANTED:
         snprintf(out, out_bytes, "%s granted %u place%s", name, n, s);
@@ -474,22 +496,22 @@ static void decision_text(struct node *node, const struct job_decision *decision
         snprintf(out, out_bytes, "%s has another version of this kernel, or none", name);
         break;
     case MESH_WHY_ASSIGNED:
-        snprintf(out, out_bytes, "%u shard%s from %u on went to %s", n, s, shard, name);
+        snprintf(out, out_bytes, "assigned %u shard%s to %s%s: %s", n, s, name, times, choice);
         break;
     case MESH_WHY_DONE:
-        snprintf(out, out_bytes, "%s finished %u shard%s from %u on", name, n, s, shard);
+        snprintf(out, out_bytes, "%s finished %u shard%s%s", name, n, s, times);
         break;
     case MESH_WHY_CACHED:
-        snprintf(out, out_bytes, "%u shard%s from %u on came from the cache", n, s, shard);
+        snprintf(out, out_bytes, "%u shard%s came from the cache", n, s);
         break;
     case MESH_WHY_RETURNED:
         snprintf(out, out_bytes, "%s gave %u shard%s back, not run: queued again", name, n, s);
         break;
     case MESH_WHY_CRASHED:
-        snprintf(out, out_bytes, "the attempt of %u shard%s failed at %s: queued again", n, s, name);
+        snprintf(out, out_bytes, "%u attempt%s failed at %s, queued again: %s", n, s, name, reason);
         break;
     case MESH_WHY_REJECTED:
-        snprintf(out, out_bytes, "the kernel refused shard %u at %s", shard, name);
+        snprintf(out, out_bytes, "the kernel refused shard %u at %s: %s", shard, name, reason);
         break;
     case MESH_WHY_MEMBER_DOWN:
         snprintf(out, out_bytes, "%s is down: %u shard%s queued again", name, n, s);
@@ -508,31 +530,39 @@ static void decision_text(struct node *node, const struct job_decision *decision
 
 static json_t *decision_json(struct node *node, const struct job_decision *decision)
 {
-    char text[200] = "";
+    char text[DECISION_TEXT_BYTES] = "";
     decision_text(node, decision, text, sizeof text);
     json_t *row = json_pack("{s:I, s:s, s:s, s:i, s:i, s:s}", "at", (json_int_t)decision->at_ms, "why",
                             why_words[decision->why], "name", peer_name(node, &decision->node), "shard",
                             (int)decision->shard, "count", (int)decision->count, "text", text);
     json_put(row, "node", json_hex(decision->node.bytes, 32));
+    json_put(row, "times", json_integer(decision->times));
+    if (decision->reason)
+        json_put(row, "reason", json_string(decision->reason));
     return row;
-}
-
-static uint64_t first_decision(const struct job *job)
-{
-    return job->decision_count > JOB_DECISIONS_MAX ? job->decision_count - JOB_DECISIONS_MAX : 0;
 }
 
 static const char *const fault_words[] = {[MESH_FAULT_NONE] = "lends no device now",
                                           [MESH_FAULT_DEVICE] = "its workers fail: no device is lent",
                                           [MESH_FAULT_DISK] = "its disk is full or fails"};
 
-/* For a job that waits: each member, and why nothing of it runs there now. */
+static uint32_t shards_in_hand(const struct job *job, const struct mesh_id *member)
+{
+    for (uint32_t i = 0; i < job->share_count; i++)
+        if (memcmp(&job->share[i].node, member, sizeof *member) == 0)
+            return job->share[i].in_hand;
+    return 0;
+}
+
+/* For a job that waits: each member, and what it has of it or why it has nothing. */
 static json_t *waiting_json(struct node *node, const struct job *job)
 {
     json_t *list = json_array();
     struct mesh_member_view view;
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
         const char *reason = NULL;
+        char runs[64];
+        const uint32_t in_hand = shards_in_hand(job, &view.id);
         int slots = 0, free_slots = 0;
         for (int c = 0; c < MESH_DEVICE_CLASSES; c++) {
             slots += view.capacity.class[c].slots;
@@ -544,7 +574,11 @@ static json_t *waiting_json(struct node *node, const struct job *job)
             reason = "suspect: gets no new work until it is heard again";
         else if (view.state == MESH_LEFT || view.state == MESH_REVOKED)
             reason = "no longer a member";
-        else if (view.capacity.draining || (view.self && node->draining))
+        else if (in_hand > 0) {
+            snprintf(runs, sizeof runs, "has %u shard%s of this job in hand", in_hand,
+                     in_hand == 1 ? "" : "s");
+            reason = runs;
+        } else if (view.capacity.draining || (view.self && node->draining))
             reason = "draining";
         else if (job->spec.local_only && strcmp(peer_site(node, &view.id), peer_site(node, &node->self)) != 0)
             reason = "another site, and the job is local";
@@ -553,7 +587,7 @@ static json_t *waiting_json(struct node *node, const struct job *job)
         else if (slots == 0)
             reason = fault_words[view.self ? execute_fault(node) : view.capacity.fault];
         else if (free_slots == 0)
-            reason = "every slot is taken";
+            reason = "every slot is taken by other work";
         else
             reason = "has free slots: being asked";
         json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", peer_name(node, &view.id), "site",
@@ -582,12 +616,13 @@ void op_explain(void *context, struct api_call *call)
                  state_word(job->state), job->committed, job->spec.shard_count, job->cached, view.assigned,
                  view.queued + view.looking_up, job->reassigned);
     json_t *decisions = json_array();
-    for (uint64_t d = first_decision(job); d < job->decision_count; d++)
-        json_array_append_new(decisions, decision_json(node, &job->decision[d % JOB_DECISIONS_MAX]));
+    for (uint32_t d = 0; d < job->decision_count; d++)
+        json_array_append_new(decisions, decision_json(node, &job->decision[d]));
     json_t *reply = json_pack("{s:s, s:o, s:o}", "summary", summary, "decisions", decisions, "waiting",
                               view.queued > 0 ? waiting_json(node, job) : json_array());
     json_put(reply, "job", json_hex(job->spec.id.bytes, 32));
-    json_put(reply, "forgotten", json_integer((json_int_t)first_decision(job)));
+    json_put(reply, "forgotten", json_integer((json_int_t)job->decisions_dropped));
+    json_put(reply, "lost_by_restart", json_boolean(job->read_back));
     api_reply(call, reply);
 }
 
@@ -628,17 +663,25 @@ void op_watch(void *context, struct api_call *call)
         watch_add(context, call, job, WATCH_STATE);
 }
 
+/* Tells the rows from number `from` on that can't grow any more; returns the number to go on from. */
 static uint64_t tell_lines(struct node *node, struct api_call *call, const struct job *job, uint64_t from)
 {
-    if (from < first_decision(job))
-        from = first_decision(job);
-    for (uint64_t d = from; d < job->decision_count; d++) {
-        char text[200] = "";
-        decision_text(node, &job->decision[d % JOB_DECISIONS_MAX], text, sizeof text);
-        api_more(call, json_pack("{s:I, s:s}", "at", (json_int_t)job->decision[d % JOB_DECISIONS_MAX].at_ms,
-                                 "line", text));
+    const int64_t grown_ms = clock_wall_ms() - JOB_DECISION_GROUP_MS;
+    if (from == 0 && job->read_back)
+        api_more(call, json_pack("{s:I, s:s}", "at", (json_int_t)job->spec.created_at_ms, "line",
+                                 "what was decided before this node was restarted is not kept"));
+    for (uint32_t d = 0; d < job->decision_count; d++) {
+        const struct job_decision *decision = &job->decision[d];
+        if (decision->number < from)
+            continue;
+        if (decision->at_ms > grown_ms && job->state < JOB_DONE)
+            return decision->number;
+        char text[DECISION_TEXT_BYTES] = "";
+        decision_text(node, decision, text, sizeof text);
+        api_more(call, json_pack("{s:I, s:s}", "at", (json_int_t)decision->at_ms, "line", text));
+        from = decision->number + 1;
     }
-    return job->decision_count;
+    return from;
 }
 
 static void tell_end(struct api_call *call, const struct job *job)

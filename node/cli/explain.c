@@ -8,7 +8,7 @@
 static void print_waiting(const json_t *waiting)
 {
     static const struct table_column columns[] = {
-        {.title = "NODE"}, {.title = "SITE"}, {.title = "WHY NOTHING RUNS THERE", .cut = true}};
+        {.title = "NODE"}, {.title = "SITE"}, {.title = "WHAT IT DOES FOR THE REST", .wrap = true}};
     if (json_array_size(waiting) == 0)
         return;
     struct table *table = table_open(columns, 3);
@@ -25,10 +25,12 @@ static void print_waiting(const json_t *waiting)
     table_close(table);
 }
 
-static void print_decisions(const json_t *decisions, int64_t forgotten)
+static void print_decisions(const json_t *decisions, int64_t forgotten, bool lost)
 {
     static const struct table_column columns[] = {
-        {.title = "TIME"}, {.title = "WHY"}, {.title = "WHAT", .cut = true}};
+        {.title = "TIME"}, {.title = "WHY"}, {.title = "WHAT", .wrap = true}};
+    if (lost)
+        printf("\nWhat was decided before the job's home was restarted is not kept.\n");
     if (json_array_size(decisions) == 0)
         return;
     struct table *table = table_open(columns, 3);
@@ -59,7 +61,8 @@ static int explain_run(struct cli *cli)
     } else {
         printf("%.16s  %s\n", client_text(reply, "job"), client_text(reply, "summary"));
         print_waiting(client_member(reply, "waiting"));
-        print_decisions(client_member(reply, "decisions"), client_number(reply, "forgotten"));
+        print_decisions(client_member(reply, "decisions"), client_number(reply, "forgotten"),
+                        client_flag(reply, "lost_by_restart"));
     }
     json_decref(reply);
     return EXIT_DONE;

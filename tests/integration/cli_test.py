@@ -378,6 +378,24 @@ def jobs_come_newest_first_and_say_what_is_not_shown(place):
     expect(len(frame.splitlines()) < 24, "a frame of --watch has %d lines" % len(frame.splitlines()))
 
 
+def explain_groups_what_happened_alike(place):
+    node = place.found("ashburn", "rivers")
+    job = node.submit_detached("spin", "--items", "300", "--shard-items", "1", "--param", "us=1000", "--cache", "off")
+    node.wait_job(job)
+    told = node.weir("explain", job, "--json").json
+    rows = told["decisions"]
+    expect(len(rows) <= 60, "%d rows for 300 shards" % len(rows))
+    expect(sum(row["count"] for row in rows if row["why"] == "done") <= 300 and any(row["times"] > 1 for row in rows),
+           "not grouped: %s" % rows)
+    expect(any("free slot" in row["text"] and ", here" in row["text"] for row in rows), "no reason: %s" % rows)
+    expect(told["lost_by_restart"] is False and "is not kept" not in node.weir("explain", job).out, told)
+    node.kill()
+    node.start()
+    expect(node.weir("explain", job, "--json").json["lost_by_restart"], "a restart that lost decisions is not told")
+    expect("before the job's home was restarted is not kept" in node.weir("explain", job).out, "nor in words")
+    expect("is not kept" in node.weir("logs", job).out, "nor in the log")
+
+
 def wide_listings_become_blocks_where_a_line_is_too_narrow(place):
     node = place.found("ashburn", "rivers")
     for what in ("nodes", "jobs"):
@@ -497,7 +515,8 @@ def another_user_is_denied(place):
 TESTS = [help_fits_a_screen_with_an_example, mistakes_are_told_with_a_suggestion, without_a_node_commands_say_so,
          a_data_folder_without_a_federation_is_refused, a_config_is_checked, listings_suit_people_and_programs,
          gossip_tells_of_links_and_who_accuses_whom,
-         jobs_come_newest_first_and_say_what_is_not_shown, wide_listings_become_blocks_where_a_line_is_too_narrow,
+         jobs_come_newest_first_and_say_what_is_not_shown, explain_groups_what_happened_alike,
+         wide_listings_become_blocks_where_a_line_is_too_narrow,
          blobs_come_back_as_they_went, one_data_folder_has_one_node, odd_requests_do_not_end_the_node,
          metrics_are_openmetrics, terminals_get_colour_and_their_width,
          nothing_that_matters_is_cut_at_eighty_columns, watching_redraws_until_interrupted,
