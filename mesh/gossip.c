@@ -209,6 +209,10 @@ static bool accept_capacity(struct step *step, const struct mesh_id *from, const
         return false;
     members_keep_capacity(step, slot, record);
     tiers_capacity(step, slot);
+    if (slot == mesh->members.self)
+        echo_announced(step, STAMP(record));
+    else
+        echo_arrived(step, slot);
     if (members_live(mesh, slot))
         home_member_capacity(step, slot);
     return true;

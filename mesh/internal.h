@@ -13,6 +13,7 @@
  *     detector.c   accusations, self-doubt, refutation, down
  *     gossip.c     signed records: which are taken in, and flooding them
  *     tree.c       spanning trees: who is sent a copy, who only word of it
+ *     echo.c       how soon our news reach the others
  *     rounds.c     anti-entropy with one neighbour at a time
  *     executor.c   attempts and leases on this node's slots
  *     grants.c     who gets the next free place
@@ -84,6 +85,7 @@ static inline bool id_equal(const struct mesh_id *a, const struct mesh_id *b)
 }
 
 #include "mesh/detector.h"
+#include "mesh/echo.h"
 #include "mesh/executor.h"
 #include "mesh/gossip.h"
 #include "mesh/home.h"
@@ -112,6 +114,7 @@ struct mesh {
     struct detector detector;
     struct gossip gossip;
     struct tree tree;
+    struct echo echo;
     struct rounds rounds;
     struct executor executor;
     struct home home;

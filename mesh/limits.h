@@ -182,6 +182,13 @@
  */
 #define MESH_BATCH_MS 50
 #define MESH_GRAFT_MS 600
+/*
+ * How long our news take is measured at most so often; an echo that has not come by then is lost. Questions of others that
+ * are remembered; one more is dropped and counted (bound_awaited).
+ */
+#define MESH_ECHO_MS 10000
+#define MESH_ECHO_LOST_MS 30000
+#define MESH_AWAITED_MAX 64
 /* Word of a member's capacity is given so often, however often it changes. */
 #define MESH_HAVE_CAPACITY_MS 60000
 /*

@@ -274,6 +274,7 @@ void members_remove(struct step *step, uint32_t slot)
         overlay_remove(step->mesh, slot);
     detector_forget(step->mesh, slot);
     tree_forget(step->mesh, slot);
+    echo_forget(step->mesh, slot);
     out_drop(step, member->record.handle);
     out_drop(step, member->capacity.handle);
     const uint32_t place = sorted_place(members, &member->id);

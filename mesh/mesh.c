@@ -127,7 +127,7 @@ static bool receive_gossip(struct step *step, const struct mesh_event *event, ui
     }
 }
 
-/* Words between members about the trees. Returns false for all others. */
+/* Words between members about records and their way. Returns false for all others. */
 static bool receive_words(struct step *step, uint32_t from, const struct mesh_message *message)
 {
     switch (message->kind) {
@@ -139,6 +139,12 @@ static bool receive_words(struct step *step, uint32_t from, const struct mesh_me
         return true;
     case MESH_PRUNE:
         tree_prune(step, from, message);
+        return true;
+    case MESH_AWAIT:
+        echo_await(step, from, message);
+        return true;
+    case MESH_ECHO:
+        echo_heard(step, from, message);
         return true;
     default:
         return false;
@@ -320,6 +326,7 @@ void mesh_step(struct mesh *mesh, const struct mesh_event *event, struct mesh_ou
     detector_tick(&step);
     gossip_tick(&step);
     tree_tick(&step);
+    echo_tick(&step);
     rounds_tick(&step);
     executor_tick(&step);
     home_tick(&step);
@@ -337,6 +344,7 @@ void mesh_check(const struct mesh *mesh)
     detector_check(mesh);
     gossip_check(mesh);
     tree_check(mesh);
+    echo_check(mesh);
     rounds_check(mesh);
     executor_check(mesh);
     home_check(mesh);
@@ -439,6 +447,36 @@ bool mesh_member_find(const struct mesh *mesh, const struct mesh_id *id, struct 
     if (slot == MESH_NONE)
         return false;
     view_member(mesh, slot, view);
+    return true;
+}
+
+bool mesh_link_view(const struct mesh *mesh, const struct mesh_id *peer, struct mesh_link_view *view)
+{
+    const uint32_t neighbour = members_find(mesh, peer);
+    const struct link *link = NULL;
+    for (uint32_t i = 0; i < mesh->links.count && !link; i++) {
+        if (mesh->links.link[i].member == neighbour)
+            link = &mesh->links.link[i];
+    }
+    if (!link)
+        return false;
+    *view = (struct mesh_link_view){.protocol = link->protocol};
+    for (uint32_t i = 0; i < mesh->members.count; i++) {
+        const uint32_t slot = mesh->members.sorted[i];
+        const struct member *const member = &mesh->members.slot[slot];
+        if (slot == neighbour || !members_live(mesh, slot)) {
+            view->trees_from += slot == neighbour && member->comes_from == link->place + 1;
+            continue;
+        }
+        if (member->comes_from == link->place + 1)
+            view->trees_from++;
+        else if (!tiers_concerns(mesh, neighbour, slot))
+            continue;
+        else if (member->lazy >> link->place & 1)
+            view->lazy++;
+        else
+            view->trees_to++;
+    }
     return true;
 }
 

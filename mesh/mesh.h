@@ -263,7 +263,7 @@ struct mesh_send {
 enum mesh_effect_kind {
     MESH_DROP = 1,     /* give a handle back to the host */
     MESH_SIGN,         /* sign this record of ours and hand it in as MESH_RECORD */
-    MESH_LINK_KEEP,    /* keep a link to this neighbour */
+    MESH_LINK_KEEP,    /* keep a link to this neighbour; one that is up already is told of again: LINK_UP */
     MESH_LINK_RELEASE, /* the link is no longer needed by the overlay; the host may keep it for data */
     MESH_LINK_REDIAL,  /* dial once now; report LINK_DOWN if that fails */
     MESH_ADMIT,  /* the member's newest record is known: admit its keys (the host checks the certificate) */
@@ -280,6 +280,7 @@ enum mesh_effect_kind {
     MESH_JOURNAL_OVER, /* the end of a job is settled, and no more entries come: not to be restored any more */
     MESH_JOURNAL_ASKED, /* a member asks about a journal that we don't have: answer MESH_JOB_IS_OVER if it is that */
     MESH_DECISION, /* one line of a job's story, for `weir explain` */
+    MESH_ECHOED,   /* a member holds our latest capacity, so long after it was announced */
     MESH_DRAINED,  /* nothing runs here, nothing waits to be acknowledged, and no own job is live */
 };
 
@@ -340,6 +341,10 @@ struct mesh_effect {
             bool fatal;
             uint32_t meetings; /* 1 may be an earlier life of ours that an old copy of the store forgot */
         } cloned;
+        struct {
+            struct mesh_id id;
+            uint32_t after_ms;
+        } echoed;
         struct {
             struct mesh_id job;
             uint64_t epoch;
@@ -458,6 +463,16 @@ struct mesh_member_view {
 };
 bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_member_view *view);
 
+/* What a neighbour's link carries: for how many live origins. The three add up to those that concern it. */
+struct mesh_link_view {
+    uint32_t protocol;   /* the version agreed on; 0 before a session */
+    uint32_t trees_from; /* their records come to us over it */
+    uint32_t trees_to;   /* we send copies of their records on over it */
+    uint32_t lazy;       /* we send word of their records only */
+};
+/* False if that member is no neighbour. O(members). */
+bool mesh_link_view(const struct mesh *mesh, const struct mesh_id *peer, struct mesh_link_view *view);
+
 /* Whether most of our own links failed at once, so that we keep our accusations to ourselves for a while. */
 bool mesh_doubts_itself(const struct mesh *mesh);
 
@@ -507,6 +522,8 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(records_new)          /* records that advanced what we knew */                                         \
     X(records_old)          /* records already known, or older */                                            \
     X(copies_redundant)     /* of those, copies over a tree of what we held */                               \
+    X(echoes)               /* members that told us when our news had come */                                \
+    X(echoes_lost)          /* and that never did */                                                         \
     X(grafts_missing)       /* records asked for because they were told of and did not come */               \
     X(grafts_shorter)       /* links made part of a tree because it is shorter that way */                   \
     X(records_full)         /* dropped because the member table is full */                                   \
@@ -561,6 +578,7 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(bound_attempts)                                                                                        \
     X(bound_bundles)                                                                                         \
     X(bound_jobs)                                                                                            \
+    X(bound_awaited)                                                                                         \
     X(bound_missing)                                                                                         \
     X(bound_shards)                                                                                          \
     X(bound_out)    /* steps that went on in the next one because their output was full */                   \

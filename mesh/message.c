@@ -20,6 +20,9 @@ size_t mesh_message_bytes(const struct mesh_message *message)
     case MESH_PUSH:
     case MESH_SPREAD:
         return THROUGH(body.push);
+    case MESH_AWAIT:
+    case MESH_ECHO:
+        return THROUGH(body.echo);
     case MESH_SUMMARY:
         return THROUGH(body.summary);
     case MESH_ENTRIES:
@@ -88,7 +91,8 @@ const char *mesh_message_name(enum mesh_message_kind kind)
         [MESH_APPEND] = "append",   [MESH_APPENDED] = "appended",
         [MESH_VOTE] = "vote",       [MESH_VOTED] = "voted",
         [MESH_BEAT] = "beat",       [MESH_REPORT] = "report",
-        [MESH_ADOPTED] = "adopted",
+        [MESH_ADOPTED] = "adopted", [MESH_AWAIT] = "await",
+        [MESH_ECHO] = "echo",
     };
     if ((unsigned)kind >= MESH_MESSAGE_KINDS || !names[kind])
         return "unknown";

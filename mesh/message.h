@@ -121,6 +121,9 @@ enum mesh_message_kind {
     MESH_BEAT,    /* a home tells members of its journals how far they are */
     MESH_REPORT,  /* an executor whose home is lost tells the journal's members of an attempt */
     MESH_ADOPTED, /* the new home takes that attempt over */
+    /* How long a record takes to a member, measured where it began, see mesh/echo.h. */
+    MESH_AWAIT, /* answer once you hold this capacity of mine, or a newer one */
+    MESH_ECHO,
     MESH_MESSAGE_KINDS,
 };
 
@@ -182,6 +185,10 @@ struct mesh_message {
             struct mesh_record record;
             uint8_t hops; /* of SPREAD: links crossed when it arrives, at least 1; of PUSH 0 */
         } push;           /* PUSH, SPREAD */
+        struct {
+            uint64_t incarnation;
+            uint64_t version;
+        } echo; /* AWAIT, ECHO */
         struct {
             uint64_t bucket_hash[MESH_BUCKETS];
         } summary;

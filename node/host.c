@@ -242,6 +242,9 @@ static void let_effect_go(struct node *node, struct held_effect *held)
         jobs_on_decision(node, &effect->body.decision.job, &effect->body.decision.member,
                          effect->body.decision.why, effect->body.decision.shard, effect->body.decision.count);
         break;
+    case MESH_ECHOED:
+        samples_add(&node->convergence, effect->body.echoed.after_ms);
+        break;
     case MESH_DRAINED:
         node->drained = true;
         break;

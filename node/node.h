@@ -176,6 +176,7 @@ struct node {
     struct cache cache;
     struct jobs jobs;
     struct ping_wait *pings;
+    struct samples convergence;  /* ms until a member, each in its turn, held a capacity that we announced */
     struct api_call *drain_call; /* who waits for the drain; NULL = nobody */
     int64_t drain_told_at_ms;
     struct job_watch *watches;

@@ -288,6 +288,29 @@ static void put_round_trips(struct node *node, json_t *row, const struct mesh_id
     json_put(row, "rtt_p99_us", samples ? json_integer(samples_quantile(samples, 990)) : json_null());
 }
 
+static void put_trees(struct node *node, json_t *row, const struct mesh_id *id)
+{
+    struct mesh_link_view link;
+    if (!mesh_link_view(node->host.mesh, id, &link))
+        link = (struct mesh_link_view){0};
+    json_put(row, "trees_from", json_integer(link.trees_from));
+    json_put(row, "trees_to", json_integer(link.trees_to));
+    json_put(row, "lazy", json_integer(link.lazy));
+}
+
+/* How long this node's own news took to the members that were asked in turn. */
+static json_t *convergence_json(const struct node *node)
+{
+    const struct samples *samples = &node->convergence;
+    const struct mesh_counters *counters = mesh_counters(node->host.mesh);
+    json_t *object =
+        json_pack("{s:i, s:I}", "samples", (int)samples->count, "lost", (json_int_t)counters->echoes_lost);
+    const bool any = samples->count > 0;
+    json_put(object, "p50_ms", any ? json_integer(samples_quantile(samples, 500)) : json_null());
+    json_put(object, "p99_ms", any ? json_integer(samples_quantile(samples, 990)) : json_null());
+    return object;
+}
+
 static json_t *neighbour_json(struct node *node, const struct mesh_member_view *view)
 {
     const struct transport_protocol protocol = protocol_of(node, view);
@@ -300,6 +323,7 @@ static json_t *neighbour_json(struct node *node, const struct mesh_member_view *
     json_put(row, "record_age_ms", age_json(view->capacity_at_ms));
     put_round_trips(node, row, &view->id);
     put_protocol(row, &protocol);
+    put_trees(node, row, &view->id);
     return row;
 }
 
@@ -325,6 +349,7 @@ void op_gossip(void *context, struct api_call *call)
     json_t *reply = json_pack("{s:o, s:I, s:o, s:b, s:o, s:o}", "view", view_json(node), "members", members,
                               "summary", summary, "doubts_itself", mesh_doubts_itself(node->host.mesh),
                               "neighbours", neighbours, "suspicions", suspicions);
+    json_put(reply, "convergence", convergence_json(node));
     json_put(reply, "core", core_json(node));
     json_put(reply, "transport", transport_json(node));
     json_put(reply, "admission", admission_json(node));

@@ -89,6 +89,7 @@ struct peer {
     bool head_sealed;
     uint32_t head_frames;
     size_t queued_bytes;      /* head included */
+    uint32_t queued_since;    /* the latest version in which a kind that was queued began */
     int64_t blocked_until_ms; /* ZeroMQ took no more: INT64_MAX until the link's descriptor stirs */
 };
 
@@ -244,6 +245,7 @@ static void drop_queue(struct transport *transport, struct peer *peer)
     }
     peer->last = NULL;
     peer->queued_bytes = 0;
+    peer->queued_since = 0;
 }
 
 static void close_link(struct transport *transport, struct peer *peer)
@@ -526,10 +528,10 @@ static struct outgoing *open_message(struct peer *peer, size_t bytes)
     return fresh;
 }
 
-/* What may be queued for a peer: what was agreed, or the oldest that we speak as long as it has not greeted. */
+/* What may be queued for a peer: what was agreed, or all that we speak as long as it has not greeted. */
 static uint32_t protocol_of(const struct transport *transport, const struct peer *peer)
 {
-    return peer->protocol.agreed ? peer->protocol.agreed : transport->options.protocol_min;
+    return peer->protocol.agreed ? peer->protocol.agreed : transport->options.protocol_max;
 }
 
 bool transport_send(struct transport *transport, const struct mesh_id *id, const struct wire_frame *frame)
@@ -546,7 +548,8 @@ bool transport_send(struct transport *transport, const struct mesh_id *id, const
         return false;
     }
     const int64_t now_ms = clock_now_ms();
-    if (wire_kind_since(frame->kind) > protocol_of(transport, peer)) {
+    const uint32_t since = wire_kind_since(frame->kind);
+    if (since > protocol_of(transport, peer)) {
         COUNT(transport, dropped_protocol, 1);
         return false;
     }
@@ -574,7 +577,11 @@ bool transport_send(struct transport *transport, const struct mesh_id *id, const
     const bool added = wire_batch_add(&outgoing->batch, (struct wire_bytes){transport->scratch, bytes});
     assert(added);
     (void)added;
+    if (peer->queued_bytes == 0)
+        peer->queued_since = 0;
     peer->queued_bytes += WIRE_BATCH_FRAME_BYTES + bytes;
+    if (since > peer->queued_since)
+        peer->queued_since = since;
     peer->link.used_at_ms = now_ms;
     activate(transport, peer);
     return true;
@@ -848,7 +855,7 @@ static void take_hello(struct transport *transport, struct peer *peer, struct wi
     }
     if (!is_the_process(transport, peer, &hello, route))
         return;
-    if (protocol.agreed < peer->protocol.agreed)
+    if (peer->queued_since > protocol.agreed)
         drop_queue(transport, peer); /* it was made for a later version than the peer has now */
     peer->protocol = protocol;
     peer->protocol_logged_at_ms = 0;

@@ -42,7 +42,8 @@ static const uint8_t KIND_OF_MESSAGE[MESH_MESSAGE_KINDS] = {
     [MESH_APPEND] = WIRE_APPEND,   [MESH_APPENDED] = WIRE_APPENDED,
     [MESH_VOTE] = WIRE_VOTE,       [MESH_VOTED] = WIRE_VOTED,
     [MESH_BEAT] = WIRE_BEAT,       [MESH_REPORT] = WIRE_REPORT,
-    [MESH_ADOPTED] = WIRE_ADOPTED,
+    [MESH_ADOPTED] = WIRE_ADOPTED, [MESH_AWAIT] = WIRE_AWAIT,
+    [MESH_ECHO] = WIRE_ECHO,
 };
 
 enum wire_kind wire_kind_of(enum mesh_message_kind kind)
@@ -362,6 +363,14 @@ static void encode_mesh(struct field_writer *w, const struct mesh_message *m, st
     case MESH_PRUNE:
         encode_words(w, m);
         return;
+    case MESH_AWAIT:
+    case MESH_ECHO:
+        field_put_array(w, 4);
+        field_put_uint(w, kind);
+        field_put_uint(w, 1);
+        field_put_uint(w, m->body.echo.incarnation);
+        field_put_uint(w, m->body.echo.version);
+        return;
     case MESH_SUMMARY:
         field_put_array(w, 3);
         field_put_uint(w, kind);
@@ -461,6 +470,11 @@ static void decode_mesh(struct field_reader *r, enum wire_kind kind, struct mesh
     case MESH_GRAFT:
     case MESH_PRUNE:
         decode_words(r, m);
+        return;
+    case MESH_AWAIT:
+    case MESH_ECHO:
+        m->body.echo.incarnation = field_get_uint(r, ANY_U64);
+        m->body.echo.version = field_get_uint(r, ANY_U64);
         return;
     case MESH_SUMMARY:
         field_get_array(r, MESH_BUCKETS, MESH_BUCKETS);
@@ -674,6 +688,8 @@ static uint32_t field_count(enum wire_kind kind)
     case WIRE_BEAT:
         return 1;
     case WIRE_SPREAD:
+    case WIRE_AWAIT:
+    case WIRE_ECHO:
     case WIRE_ENTRIES:
     case WIRE_WANT:
     case WIRE_RELEASE:
@@ -781,7 +797,7 @@ size_t wire_encode(const struct wire_frame *frame, uint8_t *out, size_t capacity
 {
     struct field_writer writer;
     field_writer_init(&writer, out, capacity);
-    if (frame->kind >= WIRE_PING && frame->kind <= WIRE_ADOPTED)
+    if (frame->kind >= WIRE_PING && frame->kind <= WIRE_ECHO)
         encode_mesh(&writer, &frame->body.mesh.message, frame->body.mesh.payload);
     else
         encode_own(&writer, frame);
@@ -867,7 +883,7 @@ enum wire_error wire_decode(const uint8_t *bytes, size_t count, struct wire_fram
     const uint32_t more_max = kind == WIRE_HELLO ? WIRE_HELLO_MORE_MAX : 0;
     if (fields < fields_known || fields > fields_known + more_max)
         return WIRE_RANGE;
-    if (kind >= WIRE_PING && kind <= WIRE_ADOPTED)
+    if (kind >= WIRE_PING && kind <= WIRE_ECHO)
         decode_mesh(&reader, frame->kind, &frame->body.mesh.message, &frame->body.mesh.payload);
     else
         decode_own(&reader, frame);

@@ -43,17 +43,19 @@ static void show_neighbours(const struct cli *cli, const json_t *reply)
     static const struct table_column columns[] = {{.title = "NEIGHBOUR", .cut = true},
                                                   {.title = "STATE"},
                                                   {.title = "LINK"},
-                                                  {.title = "RTT P50", .right = true},
+                                                  {.title = "TREE", .right = true},
+                                                  {.title = "LAZY", .right = true},
+                                                  {.title = "P50", .right = true},
                                                   {.title = "P99", .right = true},
                                                   {.title = "HEARD", .right = true},
-                                                  {.title = "RECORD", .right = true},
+                                                  {.title = "AGE", .right = true},
                                                   {.title = "GIVEN", .right = true},
                                                   {.title = "GOT", .right = true},
                                                   {.title = "SITE"},
                                                   {.title = "PROTOCOL", .right = true},
                                                   {.title = "PINGS", .right = true},
                                                   {.title = "ID"}};
-    struct table *table = table_open(columns, cli->wide ? 13 : 9);
+    struct table *table = table_open(columns, cli->wide ? 15 : 11);
     size_t i;
     const json_t *row;
     json_array_foreach(client_member(reply, "neighbours"), i, row)
@@ -63,6 +65,9 @@ static void show_neighbours(const struct cli *cli, const json_t *reply)
         table_cell(table, "%s", client_text(row, "state"));
         table_cell(table, "%s", client_text(row, "link"));
         table_colour(table, colour_of(client_text(row, "link")));
+        table_cell(table, "%lld",
+                   (long long)(client_number(row, "trees_from") + client_number(row, "trees_to")));
+        table_cell(table, "%lld", (long long)client_number(row, "lazy"));
         table_cell(table, "%s", rtt_of(row, "rtt_p50_us", text));
         table_cell(table, "%s", rtt_of(row, "rtt_p99_us", text));
         table_cell(table, "%s", age_of(row, "heard_ms", text));
@@ -159,6 +164,22 @@ static void show_counters(const json_t *reply)
     }
 }
 
+static void show_convergence(const json_t *reply)
+{
+    const json_t *convergence = client_member(reply, "convergence");
+    char p50[FORMAT_BYTES], p99[FORMAT_BYTES];
+    const int64_t samples = client_number(convergence, "samples"), lost = client_number(convergence, "lost");
+    if (samples == 0 && lost == 0)
+        return;
+    printf("Convergence: ");
+    if (samples > 0)
+        printf("p50 %s, p99 %s, by %lld echo%s of members in turn",
+               format_duration(client_number(convergence, "p50_ms"), p50),
+               format_duration(client_number(convergence, "p99_ms"), p99), (long long)samples,
+               samples == 1 ? "" : "es");
+    printf("%s%lld never came.\n", samples > 0 ? "; " : "", (long long)lost);
+}
+
 static void show_summary(const json_t *reply)
 {
     static const char *const states[] = {"up", "suspect", "down", "left", "revoked"};
@@ -173,6 +194,7 @@ static void show_summary(const json_t *reply)
     printf(".\nRecords: %lld new, %lld known before, %lld repaired.\n",
            (long long)client_number(core, "records_new"), (long long)client_number(core, "records_old"),
            (long long)client_number(core, "repairs"));
+    show_convergence(reply);
     if (client_flag(reply, "doubts_itself"))
         printf("%s doubts itself: most of its own links fail, so it accuses nobody for now.\n", node);
 }
@@ -211,9 +233,11 @@ const struct cli_command cli_gossip = {
     .arguments = "",
     .summary = "links, round trips, suspicions and counters of a node",
     .notes = "LINK: up, silent (nothing for 5 s), down (reset, unreached), refused (protocol).\n"
-             "RTT P50, P99: of the last 128 pings. HEARD: since the link brought anything.\n"
-             "RECORD: age of its capacity record. GIVEN, GOT: how many members it accuses of\n"
+             "TREE, LAZY: for how many origins it carries records, and word of them only.\n"
+             "P50, P99: round trips of the last 128 pings. HEARD: since it brought anything.\n"
+             "AGE: of its capacity record. GIVEN, GOT: how many members it accuses of\n"
              "silence, and how many accuse it. Below: who accuses whom, and who does not.\n"
+             "Convergence: from an announcement of ours until a member, in turn, has it.\n"
              "-o wide: PROTOCOL is the version spoken on the link, PINGS what P50 is of.\n",
     .example = "weir gossip --watch",
     .options = options,

@@ -521,6 +521,7 @@ static void effect_do(struct world *world, struct host *host, const struct mesh_
         break;
     case MESH_DROP:
     case MESH_DECISION:
+    case MESH_ECHOED:
         break;
     }
 }

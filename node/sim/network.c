@@ -405,6 +405,10 @@ void sim_network_dialed(struct world *world, struct event *event)
     if (link->up) {
         side->failures = 0;
         side_send_waiting(world, number, which);
+        if (world->network.link[number].side[which].kept && world->network.link[number].up) {
+            sim_host_link(world, host, &peer->id, true,
+                          false); /* as a host that is asked to keep what it has */
+        }
         return;
     }
     const bool open =
@@ -444,8 +448,8 @@ void sim_network_keep(struct world *world, struct host *host, const struct mesh_
         struct link *const link = &world->network.link[number];
         struct link_side *const side = &link->side[link_side_of(link, host->index)];
         side->kept = keep;
-        if (keep && !link->up && !side->dialing) {
-            side->tell_down = true;
+        if (keep && !side->dialing) {
+            side->tell_down = !link->up;
             side->failures = 0;
             link_dial(world, number, link_side_of(link, host->index), 0);
         }

@@ -30,6 +30,7 @@ static const char *const effect_names[] = {
     [MESH_STOP] = "stop",
     [MESH_JOB] = "job",
     [MESH_DECISION] = "decision",
+    [MESH_ECHOED] = "echoed",
     [MESH_DRAINED] = "drained",
 };
 static const char *const life_names[] = {

@@ -456,6 +456,81 @@ static void opinions_tell_who_accuses_and_which_observers_do_not(void **state)
     end(net);
 }
 
+struct echoes {
+    uint32_t of[NET_NODES_MAX]; /* by the node that told */
+    uint32_t longest_ms;
+};
+
+static void note_echo(struct net *net, uint32_t node, const struct mesh_effect *effect)
+{
+    struct echoes *const echoes = net->hook_data;
+    if (effect->kind != MESH_ECHOED || node != 0)
+        return;
+    echoes->of[effect->body.echoed.id.bytes[0] - 1]++;
+    if (effect->body.echoed.after_ms > echoes->longest_ms)
+        echoes->longest_ms = effect->body.echoed.after_ms;
+}
+
+static void our_news_are_echoed_by_each_member_in_its_turn(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(12); /* not everyone is everyone's neighbour */
+    struct echoes echoes = {0};
+    net->hook_data = &echoes;
+    net->on_effect = note_echo;
+    net_run(net, 11 * 40000);
+    assert_int_equal(echoes.of[0], 0);
+    for (uint32_t i = 1; i < 12; i++)
+        assert_in_range(echoes.of[i], 1, 2);
+    assert_in_range(echoes.longest_ms, 1, 1000); /* a few hops, each after a batch of 50 ms */
+    assert_int_equal(counters(net, 0)->echoes_lost, 0);
+    end(net);
+}
+
+static void send_await(struct net *net, uint32_t node, uint32_t from, uint64_t version)
+{
+    const struct mesh_message await = {.kind = MESH_AWAIT,
+                                       .body.echo = {.incarnation = 1, .version = version}};
+    struct mesh_event event = {.kind = MESH_RECEIVED};
+    event.body.received.from = net->node[from].id;
+    event.body.received.message = &await;
+    net_step(net, node, &event);
+}
+
+static uint32_t echoes_sent(const struct net *net)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < net->out->send_count; i++)
+        count += net->out->send[i].message.kind == MESH_ECHO;
+    return count;
+}
+
+static void an_echo_waits_for_the_record_and_not_for_ever(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    struct mesh_record capacity = {
+        .kind = MESH_RECORD_CAPACITY, .origin = net->node[1].id, .incarnation = 1, .version = 100};
+    send_await(net, 0, 1, 1); /* it came long ago */
+    assert_int_equal(echoes_sent(net), 1);
+    send_await(net, 0, 1, 101);
+    assert_int_equal(echoes_sent(net), 0);
+    give(net, 0, 2, capacity); /* not yet that one */
+    assert_int_equal(echoes_sent(net), 0);
+    capacity.version = 102;
+    give(net, 0, 2, capacity); /* a newer one will do */
+    assert_int_equal(echoes_sent(net), 1);
+    capacity.version = 103;
+    give(net, 0, 2, capacity); /* once */
+    assert_int_equal(echoes_sent(net), 0);
+    send_await(net, 0, 1, 104);
+    net_run(net, MESH_ECHO_LOST_MS + 1000);
+    capacity.version = 200;
+    give(net, 0, 2, capacity); /* who asked has given up */
+    assert_int_equal(echoes_sent(net), 0);
+    end(net);
+}
+
 static void accusation_expires_when_not_repeated(void **state)
 {
     (void)state;
@@ -1030,6 +1105,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(incarnation_is_used_only_once_it_is_durable),
         cmocka_unit_test(withdrawn_accusation_lifts_the_suspicion),
         cmocka_unit_test(opinions_tell_who_accuses_and_which_observers_do_not),
+        cmocka_unit_test(our_news_are_echoed_by_each_member_in_its_turn),
+        cmocka_unit_test(an_echo_waits_for_the_record_and_not_for_ever),
         cmocka_unit_test(accusation_expires_when_not_repeated),
         cmocka_unit_test(deaf_node_doubts_itself_first),
         cmocka_unit_test(node_that_only_hears_nothing_brings_nobody_down),

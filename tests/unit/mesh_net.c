@@ -318,7 +318,7 @@ static void deliver(struct net *net, struct net_flight *flight)
         give_record(net, flight->to, flight->to, &flight->record);
         break;
     case FLIGHT_LINK_UP:
-        if (!net->node[flight->from].mesh || n->session[flight->from])
+        if (!net->node[flight->from].mesh)
             break;
         n->session[flight->from] = true;
         event.kind = MESH_LINK_UP;

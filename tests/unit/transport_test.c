@@ -487,6 +487,46 @@ static void without_a_common_protocol_both_sides_say_who_must_be_upgraded(void *
     fixture_close(&older);
 }
 
+static void send_later(struct node *node, void *argument)
+{
+    static struct wire_frame frame; /* of a kind that began in version 2 */
+    const struct mesh_message message = {.kind = MESH_AWAIT};
+    wire_message(&frame, &message, (struct wire_bytes){0});
+    *(bool *)((struct mesh_id *)argument + 1) = transport_send(node->transport, argument, &frame);
+}
+
+static bool sends_later(struct node *from, const struct node *to)
+{
+    struct {
+        struct mesh_id to;
+        bool queued;
+    } question = {.to = to->id};
+    fixture_call(from, send_later, &question);
+    return question.queued;
+}
+
+static void a_kind_of_a_later_protocol_is_not_sent_to_an_older_peer(void **state)
+{
+    (void)state;
+    struct node newer;
+    struct node older;
+    fixture_open_speaking(&newer, 1, 2);
+    fixture_open_speaking(&older, 1, 1);
+    fixture_introduce(&newer, &older, true);
+    fixture_introduce(&older, &newer, true);
+    assert_true(
+        sends_later(&newer, &older)); /* nothing is known of it yet: what was queued goes when it greets */
+    WAIT_UNTIL(newer.ups == 1);
+    assert_int_equal(newer.protocol, 1);
+    assert_false(sends_later(&newer, &older));
+    assert_int_equal(COUNTER(&newer, dropped_protocol), 1);
+    assert_int_equal(fixture_ping(&newer, &older, 1), 1);
+    WAIT_UNTIL(older.messages == 1);
+    assert_int_equal(COUNTER(&older, refused_bad_frame), 0);
+    fixture_close(&older);
+    fixture_close(&newer);
+}
+
 static void another_protocol_is_counted_and_not_heard(void **state)
 {
     (void)state;
@@ -794,6 +834,7 @@ int main(void)
         cmocka_unit_test(a_hello_in_anothers_name_is_shut_out),
         cmocka_unit_test(a_link_uses_the_highest_protocol_that_both_speak),
         cmocka_unit_test(without_a_common_protocol_both_sides_say_who_must_be_upgraded),
+        cmocka_unit_test(a_kind_of_a_later_protocol_is_not_sent_to_an_older_peer),
         cmocka_unit_test(another_protocol_is_counted_and_not_heard),
         cmocka_unit_test(an_older_process_of_a_peer_is_answered_with_the_news_and_not_heard),
         cmocka_unit_test(a_raised_incarnation_is_greeted_with_on_links_that_are_up),

@@ -25,11 +25,11 @@ static const uint8_t KINDS[] = {
 };
 
 static const enum mesh_message_kind MESH_KINDS[] = {
-    MESH_PING,    MESH_PONG,       MESH_PUSH,  MESH_SUMMARY,     MESH_ENTRIES, MESH_WANT,
-    MESH_RESERVE, MESH_GRANT,      MESH_WAIT,  MESH_RELEASE,     MESH_ASSIGN,  MESH_EXPIRED,
-    MESH_RESULT,  MESH_RESULT_ACK, MESH_RENEW, MESH_RENEWED,     MESH_CANCEL,  MESH_SPREAD,
-    MESH_HAVE,    MESH_GRAFT,      MESH_PRUNE, MESH_ASSIGN_KEPT, MESH_APPEND,  MESH_APPENDED,
-    MESH_VOTE,    MESH_VOTED,      MESH_BEAT,  MESH_REPORT,      MESH_ADOPTED,
+    MESH_PING,        MESH_PONG,    MESH_PUSH,     MESH_SUMMARY, MESH_ENTRIES, MESH_WANT,   MESH_RESERVE,
+    MESH_GRANT,       MESH_WAIT,    MESH_RELEASE,  MESH_ASSIGN,  MESH_EXPIRED, MESH_RESULT, MESH_RESULT_ACK,
+    MESH_RENEW,       MESH_RENEWED, MESH_CANCEL,   MESH_SPREAD,  MESH_HAVE,    MESH_GRAFT,  MESH_PRUNE,
+    MESH_ASSIGN_KEPT, MESH_APPEND,  MESH_APPENDED, MESH_VOTE,    MESH_VOTED,   MESH_BEAT,   MESH_REPORT,
+    MESH_ADOPTED,     MESH_AWAIT,   MESH_ECHO,
 };
 
 /* A core message with every number of `count` entries set; `large` fills it to its limits. */
@@ -150,7 +150,7 @@ static void fill(uint8_t kind, bool large)
 {
     memset(&frame, 0, sizeof frame);
     frame.kind = (enum wire_kind)kind;
-    if (kind >= WIRE_PING && kind <= WIRE_ADOPTED) {
+    if (kind >= WIRE_PING && kind <= WIRE_ECHO) {
         for (size_t i = 0; i < sizeof MESH_KINDS / sizeof MESH_KINDS[0]; i++) {
             if (wire_kind_of(MESH_KINDS[i]) == frame.kind)
                 fill_mesh(MESH_KINDS[i], large);
