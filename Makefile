@@ -16,6 +16,8 @@ bench: deps-bench build
 	@/usr/bin/python3 tests/bench/bench.py
 bench-members: deps-bench build
 	@/usr/bin/python3 tests/bench/members.py
+sim-long: build
+	@/usr/bin/python3 tests/sim/long.py $(ARGS)
 sim-report: deps-sim build
 	@/usr/bin/python3 tests/sim/report.py
 planted: deps-build
@@ -24,4 +26,4 @@ format:
 	@git ls-files '*.c' '*.h' '*.cu' | xargs clang-format -i
 clean:
 	@rm -rf build
-.PHONY: all build test test-long demo bench sim-report planted bench-members format clean
+.PHONY: all build test test-long demo bench sim-report sim-long planted bench-members format clean
