@@ -13,6 +13,9 @@ struct command {
     uint32_t minutes; /* 0: not said */
     const char *scenario;
     const char *study;
+    const char *script;
+    const char *minimise;
+    const char *plan;
     const char *trace;
     bool json;
     bool hash_only;
@@ -31,6 +34,9 @@ static const char help_text[] =
     "  --seed S         the first seed (1); --seeds COUNT: how many (1)\n"
     "  --jobs N         jobs submitted (100)\n"
     "  --faults P[:N]   fault profile and how many faults (mixed:20)\n"
+    "  --script FILE    exactly these faults, as --plan and --minimise write them\n"
+    "  --plan FILE      write the faults that the seed draws, before the run\n"
+    "  --minimise FILE  when a run fails, write the fewest faults that make it fail\n"
     "  --scenario FILE  play a transcript instead, see tests/scenarios/\n"
     "  --study NAME     measure over --nodes, --seed, --minutes; list tells what\n"
     "  --trace FILE     write every event in words\n"
@@ -83,8 +89,31 @@ static const char help_text[] =
     X(bound_out)
 #define COVERED_WORLD(X)                                                                                     \
     X(crashes)                                                                                               \
+    X(boundary_crashes)                                                                                      \
     X(silent_deaths)                                                                                         \
     X(restarts)                                                                                              \
+    X(sites_lost)                                                                                            \
+    X(tangles)                                                                                               \
+    X(bandwidth_caps)                                                                                        \
+    X(shut_outs)                                                                                             \
+    X(replays)                                                                                               \
+    X(clones)                                                                                                \
+    X(liars)                                                                                                 \
+    X(slow_devices)                                                                                          \
+    X(stuck_devices)                                                                                         \
+    X(garbled_devices)                                                                                       \
+    X(full_disks)                                                                                            \
+    X(failed_syncs)                                                                                          \
+    X(rotten_disks)                                                                                          \
+    X(wiped_disks)                                                                                           \
+    X(rollbacks)                                                                                             \
+    X(saves_torn)                                                                                            \
+    X(saves_stalled)                                                                                         \
+    X(rows_rotten)                                                                                           \
+    X(jobs_forgone)                                                                                          \
+    X(messages_corrupted)                                                                                    \
+    X(messages_overflowed)                                                                                   \
+    X(messages_replayed)                                                                                     \
     X(losses)                                                                                                \
     X(restarts_of_all)                                                                                       \
     X(pauses)                                                                                                \
@@ -125,13 +154,17 @@ static struct {
 static void on_abort(int signal_number)
 {
     char text[256];
-    const int length = snprintf(
-        text, sizeof text,
-        "seed %llu: the core stopped on signal %d\nreplay: weir sim --seed %llu --nodes %u --minutes %u "
-        "--jobs %u --faults %s:%u --trace sim.trace\n",
-        (unsigned long long)under_way.seed, signal_number, (unsigned long long)under_way.seed,
-        under_way.nodes, under_way.options->minutes, under_way.options->jobs, under_way.options->profile,
-        under_way.options->faults);
+    char nodes[32] = "";
+    if (under_way.nodes != 0) {
+        snprintf(nodes, sizeof nodes, " --nodes %u", under_way.nodes);
+    }
+    const int length =
+        snprintf(text, sizeof text,
+                 "seed %llu: the core stopped on signal %d\nreplay: weir sim --seed %llu%s --minutes %u "
+                 "--jobs %u --faults %s:%u --trace sim.trace\n",
+                 (unsigned long long)under_way.seed, signal_number, (unsigned long long)under_way.seed, nodes,
+                 under_way.options->minutes, under_way.options->jobs, under_way.options->profile,
+                 under_way.options->faults);
     if (length > 0 && write(STDERR_FILENO, text, (size_t)length) < 0) {
         _exit(1);
     }
@@ -226,6 +259,12 @@ static int parse_valued(struct command *command, const char *name, const char *v
         command->scenario = value;
     } else if (strcmp(name, "--study") == 0) {
         command->study = value;
+    } else if (strcmp(name, "--script") == 0) {
+        command->script = value;
+    } else if (strcmp(name, "--plan") == 0) {
+        command->plan = value;
+    } else if (strcmp(name, "--minimise") == 0) {
+        command->minimise = value;
     } else if (strcmp(name, "--trace") == 0) {
         command->trace = value;
     } else {
@@ -274,6 +313,10 @@ static void add_results(struct sim_result *sum, const struct sim_result *one)
 #define ADD_WORLD(name) sum->world.name += one->world.name;
     MESH_COUNTERS(ADD_CORE)
     SIM_COUNTERS(ADD_WORLD)
+    for (uint32_t i = 0; i < SIM_BOUNDARIES; i++) {
+        sum->boundary[i] += one->boundary[i];
+        sum->passed[i] += one->passed[i];
+    }
     sum->virtual_us += one->virtual_us;
     sum->hash = sim_mix(sum->hash, one->hash);
 }
@@ -294,6 +337,19 @@ static size_t figures(const struct sim_result *sum, struct figure *figure)
 }
 #define FIGURES_MAX (sizeof(struct mesh_counters) / 8 + sizeof(struct sim_counters) / 8)
 
+static const char *boundary_name(uint32_t boundary)
+{
+    if (boundary <= SIM_BOUNDARY_DURABLE) {
+        return boundary == SIM_BOUNDARY_SAVES ? "a save was under way" : "a save was durable";
+    }
+    return boundary <= SIM_BOUNDARY_EFFECT
+               ? mesh_message_name((enum mesh_message_kind)(boundary - SIM_BOUNDARY_SEND))
+               : sim_trace_effect(boundary - SIM_BOUNDARY_EFFECT);
+}
+
+/* A boundary that was passed so often over all seeds must have been the end of somebody. */
+#define BOUNDARY_OFTEN 10000
+
 static bool covered(const struct sim_result *sum)
 {
     bool all = true;
@@ -306,6 +362,12 @@ static bool covered(const struct sim_result *sum)
 #define COVER_WORLD(name) COVER(world, name)
     COVERED_CORE(COVER_CORE)
     COVERED_WORLD(COVER_WORLD)
+    for (uint32_t i = 1; i < SIM_BOUNDARIES; i++) {
+        if (sum->boundary[i] == 0 && sum->passed[i] >= BOUNDARY_OFTEN) {
+            fprintf(stderr, "weir: sim: no process died right after %s in any seed\n", boundary_name(i));
+            all = false;
+        }
+    }
     return all;
 }
 
@@ -344,6 +406,57 @@ static int64_t cpu_now_ms(void)
     return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
 }
 
+/* Returns true if the run holds; else writes the fewest faults with which it doesn't, and how to play them again. */
+static bool minimise(const struct command *command, uint64_t seed)
+{
+    struct sim_options options = command->options;
+    options.seed = seed;
+    struct sim_plan *const plan = sim_world_plan(&options);
+    struct sim_plan *const small = sim_minimise(&options, plan, stderr);
+    FILE *const out = small != NULL ? fopen(command->minimise, "w") : NULL;
+    if (small != NULL && out == NULL) {
+        fprintf(stderr, "weir: sim: cannot write %s: %s\n", command->minimise, strerror(errno));
+    } else if (small != NULL) {
+        sim_script_write(out, &options, small);
+        sim_script_write(stdout, &options, small);
+        if (fclose(out) == 0) {
+            printf("replay: weir sim --script %s --trace sim.trace\n", command->minimise);
+        }
+    }
+    const bool held = small == NULL;
+    sim_plan_free(small);
+    sim_plan_free(plan);
+    return held;
+}
+
+static bool write_plan(const struct command *command)
+{
+    struct sim_options options = command->options;
+    FILE *const out = fopen(command->plan, "w");
+    if (out != NULL) {
+        struct sim_plan *const plan = sim_world_plan(&options);
+        sim_script_write(out, &options, plan);
+        sim_plan_free(plan);
+    }
+    if (out == NULL || fclose(out) != 0) {
+        fprintf(stderr, "weir: sim: cannot write %s: %s\n", command->plan, strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+static int run_to_minimise(const struct command *command)
+{
+    for (uint32_t i = 0; i < command->seeds; i++) {
+        if (!minimise(command, command->options.seed + i)) {
+            return 1;
+        }
+    }
+    printf("%u seed%s, nothing to minimise: everything held\n", command->seeds,
+           command->seeds == 1 ? "" : "s");
+    return 0;
+}
+
 static int run_seeds(struct command *command)
 {
     struct sim_result *const sum = sim_alloc(1, sizeof *sum);
@@ -377,6 +490,23 @@ static int run_seeds(struct command *command)
     free(sum);
     free(one);
     return ok ? 0 : 1;
+}
+
+static int run_script(struct command *command)
+{
+    struct sim_result *const result = sim_alloc(1, sizeof *result);
+    struct sim_plan *const plan = sim_script_read(command->script, &command->options, result);
+    int code = 2;
+    if (plan == NULL) {
+        fputs(result->failure, stderr);
+    } else {
+        command->seeds = 1;
+        command->options.plan = plan;
+        code = command->minimise != NULL ? run_to_minimise(command) : run_seeds(command);
+    }
+    sim_plan_free(plan);
+    free(result);
+    return code;
 }
 
 static int run_scenario(const struct command *command)
@@ -435,8 +565,14 @@ int sim_main(int argc, char **argv)
             return 2;
         }
     }
+    if (command.plan != NULL && !write_plan(&command)) {
+        return 2;
+    }
     signal(SIGABRT, on_abort);
-    const int result = command.scenario != NULL ? run_scenario(&command) : run_seeds(&command);
+    const int result = command.scenario != NULL   ? run_scenario(&command)
+                       : command.script != NULL   ? run_script(&command)
+                       : command.minimise != NULL ? run_to_minimise(&command)
+                                                  : run_seeds(&command);
     if (command.options.trace != NULL && fclose(command.options.trace) != 0) {
         fprintf(stderr, "weir: sim: cannot write the trace %s: %s\n", command.trace, strerror(errno));
         return 1;

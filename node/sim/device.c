@@ -1,7 +1,9 @@
 /*
  * What runs bundles: a device takes its time over each shard and brings forth the one right result, a hash of
  * job and shard, so that a wrong commit can't hide. It may crash, hang until it is stopped or a watchdog ends
- * it, or hand the rest back. And the result cache, which remembers as much as the job's hit rate says.
+ * it or for as long as a fault lasts, be slow, hand back results that don't fit the kernel (which a host counts as a
+ * crash), or hand the rest back. Results that fit and are wrong are not among this: nothing compares them yet, and the
+ * checks here would only find what was planted. And the result cache, which remembers as much as the job's hit rate says.
  */
 #include "node/sim/world.h"
 
@@ -38,10 +40,16 @@ static void attempt_plan_end(struct world *world, struct host *host, uint32_t sl
 
 static enum attempt_plan attempt_draw(struct world *world, const struct host *host)
 {
-    if (!host->bad_device) {
+    const uint32_t draw = sim_below(&world->random, 10);
+    if (host->device_fault == DEVICE_FINE || host->device_fault == DEVICE_SLOW) {
         return sim_chance(&world->random, 2) ? ATTEMPT_CRASHES : ATTEMPT_RUNS;
     }
-    const uint32_t draw = sim_below(&world->random, 10);
+    if (host->device_fault == DEVICE_STUCK) {
+        return draw < 8 ? ATTEMPT_STICKS : ATTEMPT_RUNS;
+    }
+    if (host->device_fault == DEVICE_GARBLES) {
+        return draw < 5 ? ATTEMPT_CRASHES : ATTEMPT_RUNS;
+    }
     return draw < 5 ? ATTEMPT_RUNS : draw < 7 ? ATTEMPT_CRASHES : draw < 8 ? ATTEMPT_HANGS : ATTEMPT_RETURNS;
 }
 
@@ -59,11 +67,13 @@ static void attempt_start(struct world *world, struct host *host, uint32_t slot)
     struct attempt *const attempt = &host->attempt[slot];
     attempt->started = true;
     attempt->began_us = world->now_us;
-    if (sim_world_plant(world, SIM_PLANT_STUCK_RUN)) {
+    attempt->ends_us = world->now_us;
+    if (sim_world_plant(world, SIM_PLANT_STUCK_RUN) || attempt->plan == ATTEMPT_STICKS) {
         return;
     }
     const uint32_t guess_us = world->job[attempt->job].shard_us;
-    const int64_t shard_us = sim_between(&world->random, guess_us / 2, guess_us * 2);
+    const int64_t slowness = host->device_fault == DEVICE_SLOW ? host->device_slowness : 1;
+    const int64_t shard_us = slowness * sim_between(&world->random, guess_us / 2, guess_us * 2);
     const int64_t count = attempt->plan == ATTEMPT_RUNS ? attempt->count : attempt->turning + 1;
     attempt_plan_end(world, host, slot,
                      count * shard_us + (attempt->plan == ATTEMPT_HANGS ? WATCHDOG_US : 0));
@@ -164,6 +174,19 @@ void sim_device_stop(struct world *world, struct host *host, uint32_t id)
     }
     if (host->unstarted_stops < sizeof host->unstarted / sizeof host->unstarted[0]) {
         host->unstarted[host->unstarted_stops++] = id;
+    }
+}
+
+void sim_device_unstick(struct world *world, struct host *host)
+{
+    for (uint32_t i = 0; i < host->attempt_count; i++) {
+        struct attempt *const attempt = &host->attempt[i];
+        if (attempt->used && attempt->started && attempt->plan == ATTEMPT_STICKS && !attempt->stopping) {
+            attempt->plan = ATTEMPT_HANGS;
+            attempt_plan_end(world, host, i, 0);
+        } else if (attempt->used && !attempt->started && attempt->plan == ATTEMPT_STICKS) {
+            attempt->plan = ATTEMPT_RUNS;
+        }
     }
 }
 

@@ -1,143 +1,35 @@
 /*
- * What goes wrong. A run's faults are drawn from its seed and its profile's table of weights, spread over the
- * first two thirds of the run; each lasts for a while and is taken back; then everything heals, so that the
- * last third can demand progress. What stays: nodes lost for good and nodes revoked, a quarter of the mesh at
- * most.
+ * Strikes the faults of the plan and takes them back. Each kind has a function that begins it and says whether it
+ * found something to spoil, and, unless it is over at once, one that ends it; the table at the end joins them. What
+ * is random within a fault is drawn from the fault's own number.
  */
+#include "node/sim/faults.h"
 #include "node/sim/world.h"
 
-enum fault {
-    FAULT_CRASH = 0,
-    FAULT_SILENT,
-    FAULT_LOSE,
-    FAULT_RESTART_ALL,
-    FAULT_PAUSE,
-    FAULT_PARTITION,
-    FAULT_ONE_WAY,
-    FAULT_FLAP,
-    FAULT_DELAY,
-    FAULT_DRIFT,
-    FAULT_WALL,
-    FAULT_RESET,
-    FAULT_DRAIN,
-    FAULT_LEAVE,
-    FAULT_OWNER,
-    FAULT_REVOKE,
-    FAULT_CANCEL,
-    FAULT_DEVICE,
-    FAULT_DISK,
-    FAULTS,
+#include <stddef.h>
+#include <stdio.h>
+
+/* Whoever is to die at a certain message or effect, and nobody has come to it: then the named one, after so long. */
+#define BOUNDARY_WAIT_US (30 * SECOND_US)
+
+struct strike {
+    struct world *world;
+    const struct sim_fault *fault;
+    uint32_t number; /* of the fault in the plan */
+    struct host *host;
+    struct sim_random random;
 };
 
-struct profile {
-    const char *name;
-    uint32_t adversarial_permille; /* of seeds that use the adversarial network */
-    uint32_t loss_permille;
-    uint8_t weight[FAULTS];
-};
-
-const struct sim_profile_name sim_profiles[] = {
-    {"mixed", "everything, on either network (the default)"},
-    {"none", "a calm mesh"},
-    {"crash", "processes and machines die and come back"},
-    {"partition", "cuts, one-way cuts, flapping, delay"},
-    {"lossy", "the adversarial network: loss, duplicates, reordering"},
-    {"owner", "owners claim devices, workers crash and hang, nodes drain"},
-    {NULL, NULL},
-};
-
-static const struct profile profiles[] = {
-    {"mixed",
-     500,
-     20,
-     {[FAULT_CRASH] = 12,
-      [FAULT_SILENT] = 8,
-      [FAULT_LOSE] = 3,
-      [FAULT_RESTART_ALL] = 1,
-      [FAULT_PAUSE] = 10,
-      [FAULT_PARTITION] = 8,
-      [FAULT_ONE_WAY] = 6,
-      [FAULT_FLAP] = 3,
-      [FAULT_DELAY] = 6,
-      [FAULT_DRIFT] = 4,
-      [FAULT_WALL] = 4,
-      [FAULT_RESET] = 8,
-      [FAULT_DRAIN] = 4,
-      [FAULT_LEAVE] = 3,
-      [FAULT_OWNER] = 10,
-      [FAULT_REVOKE] = 2,
-      [FAULT_CANCEL] = 8,
-      [FAULT_DEVICE] = 8,
-      [FAULT_DISK] = 5}},
-    {"none", 0, 0, {[FAULT_CANCEL] = 1}},
-    {"crash",
-     0,
-     0,
-     {[FAULT_CRASH] = 4, [FAULT_SILENT] = 4, [FAULT_LOSE] = 1, [FAULT_RESTART_ALL] = 1, [FAULT_DISK] = 2}},
-    {"partition",
-     200,
-     10,
-     {[FAULT_PARTITION] = 4, [FAULT_ONE_WAY] = 3, [FAULT_FLAP] = 2, [FAULT_DELAY] = 3, [FAULT_RESET] = 2}},
-    {"lossy", 1000, 80, {[FAULT_DELAY] = 1, [FAULT_CANCEL] = 1, [FAULT_CRASH] = 1}},
-    {"owner",
-     0,
-     5,
-     {[FAULT_OWNER] = 4, [FAULT_DEVICE] = 4, [FAULT_DRAIN] = 2, [FAULT_LEAVE] = 1, [FAULT_CANCEL] = 2}},
-};
-
-static const char *const names[FAULTS] = {
-    "crash",       "machine lost", "lost for good", "restart of all", "pause",     "partition", "one-way cut",
-    "flapping",    "delay",        "clock drift",   "wall clock",     "reset",     "drain",     "leave",
-    "owner claim", "revocation",   "cancel",        "bad device",     "slow disk",
-};
-
-const char *sim_fault_name(uint32_t fault)
+static bool is_clone(const struct host *host)
 {
-    return fault < FAULTS ? names[fault] : "end of a fault";
+    return host->identity != host->index;
 }
 
-static const struct profile *profile_find(const char *name)
+static struct host *live_from(struct world *world, uint32_t from)
 {
-    for (size_t i = 0; i < sizeof profiles / sizeof profiles[0]; i++) {
-        if (strcmp(profiles[i].name, name) == 0) {
-            return &profiles[i];
-        }
-    }
-    return &profiles[0];
-}
-
-void sim_faults_plan(struct world *world)
-{
-    const struct profile *const profile = profile_find(world->options.profile);
-    struct network *const network = &world->network;
-    network->adversarial = sim_chance(&world->random, profile->adversarial_permille);
-    network->loss_permille =
-        profile->loss_permille != 0 ? sim_below(&world->random, profile->loss_permille + 1) : 0;
-    network->double_permille = network->adversarial ? 30 : 0;
-    network->reorder_permille = network->adversarial ? 100 : 0;
-    uint32_t total = 0;
-    for (uint32_t i = 0; i < FAULTS; i++) {
-        total += profile->weight[i];
-    }
-    for (uint32_t i = 0; i < world->options.faults; i++) {
-        uint32_t draw = sim_below(&world->random, total);
-        uint32_t fault = 0;
-        while (draw >= profile->weight[fault]) {
-            draw -= profile->weight[fault++];
-        }
-        const int64_t at_us = sim_between(&world->random, 20 * SECOND_US, world->heal_at_us - 5 * SECOND_US);
-        struct event event = sim_world_event(world, at_us, HAPPEN_FAULT, SIM_NONE);
-        event.a = fault;
-        sim_world_push(world, event);
-    }
-}
-
-static struct host *pick_live(struct world *world)
-{
-    const uint32_t from = sim_below(&world->random, world->host_count);
     for (uint32_t i = 0; i < world->host_count; i++) {
         struct host *const host = &world->host[(from + i) % world->host_count];
-        if (host->alive && !host->revoked) {
+        if (host->alive && !host->revoked && !is_clone(host)) {
             return host;
         }
     }
@@ -146,109 +38,285 @@ static struct host *pick_live(struct world *world)
 
 static bool may_lose_one(const struct world *world)
 {
-    return (world->lost_for_good + 1) * 4 <= world->host_count;
+    return (world->lost_for_good + 1) * 4 <= world->options.nodes;
 }
 
-static void end_later(struct world *world, uint32_t fault, const struct host *host, int64_t least_us,
-                      int64_t most_us)
+static void end_in(const struct strike *strike, const struct host *host, int64_t in_us)
 {
-    struct event event =
-        sim_world_event(world, sim_between(&world->random, least_us, most_us), HAPPEN_FAULT_END, SIM_NONE);
-    event.a = fault;
+    struct event event = sim_world_event(strike->world, in_us, HAPPEN_FAULT_END, SIM_NONE);
+    event.a = strike->number;
     event.b = host != NULL ? host->index : SIM_NONE;
-    sim_world_push(world, event);
+    sim_world_push(strike->world, event);
 }
 
-static void start_later(struct world *world, struct host *host, int64_t least_us, int64_t most_us)
+static void start_in(struct world *world, const struct host *host, int64_t in_us)
 {
-    struct event event =
-        sim_world_event(world, sim_between(&world->random, least_us, most_us), HAPPEN_START, SIM_NONE);
+    struct event event = sim_world_event(world, in_us, HAPPEN_START, SIM_NONE);
     event.a = host->index;
     sim_world_push(world, event);
 }
 
-static void strike_crash(struct world *world, struct host *host, bool silent)
+static void kill_for(struct world *world, struct host *host, int64_t for_us, bool silent)
 {
     sim_host_crash(world, host, silent);
-    start_later(world, host, SECOND_US / 10,
-                sim_chance(&world->random, 300) ? 90 * SECOND_US : 15 * SECOND_US);
+    start_in(world, host, for_us);
 }
 
-static void strike_restart_all(struct world *world)
+void sim_faults_kill(struct world *world, struct host *host, int64_t for_us)
 {
+    kill_for(world, host, for_us, false);
+}
+
+bool sim_faults_dies(struct world *world, struct host *host, uint32_t boundary)
+{
+    world->result->passed[boundary]++;
+    if (world->dies_at != boundary || is_clone(host) || host->revoked) {
+        return false;
+    }
+    world->dies_at = 0;
+    world->result->boundary[boundary]++;
+    world->result->world.boundary_crashes++;
+    kill_for(world, host, world->dead_for_us, false);
+    return true;
+}
+
+/* ---- Processes and machines. */
+
+/* At a boundary it is the first to come there who dies, so that rare ones are met as well. */
+static bool crash(struct strike *strike)
+{
+    if (strike->fault->size == 0) {
+        kill_for(strike->world, strike->host, strike->fault->for_us, false);
+        return true;
+    }
+    strike->world->dies_at = (uint32_t)strike->fault->size;
+    strike->world->dead_for_us = strike->fault->for_us;
+    end_in(strike, strike->host, BOUNDARY_WAIT_US);
+    return true;
+}
+
+static void crash_end(struct strike *strike)
+{
+    if (strike->world->dies_at == (uint32_t)strike->fault->size && strike->host->alive) {
+        strike->world->dies_at = 0;
+        kill_for(strike->world, strike->host, strike->fault->for_us, false);
+    }
+}
+
+static bool silent(struct strike *strike)
+{
+    kill_for(strike->world, strike->host, strike->fault->for_us, true);
+    return true;
+}
+
+static bool lose(struct strike *strike)
+{
+    if (!may_lose_one(strike->world)) {
+        return false;
+    }
+    strike->world->lost_for_good++;
+    strike->host->gone = true;
+    sim_host_crash(strike->world, strike->host, strike->fault->size == 1);
+    return true;
+}
+
+static bool site(struct strike *strike)
+{
+    struct world *const world = strike->world;
+    const uint64_t lost = strike->host->site;
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        if (world->host[i].alive && world->host[i].site == lost) {
+            kill_for(world, &world->host[i],
+                     strike->fault->for_us + sim_between(&strike->random, 0, SECOND_US), true);
+        }
+    }
+    return true;
+}
+
+static bool restart_all(struct strike *strike)
+{
+    struct world *const world = strike->world;
     for (uint32_t i = 0; i < world->host_count; i++) {
         if (world->host[i].alive) {
-            strike_crash(world, &world->host[i], false);
+            kill_for(world, &world->host[i],
+                     sim_between(&strike->random, SECOND_US / 10, strike->fault->for_us), false);
         }
+    }
+    return true;
+}
+
+static bool pause_process(struct strike *strike)
+{
+    strike->host->paused_until_us = strike->world->now_us + strike->fault->for_us;
+    end_in(strike, strike->host, strike->fault->for_us);
+    return true;
+}
+
+static void nothing_to_undo(struct strike *strike)
+{
+    (void)strike;
+}
+
+static bool drain(struct strike *strike)
+{
+    strike->host->draining = true;
+    strike->host->lent_less_at_us = strike->world->now_us;
+    sim_host_simple(strike->world, strike->host, MESH_DRAIN);
+    end_in(strike, strike->host, strike->fault->for_us);
+    return true;
+}
+
+static bool leave(struct strike *strike)
+{
+    strike->host->leaving = true;
+    sim_host_simple(strike->world, strike->host, MESH_LEAVE);
+    end_in(strike, strike->host, strike->fault->for_us);
+    return true;
+}
+
+static void stop_then_start(struct strike *strike)
+{
+    if ((strike->host->draining || strike->host->leaving) && strike->host->alive) {
+        kill_for(strike->world, strike->host, sim_between(&strike->random, SECOND_US, 20 * SECOND_US), false);
     }
 }
 
-static void strike_partition(struct world *world)
+/* ---- The network. */
+
+static bool partition(struct strike *strike)
 {
+    struct world *const world = strike->world;
     for (uint32_t i = 0; i < world->host_count; i++) {
-        world->host[i].group = sim_below(&world->random, 2);
+        world->host[i].group = sim_below(&strike->random, (uint32_t)strike->fault->size);
     }
     sim_network_changed(world);
-    end_later(world, FAULT_PARTITION, NULL, 2 * SECOND_US, 60 * SECOND_US);
+    end_in(strike, NULL, strike->fault->for_us);
+    return true;
 }
 
-static void strike_one_way(struct world *world, struct host *host, uint32_t fault, int64_t most_us)
+static void partition_end(struct strike *strike)
 {
-    host->mute = sim_chance(&world->random, 500);
-    host->deaf = !host->mute;
-    end_later(world, fault, host, SECOND_US / 2, most_us);
-}
-
-static void strike_reset(struct world *world)
-{
-    const uint32_t count = world->network.count;
-    for (uint32_t i = 0; count != 0 && i < 3; i++) {
-        sim_network_reset(world, sim_below(&world->random, count));
+    for (uint32_t i = 0; i < strike->world->host_count; i++) {
+        strike->world->host[i].group = 0;
     }
 }
 
-static void issue_revocation(struct world *world, struct host *subject)
+static bool tangle(struct strike *strike)
 {
-    struct host *const issuer = pick_live(world);
-    if (issuer == NULL || issuer == subject) {
-        end_later(world, FAULT_REVOKE, subject, 2 * SECOND_US, 5 * SECOND_US);
-        return;
-    }
-    struct mesh_record record = {.kind = MESH_RECORD_REVOCATION,
-                                 .origin = world->authority,
-                                 .incarnation = 1,
-                                 .version = ++world->revocations};
-    record.body.revocation.subject = subject->id;
-    sim_host_record(world, issuer, &issuer->id, sim_payload_of_record(&record));
-    end_later(world, FAULT_REVOKE, subject, 2 * SECOND_US, 5 * SECOND_US);
+    strike->world->network.tangle = strike->fault->draw;
+    strike->world->network.tangle_permille = (uint32_t)strike->fault->size;
+    sim_network_changed(strike->world);
+    end_in(strike, NULL, strike->fault->for_us);
+    return true;
 }
 
-/* An issuer that died before its disk had the revocation told its operator nothing: it is issued again elsewhere. */
-static void revoke_again(struct world *world, struct host *subject)
+static void tangle_end(struct strike *strike)
 {
-    for (uint32_t i = 0; i < world->host_count; i++) {
-        const struct host *const host = &world->host[i];
-        if (host->alive && host != subject &&
-            sim_known_see(&host->known, subject->index).state == MESH_REVOKED) {
-            return;
+    strike->world->network.tangle_permille = 0;
+}
+
+static bool one_way(struct strike *strike)
+{
+    strike->host->mute = strike->fault->size == 0;
+    strike->host->deaf = !strike->host->mute;
+    end_in(strike, strike->host, strike->fault->for_us);
+    return true;
+}
+
+static void open_both_ways(struct strike *strike)
+{
+    strike->host->mute = false;
+    strike->host->deaf = false;
+}
+
+/* A flapping node is cut one way, then open, each for a moment, until its time is over. */
+static bool flap(struct strike *strike)
+{
+    const bool cut = strike->host->mute || strike->host->deaf;
+    open_both_ways(strike);
+    if (!cut) {
+        strike->host->mute = sim_chance(&strike->random, 500);
+        strike->host->deaf = !strike->host->mute;
+    }
+    end_in(strike, strike->host, sim_between(&strike->random, SECOND_US / 2, 3 * SECOND_US));
+    return true;
+}
+
+static void flap_again(struct strike *strike)
+{
+    if (strike->world->now_us < strike->fault->at_us + strike->fault->for_us) {
+        flap(strike);
+    } else {
+        open_both_ways(strike);
+    }
+}
+
+static bool delay(struct strike *strike)
+{
+    strike->host->delay_ms = (uint32_t)strike->fault->size;
+    end_in(strike, strike->host, strike->fault->for_us);
+    return true;
+}
+
+static void delay_end(struct strike *strike)
+{
+    strike->host->delay_ms = 0;
+}
+
+static bool narrow(struct strike *strike)
+{
+    strike->host->bytes_per_s = (uint32_t)strike->fault->size;
+    strike->host->sends_until_us = strike->world->now_us;
+    end_in(strike, strike->host, strike->fault->for_us);
+    return true;
+}
+
+static void narrow_end(struct strike *strike)
+{
+    strike->host->bytes_per_s = 0;
+}
+
+static bool reset(struct strike *strike)
+{
+    const uint32_t count = strike->world->network.count;
+    for (int32_t i = 0; count != 0 && i < strike->fault->size; i++) {
+        sim_network_reset(strike->world, sim_below(&strike->random, count));
+    }
+    return count != 0;
+}
+
+/* A node that sends garbage is shut out by everybody it reaches. */
+static bool garbage(struct strike *strike)
+{
+    struct world *const world = strike->world;
+    bool reached = false;
+    for (uint32_t i = 0; i < world->network.count; i++) {
+        const struct link *const link = &world->network.link[i];
+        if (!link->up || (link->host[0] != strike->host->index && link->host[1] != strike->host->index)) {
+            continue;
         }
+        struct host *const peer = &world->host[link->host[link->host[0] == strike->host->index]];
+        peer->shuts_out = strike->host->identity;
+        peer->shuts_out_until_us = world->now_us + strike->fault->for_us;
+        reached = true;
     }
-    issue_revocation(world, subject);
+    return reached;
 }
 
-static void strike_cancel(struct world *world)
+static bool replay(struct strike *strike)
 {
-    const uint32_t from = sim_below(&world->random, world->job_count + 1);
-    for (uint32_t i = 0; i < world->job_count; i++) {
-        const uint32_t number = (from + i) % world->job_count;
-        struct sim_job *const job = &world->job[number];
-        if (job->acknowledged && !job->finished && world->host[job->home].alive) {
-            world->result->world.cancelled++;
-            sim_host_cancel(world, &world->host[job->home], number);
-            return;
-        }
+    bool any = false;
+    for (int32_t i = 0; i < strike->fault->size; i++) {
+        const struct host *const to =
+            live_from(strike->world, sim_below(&strike->random, strike->world->host_count));
+        any = sim_network_replay(strike->world, sim_below(&strike->random, SIM_CAPTURED), strike->host, to,
+                                 sim_between(&strike->random, 0, SECOND_US)) ||
+              any;
     }
+    return any;
 }
+
+/* ---- Clocks. */
 
 static void set_drift(struct world *world, struct host *host, int64_t ppm)
 {
@@ -257,140 +325,29 @@ static void set_drift(struct world *world, struct host *host, int64_t ppm)
     host->drift_ppm = ppm;
 }
 
-static void strike_owner(struct world *world, struct host *host)
+static bool drift(struct strike *strike)
+{
+    set_drift(strike->world, strike->host, strike->fault->size);
+    return true;
+}
+
+static bool wall_jump(struct strike *strike)
+{
+    strike->host->wall_offset_ms += strike->fault->size;
+    return true;
+}
+
+/* ---- Devices and their owner. */
+
+static bool claim(struct strike *strike)
 {
     for (uint32_t i = 0; i < MESH_DEVICE_CLASSES; i++) {
-        host->lent[i] = sim_chance(&world->random, 700) ? 0 : host->slots[i] / 2;
+        strike->host->lent[i] = strike->fault->size == 0 ? 0 : strike->host->slots[i] / 2;
     }
-    host->lent_less_at_us = world->now_us;
-    sim_host_devices(world, host);
-    end_later(world, FAULT_OWNER, host, SECOND_US, 60 * SECOND_US);
-}
-
-static void strike_leave(struct world *world, struct host *host)
-{
-    host->leaving = true;
-    sim_host_simple(world, host, MESH_LEAVE);
-    end_later(world, FAULT_LEAVE, host, 2 * SECOND_US, 5 * SECOND_US);
-}
-
-static void strike_drain(struct world *world, struct host *host)
-{
-    host->draining = true;
-    host->lent_less_at_us = world->now_us;
-    sim_host_simple(world, host, MESH_DRAIN);
-    end_later(world, FAULT_DRAIN, host, 10 * SECOND_US, 60 * SECOND_US);
-}
-
-void sim_faults_strike(struct world *world, const struct event *event)
-{
-    struct host *const host = pick_live(world);
-    if (host == NULL) {
-        return;
-    }
-    sim_trace(world, host, TRACE_FAULT, event->a, SIM_NONE, 0, 0);
-    struct sim_counters *const count = &world->result->world;
-    if (host->paused_until_us > world->now_us && event->a >= FAULT_DRAIN) {
-        return; /* the core of a stopped process can't be told anything */
-    }
-    switch ((enum fault)event->a) {
-    case FAULT_CRASH:
-        count->crashes++;
-        if (sim_chance(&world->random, 600)) {
-            host->doomed = true;
-        } else {
-            strike_crash(world, host, false);
-        }
-        break;
-    case FAULT_SILENT:
-        count->silent_deaths++;
-        strike_crash(world, host, true);
-        break;
-    case FAULT_LOSE:
-        if (may_lose_one(world)) {
-            count->losses++;
-            world->lost_for_good++;
-            host->gone = true;
-            sim_host_crash(world, host, sim_chance(&world->random, 500));
-        }
-        break;
-    case FAULT_RESTART_ALL:
-        count->restarts_of_all++;
-        strike_restart_all(world);
-        break;
-    case FAULT_PAUSE:
-        count->pauses++;
-        host->paused_until_us =
-            world->now_us + sim_between(&world->random, SECOND_US / 10,
-                                        sim_chance(&world->random, 500) ? 4 * SECOND_US : 30 * SECOND_US);
-        end_later(world, FAULT_PAUSE, host, host->paused_until_us - world->now_us,
-                  host->paused_until_us - world->now_us);
-        break;
-    case FAULT_PARTITION:
-        count->partitions++;
-        strike_partition(world);
-        break;
-    case FAULT_ONE_WAY:
-        count->one_ways++;
-        strike_one_way(world, host, FAULT_ONE_WAY, 40 * SECOND_US);
-        break;
-    case FAULT_FLAP:
-        count->flaps++;
-        strike_one_way(world, host, FAULT_FLAP, 3 * SECOND_US);
-        break;
-    case FAULT_DELAY:
-        count->delay_spikes++;
-        host->delay_ms = (uint32_t)sim_between(&world->random, 50, 3000);
-        end_later(world, FAULT_DELAY, host, SECOND_US, 20 * SECOND_US);
-        break;
-    case FAULT_DRIFT:
-        count->clock_drifts++;
-        set_drift(world, host, sim_between(&world->random, -50000, 50000));
-        break;
-    case FAULT_WALL:
-        count->wall_jumps++;
-        host->wall_offset_ms += sim_between(&world->random, -3600000, 3600000);
-        break;
-    case FAULT_RESET:
-        count->link_resets++;
-        strike_reset(world);
-        break;
-    case FAULT_DRAIN:
-        count->drains++;
-        strike_drain(world, host);
-        break;
-    case FAULT_LEAVE:
-        count->leaves++;
-        strike_leave(world, host);
-        break;
-    case FAULT_OWNER:
-        count->owner_claims++;
-        strike_owner(world, host);
-        break;
-    case FAULT_REVOKE:
-        if (may_lose_one(world)) {
-            host->revoked = true;
-            world->lost_for_good++;
-            count->revocations++;
-            issue_revocation(world, host);
-        }
-        break;
-    case FAULT_CANCEL:
-        strike_cancel(world);
-        break;
-    case FAULT_DEVICE:
-        count->bad_devices++;
-        host->bad_device = true;
-        end_later(world, FAULT_DEVICE, host, 5 * SECOND_US, 60 * SECOND_US);
-        break;
-    case FAULT_DISK:
-        count->slow_disks++;
-        host->slow_disk = true;
-        end_later(world, FAULT_DISK, host, 5 * SECOND_US, 60 * SECOND_US);
-        break;
-    case FAULTS:
-        break;
-    }
+    strike->host->lent_less_at_us = strike->world->now_us;
+    sim_host_devices(strike->world, strike->host);
+    end_in(strike, strike->host, strike->fault->for_us);
+    return true;
 }
 
 static void lend_all(struct world *world, struct host *host)
@@ -401,115 +358,424 @@ static void lend_all(struct world *world, struct host *host)
     }
 }
 
-/* A flapping node is cut again after as short a rest, until it heals for good. */
-static void flap_again(struct world *world, struct host *host)
+static void claim_end(struct strike *strike)
 {
-    const bool cut = host->mute || host->deaf;
-    host->mute = false;
-    host->deaf = false;
-    if (!cut) {
-        host->mute = sim_chance(&world->random, 500);
-        host->deaf = !host->mute;
-    }
-    if (sim_chance(&world->random, 850)) {
-        end_later(world, FAULT_FLAP, host, SECOND_US / 2, 4 * SECOND_US);
-    } else {
-        host->mute = false;
-        host->deaf = false;
+    lend_all(strike->world, strike->host);
+}
+
+static bool device(struct strike *strike, enum device_fault how)
+{
+    strike->host->device_fault = how;
+    strike->host->device_slowness = (uint32_t)strike->fault->size;
+    end_in(strike, strike->host, strike->fault->for_us);
+    return true;
+}
+
+static bool bad_device(struct strike *strike)
+{
+    return device(strike, DEVICE_BAD);
+}
+
+static bool slow_device(struct strike *strike)
+{
+    return device(strike, DEVICE_SLOW);
+}
+
+static bool stuck_device(struct strike *strike)
+{
+    return device(strike, DEVICE_STUCK);
+}
+
+static bool garbled(struct strike *strike)
+{
+    return device(strike, DEVICE_GARBLES);
+}
+
+/* Somebody looks after the device: what was stuck there is killed. */
+static void device_end(struct strike *strike)
+{
+    strike->host->device_fault = DEVICE_FINE;
+    if (strike->host->alive) {
+        sim_device_unstick(strike->world, strike->host);
     }
 }
 
-/* The doomed host has begun to save: it dies before, while or just after that becomes durable. */
-void sim_faults_doom(struct world *world, struct host *host, int64_t in_us)
+/* ---- Disks. */
+
+static bool slow_disk(struct strike *strike)
 {
-    end_later(world, FAULT_CRASH, host, 0, in_us + 500);
+    strike->host->sync_most_ms = (uint32_t)strike->fault->size;
+    end_in(strike, strike->host, strike->fault->for_us);
+    return true;
+}
+
+static void slow_disk_end(struct strike *strike)
+{
+    strike->host->sync_most_ms = 0;
+}
+
+static bool full_disk(struct strike *strike)
+{
+    strike->host->disk_full = true;
+    end_in(strike, strike->host, strike->fault->for_us);
+    return true;
+}
+
+static void full_disk_end(struct strike *strike)
+{
+    strike->host->disk_full = false;
+}
+
+/* Its next sync fails; sim_host_synced counts it. */
+static bool failed_sync(struct strike *strike)
+{
+    strike->host->sync_fails = true;
+    strike->host->dead_for_us = strike->fault->for_us;
+    return false;
+}
+
+static bool rot(struct strike *strike)
+{
+    kill_for(strike->world, strike->host, strike->fault->for_us, false);
+    sim_disk_rot(strike->world, strike->host, (uint32_t)strike->fault->size, &strike->random);
+    return true;
+}
+
+static bool wiped(struct strike *strike)
+{
+    kill_for(strike->world, strike->host, strike->fault->for_us, false);
+    sim_disk_replace(strike->world, strike->host, &(struct disk){0});
+    return true;
+}
+
+static bool rollback(struct strike *strike)
+{
+    if (strike->host->snapshot != NULL) {
+        return false;
+    }
+    strike->host->snapshot = sim_disk_copy(strike->world, &strike->host->disk);
+    end_in(strike, strike->host, strike->fault->for_us);
+    return true;
+}
+
+static void rollback_end(struct strike *strike)
+{
+    struct host *const host = strike->host;
+    if (host->alive && host->snapshot != NULL) {
+        kill_for(strike->world, host, sim_between(&strike->random, SECOND_US, 5 * SECOND_US), false);
+        sim_disk_replace(strike->world, host, host->snapshot);
+    }
+    sim_disk_free(host->snapshot);
+    free(host->snapshot);
+    host->snapshot = NULL;
+}
+
+/* ---- People. */
+
+static void issue_revocation(struct strike *strike, struct host *subject)
+{
+    struct world *const world = strike->world;
+    struct host *const issuer = live_from(world, sim_below(&strike->random, world->host_count));
+    end_in(strike, subject, strike->fault->for_us);
+    if (issuer == NULL || issuer == subject) {
+        return;
+    }
+    struct mesh_record record = {.kind = MESH_RECORD_REVOCATION,
+                                 .origin = world->authority,
+                                 .incarnation = 1,
+                                 .version = ++world->revocations};
+    record.body.revocation.subject = subject->id;
+    sim_host_record(world, issuer, &issuer->id, sim_payload_of_record(&record));
+}
+
+static bool revoke(struct strike *strike)
+{
+    if (!may_lose_one(strike->world)) {
+        return false;
+    }
+    strike->host->revoked = true;
+    strike->world->lost_for_good++;
+    issue_revocation(strike, strike->host);
+    return true;
+}
+
+/* An issuer that died before its disk had the revocation told its operator nothing: it is issued again elsewhere. */
+static void revoke_again(struct strike *strike)
+{
+    for (uint32_t i = 0; i < strike->world->host_count; i++) {
+        const struct host *const host = &strike->world->host[i];
+        if (host->alive && !is_clone(host) && host != strike->host &&
+            sim_known_see(&host->known, strike->host->index).state == MESH_REVOKED) {
+            return;
+        }
+    }
+    issue_revocation(strike, strike->host);
+}
+
+static bool cancel(struct strike *strike)
+{
+    struct world *const world = strike->world;
+    const uint32_t from = sim_below(&strike->random, world->job_count + 1);
+    for (uint32_t i = 0; i < world->job_count; i++) {
+        const uint32_t number = (from + i) % world->job_count;
+        const struct sim_job *const job = &world->job[number];
+        struct host *const home = &world->host[job->home];
+        if (job->acknowledged && !job->finished && !job->forgone && home->alive &&
+            home->paused_until_us <= world->now_us) {
+            sim_host_cancel(world, home, number);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A second process with a copy of its identity and of what it knew of the others, but of none of its jobs. */
+static bool clone(struct strike *strike)
+{
+    struct world *const world = strike->world;
+    const uint32_t original = strike->host->index;
+    if (world->host_count == world->host_room) {
+        return false;
+    }
+    char name[16];
+    snprintf(name, sizeof name, "n%u-twin", original % 1000000);
+    struct host *const twin = sim_world_add_host(world, name, original);
+    const struct host *const host = &world->host[original];
+    twin->site = host->site;
+    twin->region = host->region;
+    twin->interior = host->interior;
+    twin->price_micro = host->price_micro;
+    twin->limits = host->limits;
+    sim_disk_copy_records(&twin->disk, &host->disk);
+    sim_host_start(world, twin);
+    end_in(strike, twin, strike->fault->for_us);
+    return true;
+}
+
+static void clone_end(struct strike *strike)
+{
+    strike->host->gone = true;
+    sim_host_crash(strike->world, strike->host, false);
+}
+
+/* The core of `host` says that it is one of two. The operator keeps the original and ends the copy, whichever it is. */
+void sim_faults_cloned(struct world *world, struct host *host)
+{
+    struct host *const original = &world->host[host->identity];
+    bool real = original->rolled_back;
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        struct host *const twin = &world->host[i];
+        if (twin->identity == original->index && is_clone(twin)) {
+            real = true;
+            twin->gone = true;
+            sim_host_crash(world, twin, false);
+        }
+    }
+    if (!real) {
+        sim_check_fail(world, host, SIM_ANSWERS_FIT,
+                       "it says that another process has its identity: none has");
+        return;
+    }
+    if (host == original) {
+        kill_for(world, original, 3 * SECOND_US, false);
+    }
+}
+
+static bool lie(struct strike *strike)
+{
+    strike->host->lies_of_slots = (uint16_t)strike->fault->size;
+    end_in(strike, strike->host, strike->fault->for_us);
+    return true;
+}
+
+static void lie_end(struct strike *strike)
+{
+    strike->host->lies_of_slots = 0;
+}
+
+/* ---- The table. */
+
+static const struct {
+    bool (*strike)(struct strike *strike);
+    void (*end)(struct strike *strike);
+    bool tells_core;  /* the core of a stopped process can't be told anything */
+    bool ends_healed; /* ends in its own time although everything healed */
+} acts[SIM_FAULT_KIND_COUNT] = {
+    [SIM_FAULT_CRASH] = {.strike = crash, .end = crash_end},
+    [SIM_FAULT_SILENT] = {.strike = silent},
+    [SIM_FAULT_LOSE] = {.strike = lose},
+    [SIM_FAULT_SITE] = {.strike = site},
+    [SIM_FAULT_RESTART_ALL] = {.strike = restart_all},
+    [SIM_FAULT_PAUSE] = {.strike = pause_process, .end = nothing_to_undo, .ends_healed = true},
+    [SIM_FAULT_PARTITION] = {.strike = partition, .end = partition_end},
+    [SIM_FAULT_TANGLE] = {.strike = tangle, .end = tangle_end},
+    [SIM_FAULT_ONE_WAY] = {.strike = one_way, .end = open_both_ways},
+    [SIM_FAULT_FLAP] = {.strike = flap, .end = flap_again},
+    [SIM_FAULT_DELAY] = {.strike = delay, .end = delay_end},
+    [SIM_FAULT_NARROW] = {.strike = narrow, .end = narrow_end},
+    [SIM_FAULT_DRIFT] = {.strike = drift},
+    [SIM_FAULT_WALL] = {.strike = wall_jump},
+    [SIM_FAULT_RESET] = {.strike = reset},
+    [SIM_FAULT_GARBAGE] = {.strike = garbage},
+    [SIM_FAULT_REPLAY] = {.strike = replay},
+    [SIM_FAULT_DRAIN] = {.strike = drain, .end = stop_then_start, .tells_core = true},
+    [SIM_FAULT_LEAVE] = {.strike = leave, .end = stop_then_start, .tells_core = true},
+    [SIM_FAULT_OWNER] = {.strike = claim, .end = claim_end, .tells_core = true},
+    [SIM_FAULT_REVOKE] = {.strike = revoke, .end = revoke_again, .ends_healed = true},
+    [SIM_FAULT_CANCEL] = {.strike = cancel},
+    [SIM_FAULT_CLONE] = {.strike = clone, .end = clone_end},
+    [SIM_FAULT_LIAR] = {.strike = lie, .end = lie_end},
+    [SIM_FAULT_BAD_DEVICE] = {.strike = bad_device, .end = device_end},
+    [SIM_FAULT_SLOW_DEVICE] = {.strike = slow_device, .end = device_end},
+    [SIM_FAULT_STUCK_DEVICE] = {.strike = stuck_device, .end = device_end},
+    [SIM_FAULT_GARBLED] = {.strike = garbled, .end = device_end},
+    [SIM_FAULT_SLOW_DISK] = {.strike = slow_disk, .end = slow_disk_end},
+    [SIM_FAULT_FULL_DISK] = {.strike = full_disk, .end = full_disk_end},
+    [SIM_FAULT_FAILED_SYNC] = {.strike = failed_sync},
+    [SIM_FAULT_ROT] = {.strike = rot},
+    [SIM_FAULT_WIPED] = {.strike = wiped},
+    [SIM_FAULT_ROLLBACK] = {.strike = rollback, .end = rollback_end},
+};
+
+static const struct sim_fault_kind_info infos[SIM_FAULT_KIND_COUNT] = {
+#define SIM_FAULT_INFO(kind, name, counter, least_ms, most_ms, size_least, size_most)                        \
+    {name, (least_ms)*INT64_C(1000), (most_ms)*INT64_C(1000), size_least, size_most},
+    SIM_FAULT_KINDS(SIM_FAULT_INFO)
+#undef SIM_FAULT_INFO
+};
+
+static const size_t counters[SIM_FAULT_KIND_COUNT] = {
+#define SIM_FAULT_COUNTER(kind, name, counter, ...) offsetof(struct sim_counters, counter),
+    SIM_FAULT_KINDS(SIM_FAULT_COUNTER)
+#undef SIM_FAULT_COUNTER
+};
+
+const struct sim_fault_kind_info *sim_fault_info(enum sim_fault_kind kind)
+{
+    return &infos[kind];
+}
+
+const char *sim_fault_name(uint32_t kind)
+{
+    return kind < SIM_FAULT_KIND_COUNT ? infos[kind].name : "end of a fault";
+}
+
+void sim_faults_schedule(struct world *world)
+{
+    for (uint32_t i = 0; i < world->plan->count; i++) {
+        struct event event = sim_world_event(world, world->plan->fault[i].at_us, HAPPEN_FAULT, SIM_NONE);
+        event.a = i;
+        sim_world_push(world, event);
+    }
+    struct network *const network = &world->network;
+    network->adversarial = world->plan->adversarial;
+    network->loss_permille = world->plan->loss_permille;
+    network->double_permille = world->plan->double_permille;
+    network->reorder_permille = world->plan->reorder_permille;
+    network->corrupt_permille = world->plan->corrupt_permille;
+}
+
+/* Draws anew at each moment, so that what flaps doesn't always choose the same. */
+static struct strike strike_of(struct world *world, uint32_t number, struct host *host)
+{
+    const struct sim_fault *const fault = &world->plan->fault[number];
+    return (struct strike){.world = world,
+                           .fault = fault,
+                           .number = number,
+                           .host = host,
+                           .random = {sim_mix(fault->draw, (uint64_t)world->now_us)}};
+}
+
+void sim_faults_strike(struct world *world, const struct event *event)
+{
+    const enum sim_fault_kind kind = world->plan->fault[event->a].kind;
+    struct host *const host = live_from(world, world->plan->fault[event->a].node);
+    if (host == NULL || (host->paused_until_us > world->now_us && acts[kind].tells_core)) {
+        return;
+    }
+    sim_trace(world, host, TRACE_FAULT, kind, SIM_NONE, 0, 0);
+    struct strike strike = strike_of(world, event->a, host);
+    if (acts[kind].strike(&strike)) {
+        ++*(uint64_t *)(void *)((char *)&world->result->world + counters[kind]);
+    }
 }
 
 void sim_faults_end(struct world *world, const struct event *event)
 {
-    if (world->healed && event->a != FAULT_PAUSE && event->a != FAULT_REVOKE) {
-        return;
-    }
-    struct host *const host = event->b != SIM_NONE ? &world->host[event->b] : NULL;
-    switch ((enum fault)event->a) {
-    case FAULT_CRASH:
-        if (host->doomed && host->alive) {
-            host->doomed = false;
-            strike_crash(world, host, false);
+    if (event->a != SIM_NONE) { /* else a pause of a scenario */
+        const enum sim_fault_kind kind = world->plan->fault[event->a].kind;
+        if (world->healed && !acts[kind].ends_healed) {
+            return;
         }
-        break;
-    case FAULT_REVOKE:
-        revoke_again(world, host);
-        break;
-    case FAULT_PARTITION:
-        for (uint32_t i = 0; i < world->host_count; i++) {
-            world->host[i].group = 0;
-        }
-        break;
-    case FAULT_ONE_WAY:
-        host->mute = false;
-        host->deaf = false;
-        break;
-    case FAULT_FLAP:
-        flap_again(world, host);
-        break;
-    case FAULT_DELAY:
-        host->delay_ms = 0;
-        break;
-    case FAULT_DRAIN:
-    case FAULT_LEAVE:
-        if ((host->draining || host->leaving) && host->alive) {
-            sim_host_crash(world, host, false);
-            start_later(world, host, SECOND_US, 20 * SECOND_US);
-        }
-        break;
-    case FAULT_OWNER:
-        lend_all(world, host);
-        break;
-    case FAULT_DEVICE:
-        host->bad_device = false;
-        break;
-    case FAULT_DISK:
-        host->slow_disk = false;
-        break;
-    default:
-        break;
+        struct strike strike =
+            strike_of(world, event->a, event->b != SIM_NONE ? &world->host[event->b] : NULL);
+        acts[kind].end(&strike);
     }
     sim_network_changed(world);
+}
+
+/* ---- The end of all faults. */
+
+static void heal_network(struct world *world)
+{
+    struct network *const network = &world->network;
+    network->loss_permille = 0;
+    network->double_permille = 0;
+    network->reorder_permille = 0;
+    network->corrupt_permille = 0;
+    network->tangle_permille = 0;
+}
+
+static void heal_faults(struct world *world, struct host *host)
+{
+    host->group = sim_world_plant(world, SIM_PLANT_NO_HEAL) ? host->index % 2 : 0;
+    host->mute = false;
+    host->deaf = false;
+    host->delay_ms = 0;
+    host->bytes_per_s = 0;
+    host->shuts_out_until_us = 0;
+    host->sync_most_ms = 0;
+    host->disk_full = false;
+    host->sync_fails = false;
+    host->lies_of_slots = 0;
+    host->paused_until_us = 0;
+    host->device_fault = DEVICE_FINE;
+}
+
+static void heal_process(struct world *world, struct host *host)
+{
+    if (is_clone(host)) {
+        host->gone = true;
+        sim_host_crash(world, host, false);
+        return;
+    }
+    if (host->drift_ppm != 0 && host->alive) {
+        set_drift(world, host, 0);
+    }
+    if (host->alive && (host->draining || host->leaving)) {
+        sim_host_crash(world, host, false);
+    }
+    if (!host->alive && !host->gone && !host->revoked) {
+        sim_host_start(world, host);
+    }
+    if (memcmp(host->lent, host->slots, sizeof host->lent) != 0) {
+        lend_all(world, host);
+    }
+    if (host->alive) {
+        sim_device_unstick(world, host);
+    }
 }
 
 void sim_faults_heal(struct world *world)
 {
     world->healed = true;
-    world->network.loss_permille = 0;
-    world->network.double_permille = 0;
-    world->network.reorder_permille = 0;
+    world->dies_at = 0;
+    heal_network(world);
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        heal_faults(world, &world->host[i]);
+    }
     for (uint32_t i = 0; i < world->host_count && !world->failed; i++) {
-        struct host *const host = &world->host[i];
-        if (!sim_world_plant(world, SIM_PLANT_NO_HEAL)) {
-            host->group = 0;
-        } else {
-            host->group = i % 2;
-        }
-        host->mute = false;
-        host->deaf = false;
-        host->delay_ms = 0;
-        host->bad_device = false;
-        host->slow_disk = false;
-        host->doomed = false;
-        host->paused_until_us = 0;
-        if (host->drift_ppm != 0 && host->alive) {
-            set_drift(world, host, 0);
-        }
-        if (host->alive && (host->draining || host->leaving)) {
-            sim_host_crash(world, host, false);
-        }
-        if (!host->alive && !host->gone && !host->revoked) {
-            sim_host_start(world, host);
-        }
-        if (memcmp(host->lent, host->slots, sizeof host->lent) != 0) {
-            lend_all(world, host);
-        }
+        heal_process(world, &world->host[i]);
     }
     sim_network_changed(world);
 }

@@ -1,5 +1,5 @@
 /*
- * A simulated host: what node/ is to the core, with a disk that forgets what wasn't synced.
+ * A simulated host: what node/ is to the core.
  *
  * A host is born with HAPPEN_START, reads its disk back into a fresh core, and lives until it crashes; then
  * its core, its handles, its attempts and its unsynced batches are gone, and only the disk stays.
@@ -11,6 +11,8 @@
 /* Steps of one host at one instant, its messages to itself included. More is a loop that would burn a core
  * for ever. */
 #define STEPS_AT_ONCE_MAX 5000
+/* As node/host.c does. */
+#define STALLED_RETRY_US SECOND_US
 
 int64_t sim_host_local_us(const struct world *world, const struct host *host)
 {
@@ -34,161 +36,6 @@ static int64_t host_wall_ms(const struct world *world, struct host *host)
         host->wall_told_ms = wall_ms;
     }
     return host->wall_told_ms;
-}
-
-/* ---- The disk. */
-
-struct disk_job *sim_disk_find(struct host *host, uint32_t job)
-{
-    for (uint32_t i = 0; i < host->disk.job_count; i++) {
-        if (host->disk.job[i].job == job) {
-            return &host->disk.job[i];
-        }
-    }
-    return NULL;
-}
-
-static struct disk_job *disk_add_job(const struct world *world, struct host *host, uint32_t job)
-{
-    struct disk *const disk = &host->disk;
-    disk->job = sim_grow(disk->job, disk->job_count + 1, sizeof *disk->job);
-    const uint32_t shards = world->job[job].spec.shard_count;
-    disk->job[disk->job_count] = (struct disk_job){.job = job,
-                                                   .committed = sim_alloc((shards + 7) / 8, 1),
-                                                   .value = sim_alloc(shards, sizeof(uint64_t))};
-    return &disk->job[disk->job_count++];
-}
-
-static const struct mesh_id *record_subject(const struct mesh_record *record)
-{
-    return record->kind == MESH_RECORD_REVOCATION ? &record->body.revocation.subject : &record->origin;
-}
-
-static bool record_newer(const struct mesh_record *a, const struct mesh_record *b)
-{
-    return a->incarnation != b->incarnation ? a->incarnation > b->incarnation : a->version > b->version;
-}
-
-static void disk_save_record(struct world *world, struct host *host, struct payload *payload)
-{
-    const struct mesh_record *const record = &payload->record;
-    struct disk *const disk = &host->disk;
-    for (uint32_t i = 0; i < disk->record_count; i++) {
-        const struct mesh_record *const old = &disk->record[i].payload->record;
-        if (old->kind == record->kind && memcmp(&old->origin, &record->origin, sizeof old->origin) == 0 &&
-            memcmp(record_subject(old), record_subject(record), sizeof old->origin) == 0) {
-            if (record_newer(old, record)) {
-                sim_check_fail(world, host, SIM_ORIGIN_ADVANCES,
-                               "an older record was saved over a newer one");
-            }
-            sim_payload_drop(disk->record[i].payload);
-            disk->record[i].payload = sim_payload_keep(payload);
-            return;
-        }
-    }
-    disk->record = sim_grow(disk->record, disk->record_count + 1, sizeof *disk->record);
-    disk->record[disk->record_count++].payload = sim_payload_keep(payload);
-}
-
-static void disk_save_job(struct world *world, struct host *host, const struct mesh_save *save)
-{
-    const uint32_t number = sim_world_job(world, &save->body.job.id);
-    if (number == SIM_NONE) {
-        sim_check_fail(world, host, SIM_ANSWERS_FIT, "a job was saved that nobody submitted");
-        return;
-    }
-    struct disk_job *job = sim_disk_find(host, number);
-    if (job == NULL && save->kind == MESH_SAVE_JOB_STATE) {
-        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE, "job %u changed its state and was never saved",
-                       number);
-        return;
-    }
-    if (job == NULL) {
-        if (sim_world_plant(world, SIM_PLANT_LOST_SAVE)) {
-            return;
-        }
-        job = disk_add_job(world, host, number);
-    }
-    if (save->body.job.epoch < job->epoch) {
-        sim_check_fail(world, host, SIM_EPOCHS_GROW, "job %u was saved with epoch %llu after epoch %llu",
-                       number, (unsigned long long)save->body.job.epoch, (unsigned long long)job->epoch);
-    }
-    job->epoch = save->body.job.epoch;
-    if (job->state > MESH_JOB_RUNNING && save->body.job.state != job->state) {
-        sim_check_fail(world, host, SIM_COMMIT_IS_FINAL, "job %u went from %s to %s", number,
-                       sim_trace_job_state(job->state), sim_trace_job_state(save->body.job.state));
-    }
-    job->state = save->body.job.state;
-    job->failed_shard = save->body.job.failed_shard;
-}
-
-static void disk_commit(struct world *world, struct host *host, const struct mesh_save *save,
-                        const struct payload *payload)
-{
-    const uint32_t number = sim_world_job(world, &save->body.commit.job);
-    struct disk_job *const job = number == SIM_NONE ? NULL : sim_disk_find(host, number);
-    if (job == NULL) {
-        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE,
-                       "a result of job %u was committed before the job was", number);
-        return;
-    }
-    if (save->body.commit.epoch != job->epoch) {
-        sim_check_fail(world, host, SIM_EPOCHS_GROW, "epoch %llu committed to job %u, which is at epoch %llu",
-                       (unsigned long long)save->body.commit.epoch, number, (unsigned long long)job->epoch);
-    }
-    for (uint32_t i = 0; i < save->body.commit.count; i++) {
-        const uint32_t shard = save->body.commit.shard[i].shard;
-        const uint32_t place = save->body.commit.shard[i].place;
-        if (shard >= world->job[number].spec.shard_count || payload == NULL || place >= payload->count) {
-            sim_check_fail(world, host, SIM_COMMIT_IS_FINAL,
-                           "job %u: a commit names shard %u, place %u, which isn't there", number, shard,
-                           place);
-            return;
-        }
-        if (bit_get(job->committed, shard)) {
-            sim_check_fail(world, host, SIM_COMMIT_IS_FINAL, "job %u: shard %u was committed a second time",
-                           number, shard);
-        }
-        if (payload->value[place] != sim_device_result(world, number, shard)) {
-            sim_check_fail(world, host, SIM_COMMIT_IS_FINAL,
-                           "job %u: shard %u was committed with the wrong bytes", number, shard);
-        }
-        bit_set(job->committed, shard);
-        job->committed_count++;
-        job->value[shard] = payload->value[place];
-    }
-}
-
-static void disk_apply(struct world *world, struct host *host, const struct mesh_save *save,
-                       struct payload *payload)
-{
-    switch (save->kind) {
-    case MESH_SAVE_INCARNATION:
-        if (!sim_world_plant(world, SIM_PLANT_LOST_INCARNATION) &&
-            save->body.incarnation > host->disk.incarnation) {
-            host->disk.incarnation = save->body.incarnation;
-        }
-        break;
-    case MESH_SAVE_RECORD:
-        if (payload == NULL) {
-            sim_check_fail(world, host, SIM_HANDLES_RETURN, "a record was saved whose handle isn't live");
-        } else {
-            disk_save_record(world, host, payload);
-        }
-        break;
-    case MESH_SAVE_JOB:
-    case MESH_SAVE_JOB_STATE:
-        disk_save_job(world, host, save);
-        break;
-    case MESH_SAVE_COMMIT:
-        disk_commit(world, host, save, payload);
-        if (sim_world_plant(world, SIM_PLANT_SECOND_COMMIT)) {
-            disk_commit(world, host, save, payload);
-        }
-        break;
-    default:
-        sim_check_fail(world, host, SIM_ANSWERS_FIT, "a save of kind %d is unknown", (int)save->kind);
-    }
 }
 
 /* ---- What a step puts out. */
@@ -329,7 +176,7 @@ static void flight_release(struct world *world, struct host *host, struct flight
         sim_flight_free(flight);
         return;
     }
-    for (uint32_t i = 0; world->story != NULL && i < world->host_count; i++) {
+    for (uint32_t i = 0; world->doubles != 0 && i < world->host_count; i++) {
         if (i == flight->to || flight->to == host->index || world->host[i].identity != flight->to) {
             continue;
         }
@@ -359,6 +206,11 @@ static void effect_sign(struct world *world, struct host *host, const struct mes
 {
     sim_check_signed(world, host, record);
     struct payload *const payload = sim_payload_of_record(record);
+    if (record->kind == MESH_RECORD_CAPACITY && host->lies_of_slots != 0 &&
+        record->body.capacity.class[0].slots != 0) {
+        payload->record.body.capacity.class[0].slots = host->lies_of_slots;
+        payload->record.body.capacity.class[0].free = host->lies_of_slots;
+    }
     if (record->kind == MESH_RECORD_MEMBER) {
         sim_payload_drop(host->own_record);
         host->own_record = sim_payload_keep(payload);
@@ -370,23 +222,10 @@ static void effect_sign(struct world *world, struct host *host, const struct mes
     sim_world_push(world, event);
 }
 
-/* Whether a restart would find the record: of that kind, about that member. */
-static bool disk_has_record(const struct host *host, enum mesh_record_kind kind,
-                            const struct mesh_id *subject)
-{
-    for (uint32_t i = 0; i < host->disk.record_count; i++) {
-        const struct mesh_record *const record = &host->disk.record[i].payload->record;
-        if (record->kind == kind && memcmp(record_subject(record), subject, sizeof *subject) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void effect_admit(struct world *world, struct host *host, const struct mesh_effect *effect)
 {
     const uint32_t peer = sim_world_identity(world, &effect->body.admit.id);
-    if (!disk_has_record(host, MESH_RECORD_MEMBER, &effect->body.admit.id)) {
+    if (!sim_disk_has_record(host, MESH_RECORD_MEMBER, &effect->body.admit.id)) {
         sim_check_fail(world, host, SIM_RECORDS_KEPT, "somebody is admitted whose record isn't on the disk");
     }
     if (peer == SIM_NONE) {
@@ -405,7 +244,7 @@ static void effect_bar(struct world *world, struct host *host, const struct mesh
     if (peer == SIM_NONE) {
         return;
     }
-    if (!disk_has_record(host, MESH_RECORD_REVOCATION, &effect->body.peer)) {
+    if (!sim_disk_has_record(host, MESH_RECORD_REVOCATION, &effect->body.peer)) {
         sim_check_fail(world, host, SIM_RECORDS_KEPT, "%s is barred and its revocation isn't on the disk",
                        world->host[peer].name);
     }
@@ -621,8 +460,8 @@ static void out_trace(struct world *world, struct host *host, const struct mesh_
 
 static int64_t sync_delay_us(struct world *world, const struct host *host)
 {
-    if (host->slow_disk) {
-        return sim_between(&world->random, 20000, 500000);
+    if (host->sync_most_ms != 0) {
+        return sim_between(&world->random, 20000, host->sync_most_ms * INT64_C(1000));
     }
     return sim_between(&world->random, 200, 3000);
 }
@@ -661,9 +500,6 @@ static void batch_hold(struct world *world, struct host *host, const struct mesh
         at_us = host->last_batch->durable_at_us;
     }
     batch->durable_at_us = at_us;
-    if (host->doomed) {
-        sim_faults_doom(world, host, at_us - world->now_us);
-    }
     if (host->last_batch != NULL) {
         host->last_batch->next = batch;
     } else {
@@ -673,13 +509,15 @@ static void batch_hold(struct world *world, struct host *host, const struct mesh
     sim_world_push(world, sim_world_event(world, at_us - world->now_us, HAPPEN_SYNCED, host->index));
 }
 
-static void batch_free(struct batch *batch)
+void sim_batch_free(struct batch *batch)
 {
     for (uint32_t i = 0; i < batch->save_count; i++) {
         sim_payload_drop(batch->save_payload[i]);
     }
     for (uint32_t i = 0; i < batch->flight_count; i++) {
-        sim_flight_free(batch->flight[i]);
+        if (batch->flight[i] != NULL) {
+            sim_flight_free(batch->flight[i]);
+        }
     }
     free(batch->save);
     free(batch->save_payload);
@@ -688,10 +526,69 @@ static void batch_free(struct batch *batch)
     free(batch);
 }
 
-static void batch_make_durable(struct world *world, struct host *host, struct batch *batch)
+/* No room: what waits for it is tried again. A job that was being submitted is refused to its user. */
+static void batch_stall(struct world *world, struct host *host, struct batch *batch)
 {
-    for (uint32_t i = 0; i < batch->save_count; i++) {
-        disk_apply(world, host, &batch->save[i], batch->save_payload[i]);
+    world->result->world.saves_stalled++;
+    sim_world_push(world, sim_world_event(world, STALLED_RETRY_US, HAPPEN_SYNCED, host->index));
+    if (!batch->refused && batch->save_count == 1 && batch->save[0].kind == MESH_SAVE_JOB) {
+        batch->refused = true;
+        sim_host_cancel(world, host, sim_world_job(world, &batch->save[0].body.job.id));
+    }
+}
+
+/* A store whose sync failed takes no more, for what the disk holds is not known: the node stops. */
+static void sync_failed(struct world *world, struct host *host)
+{
+    world->result->world.failed_syncs++;
+    host->sync_fails = false;
+    struct batch *const batch = host->first_batch;
+    if (sim_chance(&world->random, 500)) {
+        sim_disk_apply(world, host, batch, batch->save_count);
+    }
+    while (host->first_batch != NULL) {
+        struct batch *const lost = host->first_batch;
+        host->first_batch = lost->next;
+        sim_batch_free(lost);
+    }
+    host->last_batch = NULL;
+    sim_faults_kill(world, host, host->dead_for_us);
+}
+
+/* Returns false if the process died on the way. */
+static bool batch_let_go(struct world *world, struct host *host, struct batch *batch)
+{
+    if (sim_faults_dies(world, host, SIM_BOUNDARY_DURABLE)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < batch->flight_count; i++) {
+        struct flight *const flight = batch->flight[i];
+        const uint32_t boundary = SIM_BOUNDARY_SEND + (uint32_t)flight->message->kind;
+        batch->flight[i] = NULL;
+        flight_release(world, host, flight);
+        if (sim_faults_dies(world, host, boundary)) {
+            return false;
+        }
+    }
+    for (uint32_t i = 0; i < batch->effect_count; i++) {
+        effect_do(world, host, &batch->effect[i]);
+        if (sim_faults_dies(world, host, SIM_BOUNDARY_EFFECT + (uint32_t)batch->effect[i].kind)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void heed_clone(struct world *world, struct host *host)
+{
+    if (host->alive && host->must_stop) {
+        host->must_stop = false;
+        if (world->story != NULL) {
+            host->gone = true;
+            sim_host_crash(world, host, false);
+        } else {
+            sim_faults_cloned(world, host);
+        }
     }
 }
 
@@ -701,38 +598,51 @@ void sim_host_synced(struct world *world, struct host *host)
     if (batch == NULL) {
         return;
     }
+    if (host->disk_full) {
+        batch_stall(world, host, batch);
+        return;
+    }
+    if (host->sync_fails) {
+        sync_failed(world, host);
+        return;
+    }
     host->first_batch = batch->next;
     if (host->first_batch == NULL) {
         host->last_batch = NULL;
     }
-    batch_make_durable(world, host, batch);
-    for (uint32_t i = 0; i < batch->flight_count; i++) {
-        flight_release(world, host, batch->flight[i]);
-    }
-    batch->flight_count = 0;
-    for (uint32_t i = 0; i < batch->effect_count; i++) {
-        effect_do(world, host, &batch->effect[i]);
-    }
-    batch_free(batch);
+    sim_disk_apply(world, host, batch, batch->save_count);
+    batch_let_go(world, host, batch);
+    sim_batch_free(batch);
+    heed_clone(world, host);
 }
 
-static void out_take(struct world *world, struct host *host, const struct mesh_out *out)
+/* Returns false if the process died on the way. */
+static bool out_take(struct world *world, struct host *host, const struct mesh_out *out)
 {
     if (out->save_count != 0) {
         batch_hold(world, host, out);
     }
     for (uint32_t i = 0; i < out->send_count && out->save_count == 0; i++) {
         struct flight *const flight = flight_new(world, host, &out->send[i]);
-        if (flight != NULL) {
-            flight_release(world, host, flight);
+        if (flight == NULL) {
+            continue;
+        }
+        flight_release(world, host, flight);
+        if (sim_faults_dies(world, host, SIM_BOUNDARY_SEND + (uint32_t)out->send[i].message.kind)) {
+            return false;
         }
     }
     for (uint32_t i = 0; i < out->effect_count; i++) {
         effect_note(world, host, &out->effect[i]);
-        if (out->save_count == 0) {
-            effect_do(world, host, &out->effect[i]);
+        if (out->save_count != 0) {
+            continue;
+        }
+        effect_do(world, host, &out->effect[i]);
+        if (sim_faults_dies(world, host, SIM_BOUNDARY_EFFECT + (uint32_t)out->effect[i].kind)) {
+            return false;
         }
     }
+    return out->save_count == 0 || !sim_faults_dies(world, host, SIM_BOUNDARY_SAVES);
 }
 
 /* At most one wake-up is under way per host; an earlier one supersedes it. */
@@ -785,12 +695,9 @@ void sim_host_step(struct world *world, struct host *host, struct mesh_event *ev
     out_trace(world, host, out);
     const int64_t wake_at_ms = out->wake_at_ms;
     sim_check_step(world, host, event);
-    out_take(world, host, out);
-    host_plan_wake(world, host, wake_at_ms);
-    if (host->must_stop) {
-        host->must_stop = false;
-        host->gone = true;
-        sim_host_crash(world, host, false);
+    if (out_take(world, host, out)) {
+        host_plan_wake(world, host, wake_at_ms);
+        heed_clone(world, host);
     }
     if (world->story != NULL) {
         sim_story_look(world);
@@ -888,7 +795,8 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
     const struct host *const from = &world->host[flight->from];
     struct mesh_message *const message = flight->message;
     if (from->index != host->index &&
-        sim_known_see(&host->known, from->identity).admission != ADMISSION_ADMITTED) {
+        (sim_known_see(&host->known, from->identity).admission != ADMISSION_ADMITTED ||
+         sim_network_shut_out(world, host, from))) {
         world->result->world.messages_refused++;
         sim_flight_free(flight);
         return;
@@ -929,7 +837,7 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
 
 static void host_restore_jobs(struct world *world, struct host *host)
 {
-    for (uint32_t i = 0; i < host->disk.job_count && !world->failed; i++) {
+    for (uint32_t i = 0; i < host->disk.job_count && host->alive && !world->failed; i++) {
         struct disk_job *const saved = &host->disk.job[i];
         struct sim_job *const job = &world->job[saved->job];
         if (saved->state != MESH_JOB_RUNNING) {
@@ -965,6 +873,21 @@ static bool host_knows_others(const struct host *host)
     return false;
 }
 
+/* The core hears of what is on the disk and of its devices; it may die of that, as of any step. */
+static void host_wake_up(struct world *world, struct host *host)
+{
+    for (uint32_t i = 0; i < host->disk.record_count && host->alive; i++) {
+        sim_host_record(world, host, &host->id, sim_payload_keep(host->disk.record[i].payload));
+    }
+    host_restore_jobs(world, host);
+    if (host->alive) {
+        sim_host_devices(world, host);
+    }
+    if (host->alive) {
+        sim_host_simple(world, host, MESH_TICK);
+    }
+}
+
 void sim_host_start(struct world *world, struct host *host)
 {
     if (host->alive || host->gone || world->failed) {
@@ -978,6 +901,7 @@ void sim_host_start(struct world *world, struct host *host)
     host->life++;
     host->born_us = world->now_us;
     host->paused_until_us = 0;
+    host->must_stop = false;
     host->base_us = world->now_us;
     host->base_local_us = sim_between(&world->random, 0, 1000 * SECOND_US);
     host->wake_us = INT64_MAX;
@@ -1003,13 +927,8 @@ void sim_host_start(struct world *world, struct host *host)
     };
     host->mesh = mesh_init(host->memory, &config);
     sim_network_host_born(world, host);
-    for (uint32_t i = 0; i < host->disk.record_count; i++) {
-        sim_host_record(world, host, &host->id, sim_payload_keep(host->disk.record[i].payload));
-    }
-    host_restore_jobs(world, host);
-    sim_host_devices(world, host);
-    sim_host_simple(world, host, MESH_TICK);
-    if (!host_knows_others(host)) {
+    host_wake_up(world, host);
+    if (host->alive && !host_knows_others(host)) {
         sim_world_push(world, sim_world_event(world, sim_between(&world->random, 0, SECOND_US),
                                               HAPPEN_INTRODUCE, host->index));
     }
@@ -1034,7 +953,7 @@ void sim_host_free(struct host *host)
     while (host->first_batch != NULL) {
         struct batch *const batch = host->first_batch;
         host->first_batch = batch->next;
-        batch_free(batch);
+        sim_batch_free(batch);
     }
     host->last_batch = NULL;
     sim_device_clear(host);
@@ -1047,31 +966,13 @@ void sim_host_free(struct host *host)
     host->mesh = NULL;
 }
 
-/* Some of the batches under way may have reached the disk although nobody was told. */
-static void host_lose_saves(struct world *world, struct host *host)
-{
-    while (host->first_batch != NULL && !world->failed) {
-        struct batch *const batch = host->first_batch;
-        if (!sim_chance(&world->random, 400)) {
-            break;
-        }
-        batch_make_durable(world, host, batch);
-        world->result->world.saves_unsent++;
-        host->first_batch = batch->next;
-        batch_free(batch);
-    }
-    for (const struct batch *batch = host->first_batch; batch != NULL; batch = batch->next) {
-        world->result->world.saves_lost++;
-    }
-}
-
 void sim_host_crash(struct world *world, struct host *host, bool silent)
 {
     if (!host->alive) {
         return;
     }
     sim_trace(world, host, TRACE_LIFE, silent ? LIFE_DIES_SILENTLY : LIFE_CRASHES, SIM_NONE, 0, 0);
-    host_lose_saves(world, host);
+    sim_disk_crash(world, host);
     host->alive = false;
     host->silent = silent;
     host->life++;

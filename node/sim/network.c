@@ -7,7 +7,7 @@
  * something is to be sent.
  *
  * The adversarial one has the same sessions, but every message travels alone: it may be lost, come twice or
- * late, and be overtaken.
+ * late, and be overtaken, or arrive with other bytes than were sent, which CURVE notices: then it is dropped and counted.
  */
 #include "node/sim/world.h"
 
@@ -18,6 +18,10 @@
 /* Messages that wait for a dial on one side of a link; beyond it the newest is lost, as with a full socket
  * queue. */
 #define WAITING_MAX 1000
+/* Bytes that wait for a narrow line; what comes then is dropped, as the transport does. */
+#define QUEUE_BYTES_MAX (16 * 1024)
+/* Every so many messages one is kept to be replayed. */
+#define CAPTURE_EVERY 97
 
 static uint32_t link_side_of(const struct link *link, uint32_t host)
 {
@@ -89,12 +93,26 @@ static uint32_t network_link(struct world *world, uint32_t one, uint32_t other)
     return network->count - 1;
 }
 
+/* Not transitive: one node may reach two others that don't reach each other. */
+static bool pair_cut(const struct network *network, uint32_t one, uint32_t other)
+{
+    const uint32_t low = one < other ? one : other;
+    const uint32_t high = one < other ? other : one;
+    return network->tangle_permille != 0 && low != high &&
+           sim_mix(network->tangle, sim_mix(low, high)) % 1000 < network->tangle_permille;
+}
+
 static bool path_open(const struct world *world, uint32_t from, uint32_t to)
 {
     const struct host *const a = &world->host[from];
     const struct host *const b = &world->host[to];
-    return a->group == b->group && !a->mute && !b->deaf &&
+    return a->group == b->group && !a->mute && !b->deaf && !pair_cut(&world->network, from, to) &&
            (world->cut == NULL || !world->cut[(size_t)from * world->host_count + to]);
+}
+
+bool sim_network_shut_out(const struct world *world, const struct host *by, const struct host *whom)
+{
+    return by->shuts_out_until_us > world->now_us && by->shuts_out == whom->identity;
 }
 
 static bool host_answers(const struct world *world, const struct host *host)
@@ -118,6 +136,22 @@ static void flights_free(struct world *world, struct flight **first, struct flig
         world->result->world.messages_lost++;
     }
     *last = NULL;
+}
+
+/* How long the sender's line is busy before this is sent; -1 if its queue is full. */
+static int64_t line_wait_us(struct world *world, const struct flight *flight)
+{
+    struct host *const from = &world->host[flight->from];
+    if (from->bytes_per_s == 0) {
+        return 0;
+    }
+    const int64_t begins_us = from->sends_until_us > world->now_us ? from->sends_until_us : world->now_us;
+    const int64_t waiting_bytes = (begins_us - world->now_us) * from->bytes_per_s / SECOND_US;
+    if (waiting_bytes + (int64_t)flight->bytes > QUEUE_BYTES_MAX) {
+        return -1;
+    }
+    from->sends_until_us = begins_us + (int64_t)flight->bytes * SECOND_US / from->bytes_per_s;
+    return from->sends_until_us - world->now_us;
 }
 
 static int64_t travel_us(struct world *world, const struct link *link, const struct flight *flight)
@@ -145,12 +179,12 @@ static void direction_schedule(struct world *world, uint32_t number, uint32_t wa
 
 /* In order: a message is never due before the one ahead of it. Loss costs retransmission time-outs, not the
  * message. */
-static void direction_append(struct world *world, uint32_t number, struct flight *flight)
+static void direction_append(struct world *world, uint32_t number, struct flight *flight, int64_t wait_us)
 {
     struct link *const link = &world->network.link[number];
     const uint32_t way = link_side_of(link, flight->from);
     struct link_direction *const direction = &link->direction[way];
-    int64_t at_us = world->now_us + travel_us(world, link, flight);
+    int64_t at_us = world->now_us + wait_us + travel_us(world, link, flight);
     int64_t timeout_us = SECOND_US / 5;
     while (timeout_us < 4 * SECOND_US && sim_chance(&world->random, world->network.loss_permille)) {
         at_us += timeout_us;
@@ -192,11 +226,17 @@ static struct flight *flight_copy(const struct flight *flight)
     return copy;
 }
 
-static void flight_launch_alone(struct world *world, const struct link *link, struct flight *flight)
+static void flight_launch_alone(struct world *world, const struct link *link, struct flight *flight,
+                                int64_t wait_us)
 {
     struct network *const network = &world->network;
     if (!path_open(world, flight->from, flight->to) || sim_chance(&world->random, network->loss_permille)) {
         world->result->world.messages_lost++;
+        sim_flight_free(flight);
+        return;
+    }
+    if (sim_chance(&world->random, network->corrupt_permille)) {
+        world->result->world.messages_corrupted++;
         sim_flight_free(flight);
         return;
     }
@@ -205,7 +245,7 @@ static void flight_launch_alone(struct world *world, const struct link *link, st
         const int64_t late_us = sim_between(&world->random, 0, 3 * SECOND_US);
         flight_launch(world, flight_copy(flight), travel_us(world, link, flight) + late_us);
     }
-    int64_t in_us = travel_us(world, link, flight);
+    int64_t in_us = wait_us + travel_us(world, link, flight);
     if (sim_chance(&world->random, network->reorder_permille)) {
         in_us += sim_between(&world->random, 0, SECOND_US / 2);
     }
@@ -214,10 +254,14 @@ static void flight_launch_alone(struct world *world, const struct link *link, st
 
 static void link_carry(struct world *world, uint32_t number, struct flight *flight)
 {
-    if (world->network.adversarial) {
-        flight_launch_alone(world, &world->network.link[number], flight);
+    const int64_t wait_us = line_wait_us(world, flight);
+    if (wait_us < 0) {
+        world->result->world.messages_overflowed++;
+        sim_flight_free(flight);
+    } else if (world->network.adversarial) {
+        flight_launch_alone(world, &world->network.link[number], flight, wait_us);
     } else {
-        direction_append(world, number, flight);
+        direction_append(world, number, flight, wait_us);
     }
 }
 
@@ -258,6 +302,7 @@ void sim_network_send(struct world *world, struct flight *flight)
         flight_launch(world, flight, 0);
         return;
     }
+    sim_network_capture(world, flight);
     const uint32_t number = network_link(world, flight->from, flight->to);
     struct link *const link = &world->network.link[number];
     if (link->up) {
@@ -360,11 +405,20 @@ void sim_network_stalled(struct world *world, struct event *event)
 /* A node that isn't admitted yet presents its certificate when it dials; a barred one is turned away. */
 static bool link_introduce(struct world *world, struct host *newcomer, struct host *receiver)
 {
+    if (sim_network_shut_out(world, receiver, newcomer) || !receiver->alive) {
+        return false;
+    }
     if (sim_known_see(&receiver->known, newcomer->identity).admission == ADMISSION_NONE &&
         newcomer->own_record != NULL) {
         sim_host_record(world, receiver, &newcomer->id, sim_payload_keep(newcomer->own_record));
     }
     return sim_known_see(&receiver->known, newcomer->identity).admission == ADMISSION_ADMITTED;
+}
+
+/* Where a clone was, nobody is missed: its identity is somewhere else. */
+static bool is_past_clone(const struct host *host)
+{
+    return host->gone && host->identity != host->index;
 }
 
 static void side_failed(struct world *world, uint32_t number, uint32_t which, bool refused)
@@ -374,6 +428,10 @@ static void side_failed(struct world *world, uint32_t number, uint32_t which, bo
     const struct host *const peer = &world->host[world->network.link[number].host[1 - which]];
     flights_free(world, &side->first, &side->last);
     side->waiting = 0;
+    if (is_past_clone(peer)) {
+        *side = (struct link_side){.dials = side->dials};
+        return;
+    }
     side->failures++;
     const bool tell = side->tell_down;
     side->tell_down = false;
@@ -417,8 +475,12 @@ void sim_network_dialed(struct world *world, struct event *event)
         side_failed(world, number, which, open && !peer->alive && !peer->silent);
         return;
     }
-    if (!link_introduce(world, host, peer) || !link_introduce(world, peer, host)) {
-        side_failed(world, number, which, false);
+    const bool admitted = link_introduce(world, host, peer) && link_introduce(world, peer, host);
+    if (!host->alive) {
+        return; /* it died of what it just learned */
+    }
+    if (!admitted || !peer->alive) {
+        side_failed(world, number, which, !peer->alive);
         return;
     }
     link = &world->network.link[number];
@@ -441,7 +503,7 @@ void sim_network_keep(struct world *world, struct host *host, const struct mesh_
     const uint32_t identity = sim_world_identity(world, peer);
     for (uint32_t i = sim_world_bearer(world, identity, SIM_NONE); i != SIM_NONE;
          i = sim_world_bearer(world, identity, i)) {
-        if (i == host->index) {
+        if (i == host->index || is_past_clone(&world->host[i])) {
             continue;
         }
         const uint32_t number = network_link(world, host->index, i);
@@ -461,7 +523,7 @@ void sim_network_redial(struct world *world, struct host *host, const struct mes
     const uint32_t identity = sim_world_identity(world, peer);
     for (uint32_t i = sim_world_bearer(world, identity, SIM_NONE); i != SIM_NONE;
          i = sim_world_bearer(world, identity, i)) {
-        if (i == host->index) {
+        if (i == host->index || is_past_clone(&world->host[i])) {
             continue;
         }
         const uint32_t number = network_link(world, host->index, i);
@@ -533,8 +595,61 @@ void sim_network_changed(struct world *world)
     }
 }
 
+/* ---- Replays. */
+
+void sim_network_capture(struct world *world, const struct flight *flight)
+{
+    struct network *const network = &world->network;
+    if (!world->captures || ++network->passed < CAPTURE_EVERY) {
+        return;
+    }
+    network->passed = 0;
+    struct flight **const place = &network->captured[network->captured_count++ % SIM_CAPTURED];
+    if (*place != NULL) {
+        sim_flight_free(*place);
+    }
+    *place = flight_copy(flight);
+}
+
+static bool carries_record(const struct flight *flight)
+{
+    return flight->message->kind == MESH_PUSH || flight->message->kind == MESH_SPREAD;
+}
+
+/*
+ * A member can only relay again what its peers signed, and to anybody. That a whole old conversation comes again on the
+ * wire is excluded by CURVE; the adversarial network does it all the same.
+ */
+bool sim_network_replay(struct world *world, uint32_t place, const struct host *by, const struct host *to,
+                        int64_t in_us)
+{
+    const struct flight *const old = world->network.captured[place];
+    if (old == NULL || (!carries_record(old) && !world->network.adversarial)) {
+        return false;
+    }
+    struct flight *const copy = flight_copy(old);
+    copy->next = NULL;
+    if (carries_record(old)) {
+        copy->from = by->index;
+        copy->from_life = by->life;
+        copy->to = to->index;
+    }
+    if (copy->from == copy->to) {
+        sim_flight_free(copy);
+        return false;
+    }
+    world->result->world.messages_replayed++;
+    flight_launch(world, copy, in_us);
+    return true;
+}
+
 void sim_network_free(struct network *network)
 {
+    for (uint32_t i = 0; i < SIM_CAPTURED; i++) {
+        if (network->captured[i] != NULL) {
+            sim_flight_free(network->captured[i]);
+        }
+    }
     for (uint32_t i = 0; i < network->count; i++) {
         for (uint32_t which = 0; which < 2; which++) {
             struct flight *lists[] = {network->link[i].side[which].first,

@@ -129,7 +129,7 @@ static bool mistake(struct sim_result *result, const char *path, uint32_t line, 
     return false;
 }
 
-static bool read_time(const char *word, int64_t *us)
+bool sim_read_time(const char *word, int64_t *us)
 {
     char *end = NULL;
     const unsigned long whole = strtoul(word, &end, 10);
@@ -226,7 +226,7 @@ static bool read_value(struct story *story, enum value_class class, const char *
     case VALUE_NEW_JOB:
         return add_name(story->job, &story->job_count, word, value);
     case VALUE_TIME:
-        return read_time(word, value);
+        return sim_read_time(word, value);
     case VALUE_COUNT:
         *value = strtol(word, NULL, 10);
         return *value > 0 && *value <= 100000;
@@ -346,7 +346,7 @@ static bool read_line(struct story *story, char *text, uint32_t number, struct s
     story->line_count++;
     if (strcmp(word[0], "at") == 0 && count >= 3) {
         line->act = true;
-        if (!read_time(word[1], &line->from_us)) {
+        if (!sim_read_time(word[1], &line->from_us)) {
             return mistake(result, story->path, number, "not a time:", word[1]);
         }
         if (line->from_us < *now_us) {
@@ -364,7 +364,7 @@ static bool read_line(struct story *story, char *text, uint32_t number, struct s
             word[0]);
     }
     const uint32_t skip = within ? 3 : 4;
-    if (!read_time(word[skip - 1], &line->until_us)) {
+    if (!sim_read_time(word[skip - 1], &line->until_us)) {
         return mistake(result, story->path, number, "not a time:", word[skip - 1]);
     }
     line->from_us = *now_us;
@@ -465,14 +465,10 @@ static void act_clone(struct world *world, const struct line *line)
 {
     const struct host *const original = &world->host[line->value[0]];
     struct host *const clone = &world->host[line->value[1]];
+    world->doubles++;
     clone->identity = original->index;
     clone->id = original->id;
-    clone->disk.incarnation = original->disk.incarnation;
-    clone->disk.record = sim_alloc(original->disk.record_count, sizeof *clone->disk.record);
-    for (uint32_t i = 0; i < original->disk.record_count; i++) {
-        clone->disk.record[i].payload = sim_payload_keep(original->disk.record[i].payload);
-    }
-    clone->disk.record_count = original->disk.record_count;
+    sim_disk_copy_records(&clone->disk, &original->disk);
     sim_host_start(world, clone);
 }
 
@@ -668,6 +664,7 @@ bool sim_scenario(const struct sim_options *options, const char *path, FILE *out
     struct sim_options own = *options;
     own.nodes = story->name_count != 0 ? story->name_count : 1;
     own.check_every = 1;
+    own.faults = 0;
     struct world world;
     sim_world_init(&world, &own, result);
     story->out = out;

@@ -21,31 +21,54 @@
 /* What the simulator makes happen or sees, beside the cores' own counters. A run of many seeds must see each.
  */
 #define SIM_COUNTERS(X)                                                                                      \
-    X(crashes)       /* processes killed; the machine answers, so links are reset */                         \
-    X(silent_deaths) /* machines lost; nothing is reset */                                                   \
+    X(crashes)          /* processes killed; the machine answers, so links are reset */                      \
+    X(boundary_crashes) /* of these, right after a save, send or effect of a chosen kind */                  \
+    X(silent_deaths)    /* machines lost; nothing is reset */                                                \
     X(restarts)                                                                                              \
     X(losses)          /* nodes that never come back */                                                      \
+    X(sites_lost)      /* all machines of a site for a while */                                              \
     X(restarts_of_all) /* every node at once */                                                              \
     X(pauses)                                                                                                \
     X(partitions)                                                                                            \
+    X(tangles)  /* some pairs can't reach each other, all others can */                                      \
     X(one_ways) /* a node that hears but isn't heard, or the other way round */                              \
     X(flaps)                                                                                                 \
     X(delay_spikes)                                                                                          \
+    X(bandwidth_caps)                                                                                        \
     X(clock_drifts)                                                                                          \
     X(wall_jumps)                                                                                            \
     X(link_resets)                                                                                           \
+    X(shut_outs) /* a node sends garbage, and those that it reaches shut it out */                           \
+    X(replays)   /* spells in which old messages come once more */                                           \
+    X(clones)    /* second processes with a copied identity */                                               \
+    X(liars)     /* nodes that advertise places they don't have */                                           \
     X(drains)                                                                                                \
     X(leaves)                                                                                                \
     X(owner_claims)                                                                                          \
     X(revocations)                                                                                           \
     X(cancelled)   /* cancels asked for by users */                                                          \
     X(bad_devices) /* spells in which attempts crash, hang or are returned */                                \
+    X(slow_devices)                                                                                          \
+    X(stuck_devices)   /* they accept and never finish */                                                    \
+    X(garbled_devices) /* results come back that don't fit their kernel: the host counts a crash */          \
     X(slow_disks)                                                                                            \
-    X(saves_lost)   /* not yet durable when the process died */                                              \
-    X(saves_unsent) /* durable, but the process died before it could say so */                               \
+    X(full_disks)                                                                                            \
+    X(failed_syncs)  /* an fsync failed: the node stops, and its last saves may be durable or not */         \
+    X(rotten_disks)  /* bytes read at a start don't match their digest and are left out */                   \
+    X(wiped_disks)   /* all state lost, the keys kept */                                                     \
+    X(rollbacks)     /* an old snapshot of the disk restored */                                              \
+    X(saves_lost)    /* not yet durable when the process died */                                             \
+    X(saves_torn)    /* durable in part when it died */                                                      \
+    X(saves_unsent)  /* durable, but the process died before it could say so */                              \
+    X(saves_stalled) /* found no room, and waited */                                                         \
+    X(rows_rotten)                                                                                           \
+    X(jobs_forgone) /* acknowledged, on a disk that was lost or rolled back: their loss is no fault */       \
     X(messages)                                                                                              \
     X(messages_lost)                                                                                         \
     X(messages_doubled)                                                                                      \
+    X(messages_corrupted)                                                                                    \
+    X(messages_overflowed) /* found the queue to their peer full */                                          \
+    X(messages_replayed)                                                                                     \
     X(messages_refused) /* the receiver hadn't admitted the sender, or had barred it */                      \
     X(jobs_accepted)                                                                                         \
     X(jobs_refused)                                                                                          \
@@ -56,6 +79,19 @@
     X(attempts)                                                                                              \
     X(stops)                                                                                                 \
     X(steps)
+
+/*
+ * Where a process may die within a step's output: once the saves are under way, once they are durable and nothing
+ * has been let go, and after each kind of message and effect. Zero is none of these: it dies between two steps.
+ */
+#define SIM_BOUNDARY_SAVES 1
+#define SIM_BOUNDARY_DURABLE 2
+#define SIM_BOUNDARY_SEND 2                                              /* plus enum mesh_message_kind */
+#define SIM_BOUNDARY_EFFECT (SIM_BOUNDARY_SEND + MESH_MESSAGE_KINDS - 1) /* plus enum mesh_effect_kind */
+#define SIM_BOUNDARIES (SIM_BOUNDARY_EFFECT + MESH_DRAINED + 1)
+
+/* Old messages kept to be replayed. */
+#define SIM_CAPTURED 64
 
 struct sim_counters {
 #define SIM_COUNTER_FIELD(name) uint64_t name;
@@ -114,15 +150,18 @@ enum sim_plant {
     SIM_PLANTS,
 };
 
+struct sim_plan; /* node/sim/faults.h */
+
 struct sim_options {
     uint64_t seed;
     uint32_t nodes;      /* 0: drawn from the seed, 3 to 60 */
     uint32_t site_nodes; /* nodes per site */
     uint32_t minutes;    /* of virtual time */
     uint32_t jobs;
-    uint32_t faults;      /* how many, spread over the first two thirds */
-    const char *profile;  /* a name from sim_profiles */
-    uint32_t check_every; /* steps between full checks of one core; 0: drawn by size */
+    uint32_t faults;             /* how many, spread over the first two thirds */
+    const char *profile;         /* a name from sim_profiles */
+    const struct sim_plan *plan; /* exactly these faults instead of drawn ones, or NULL; borrowed */
+    uint32_t check_every;        /* steps between full checks of one core; 0: drawn by size */
     enum sim_plant plant;
     FILE *trace; /* every event in words, or NULL; borrowed */
 };
@@ -135,6 +174,8 @@ struct sim_result {
     int64_t virtual_us;
     struct mesh_counters core;
     struct sim_counters world;
+    uint64_t boundary[SIM_BOUNDARIES]; /* crashes at each */
+    uint64_t passed[SIM_BOUNDARIES];   /* times that each was come to */
     char failure[8192]; /* in words, with the last events of the node and the command that replays it */
 };
 

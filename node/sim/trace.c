@@ -58,6 +58,11 @@ const char *sim_trace_state(enum mesh_member_state state)
     return NAME(member_states, (size_t)state);
 }
 
+const char *sim_trace_effect(uint32_t kind)
+{
+    return NAME(effect_names, kind);
+}
+
 const char *sim_trace_job_state(enum mesh_job_state state)
 {
     return NAME(job_states, (size_t)state);

@@ -141,7 +141,7 @@ static void world_submit(struct world *world, struct event *event)
     for (uint32_t i = 0; i < world->host_count; i++) {
         struct host *const host = &world->host[(from + i) % world->host_count];
         if (host->alive && !host->revoked && !host->draining && !host->leaving &&
-            host->paused_until_us <= world->now_us) {
+            host->identity == host->index && host->paused_until_us <= world->now_us) {
             sim_host_submit(world, host, sim_world_new_job(world));
             return;
         }
@@ -172,7 +172,7 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
     host->joined = host->index == 0;
     const bool tight = sim_chance(random, 250);
     host->limits = (struct mesh_limits){
-        .members = world->host_room + 2 < MESH_MEMBERS_MAX ? world->host_room + 2 : MESH_MEMBERS_MAX,
+        .members = world->options.nodes + 2 < MESH_MEMBERS_MAX ? world->options.nodes + 2 : MESH_MEMBERS_MAX,
         .jobs = tight ? 4 : 64,
         .shards = tight ? 150 : 4096,
         .bundles = tight ? 6 : 128,
@@ -201,6 +201,20 @@ static uint32_t draw_nodes(struct sim_random *random)
     return draw < 95 ? 10 + sim_below(random, 11) : 50 + sim_below(random, 11);
 }
 
+static int64_t heal_at_us(const struct sim_options *options)
+{
+    return (int64_t)options->minutes * 60 * SECOND_US / 3 * 2;
+}
+
+struct sim_plan *sim_world_plan(struct sim_options *options)
+{
+    if (options->nodes == 0) { /* from a generator of its own: a replay names the number */
+        struct sim_random own = {sim_mix(options->seed, 0x6e6f646573)};
+        options->nodes = draw_nodes(&own);
+    }
+    return options->plan != NULL ? sim_plan_copy(options->plan) : sim_plan_draw(options, heal_at_us(options));
+}
+
 /* What the world is, before anything happens; a scenario fills it with its own nodes. */
 bool sim_world_init(struct world *world, const struct sim_options *options, struct sim_result *result)
 {
@@ -208,20 +222,22 @@ bool sim_world_init(struct world *world, const struct sim_options *options, stru
     *result = (struct sim_result){0};
     world->random.state = sim_mix(options->seed, 0x77656972);
     world->hash = UINT64_C(0xcbf29ce484222325);
-    if (world->options.nodes == 0) {
-        world->options.nodes = draw_nodes(&world->random);
-    }
+    world->plan = sim_world_plan(&world->options);
     if (world->options.check_every == 0) {
         world->options.check_every =
             world->options.nodes <= 4 ? 1 : world->options.nodes * world->options.nodes / 4;
     }
     result->nodes = world->options.nodes;
+    world->end_us = (int64_t)world->options.minutes * 60 * SECOND_US;
+    world->heal_at_us = heal_at_us(options);
     world->host_room = world->options.nodes;
+    for (uint32_t i = 0; i < world->plan->count; i++) {
+        world->host_room += world->plan->fault[i].kind == SIM_FAULT_CLONE;
+        world->captures = world->captures || world->plan->fault[i].kind == SIM_FAULT_REPLAY;
+    }
     world->host = sim_alloc(world->host_room, sizeof *world->host);
     world->out = sim_alloc(1, sizeof *world->out);
     memset(world->authority.bytes, 0xaa, sizeof world->authority.bytes);
-    world->end_us = (int64_t)world->options.minutes * 60 * SECOND_US;
-    world->heal_at_us = world->end_us / 3 * 2;
     return true;
 }
 
@@ -232,8 +248,9 @@ static void world_populate(struct world *world)
         char name[16];
         snprintf(name, sizeof name, "n%u", i);
         const struct host *const host = sim_world_add_host(world, name, i);
-        struct event event = sim_world_event(
-            world, i == 0 ? 0 : sim_between(&world->random, 0, 10 * SECOND_US), HAPPEN_START, SIM_NONE);
+        const int64_t spread_us = world->plan->through_one ? SECOND_US : 10 * SECOND_US;
+        struct event event = sim_world_event(world, i == 0 ? 0 : sim_between(&world->random, 0, spread_us),
+                                             HAPPEN_START, SIM_NONE);
         event.a = host->index;
         sim_world_push(world, event);
     }
@@ -243,7 +260,7 @@ static void world_populate(struct world *world)
                                                           world->heal_at_us + 30 * SECOND_US),
                                               HAPPEN_SUBMIT, SIM_NONE));
     }
-    sim_faults_plan(world);
+    sim_faults_schedule(world);
     sim_world_push(world, sim_world_event(world, world->heal_at_us, HAPPEN_HEAL, SIM_NONE));
     sim_world_push(world, sim_world_event(world, SECOND_US, HAPPEN_SURVEY, SIM_NONE));
 }
@@ -252,8 +269,8 @@ static void world_populate(struct world *world)
  * one. */
 static void world_introduce(struct world *world, struct host *newcomer)
 {
-    const uint32_t from = sim_below(&world->random, world->host_count);
-    for (uint32_t i = 0; i < world->host_count; i++) {
+    const uint32_t from = world->plan->through_one ? 0 : sim_below(&world->random, world->host_count);
+    for (uint32_t i = 0; i < (world->plan->through_one ? 1 : world->host_count); i++) {
         struct host *const inviter = &world->host[(from + i) % world->host_count];
         if (inviter == newcomer || !inviter->joined || !inviter->alive || inviter->revoked ||
             inviter->paused_until_us > world->now_us || inviter->own_record == NULL ||
@@ -423,15 +440,9 @@ void sim_world_finish(struct world *world)
             counters_sum(&result->core, mesh_counters(host->mesh));
         }
         sim_host_free(host);
-        for (uint32_t j = 0; j < host->disk.job_count; j++) {
-            free(host->disk.job[j].committed);
-            free(host->disk.job[j].value);
-        }
-        for (uint32_t j = 0; j < host->disk.record_count; j++) {
-            sim_payload_drop(host->disk.record[j].payload);
-        }
-        free(host->disk.job);
-        free(host->disk.record);
+        sim_disk_free(&host->disk);
+        sim_disk_free(host->snapshot);
+        free(host->snapshot);
         sim_known_clear(&host->known);
     }
     while (world->heap.count != 0) {
@@ -442,6 +453,7 @@ void sim_world_finish(struct world *world)
         free(world->job[i].crashes);
     }
     sim_network_free(&world->network);
+    sim_plan_free(world->plan);
     sim_heap_free(&world->heap);
     free(world->host);
     free(world->job);

@@ -6,9 +6,10 @@
  *     payload.c   bytes behind handles, and each host's table of handles
  *     network.c   links, their queues, partitions
  *     known.c     whom a host has met
- *     host.c      a node: its core, its disk, and what it does with a step's output
+ *     host.c      a node: its core, and what it does with a step's output
+ *     disk.c      what a node finds again after its process died
  *     device.c    attempts and cache look-ups
- *     faults.c    what goes wrong, drawn from the seed
+ *     faults.c    what goes wrong; plan.c draws it from the seed, script.c reads and writes it, minimise.c cuts it down
  *     check.c     what must hold
  *     drill.c     what is tried once everything healed
  *     oracle.c    a second opinion on each core, from what goes in and comes out
@@ -19,6 +20,7 @@
 #ifndef NODE_SIM_WORLD_H
 #define NODE_SIM_WORLD_H
 
+#include "node/sim/faults.h"
 #include "node/sim/sim.h"
 #include "node/sim/study.h"
 
@@ -136,6 +138,7 @@ struct sim_job {
     bool refused;
     bool cancel_asked;
     bool finished; /* told to the user */
+    bool forgone;  /* its home's disk was lost or rolled back since it was acknowledged */
     enum mesh_job_state told;
     uint64_t epoch_used; /* the highest that any life of the home ran it with */
     uint8_t *crashes;    /* per shard, reported */
@@ -169,6 +172,7 @@ struct disk {
 struct batch {
     struct batch *next;
     int64_t durable_at_us;
+    bool refused; /* the job in it, for want of room */
     uint32_t save_count;
     struct mesh_save *save;
     struct payload **save_payload;
@@ -189,7 +193,9 @@ struct flight {
     struct mesh_message *message; /* only the prefix that is in use */
 };
 
-enum attempt_plan { ATTEMPT_RUNS = 1, ATTEMPT_CRASHES, ATTEMPT_HANGS, ATTEMPT_RETURNS };
+enum attempt_plan { ATTEMPT_RUNS = 1, ATTEMPT_CRASHES, ATTEMPT_HANGS, ATTEMPT_RETURNS, ATTEMPT_STICKS };
+
+enum device_fault { DEVICE_FINE = 0, DEVICE_BAD, DEVICE_SLOW, DEVICE_STUCK, DEVICE_GARBLES };
 
 struct attempt {
     uint32_t id;
@@ -297,9 +303,19 @@ struct host {
     bool mute;      /* nothing it sends arrives */
     bool deaf;      /* nothing arrives at it */
     uint32_t delay_ms;
-    bool bad_device;
-    bool slow_disk;
-    bool doomed; /* dies while its next save is under way */
+    uint32_t bytes_per_s;   /* all it can send; 0 = as much as it likes */
+    int64_t sends_until_us; /* it is busy with what it was given to send */
+    uint32_t shuts_out;     /* the identity whose messages it refuses */
+    int64_t shuts_out_until_us;
+    enum device_fault device_fault;
+    uint32_t device_slowness; /* DEVICE_SLOW: times */
+    uint16_t lies_of_slots;   /* what it advertises instead of what it has; 0 = the truth */
+    uint32_t sync_most_ms;    /* 0: a good disk */
+    bool disk_full;
+    bool sync_fails;       /* the next one */
+    bool rolled_back;      /* its disk was lost or replaced: peers know more of it than itself */
+    struct disk *snapshot; /* to be restored */
+    int64_t dead_for_us;   /* once its sync failed */
 
     uint32_t steps_to_check;
     int64_t idle_since_us; /* liveness: has a free slot that queued work could use; -1 = no */
@@ -348,6 +364,12 @@ struct network {
     uint32_t loss_permille;
     uint32_t double_permille;
     uint32_t reorder_permille;
+    uint32_t corrupt_permille;
+    uint64_t tangle; /* chooses the pairs that are cut */
+    uint32_t tangle_permille;
+    struct flight *captured[SIM_CAPTURED]; /* copies of old messages, to be replayed */
+    uint32_t captured_count;
+    uint32_t passed; /* since the latest was captured */
 };
 
 /* drill.c: what is tried in the calm, and how far that is. */
@@ -373,12 +395,14 @@ struct story; /* scenario.c */
 
 struct world {
     struct sim_options options;
+    struct sim_plan *plan; /* owned */
     struct sim_result *result;
     struct sim_random random;
     int64_t now_us;
     int64_t heal_at_us;
     int64_t end_us;
     bool healed;
+    bool captures; /* keeps old messages, for the plan has replays */
     bool failed;
     bool crowded; /* few nodes with very many slots, so that one step has more to say than fits */
     struct heap heap;
@@ -386,6 +410,8 @@ struct world {
     uint32_t host_count;
     uint32_t host_room;
     uint32_t lost_for_good;
+    uint32_t dies_at;    /* the boundary at which the next process dies, see SIM_BOUNDARIES; 0 = none */
+    int64_t dead_for_us; /* after which it starts again */
     struct network network;
     struct sim_job *job;
     uint32_t job_count;
@@ -393,8 +419,7 @@ struct world {
     struct mesh_out *out;
     struct mesh_id authority;
     uint64_t hash;
-    uint32_t planted; /* times the plant took effect */
-    uint32_t fault_end_count;
+    uint32_t planted;   /* times the plant took effect */
     uint32_t doubles;   /* hosts that bear an identity of another one */
     bool views_changed; /* somebody's view changed since all were compared */
     struct story *story;
@@ -405,6 +430,8 @@ struct world {
 };
 
 /* world.c */
+struct sim_plan *
+sim_world_plan(struct sim_options *options); /* sets what the seed draws; owned by the caller */
 bool sim_world_init(struct world *world, const struct sim_options *options, struct sim_result *result);
 void sim_world_loop(struct world *world);
 void sim_world_finish(struct world *world);
@@ -439,7 +466,20 @@ void sim_host_free(struct host *host);
 /* How the host sees that member; false if it is none. O(members). */
 bool sim_host_view(const struct host *host, const struct mesh_id *id, struct mesh_member_view *view);
 int64_t sim_host_local_us(const struct world *world, const struct host *host);
+void sim_batch_free(struct batch *batch);
+
+/* disk.c */
 struct disk_job *sim_disk_find(struct host *host, uint32_t job);
+/* Whether a restart would find the record: of that kind, about that member. */
+bool sim_disk_has_record(const struct host *host, enum mesh_record_kind kind, const struct mesh_id *subject);
+void sim_disk_apply(struct world *world, struct host *host, const struct batch *batch, uint32_t saves);
+void sim_disk_crash(struct world *world,
+                    struct host *host); /* what was under way is lost, but for some of it */
+void sim_disk_rot(struct world *world, struct host *host, uint32_t permille, struct sim_random *random);
+void sim_disk_replace(struct world *world, struct host *host, const struct disk *older); /* copies */
+struct disk *sim_disk_copy(const struct world *world, const struct disk *disk);
+void sim_disk_copy_records(struct disk *to, const struct disk *from);
+void sim_disk_free(struct disk *disk); /* what it holds; NULL is fine */
 
 /* network.c */
 void sim_flight_free(struct flight *flight);
@@ -453,7 +493,11 @@ void sim_network_host_died(struct world *world, struct host *host);
 void sim_network_host_born(struct world *world, struct host *host);
 void sim_network_reset(struct world *world, uint32_t link);
 void sim_network_bar(struct world *world, const struct host *host, uint32_t peer);
+bool sim_network_shut_out(const struct world *world, const struct host *by, const struct host *whom);
 void sim_network_changed(struct world *world); /* after partitions or pauses changed */
+void sim_network_capture(struct world *world, const struct flight *flight);
+bool sim_network_replay(struct world *world, uint32_t place, const struct host *by, const struct host *to,
+                        int64_t in_us);
 void sim_network_free(struct network *network);
 
 /* device.c */
@@ -463,14 +507,18 @@ void sim_device_ran(struct world *world, struct host *host, uint32_t slot, uint3
 void sim_device_lookup(struct world *world, struct host *host, const struct mesh_effect *effect);
 void sim_device_looked_up(struct world *world, struct host *host, const struct event *event);
 void sim_device_lent(struct world *world, struct host *host);
+void sim_device_unstick(struct world *world, struct host *host); /* ends what never would */
 void sim_device_clear(struct host *host);
 uint64_t sim_device_result(const struct world *world, uint32_t job, uint32_t shard);
 
 /* faults.c */
-void sim_faults_plan(struct world *world);
+void sim_faults_schedule(struct world *world);
 void sim_faults_strike(struct world *world, const struct event *event);
 void sim_faults_end(struct world *world, const struct event *event);
-void sim_faults_doom(struct world *world, struct host *host, int64_t in_us);
+void sim_faults_kill(struct world *world, struct host *host, int64_t for_us);
+/* Whether a process dies here, as a fault may have chosen: then nothing of what follows in its output is let go. */
+bool sim_faults_dies(struct world *world, struct host *host, uint32_t boundary);
+void sim_faults_cloned(struct world *world, struct host *host);
 void sim_faults_heal(struct world *world);
 
 /* check.c */
@@ -506,11 +554,14 @@ void sim_trace(struct world *world, struct host *host, enum trace_what what, uin
                uint64_t a, uint64_t b);
 void sim_trace_format(const struct world *world, const struct host *host, const struct trace_line *line,
                       char *text, size_t room);
+const char *sim_trace_effect(uint32_t kind);
 const char *sim_trace_state(enum mesh_member_state state);
 const char *sim_trace_job_state(enum mesh_job_state state);
 const char *sim_fault_name(uint32_t fault);
 
-/* scenario.c: called after every step and every message when a story is told. */
+/* scenario.c: "300ms", "1.5s", "2m". */
+bool sim_read_time(const char *word, int64_t *us);
+/* Called after every step and every message when a story is told. */
 void sim_story_line(struct world *world, uint32_t line);
 void sim_story_look(struct world *world);
 void sim_story_message(struct world *world, uint32_t from, uint32_t to, enum mesh_message_kind kind);
