@@ -150,10 +150,11 @@ struct job {
     uint64_t decisions_dropped; /* rows that found no room: more nodes than rows */
     int64_t decision_span_ms;   /* over which older rows were put together */
     bool read_back; /* the home was restarted since it was submitted: decisions before that are lost */
-    uint32_t bundle_shards;  /* the submitter's bound on shards in a bundle; 0 = none */
-    uint32_t shard_us_guess; /* the manifest's estimate of one shard's device time */
-    bool damaged;            /* a committed output could not be read back */
-    int64_t assemble_at_ms;  /* monotonic: storing the outputs failed and is tried again then; 0 = no */
+    uint32_t bundle_shards;      /* the submitter's bound on shards in a bundle; 0 = none */
+    uint32_t shard_us_guess;     /* the manifest's estimate of one shard's device time */
+    bool damaged;                /* a committed output could not be read back */
+    enum store_error keep_error; /* a result could not be stored here, and none was since */
+    int64_t assemble_at_ms;      /* monotonic: storing the outputs failed and is tried again then; 0 = no */
     enum store_error
         assemble_error; /* of the latest such failure; STORE_OK = none since the shards were done */
     struct job_submitter *submitters; /* wait for the acknowledgement, in order of arrival */

@@ -487,6 +487,7 @@ void jobs_saved(struct node *node, const struct mesh_save *save, const struct by
     for (uint32_t i = 0; i < save->body.commit.count; i++)
         place_entry(node, job, save->body.commit.shard[i].shard, &items[save->body.commit.shard[i].place]);
     job->committed += save->body.commit.count;
+    job->keep_error = STORE_OK;
     if (save->body.commit.cached)
         job->cached += save->body.commit.count;
     else
@@ -857,11 +858,22 @@ static void result_free(struct node *node, struct result_wait *wait)
     free(wait);
 }
 
+/* The executor sends it again; until one can be kept, the job is stalled. */
+static void not_kept(struct node *node, const struct result_wait *wait, enum store_error error)
+{
+    struct job *job = jobs_find(node, &wait->message->body.result.job);
+    if (job && store_error_class(error) == STORE_CLASS_LOCAL)
+        job->keep_error = error;
+    disk_failed(node, error);
+}
+
 static void on_pinned(struct node *node, void *context, enum store_error error)
 {
     struct result_wait *wait = context;
     if (error == STORE_OK)
         host_received(node, &wait->from, wait->message, bytes_keep(wait->payload));
+    else
+        not_kept(node, wait, error);
     result_free(node, wait); /* after an error: the executor sends the result again */
 }
 
@@ -886,6 +898,8 @@ static void on_blob(struct node *node, void *context, const struct bulk_done *do
         wait->failed = true;
         log_warn("result", "from=%s error=\"cannot fetch an output: %s\"", peer_name(node, &wait->from),
                  bulk_error_text(done->error));
+        if (done->error == BULK_STORE)
+            not_kept(node, wait, done->store);
     }
     result_advance(node, wait);
 }

@@ -110,6 +110,10 @@ static const char *stall_text(struct node *node, const struct job *job, char tex
         snprintf(text, STALL_TEXT_BYTES,
                  "its outputs cannot be stored at %s: %s; make room there, it is tried again every 5 s", home,
                  store_error_text(job->assemble_error));
+    else if (job->keep_error && job->state < JOB_DONE)
+        snprintf(text, STALL_TEXT_BYTES,
+                 "results cannot be stored at %s: %s; make room there, the executors send them again", home,
+                 store_error_text(job->keep_error));
     else if (node->stalled && job->state < JOB_DONE)
         snprintf(
             text, STALL_TEXT_BYTES,

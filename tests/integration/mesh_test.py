@@ -365,6 +365,25 @@ def outputs_without_room_at_home_are_told_and_stored_later(place):
     wait_until("it lends again", lambda: node.nodes()["ashburn"]["slots"] == 2, 30)
 
 
+def results_without_room_at_home_are_told_and_taken_later(place):
+    """Home runs nothing itself and can't keep what the executor sends: the job is stalled, and goes on with room."""
+    small_disk(place, "ashburn", "32m")
+    home = Node(place, "ashburn", work__cpu_slots=0)
+    place.weir("init", "--federation", "rivers", "--site", "ashburn", "--name", "ashburn", "--data", home.data)
+    home.start()
+    executor = place.join(home, "berlin")
+    for node in (home, executor):
+        node.wait_states({"ashburn": "up", "berlin": "up"})
+    fill_disk(place, "ashburn", 9 << 20)  # 7 MiB are taken for the output as it grows
+    job = home.submit_detached("embed", "--input", "text=" + save_words(place, 28672), "--shard-items", "512")
+    wait_until(lambda: "it stalls: %s" % home.job(job), lambda: "full" in home.job(job).get("stalled", ""), 30)
+    expect(home.nodes()["ashburn"]["fault"] == "disk" and not home.nodes()["berlin"]["fault"], "%s" % home.nodes())
+    expect("stalled" in home.weir("explain", job).out, home.weir("explain", job).out)
+    resize_disk(place, "ashburn", "96m")
+    done = home.wait_job(job, timeout_s=60)
+    expect(done["done"] == 56 and "stalled" not in done, "%s" % done)
+
+
 def a_node_whose_devices_failed_is_listed_at_fault(place):
     """Its only device's worker ends at once: bad rows come first, with the word for it, at every node."""
     broken = place.path("weir-worker")
@@ -440,7 +459,8 @@ TESTS = [three_nodes, a_killed_node_is_seen_down_and_up_again, a_stopped_node_is
          thousands_of_short_shards_cost_no_worker, another_site_finds_cached_results,
          a_repeated_key_finds_the_same_job, large_outputs_travel_whole,
          reduced_outputs_are_the_shards_in_one_order, an_executor_without_room_fails_nobody,
-         outputs_without_room_at_home_are_told_and_stored_later, a_node_whose_devices_failed_is_listed_at_fault,
+         outputs_without_room_at_home_are_told_and_stored_later,
+         results_without_room_at_home_are_told_and_taken_later, a_node_whose_devices_failed_is_listed_at_fault,
          a_full_disk_is_told_and_loses_nothing,
          a_node_rests_between_jobs]
 # What others do on the machine would be measured, captured or starved too.
