@@ -104,20 +104,20 @@ int join_server_child(const struct join_server *server); /* its process id; 0 wh
 
 /* What happened, since the server was opened. Names are stable. */
 #define JOIN_COUNTERS(X)                                                                                     \
-    X(requests)        /* handed over by the child */                                                        \
-    X(joined)          /* certificates given, repeats included */                                            \
-    X(admitted)        /* presentations accepted */                                                          \
-    X(renewed)         /* certificates renewed */                                                            \
-    X(refused)         /* requests answered REFUSED */                                                       \
-    X(restarts)        /* of the child */                                                                    \
-    X(connections)     /* child: handshakes accepted */                                                      \
-    X(handshakes_over) /* child: handshakes turned away because there were too many */                       \
-    X(dropped_rate)    /* child: requests dropped because there were too many */                             \
-    X(dropped_shape)   /* child: messages of several frames, or too short or long */                         \
-    X(sheds)           /* child: all connections closed because descriptors ran low */
+    X(requests, "handed over by the child")                                                                  \
+    X(joined, "certificates given, repeats included")                                                        \
+    X(admitted, "presentations accepted")                                                                    \
+    X(renewed, "certificates renewed")                                                                       \
+    X(refused, "requests answered REFUSED")                                                                  \
+    X(restarts, "of the child")                                                                              \
+    X(connections, "handshakes accepted")                                                                    \
+    X(handshakes_over, "handshakes turned away because there were too many")                                 \
+    X(dropped_rate, "requests dropped because there were too many")                                          \
+    X(dropped_shape, "messages of several frames, or too short or long")                                     \
+    X(sheds, "all connections closed because descriptors ran low")
 
 struct join_counters {
-#define X(name) uint64_t name;
+#define X(name, text) uint64_t name;
     JOIN_COUNTERS(X)
 #undef X
 };

@@ -79,7 +79,8 @@ static void write_store(struct node *node, FILE *out)
     store_stats(node->store, &stats);
     counter(out, "store_commits", "Durable transactions.", stats.groups);
     counter(out, "store_operations", "Operations in them.", stats.operations);
-    gauge(out, "store_commit_p99_microseconds", "Of the latest commits.", stats.commit_p99_us);
+    gauge(out, "store_commit_p99_seconds", "Time that 99 of 100 of the latest commits took at most.",
+          (double)stats.commit_p99_us / 1e6);
     gauge(out, "store_state_bytes", "Used by state.", (double)stats.state_used_bytes);
     gauge(out, "store_blob_bytes", "Bytes of all blobs.", (double)stats.blob_bytes);
     counter(out, "store_corrupt", "Values that did not match their digest and were dropped.", stats.corrupt);
@@ -124,7 +125,8 @@ void metrics_write(struct node *node, FILE *out)
     BULK_COUNTERS(WRITE_BULK)
     struct join_counters join;
     join_server_counters(node->join, &join);
-#define WRITE_JOIN(name) counter(out, "join_" #name, "Counter of the join socket.", join.name);
+#define WRITE_JOIN(name, text)                                                                               \
+    counter(out, "join_" #name, "Join socket, which strangers reach: " text ".", join.name);
     JOIN_COUNTERS(WRITE_JOIN)
     fprintf(out, "# EOF\n");
 }

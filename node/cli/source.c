@@ -107,8 +107,8 @@ int source_open(struct source *source)
         return cli_fail(EXIT_USAGE, "input %s: cannot read '%s': %s", source->name, source->text,
                         strerror(errno));
     if (!S_ISREG(source->status.st_mode))
-        return cli_fail(EXIT_USAGE, "input %s: '%s' is not a file; write it to a file first", source->name,
-                        source->text);
+        return cli_fail(EXIT_USAGE, "input %s: '%s' is a folder or a device, not a file; give a regular file",
+                        source->name, source->text);
     const uint64_t bytes = (uint64_t)source->status.st_size;
     enum array_error error = bytes == 0 ? ARRAY_EMPTY : ARRAY_OK;
     if (!error && source->format == SOURCE_NPY) {

@@ -74,8 +74,10 @@ static int read_inputs(struct submit *submit)
     const char *given;
     for (; (given = cli_value_at(submit->cli, "input", submit->source_count)); submit->source_count++) {
         if (submit->source_count == (int)submit->manifest->input_count)
-            return cli_fail(EXIT_USAGE, "kernel '%s' takes %u inputs; `weir kernels %s` lists them",
-                            submit->manifest->name, submit->manifest->input_count, submit->manifest->name);
+            return cli_fail(EXIT_USAGE,
+                            "kernel '%s' takes %u inputs, '%.*s' is one more; `weir kernels %s` lists them",
+                            submit->manifest->name, submit->manifest->input_count, (int)strcspn(given, "="),
+                            given, submit->manifest->name);
         const int code = source_parse(&submit->sources[submit->source_count], submit->cli, given);
         if (code != EXIT_DONE)
             return code;

@@ -569,7 +569,7 @@ static void a_flood_leaves_the_node_as_it_was(void **state)
 
     struct join_counters counters;
     join_server_counters(member->server, &counters);
-#define X(name) printf("flood: " #name " %llu\n", (unsigned long long)counters.name);
+#define X(name, text) printf("flood: " #name " %llu\n", (unsigned long long)counters.name);
     JOIN_COUNTERS(X)
 #undef X
     printf("flood: resident %ld kB before, %ld kB after; descriptors %d, %d\n", resident_before_kb,
