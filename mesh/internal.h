@@ -22,6 +22,8 @@
  *     bundles.c    shards bound to places: results, leases, orphans
  *     placement.c  where to ask for places
  *     journal.c    what is said of a job, at a majority of the nodes that keep it
+ *     leader.c     as its home
+ *     follower.c   as one of the others
  *     election.c   which of them is the job's home
  *     adopt.c      attempts that outlive their home
  */

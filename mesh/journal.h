@@ -156,7 +156,21 @@ void journal_on_beat(struct step *step, uint32_t from, const struct mesh_message
 void journal_member_down(struct step *step, uint32_t member);
 void journals_tick(struct step *step);
 
-/* Between journal.c and election.c. */
+/* Between journal.c, leader.c, follower.c and election.c. */
+/* A follower's journal with an empty log; one that is over makes room. MESH_NONE at the bound. */
+uint32_t journal_make(struct mesh *mesh, const struct mesh_id *job, const struct mesh_members *members);
+void journal_free(struct journals *journals, uint32_t slot);
+void journal_waiters_free(struct journals *journals, struct journal *journal);
+/* The log: cut back to `last`, and one more entry. */
+void journal_cut(struct journal *journal, uint32_t last);
+void journal_add(struct journal *journal, uint64_t epoch, enum mesh_entry_kind kind);
+/* The job's end is settled: what is left is to tell those who don't know yet. */
+bool journal_is_over(const struct journal *journal);
+/* Tells the host that it is over, and forgets it. */
+void journal_end(struct step *step, uint32_t slot, bool whole);
+struct mesh_message *journal_send_appended(struct step *step, const struct journal *journal,
+                                           const struct mesh_id *to, uint32_t last, bool held);
+void journal_tick_leader(struct step *step, uint32_t slot);
 uint32_t journal_find(const struct mesh *mesh, const struct mesh_id *job);
 uint32_t journal_member(const struct journal *journal,
                         const struct mesh_id *id); /* its place, or MESH_NONE */
