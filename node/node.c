@@ -1,5 +1,6 @@
 /* `weir node`: opens the parts in order, runs the loop, closes them in reverse. */
 #include "node/node.h"
+#include "node/store_digests.h"
 
 #include "node/http.h"
 #include "node/log.h"
@@ -331,34 +332,6 @@ static bool open_identity(struct node *node)
     return true;
 }
 
-static void digest_root(uint64_t blob_bytes, const uint8_t (*chunks)[32], size_t count, uint8_t id[32])
-{
-    struct digest_stream stream;
-    digest_init(&stream, "weir blob 1");
-    digest_update(&stream, chunks, count * 32);
-    digest_update_u64(&stream, blob_bytes);
-    const struct digest digest = digest_final(&stream);
-    memcpy(id, digest.bytes, 32);
-}
-
-static void digest_chunk(const void *bytes, size_t count, uint8_t out[32])
-{
-    const struct digest digest = blob_chunk_digest(bytes, count);
-    memcpy(out, digest.bytes, 32);
-}
-
-static void digest_sum(const void *key, size_t key_bytes, const void *value, size_t value_bytes,
-                       uint8_t out[32])
-{
-    struct digest_stream stream;
-    digest_init(&stream, "weir cache row 1");
-    digest_update_u64(&stream, key_bytes);
-    digest_update(&stream, key, key_bytes);
-    digest_update(&stream, value, value_bytes);
-    const struct digest digest = digest_final(&stream);
-    memcpy(out, digest.bytes, 32);
-}
-
 static bool make_folder(const char *path)
 {
     if (mkdir(path, 0700) == 0 || errno == EEXIST)
@@ -402,7 +375,7 @@ static bool open_store(struct node *node)
     char path[CONFIG_TEXT_BYTES + 16];
     snprintf(path, sizeof path, "%s/store", node->config.data);
     snprintf(node->scratch, sizeof node->scratch, "%s/scratch", node->config.data);
-    struct store_options options = {.digest = {.chunk = digest_chunk, .root = digest_root, .sum = digest_sum},
+    struct store_options options = {.digest = *store_digests(),
                                     .state_map_bytes = node->config.state_map_bytes,
                                     .blobs_map_bytes = node->config.blobs_map_bytes,
                                     .cache_budget_bytes = node->config.cache_bytes,

@@ -39,14 +39,15 @@ static const struct group groups[] = {
     {"Data and the rest",
      {{&cli_blob, "bytes by their digest"},
       {&cli_cache, "what the result cache holds"},
+      {&cli_store, "verify a data folder's store"},
       {&cli_config, "check or show the settings"},
-      {&sim, "the protocol, simulated"},
       {&cli_version, "of weir and its libraries"}}},
     {"The mesh",
      {{&cli_nodes, "who is there, what is wrong"},
       {&cli_gossip, "links, suspicions, counters"},
       {&cli_ping, "measure the way to a node"},
-      {&cli_drain, "let a node finish and leave"}}},
+      {&cli_drain, "let a node finish and leave"},
+      {&sim, "the protocol, simulated"}}},
 };
 #define GROUPS (sizeof groups / sizeof groups[0])
 

@@ -484,7 +484,26 @@ def a_damaged_blob_that_a_finished_job_pins_is_told(place):
         check_damage_is_logged(executor, blob)
 
 
+def a_store_is_checked_and_says_what_is_rotten(place):
+    """weir store check: sound after a job, in use while its node runs, and the damaged blob is named."""
+    node = place.found("ashburn")
+    rows = numpy.random.default_rng(7).integers(-100, 100, (20000, COLUMNS), dtype=numpy.int8)
+    path = save(place, "rows.npy", rows)
+    node.submit("knn", "--input", "base=" + path, "--input", "query=" + path, "--split", "query", "--param", "k=1")
+    busy = place.weir("store", "check", "--data", node.data, code=None)
+    expect(busy.code == FAILED and "in use by process" in busy.error, busy)
+    expect(node.stop() == 0, "the node did not stop cleanly:\n%s" % node.log_end())
+    sound = place.weir("store", "check", "--data", node.data, "--json").json
+    expect(sound["sound"] and sound["jobs"] == 1 and sound["blobs"] > 0 and not sound["findings"], sound)
+    rot(node, "the rows", open(path, "rb").read()[3000000:3000064])
+    rotten = place.weir("store", "check", "--data", node.data, code=None)
+    expect(rotten.code == FAILED and "NOT SOUND" in rotten.out and "blob" in rotten.out, rotten)
+    nowhere = place.weir("store", "check", "--data", place.path("nowhere"), code=None)
+    expect(nowhere.code != 0 and nowhere.error.startswith("weir: "), nowhere)
+
+
 TESTS = [
+    a_store_is_checked_and_says_what_is_rotten,
     arrays_by_way_of_the_store_are_checked_too,
     numbers_that_are_none_are_refused_where_a_kernel_says_so,
     an_output_that_cannot_be_written_is_found_before_any_work,

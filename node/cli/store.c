@@ -1,0 +1,184 @@
+/* weir store check: reads everything a stopped node has on its disk and says what is wrong with it. */
+#include "node/cli/cli.h"
+#include "node/cli/member.h"
+#include "node/config.h"
+#include "node/job.h"
+#include "node/payload.h"
+#include "node/store_digests.h"
+
+#include "crypto/record.h"
+#include "crypto/revocation.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+struct check {
+    const struct federation *federation;
+    int64_t wall_s;
+    json_t *findings;
+    uint64_t records, revocations, jobs, entries; /* read */
+    uint64_t expired; /* of the records and revocations: normal with time, not a finding */
+};
+
+static void found(void *context, const char *finding)
+{
+    json_array_append_new(((struct check *)context)->findings, json_string(finding));
+}
+
+/* One finding about the row under `key`, of which the first bytes tell it from others. */
+static void found_in(struct check *check, const char *table, const void *key, size_t key_bytes,
+                     const char *what)
+{
+    char name[17] = "", text[256];
+    hex_encode(key, key_bytes < 8 ? key_bytes : 8, name);
+    snprintf(text, sizeof text, "%s %s: %s", table, name, what);
+    found(check, text);
+}
+
+/* A signature, or a chain of certificates, that doesn't hold. One that held and has expired is counted only. */
+static void judge(struct check *check, const char *table, const void *key, size_t key_bytes,
+                  enum crypto_error error)
+{
+    if (error == CRYPTO_EXPIRED)
+        check->expired++;
+    else if (error != CRYPTO_OK)
+        found_in(check, table, key, key_bytes, crypto_error_text(error));
+}
+
+static bool check_record(void *context, const void *key, size_t key_bytes, const void *value,
+                         size_t value_bytes)
+{
+    struct check *check = context;
+    struct record record;
+    check->records++;
+    judge(check, "record", key, key_bytes,
+          record_verify(value, value_bytes, &federation_genesis(check->federation)->federation, check->wall_s,
+                        &record));
+    return true;
+}
+
+static bool check_revocation(void *context, const void *key, size_t key_bytes, const void *value,
+                             size_t value_bytes)
+{
+    struct check *check = context;
+    struct revocation revocation;
+    check->revocations++;
+    judge(check, "revocation", key, key_bytes,
+          revocation_verify(federation_genesis(check->federation), value, value_bytes, check->wall_s,
+                            &revocation));
+    return true;
+}
+
+static bool check_job(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+{
+    struct check *check = context;
+    check->jobs++;
+    struct job *job = job_row_decode(value, value_bytes);
+    if (!job)
+        found_in(check, "job", key, key_bytes, "its row is damaged, or names a kernel that this build lacks");
+    else if (key_bytes != sizeof job->spec.id.bytes || memcmp(key, job->spec.id.bytes, key_bytes) != 0)
+        found_in(check, "job", key, key_bytes, "its row is about another job");
+    job_free(job);
+    return true;
+}
+
+static bool check_entry(void *context, const void *key, size_t key_bytes, const void *value,
+                        size_t value_bytes)
+{
+    static struct journal_row row;
+    struct check *check = context;
+    check->entries++;
+    if (!journal_row_decode(value, value_bytes, &row))
+        found_in(check, "journal", key, key_bytes, "a row is damaged");
+    return true;
+}
+
+static void check_rows(struct store *store, struct check *check)
+{
+    store_each(store, STORE_RECORDS, NULL, check_record, check);
+    store_each(store, STORE_REVOCATIONS, NULL, check_revocation, check);
+    store_each(store, STORE_JOBS, NULL, check_job, check);
+    store_each(store, STORE_JOURNAL, NULL, check_entry, check);
+}
+
+static void show(const struct cli *cli, const struct check *check, const struct store_stats *stats)
+{
+    const size_t count = json_array_size(check->findings);
+    if (cli->json) {
+        json_t *object = json_pack(
+            "{s:b,s:O,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "sound", count == 0, "findings", check->findings,
+            "records", (json_int_t)check->records, "revocations", (json_int_t)check->revocations, "expired",
+            (json_int_t)check->expired, "jobs", (json_int_t)check->jobs, "journal_rows",
+            (json_int_t)check->entries, "blobs", (json_int_t)stats->blobs, "blob_bytes",
+            (json_int_t)stats->blob_bytes, "cached_results", (json_int_t)stats->entries);
+        cli_print_json(object);
+        json_decref(object);
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        printf("%s\n", json_string_value(json_array_get(check->findings, i)));
+    printf("%s: %" PRIu64 " records and %" PRIu64 " revocations (%" PRIu64 " expired), %" PRIu64
+           " jobs, %" PRIu64 " journal rows,\n%" PRIu64 " blobs of %.1f MB, %" PRIu64 " cached results\n",
+           count == 0 ? "sound" : "NOT SOUND", check->records, check->revocations, check->expired,
+           check->jobs, check->entries, stats->blobs, (double)stats->blob_bytes / 1e6, stats->entries);
+}
+
+static int check_store(struct cli *cli, const char *data, const struct federation *federation)
+{
+    char path[FEDERATION_PATH_BYTES_MAX + 8];
+    snprintf(path, sizeof path, "%s/store", data);
+    if (access(path, F_OK) != 0)
+        return cli_fail(EXIT_NONE, "%s holds no store yet; its node has never run", data);
+    const struct store_options options = {.digest = *store_digests()};
+    struct store_failure failure;
+    struct store *store;
+    if (store_open(path, &options, &failure, &store) != STORE_OK)
+        return cli_fail(EXIT_FAILED, "%s", failure.text);
+    struct check check = {
+        .federation = federation, .wall_s = clock_wall_ms() / 1000, .findings = json_array()};
+    struct store_stats stats;
+    store_check(store, found, &check);
+    check_rows(store, &check);
+    store_stats(store, &stats);
+    store_close(store);
+    show(cli, &check, &stats);
+    const bool sound = json_array_size(check.findings) == 0;
+    json_decref(check.findings);
+    return sound ? EXIT_DONE : EXIT_FAILED;
+}
+
+static int store(struct cli *cli)
+{
+    if (strcmp(cli->argv[0], "check") != 0)
+        return cli_usage(cli, "'%s' is not check", cli->argv[0]);
+    char data[FEDERATION_PATH_BYTES_MAX];
+    const int code = member_data(cli, data, sizeof data);
+    if (code != EXIT_DONE)
+        return code;
+    struct federation *federation;
+    struct federation_failure failure;
+    if (federation_look(data, &federation, &failure) != FEDERATION_OK)
+        return member_fail(&failure);
+    const int result = check_store(cli, data, federation);
+    federation_close(federation);
+    return result;
+}
+
+static const struct cli_option options[] = {MEMBER_DATA, CLI_JSON, {0}};
+
+const struct cli_command cli_store = {
+    .name = "store",
+    .arguments = "check",
+    .summary = "verify everything that a stopped node has on its disk",
+    .notes = "Checks every blob and cached result against its digest, every record's\n"
+             "signature, the jobs and their journals, and the index. Mends nothing.\n"
+             "Exit code 0: sound, 1: not. A blob that is damaged is fetched or computed\n"
+             "anew when it is needed; for a damaged job, submit it again.\n",
+    .example = "systemctl stop weir; weir store check",
+    .options = options,
+    .run = store,
+    .positional_min = 1,
+    .positional_max = 1,
+};
