@@ -72,6 +72,12 @@ struct out_bundle {
     uint32_t *shard;
 };
 
+/* How often each shard of a job crashed in a bundle that was never lost, in this life of its home. */
+struct crashes {
+    uint32_t job;
+    uint8_t *of_shard;
+};
+
 /* What one node said about another: its newest accusation, and its newest withdrawal that surely counted here. */
 struct said {
     uint64_t incarnation; /* of the accuser's record; 0 = none */
@@ -97,6 +103,9 @@ struct oracle {
     int64_t now_ms;
     int64_t strict_from_ms; /* not before: it was paused */
     bool draining;
+    bool released;           /* a link, in this step */
+    struct crashes *crashes; /* per job of which a shard crashed */
+    uint32_t crashes_count;
     struct held *held;
     uint32_t held_count;
     struct promise *promise;
@@ -133,6 +142,10 @@ void sim_oracle_free(struct host *host)
     for (uint32_t i = 0; i < host->oracle->out_count; i++) {
         free(host->oracle->out[i].shard);
     }
+    for (uint32_t i = 0; i < host->oracle->crashes_count; i++) {
+        free(host->oracle->crashes[i].of_shard);
+    }
+    free(host->oracle->crashes);
     free(host->oracle->held);
     free(host->oracle->promise);
     free(host->oracle->out);
@@ -453,6 +466,51 @@ static void home_job_ended(struct oracle *oracle, uint32_t job)
     }
 }
 
+static uint8_t *crashes_of(struct world *world, struct oracle *oracle, uint32_t job)
+{
+    for (uint32_t i = 0; i < oracle->crashes_count; i++) {
+        if (oracle->crashes[i].job == job) {
+            return oracle->crashes[i].of_shard;
+        }
+    }
+    oracle->crashes = sim_grow(oracle->crashes, oracle->crashes_count + 1, sizeof *oracle->crashes);
+    oracle->crashes[oracle->crashes_count++] =
+        (struct crashes){.job = job, .of_shard = sim_alloc(world->job[job].spec.shard_count, 1)};
+    return oracle->crashes[oracle->crashes_count - 1].of_shard;
+}
+
+/* Before its bundle is forgotten: a result of an older epoch commits nothing, and enough crashes of a shard fail its job. */
+static void check_result(struct world *world, struct host *host, struct oracle *oracle, uint32_t executor,
+                         const struct mesh_message *result, const struct mesh_out *out)
+{
+    struct mesh_job_view view;
+    const struct out_bundle *const bundle = out_find(oracle, executor, &result->body.result.name);
+    if (!mesh_job_find(host->mesh, &result->body.result.job, &view)) {
+        return;
+    }
+    const uint32_t job = sim_world_job(world, &view.id);
+    for (uint32_t i = 0; i < out->save_count && view.epoch != result->body.result.epoch; i++) {
+        if (out->save[i].kind == MESH_SAVE_COMMIT) {
+            sim_check_fail(world, host, SIM_EPOCHS_GROW, "job %u: a result of another epoch is committed",
+                           job);
+        }
+    }
+    if (bundle == NULL || bundle->job != job || bundle->ever_lost ||
+        view.epoch != result->body.result.epoch || oracle->now_ms >= bundle->renewed_ms + HOME_LEASE_MS ||
+        bundle->count != result->body.result.count) {
+        return;
+    }
+    for (uint32_t i = 0; i < bundle->count; i++) {
+        uint8_t *const crashed = &crashes_of(world, oracle, job)[bundle->shard[i]];
+        *crashed = (uint8_t)(*crashed + (result->body.result.shard[i].outcome == MESH_CRASHED));
+        if (*crashed >= MESH_ATTEMPTS_PER_SHARD && view.state == MESH_JOB_RUNNING) {
+            sim_check_fail(world, host, SIM_JOBS_FINISH,
+                           "job %u: shard %u crashed %u times and is tried again", job, bundle->shard[i],
+                           *crashed);
+        }
+    }
+}
+
 /* Every place of a grant is used or given back in the step that takes it; a repeated grant does nothing. */
 static void check_grant(struct world *world, struct host *host, struct oracle *oracle, uint32_t executor,
                         const struct mesh_message *grant, const struct mesh_out *out)
@@ -625,9 +683,23 @@ static void check_own_word(struct world *world, struct host *host, struct oracle
     }
 }
 
+/* Who is no neighbour any more is not accused by us any more. */
+static void check_released(struct world *world, struct host *host, const struct oracle *oracle)
+{
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        const struct peer_note *const note = &oracle->note[i];
+        if (!note->neighbour && note->accused_before != 0 && is_live(sim_known_see(&host->known, i).state) &&
+            is_life(world, host, i, note->accused_before)) {
+            sim_check_fail(world, host, SIM_WORDS_COUNT, "%s is no neighbour any more and stays accused",
+                           world->host[i].name);
+        }
+    }
+}
+
 /* ---- One step. */
 
-static void take_received(struct world *world, struct oracle *oracle, const struct mesh_event *event)
+static void take_received(struct world *world, struct host *host, struct oracle *oracle,
+                          const struct mesh_event *event, const struct mesh_out *out)
 {
     const struct mesh_message *const message = event->body.received.message;
     const uint32_t from = sim_world_identity(world, &event->body.received.from);
@@ -649,6 +721,7 @@ static void take_received(struct world *world, struct oracle *oracle, const stru
         }
         break;
     case MESH_RESULT:
+        check_result(world, host, oracle, from, message, out);
         bundle = out_find(oracle, from, &message->body.result.name);
         break;
     case MESH_EXPIRED:
@@ -713,6 +786,7 @@ static void take_effect(struct world *world, struct host *host, struct oracle *o
         peer = sim_world_identity(world, &effect->body.peer);
         if (peer != SIM_NONE) {
             oracle->note[peer].neighbour = effect->kind == MESH_LINK_KEEP;
+            oracle->released = oracle->released || effect->kind == MESH_LINK_RELEASE;
         }
         break;
     case MESH_SIGN:
@@ -824,9 +898,10 @@ void sim_oracle_step(struct world *world, struct host *host, const struct mesh_e
         oracle->strict_from_ms = event->now_ms + LATE_MS;
     }
     oracle->now_ms = event->now_ms;
+    oracle->released = false;
     oracle->draining = oracle->draining || event->kind == MESH_DRAIN;
     if (event->kind == MESH_RECEIVED) {
-        take_received(world, oracle, event);
+        take_received(world, host, oracle, event, out);
     } else if (event->kind == MESH_RAN) {
         executor_ran(oracle, event->body.ran.attempt);
     }
@@ -835,6 +910,9 @@ void sim_oracle_step(struct world *world, struct host *host, const struct mesh_e
     }
     for (uint32_t i = 0; i < out->send_count && !world->failed; i++) {
         take_send(world, host, oracle, &out->send[i]);
+    }
+    if (oracle->released && !world->failed) {
+        check_released(world, host, oracle);
     }
     if (event->kind == MESH_RECORD && event->body.record.record.kind == MESH_RECORD_ALERT) {
         word_said(world, host, oracle, &event->body.record.record);

@@ -18,9 +18,10 @@ import sys
 import variant
 
 TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bugs.txt")
-FIELDS = ("bug", "why", "file", "in", "old", "new")
+FIELDS = ("bug", "why", "file", "in", "old", "new", "with")
+WEATHER_SEEDS = 5  # that the core as it is must pass in worlds of other options
 
-Bug = collections.namedtuple("Bug", ["name", "why", "file", "text", "line"])
+Bug = collections.namedtuple("Bug", ["name", "why", "file", "text", "line", "world"])
 
 
 class Stale(Exception):
@@ -74,7 +75,8 @@ def read_bugs():
                 raise Stale("%s:%d: the bug before this line has no '%s'" % (name, number, missing[0]))
             try:
                 text, at = planted_text(fields, "%s:%d" % (name, number))
-                bugs.append(Bug(fields["bug"], fields["why"], fields["file"], text, at))
+                bugs.append(Bug(fields["bug"], fields["why"], fields["file"], text, at,
+                                tuple(fields.get("with", "").split())))
             except Stale as mistake:
                 stale.append(str(mistake))
             fields = {}
@@ -96,28 +98,32 @@ def hunt(base, bug, seeds):
             raise Stale("%s: the compiler makes the same of it" % bug.name)
         caught = None
         for seed in range(1, seeds + 1):
-            caught = variant.run_seed(planted.program("sim"), seed)
+            caught = variant.run_seed(planted.program("sim"), seed, bug.world)
             if caught:
                 break
     finally:
         planted.close()
-    told = {"name": bug.name, "why": bug.why, "file": "%s:%d" % (bug.file, bug.line), "caught": caught is not None,
+    told = {"name": bug.name, "why": bug.why, "file": "%s:%d" % (bug.file, bug.line),
+            "with": " ".join(bug.world), "caught": caught is not None,
             "seeds": seed, "by": caught}
     print("%-34s %s" % (bug.name, "%3d seed%s  %s" % (seed, " " if seed == 1 else "s", caught) if caught
                         else "NOT CAUGHT in %d seeds" % seeds), flush=True)
     return told
 
 
-def sound(base, seeds):
-    """The core as it is, over the same seeds."""
+def sound(base, seeds, worlds):
+    """The core as it is, over the same seeds; over a few in the worlds that single bugs ask for."""
     program = os.path.join(base.folder, "weir-sim")
     base.link("sim", program)
+    runs = [(seed, ()) for seed in range(1, seeds + 1)]
+    runs += [(seed, world) for world in sorted(worlds) for seed in range(1, min(seeds, WEATHER_SEEDS) + 1) if world]
     with concurrent.futures.ThreadPoolExecutor(variant.JOBS) as pool:
-        broken = [(seed, what) for seed, what in enumerate(
-            pool.map(lambda seed: variant.run_seed(program, seed), range(1, seeds + 1)), 1) if what]
-    for seed, what in broken:
-        print("seed %d fails without a planted bug: %s; replay: weir sim --seed %d" % (seed, what, seed), flush=True)
-    return not broken
+        broken = list(pool.map(lambda run: variant.run_seed(program, *run), runs))
+    for (seed, world), what in zip(runs, broken):
+        if what:
+            print("seed %d fails without a planted bug: %s; replay: weir sim --seed %d %s" % (
+                seed, what, seed, " ".join(world)), flush=True)
+    return not any(broken)
 
 
 def main():
@@ -133,7 +139,7 @@ def main():
             raise Stale("no bug is named %s" % unknown[0])
         bugs = [bug for bug in bugs if not options.names or bug.name in options.names][:options.first]
         base = variant.Base("planted", tests=False)
-        clean = sound(base, options.seeds)
+        clean = sound(base, options.seeds, {bug.world for bug in bugs})
         with concurrent.futures.ThreadPoolExecutor(variant.JOBS) as pool:
             told = list(pool.map(lambda bug: hunt(base, bug, options.seeds), bugs))
     except (Stale, variant.Unbuildable) as mistake:
