@@ -22,8 +22,10 @@ sim-report: deps-sim build
 	@/usr/bin/python3 tests/sim/report.py
 planted: deps-build
 	@tests/planted/planted.py $(ARGS)
+mutate: deps-build deps-test
+	@tests/planted/mutate.py $(ARGS)
 format:
 	@git ls-files '*.c' '*.h' '*.cu' | xargs clang-format -i
 clean:
 	@rm -rf build
-.PHONY: all build test test-long demo bench sim-report sim-long planted bench-members format clean
+.PHONY: all build test test-long demo bench sim-report sim-long planted mutate bench-members format clean
