@@ -1,14 +1,18 @@
 #include "mesh/internal.h"
 
+/* The table by id starts with so many places, and has at least twice as many as members. */
+#define PLACES_LEAST 16u
+
 void members_layout(struct members *members, const struct mesh_limits *limits, struct carve *from)
 {
     members->capacity = limits->members;
     members->slot = carve(from, limits->members, sizeof *members->slot);
     members->sorted = carve(from, limits->members, sizeof *members->sorted);
-    members->place_count = 16;
-    while (members->place_count < 2 * limits->members)
-        members->place_count *= 2;
-    members->place = carve(from, members->place_count, sizeof *members->place);
+    uint32_t places = PLACES_LEAST;
+    while (places < 2 * limits->members)
+        places *= 2;
+    members->place = carve(from, places, sizeof *members->place);
+    members->place_count = PLACES_LEAST;
 }
 
 /* ----------------------------------------------------------------- by id */
@@ -34,6 +38,20 @@ static uint32_t place_find(const struct mesh *mesh, const struct mesh_id *id)
     while (members->place[at] != 0 && !id_equal(&members->slot[members->place[at] - 1].id, id))
         at = (at + 1) & (members->place_count - 1);
     return at;
+}
+
+static void place_insert(struct mesh *mesh, uint32_t slot)
+{
+    struct members *const members = &mesh->members;
+    if (2 * members->count > members->place_count) {
+        members->place_count *= 2;
+        memset(members->place, 0, members->place_count * sizeof *members->place);
+        for (uint32_t i = 0; i < members->used; i++) {
+            if (i != slot && members->slot[i].state != 0)
+                members->place[place_find(mesh, &members->slot[i].id)] = i + 1;
+        }
+    }
+    members->place[place_find(mesh, &members->slot[slot].id)] = slot + 1;
 }
 
 /* Later entries of the run move up, so that no search ends too early. */
@@ -144,7 +162,7 @@ static void fill(struct mesh *mesh, uint32_t slot, const struct mesh_record *rec
         .delivered_permille = 1000,
     };
     set_record(member, record);
-    mesh->members.place[place_find(mesh, &member->id)] = slot + 1;
+    place_insert(mesh, slot);
     overlay_place(mesh, slot);
 }
 
@@ -239,7 +257,7 @@ bool members_have_room(const struct mesh *mesh)
 
 static uint32_t find_free(struct members *members)
 {
-    for (uint32_t slot = 0; slot < members->used; slot++) {
+    for (uint32_t slot = 0; slot < members->used && members->count < members->used; slot++) {
         if (members->slot[slot].state == 0)
             return slot;
     }

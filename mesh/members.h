@@ -88,7 +88,7 @@ struct members {
     struct member *slot;  /* [capacity]; a free slot has state 0 */
     uint32_t *sorted;     /* [count] slots in the order of ids */
     uint32_t *place;      /* [place_count] open addressing by id: slot + 1; 0 = empty */
-    uint32_t place_count; /* a power of two, twice the capacity or more */
+    uint32_t place_count; /* a power of two that grows with the members, so that few members touch little memory */
     uint32_t self;        /* our own slot */
 };
 

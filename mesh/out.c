@@ -68,7 +68,11 @@ struct mesh_effect *out_effect(struct step *step, enum mesh_effect_kind kind)
     struct mesh_out *const out = step->out;
     assert(out->effect_count < MESH_OUT_EFFECTS_MAX);
     struct mesh_effect *const effect = &out->effect[out->effect_count++];
-    memset(effect, 0, kind == MESH_RUN ? offsetof(struct mesh_effect, body.run.shard) : sizeof *effect);
+    /* Only a RUN has a list; what comes before it, and all other bodies, are no longer than a record. */
+    _Static_assert(offsetof(struct mesh_effect, body.run.shard) <=
+                       offsetof(struct mesh_effect, body) + sizeof effect->body.record,
+                   "the fixed part of a RUN is cleared");
+    memset(effect, 0, offsetof(struct mesh_effect, body) + sizeof effect->body.record);
     effect->kind = kind;
     return effect;
 }

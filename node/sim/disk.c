@@ -31,15 +31,28 @@ static const struct mesh_id *record_subject(const struct mesh_record *record)
     return record->kind == MESH_RECORD_REVOCATION ? &record->body.revocation.subject : &record->origin;
 }
 
-bool sim_disk_has_record(const struct host *host, enum mesh_record_kind kind, const struct mesh_id *subject)
+/*
+ * Where the disk has a record of that kind about that subject, by any origin if none is named; SIM_NONE if nowhere. Records
+ * come again in the order of the disk when a node starts, so the search begins where the latest was found.
+ */
+static uint32_t disk_find_record(struct disk *disk, enum mesh_record_kind kind, const struct mesh_id *subject,
+                                 const struct mesh_id *origin)
 {
-    for (uint32_t i = 0; i < host->disk.record_count; i++) {
-        const struct mesh_record *const record = &host->disk.record[i].payload->record;
-        if (record->kind == kind && memcmp(record_subject(record), subject, sizeof *subject) == 0) {
-            return true;
+    for (uint32_t i = 0; i < disk->record_count; i++) {
+        const uint32_t place = (disk->found + i) % disk->record_count;
+        const struct mesh_record *const record = &disk->record[place].payload->record;
+        if (record->kind == kind && memcmp(record_subject(record), subject, sizeof *subject) == 0 &&
+            (origin == NULL || memcmp(&record->origin, origin, sizeof *origin) == 0)) {
+            disk->found = place;
+            return place;
         }
     }
-    return false;
+    return SIM_NONE;
+}
+
+bool sim_disk_has_record(struct host *host, enum mesh_record_kind kind, const struct mesh_id *subject)
+{
+    return disk_find_record(&host->disk, kind, subject, NULL) != SIM_NONE;
 }
 
 static bool record_newer(const struct mesh_record *a, const struct mesh_record *b)
@@ -51,21 +64,17 @@ static void disk_save_record(struct world *world, struct host *host, struct payl
 {
     const struct mesh_record *const record = &payload->record;
     struct disk *const disk = &host->disk;
-    for (uint32_t i = 0; i < disk->record_count; i++) {
-        const struct mesh_record *const old = &disk->record[i].payload->record;
-        if (old->kind == record->kind && memcmp(&old->origin, &record->origin, sizeof old->origin) == 0 &&
-            memcmp(record_subject(old), record_subject(record), sizeof old->origin) == 0) {
-            if (record_newer(old, record)) {
-                sim_check_fail(world, host, SIM_ORIGIN_ADVANCES,
-                               "an older record was saved over a newer one");
-            }
-            sim_payload_drop(disk->record[i].payload);
-            disk->record[i].payload = sim_payload_keep(payload);
-            return;
-        }
+    const uint32_t place = disk_find_record(disk, record->kind, record_subject(record), &record->origin);
+    if (place == SIM_NONE) {
+        disk->record = sim_grow(disk->record, disk->record_count + 1, sizeof *disk->record);
+        disk->record[disk->record_count++].payload = sim_payload_keep(payload);
+        return;
     }
-    disk->record = sim_grow(disk->record, disk->record_count + 1, sizeof *disk->record);
-    disk->record[disk->record_count++].payload = sim_payload_keep(payload);
+    if (record_newer(&disk->record[place].payload->record, record)) {
+        sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "an older record was saved over a newer one");
+    }
+    sim_payload_drop(disk->record[place].payload);
+    disk->record[place].payload = sim_payload_keep(payload);
 }
 
 static void disk_save_job(struct world *world, struct host *host, const struct mesh_save *save)

@@ -19,6 +19,7 @@ extern const struct sim_study study_evictions_loss10;
 extern const struct sim_study study_evictions_oneway;
 extern const struct sim_study study_heal;
 extern const struct sim_study study_speed;
+extern const struct sim_study study_tiers;
 
 static const struct sim_study *const studies[] = {
     &study_hops,
@@ -32,6 +33,7 @@ static const struct sim_study *const studies[] = {
     &study_evictions_oneway,
     &study_heal,
     &study_speed,
+    &study_tiers,
 };
 #define STUDIES (sizeof studies / sizeof studies[0])
 

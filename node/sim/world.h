@@ -165,6 +165,7 @@ struct disk {
     uint32_t job_count;
     struct disk_record *record;
     uint32_t record_count;
+    uint32_t found; /* where one was found latest */
 };
 
 /* A step's output that waits for its saves; handles are resolved when the step is taken, since later steps
@@ -471,7 +472,7 @@ void sim_batch_free(struct batch *batch);
 /* disk.c */
 struct disk_job *sim_disk_find(struct host *host, uint32_t job);
 /* Whether a restart would find the record: of that kind, about that member. */
-bool sim_disk_has_record(const struct host *host, enum mesh_record_kind kind, const struct mesh_id *subject);
+bool sim_disk_has_record(struct host *host, enum mesh_record_kind kind, const struct mesh_id *subject);
 void sim_disk_apply(struct world *world, struct host *host, const struct batch *batch, uint32_t saves);
 void sim_disk_crash(struct world *world,
                     struct host *host); /* what was under way is lost, but for some of it */

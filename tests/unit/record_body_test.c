@@ -149,6 +149,41 @@ static void a_fault_comes_back_with_a_site_and_without(void **state)
     assert_int_equal(bytes[1], 1);
 }
 
+static void only_a_large_site_needs_the_second_version(void **state)
+{
+    (void)state;
+    uint8_t bytes[MEMBER_BODY_BYTES_MAX];
+    struct member_body member = example();
+    struct member_body member_back;
+    const size_t flat = member_body_encode(&member, bytes, sizeof bytes);
+    assert_int_equal(bytes[1], 1);
+    member.interior = true;
+    const size_t count = member_body_encode(&member, bytes, sizeof bytes);
+    assert_int_equal(count, flat + 1);
+    assert_int_equal(bytes[1], 2);
+    assert_int_equal(member_body_decode(bytes, count, &member_back), WIRE_OK);
+    assert_true(member_back.interior && member_back.session == member.session);
+    for (size_t cut = 0; cut < count; cut++)
+        assert_int_not_equal(member_body_decode(bytes, cut, &member_back), WIRE_OK);
+    bytes[count - 1] = 0xc2; /* version 2 that says what version 1 says */
+    assert_int_equal(member_body_decode(bytes, count, &member_back), WIRE_RANGE);
+
+    struct mesh_capacity body = {
+        .class = {{8, 3, 2}, {0, 0, 0}},
+        .site = {.members = UINT32_MAX, .slots = {UINT32_MAX, 7}, .free = {UINT32_MAX, 7}}};
+    struct mesh_capacity back;
+    const size_t capacity = capacity_body_encode(&body, bytes, CAPACITY_BODY_BYTES_MAX);
+    assert_true(capacity > 0);
+    assert_int_equal(capacity_body_decode(bytes, capacity, &back), WIRE_OK);
+    assert_memory_equal(&back.site, &body.site, sizeof body.site);
+    for (size_t cut = 0; cut < capacity; cut++)
+        assert_int_not_equal(capacity_body_decode(bytes, cut, &back), WIRE_OK);
+    body.site.free[1] = 8; /* more than there are */
+    assert_int_equal(
+        capacity_body_decode(bytes, capacity_body_encode(&body, bytes, CAPACITY_BODY_BYTES_MAX), &back),
+        WIRE_RANGE);
+}
+
 static void an_alert_comes_back_as_it_went(void **state)
 {
     (void)state;
@@ -173,6 +208,7 @@ int main(void)
         cmocka_unit_test(the_longest_member_fits),
         cmocka_unit_test(a_member_that_makes_no_sense_is_refused),
         cmocka_unit_test(a_capacity_comes_back_as_it_went),
+        cmocka_unit_test(only_a_large_site_needs_the_second_version),
         cmocka_unit_test(a_fault_comes_back_with_a_site_and_without),
         cmocka_unit_test(an_alert_comes_back_as_it_went),
     };
