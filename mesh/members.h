@@ -84,12 +84,13 @@ struct member {
 struct members {
     uint32_t count;
     uint32_t capacity;
-    uint32_t used;        /* slots [0, used) have been in use at some time */
-    struct member *slot;  /* [capacity]; a free slot has state 0 */
-    uint32_t *sorted;     /* [count] slots in the order of ids */
-    uint32_t *place;      /* [place_count] open addressing by id: slot + 1; 0 = empty */
-    uint32_t place_count; /* a power of two that grows with the members, so that few members touch little memory */
-    uint32_t self;        /* our own slot */
+    uint32_t used;       /* slots [0, used) have been in use at some time */
+    struct member *slot; /* [capacity]; a free slot has state 0 */
+    uint32_t *sorted;    /* [count] slots in the order of ids */
+    uint32_t *place;     /* [place_count] open addressing by id: slot + 1; 0 = empty */
+    uint32_t
+        place_count; /* a power of two that grows with the members, so that few members touch little memory */
+    uint32_t self;   /* our own slot */
 };
 
 void members_layout(struct members *members, const struct mesh_limits *limits, struct carve *from);
