@@ -194,12 +194,12 @@
 /*
  * Our capacity is announced at most, and at least, so often; in a large mesh more seldom, by so much for each member,
  * so that what a node hears of all others stays within bounds: at 1,000 members 125 capacities a second when all of them
- * change all the time, and 10 a second at rest.
+ * change all the time, and 2 a second at rest, where only what the trees and their words both lost is mended by it.
  */
 #define MESH_CAPACITY_MIN_MS 1000
 #define MESH_CAPACITY_MAX_MS 30000
 #define MESH_CAPACITY_MIN_MS_EACH 8
-#define MESH_CAPACITY_MAX_MS_EACH 100
+#define MESH_CAPACITY_MAX_MS_EACH 500
 
 /* Device classes that slots are counted by. */
 #define MESH_DEVICE_CLASSES 2
