@@ -552,10 +552,25 @@ static bool clone(struct strike *strike)
     return true;
 }
 
+/* Peers had sessions with that identity: with whom, they can't tell, so each of them is a new one now. */
+static void end_clone(struct world *world, struct host *twin)
+{
+    if (twin->gone) {
+        return;
+    }
+    twin->gone = true;
+    sim_host_crash(world, twin, false);
+    for (uint32_t i = 0; i < world->network.count; i++) {
+        const struct link *const link = &world->network.link[i];
+        if (link->host[0] == twin->identity || link->host[1] == twin->identity) {
+            sim_network_reset(world, i);
+        }
+    }
+}
+
 static void clone_end(struct strike *strike)
 {
-    strike->host->gone = true;
-    sim_host_crash(strike->world, strike->host, false);
+    end_clone(strike->world, strike->host);
 }
 
 /* The core of `host` says that it is one of two. The operator keeps the original and ends the copy, whichever it is. */
@@ -567,8 +582,7 @@ void sim_faults_cloned(struct world *world, struct host *host)
         struct host *const twin = &world->host[i];
         if (twin->identity == original->index && is_clone(twin)) {
             real = true;
-            twin->gone = true;
-            sim_host_crash(world, twin, false);
+            end_clone(world, twin);
         }
     }
     if (!real) {
@@ -745,8 +759,7 @@ static void heal_faults(struct world *world, struct host *host)
 static void heal_process(struct world *world, struct host *host)
 {
     if (is_clone(host)) {
-        host->gone = true;
-        sim_host_crash(world, host, false);
+        end_clone(world, host);
         return;
     }
     if (host->drift_ppm != 0 && host->alive) {
