@@ -141,6 +141,21 @@ struct cache {
 /* ---- ops_mesh.c: pings that a user waits for */
 struct ping_wait;
 
+/* Why a record from a peer was dropped: it reached neither the core nor anybody else. */
+#define RECORD_REFUSALS(X)                                                                                   \
+    X(bad_signature)                                                                                         \
+    X(other_federation)                                                                                      \
+    X(not_yet_valid)                                                                                         \
+    X(expired)                                                                                               \
+    X(too_long)                                                                                              \
+    X(malformed)                                                                                             \
+    X(untrusted) /* its origin is unknown here, its certificate is not good for it, or its body is none */
+struct record_refusals {
+#define RECORD_REFUSAL_FIELD(name) uint64_t name;
+    RECORD_REFUSALS(RECORD_REFUSAL_FIELD)
+#undef RECORD_REFUSAL_FIELD
+};
+
 struct node {
     struct config config;
     struct federation *federation;
@@ -186,7 +201,8 @@ struct node {
     int64_t stalled_at_ms;
     struct node_commit *queued; /* batches that the store's queue had no room for yet, in order */
     struct node_commit **queued_tail;
-    uint64_t records_refused; /* by our own verification */
+    uint64_t records_refused; /* by our own verification, and why */
+    struct record_refusals record_refusals;
     int64_t
         look_at_ms; /* when records_turn shows our certificate to the next one out of reach; 0 = not begun */
     uint32_t look_next; /* and from which member on */

@@ -208,6 +208,14 @@ static json_t *join_json(struct node *node)
     return object;
 }
 
+static json_t *records_json(struct node *node)
+{
+    const struct record_refusals counters = node->record_refusals;
+    json_t *object = json_object();
+    RECORD_REFUSALS(SET_COUNTER)
+    return object;
+}
+
 static json_t *admission_json(struct node *node)
 {
     struct admission_counters counters;
@@ -353,6 +361,7 @@ void op_gossip(void *context, struct api_call *call)
     json_put(reply, "core", core_json(node));
     json_put(reply, "transport", transport_json(node));
     json_put(reply, "admission", admission_json(node));
+    json_put(reply, "records", records_json(node));
     json_put(reply, "join", join_json(node));
     json_put(reply, "bulk", bulk_json(node));
     json_put(reply, "store", store_json(node));

@@ -247,12 +247,49 @@ static void revocation_apply(const struct hit *hit)
     }
 }
 
+/* Counts it by its reason; false, for the caller to return. */
+static bool refused(struct node *node, const struct mesh_id *from, enum crypto_error error)
+{
+    struct record_refusals *count = &node->record_refusals;
+    switch (error) {
+    case CRYPTO_BAD_SIGNATURE:
+        count->bad_signature++;
+        break;
+    case CRYPTO_WRONG_FEDERATION:
+        count->other_federation++;
+        break;
+    case CRYPTO_NOT_YET_VALID:
+        count->not_yet_valid++;
+        break;
+    case CRYPTO_EXPIRED:
+        count->expired++;
+        break;
+    case CRYPTO_TOO_LARGE:
+        count->too_long++;
+        break;
+    case CRYPTO_TRUNCATED:
+    case CRYPTO_TRAILING:
+    case CRYPTO_WRONG_MAGIC:
+    case CRYPTO_MALFORMED:
+    case CRYPTO_WRONG_KIND:
+        count->malformed++;
+        break;
+    default:
+        count->untrusted++;
+        break;
+    }
+    log_debug("record", "from=%s refused=\"%s\"", peer_name(node, from), crypto_error_text(error));
+    return false;
+}
+
 static bool revocation_received(struct node *node, const struct mesh_id *from, const uint8_t *bytes,
                                 size_t count)
 {
     struct federation_revocation added;
-    if (federation_revocation_add(node->federation, bytes, count, wall_s(), &added) != CRYPTO_OK)
-        return false;
+    const enum crypto_error error =
+        federation_revocation_add(node->federation, bytes, count, wall_s(), &added);
+    if (error != CRYPTO_OK)
+        return refused(node, from, error);
     if (added.fresh_count == 0)
         return true;
     char quoted[2 * REVOCATION_REASON_BYTES_MAX + 3];
@@ -271,10 +308,8 @@ bool records_received(struct node *node, const struct mesh_id *from, const uint8
         return revocation_received(node, from, bytes, count);
     struct record record;
     const enum crypto_error error = record_verify(bytes, count, federation_id(node), wall_s(), &record);
-    if (error != CRYPTO_OK) {
-        log_debug("record", "from=%s refused=\"%s\"", peer_name(node, from), crypto_error_text(error));
-        return false;
-    }
+    if (error != CRYPTO_OK)
+        return refused(node, from, error);
     struct mesh_record out = {
         .origin = id_of(&record.origin), .incarnation = record.incarnation, .version = record.sequence};
     bool good = false;
@@ -291,9 +326,10 @@ bool records_received(struct node *node, const struct mesh_id *from, const uint8
     default:
         break;
     }
-    if (good)
-        post_record(node, from, &out, bytes, count, hops);
-    return good;
+    if (!good)
+        return refused(node, from, CRYPTO_UNKNOWN_AUTHORITY);
+    post_record(node, from, &out, bytes, count, hops);
+    return true;
 }
 
 /* ---- Signing */

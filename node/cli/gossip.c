@@ -152,7 +152,8 @@ static void show_suspicions(const json_t *reply)
 
 static void show_counters(const json_t *reply)
 {
-    static const char *const parts[] = {"core", "transport", "admission", "join", "bulk", "store", "api"};
+    static const char *const parts[] = {"core", "records", "transport", "admission",
+                                        "join", "bulk",    "store",     "api"};
     for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
         const char *name;
         json_t *value;

@@ -8,6 +8,7 @@ from zmq.utils import z85
 
 HELLO = 1
 PING = 16
+PUSH = 18
 
 
 def curve_secret(data):
@@ -70,6 +71,6 @@ class Rogue:
         return not self.send(b"anybody there?")
 
 
-def hello(node_id, session=None, protocol=(1, 1)):
+def hello(node_id, session=None, protocol=(1, 1), incarnation=1):
     session = session or struct.unpack("<Q", os.urandom(8))[0] | 1
-    return msgpack.packb([HELLO, 1, protocol[0], protocol[1], session, False, node_id, 1, session, "0.1.0"])
+    return msgpack.packb([HELLO, 1, protocol[0], protocol[1], session, False, node_id, incarnation, session, "0.1.0"])

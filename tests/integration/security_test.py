@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 
@@ -99,6 +100,37 @@ def bad_messages_are_counted_and_shut_their_sender_out(place):
         counts_up(node, "admission", "handshakes_penalty", before)
     job = node.submit_detached("spin", "--items", "2")
     node.wait_job(job)
+
+
+def signed_record(federation, origin, not_before_s=None, body=b"", body_bytes=None):
+    """A capacity record as crypto/record.h lays it out, with a signature that is none."""
+    now_s = int(time.time())
+    return (b"weir record 1".ljust(16, b"\0") + federation + struct.pack("<H", 2) + origin +
+            struct.pack("<QQqqI", 9, 9, not_before_s or now_s - 5, now_s + 9 * 3600,
+                        len(body) if body_bytes is None else body_bytes) + body + bytes(64))
+
+
+def records_that_do_not_verify_are_counted_by_kind_and_go_no_further(place):
+    mesh = place.mesh("ashburn", "berlin")
+    node, other = mesh["ashburn"], mesh["berlin"]
+    keys = accomplice(place, node, "carthage")
+    federation = bytes.fromhex(node.status()["federation"])
+    origin = bytes.fromhex(node.nodes()["carthage"]["id"])
+    cases = [
+        ("bad_signature", signed_record(federation, origin)),
+        ("other_federation", signed_record(bytes(32), origin)),
+        ("not_yet_valid", signed_record(federation, origin, not_before_s=int(time.time()) + 4 * 3600)),
+        ("too_long", signed_record(federation, origin, body_bytes=65 * 1024)),
+        ("malformed", b"x" * 200),
+    ]
+    heard = other.counters("records")
+    with rogue.Rogue(address(node), rogue.curve_public(node.data), rogue.curve_secret(keys.data)) as peer:
+        expect(peer.send(rogue.hello(origin, incarnation=100)), "an admitted key was not let in")
+        for name, record in cases:
+            before = node.count("records", name)
+            expect(peer.send(msgpack.packb([rogue.PUSH, 1, record])), "an admitted key was not let in")
+            counts_up(node, "records", name, before)
+    expect(other.counters("records") == heard, "a record that did not verify was passed on")
 
 
 def an_oversized_message_ends_its_connection(place):
@@ -492,7 +524,8 @@ def a_uid_is_its_tenant(place):
 
 
 TESTS = [a_stranger_gets_past_neither_socket, a_plain_connection_is_refused, another_federation_is_strange,
-         bad_messages_are_counted_and_shut_their_sender_out, an_oversized_message_ends_its_connection,
+         bad_messages_are_counted_and_shut_their_sender_out, records_that_do_not_verify_are_counted_by_kind_and_go_no_further,
+         an_oversized_message_ends_its_connection,
          bulk_takes_no_bad_messages_either, fragments_of_tcp_do_no_harm, a_token_works_once,
          a_guest_is_admitted_by_its_inviter_at_once_and_after_a_restart,
          an_inviter_that_left_and_forgot_its_guest_is_found_again,
