@@ -13,7 +13,8 @@
 #define CALM_US (62 * SECOND_US)
 #define STEP_US (20 * SECOND_US)
 #define SPREAD_US (3 * SECOND_US)
-#define CAPACITY_US (8 * SECOND_US) /* it waits for its turn, and follows a tree that may have to be mended */
+/* Where a tree lacks a node, word of a capacity comes on another link once a minute: five of 500 seeds see that. */
+#define CAPACITY_US (62 * SECOND_US)
 #define UNLUCKY_US SECOND_US
 #define ROUND_US (14 * SECOND_US)
 /* Room behind the last step, so that what it took from jobs can be made up for. */
