@@ -4,6 +4,7 @@ A base of objects is compiled once, at -O1 with assertions; a variant compiles t
 a header) and links. Nothing in the tree is touched: the changed text goes to the compiler on its standard input.
 """
 import concurrent.futures
+import ctypes
 import glob
 import os
 import re
@@ -26,8 +27,11 @@ UNIT_TESTS = {
     "mesh_executor_test": ["tests/unit/mesh_executor_test.c"],
     "mesh_home_test": ["tests/unit/mesh_home_test.c"],
     "mesh_work_test": ["tests/unit/mesh_work_test.c", "tests/unit/mesh_net.c"],
+    "mesh_journal_test": ["tests/unit/mesh_journal_test.c", "tests/unit/mesh_net.c"],
     "mesh_membership_test": ["tests/unit/mesh_membership_test.c", "tests/unit/mesh_net.c"],
 }
+
+PR_SET_PDEATHSIG = 1
 
 
 class Unbuildable(Exception):
@@ -121,11 +125,16 @@ class Variant:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def die_with_parent():
+    """A variant may loop for ever; it must not outlive a run that is ended."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def run(command, cpu_s):
     """Returns (exit code, output) of a program that may loop or eat memory; a negative code is the signal that ended it."""
     bounded = ["/bin/sh", "-c", 'ulimit -c 0 -t %d -v %d; exec "$@"' % (cpu_s, MEMORY_KIB), "sh", *command]
     child = subprocess.Popen(bounded, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, start_new_session=True)
+                             stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=die_with_parent)
     try:
         output, _ = child.communicate(timeout=WAIT_S)
     except subprocess.TimeoutExpired:
