@@ -74,6 +74,11 @@ size_t mesh_message_bytes(const struct mesh_message *message)
     return sizeof *message;
 }
 
+uint32_t mesh_message_since(enum mesh_message_kind kind)
+{
+    return kind <= MESH_CANCEL ? 1 : MESH_PROTOCOL_TREES;
+}
+
 const char *mesh_message_name(enum mesh_message_kind kind)
 {
     static const char *const names[MESH_MESSAGE_KINDS] = {

@@ -345,6 +345,9 @@ struct mesh_message {
 /* Returns the bytes of the prefix of `message` that is in use. */
 size_t mesh_message_bytes(const struct mesh_message *message);
 
+/* Returns the version of the protocol in which that kind began: it is not sent on links of an earlier one. */
+uint32_t mesh_message_since(enum mesh_message_kind kind);
+
 /* Returns the kind's name in lower case, for logs, metrics and transcripts; "unknown" for others. */
 const char *mesh_message_name(enum mesh_message_kind kind);
 

@@ -159,6 +159,31 @@ static uint64_t push_detail(const struct world *world, const struct mesh_message
            (record->incarnation & 0xffff) << 24 | (record->version & 0xffffff);
 }
 
+/* What the two agree on, as node/transport.c works it out from what both say in HELLO. */
+static uint32_t agreed_protocol(const struct world *world, const struct host *host, uint32_t identity)
+{
+    const uint32_t theirs = world->host[identity].protocol;
+    return theirs < host->protocol ? theirs : host->protocol;
+}
+
+/*
+ * The transport sends no kind to a peer whose version lacks it. What goes along the trees the core itself must not send
+ * there: it knows its links.
+ */
+static bool is_held_back(struct world *world, struct host *host, const struct flight *flight)
+{
+    const enum mesh_message_kind kind = flight->message->kind;
+    if (mesh_message_since(kind) <= MESH_PROTOCOL_MIN ||
+        mesh_message_since(kind) <= agreed_protocol(world, host, flight->to)) {
+        return false;
+    }
+    if (kind == MESH_SPREAD || kind == MESH_HAVE || kind == MESH_GRAFT || kind == MESH_PRUNE) {
+        sim_check_fail(world, host, SIM_ANSWERS_FIT, "a %s to %s, whose protocol has none",
+                       mesh_message_name(kind), world->host[flight->to].name);
+    }
+    return true;
+}
+
 /* To a node, and to its clone if it has one; a clone's own messages to its id stay with itself. */
 static void flight_release(struct world *world, struct host *host, struct flight *flight)
 {
@@ -171,6 +196,10 @@ static void flight_release(struct world *world, struct host *host, struct flight
     }
     sim_trace(world, host, TRACE_SENT, (uint32_t)message->kind, flight->to, flight->bytes,
               push_detail(world, message));
+    if (is_held_back(world, host, flight)) {
+        sim_flight_free(flight);
+        return;
+    }
     if (sim_drill_drops(world, flight) ||
         (message->kind == MESH_RESERVE && world->healed && sim_world_plant(world, SIM_PLANT_DEAF_EXECUTOR))) {
         sim_flight_free(flight);
@@ -757,7 +786,7 @@ void sim_host_link(struct world *world, struct host *host, const struct mesh_id 
     struct mesh_event event = {.kind = up ? MESH_LINK_UP : MESH_LINK_DOWN};
     event.body.link.peer = *peer;
     event.body.link.reset = reset;
-    event.body.link.protocol = MESH_PROTOCOL_MAX;
+    event.body.link.protocol = agreed_protocol(world, host, sim_world_identity(world, peer));
     sim_host_step(world, host, &event);
 }
 
@@ -895,6 +924,16 @@ static void host_wake_up(struct world *world, struct host *host)
     }
 }
 
+/*
+ * In every fourth run of faults half of the nodes begin as the program of the version before, and are upgraded when they
+ * start again. Nothing is drawn for it, so that other runs go on as they would.
+ */
+static uint32_t program_protocol(const struct world *world, const struct host *host)
+{
+    const bool mixed = world->options.seed % 4 == 3 && world->story == NULL && world->watch == NULL;
+    return mixed && host->index % 2 == 1 && host->life == 1 ? MESH_PROTOCOL_MAX - 1 : MESH_PROTOCOL_MAX;
+}
+
 void sim_host_start(struct world *world, struct host *host)
 {
     if (host->alive || host->gone || world->failed) {
@@ -906,6 +945,7 @@ void sim_host_start(struct world *world, struct host *host)
     host->draining = false;
     host->leaving = false;
     host->life++;
+    host->protocol = program_protocol(world, host);
     host->born_us = world->now_us;
     host->paused_until_us = 0;
     host->must_stop = false;

@@ -263,6 +263,7 @@ struct host {
     bool drained; /* MESH_DRAINED came */
     bool silent;  /* dead machine: packets vanish rather than bounce */
     uint32_t life;
+    uint32_t protocol; /* the latest version that its program speaks; it starts again as a newer program */
     int64_t born_us;
     int64_t paused_until_us;
 

@@ -330,6 +330,13 @@ static void a_hello_is_read_as_in_protocol_1_and_may_have_grown(void **state)
     assert_int_equal(wire_decode(long_head, 3 + count + WIRE_HELLO_MORE_MAX, &back), WIRE_RANGE);
 }
 
+static void a_message_began_in_the_version_of_its_frame(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof MESH_KINDS / sizeof MESH_KINDS[0]; i++)
+        assert_int_equal(mesh_message_since(MESH_KINDS[i]), wire_kind_since(wire_kind_of(MESH_KINDS[i])));
+}
+
 static void what_is_no_frame_is_told_apart(void **state)
 {
     (void)state;
@@ -383,6 +390,7 @@ int main(void)
         cmocka_unit_test(every_truncation_and_every_surplus_is_refused),
         cmocka_unit_test(a_limit_plus_one_is_refused),
         cmocka_unit_test(a_hello_is_read_as_in_protocol_1_and_may_have_grown),
+        cmocka_unit_test(a_message_began_in_the_version_of_its_frame),
         cmocka_unit_test(what_is_no_frame_is_told_apart),
         cmocka_unit_test(a_batch_in_a_batch_is_refused),
     };
