@@ -284,9 +284,11 @@ void home_grant(struct step *step, uint32_t from, const struct mesh_message *mes
                 first = home->bundle[bundle].shard[0];
             shards += home->bundle[bundle].count;
         }
-        if (bound > 0)
+        if (bound > 0) {
             home_decide(step, job, from, MESH_WHY_ASSIGNED, first, shards);
-        if (placement_due(home, job))
+            placement_go_on(step, slot, from);
+        }
+        if (placement_due(step->mesh, job))
             home_job_ready(home, slot);
     }
     if (bound < places) {
@@ -303,7 +305,7 @@ void home_wait(struct step *step, uint32_t from, const struct mesh_message *mess
         return;
     placement_answered(step, slot, from, 0);
     home_decide(step, &home->job[slot], from, MESH_WHY_WAITS, 0, home->job[slot].queued);
-    if (placement_due(home, &home->job[slot]))
+    if (placement_due(step->mesh, &home->job[slot]))
         home_job_ready(home, slot);
 }
 
@@ -322,6 +324,56 @@ struct tally {
 static void send_ack(struct step *step, uint32_t to, const struct mesh_bundle_name *name)
 {
     out_send(step, &step->mesh->members.slot[to].id, MESH_RESULT_ACK)->body.result_ack.name = *name;
+}
+
+/* The acknowledgement of a long bundle waits a little for company: messages of one step to one member travel as
+ * one. */
+static void ack_later(struct step *step, uint32_t to, const struct mesh_bundle_name *name, uint64_t device_us)
+{
+    struct home *const home = &step->mesh->home;
+    uint32_t slot = MESH_NONE;
+    if (to != step->mesh->members.self && device_us >= (uint64_t)HOME_ACK_LATER_US)
+        slot = pool_take(&home->ack_pool, home->ack_link);
+    if (slot == MESH_NONE) {
+        send_ack(step, to, name);
+        return;
+    }
+    home->ack[slot] = (struct ack){.name = *name, .member = to, .due_at_ms = step->now_ms + HOME_ACK_MS};
+    list_append(&home->acks, home->ack_link, slot);
+    home->member[to].acks++;
+}
+
+/* Sends the acknowledgements that are due, and all that go to whom something is sent in this step anyway. */
+void acks_tick(struct step *step)
+{
+    struct mesh *const mesh = step->mesh;
+    struct home *const home = &mesh->home;
+    if (home->acks.count == 0)
+        return;
+    bool some = home->ack[list_first(&home->acks)].due_at_ms <= step->now_ms;
+    for (uint32_t i = 0; i < step->out->send_count; i++) {
+        const uint32_t to = members_find(mesh, &step->out->send[i].to);
+        if (to != MESH_NONE && home->member[to].acks > 0)
+            some = home->member[to].acks_now = true;
+    }
+    for (uint32_t slot = list_first(&home->acks), next; some && slot != MESH_NONE; slot = next) {
+        next = list_next(home->ack_link, slot);
+        const struct ack *const ack = &home->ack[slot];
+        struct home_member *const member = &home->member[ack->member];
+        member->acks_now |= ack->due_at_ms <= step->now_ms;
+        if (!member->acks_now)
+            continue;
+        if (!out_has_room(step->out, 0, 1, 0)) {
+            out_wake(step, step->now_ms);
+            return;
+        }
+        send_ack(step, ack->member, &ack->name);
+        member->acks_now = --member->acks > 0;
+        list_remove(&home->acks, home->ack_link, slot);
+        pool_give(&home->ack_pool, home->ack_link, slot);
+    }
+    if (home->acks.count > 0)
+        out_wake(step, home->ack[list_first(&home->acks)].due_at_ms);
 }
 
 /* Whether the report is about exactly what was assigned under that name. */
@@ -450,7 +502,8 @@ static bool take_result(struct step *step, uint32_t from, uint32_t slot, const s
         return !tally.waits;
     }
     home_job_settle(step, job_slot);
-    if (job->state == MESH_JOB_RUNNING && (tally.crashed + tally.returned > 0 || placement_due(home, job)))
+    if (job->state == MESH_JOB_RUNNING &&
+        (tally.crashed + tally.returned > 0 || placement_due(step->mesh, job)))
         home_job_ready(home, job_slot);
     return !tally.waits;
 }
@@ -529,7 +582,7 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
         acknowledge = take_result(step, from, slot, message);
     }
     if (acknowledge)
-        send_ack(step, from, name);
+        ack_later(step, from, name, message->body.result.device_us);
     out_drop(step, message->body.result.handle);
 }
 

@@ -38,11 +38,26 @@ static uint32_t class_busy(const struct executor_class *class)
     return class->running.count + class->waiting.count + class->stopping + class->granted;
 }
 
-uint32_t executor_places(const struct executor_class *class, bool deep)
+uint32_t executor_ahead(const struct executor_class *class)
 {
-    const uint32_t places = deep ? 2 * class->slots : class->slots;
+    /* All at once or none, so that a message is about several. */
+    if (class->bundle_ms < EXECUTOR_AHEAD_MS || class_busy(class) > class->slots)
+        return 0;
+    return class->slots * EXECUTOR_AHEAD_MS / class->bundle_ms;
+}
+
+uint32_t executor_places(const struct executor_class *class, uint32_t behind)
+{
     const uint32_t busy = class_busy(class);
+    const uint32_t places = class->slots + behind;
     return busy < places ? places - busy : 0;
+}
+
+/* What a bundle takes here, as a moving average. */
+static void class_learn(struct executor_class *class, uint64_t device_us)
+{
+    const uint32_t ms = (uint32_t)(device_us / 1000 < INT32_MAX / 8 ? device_us / 1000 : INT32_MAX / 8);
+    class->bundle_ms = class->bundle_ms == 0 ? ms : (class->bundle_ms * 7 + ms) / 8;
 }
 
 bool executor_idle(const struct executor *executor)
@@ -61,10 +76,11 @@ void executor_capacity(const struct mesh *mesh, struct mesh_capacity *capacity)
     };
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         const struct executor_class *const class = &executor->class[index];
+        const uint32_t waiting = class->waiting.count + executor->wanted;
         capacity->class[index] = (struct mesh_class_capacity){
             .slots = (uint16_t) class->slots,
-            .free = mesh->draining ? 0 : (uint16_t)executor_places(class, false),
-            .waiting = (uint16_t) class->waiting.count,
+            .free = mesh->draining ? 0 : (uint16_t)executor_places(class, 0),
+            .waiting = (uint16_t)(waiting < UINT16_MAX ? waiting : UINT16_MAX),
         };
     }
 }
@@ -344,6 +360,8 @@ void executor_ran(struct step *step, const struct mesh_event *event)
         attempt->state = ATTEMPT_FINISHED;
         attempt->handle = event->body.ran.handle;
         attempt->device_us = event->body.ran.device_us;
+        if (attempt->outcome[attempt->count - 1] == MESH_DONE)
+            class_learn(class, attempt->device_us);
         attempt->finished_at_ms = attempt->renewed_at_ms = step->now_ms;
         attempt->due_at_ms = step->now_ms + EXECUTOR_RESEND_MS;
         list_append(&executor->results, executor->attempt_link, slot);
@@ -519,11 +537,26 @@ static void tick_leases(struct step *step)
     }
 }
 
+/* Whether one of its attempts has used up half of its lease. */
+static bool renewal_due(const struct step *step, const struct executor_home *home)
+{
+    const struct executor *const executor = &step->mesh->executor;
+    for (uint32_t slot = list_first(&home->attempts); slot != MESH_NONE;
+         slot = list_next(executor->home_link, slot)) {
+        const struct attempt *const attempt = &executor->attempt[slot];
+        if (attempt_live(attempt) && attempt->due_at_ms - step->now_ms <= EXECUTOR_LEASE_MS / 2)
+            return true;
+    }
+    return false;
+}
+
 static void send_renewals(struct step *step, uint32_t member)
 {
     struct executor *const executor = &step->mesh->executor;
     const struct executor_home *const home = &executor->home[member];
     struct mesh_message *message = NULL;
+    if (!renewal_due(step, home))
+        return;
     for (uint32_t slot = list_first(&home->attempts); slot != MESH_NONE;
          slot = list_next(executor->home_link, slot)) {
         if (!attempt_live(&executor->attempt[slot]))

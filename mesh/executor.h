@@ -27,8 +27,9 @@
 enum {
     EXECUTOR_GRANT_VALID_MS = 2000,    /* at the home, from receipt */
     EXECUTOR_GRANT_KEPT_MS = 2500,     /* here: 25 % more */
-    EXECUTOR_DEMAND_MS = 10000,        /* a demand not repeated for so long is forgotten */
-    EXECUTOR_RENEW_MS = 5000,          /* between RENEWs to one home */
+    EXECUTOR_DEMAND_MS = 40000,        /* a demand not repeated for so long is forgotten */
+    EXECUTOR_AHEAD_MS = 1000,          /* places are promised that are free within so long */
+    EXECUTOR_RENEW_MS = 5000,          /* between looks at what one home must renew */
     EXECUTOR_LEASE_MS = 20000,         /* from the last RENEWED */
     EXECUTOR_RESEND_MS = 2000,         /* between RESULTs of one bundle */
     EXECUTOR_HELD_MS = 10 * 60 * 1000, /* results kept for a home that is silent */
@@ -43,6 +44,7 @@ struct demand {
     uint32_t home; /* member slot */
     struct mesh_id job;
     uint64_t tenant;
+    uint64_t born;         /* turn at which it came */
     uint64_t served;       /* turn at which this job last got a place here */
     uint64_t party_served; /* turn at which any job of this (home, tenant) did */
     int64_t expires_at_ms;
@@ -97,6 +99,7 @@ struct executor_class {
     uint32_t slots;
     uint32_t stopping;
     uint32_t granted;
+    uint32_t bundle_ms; /* moving average of what a bundle took; 0 = none yet */
     struct list running;
     struct list waiting;
 };
@@ -104,7 +107,8 @@ struct executor_class {
 /* What this node knows of one home, by member slot. */
 struct executor_home {
     struct list attempts;
-    uint32_t live; /* of them not finished, not stopping; on the renewal list while not zero */
+    uint32_t live;    /* of them not finished, not stopping; on the renewal list while not zero */
+    uint32_t granted; /* places promised to it */
     int64_t renew_at_ms;
 };
 
@@ -116,6 +120,7 @@ struct executor {
     uint64_t turn;        /* of serving demands */
     uint64_t grants_made; /* part of the next token */
 
+    uint32_t wanted; /* places, over all demands */
     struct demand *demand;
     struct pool demand_pool;
     struct list_link *demand_link; /* free, or `demands` */
@@ -143,8 +148,12 @@ struct executor {
     struct list renewals; /* homes with live attempts, in the order of renew_at_ms */
 };
 
-/* Slots neither used nor promised of one class, or with `deep` also the places behind them. */
-uint32_t executor_places(const struct executor_class *class, bool deep);
+/* Places of one class neither used nor promised, with so many behind its slots. */
+uint32_t executor_places(const struct executor_class *class, uint32_t behind);
+/* How many behind its slots may be promised although bundles are long: as many as slots are going to be free within
+ * EXECUTOR_AHEAD_MS, by what bundles took here lately. Nobody waits there for long, and no slot is idle while
+ * messages travel. */
+uint32_t executor_ahead(const struct executor_class *class);
 /* Nothing runs here, waits, is promised, or waits to be acknowledged. */
 bool executor_idle(const struct executor *executor);
 

@@ -30,6 +30,7 @@ static void grant_free(struct executor *executor, struct grant *grant)
 {
     const uint32_t slot = (uint32_t)(grant - executor->grant);
     executor->class[grant->class].granted -= grant->unused;
+    executor->home[grant->home].granted -= grant->unused;
     list_remove(&executor->grants, executor->grant_link, slot);
     pool_give(&executor->grant_pool, executor->grant_link, slot);
     grant->token = 0;
@@ -37,6 +38,7 @@ static void grant_free(struct executor *executor, struct grant *grant)
 
 static void demand_free(struct executor *executor, uint32_t slot)
 {
+    executor->wanted -= executor->demand[slot].wanted;
     list_remove(&executor->demands, executor->demand_link, slot);
     pool_give(&executor->demand_pool, executor->demand_link, slot);
     executor->demand[slot].live = false;
@@ -66,7 +68,29 @@ static uint32_t demand_offered(const struct demand *demand)
     return sum;
 }
 
-/* The demand whose party, and then whose job, was served longest ago. */
+/* Whether its home would hold more than half of the class's slots with one place more. */
+static bool demand_beyond_half(const struct executor *executor, const struct demand *demand, uint32_t class)
+{
+    const struct executor_home *const home = &executor->home[demand->home];
+    const uint32_t held = home->live + home->granted + demand_offered(demand);
+    return held + 1 > executor->class[class].slots / 2;
+}
+
+/* Whether `one` goes before `other`. Who came first, goes first; but homes that hold half of the slots come after
+ * all others, and take turns: the one whose party, and then whose job, was served longest ago. */
+static bool demand_before(const struct executor *executor, const struct demand *one,
+                          const struct demand *other, uint32_t class)
+{
+    const bool beyond = demand_beyond_half(executor, one, class);
+    if (beyond != demand_beyond_half(executor, other, class))
+        return !beyond;
+    if (!beyond)
+        return one->born < other->born;
+    if (one->party_served != other->party_served)
+        return one->party_served < other->party_served;
+    return one->served < other->served;
+}
+
 static uint32_t demand_next(const struct executor *executor, uint32_t class)
 {
     uint32_t best = MESH_NONE;
@@ -76,9 +100,7 @@ static uint32_t demand_next(const struct executor *executor, uint32_t class)
         if (!(demand->classes >> class & 1) || !demand_affords(executor, demand) ||
             demand_offered(demand) >= demand->wanted)
             continue;
-        if (best == MESH_NONE || demand->party_served < executor->demand[best].party_served ||
-            (demand->party_served == executor->demand[best].party_served &&
-             demand->served < executor->demand[best].served))
+        if (best == MESH_NONE || demand_before(executor, demand, &executor->demand[best], class))
             best = slot;
     }
     return best;
@@ -111,9 +133,11 @@ static uint32_t deal(struct step *step, uint32_t index)
     uint32_t promised = 0;
     for (uint32_t other = 0; other < MESH_DEVICE_CLASSES; other++)
         promised += executor->class[other].granted;
-    while (executor_places(class, true) > 0) {
+    const uint32_t ahead = executor_ahead(class);
+    while (executor_places(class, class->slots) > 0) {
         const uint32_t slot = demand_next(executor, index);
-        if (slot == MESH_NONE || executor_places(class, executor->demand[slot].deep) == 0)
+        if (slot == MESH_NONE ||
+            executor_places(class, executor->demand[slot].deep ? class->slots : ahead) == 0)
             break;
         if (promised + pool_in_use(&executor->attempt_pool) >= executor->attempt_pool.capacity) {
             step->mesh->counters.bound_attempts++;
@@ -154,8 +178,10 @@ static bool send_grants(struct step *step, struct demand *demand, uint16_t class
             .unused = places,
         };
         list_append(&executor->grants, executor->grant_link, slot);
+        executor->home[demand->home].granted += places;
         demand->offer[class] -= places;
         demand->wanted -= places;
+        executor->wanted -= places;
         struct mesh_message *const message = out_send(step, &mesh->members.slot[demand->home].id, MESH_GRANT);
         message->body.grant.job = demand->job;
         message->body.grant.token = grant->token;
@@ -249,7 +275,8 @@ static uint32_t demand_take(struct executor *executor, uint32_t from, const stru
         .home = from,
         .job = message->body.reserve.job,
         .tenant = message->body.reserve.tenant,
-        .served = ++executor->turn,
+        .born = ++executor->turn,
+        .served = executor->turn,
         .party_served = turn,
     };
     list_append(&executor->demands, executor->demand_link, slot);
@@ -289,6 +316,7 @@ void executor_reserve(struct step *step, uint32_t from, const struct mesh_messag
     demand->tenant = message->body.reserve.tenant;
     demand->price_limit_micro = message->body.reserve.price_limit_micro;
     demand->classes = message->body.reserve.classes;
+    executor->wanted += message->body.reserve.wanted - demand->wanted;
     demand->wanted = message->body.reserve.wanted;
     demand->deep = message->body.reserve.deep;
     demand->expires_at_ms = step->now_ms + EXECUTOR_DEMAND_MS;
@@ -312,6 +340,7 @@ void executor_release(struct step *step, uint32_t from, const struct mesh_messag
         message->body.release.places < grant->unused ? message->body.release.places : grant->unused;
     grant->unused = (uint16_t)(grant->unused - places);
     executor->class[grant->class].granted -= places;
+    executor->home[from].granted -= places;
     step->mesh->counters.grants_released += places;
     if (grant->unused == 0)
         grant_free(executor, grant);
@@ -336,6 +365,7 @@ bool grants_use(struct step *step, uint32_t from, const struct mesh_message *ass
     grant->used |= UINT64_C(1) << index;
     grant->unused--;
     executor->class[grant->class].granted--;
+    executor->home[from].granted--;
     if (grant->unused == 0)
         grant_free(executor, grant);
     return true;

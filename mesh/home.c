@@ -30,6 +30,10 @@ void home_layout(struct home *home, const struct mesh_limits *limits, struct car
     home->ask = carve(from, limits->bundles, sizeof *home->ask);
     home->ask_link = carve(from, limits->bundles, sizeof *home->ask_link);
     home->member = carve(from, limits->members, sizeof *home->member);
+
+    home->ack_pool.capacity = limits->bundles;
+    home->ack = carve(from, limits->bundles, sizeof *home->ack);
+    home->ack_link = carve(from, limits->bundles, sizeof *home->ack_link);
 }
 
 void home_init(struct mesh *mesh)
@@ -152,7 +156,7 @@ static enum mesh_refusal job_make(struct mesh *mesh, const struct mesh_job_spec 
         return MESH_REFUSED_BUSY;
     }
     struct job *const job = &home->job[slot];
-    *job = (struct job){.spec = *spec, .state = MESH_JOB_RUNNING, .first = first};
+    *job = (struct job){.spec = *spec, .state = MESH_JOB_RUNNING, .first = first, .born_ms = mesh->now_ms};
     if (job->spec.bundle_shards_max < 1)
         job->spec.bundle_shards_max = 1;
     if (job->spec.bundle_shards_max > MESH_BUNDLE_SHARDS_MAX)
@@ -475,7 +479,7 @@ static void job_serve(struct step *step, uint32_t slot)
     job_look_up(step, job);
     if (step->now_ms >= job->bind_at_ms)
         placement_serve(step, slot);
-    if (job->queued > 0) {
+    if (job->queued > 0 && job->service == SERVICE_NONE) {
         job->service = SERVICE_TIMED;
         job->service_at_ms = step->now_ms + HOME_SERVICE_MS;
         list_append(&home->timed, home->service_link, slot);
@@ -491,7 +495,7 @@ static void serve_jobs(struct step *step)
         home_job_ready(home, slot);
     }
     const uint32_t turns = home->ready.count < HOME_JOBS_PER_STEP ? home->ready.count : HOME_JOBS_PER_STEP;
-    for (uint32_t i = 0; i < turns && out_has_room(step->out, 0, 2 * HOME_ASKS_PER_JOB, HOME_ASKS_PER_JOB);
+    for (uint32_t i = 0; i < turns && out_has_room(step->out, 0, 2 * HOME_ASKS_PER_TURN, HOME_ASKS_PER_TURN);
          i++)
         job_serve(step, list_first(&home->ready));
     if (home->ready.count > 0) {
@@ -508,6 +512,7 @@ void home_tick(struct step *step)
     struct home *const home = &mesh->home;
     bundles_tick(step);
     serve_jobs(step);
+    acks_tick(step);
     if (mesh->draining && !home->drained_told && home->live == 0 && home->ready.count == 0 &&
         pool_in_use(&mesh->journals.waiter_pool) == 0 && executor_idle(&mesh->executor) &&
         out_has_room(step->out, 0, 0, 1)) {

@@ -31,18 +31,22 @@
 enum {
     HOME_LEASE_MS = 25000, /* the executor's 20 s and 25 % */
     HOME_ORPHAN_MS = 10 * 60 * 1000,
-    HOME_SERVICE_MS = 1000,     /* a job with queued shards looks for places at least so often */
-    HOME_ASK_REFRESH_MS = 5000, /* standing demands are repeated; the executor forgets after 10 s */
-    HOME_REFUSED_MS = 60000,    /* who has not the kernel is asked again; at once after a restart */
-    HOME_NOBODY_MS = 1000,      /* between two NOBODY decisions of a job */
-    HOME_TOKENS = 16,           /* grants of one member remembered */
-    HOME_ASKS_PER_JOB = 32,     /* members asked for one job at a time */
-    HOME_JOBS_PER_STEP = 16,    /* jobs served in one step */
-    HOME_LEASES_PER_STEP = 64,  /* leases ended in one step */
-    HOME_BUNDLE_US = 20000,     /* work in a bundle: 20 ms, or two round trips where that is more */
+    HOME_SERVICE_MS = 1000,      /* a job with queued shards looks for places at least so often */
+    HOME_ASK_REFRESH_MS = 15000, /* standing demands are repeated; the executor forgets after 40 s */
+    HOME_REFUSED_MS = 60000,     /* who has not the kernel is asked again; at once after a restart */
+    HOME_NOBODY_MS = 1000,       /* between two NOBODY decisions of a job */
+    HOME_TOKENS = 16,            /* grants of one member remembered */
+    HOME_ASKS_PER_JOB = 256,     /* members asked for one job at a time */
+    HOME_ASKS_PER_TURN = 32,     /* of them in one turn of the job */
+    HOME_JOBS_PER_STEP = 16,     /* jobs served in one step */
+    HOME_LEASES_PER_STEP = 64,   /* leases ended in one step */
+    HOME_BUNDLE_US = 20000,      /* work in a bundle: 20 ms, or two round trips where that is more */
+    HOME_DEEP_US = 1000000,      /* bundles shorter than this may wait behind another */
+    HOME_ACK_MS = 1000, /* acknowledgements wait so long for company, well within the 2 s of a resend, */
+    HOME_ACK_LATER_US =
+        4000000, /* if the bundle was so long that its place in a table is not needed meanwhile */
     HOME_ADOPT_MS =
         5000, /* after a takeover executors are listened to for so long before anything is bound */
-    HOME_DEEP_US = 1000000, /* bundles shorter than this may wait behind another */
 };
 
 enum shard_state {
@@ -94,9 +98,10 @@ struct job {
     uint32_t expected;     /* sum over its asks */
     uint64_t ending;       /* its number among the jobs that ended, see home_member.cancelled */
     int64_t service_at_ms; /* TIMED */
-    int64_t nobody_at_ms;  /* when NOBODY was last said; 0 = never */
-    int64_t bind_at_ms;    /* nothing is bound before that; 0 = at once */
-    struct list bundles;   /* orphans too */
+    int64_t born_ms;
+    int64_t nobody_at_ms; /* when NOBODY was last said; 0 = never */
+    int64_t bind_at_ms;   /* nothing is bound before that; 0 = at once */
+    struct list bundles;  /* orphans too */
     struct list asks;
 };
 
@@ -123,8 +128,18 @@ struct bundle {
     uint32_t shard[MESH_BUNDLE_SHARDS_MAX];
 };
 
+/* A RESULT_ACK that waits for company. */
+struct ack {
+    struct mesh_bundle_name name;
+    uint32_t member; /* slot */
+    int64_t due_at_ms;
+};
+
 struct home_member {
     struct list bundles; /* at that executor, orphans too */
+    uint32_t acks;       /* that wait to be sent to it */
+    bool acks_now;       /* within one step: they go */
+    uint64_t asked;      /* the turn of placement in which it was seen to be asked for the job served */
     uint64_t cancelled;  /* the ending by which it was last told to stop; one CANCEL per member and job */
     uint64_t token[HOME_TOKENS]; /* its latest grants, so that a repeated GRANT binds nothing; a ring */
     uint32_t token_next;
@@ -153,11 +168,17 @@ struct home {
     uint32_t *bucket;              /* bundles by name: index + 1, chained by hash_next */
     uint32_t bucket_count;
 
+    struct ack *ack;
+    struct pool ack_pool;
+    struct list_link *ack_link; /* free, or `acks` */
+    struct list acks;           /* in the order of due_at_ms */
+
     struct ask *ask;
     struct pool ask_pool;
     struct list_link *ask_link; /* free, or job.asks */
 
     struct home_member *member; /* by member slot */
+    uint64_t turn;              /* of placement; see home_member.asked */
     uint64_t endings;           /* jobs ended so far; numbers them for home_member.cancelled */
     bool drained_told;
 };
@@ -214,6 +235,8 @@ void bundles_forget(struct home *home, uint32_t job);
  */
 bool bundles_adopt(struct step *step, uint32_t job, uint32_t member, const struct mesh_message *report);
 void bundles_tick(struct step *step);
+/* Last in a step: sends acknowledgements that are due or have company. */
+void acks_tick(struct step *step);
 void bundles_check(const struct mesh *mesh);
 
 /* placement.c */
@@ -227,13 +250,15 @@ void placement_serve(struct step *step, uint32_t job);
 void placement_answered(struct step *step, uint32_t job, uint32_t member, uint32_t places);
 /* The job's kernel does not run there. */
 void placement_refused(struct step *step, uint32_t job, uint32_t member);
+/* Something is being sent to the member anyway: asks it for more with that, if the job needs more. */
+void placement_go_on(struct step *step, uint32_t job, uint32_t member);
 /* A place at the member is free again, or was given back. */
 void placement_returned(struct step *step, uint32_t member, uint16_t class, uint32_t places);
 /* Sets what a new job believes of its shards before any result: the manifest's guess. */
 void placement_guess(struct job *job);
 /* Whether the job should have a turn now: nothing can be bound and demands stand, or more can be than was
  * asked for. */
-bool placement_due(const struct home *home, const struct job *job);
+bool placement_due(const struct mesh *mesh, const struct job *job);
 /* Learns from a result: device time of `count` shards. */
 void placement_learn(struct job *job, uint64_t device_us, uint32_t count);
 /* Whether the job may go to that member at all. */

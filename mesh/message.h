@@ -40,7 +40,7 @@ enum mesh_fault {
 struct mesh_class_capacity {
     uint16_t slots;   /* lendable places for one shard at a time */
     uint16_t free;    /* slots neither running nor granted */
-    uint16_t waiting; /* bundles accepted and not yet running */
+    uint16_t waiting; /* bundles accepted and not yet running, and places that homes wait for */
 };
 
 struct mesh_capacity {

@@ -4,18 +4,23 @@
 enum {
     RTT_US_MAX = 1000000,       /* a peer that answers pings late gets no larger bundles for it */
     SHARD_US_MAX = 3600000000u, /* one shard's device time that is believed */
-    STANDING_MAX = 8,           /* in a large mesh: demands left standing where nothing is free */
+    STANDING_PLACES = 8,        /* asked for at least where nothing is free: a grant or two */
     CHOICES = 4,                /* power of four choices */
-    DELIVERED_MIN = 50,         /* a member that never delivers is still tried now and then */
+    WISHES_MIN = 3,             /* wishes that stand for one place, at first and after some seconds */
+    WISHES_MAX = 8,
+    ASKING_MS = 200,      /* what asking a member is worth in time, shared by its places */
+    RTT_UNKNOWN_MS = 100, /* of a member whose distance was not measured */
+    DELIVERED_MIN = 50,   /* a member that never delivers is still tried now and then */
 };
 
 /* A member as a place for one job. */
 struct candidate {
     uint32_t member;
     uint32_t believed; /* places free there now, less what we have asked for already */
+    uint32_t queue;    /* bundles and wishes that were there before, as far as they find no free place */
     uint32_t slots;
     uint16_t class; /* with the most places of those that will do */
-    uint64_t score;
+    uint64_t cost;
 };
 
 static uint32_t least(uint32_t a, uint32_t b)
@@ -108,24 +113,27 @@ static uint32_t delivered(const struct member *member)
 }
 
 /*
- * Places believed free, weighed by what the member delivered of its promises so far, by distance (0.1 s
- * halves it), by what waits there, and by price (at the limit it halves it). Zero places score by slots
- * alone, far below.
+ * What a place there costs, in milliseconds of waiting: the queue it was seen with, at the pace of our own shards; the
+ * way there and back; and asking, which many places share. All of it grows by what the member failed to deliver of
+ * its promises, by its price (at the limit it doubles), and if its owner wants it back before a bundle could end.
  */
-static uint64_t score_of(const struct mesh *mesh, const struct job *job, const struct candidate *one,
-                         const struct mesh_capacity *capacity)
+static uint64_t cost_of(const struct step *step, const struct job *job, const struct candidate *one,
+                        const struct mesh_capacity *capacity)
 {
-    const struct member *const member = &mesh->members.slot[one->member];
-    const uint32_t places = least(one->believed, job_need(&mesh->home, job));
-    uint64_t score = places > 0 ? (uint64_t)places << 20 : one->slots;
-    score = score * delivered(member) / 1000;
-    score = score * 1000 / (1000 + least(member->rtt_us, RTT_US_MAX) / 100);
-    const uint32_t waiting = capacity->class[one->class].waiting;
-    score = score * one->slots / (one->slots + waiting);
-    const uint64_t limit = job->spec.price_limit_micro;
-    if (limit > 0)
-        score = score * (2 * limit - capacity->price_micro) / (2 * limit);
-    return score;
+    const struct member *const member = &step->mesh->members.slot[one->member];
+    const uint64_t bundle_ms =
+        job->shard_ns == 0 ? 1000 : job->shard_ns * shards_by_time(job, 0) / 1000000 + 1;
+    const uint32_t places = least(one->believed, job_need(&step->mesh->home, job));
+    uint64_t cost = places > 0 ? ASKING_MS / places : ASKING_MS + (one->queue + 1) * bundle_ms / one->slots;
+    if (one->member != step->mesh->members.self)
+        cost += member->rtt_us == 0 ? RTT_UNKNOWN_MS : least(member->rtt_us, RTT_US_MAX) / 1000;
+    cost = cost * 1000000 / delivered(member);
+    if (job->spec.price_limit_micro > 0)
+        cost += cost * capacity->price_micro / job->spec.price_limit_micro;
+    const int64_t until_ms = capacity->available_until_ms;
+    if (until_ms > 0 && until_ms < step->wall_ms + (int64_t)bundle_ms)
+        cost *= 2;
+    return cost;
 }
 
 static uint32_t ask_find(const struct home *home, const struct job *job, uint32_t member)
@@ -145,8 +153,9 @@ static bool has_refused(const struct mesh *mesh, const struct job *job, uint32_t
 }
 
 /* Returns false if the member is of no use to the job. */
-static bool weigh(const struct mesh *mesh, const struct job *job, uint32_t member, struct candidate *one)
+static bool weigh(const struct step *step, const struct job *job, uint32_t member, struct candidate *one)
 {
+    const struct mesh *const mesh = step->mesh;
     struct mesh_capacity capacity;
     if (!placement_permits(mesh, job, member) || !capacity_of(mesh, member, &capacity) || capacity.draining)
         return false;
@@ -160,19 +169,22 @@ static bool weigh(const struct mesh *mesh, const struct job *job, uint32_t membe
         const struct mesh_class_capacity *const class = &capacity.class[index];
         if (!(job->spec.classes >> index & 1) || class->slots == 0)
             continue;
+        const uint32_t debit = mesh->members.slot[member].debit[index];
         uint32_t places = class->free;
         if (deep)
             places += class->slots - least(class->waiting, class->slots);
-        places -= least(places, mesh->members.slot[member].debit[index]);
-        if (one->slots == 0 || places > one->believed) {
+        const uint32_t queue = class->waiting + (debit > places ? debit - places : 0);
+        places -= least(places, debit);
+        if (one->slots == 0 || places > one->believed || (places == one->believed && queue < one->queue)) {
             one->class = index;
             one->believed = places;
+            one->queue = queue;
         }
         one->slots += class->slots;
     }
     if (one->slots == 0)
         return false;
-    one->score = score_of(mesh, job, one, &capacity);
+    one->cost = cost_of(step, job, one, &capacity);
     return true;
 }
 
@@ -214,16 +226,16 @@ static void send_reserve(struct step *step, const struct job *job, uint32_t to, 
 
 /* Sends the ask, or sends it again: it replaces what stood there. */
 static void ask_send(struct step *step, struct job *job, struct ask *ask, const struct candidate *one,
-                     uint32_t need)
+                     uint32_t wanted)
 {
     ask_settle(step, job, ask, 0);
     ask->class = one->class;
-    ask->left = need;
-    ask->expected = least(one->believed, need);
+    ask->left = wanted;
+    ask->expected = least(one->believed, wanted);
     ask->sent_at_ms = step->now_ms;
     job->expected += ask->expected;
     step->mesh->members.slot[ask->member].debit[one->class] += ask->expected;
-    send_reserve(step, job, ask->member, need);
+    send_reserve(step, job, ask->member, wanted);
 }
 
 /* Where all asks of a job are taken, one that was refused some time ago makes room. */
@@ -239,109 +251,145 @@ static void forget_refusal(struct step *step, uint32_t job_slot)
     }
 }
 
-/* Asks a member that was not asked yet. Returns false when no more can be asked. */
-static bool ask_make(struct step *step, uint32_t job_slot, const struct candidate *one, uint32_t need)
+/* Asks a member that was not asked yet. Returns the ask's slot, or MESH_NONE when no more can be asked. */
+static uint32_t ask_make(struct step *step, uint32_t job_slot, const struct candidate *one, uint32_t wanted)
 {
     struct home *const home = &step->mesh->home;
     struct job *const job = &home->job[job_slot];
     if (job->asks.count >= HOME_ASKS_PER_JOB)
         forget_refusal(step, job_slot);
     if (job->asks.count >= HOME_ASKS_PER_JOB || !out_has_room(step->out, 0, 1, 0))
-        return false;
+        return MESH_NONE;
     const uint32_t slot = pool_take(&home->ask_pool, home->ask_link);
     if (slot == MESH_NONE) {
         step->mesh->counters.bound_demands++;
-        return false;
+        return MESH_NONE;
     }
     home->ask[slot] = (struct ask){.job = job_slot, .member = one->member};
+    home->member[one->member].asked = home->turn;
     list_append(&job->asks, home->ask_link, slot);
-    ask_send(step, job, &home->ask[slot], one, need);
-    home_decide(step, job, one->member, MESH_WHY_RESERVED, 0, need);
+    ask_send(step, job, &home->ask[slot], one, wanted);
+    home_decide(step, job, one->member, MESH_WHY_RESERVED, 0, wanted);
+    return slot;
+}
+
+/* Takes the ask back. Returns false when there is no room to say so. */
+static bool withdraw(struct step *step, uint32_t job_slot, uint32_t slot)
+{
+    struct home *const home = &step->mesh->home;
+    if (home->ask[slot].left > 0) {
+        if (!out_has_room(step->out, 0, 1, 0))
+            return false;
+        send_reserve(step, &home->job[job_slot], home->ask[slot].member, 0);
+    }
+    placement_drop(step, job_slot, slot);
     return true;
 }
 
-static void withdraw(struct step *step, uint32_t job_slot, uint32_t slot)
+/* How many wishes stand for one place: others are served too, and the longer a job waits the wider it looks. */
+static uint32_t wishes_per_place(const struct mesh *mesh, const struct job *job)
 {
-    struct home *const home = &step->mesh->home;
-    if (home->ask[slot].left > 0)
-        send_reserve(step, &home->job[job_slot], home->ask[slot].member, 0);
-    placement_drop(step, job_slot, slot);
+    const int64_t waited_s = (mesh->now_ms - job->born_ms) / 1000;
+    return WISHES_MIN + (uint32_t)(waited_s < WISHES_MAX - WISHES_MIN ? waited_s : WISHES_MAX - WISHES_MIN);
 }
 
-/* Repeats the asks that are due, and those that stand for less than half of what is queued. */
+/* Places that an ask may bring: those believed free, and a share of the wishes beyond them. What stands at home costs
+ * no message and is counted as a chance only. */
+static uint32_t ask_brings(const struct mesh *mesh, const struct job *job, const struct ask *ask)
+{
+    const uint32_t wishes = ask->left > ask->expected ? ask->left - ask->expected : 0;
+    const uint32_t per_place = wishes_per_place(mesh, job);
+    return ask->expected + (ask->member == mesh->members.self ? 0 : (wishes + per_place - 1) / per_place);
+}
+
+static uint32_t asks_bring(const struct mesh *mesh, const struct job *job)
+{
+    uint32_t sum = 0;
+    for (uint32_t slot = list_first(&job->asks); slot != MESH_NONE;
+         slot = list_next(mesh->home.ask_link, slot))
+        sum += ask_brings(mesh, job, &mesh->home.ask[slot]);
+    return sum;
+}
+
+/* Marks who was asked, and repeats what is due. */
 static void repeat_asks(struct step *step, uint32_t job_slot, uint32_t need)
 {
     struct home *const home = &step->mesh->home;
     struct job *const job = &home->job[job_slot];
+    home->turn++;
     for (uint32_t slot = list_first(&job->asks), next; slot != MESH_NONE; slot = next) {
         next = list_next(home->ask_link, slot);
         struct ask *const ask = &home->ask[slot];
-        struct candidate one;
         if (ask->refused) {
             if (step->now_ms - ask->sent_at_ms >= HOME_REFUSED_MS)
                 placement_drop(step, job_slot, slot);
             continue;
         }
-        if (!weigh(step->mesh, job, ask->member, &one))
-            withdraw(step, job_slot, slot);
-        else if (ask->left * 2 < need || step->now_ms - ask->sent_at_ms >= HOME_ASK_REFRESH_MS)
-            ask_send(step, job, ask, &one, need);
-    }
-}
-
-/* 1.3 places for each that is needed, rounded down: some of what is believed free is not. */
-static bool expects_enough(const struct job *job, uint32_t need)
-{
-    return job->expected >= (uint64_t)need * 13 / 10;
-}
-
-/* Up to MESH_FULL_MESH members: all that can help, the best first. Returns how many can help. */
-static uint32_t ask_all(struct step *step, uint32_t job_slot, uint32_t need)
-{
-    const struct mesh *const mesh = step->mesh;
-    const struct job *const job = &mesh->home.job[job_slot];
-    struct candidate best[MESH_FULL_MESH];
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < mesh->members.count && count < MESH_FULL_MESH; i++) {
-        struct candidate one;
-        if (!weigh(mesh, job, mesh->members.sorted[i], &one))
+        const bool own = ask->member == step->mesh->members.self;
+        home->member[ask->member].asked = home->turn;
+        if (step->now_ms - ask->sent_at_ms < HOME_ASK_REFRESH_MS && !(own && ask->left * 2 < need))
             continue;
-        uint32_t at = count++;
-        for (; at > 0 && best[at - 1].score < one.score; at--)
-            best[at] = best[at - 1];
-        best[at] = one;
+        struct candidate one;
+        if (!out_has_room(step->out, 0, 1, 0))
+            return;
+        if (!weigh(step, job, ask->member, &one))
+            withdraw(step, job_slot, slot);
+        else
+            ask_send(step, job, ask, &one, own || ask->left > need ? need : ask->left);
     }
-    for (uint32_t i = 0; i < count && !expects_enough(job, need); i++) {
-        if (ask_find(&mesh->home, job, best[i].member) == MESH_NONE &&
-            !ask_make(step, job_slot, &best[i], need))
-            break;
-    }
-    return count;
 }
 
-/* More members: the best of four drawn, until enough is expected. Returns how many that can help were seen.
- */
-static uint32_t ask_some(struct step *step, uint32_t job_slot, uint32_t need)
+/* Up to MESH_FULL_MESH members the best of all, beyond that the best of four drawn; of those not asked yet. Counts in
+ * `*seen` who can help. */
+static bool choose(struct step *step, const struct job *job, struct candidate *best, uint32_t *seen)
+{
+    struct mesh *const mesh = step->mesh;
+    const bool few = mesh->members.count <= MESH_FULL_MESH;
+    bool found = false;
+    for (uint32_t i = 0; i < (few ? mesh->members.count : (uint32_t)CHOICES); i++) {
+        const uint32_t member =
+            mesh->members.sorted[few ? i : random_below(&mesh->random, mesh->members.count)];
+        struct candidate one;
+        if (!weigh(step, job, member, &one))
+            continue;
+        ++*seen;
+        if (mesh->home.member[member].asked == mesh->home.turn || (found && one.cost >= best->cost))
+            continue;
+        *best = one;
+        found = true;
+    }
+    return found;
+}
+
+/* What is asked for at a member that has nothing free: its share of what is needed. */
+static uint32_t wishes_of(const struct mesh *mesh, uint32_t need)
+{
+    const uint32_t share = 2 * need / mesh->members.count;
+    return share > STANDING_PLACES ? share : STANDING_PLACES;
+}
+
+/* Asks more members until enough may come. Returns how many that can help were seen. */
+static uint32_t ask_more(struct step *step, uint32_t job_slot, uint32_t need)
 {
     struct mesh *const mesh = step->mesh;
     const struct job *const job = &mesh->home.job[job_slot];
+    const uint32_t wishes = wishes_of(mesh, need);
+    uint32_t brings = asks_bring(mesh, job);
     uint32_t seen = 0;
-    for (uint32_t round = 0; round < HOME_ASKS_PER_JOB && !expects_enough(job, need); round++) {
-        struct candidate best = {.member = MESH_NONE};
-        for (uint32_t choice = 0; choice < CHOICES; choice++) {
-            const uint32_t member = mesh->members.sorted[random_below(&mesh->random, mesh->members.count)];
-            struct candidate one;
-            if (!weigh(mesh, job, member, &one))
-                continue;
-            seen++;
-            if (ask_find(&mesh->home, job, member) == MESH_NONE &&
-                (best.member == MESH_NONE || one.score > best.score))
-                best = one;
-        }
-        if (best.member == MESH_NONE || (best.believed == 0 && job->asks.count >= STANDING_MAX))
+    for (uint32_t round = 0; round < HOME_ASKS_PER_TURN && brings < need; round++) {
+        struct candidate best;
+        if (!choose(step, job, &best, &seen))
             continue;
-        if (!ask_make(step, job_slot, &best, need))
-            break;
+        const uint32_t short_of = (need - brings) * wishes_per_place(mesh, job);
+        const uint32_t wanted = best.believed >= need - brings ? need - brings
+                                : best.believed > wishes       ? best.believed
+                                                               : least(wishes, least(short_of, need));
+        const uint32_t slot = ask_make(step, job_slot, &best, wanted);
+        if (slot == MESH_NONE)
+            return seen;
+        brings += ask_brings(mesh, job, &mesh->home.ask[slot]);
+        if (round + 1 == HOME_ASKS_PER_TURN)
+            home_job_ready(&mesh->home, job_slot);
     }
     return seen;
 }
@@ -361,23 +409,24 @@ void placement_serve(struct step *step, uint32_t job_slot)
     struct job *const job = &home->job[job_slot];
     const uint32_t need = job_need(home, job);
     if (need == 0) {
-        while (job->asks.count > 0)
-            withdraw(step, job_slot, list_first(&job->asks));
+        while (job->asks.count > 0) {
+            if (!withdraw(step, job_slot, list_first(&job->asks))) {
+                home_job_ready(home, job_slot);
+                return;
+            }
+        }
         return;
     }
     repeat_asks(step, job_slot, need);
     /* Our own slots first: nothing has to travel, and what is free here is known rather than believed. */
-    struct candidate own = {0};
+    struct candidate own;
     uint32_t helpers = asks_standing(home, job);
-    if (weigh(mesh, job, mesh->members.self, &own)) {
+    if (home->member[mesh->members.self].asked != home->turn && weigh(step, job, mesh->members.self, &own)) {
         helpers++;
-        if (ask_find(home, job, own.member) == MESH_NONE && !expects_enough(job, need))
-            ask_make(step, job_slot, &own, need);
+        ask_make(step, job_slot, &own, need);
     }
-    if (!expects_enough(job, need) && own.believed < need)
-        helpers += mesh->members.count <= MESH_FULL_MESH ? ask_all(step, job_slot, need)
-                                                         : ask_some(step, job_slot, need);
-    if (!expects_enough(job, need) && own.believed < need && !job->spec.local_only)
+    helpers += ask_more(step, job_slot, need);
+    if (asks_bring(mesh, job) < need && !job->spec.local_only)
         tiers_seek(step, job->spec.classes, need);
     if (helpers == 0 && (job->nobody_at_ms == 0 || step->now_ms - job->nobody_at_ms >= HOME_NOBODY_MS)) {
         job->nobody_at_ms = step->now_ms;
@@ -385,18 +434,30 @@ void placement_serve(struct step *step, uint32_t job_slot)
     }
 }
 
-bool placement_due(const struct home *home, const struct job *job)
+void placement_go_on(struct step *step, uint32_t job_slot, uint32_t member)
 {
+    struct home *const home = &step->mesh->home;
+    struct job *const job = &home->job[job_slot];
     const uint32_t need = job_need(home, job);
-    if (need == 0)
-        return job->asks.count > 0;
-    uint64_t left = 0;
-    for (uint32_t slot = list_first(&job->asks); slot != MESH_NONE; slot = list_next(home->ask_link, slot)) {
-        if (home->ask[slot].left == 0 && !home->ask[slot].refused)
-            return true;
-        left += home->ask[slot].left;
-    }
-    return left * 2 < need;
+    const uint32_t brings = asks_bring(step->mesh, job);
+    struct candidate one;
+    if (brings >= need || !weigh(step, job, member, &one))
+        return;
+    one.believed = 0;
+    const uint32_t slot = ask_find(home, job, member);
+    const uint32_t left = slot == MESH_NONE ? 0 : home->ask[slot].left;
+    const uint32_t wanted = least(
+        least(left + (need - brings) * wishes_per_place(step->mesh, job), wishes_of(step->mesh, need)), need);
+    if (slot != MESH_NONE && wanted > left && out_has_room(step->out, 0, 1, 0))
+        ask_send(step, job, &home->ask[slot], &one, wanted);
+    else if (slot == MESH_NONE)
+        ask_make(step, job_slot, &one, wanted);
+}
+
+bool placement_due(const struct mesh *mesh, const struct job *job)
+{
+    const uint32_t need = job_need(&mesh->home, job);
+    return need == 0 ? job->asks.count > 0 : asks_bring(mesh, job) < need;
 }
 
 void placement_answered(struct step *step, uint32_t job_slot, uint32_t from, uint32_t places)
@@ -414,6 +475,8 @@ void placement_answered(struct step *step, uint32_t job_slot, uint32_t from, uin
     }
     ask_settle(step, job, ask, places);
     ask->left -= least(places, ask->left);
+    if (ask->left == 0)
+        placement_drop(step, job_slot, slot);
 }
 
 void placement_refused(struct step *step, uint32_t job_slot, uint32_t from)
@@ -453,7 +516,8 @@ void home_member_capacity(struct step *step, uint32_t slot)
     struct member *const member = &step->mesh->members.slot[slot];
     uint32_t places = 0;
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
-        member->debit[index] = 0;
+        /* It may be older than our latest asks: what they took off is forgotten by halves. */
+        member->debit[index] /= 2;
         places += member->capacity.offer.class[index].free;
     }
     if (!member->has_capacity || places == 0)

@@ -20,6 +20,7 @@ enum {
     LEASE_MS = 20000,
     HOME_LEASE_MS = 25000,
     RESEND_MS = 2000,
+    ACK_LATER_US = 4000000, /* the acknowledgement of a longer bundle may wait for company */
     ALERT_TTL_MS = 20000,
     ALERT_REPEAT_MS = 5000,
 };
@@ -339,7 +340,10 @@ static int64_t held_due_ms(const struct held *held)
         return INT64_MAX;
     }
     const int64_t lease_ms = held->renewed_ms + LEASE_MS;
-    const int64_t renewal_ms = held->told_ms + RENEW_MS;
+    /* Looked at every RENEW_MS, and said once half of the lease is over. */
+    const int64_t half_ms = held->renewed_ms + LEASE_MS / 2 + RENEW_MS;
+    const int64_t again_ms = held->told_ms + RENEW_MS;
+    const int64_t renewal_ms = again_ms > half_ms ? again_ms : half_ms;
     return lease_ms < renewal_ms ? lease_ms : renewal_ms;
 }
 
@@ -874,7 +878,7 @@ static void check_answer(struct world *world, struct host *host, struct oracle *
     bool answered = true;
     if (message->kind == MESH_RESERVE && message->body.reserve.wanted != 0) {
         answered = answers(out, from, MESH_GRANT, job) || answers(out, from, MESH_WAIT, job);
-    } else if (message->kind == MESH_RESULT) {
+    } else if (message->kind == MESH_RESULT && message->body.result.device_us < ACK_LATER_US) {
         answered = answers(out, from, MESH_RESULT_ACK, NULL);
     } else if (message->kind == MESH_PING) {
         answered = answers(out, from, MESH_PONG, NULL);

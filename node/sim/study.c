@@ -18,6 +18,8 @@ extern const struct sim_study study_detect_silent_loss10;
 extern const struct sim_study study_evictions_loss10;
 extern const struct sim_study study_evictions_oneway;
 extern const struct sim_study study_heal;
+extern const struct sim_study study_owner;
+extern const struct sim_study study_placement;
 extern const struct sim_study study_speed;
 extern const struct sim_study study_tiers;
 
@@ -32,6 +34,8 @@ static const struct sim_study *const studies[] = {
     &study_evictions_loss10,
     &study_evictions_oneway,
     &study_heal,
+    &study_owner,
+    &study_placement,
     &study_speed,
     &study_tiers,
 };

@@ -21,7 +21,7 @@ struct flight;
 struct mesh_effect;
 struct sim_options;
 
-#define STUDY_FIGURES_MAX 32
+#define STUDY_FIGURES_MAX 96
 
 struct study_figure {
     const char *name; /* static; a word of [a-z0-9_], the key in JSON */
