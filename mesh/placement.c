@@ -6,7 +6,7 @@ enum {
     SHARD_US_MAX = 3600000000u, /* one shard's device time that is believed */
     STANDING_PLACES = 8,        /* asked for at least where nothing is free: a grant or two */
     CHOICES = 4,                /* power of four choices */
-    WISHES_MIN = 3,             /* wishes that stand for one place, at first and after some seconds */
+    WISHES_MIN = 2,             /* wishes that stand for one place, at first and after some seconds */
     WISHES_MAX = 8,
     ASKING_MS = 200,      /* what asking a member is worth in time, shared by its places */
     RTT_UNKNOWN_MS = 100, /* of a member whose distance was not measured */
