@@ -68,6 +68,8 @@ void links_up(struct step *step, const struct mesh_event *event)
     if (id_equal(peer, &step->mesh->config.self) || gossip_revoked(step->mesh, peer))
         return;
     struct link *const link = member != MESH_NONE ? links_find(step->mesh, member) : NULL;
+    if (member != MESH_NONE)
+        step->mesh->members.slot[member].protocol = (uint8_t)event->body.link.protocol;
     if (link) {
         /* A session shows that the peer's machine lives; only its own words show that the peer does. */
         link->up = true;
@@ -110,6 +112,7 @@ static struct link new_link(struct step *step, uint32_t member, uint32_t *places
     return (struct link){
         .member = member,
         .place = place,
+        .protocol = step->mesh->members.slot[member].protocol,
         .heard_at_ms = step->now_ms,
         .pinged_at_ms = step->now_ms - MESH_PING_BUSY_MS,
         .accuse_after_ms = step->now_ms,

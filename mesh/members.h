@@ -52,6 +52,7 @@ struct member {
     uint64_t listed_hash;
     uint8_t bucket;
 
+    uint8_t protocol;      /* agreed on at its latest session, though it was no neighbour then; 0 = none */
     bool leaving;          /* its record says so */
     bool interior;         /* and this, see tiers.h */
     uint8_t rings;         /* the tiers on whose rings it stands */

@@ -104,6 +104,83 @@ static struct mesh_id stranger(uint32_t number)
     return id;
 }
 
+/* ------------------------------------------------------------------ trees */
+
+static uint64_t redundant_copies(const struct net *net)
+{
+    uint64_t copies = 0;
+    for (uint32_t i = 0; i < net->count; i++)
+        copies += mesh_counters(net->node[i].mesh)->copies_redundant;
+    return copies;
+}
+
+/* The version of the MEMBER record that a node holds of another. */
+static uint64_t version_of(const struct net *net, uint32_t viewer, uint32_t subject)
+{
+    struct mesh_member_view view;
+    assert_true(net_view(net, viewer, subject, &view));
+    return net->node[viewer].handle[view.record_handle - 1].record.version;
+}
+
+static void announce(struct net *net, uint32_t node, int64_t for_ms)
+{
+    struct mesh_event event = {.kind = MESH_ANNOUNCE};
+    net_step(net, node, &event);
+    net_run(net, for_ms);
+}
+
+static void records_travel_along_a_tree_of_their_origin(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(14);
+    for (uint32_t i = 0; i < 4; i++)
+        announce(net, 3, 2000);
+    const uint64_t before = redundant_copies(net);
+    announce(net, 3, 1000);
+    assert_true(redundant_copies(net) - before <= 2); /* as many copies as nodes, or hardly more */
+    for (uint32_t viewer = 0; viewer < net->count; viewer++) {
+        assert_int_equal(version_of(net, viewer, 3), version_of(net, 3, 3));
+        uint32_t come = 0;
+        uint32_t told = 0;
+        for (uint32_t other = 0; other < net->count; other++) {
+            struct mesh_link_view view;
+            if (!mesh_link_view(net->node[viewer].mesh, &net->node[other].id, &view))
+                continue;
+            assert_int_equal(view.protocol, MESH_PROTOCOL_MAX);
+            come += view.trees_from;
+            told += view.lazy;
+        }
+        assert_true(come >= 1 && come < net->count && told >= 1);
+    }
+    end(net);
+}
+
+static void a_record_whose_branch_is_cut_is_asked_for(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(14);
+    for (uint32_t i = 0; i < 4; i++)
+        announce(net, 3, 2000);
+    /* Five of its links carry nothing any more, and nobody has noticed yet. */
+    struct mesh_member_view view;
+    uint32_t cut = 0;
+    for (uint32_t other = 0; other < net->count && cut < 5; other++) {
+        if (net_view(net, 3, other, &view) && view.neighbour) {
+            net->cut[3][other] = net->cut[other][3] = true;
+            cut++;
+        }
+    }
+    announce(net, 3, 3 * MESH_GRAFT_MS + 500); /* who told of it may have to ask for it first */
+    for (uint32_t viewer = 0; viewer < net->count; viewer++)
+        assert_int_equal(version_of(net, viewer, 3), version_of(net, 3, 3));
+    uint64_t grafts = 0;
+    for (uint32_t i = 0; i < net->count; i++)
+        grafts += mesh_counters(net->node[i].mesh)->grafts_missing;
+    assert_true(grafts >= 1);
+    memset(net->cut, 0, sizeof net->cut);
+    end(net);
+}
+
 /* ------------------------------------------------------------------ joining */
 
 static void joiner_learns_all_members_from_one(void **state)
@@ -1090,6 +1167,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(siphash_gives_its_published_vectors),
         cmocka_unit_test(message_sizes_cover_their_lists),
+        cmocka_unit_test(records_travel_along_a_tree_of_their_origin),
+        cmocka_unit_test(a_record_whose_branch_is_cut_is_asked_for),
         cmocka_unit_test(joiner_learns_all_members_from_one),
         cmocka_unit_test(mesh_at_rest_sends_little),
         cmocka_unit_test(dead_member_is_down_everywhere),

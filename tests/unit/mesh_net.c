@@ -203,6 +203,7 @@ static void act(struct net *net, uint32_t node, const struct mesh_effect *effect
         peer = find_node(net, &effect->body.peer);
         if (peer != UINT32_MAX) {
             n->keeps[peer] = true;
+            n->session[peer] = false; /* the host says again which protocol its session speaks */
             dial(net, node, peer);
         }
         break;
