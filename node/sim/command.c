@@ -22,6 +22,7 @@ struct command {
     bool coverage;
     bool help;
     char profile[32];
+    bool profiles; /* list them, and no more */
 };
 
 static const char help_text[] =
@@ -33,7 +34,7 @@ static const char help_text[] =
     "  --minutes M      virtual minutes; faults stop after two thirds (10)\n"
     "  --seed S         the first seed (1); --seeds COUNT: how many (1)\n"
     "  --jobs N         jobs submitted (100)\n"
-    "  --faults P[:N]   fault profile and how many faults (mixed:20)\n"
+    "  --faults P[:N]   fault profile and how many faults (mixed:20); list tells them\n"
     "  --script FILE    exactly these faults, as --plan and --minimise write them\n"
     "  --plan FILE      write the faults that the seed draws, before the run\n"
     "  --minimise FILE  when a run fails, write the fewest faults that make it fail\n"
@@ -43,8 +44,7 @@ static const char help_text[] =
     "  --check-every N  steps between full checks of a core (by size)\n"
     "  --coverage       fail too if what must happen never did over all seeds\n"
     "  --hash-only, --json  print only seeds and hashes, or the report as JSON\n"
-    "example: weir sim --nodes 50 --seed 7 --faults partition:30\n"
-    "profiles:\n";
+    "example: weir sim --nodes 50 --seed 7 --faults partition:30\n";
 
 /* Counters that a run of many seeds must have moved; otherwise the faults no longer reach what they are meant
  * to. */
@@ -252,7 +252,8 @@ static int parse_valued(struct command *command, const char *name, const char *v
             return usage("--seed wants a number", value);
         }
     } else if (strcmp(name, "--faults") == 0) {
-        if (value == NULL || !parse_faults(command, value)) {
+        command->profiles = value != NULL && strcmp(value, "list") == 0;
+        if (value == NULL || (!command->profiles && !parse_faults(command, value))) {
             return usage("no such fault profile", value);
         }
     } else if (strcmp(name, "--scenario") == 0) {
@@ -550,8 +551,11 @@ int sim_main(int argc, char **argv)
     }
     if (command.help) {
         fputs(help_text, stdout);
+        return 0;
+    }
+    if (command.profiles) {
         for (const struct sim_profile_name *known = sim_profiles; known->name != NULL; known++) {
-            printf("  %-16s %s\n", known->name, known->meaning);
+            printf("%-16s %s\n", known->name, known->meaning);
         }
         return 0;
     }
