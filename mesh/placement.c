@@ -311,6 +311,17 @@ static uint32_t asks_bring(const struct mesh *mesh, const struct job *job)
     return sum;
 }
 
+/* The member has said since that it has places free, and would have offered them: its table of wishes was full, or it
+ * has restarted. */
+static bool ask_seems_lost(const struct mesh *mesh, const struct job *job, const struct ask *ask)
+{
+    const struct member *const member = &mesh->members.slot[ask->member];
+    uint32_t places = 0;
+    for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++)
+        places += job->spec.classes >> index & 1 ? member->capacity.offer.class[index].free : 0;
+    return member->has_capacity && places > 0 && member->capacity.at_ms - ask->sent_at_ms >= HOME_SERVICE_MS;
+}
+
 /* Marks who was asked, and repeats what is due. */
 static void repeat_asks(struct step *step, uint32_t job_slot, uint32_t need)
 {
@@ -327,7 +338,8 @@ static void repeat_asks(struct step *step, uint32_t job_slot, uint32_t need)
         }
         const bool own = ask->member == step->mesh->members.self;
         home->member[ask->member].asked = home->turn;
-        if (step->now_ms - ask->sent_at_ms < HOME_ASK_REFRESH_MS && !(own && ask->left * 2 < need))
+        if (step->now_ms - ask->sent_at_ms < HOME_ASK_REFRESH_MS && !(own && ask->left * 2 < need) &&
+            !ask_seems_lost(step->mesh, job, ask))
             continue;
         struct candidate one;
         if (!out_has_room(step->out, 0, 1, 0))

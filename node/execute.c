@@ -574,7 +574,7 @@ void execute_devices(void *context)
     struct node *node = context;
     struct mesh_event event = {
         .kind = MESH_DEVICES,
-        .body.devices = {.price_micro = node->config.price_micro, .fault = execute_fault(node)}};
+        .body.devices = {.price_micro = node->config.price_micro, .fault = (uint8_t)execute_fault(node)}};
     for (uint32_t class = 0; class < MESH_DEVICE_CLASSES && !node->disk.error; class ++)
         event.body.devices.class[class].slots = workers_slots(node->workers, class);
     host_post(node, &event);
