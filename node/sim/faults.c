@@ -309,9 +309,10 @@ static bool replay(struct strike *strike)
     for (int32_t i = 0; i < strike->fault->size; i++) {
         const struct host *const to =
             live_from(strike->world, sim_below(&strike->random, strike->world->host_count));
-        any = sim_network_replay(strike->world, sim_below(&strike->random, SIM_CAPTURED), strike->host, to,
-                                 sim_between(&strike->random, 0, SECOND_US)) ||
-              any;
+        /* One draw per statement: the order within a call is the compiler's. */
+        const uint32_t place = sim_below(&strike->random, SIM_CAPTURED);
+        const int64_t in_us = sim_between(&strike->random, 0, SECOND_US);
+        any = sim_network_replay(strike->world, place, strike->host, to, in_us) || any;
     }
     return any;
 }
