@@ -2,7 +2,7 @@
 """Builds the last commit that spoke the version of the protocol before ours: older_build.py [--into FOLDER]
 
 Prints the folder with its `weir` and `weir-worker`, which is kept by the commit's name and found again by the next call.
-Ends with 77, saying why, where the repository's history or the tag is missing; with 1 where the build fails, whose output
+Ends with 77, saying why, where the repository's history is missing; with 1 where the build fails, whose output
 then stands in FOLDER/COMMIT.log. The checkout that it is called from is not touched.
 """
 import argparse
@@ -13,7 +13,9 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# Of the version before ours, the last commit is tagged protocol-N. A new version moves this on and tags its predecessor.
+# The last commit that spoke version 1. Tags aren't copied by every clone, and a history that was rewritten has other names
+# for the same commit: there the tag, if somebody set it, stands for it. A new version of the protocol moves both on.
+COMMIT = "f2eb6e064f504b3c660bc7c2825baf95c824b79b"
 TAG = "protocol-1"
 PROGRAMS = ("weir", "weir-worker")
 SKIP = 77
@@ -24,11 +26,12 @@ class Missing(Exception):
 
 
 def find_commit():
-    done = subprocess.run(["git", "-C", ROOT, "rev-parse", "--verify", "--quiet", TAG + "^{commit}"],
-                          capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise Missing("there is no history with the tag %s here" % TAG)
-    return done.stdout.strip()
+    for name in (COMMIT, TAG):
+        done = subprocess.run(["git", "-C", ROOT, "rev-parse", "--verify", "--quiet", name + "^{commit}"],
+                              capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    raise Missing("there is no history with the commit %s or the tag %s here" % (COMMIT[:12], TAG))
 
 
 def build(commit, folder, log):
@@ -39,7 +42,7 @@ def build(commit, folder, log):
     with subprocess.Popen(["git", "-C", ROOT, "archive", commit], stdout=subprocess.PIPE) as archive:
         subprocess.run(["tar", "-x", "-C", work], stdin=archive.stdout, check=True)
     if archive.returncode != 0:
-        raise Missing("the files of %s are not all here (a shallow or partial clone?)" % TAG)
+        raise Missing("the files of %s are not all here (a shallow or partial clone?)" % commit[:12])
     for command in (["cmake", "--preset", "release", "-Wno-dev", "--log-level=WARNING"],
                     ["cmake", "--build", "--preset", "release", "-j", str(len(os.sched_getaffinity(0))), "--target",
                      *PROGRAMS]):
