@@ -16,6 +16,8 @@ bench: deps-bench build
 	@/usr/bin/python3 tests/bench/bench.py
 bench-members: deps-bench build
 	@/usr/bin/python3 tests/bench/members.py
+chaos: deps-chaos build
+	@/usr/bin/python3 tests/chaos/chaos.py --minutes $(or $(MINUTES),3) --seeds $(or $(SEEDS),1) --seed $(or $(SEED),1) $(ARGS)
 sim-long: build
 	@/usr/bin/python3 tests/sim/long.py $(ARGS)
 sim-report: deps-sim build
@@ -28,4 +30,4 @@ format:
 	@git ls-files '*.c' '*.h' '*.cu' | xargs clang-format -i
 clean:
 	@rm -rf build
-.PHONY: all build test test-long demo bench sim-report sim-long planted mutate bench-members format clean
+.PHONY: all build test test-long demo bench chaos sim-report sim-long planted mutate bench-members format clean
