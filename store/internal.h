@@ -4,6 +4,7 @@
  * store.c    open, close, health, statistics        table.c   LMDB environments, tables, reading them
  * batch.c    building batches                       writer.c  the queue, groups, commits
  * blob.c     blobs and pins                         upload.c  streaming uploads
+ * partial.c  blobs that arrive in chunks
  * cache.c    entries                                pointer.c pointers
  * evict.c    CLOCK                                  check.c   verification of everything
  */
@@ -155,7 +156,7 @@ struct store {
     bool created;
     uint64_t cache_budget_bytes;
     uint64_t pointer_budget_bytes;
-    int folder_fd, lock_fd, files_fd, tmp_fd, event_fd;
+    int folder_fd, lock_fd, files_fd, tmp_fd, parts_fd, event_fd;
     struct environment environments[SIDES];
 
     pthread_t writer;
@@ -180,6 +181,10 @@ struct store {
     unsigned turns_in_vain;
     int64_t evict_again_at_us; /* after all was found to be pinned: not before */
     uint64_t groups_checked;
+
+    pthread_mutex_t
+        partials_gate; /* guards the list, and keeps files in parts/ from going while they are opened */
+    struct store_partial *partials;
 
     _Atomic uint64_t uploads; /* names files in tmp/ */
     _Atomic uint64_t corrupt, missing, hits, misses;
@@ -237,6 +242,10 @@ enum store_error store_blob_row_get(struct store *store, MDB_txn *txn, const uin
 bool store_blob_pinned(struct store *store, MDB_txn *txn, const uint8_t id[STORE_ID_BYTES]);
 enum store_error store_blob_apply(struct change *change, struct operation *operation);
 enum store_error store_blob_erase(struct change *change, const uint8_t id[STORE_ID_BYTES]);
+
+/* partial.c */
+void store_partials_trim(
+    struct store *store); /* parts that nobody has open: the old ones, and what is over the bound */
 
 /* cache.c and pointer.c */
 enum store_error store_cache_apply(struct change *change, const struct operation *operation);

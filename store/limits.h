@@ -12,6 +12,10 @@
 #define STORE_BLOB_BYTES_MAX                                                                                 \
     (UINT64_C(1) << 38) /* 256 GiB: 8 MiB of chunk digests in memory while uploading */
 
+#define STORE_PARTIAL_KEPT_S (24 * 60 * 60) /* as long as tombstones: who is away longer starts anew */
+#define STORE_PARTIALS_SHARE 8              /* abandoned parts take this share of the cache budget at most */
+#define STORE_PARTIAL_CHECK_CHUNKS 8        /* digested in one call: 10 ms; also written back at once */
+
 #define STORE_ENTRY_BYTES_MAX (64 << 10) /* an inline result; larger ones are blobs */
 #define STORE_ENTRY_BLOBS_MAX 16         /* blobs that one entry may need: the outputs of a shard */
 #define STORE_HOLDERS_MAX 4              /* per pointer: enough to hedge, and one node may be down */

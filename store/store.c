@@ -183,11 +183,13 @@ enum store_error store_open(const char *path, const struct store_options *option
         return STORE_MEMORY;
     }
     pthread_mutex_init(&store->gate, NULL);
+    pthread_mutex_init(&store->partials_gate, NULL);
     pthread_cond_init(&store->work, NULL);
     pthread_cond_init(&store->ended, NULL);
     for (int side = 0; side < SIDES; side++)
         pthread_mutex_init(&store->environments[side].gate, NULL);
-    store->folder_fd = store->lock_fd = store->files_fd = store->tmp_fd = store->event_fd = -1;
+    store->folder_fd = store->lock_fd = store->files_fd = store->tmp_fd = store->parts_fd = store->event_fd =
+        -1;
     snprintf(store->path, sizeof store->path, "%s", path);
     store->digest = options->digest;
     store->damaged = options->damaged;
@@ -214,6 +216,7 @@ enum store_error store_open(const char *path, const struct store_options *option
         error = leftovers_remove(store);
         if (error != STORE_OK)
             store_failure_set(failure, error, errno, "cannot tidy %.160s: %s", path, strerror(errno));
+        store_partials_trim(store);
     }
     if (error == STORE_OK) {
         store->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -252,13 +255,14 @@ void store_close(struct store *store)
         store_environment_close(&store->environments[side]);
         pthread_mutex_destroy(&store->environments[side].gate);
     }
-    const int descriptors[] = {store->event_fd, store->tmp_fd, store->files_fd, store->lock_fd,
-                               store->folder_fd};
+    const int descriptors[] = {store->event_fd, store->parts_fd, store->tmp_fd,
+                               store->files_fd, store->lock_fd,  store->folder_fd};
     for (size_t i = 0; i < sizeof descriptors / sizeof *descriptors; i++)
         if (descriptors[i] >= 0)
             close(descriptors[i]);
     pthread_cond_destroy(&store->ended);
     pthread_cond_destroy(&store->work);
+    pthread_mutex_destroy(&store->partials_gate);
     pthread_mutex_destroy(&store->gate);
     free(store);
 }
@@ -353,6 +357,8 @@ static enum store_error folders_open(struct store *store, struct store_failure *
         code = folder_open(store->folder_fd, "files", &store->files_fd);
     if (code == 0)
         code = folder_open(store->folder_fd, "tmp", &store->tmp_fd);
+    if (code == 0)
+        code = folder_open(store->folder_fd, "parts", &store->parts_fd);
     if (code == 0)
         return STORE_OK;
     store_failure_set(failure, store_from_system(code), code, "cannot open the data folder %.160s: %s",

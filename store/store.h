@@ -33,8 +33,8 @@
  * thread at a time. Callbacks run inside a read transaction: copy what you need and return; what they are
  * shown is borrowed until they return. No fork() while a store is open, except one followed at once by exec.
  *
- * On disk, below the folder (0700): lock, state/ and blobs/ (LMDB), files/ab/abcd... (blobs over 1 MiB),
- * tmp/.
+ * On disk, below the folder (0700): lock, state/ and blobs/ (LMDB), files/ab/abcd... (blobs over 1 MiB), parts/abcd...
+ * (blobs of which only some chunks have come), tmp/.
  */
 #ifndef WEIR_STORE_STORE_H
 #define WEIR_STORE_STORE_H
@@ -279,6 +279,36 @@ enum store_error store_upload_append(struct store_upload *upload, const void *by
 enum store_error store_upload_finish(struct store_upload *upload, const uint8_t *expected,
                                      struct store_batch *batch, uint8_t id[STORE_ID_BYTES]);
 void store_upload_close(struct store_upload *upload); /* gives it up; NULL is allowed */
+
+/*
+ * A blob whose chunks come from elsewhere, in any order, their digests known. What has come survives the process in
+ * parts/, and the next open takes it up: first call store_partial_check until it returns true, then write what it has
+ * not. Each chunk is digested once, when it is written, and once more when it is taken up. What nobody takes up again
+ * goes after STORE_PARTIAL_KEPT_S, or once all of it is over its share of the cache budget.
+ */
+struct store_partial;
+
+struct store_partial_blob {
+    const uint8_t *id;
+    uint64_t bytes;                          /* over STORE_SMALL_BYTES */
+    const uint8_t (*chunks)[STORE_ID_BYTES]; /* verified against `id` by the caller; copied */
+};
+
+/* STORE_BUSY: it is open already. */
+enum store_error store_partial_open(struct store *store, const struct store_partial_blob *blob,
+                                    struct store_partial **partial);
+/* Looks at some more of what an earlier life left; true once it is known. Some milliseconds a call. */
+bool store_partial_check(struct store_partial *partial);
+bool store_partial_has(const struct store_partial *partial, uint32_t chunk);
+uint64_t store_partial_bytes(const struct store_partial *partial); /* of the chunks that it has */
+/* STORE_MISMATCH: these are not that chunk's bytes, and nothing was kept. */
+enum store_error store_partial_write(struct store_partial *partial, uint32_t chunk, const void *bytes,
+                                     size_t count);
+/* With all chunks written: makes the bytes durable and adds the blob to `batch`. Frees it in every case. */
+enum store_error store_partial_finish(struct store_partial *partial, struct store_batch *batch);
+void store_partial_close(struct store_partial *partial); /* what has come stays in parts/; NULL is allowed */
+/* Removes what of a blob lies in parts/ unless somebody has it open. */
+void store_partial_forget(struct store *store, const uint8_t id[STORE_ID_BYTES]);
 
 struct store_blob_info {
     uint64_t bytes;
