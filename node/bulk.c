@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct socket_options bulk_socket_options(const struct bulk *bulk, int64_t message_bytes_max)
@@ -58,8 +60,13 @@ static void on_completions(void *context, uint32_t events)
     while (next) {
         struct bulk_completion *completion = next;
         next = completion->next;
-        atomic_fetch_sub(&bulk->open_tickets, 1);
-        bulk->options.on_done(bulk->options.context, &completion->done);
+        if (completion->liar) {
+            if (bulk->options.on_liar)
+                bulk->options.on_liar(bulk->options.context, &completion->done.holder, &completion->blob);
+        } else {
+            atomic_fetch_sub(&bulk->open_tickets, 1);
+            bulk->options.on_done(bulk->options.context, &completion->done);
+        }
         free(completion);
     }
 }
@@ -99,6 +106,7 @@ static struct bulk_peer *add_locked(struct bulk *bulk)
         bulk->peers = peers;
         bulk->peer_capacity = capacity;
     }
+    bulk->peers[bulk->peer_count] = (struct bulk_peer){0};
     return &bulk->peers[bulk->peer_count++];
 }
 
@@ -112,7 +120,7 @@ bool bulk_peer_set(struct bulk *bulk, const struct mesh_id *id, const struct cur
     if (!peer)
         peer = add_locked(bulk);
     if (peer) {
-        *peer = (struct bulk_peer){.id = *id, .curve = *curve};
+        *peer = (struct bulk_peer){.id = *id, .curve = *curve, .lied_at_ms = peer->lied_at_ms};
         memcpy(peer->address, address, strlen(address));
     }
     pthread_mutex_unlock(&bulk->lock);
@@ -126,6 +134,49 @@ void bulk_peer_remove(struct bulk *bulk, const struct mesh_id *id)
     if (peer)
         *peer = bulk->peers[--bulk->peer_count];
     pthread_mutex_unlock(&bulk->lock);
+}
+
+void bulk_report_liar(struct bulk *bulk, const struct mesh_id *holder, const struct digest *blob)
+{
+    pthread_mutex_lock(&bulk->lock);
+    struct bulk_peer *peer = find_locked(bulk, holder);
+    if (peer)
+        peer->lied_at_ms = clock_now_ms();
+    pthread_mutex_unlock(&bulk->lock);
+    struct bulk_completion *told = calloc(1, sizeof *told);
+    if (!told)
+        return; /* it is counted, and passed over */
+    told->liar = true;
+    told->blob = *blob;
+    told->done.holder = *holder;
+    bulk_complete(bulk, told);
+}
+
+bool bulk_is_liar(struct bulk *bulk, const struct mesh_id *id)
+{
+    struct bulk_peer peer;
+    return bulk_peer_find(bulk, id, &peer) && peer.lied_at_ms &&
+           clock_now_ms() < peer.lied_at_ms + BULK_LIAR_MS;
+}
+
+bool bulk_progress(struct bulk *bulk, const struct digest *blob, struct bulk_progress *progress)
+{
+    bool found = false;
+    pthread_mutex_lock(&bulk->lock);
+    for (uint32_t i = 0; i < bulk->progress_count && !found; i++) {
+        found = digest_equal(&bulk->progress[i].blob, blob);
+        if (found)
+            *progress = bulk->progress[i];
+    }
+    pthread_mutex_unlock(&bulk->lock);
+    return found;
+}
+
+/* On Linux a thread has a priority of its own. */
+void bulk_stand_back(void)
+{
+    const long thread = syscall(SYS_gettid);
+    (void)setpriority(PRIO_PROCESS, (id_t)thread, BULK_NICE);
 }
 
 /* ---- The owner's side -------------------------------------------------------------------------------------

@@ -27,12 +27,43 @@ struct link {
     int64_t used_at_ms;
 };
 
+/* What becomes of a piece: WANTED, then asked of so many holders, then HERE. */
+enum { PIECE_WANTED = 0, PIECE_HERE = UINT8_MAX };
+
+struct asked {
+    uint32_t piece;
+    int64_t at_ms;
+};
+
 /*
- * A fetch. Born by a request, waits in `queue` until fewer than BULK_ACTIVE_MAX are under way. Then, for each
- * holder in turn: asks for the chunk list (unless a range has its own digest), verifies it against the blob's
- * id, and asks for the bytes from `have` on in pieces; `at` is what was asked for. Pieces come back in order;
- * one that is wrong, late or missing ends this holder's turn. What was verified by chunk stays. Ends in
- * `finish`, or in the next store commit if it is a whole blob.
+ * One holder's part in a fetch. Rests until there is more to ask for than the holders at work have credits for; then it
+ * has a link, and credits that grow while that makes it faster. Left when it is silent, lacks the blob or serves wrong
+ * bytes: what was asked of it is wanted again. One that was silent may be tried again while the fetch has patience.
+ */
+struct lane {
+    struct mesh_id holder;
+    struct link *link; /* NULL: rests, or was left */
+    bool left;
+    enum bulk_error error; /* left: why */
+    int64_t again_at_ms;   /* left, and silent: when it may be tried again */
+    uint64_t request_id;   /* of this turn: late answers to an earlier one are not ours */
+    int64_t deadline_ms;
+    bool asked_list;
+    uint32_t credits;
+    uint32_t asked_count;
+    struct asked asked[BULK_CREDITS_MAX]; /* oldest first */
+    uint32_t round_pieces; /* answered since round_at_us; a round is as many as there are credits */
+    int64_t round_at_us;
+    double round_rate; /* pieces per microsecond, of the fastest round */
+};
+
+/*
+ * A fetch. Born by a request, waits in `queue` until fewer than BULK_ACTIVE_MAX are under way. Then it gets the chunk
+ * list from one holder (unless a range has its own digest), verifies it against the blob's id, looks at what an earlier
+ * life left of the blob (`checking`), and asks all holders for pieces of a chunk each: who answers sooner is asked for
+ * more. A range with its own digest can only be verified as a whole, so it comes from one holder at a time. What was
+ * verified by chunk stays, whoever is left; of a large blob it stays on disk even if the fetch fails or the node dies.
+ * Ends in `finish`, or in the next store commit if it is a whole blob.
  */
 struct fetch {
     struct fetch *next;
@@ -42,20 +73,22 @@ struct fetch {
     bool whole;
     bool by_chunks;
     bool listed; /* the chunk list is complete and verified */
-    bool asked_list;
+    bool checking;
     uint64_t total_bytes;
     struct digest *chunks;
     uint64_t chunk_count; /* received so far; all of them once listed */
-    uint64_t have;        /* bytes of the blob before this offset are there, from `start` on */
-    uint64_t at;
+    uint64_t start;       /* of piece 0, in the blob */
     uint64_t end;
-    uint8_t *memory; /* a range, or a whole blob of at most STORE_SMALL_BYTES */
-    struct store_upload *upload;
-    uint32_t holder; /* index into request.holders */
-    struct link *link;
-    uint64_t request_id; /* of this holder's turn: late answers to an earlier one are not ours */
-    int64_t deadline_ms;
-    enum bulk_error error; /* what the last holder failed with */
+    uint8_t *piece; /* [piece_count]; NULL until the length is known */
+    uint32_t piece_count;
+    uint32_t pieces_here;
+    uint32_t first_wanted; /* no piece before it is wanted */
+    uint8_t *memory;       /* a range, or a whole blob of at most STORE_SMALL_BYTES */
+    struct store_partial *partial;
+    struct lane lane[BULK_HOLDERS_MAX];
+    uint32_t lane_count;
+    int64_t came_at_ms; /* the latest piece; 0 = none did */
+    struct mesh_id served_by;
     enum store_error store_error;
 };
 
@@ -81,6 +114,7 @@ struct bulk_fetcher {
     struct fetch *active;
     struct fetch *fetched; /* whole blobs that wait for the store */
     uint32_t active_count;
+    uint32_t asked_count; /* pieces asked for and not yet answered, of all fetches */
     uint64_t next_request_id;
     struct link links[BULK_LINKS_MAX];
     struct wire_frame frame;
@@ -96,9 +130,10 @@ static void free_fetch(struct fetch *fetch)
         fetch->tickets = ticket->next;
         free(ticket);
     }
-    store_upload_close(fetch->upload);
+    store_partial_close(fetch->partial);
     free(fetch->memory);
     free(fetch->chunks);
+    free(fetch->piece);
     free(fetch);
 }
 
@@ -113,10 +148,10 @@ static void finish(struct bulk_fetcher *fetcher, struct fetch *fetch, enum bulk_
         struct bulk_completion *completion = calloc(1, sizeof *completion);
         if (!completion)
             abort(); /* a ticket that never completes would hang its job */
-        completion->done =
-            (struct bulk_done){.ticket = ticket->number, .error = error, .store = fetch->store_error};
-        completion->done.holder =
-            fetch->request.holders[fetch->holder < fetch->request.holder_count ? fetch->holder : 0];
+        completion->done = (struct bulk_done){.ticket = ticket->number,
+                                              .error = error,
+                                              .store = fetch->store_error,
+                                              .holder = fetch->served_by};
         if (!error && fetch->whole)
             completion->done.count = fetch->total_bytes;
         if (!error && !fetch->whole) {
@@ -135,11 +170,13 @@ static void finish(struct bulk_fetcher *fetcher, struct fetch *fetch, enum bulk_
     free_fetch(fetch);
 }
 
-static void leave_link(struct fetch *fetch)
+static void leave_link(struct bulk_fetcher *fetcher, struct lane *lane)
 {
-    if (fetch->link)
-        fetch->link->users--;
-    fetch->link = NULL;
+    if (lane->link)
+        lane->link->users--;
+    lane->link = NULL;
+    fetcher->asked_count -= lane->asked_count;
+    lane->asked_count = 0;
 }
 
 static void remove_active(struct bulk_fetcher *fetcher, struct fetch *fetch)
@@ -150,7 +187,8 @@ static void remove_active(struct bulk_fetcher *fetcher, struct fetch *fetch)
     *at = fetch->next;
     fetch->next = NULL;
     fetcher->active_count--;
-    leave_link(fetch);
+    for (uint32_t i = 0; i < fetch->lane_count; i++)
+        leave_link(fetcher, &fetch->lane[i]);
 }
 
 static void end_active(struct bulk_fetcher *fetcher, struct fetch *fetch, enum bulk_error error)
@@ -199,81 +237,207 @@ static struct link *link_to(struct bulk_fetcher *fetcher, const struct mesh_id *
     return place;
 }
 
-/* ---- A holder's turn --------------------------------------------------------------------------------------
+/* ---- Holders ----------------------------------------------------------------------------------------------
  */
 
-/* Starts with `holder` or the first one after it that can be dialled; ends the fetch when there is none. */
-static void begin_holder(struct bulk_fetcher *fetcher, struct fetch *fetch)
+static void lane_leave(struct bulk_fetcher *fetcher, struct fetch *fetch, struct lane *lane,
+                       enum bulk_error why)
 {
-    leave_link(fetch);
-    for (; fetch->holder < fetch->request.holder_count; fetch->holder++) {
-        fetch->link = link_to(fetcher, &fetch->request.holders[fetch->holder]);
-        if (!fetch->link)
+    for (uint32_t i = 0; i < lane->asked_count; i++) {
+        const uint32_t piece = lane->asked[i].piece;
+        if (fetch->piece[piece] == PIECE_HERE || --fetch->piece[piece] != PIECE_WANTED)
             continue;
-        fetch->link->users++;
-        fetch->request_id = ++fetcher->next_request_id;
-        fetch->asked_list = false;
-        if (!fetch->by_chunks)
-            fetch->have = fetch->request.offset; /* a range with its own digest is verified as a whole */
-        fetch->at = fetch->have;
-        if (fetch->by_chunks && !fetch->listed)
-            fetch->chunk_count = 0;
-        fetch->deadline_ms = clock_now_ms() + BULK_TIMEOUT_MS;
+        if (piece < fetch->first_wanted)
+            fetch->first_wanted = piece;
+    }
+    struct link *link = lane->link;
+    leave_link(fetcher, lane);
+    if (why == BULK_UNREACHABLE && link && link->users == 0)
+        close_dealer(link); /* dialled afresh when it is needed again */
+    lane->left = true;
+    lane->error = why;
+    lane->again_at_ms = clock_now_ms() + BULK_AGAIN_MS;
+    if (!fetch->by_chunks && fetch->piece) { /* nothing of it is verified: the next holder begins anew */
+        memset(fetch->piece, PIECE_WANTED, fetch->piece_count);
+        fetch->pieces_here = fetch->first_wanted = 0;
+    }
+    if (!fetch->listed)
+        fetch->chunk_count = 0;
+    if (why == BULK_CORRUPT) {
+        BULK_COUNT(fetcher->bulk, fetch_corrupt, 1);
+        bulk_report_liar(fetcher->bulk, &lane->holder, &fetch->request.blob);
+    }
+    if (why == BULK_UNREACHABLE && link)
+        BULK_COUNT(fetcher->bulk, fetch_timeouts, 1);
+}
+
+static void lane_begin(struct bulk_fetcher *fetcher, struct fetch *fetch, struct lane *lane)
+{
+    lane->left = false;
+    lane->link = link_to(fetcher, &lane->holder);
+    if (!lane->link) {
+        lane_leave(fetcher, fetch, lane, BULK_UNREACHABLE);
         return;
     }
-    end_active(fetcher, fetch, fetch->error);
+    lane->link->users++;
+    lane->request_id = ++fetcher->next_request_id;
+    lane->asked_list = false;
+    lane->credits = BULK_CREDITS;
+    lane->round_pieces = 0;
+    lane->round_at_us = clock_now_us();
+    lane->round_rate = 0;
+    lane->deadline_ms = clock_now_ms() + BULK_TIMEOUT_MS;
 }
 
-static void next_holder(struct bulk_fetcher *fetcher, struct fetch *fetch, enum bulk_error why)
+static uint32_t lanes_at_work(const struct fetch *fetch)
 {
-    fetch->error = why;
-    if (why == BULK_CORRUPT)
-        BULK_COUNT(fetcher->bulk, fetch_corrupt, 1);
-    if (why == BULK_UNREACHABLE)
-        BULK_COUNT(fetcher->bulk, fetch_timeouts, 1);
-    fetch->holder++;
-    begin_holder(fetcher, fetch);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < fetch->lane_count; i++)
+        count += fetch->lane[i].link != NULL;
+    return count;
 }
 
-static bool send_frame(struct fetch *fetch, const struct wire_frame *frame)
+/* The next holder to begin with: in the order of the request, those that lied lately after the others. */
+static struct lane *lane_next(struct bulk_fetcher *fetcher, struct fetch *fetch)
+{
+    struct lane *second = NULL;
+    for (uint32_t i = 0; i < fetch->lane_count; i++) {
+        struct lane *lane = &fetch->lane[i];
+        if (lane->link || lane->left)
+            continue;
+        if (!bulk_is_liar(fetcher->bulk, &lane->holder))
+            return lane;
+        if (!second)
+            second = lane;
+    }
+    return second;
+}
+
+static bool has_wanted(struct fetch *fetch)
+{
+    while (fetch->first_wanted < fetch->piece_count && fetch->piece[fetch->first_wanted] != PIECE_WANTED)
+        fetch->first_wanted++;
+    return fetch->first_wanted < fetch->piece_count;
+}
+
+static bool owes(const struct fetch *fetch, const struct lane *lane)
+{
+    return lane->asked_count > 0 || lane->asked_list || !fetch->listed;
+}
+
+/* Whether a further holder would have something to do: those at work are silent, or have no credits for all of it. */
+static bool wants_lane(struct fetch *fetch, int64_t now_ms)
+{
+    if (!fetch->by_chunks)
+        return lanes_at_work(fetch) == 0;
+    bool lively = false;
+    for (uint32_t i = 0; i < fetch->lane_count; i++) {
+        const struct lane *lane = &fetch->lane[i];
+        lively = lively || (lane->link && (!owes(fetch, lane) ||
+                                           now_ms < lane->deadline_ms - BULK_TIMEOUT_MS + BULK_HEDGE_MS));
+    }
+    return !lively || (fetch->listed && has_wanted(fetch));
+}
+
+/* ---- Asking -----------------------------------------------------------------------------------------------
+ */
+
+static bool send_frame(struct lane *lane, const struct wire_frame *frame)
 {
     uint8_t bytes[128];
     const size_t count = wire_encode(frame, bytes, sizeof bytes);
     assert(count > 0);
-    const bool sent = zmq_send(fetch->link->dealer, bytes, count, ZMQ_DONTWAIT) >= 0;
-    fetch->link->wants_room |= !sent;
+    const bool sent = zmq_send(lane->link->dealer, bytes, count, ZMQ_DONTWAIT) >= 0;
+    lane->link->wants_room |= !sent;
     return sent;
 }
 
-static uint32_t piece_bytes(const struct fetch *fetch, uint64_t offset)
+static uint64_t piece_offset(const struct fetch *fetch, uint32_t piece)
 {
-    const uint64_t left = fetch->end - offset;
+    return fetch->start + (uint64_t)piece * BLOB_CHUNK_BYTES;
+}
+
+static uint32_t piece_bytes(const struct fetch *fetch, uint32_t piece)
+{
+    const uint64_t left = fetch->end - piece_offset(fetch, piece);
     return left < BLOB_CHUNK_BYTES ? (uint32_t)left : BLOB_CHUNK_BYTES;
 }
 
-/* Asks for as much as the credits allow. */
-static void ask(struct bulk_fetcher *fetcher, struct fetch *fetch)
+static void ask_list(struct bulk_fetcher *fetcher, struct fetch *fetch, struct lane *lane)
+{
+    if (lane->asked_list)
+        return;
+    struct wire_frame *frame = &fetcher->frame;
+    frame->kind = WIRE_BULK_LIST;
+    frame->body.bulk_list.request = lane->request_id;
+    frame->body.bulk_list.blob = fetch->request.blob;
+    frame->body.bulk_list.first = fetch->chunk_count;
+    lane->asked_list = send_frame(lane, frame);
+}
+
+static bool ask_piece(struct bulk_fetcher *fetcher, struct fetch *fetch, struct lane *lane, uint32_t piece)
 {
     struct wire_frame *frame = &fetcher->frame;
+    frame->kind = WIRE_BULK_GET;
+    frame->body.bulk_get.request = lane->request_id;
+    frame->body.bulk_get.blob = fetch->request.blob;
+    frame->body.bulk_get.offset = piece_offset(fetch, piece);
+    frame->body.bulk_get.bytes = piece_bytes(fetch, piece);
+    if (!send_frame(lane, frame))
+        return false;
+    if (lane->asked_count == 0)
+        lane->deadline_ms = clock_now_ms() + BULK_TIMEOUT_MS;
+    lane->asked[lane->asked_count++] = (struct asked){.piece = piece, .at_ms = clock_now_ms()};
+    fetcher->asked_count++;
+    fetch->piece[piece]++;
+    return true;
+}
+
+/* A credit that may be used now: one per fetch in any case, the others out of what all fetches share. */
+static bool has_credit(const struct bulk_fetcher *fetcher, const struct lane *lane)
+{
+    return lane->asked_count < lane->credits &&
+           (lane->asked_count == 0 || fetcher->asked_count < BULK_CREDITS_ALL);
+}
+
+static bool lane_asked(const struct lane *lane, uint32_t piece)
+{
+    for (uint32_t i = 0; i < lane->asked_count; i++)
+        if (lane->asked[i].piece == piece)
+            return true;
+    return false;
+}
+
+/* Near the end: a piece that another holder has owed for long. */
+static bool overdue_piece(const struct fetch *fetch, const struct lane *lane, uint32_t *piece)
+{
+    const int64_t before_ms = clock_now_ms() - BULK_HEDGE_MS;
+    for (uint32_t i = 0; i < fetch->lane_count; i++) {
+        const struct lane *slow = &fetch->lane[i];
+        for (uint32_t a = 0; slow != lane && a < slow->asked_count && slow->asked[a].at_ms < before_ms; a++) {
+            *piece = slow->asked[a].piece;
+            if (fetch->piece[*piece] != PIECE_HERE && fetch->piece[*piece] < 2 && !lane_asked(lane, *piece))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Asks for as much as the credits allow. */
+static void ask(struct bulk_fetcher *fetcher, struct fetch *fetch, struct lane *lane)
+{
     if (fetch->by_chunks && !fetch->listed) {
-        if (fetch->asked_list)
-            return;
-        frame->kind = WIRE_BULK_LIST;
-        frame->body.bulk_list.request = fetch->request_id;
-        frame->body.bulk_list.blob = fetch->request.blob;
-        frame->body.bulk_list.first = fetch->chunk_count;
-        fetch->asked_list = send_frame(fetch, frame);
+        ask_list(fetcher, fetch, lane);
         return;
     }
-    while (fetch->at < fetch->end && fetch->at - fetch->have < (uint64_t)BULK_CREDITS * BLOB_CHUNK_BYTES) {
-        frame->kind = WIRE_BULK_GET;
-        frame->body.bulk_get.request = fetch->request_id;
-        frame->body.bulk_get.blob = fetch->request.blob;
-        frame->body.bulk_get.offset = fetch->at;
-        frame->body.bulk_get.bytes = piece_bytes(fetch, fetch->at);
-        if (!send_frame(fetch, frame))
+    uint32_t piece;
+    while (has_credit(fetcher, lane)) {
+        if (has_wanted(fetch))
+            piece = fetch->first_wanted;
+        else if (!fetch->by_chunks || !overdue_piece(fetch, lane, &piece))
             return;
-        fetch->at += piece_bytes(fetch, fetch->at);
+        if (!ask_piece(fetcher, fetch, lane, piece))
+            return;
     }
 }
 
@@ -281,12 +445,12 @@ static void ask(struct bulk_fetcher *fetcher, struct fetch *fetch)
  */
 
 /* All bytes are there and verified, but for a range's own digest. */
-static void completed(struct bulk_fetcher *fetcher, struct fetch *fetch)
+static void completed(struct bulk_fetcher *fetcher, struct fetch *fetch, struct lane *lane)
 {
     if (!fetch->whole && !fetch->by_chunks) {
         const struct digest digest = blob_id(fetch->memory, fetch->request.bytes);
         if (!digest_equal(&digest, &fetch->digest)) {
-            next_holder(fetcher, fetch, BULK_CORRUPT);
+            lane_leave(fetcher, fetch, lane, BULK_CORRUPT);
             return;
         }
     }
@@ -299,11 +463,20 @@ static void completed(struct bulk_fetcher *fetcher, struct fetch *fetch)
     fetcher->fetched = fetch;
 }
 
+/* The length is known: makes the table of pieces. */
+static bool make_pieces(struct fetch *fetch)
+{
+    const uint64_t count = (fetch->end - fetch->start + BLOB_CHUNK_BYTES - 1) / BLOB_CHUNK_BYTES;
+    fetch->piece_count = (uint32_t)count;
+    fetch->piece = calloc(count ? (size_t)count : 1, 1);
+    return fetch->piece != NULL;
+}
+
 /* The list is verified, so the length is the blob's own: makes the place for the bytes. */
-static void prepare_bytes(struct bulk_fetcher *fetcher, struct fetch *fetch)
+static void prepare_bytes(struct bulk_fetcher *fetcher, struct fetch *fetch, struct lane *lane)
 {
     if (fetch->whole) {
-        fetch->have = 0;
+        fetch->start = 0;
         fetch->end = fetch->total_bytes;
     } else {
         if (fetch->request.offset > fetch->total_bytes ||
@@ -312,39 +485,67 @@ static void prepare_bytes(struct bulk_fetcher *fetcher, struct fetch *fetch)
             return;
         }
         const uint64_t last = fetch->request.offset + fetch->request.bytes + BLOB_CHUNK_BYTES - 1;
-        fetch->have = fetch->request.offset / BLOB_CHUNK_BYTES * BLOB_CHUNK_BYTES;
+        fetch->start = fetch->request.offset / BLOB_CHUNK_BYTES * BLOB_CHUNK_BYTES;
         fetch->end = last / BLOB_CHUNK_BYTES * BLOB_CHUNK_BYTES;
         if (fetch->end > fetch->total_bytes)
             fetch->end = fetch->total_bytes;
     }
-    fetch->at = fetch->have;
-    if (fetch->whole && fetch->total_bytes > STORE_SMALL_BYTES) {
-        fetch->store_error = store_upload_open(fetcher->bulk->options.store, &fetch->upload);
+    bool room = make_pieces(fetch);
+    if (room && fetch->whole && fetch->total_bytes > STORE_SMALL_BYTES) {
+        const struct store_partial_blob blob = {.id = fetch->request.blob.bytes,
+                                                .bytes = fetch->total_bytes,
+                                                .chunks = (const uint8_t(*)[32])fetch->chunks};
+        fetch->store_error = store_partial_open(fetcher->bulk->options.store, &blob, &fetch->partial);
         if (fetch->store_error) {
             end_active(fetcher, fetch, BULK_STORE);
             return;
         }
-    } else if (fetch->whole) {
+        free(fetch->chunks); /* the partial has them */
+        fetch->chunks = NULL;
+        fetch->checking = true;
+    } else if (room && fetch->whole) {
         fetch->memory = malloc(fetch->total_bytes ? (size_t)fetch->total_bytes : 1);
-        if (!fetch->memory) {
-            end_active(fetcher, fetch, BULK_MEMORY);
-            return;
-        }
+        room = fetch->memory != NULL;
     }
-    if (fetch->have == fetch->end)
-        completed(fetcher, fetch);
+    if (!room)
+        end_active(fetcher, fetch, BULK_MEMORY);
+    else if (fetch->piece_count == 0)
+        completed(fetcher, fetch, lane);
 }
 
-static void take_chunks(struct bulk_fetcher *fetcher, struct fetch *fetch)
+/* Looks at some more of what an earlier life left; false once that is done, or all was there. */
+static bool check_some(struct bulk_fetcher *fetcher, struct fetch *fetch)
+{
+    if (!store_partial_check(fetch->partial))
+        return true;
+    fetch->checking = false;
+    for (uint32_t i = 0; i < fetch->piece_count; i++) {
+        if (!store_partial_has(fetch->partial, i))
+            continue;
+        fetch->piece[i] = PIECE_HERE;
+        fetch->pieces_here++;
+    }
+    BULK_COUNT(fetcher->bulk, fetch_resumed_bytes, store_partial_bytes(fetch->partial));
+    for (uint32_t i = 0; i < fetch->lane_count; i++)
+        fetch->lane[i].deadline_ms = clock_now_ms() + BULK_TIMEOUT_MS;
+    if (fetch->pieces_here == fetch->piece_count)
+        completed(fetcher, fetch, NULL);
+    return false;
+}
+
+static void take_chunks(struct bulk_fetcher *fetcher, struct fetch *fetch, struct lane *lane)
 {
     const struct wire_names page = fetcher->frame.body.bulk_chunks.chunks;
     const uint64_t total_bytes = fetcher->frame.body.bulk_chunks.total_bytes;
     const uint64_t count = blob_chunk_count(total_bytes);
-    if (!fetch->by_chunks || fetch->listed || total_bytes > STORE_BLOB_BYTES_MAX ||
-        fetcher->frame.body.bulk_chunks.first != fetch->chunk_count ||
+    const bool asked = lane->asked_list;
+    lane->asked_list = false;
+    if (asked && (fetch->listed || fetcher->frame.body.bulk_chunks.first != fetch->chunk_count))
+        return; /* another holder was faster with this part, or was left in the middle of it */
+    if (!asked || total_bytes > STORE_BLOB_BYTES_MAX ||
         (fetch->chunk_count > 0 && total_bytes != fetch->total_bytes) ||
         page.count > count - fetch->chunk_count || (page.count == 0 && fetch->chunk_count < count)) {
-        next_holder(fetcher, fetch, BULK_CORRUPT);
+        lane_leave(fetcher, fetch, lane, BULK_CORRUPT);
         return;
     }
     if (page.count > 0) {
@@ -358,15 +559,15 @@ static void take_chunks(struct bulk_fetcher *fetcher, struct fetch *fetch)
     }
     fetch->total_bytes = total_bytes;
     fetch->chunk_count += page.count;
-    fetch->asked_list = false;
     if (fetch->chunk_count < count)
         return;
     if (blob_list_verify(&fetch->request.blob, total_bytes, fetch->chunks, count) != CRYPTO_OK) {
-        next_holder(fetcher, fetch, BULK_CORRUPT);
+        lane_leave(fetcher, fetch, lane, BULK_CORRUPT);
         return;
     }
     fetch->listed = true;
-    prepare_bytes(fetcher, fetch);
+    fetch->served_by = lane->holder;
+    prepare_bytes(fetcher, fetch, lane);
 }
 
 /* Copies what of a verified piece belongs to the range. */
@@ -379,39 +580,94 @@ static void keep_range(struct fetch *fetch, uint64_t offset, struct wire_bytes d
         memcpy(fetch->memory + (from - fetch->request.offset), data.bytes + (from - offset), to - from);
 }
 
-static void take_data(struct bulk_fetcher *fetcher, struct fetch *fetch)
+/* Verifies a piece, unless only the whole range can be, and puts it in its place. */
+static enum bulk_error keep_piece(struct fetch *fetch, uint32_t piece, struct wire_bytes data)
 {
-    const uint64_t offset = fetcher->frame.body.bulk_data.offset;
-    const struct wire_bytes data = fetcher->frame.body.bulk_data.data;
+    if (fetch->partial) {
+        fetch->store_error = store_partial_write(fetch->partial, piece, data.bytes, data.count);
+        return fetch->store_error == STORE_OK         ? BULK_OK
+               : fetch->store_error == STORE_MISMATCH ? BULK_CORRUPT
+                                                      : BULK_STORE;
+    }
+    const uint64_t offset = piece_offset(fetch, piece);
     const uint64_t index = offset / BLOB_CHUNK_BYTES;
-    const bool expected = (fetch->listed || !fetch->by_chunks) && offset == fetch->have &&
-                          fetch->at > fetch->have && data.count == piece_bytes(fetch, offset);
-    if (!expected || (fetch->by_chunks && blob_chunk_verify(&fetch->chunks[index], fetch->total_bytes, index,
-                                                            data.bytes, data.count) != CRYPTO_OK)) {
-        next_holder(fetcher, fetch, BULK_CORRUPT);
-        return;
-    }
-    if (fetch->upload) {
-        fetch->store_error = store_upload_append(fetch->upload, data.bytes, data.count);
-        if (fetch->store_error) {
-            end_active(fetcher, fetch, BULK_STORE);
-            return;
-        }
-    } else if (fetch->whole) {
+    if (fetch->by_chunks && blob_chunk_verify(&fetch->chunks[index], fetch->total_bytes, index, data.bytes,
+                                              data.count) != CRYPTO_OK)
+        return BULK_CORRUPT;
+    if (fetch->whole)
         memcpy(fetch->memory + offset, data.bytes, data.count);
-    } else {
+    else
         keep_range(fetch, offset, data);
-    }
-    BULK_COUNT(fetcher->bulk, fetched_bytes, data.count);
-    fetch->have += data.count;
-    if (fetch->have == fetch->end)
-        completed(fetcher, fetch);
+    return BULK_OK;
 }
 
-static void take_none(struct bulk_fetcher *fetcher, struct fetch *fetch)
+/* More credits, as long as the last ones made the holder faster: a distant one needs more under way, and a near one
+ * would only have more of our memory. */
+static void pace(struct lane *lane)
 {
-    next_holder(fetcher, fetch,
-                fetcher->frame.body.bulk_none.why == WIRE_BULK_FAILED ? BULK_UNREACHABLE : BULK_ABSENT);
+    if (++lane->round_pieces < lane->credits)
+        return;
+    const int64_t now_us = clock_now_us();
+    const double rate = (double)lane->round_pieces / (double)(now_us - lane->round_at_us + 1);
+    if (rate > lane->round_rate * BULK_FASTER) {
+        lane->round_rate = rate;
+        lane->credits = 2 * lane->credits < BULK_CREDITS_MAX ? 2 * lane->credits : BULK_CREDITS_MAX;
+    }
+    lane->round_pieces = 0;
+    lane->round_at_us = now_us;
+}
+
+/* Crosses the answered piece off what the lane owes. False: it wasn't asked for so. */
+static bool take_asked(struct bulk_fetcher *fetcher, struct fetch *fetch, struct lane *lane, uint32_t *piece)
+{
+    const uint64_t offset = fetcher->frame.body.bulk_data.offset;
+    for (uint32_t i = 0; i < lane->asked_count; i++) {
+        if (piece_offset(fetch, lane->asked[i].piece) != offset)
+            continue;
+        *piece = lane->asked[i].piece;
+        memmove(lane->asked + i, lane->asked + i + 1, (lane->asked_count - i - 1) * sizeof *lane->asked);
+        lane->asked_count--;
+        fetcher->asked_count--;
+        return fetcher->frame.body.bulk_data.data.count == piece_bytes(fetch, *piece);
+    }
+    return false;
+}
+
+static void take_data(struct bulk_fetcher *fetcher, struct fetch *fetch, struct lane *lane)
+{
+    const struct wire_bytes data = fetcher->frame.body.bulk_data.data;
+    uint32_t piece = UINT32_MAX;
+    const bool expected = take_asked(fetcher, fetch, lane, &piece);
+    if (expected && fetch->piece[piece] == PIECE_HERE) { /* two were asked, and the other was faster */
+        BULK_COUNT(fetcher->bulk, fetched_twice_bytes, data.count);
+        return;
+    }
+    const enum bulk_error error = expected ? keep_piece(fetch, piece, data) : BULK_CORRUPT;
+    if (error == BULK_CORRUPT) {
+        if (piece != UINT32_MAX && fetch->piece[piece] != PIECE_HERE &&
+            --fetch->piece[piece] == PIECE_WANTED && piece < fetch->first_wanted)
+            fetch->first_wanted = piece;
+        lane_leave(fetcher, fetch, lane, BULK_CORRUPT);
+        return;
+    }
+    if (error) {
+        end_active(fetcher, fetch, error);
+        return;
+    }
+    fetch->piece[piece] = PIECE_HERE;
+    fetch->pieces_here++;
+    fetch->came_at_ms = clock_now_ms();
+    fetch->served_by = lane->holder;
+    BULK_COUNT(fetcher->bulk, fetched_bytes, data.count);
+    pace(lane);
+    if (fetch->pieces_here == fetch->piece_count)
+        completed(fetcher, fetch, lane);
+}
+
+static void take_none(struct bulk_fetcher *fetcher, struct fetch *fetch, struct lane *lane)
+{
+    lane_leave(fetcher, fetch, lane,
+               fetcher->frame.body.bulk_none.why == WIRE_BULK_FAILED ? BULK_UNREACHABLE : BULK_ABSENT);
 }
 
 static uint64_t request_of(const struct wire_frame *frame)
@@ -428,38 +684,47 @@ static uint64_t request_of(const struct wire_frame *frame)
     }
 }
 
+static struct lane *find_lane(struct bulk_fetcher *fetcher, const struct link *link, uint64_t request_id,
+                              struct fetch **of)
+{
+    for (struct fetch *fetch = fetcher->active; fetch; fetch = fetch->next)
+        for (uint32_t i = 0; i < fetch->lane_count; i++)
+            if (fetch->lane[i].link == link && fetch->lane[i].request_id == request_id) {
+                *of = fetch;
+                return &fetch->lane[i];
+            }
+    return NULL;
+}
+
 static void take_answer(struct bulk_fetcher *fetcher, const struct link *link)
 {
-    const uint64_t request_id = request_of(&fetcher->frame);
-    struct fetch *fetch = fetcher->active;
-    while (fetch && !(fetch->request_id == request_id && fetch->link == link))
-        fetch = fetch->next;
-    if (!fetch)
-        return; /* late: the fetch has gone on without it */
-    fetch->deadline_ms = clock_now_ms() + BULK_TIMEOUT_MS;
+    struct fetch *fetch = NULL;
+    struct lane *lane = find_lane(fetcher, link, request_of(&fetcher->frame), &fetch);
+    if (!lane) { /* late: the fetch has gone on without it */
+        if (fetcher->frame.kind == WIRE_BULK_DATA)
+            BULK_COUNT(fetcher->bulk, fetched_twice_bytes, fetcher->frame.body.bulk_data.data.count);
+        return;
+    }
+    lane->deadline_ms = clock_now_ms() + BULK_TIMEOUT_MS;
     if (fetcher->frame.kind == WIRE_BULK_CHUNKS)
-        take_chunks(fetcher, fetch);
+        take_chunks(fetcher, fetch, lane);
     else if (fetcher->frame.kind == WIRE_BULK_DATA)
-        take_data(fetcher, fetch);
+        take_data(fetcher, fetch, lane);
     else
-        take_none(fetcher, fetch);
+        take_none(fetcher, fetch, lane);
 }
 
 /* A holder that sends what is no answer: everybody leaves it, and the connection is closed. */
 static void abandon_link(struct bulk_fetcher *fetcher, struct link *link)
 {
-    const struct mesh_id id = link->id;
     struct bulk_peer peer;
-    if (bulk_peer_find(fetcher->bulk, &id, &peer))
+    if (bulk_peer_find(fetcher->bulk, &link->id, &peer))
         admission_penalise(fetcher->bulk->options.admission, &peer.curve, ADMISSION_PENALTY_MS);
-    struct fetch *next;
-    for (struct fetch *fetch = fetcher->active; fetch; fetch = next) {
-        next = fetch->next;
-        if (fetch->link == link)
-            next_holder(fetcher, fetch, BULK_CORRUPT);
-    }
-    if (memcmp(&link->id, &id, sizeof id) == 0 && link->users == 0)
-        close_dealer(link);
+    for (struct fetch *fetch = fetcher->active; fetch; fetch = fetch->next)
+        for (uint32_t i = 0; i < fetch->lane_count; i++)
+            if (fetch->lane[i].link == link)
+                lane_leave(fetcher, fetch, &fetch->lane[i], BULK_CORRUPT);
+    close_dealer(link);
 }
 
 static void read_link(struct bulk_fetcher *fetcher, struct link *link)
@@ -495,9 +760,9 @@ static enum store_error add_blob(struct store_batch *batch, struct fetch *fetch)
 {
     enum store_error error = STORE_OK;
     uint8_t id[STORE_ID_BYTES];
-    if (fetch->upload) {
-        error = store_upload_finish(fetch->upload, fetch->request.blob.bytes, batch, id);
-        fetch->upload = NULL;
+    if (fetch->partial) {
+        error = store_partial_finish(fetch->partial, batch);
+        fetch->partial = NULL;
     } else if (fetch->memory) {
         error = store_batch_blob(batch, fetch->memory, (size_t)fetch->total_bytes, id);
     }
@@ -564,6 +829,18 @@ static struct fetch *find_same(struct bulk_fetcher *fetcher, const struct submis
     return NULL;
 }
 
+/* Holders that the fetch doesn't know yet. */
+static void add_holders(struct fetch *fetch, const struct bulk_request *request)
+{
+    for (uint32_t h = 0; h < request->holder_count; h++) {
+        bool known = fetch->lane_count == BULK_HOLDERS_MAX;
+        for (uint32_t i = 0; i < fetch->lane_count && !known; i++)
+            known = memcmp(&fetch->lane[i].holder, &request->holders[h], sizeof request->holders[h]) == 0;
+        if (!known)
+            fetch->lane[fetch->lane_count++].holder = request->holders[h];
+    }
+}
+
 /* Adds a ticket to the fetch that does this work, making one at the queue's end if there is none. */
 static void accept(struct bulk_fetcher *fetcher, const struct submission *submission)
 {
@@ -581,7 +858,6 @@ static void accept(struct bulk_fetcher *fetcher, const struct submission *submis
         fetch->digest = submission->digest;
         fetch->whole = submission->request.offset == 0 && submission->request.bytes == 0;
         fetch->by_chunks = fetch->whole || !submission->request.digest;
-        fetch->error = BULK_UNREACHABLE;
         struct fetch **end = &fetcher->queue;
         while (*end)
             end = &(*end)->next;
@@ -592,6 +868,7 @@ static void accept(struct bulk_fetcher *fetcher, const struct submission *submis
                               .pinned = submission->request.pin != NULL,
                               .pin = submission->pin};
     fetch->tickets = ticket;
+    add_holders(fetch, &submission->request);
 }
 
 /* Begins one fetch that waited. */
@@ -613,14 +890,11 @@ static void begin(struct bulk_fetcher *fetcher)
     fetcher->active_count++;
     if (!fetch->whole) {
         fetch->memory = malloc(fetch->request.bytes ? (size_t)fetch->request.bytes : 1);
-        if (!fetch->memory) {
-            end_active(fetcher, fetch, BULK_MEMORY);
-            return;
-        }
-        fetch->have = fetch->request.offset;
+        fetch->start = fetch->request.offset;
         fetch->end = fetch->request.offset + fetch->request.bytes;
+        if (!fetch->memory || (!fetch->by_chunks && !make_pieces(fetch)))
+            end_active(fetcher, fetch, BULK_MEMORY);
     }
-    begin_holder(fetcher, fetch);
 }
 
 /* Takes over what was submitted. False when the fetcher is to stop. */
@@ -646,6 +920,125 @@ static bool take_submissions(struct bulk_fetcher *fetcher)
 /* ---- The thread -------------------------------------------------------------------------------------------
  */
 
+/* What to say when no holder is left: who was silent may be back later, who lied was there at least. */
+static enum bulk_error fetch_error(const struct fetch *fetch)
+{
+    enum bulk_error error = fetch->lane_count ? BULK_ABSENT : BULK_UNREACHABLE;
+    for (uint32_t i = 0; i < fetch->lane_count; i++) {
+        if (fetch->lane[i].error == BULK_UNREACHABLE)
+            return BULK_UNREACHABLE;
+        if (fetch->lane[i].error == BULK_CORRUPT)
+            error = BULK_CORRUPT;
+    }
+    return error;
+}
+
+/* A fetch of which something came waits for its silent holders to come back: they may have been restarted. */
+static bool has_patience(const struct fetch *fetch, int64_t now_ms)
+{
+    return fetch->whole && fetch->came_at_ms && now_ms < fetch->came_at_ms + BULK_PATIENCE_MS &&
+           fetch_error(fetch) == BULK_UNREACHABLE;
+}
+
+static void sooner(int64_t *wait_ms, int64_t in_ms)
+{
+    in_ms = in_ms > 0 ? in_ms : 0;
+    if (*wait_ms < 0 || in_ms < *wait_ms)
+        *wait_ms = in_ms;
+}
+
+/* Leaves holders that are silent and tries those again that were. */
+static void look_at_lanes(struct bulk_fetcher *fetcher, struct fetch *fetch, int64_t now_ms, int64_t *wait_ms)
+{
+    const bool patience = has_patience(fetch, now_ms);
+    for (uint32_t i = 0; i < fetch->lane_count; i++) {
+        struct lane *lane = &fetch->lane[i];
+        const bool waits = lane->link && owes(fetch, lane);
+        if (waits && now_ms >= lane->deadline_ms)
+            lane_leave(fetcher, fetch, lane, BULK_UNREACHABLE);
+        else if (waits)
+            sooner(wait_ms, lane->deadline_ms - now_ms);
+        if (!lane->left || lane->error != BULK_UNREACHABLE || !patience)
+            continue;
+        if (now_ms >= lane->again_at_ms)
+            lane->left = false;
+        else
+            sooner(wait_ms, lane->again_at_ms - now_ms);
+    }
+}
+
+/* One fetch as far as it can be moved; may end it. */
+static void advance(struct bulk_fetcher *fetcher, struct fetch *fetch, int64_t now_ms, int64_t *wait_ms)
+{
+    if (fetch->checking) {
+        if (check_some(fetcher, fetch)) {
+            *wait_ms = 0;
+            return;
+        }
+        if (fetch->pieces_here == fetch->piece_count)
+            return; /* it has moved on to `fetched` */
+    }
+    look_at_lanes(fetcher, fetch, now_ms, wait_ms);
+    for (uint32_t i = 0; i < fetch->lane_count; i++)
+        if (fetch->lane[i].link)
+            ask(fetcher, fetch, &fetch->lane[i]);
+    struct lane *lane;
+    while (wants_lane(fetch, now_ms) &&
+           (lanes_at_work(fetch) == 0 || fetcher->asked_count < BULK_CREDITS_ALL) &&
+           (lane = lane_next(fetcher, fetch))) {
+        lane_begin(fetcher, fetch, lane);
+        if (lane->link)
+            ask(fetcher, fetch, lane);
+        if (lane->link && lane->link->wants_room)
+            break; /* its connection is being made */
+    }
+    if (lanes_at_work(fetch) == 0 && !has_patience(fetch, now_ms) && !lane_next(fetcher, fetch))
+        end_active(fetcher, fetch, fetch_error(fetch));
+    else
+        sooner(wait_ms, lanes_at_work(fetch) ? BULK_HEDGE_MS : BULK_AGAIN_MS);
+}
+
+/* The first one becomes the last, so that credits that all share go round. */
+static void rotate(struct bulk_fetcher *fetcher)
+{
+    struct fetch *first = fetcher->active;
+    if (!first || !first->next)
+        return;
+    fetcher->active = first->next;
+    struct fetch **end = &fetcher->active;
+    while (*end)
+        end = &(*end)->next;
+    *end = first;
+    first->next = NULL;
+}
+
+/* While this thread waited for the disk, answers waited for it: nobody was silent. */
+static void commit_all(struct bulk_fetcher *fetcher)
+{
+    const int64_t begun_ms = clock_now_ms();
+    while (fetcher->fetched)
+        commit_some(fetcher);
+    const int64_t took_ms = clock_now_ms() - begun_ms;
+    for (struct fetch *fetch = fetcher->active; fetch; fetch = fetch->next)
+        for (uint32_t i = 0; i < fetch->lane_count; i++)
+            fetch->lane[i].deadline_ms += took_ms;
+}
+
+static void show_progress(struct bulk_fetcher *fetcher)
+{
+    struct bulk *bulk = fetcher->bulk;
+    uint32_t count = 0;
+    pthread_mutex_lock(&bulk->lock);
+    for (const struct fetch *fetch = fetcher->active; fetch && count < BULK_ACTIVE_MAX; fetch = fetch->next)
+        if (fetch->partial)
+            bulk->progress[count++] =
+                (struct bulk_progress){.blob = fetch->request.blob,
+                                       .have_bytes = store_partial_bytes(fetch->partial),
+                                       .total_bytes = fetch->total_bytes};
+    bulk->progress_count = count;
+    pthread_mutex_unlock(&bulk->lock);
+}
+
 /* Moves everything on that can move. Returns the milliseconds until the next deadline, -1 for none. */
 static int64_t work(struct bulk_fetcher *fetcher)
 {
@@ -655,29 +1048,22 @@ static int64_t work(struct bulk_fetcher *fetcher)
         fetcher->links[i].wants_room = false;
     const int64_t now_ms = clock_now_ms();
     int64_t wait_ms = -1;
+    rotate(fetcher);
     struct fetch *next;
     for (struct fetch *fetch = fetcher->active; fetch; fetch = next) {
         next = fetch->next;
-        if (now_ms >= fetch->deadline_ms) {
-            struct link *link = fetch->link;
-            next_holder(fetcher, fetch, BULK_UNREACHABLE);
-            if (link->users == 0)
-                close_dealer(link); /* dialled afresh when it is needed again */
-            wait_ms = 0;
-            continue;
-        }
-        ask(fetcher, fetch);
-        if (wait_ms < 0 || fetch->deadline_ms - now_ms < wait_ms)
-            wait_ms = fetch->deadline_ms - now_ms;
+        advance(fetcher, fetch, now_ms, &wait_ms);
     }
-    while (fetcher->fetched)
-        commit_some(fetcher);
+    show_progress(fetcher);
+    if (fetcher->fetched)
+        commit_all(fetcher);
     return fetcher->queue && fetcher->active_count < BULK_ACTIVE_MAX ? 0 : wait_ms;
 }
 
 static void *run(void *context)
 {
     struct bulk_fetcher *fetcher = context;
+    bulk_stand_back();
     while (take_submissions(fetcher)) {
         const int64_t wait_ms = work(fetcher);
         zmq_pollitem_t items[BULK_LINKS_MAX + 1];

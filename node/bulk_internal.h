@@ -16,12 +16,16 @@
 struct bulk_peer {
     struct mesh_id id;
     struct curve_public curve;
+    int64_t lied_at_ms; /* when it last served wrong bytes; 0 = never */
     char address[TRANSPORT_ADDRESS_BYTES_MAX + 1];
 };
 
+/* What the fetch thread has to tell the loop: that a ticket is done, or that a holder lied about a blob. */
 struct bulk_completion {
     struct bulk_completion *next;
-    struct bulk_done done;
+    bool liar;
+    struct digest blob;    /* liar */
+    struct bulk_done done; /* liar: its holder alone */
 };
 
 struct bulk_fetcher;
@@ -37,6 +41,8 @@ struct bulk {
     struct bulk_peer *peers;
     uint32_t peer_count;
     uint32_t peer_capacity;
+    struct bulk_progress progress[BULK_ACTIVE_MAX];
+    uint32_t progress_count;
     struct bulk_completion *done_first;
     struct bulk_completion *done_last;
     int done_fd; /* eventfd on the loop */
@@ -49,6 +55,11 @@ struct bulk {
 bool bulk_peer_find(struct bulk *bulk, const struct mesh_id *id, struct bulk_peer *peer);
 /* Hands a completion to the loop; takes it over. */
 void bulk_complete(struct bulk *bulk, struct bulk_completion *completion);
+
+/* Notes that a holder served wrong bytes of this blob, and tells the loop. */
+void bulk_report_liar(struct bulk *bulk, const struct mesh_id *holder, const struct digest *blob);
+/* The calling thread gives way to the loop's when the processor is short. */
+void bulk_stand_back(void);
 
 /* Takes the ROUTER over, in every case. */
 bool bulk_server_open(struct bulk *bulk, void *router, struct bulk_server **server);

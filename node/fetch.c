@@ -1,4 +1,5 @@
 /* Blobs asked of other nodes: the ticket of a fetch is the address of who waits for it. */
+#include "node/log.h"
 #include "node/node.h"
 
 #include <stdlib.h>
@@ -27,4 +28,14 @@ void fetch_on_done(void *context, const struct bulk_done *done)
     const struct waiter copy = *waiter;
     free(waiter);
     copy.done(node, copy.context, done);
+}
+
+void fetch_on_liar(void *context, const struct mesh_id *holder, const struct digest *blob)
+{
+    struct node *node = context;
+    char hex[DIGEST_HEX_BYTES];
+    digest_to_hex(blob, hex);
+    log_warn("bulk",
+             "holder=%s blob=%.16s error=\"what it serves is not that blob; it is asked last from now on\"",
+             peer_name(node, holder), hex);
 }

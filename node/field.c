@@ -52,6 +52,11 @@ void field_put_bin(struct field_writer *writer, const void *bytes, size_t count)
         append(writer, bytes, count);
 }
 
+void field_put_bin_head(struct field_writer *writer, size_t count)
+{
+    msgpack_pack_bin(&writer->packer, count);
+}
+
 void field_put_text(struct field_writer *writer, const char *text)
 {
     const size_t count = strlen(text);

@@ -40,6 +40,7 @@ void field_put_uint(struct field_writer *writer, uint64_t value);
 void field_put_int(struct field_writer *writer, int64_t value);
 void field_put_bool(struct field_writer *writer, bool value);
 void field_put_bin(struct field_writer *writer, const void *bytes, size_t count);
+void field_put_bin_head(struct field_writer *writer, size_t count); /* its bytes follow by other means */
 void field_put_text(struct field_writer *writer, const char *text); /* without its NUL */
 
 struct field_reader {

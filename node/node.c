@@ -495,6 +495,7 @@ static bool open_network(struct node *node)
                                 .curve = identity->curve,
                                 .curve_secret = identity->curve_secret,
                                 .on_done = fetch_on_done,
+                                .on_liar = fetch_on_liar,
                                 .context = node};
     const enum transport_error bulk_error = bulk_open(&bulk, &failure, &node->bulk);
     sodium_memzero(&bulk.curve_secret, sizeof bulk.curve_secret);

@@ -369,6 +369,7 @@ typedef void fetch_done(struct node *node, void *context, const struct bulk_done
 /* Returns false if it could not even be queued; `done` is then not called. */
 bool fetch_start(struct node *node, const struct bulk_request *request, fetch_done *done, void *context);
 void fetch_on_done(void *node, const struct bulk_done *done);
+void fetch_on_liar(void *node, const struct mesh_id *holder, const struct digest *blob);
 
 /* ---- ops_jobs.c */
 /* Answers the submitter of a job that was accepted, or is known already. */

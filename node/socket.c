@@ -21,6 +21,12 @@ static bool set_int(void *socket, int option, int value)
     return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
 }
 
+/* Says of bulk packets that throughput is what matters for them: Linux queues them behind others (its band for
+ * TC_PRIO_BULK), and switches that look at the field may. */
+#define BULK_TOS 0x08 /* IPTOS_THROUGHPUT */
+/* Ends a bulk connection whose other end takes nothing: its answers would stay in our memory. */
+#define BULK_STALLED_MS 20000
+
 /* The first I/O thread is for control, the others, if any, for bulk. */
 static uint64_t affinity(void *zmq, bool bulk)
 {
@@ -43,6 +49,8 @@ static bool set_common(void *socket, const struct socket_options *options)
            set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_IDLE_S) &&
            zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &bytes_max, sizeof bytes_max) == 0 &&
            zmq_setsockopt(socket, ZMQ_AFFINITY, &threads, sizeof threads) == 0 &&
+           (!options->bulk ||
+            (set_int(socket, ZMQ_TOS, BULK_TOS) && set_int(socket, ZMQ_TCP_MAXRT, BULK_STALLED_MS))) &&
            zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, options->curve_secret, 32) == 0;
 }
 

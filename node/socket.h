@@ -21,7 +21,7 @@ struct socket_options {
     const struct curve_secret *curve_secret;
     int64_t message_bytes_max; /* a longer one ends its connection */
     int hwm;                   /* messages queued per connection and direction */
-    bool bulk;                 /* I/O threads other than the first, if there are others */
+    bool bulk; /* I/O threads other than the first, if there are others; packets that may wait */
 };
 
 /* Opens and binds. On failure the text names address, setting and remedy. */

@@ -804,6 +804,20 @@ size_t wire_encode(const struct wire_frame *frame, uint8_t *out, size_t capacity
     return writer.full ? 0 : writer.count;
 }
 
+size_t wire_encode_data_head(const struct wire_frame *frame, uint8_t *out, size_t capacity)
+{
+    assert(frame->kind == WIRE_BULK_DATA);
+    struct field_writer writer;
+    field_writer_init(&writer, out, capacity);
+    field_put_array(&writer, 2 + field_count(frame->kind));
+    field_put_uint(&writer, frame->kind);
+    field_put_uint(&writer, KINDS[frame->kind].version);
+    field_put_uint(&writer, frame->body.bulk_data.request);
+    field_put_uint(&writer, frame->body.bulk_data.offset);
+    field_put_bin_head(&writer, frame->body.bulk_data.data.count);
+    return writer.full ? 0 : writer.count;
+}
+
 static void decode_own(struct field_reader *r, struct wire_frame *frame)
 {
     switch (frame->kind) {

@@ -223,6 +223,10 @@ void wire_message(struct wire_frame *frame, const struct mesh_message *message, 
  * limits: what we send is ours. */
 size_t wire_encode(const struct wire_frame *frame, uint8_t *out, size_t capacity);
 
+/* What comes before the data's bytes in a BULK_DATA, which are then read right behind it. As wire_encode otherwise. */
+#define WIRE_DATA_HEAD_BYTES 32u
+size_t wire_encode_data_head(const struct wire_frame *frame, uint8_t *out, size_t capacity);
+
 /* Reads exactly one frame. On an error `frame` is undefined. */
 enum wire_error wire_decode(const uint8_t *bytes, size_t count, struct wire_frame *frame);
 

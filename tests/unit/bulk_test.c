@@ -20,6 +20,8 @@ struct holder {
     pthread_mutex_t lock;
     struct bulk_done done[DONE_MAX];
     _Atomic uint32_t done_count;
+    struct mesh_id liar; /* the latest one that was told of */
+    _Atomic uint32_t liars;
 };
 
 static void chunk_digest(const void *bytes, size_t count, uint8_t out[STORE_ID_BYTES])
@@ -69,6 +71,14 @@ static void on_done(void *context, const struct bulk_done *done)
     holder->done_count++;
 }
 
+static void on_liar(void *context, const struct mesh_id *holder, const struct digest *blob)
+{
+    (void)blob;
+    struct holder *asker = context;
+    asker->liar = *holder;
+    asker->liars++;
+}
+
 static void holder_open(struct holder *holder, bool lies)
 {
     memset(holder, 0, sizeof *holder);
@@ -91,6 +101,7 @@ static void holder_open(struct holder *holder, bool lies)
         .curve = holder->node.curve,
         .curve_secret = holder->node.curve_secret,
         .on_done = on_done,
+        .on_liar = on_liar,
         .context = holder,
     };
     struct transport_failure failure;
@@ -325,10 +336,179 @@ static void a_liar_is_left_for_an_honest_holder(void **state)
     WAIT_UNTIL(b.done_count == 2);
     assert_int_equal(b.done[1].error, BULK_OK);
     assert_memory_equal(&b.done[1].holder, &honest.node.id, sizeof honest.node.id);
-    assert_int_equal(counters(&b).fetch_corrupt, 2);
+    /* Its lie is remembered: it was not asked again while another has the blob. */
+    assert_int_equal(counters(&b).fetch_corrupt, 1);
+    WAIT_UNTIL(b.liars == 1);
+    assert_memory_equal(&b.liar, &liar.node.id, sizeof b.liar);
     free(bytes);
     holder_close(&liar);
     holder_close(&honest);
+    holder_close(&b);
+}
+
+static void several_holders_share_a_blob(void **state)
+{
+    (void)state;
+    static struct holder a[3], b;
+    holder_open(&b, false);
+    uint8_t *bytes = random_bytes(BLOB_BYTES);
+    struct bulk_request request = {.holder_count = 3};
+    for (int i = 0; i < 3; i++) {
+        holder_open(&a[i], false);
+        acquaint(&b, &a[i]);
+        request.blob = put_blob(&a[i], bytes, BLOB_BYTES);
+        request.holders[i] = a[i].node.id;
+    }
+    fetch(&b, &request, 1);
+    WAIT_UNTIL(b.done_count == 1);
+    assert_int_equal(b.done[0].error, BULK_OK);
+    assert_true(counters(&b).fetched_bytes == BLOB_BYTES);
+    uint64_t served = 0;
+    for (int i = 0; i < 3; i++) {
+        print_message("    holder %d gave %llu chunks\n", i,
+                      (unsigned long long)counters(&a[i]).served_bytes >> 20);
+        assert_true(counters(&a[i]).served_bytes > 0);
+        served += counters(&a[i]).served_bytes;
+    }
+    assert_true(served == BLOB_BYTES + counters(&b).fetched_twice_bytes);
+    free(bytes);
+    holder_close(&b);
+    for (int i = 0; i < 3; i++)
+        holder_close(&a[i]);
+}
+
+/* The liar has one byte in three wrong chunks; it is left at the first of them, and the others do the rest. */
+static void one_that_garbles_among_several_costs_no_wrong_byte(void **state)
+{
+    (void)state;
+    static struct holder liar, honest, b;
+    holder_open(&liar, true);
+    holder_open(&honest, false);
+    holder_open(&b, false);
+    acquaint(&b, &liar);
+    acquaint(&b, &honest);
+    const size_t total = 20 * BLOB_CHUNK_BYTES;
+    uint8_t *bytes = random_bytes(total), *wrong = malloc(total);
+    assert_non_null(wrong);
+    memcpy(wrong, bytes, total);
+    for (size_t i = 0; i < total; i += BLOB_CHUNK_BYTES)
+        wrong[i] ^= 1;
+    const struct digest id = put_blob(&honest, bytes, total);
+    const struct digest claimed = put_blob(&liar, wrong, total);
+    assert_memory_equal(&claimed, &id, sizeof id);
+    const struct bulk_request request = {
+        .holders = {liar.node.id, honest.node.id}, .holder_count = 2, .blob = id};
+    fetch(&b, &request, 1);
+    WAIT_UNTIL(b.done_count == 1 && b.liars == 1);
+    assert_int_equal(b.done[0].error, BULK_OK);
+    assert_int_equal(counters(&b).fetch_corrupt, 1);
+    assert_true(counters(&b).fetched_bytes == total);
+    assert_true(counters(&honest).served_bytes == total);
+    assert_true(bulk_is_liar(b.bulk, &liar.node.id) && !bulk_is_liar(b.bulk, &honest.node.id));
+    size_t count;
+    assert_int_equal(store_blob_get(b.store, id.bytes, wrong, total, &count), STORE_OK);
+    assert_memory_equal(wrong, bytes, total);
+    free(bytes);
+    free(wrong);
+    holder_close(&liar);
+    holder_close(&honest);
+    holder_close(&b);
+}
+
+/* A holder that takes the connection and says nothing does not hold up the other for longer than a second or so. */
+static void a_silent_holder_is_passed_over(void **state)
+{
+    (void)state;
+    static struct holder a, b;
+    holder_open(&a, false);
+    holder_open(&b, false);
+    acquaint(&b, &a);
+    uint8_t *bytes = random_bytes(BLOB_BYTES);
+    const struct digest id = put_blob(&a, bytes, BLOB_BYTES);
+    struct mesh_id silent = a.node.id;
+    silent.bytes[0] ^= 1;
+    struct curve_public key = {{9}};
+    assert_true(admission_admit(b.node.admission, &key, &silent, FIXTURE_FAR_FUTURE_S));
+    assert_true(
+        bulk_peer_set(b.bulk, &silent, &key, bulk_bound(a.bulk))); /* its key is not a's: no handshake ends */
+    const struct bulk_request request = {.holders = {silent, a.node.id}, .holder_count = 2, .blob = id};
+    const int64_t begun_ms = clock_now_ms();
+    fetch(&b, &request, 1);
+    WAIT_UNTIL(b.done_count == 1);
+    assert_int_equal(b.done[0].error, BULK_OK);
+    print_message("    after %lld ms\n", (long long)(clock_now_ms() - begun_ms));
+    assert_true(clock_now_ms() - begun_ms < BULK_TIMEOUT_MS);
+    free(bytes);
+    holder_close(&a);
+    holder_close(&b);
+}
+
+/* What a fetch had when its only holder was gone is not asked for again, from whoever has it later. */
+static void a_fetch_goes_on_where_another_was_broken_off(void **state)
+{
+    (void)state;
+    static struct holder half, whole, b;
+    holder_open(&half, false);
+    holder_open(&whole, false);
+    holder_open(&b, false);
+    acquaint(&b, &half);
+    acquaint(&b, &whole);
+    const size_t total = 20 * BLOB_CHUNK_BYTES;
+    uint8_t *bytes = random_bytes(total);
+    const struct digest id = put_blob(&whole, bytes, total);
+    put_blob(&half, bytes, total);
+    char hex[65], path[160];
+    digest_to_hex(&id, hex);
+    snprintf(path, sizeof path, "%s/files/%.2s/%s", half.folder, hex, hex);
+    FILE *file = fopen(path, "r+");
+    assert_non_null(file);
+    fseek(file, 10 * (long)BLOB_CHUNK_BYTES, SEEK_SET);
+    fputc(bytes[10 * BLOB_CHUNK_BYTES] ^ 1,
+          file); /* its own check finds it there, drops the blob and says that it is gone */
+    fclose(file);
+    struct bulk_request request = {.holders = {half.node.id}, .holder_count = 1, .blob = id};
+    fetch(&b, &request, 1);
+    WAIT_UNTIL(b.done_count == 1);
+    assert_int_equal(b.done[0].error, BULK_ABSENT);
+    const uint64_t had = counters(&b).fetched_bytes;
+    assert_true(had >= 5 * BLOB_CHUNK_BYTES && had < total);
+    request.holders[0] = whole.node.id;
+    fetch(&b, &request, 2);
+    WAIT_UNTIL(b.done_count == 2);
+    assert_int_equal(b.done[1].error, BULK_OK);
+    assert_true(counters(&b).fetch_resumed_bytes == had);
+    assert_true(counters(&b).fetched_bytes == total);
+    assert_true(counters(&whole).served_bytes == total - had);
+    free(bytes);
+    holder_close(&half);
+    holder_close(&whole);
+    holder_close(&b);
+}
+
+/* More at once than there are credits and places: each gets its turn, and nobody's answers are dropped. */
+static void many_fetches_at_once_all_end(void **state)
+{
+    (void)state;
+    static struct holder a, b;
+    holder_open(&a, false);
+    holder_open(&b, false);
+    acquaint(&b, &a);
+    enum { BLOBS = 3 * BULK_ACTIVE_MAX };
+    const size_t total = 3 * BLOB_CHUNK_BYTES + 5;
+    for (uint32_t i = 0; i < BLOBS; i++) {
+        uint8_t *bytes = random_bytes(total);
+        const struct bulk_request request = {
+            .holders = {a.node.id}, .holder_count = 1, .blob = put_blob(&a, bytes, total)};
+        free(bytes);
+        fetch(&b, &request, i);
+    }
+    WAIT_UNTIL(b.done_count == BLOBS);
+    for (uint32_t i = 0; i < BLOBS; i++)
+        assert_int_equal(b.done[i].error, BULK_OK);
+    assert_int_equal(counters(&a).dropped_slow, 0);
+    assert_int_equal(counters(&b).fetch_timeouts, 0);
+    assert_true(counters(&b).fetched_bytes == BLOBS * total);
+    holder_close(&a);
     holder_close(&b);
 }
 
@@ -383,6 +563,11 @@ int main(void)
         cmocka_unit_test(small_and_empty_blobs_arrive),
         cmocka_unit_test(ranges_arrive_with_and_without_a_digest),
         cmocka_unit_test(a_liar_is_left_for_an_honest_holder),
+        cmocka_unit_test(several_holders_share_a_blob),
+        cmocka_unit_test(one_that_garbles_among_several_costs_no_wrong_byte),
+        cmocka_unit_test(a_silent_holder_is_passed_over),
+        cmocka_unit_test(a_fetch_goes_on_where_another_was_broken_off),
+        cmocka_unit_test(many_fetches_at_once_all_end),
         cmocka_unit_test(an_absent_blob_and_an_absent_holder_are_told_apart),
         cmocka_unit_test(an_unadmitted_asker_gets_nothing),
     };
