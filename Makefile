@@ -1,5 +1,6 @@
 # A thin front: dependencies by packaging/deps, everything else by CMake presets.
 JOBS ?= $(shell nproc)
+MAKEFLAGS += --no-print-directory
 
 all: build
 deps-%:
