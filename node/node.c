@@ -611,6 +611,7 @@ static void close_all(struct node *node)
         zap_close(node->zap);
     workers_close(node->workers);
     background_close(node->background);
+    background_close(node->copier);
     execute_close(node);
     if (node->store)
         loop_unwatch(node->loop, store_fd(node->store));

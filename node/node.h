@@ -193,6 +193,8 @@ struct node {
     struct ping_wait *pings;
     struct samples convergence;  /* ms until a member, each in its turn, held a capacity that we announced */
     struct api_call *drain_call; /* who waits for the drain; NULL = nobody */
+    struct background *copier;   /* makes backups; NULL until the first */
+    struct store_copy *copy;     /* the one that is being made; NULL = none */
     int64_t drain_told_at_ms;
     struct job_watch *watches;
     int64_t watches_at_ms; /* when they were last told */

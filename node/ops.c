@@ -40,6 +40,7 @@ const struct api_op node_ops[] = {
     {"invite.list", API_OPERATE, op_invite_list},
     {"invite.cancel", API_OPERATE, op_invite_cancel},
     {"revoke", API_OPERATE, op_revoke},
+    {"store.backup", API_OPERATE, op_store_backup},
     {0},
 };
 

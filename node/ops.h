@@ -30,6 +30,7 @@ OP(invite_create);
 OP(invite_list);
 OP(invite_cancel);
 OP(revoke);
+OP(store_backup);
 #undef OP
 
 json_t *json_hex(const void *bytes, size_t count);

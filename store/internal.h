@@ -7,6 +7,7 @@
  * partial.c  blobs that arrive in chunks
  * cache.c    entries                                pointer.c pointers
  * evict.c    CLOCK                                  check.c   verification of everything
+ * backup.c   copies of a store in use
  */
 #ifndef WEIR_STORE_INTERNAL_H
 #define WEIR_STORE_INTERNAL_H
@@ -147,6 +148,9 @@ struct clock_hand {
     uint8_t key[STORE_ID_BYTES]; /* the next row to look at */
 };
 
+/* The name of an own row of the state that only a backup has. */
+#define BACKUP_MARK "backup"
+
 struct store {
     char path[4096];
     struct store_digest digest;
@@ -154,6 +158,7 @@ struct store {
     void *damaged_context;
     uint8_t storage_id[STORE_STORAGE_ID_BYTES];
     bool created;
+    bool backup; /* see struct store_options */
     uint64_t cache_budget_bytes;
     uint64_t pointer_budget_bytes;
     int folder_fd, lock_fd, files_fd, tmp_fd, parts_fd, event_fd;
@@ -161,6 +166,7 @@ struct store {
 
     pthread_t writer;
     bool writer_runs;
+    pthread_mutex_t calm; /* held while the disk is changed: whoever takes it sees no commit half done */
     pthread_mutex_t gate; /* guards everything down to the line of dashes */
     pthread_cond_t work;  /* the writer has something to do */
     pthread_cond_t ended; /* a waited batch is finished, or there is room in the queue */
@@ -202,6 +208,9 @@ uint64_t store_number_decode(const uint8_t *from, size_t bytes);
 void store_file_name(const uint8_t id[STORE_ID_BYTES], char name[FILE_NAME_BYTES]);
 
 /* table.c */
+/* Opens an environment with the limits that all of ours have. On an error there may be one to close. */
+int store_lmdb_open(struct environment *environment, const char *path, size_t map_bytes, unsigned flags);
+const char *store_table_name(enum side side, unsigned table);
 enum store_error store_environment_open(struct store *store, enum side side, uint64_t map_bytes,
                                         struct store_failure *failure);
 void store_environment_close(struct environment *environment);

@@ -184,6 +184,7 @@ enum store_error store_open(const char *path, const struct store_options *option
     }
     pthread_mutex_init(&store->gate, NULL);
     pthread_mutex_init(&store->partials_gate, NULL);
+    pthread_mutex_init(&store->calm, NULL);
     pthread_cond_init(&store->work, NULL);
     pthread_cond_init(&store->ended, NULL);
     for (int side = 0; side < SIDES; side++)
@@ -194,6 +195,7 @@ enum store_error store_open(const char *path, const struct store_options *option
     store->digest = options->digest;
     store->damaged = options->damaged;
     store->damaged_context = options->context;
+    store->backup = options->backup;
     memcpy(store->storage_id, options->storage_id, sizeof store->storage_id);
     store->cache_budget_bytes =
         options->cache_budget_bytes ? options->cache_budget_bytes : CACHE_BUDGET_BYTES;
@@ -263,6 +265,7 @@ void store_close(struct store *store)
     pthread_cond_destroy(&store->ended);
     pthread_cond_destroy(&store->work);
     pthread_mutex_destroy(&store->partials_gate);
+    pthread_mutex_destroy(&store->calm);
     pthread_mutex_destroy(&store->gate);
     free(store);
 }

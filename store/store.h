@@ -110,6 +110,8 @@ struct store_options {
      * be NULL. `pinned`: somebody counts on it. */
     void (*damaged)(void *context, const uint8_t id[STORE_ID_BYTES], bool pinned);
     void *context;
+    bool
+        backup; /* the folder is a backup, to be looked at or adopted; without this such a folder is not opened */
 };
 
 struct store;
@@ -391,5 +393,16 @@ typedef void store_report_fn(void *context, const char *finding);
  * against the index, pins, both ways of the pointer index, the totals. STORE_OK: nothing found.
  * STORE_CORRUPT: `report` was called. Changes nothing. To be called while nothing is being committed. */
 enum store_error store_check(struct store *store, store_report_fn *report, void *context);
+
+/*
+ * Copies the store as of one moment, between two commits, into the folder `path`, which must not exist and whose parent
+ * must; the store works on meanwhile, but large blobs are linked or copied and free pages are not used again until this
+ * is done. Blocks for as long as that takes. What is there after an error is worth nothing and the caller's to remove.
+ *
+ * The copy is marked as one: store_open refuses it, since two stores under one storage id would speak for each other.
+ * To work with it, copy the folder, open that with `backup` set, and store_adopt it under a new storage id.
+ */
+enum store_error store_backup(struct store *store, const char *path, struct store_failure *failure);
+enum store_error store_adopt(struct store *store, const uint8_t storage_id[STORE_STORAGE_ID_BYTES]);
 
 #endif

@@ -35,8 +35,12 @@ static void totals_load(struct store *store, MDB_txn *txn);
 /* ---- Environments
  * -------------------------------------------------------------------------------------------- */
 
-/* Opens an environment with the limits that all of ours have. On an error there may be one to close. */
-static int lmdb_open(struct environment *environment, const char *path, size_t map_bytes, unsigned flags)
+const char *store_table_name(enum side side, unsigned table)
+{
+    return side == SIDE_STATE ? state_tables[table] : blob_tables[table];
+}
+
+int store_lmdb_open(struct environment *environment, const char *path, size_t map_bytes, unsigned flags)
 {
     int code = mdb_env_create(&environment->lmdb);
     if (code == 0)
@@ -74,7 +78,7 @@ static int environment_make(struct store *store, struct environment *environment
     if (code == 0)
         code = unlink_if_there(store->folder_fd, fresh_data);
     if (code == 0)
-        code = lmdb_open(environment, fresh_path, 16 * environment->page_bytes, 0);
+        code = store_lmdb_open(environment, fresh_path, 16 * environment->page_bytes, 0);
     if (code == 0)
         code = mdb_env_sync(environment->lmdb, 1);
     store_environment_close(environment);
@@ -103,8 +107,8 @@ enum store_error store_environment_open(struct store *store, enum side side, uin
     int code = environment_make(store, environment, path);
     /* Read-ahead would drag the neighbours of a large value into memory. */
     if (code == 0)
-        code = lmdb_open(environment, path, (size_t)pages * environment->page_bytes,
-                         side == SIDE_BLOBS ? MDB_NORDAHEAD : 0);
+        code = store_lmdb_open(environment, path, (size_t)pages * environment->page_bytes,
+                               side == SIDE_BLOBS ? MDB_NORDAHEAD : 0);
     int dead;
     if (code == 0)
         code = mdb_reader_check(environment->lmdb, &dead);
@@ -135,7 +139,6 @@ void store_environment_close(struct environment *environment)
 static enum store_error tables_open(struct store *store, enum side side, struct store_failure *failure)
 {
     struct environment *environment = &store->environments[side];
-    const char *const *names = side == SIDE_STATE ? state_tables : blob_tables;
     MDB_txn *txn;
     int code = mdb_txn_begin(environment->lmdb, NULL, 0, &txn);
     if (code != 0) {
@@ -145,7 +148,7 @@ static enum store_error tables_open(struct store *store, enum side side, struct 
     }
     code = mdb_dbi_open(txn, "store", MDB_CREATE, &environment->own);
     for (unsigned i = 0; code == 0 && i < environment->table_count; i++)
-        code = mdb_dbi_open(txn, names[i], MDB_CREATE, &environment->tables[i]);
+        code = mdb_dbi_open(txn, store_table_name(side, i), MDB_CREATE, &environment->tables[i]);
     enum store_error error = store_from_system(code);
     if (error == STORE_OK)
         error = schema_agree(store, side, txn, failure);
@@ -191,6 +194,14 @@ static enum store_error schema_agree(struct store *store, enum side side, MDB_tx
     if (version != SCHEMA) {
         store_failure_set(failure, STORE_SCHEMA, 0, "%.120s/%s has format %llu, this program reads format %d",
                           store->path, environment->name, (unsigned long long)version, SCHEMA);
+        return STORE_SCHEMA;
+    }
+    if (side == SIDE_STATE && !store->backup &&
+        store_row_get(txn, environment->own, BACKUP_MARK, sizeof BACKUP_MARK - 1, &value) == STORE_OK) {
+        store_failure_set(
+            failure, STORE_SCHEMA, 0,
+            "%.120s is a backup, which nobody works on; `weir store restore` makes a data folder of it",
+            store->path);
         return STORE_SCHEMA;
     }
     error = store_row_get(txn, environment->own, "storage", 7, &value);

@@ -145,6 +145,7 @@ void *store_writer_main(void *context)
         pthread_mutex_unlock(&store->gate);
         if (stop)
             return NULL;
+        pthread_mutex_lock(&store->calm);
         if (count > 0) {
             group_commit(store, group, count);
             group_finish(store, group, count);
@@ -158,6 +159,7 @@ void *store_writer_main(void *context)
         tidy = true;
         for (int round = 0; tidy && round < STORE_GROUP_OPERATIONS / STORE_EVICTIONS_MAX; round++)
             tidy = store_evict_some(store);
+        pthread_mutex_unlock(&store->calm);
     }
 }
 

@@ -39,7 +39,7 @@ static const struct group groups[] = {
     {"Data and the rest",
      {{&cli_blob, "bytes by their digest"},
       {&cli_cache, "what the result cache holds"},
-      {&cli_store, "verify a data folder's store"},
+      {&cli_store, "verify, back up, restore"},
       {&cli_config, "check or show the settings"},
       {&cli_version, "of weir and its libraries"}}},
     {"The mesh",

@@ -1,4 +1,5 @@
-/* weir store check: reads everything a stopped node has on its disk and says what is wrong with it. */
+/* weir store: verifies what a stopped node has on its disk, copies a running one's data folder, makes one of a copy. */
+#include "node/backup.h"
 #include "node/cli/cli.h"
 #include "node/cli/member.h"
 #include "node/config.h"
@@ -131,7 +132,7 @@ static int check_store(struct cli *cli, const char *data, const struct federatio
     snprintf(path, sizeof path, "%s/store", data);
     if (access(path, F_OK) != 0)
         return cli_fail(EXIT_NONE, "%s holds no store yet; its node has never run", data);
-    const struct store_options options = {.digest = *store_digests()};
+    const struct store_options options = {.digest = *store_digests(), .backup = true};
     struct store_failure failure;
     struct store *store;
     if (store_open(path, &options, &failure, &store) != STORE_OK)
@@ -149,10 +150,8 @@ static int check_store(struct cli *cli, const char *data, const struct federatio
     return sound ? EXIT_DONE : EXIT_FAILED;
 }
 
-static int store(struct cli *cli)
+static int check(struct cli *cli)
 {
-    if (strcmp(cli->argv[0], "check") != 0)
-        return cli_usage(cli, "'%s' is not check", cli->argv[0]);
     char data[FEDERATION_PATH_BYTES_MAX];
     const int code = member_data(cli, data, sizeof data);
     if (code != EXIT_DONE)
@@ -166,19 +165,88 @@ static int store(struct cli *cli)
     return result;
 }
 
-static const struct cli_option options[] = {MEMBER_DATA, CLI_JSON, {0}};
+/* The node has a working folder of its own: what it is asked to write must be told from the root on. */
+static bool absolute(const char *path, char out[FEDERATION_PATH_BYTES_MAX])
+{
+    char here[FEDERATION_PATH_BYTES_MAX] = "";
+    if (path[0] != '/' && !getcwd(here, sizeof here - 1))
+        return false;
+    return snprintf(out, FEDERATION_PATH_BYTES_MAX, "%s%s%s", here, here[0] ? "/" : "", path) <
+           (int)FEDERATION_PATH_BYTES_MAX;
+}
+
+static int backup(struct cli *cli)
+{
+    char path[FEDERATION_PATH_BYTES_MAX];
+    json_t *reply;
+    if (!absolute(cli->argv[1], path))
+        return cli_fail(EXIT_USAGE, "the path %s is too long", cli->argv[1]);
+    const int connected = cli_connect(cli);
+    if (connected != EXIT_DONE)
+        return connected;
+    client_set_timeout(cli->client, 0); /* as long as the disk takes */
+    const int code = cli_call(cli, json_pack("{s:s,s:s}", "op", "store.backup", "path", path), &reply);
+    if (code != EXIT_DONE)
+        return code;
+    if (cli->json)
+        cli_print_json(reply);
+    else
+        printf("%s holds the keys and the store as of now; keep it as secret as the data folder\n", path);
+    json_decref(reply);
+    return EXIT_DONE;
+}
+
+static int restore(struct cli *cli)
+{
+    char data[FEDERATION_PATH_BYTES_MAX], error[512];
+    const int code = member_data(cli, data, sizeof data);
+    if (code != EXIT_DONE)
+        return code;
+    if (!backup_restore(cli->argv[1], data, error, sizeof error))
+        return cli_fail(EXIT_FAILED, "cannot restore: %s", error);
+    if (cli->json)
+        printf("{\"data\": \"%s\"}\n", data);
+    else
+        printf("%s is a data folder again, under a new storage id; `weir store check` verifies it, `weir "
+               "node` runs it\n",
+               data);
+    return EXIT_DONE;
+}
+
+static int store(struct cli *cli)
+{
+    static const struct {
+        const char *name;
+        int arguments;
+        int (*run)(struct cli *cli);
+    } verbs[] = {{"check", 1, check}, {"backup", 2, backup}, {"restore", 2, restore}};
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        if (strcmp(cli->argv[0], verbs[i].name) == 0) {
+            if (cli->argc != verbs[i].arguments)
+                return cli_usage(
+                    cli, cli->argc < verbs[i].arguments ? "%s needs a path" : "%s takes no further argument",
+                    verbs[i].name);
+            return verbs[i].run(cli);
+        }
+    return cli_usage(cli, "'%s' is not check, backup or restore", cli->argv[0]);
+}
+
+static const struct cli_option options[] = {CLI_NODE, MEMBER_DATA, CLI_JSON, {0}};
 
 const struct cli_command cli_store = {
     .name = "store",
-    .arguments = "check",
-    .summary = "verify everything that a stopped node has on its disk",
-    .notes = "Checks every blob and cached result against its digest, every record's\n"
-             "signature, the jobs and their journals, and the index. Mends nothing.\n"
-             "Exit code 0: sound, 1: not. A blob that is damaged is fetched or computed\n"
-             "anew when it is needed; for a damaged job, submit it again.\n",
-    .example = "systemctl stop weir; weir store check",
+    .arguments = "check | backup PATH | restore PATH",
+    .summary = "verify, back up or restore what a node has on its disk",
+    .notes = "check: every blob and cached result against its digest, every record's\n"
+             "  signature, the jobs and their journals, and the index of a stopped node or\n"
+             "  of a backup. Mends nothing. Exit code 0: sound, 1: not. A damaged blob is\n"
+             "  fetched or computed anew when it is needed; a damaged job is submitted again.\n"
+             "backup: the running node copies its keys and its store, as of one moment,\n"
+             "  to PATH, which it makes. It works on meanwhile.\n"
+             "restore: makes the folder --data of a backup, under a new storage id.\n",
+    .example = "weir store backup /backup/weir-monday",
     .options = options,
     .run = store,
     .positional_min = 1,
-    .positional_max = 1,
+    .positional_max = 2,
 };
