@@ -44,6 +44,21 @@ void adopt_offer_result(struct step *step, const struct attempt *attempt)
         executor_fill_result(attempt, out_send(step, id, MESH_RESULT));
 }
 
+void adopt_home_moved(struct step *step, uint32_t from, const struct mesh_id *job)
+{
+    struct executor *const executor = &step->mesh->executor;
+    for (uint32_t slot = list_first(&executor->home[from].attempts); slot != MESH_NONE;
+         slot = list_next(executor->home_link, slot)) {
+        struct attempt *const attempt = &executor->attempt[slot];
+        if (!id_equal(&attempt->job, job) || attempt->others.count == 0)
+            continue;
+        if (attempt->renewed_at_ms > step->now_ms - EXECUTOR_LOST_MS)
+            attempt->renewed_at_ms = step->now_ms - EXECUTOR_LOST_MS;
+        if (attempt->state == ATTEMPT_WAITING || attempt->state == ATTEMPT_RUNNING)
+            adopt_report(step, attempt);
+    }
+}
+
 void adopt_on_adopted(struct step *step, uint32_t from, const struct mesh_message *message)
 {
     struct executor *const executor = &step->mesh->executor;
@@ -51,11 +66,10 @@ void adopt_on_adopted(struct step *step, uint32_t from, const struct mesh_messag
     if (slot == MESH_NONE)
         return; /* it ended */
     const struct attempt *const attempt = &executor->attempt[slot];
-    const struct journal named = {.members = attempt->others};
     if (attempt->home == from || attempt->state == ATTEMPT_STOPPING ||
         message->body.adopted.epoch <= attempt->epoch)
         return;
-    if (journal_member(&named, &step->mesh->members.slot[from].id) == MESH_NONE) {
+    if (members_place(&attempt->others, &step->mesh->members.slot[from].id) == MESH_NONE) {
         step->mesh->counters.bad_messages++;
         return;
     }

@@ -235,7 +235,7 @@ static bool grant_fits(const struct mesh *mesh, const struct job *job, uint32_t 
                        const struct mesh_message *grant)
 {
     return job && job->state == MESH_JOB_RUNNING && (job->spec.classes >> grant->body.grant.class & 1) &&
-           placement_permits(mesh, job, from);
+           placement_permits(mesh, job, from) && !home_job_moves(mesh, job);
 }
 
 static void take_refusal(struct step *step, uint32_t from, const struct mesh_id *id)
@@ -427,6 +427,7 @@ static void commit_done(struct step *step, uint32_t from, uint32_t job_slot,
             const struct journal_waiter waiter = {.executor = save->body.commit.executor,
                                                   .name = result->body.result.name};
             save->body.commit.place = home_append(step, job, MESH_ENTRY_COMMIT, &waiter);
+            save->sequence = home_sequence(step, &save->body.commit.place);
             tally->waits = save->body.commit.place.index != 0;
         }
         save->body.commit.shard[save->body.commit.count].shard = index;
@@ -559,8 +560,9 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
         out_drop(step, message->body.result.handle); /* its home is another node, or we are not yet */
         return;
     }
-    if (led && !journal_has_room(mesh)) {
-        mesh->counters.bound_waiters++; /* it comes again */
+    const bool moves = led && journal_hands_over(mesh, journal_led(mesh, &job->spec.id));
+    if (moves || (led && !journal_has_room(mesh))) {
+        mesh->counters.bound_waiters += !moves; /* it comes again */
         out_drop(step, message->body.result.handle);
         return;
     }
@@ -711,6 +713,27 @@ bool bundles_call_back(struct step *step, uint32_t job_slot)
         placement_drop(step, job_slot, ask);
     }
     return true;
+}
+
+void bundles_tell_moved(struct step *step, uint32_t job_slot)
+{
+    struct home *const home = &step->mesh->home;
+    struct job *const job = &home->job[job_slot];
+    job->ending = ++home->endings;
+    for (uint32_t slot = list_first(&job->bundles); slot != MESH_NONE;
+         slot = list_next(home->of_job_link, slot)) {
+        const uint32_t member = home->bundle[slot].member;
+        if (home->member[member].cancelled == job->ending)
+            continue;
+        if (!out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 4, 0))
+            return; /* the others will miss us soon enough */
+        home->member[member].cancelled = job->ending;
+        struct mesh_message *const message =
+            out_send(step, &step->mesh->members.slot[member].id, MESH_HAND_OVER);
+        message->body.hand_over.job = job->spec.id;
+        message->body.hand_over.epoch = job->spec.epoch;
+        message->body.hand_over.done = true;
+    }
 }
 
 void bundles_forget(struct home *home, uint32_t job)

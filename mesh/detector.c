@@ -457,6 +457,11 @@ static void tick_announce(struct step *step)
     detector->met = false;
 }
 
+void detector_raise(struct step *step)
+{
+    raise_incarnation(step, step->mesh->incarnation);
+}
+
 void detector_foreign(struct step *step, const struct mesh_record *record)
 {
     struct mesh *const mesh = step->mesh;
@@ -473,6 +478,8 @@ void detector_foreign(struct step *step, const struct mesh_record *record)
     }
     detector->met = true;
     raise_incarnation(step, record->incarnation);
+    if (mesh->config.limits.journals > 0)
+        disk_forgot(step);
 }
 
 /* Only the present incarnation can be accused: a peer can't make us skip incarnations by naming others. */

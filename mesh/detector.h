@@ -63,6 +63,9 @@ bool detector_alert(struct step *step, uint32_t origin, const struct mesh_record
 /* A record with our own id and another process' session, of at least our own incarnation. */
 void detector_foreign(struct step *step, const struct mesh_record *record);
 
+/* Goes above our own incarnation, whatever others said of it. */
+void detector_raise(struct step *step);
+
 /* A member was heard: a standing accusation of ours is withdrawn; one that is down is told so. */
 void detector_heard(struct step *step, uint32_t member);
 /*

@@ -4,7 +4,9 @@
 /* A candidate's place among the members: they stand one after the other, not all at once. */
 static int64_t stand_after_ms(struct mesh *mesh, const struct journal *journal)
 {
-    const uint32_t rank = journal_member(journal, &mesh->config.self);
+    /* One that drains, or is no member, comes after all others: it may still be the only one that has everything. */
+    const uint32_t place = members_place(&journal->members, &mesh->config.self);
+    const uint32_t rank = place == MESH_NONE || mesh->draining ? MESH_COPIES_MAX + 1 : place;
     return JOURNAL_STAND_MS * (int64_t)(1 + rank) + random_below(&mesh->random, JOURNAL_STAND_MS);
 }
 
@@ -39,6 +41,7 @@ bool journal_follow(struct step *step, uint32_t slot, const struct mesh_id *home
         journal->seen = epoch > journal->seen ? epoch : journal->seen;
         journal->home = *home;
     }
+    journal->asking = 0;
     journal->heard_at_ms = step->now_ms;
     journal->stand_at_ms =
         step->now_ms + JOURNAL_QUIET_MS + random_below(&mesh->random, JOURNAL_QUIET_MS / 2);
@@ -47,23 +50,57 @@ bool journal_follow(struct step *step, uint32_t slot, const struct mesh_id *home
 
 static void save_promise(struct step *step, const struct journal *journal)
 {
-    struct mesh_save *const save = out_save(step, MESH_SAVE_PROMISE);
+    struct mesh_save *const save = journal_save(step, MESH_SAVE_PROMISE);
     save->body.promise.job = journal->job;
     save->body.promise.epoch = journal->promised;
     save->body.promise.candidate = journal->voted;
 }
 
-static void send_voted(struct step *step, const struct journal *journal, const struct mesh_id *to,
-                       bool granted)
+static struct mesh_message *send_voted(struct step *step, const struct journal *journal,
+                                       const struct mesh_id *to, bool granted)
 {
     struct mesh_message *const message = out_send(step, to, MESH_VOTED);
     message->body.voted.job = journal->job;
     message->body.voted.epoch = granted ? journal->promised : journal->seen;
     message->body.voted.granted = granted;
+    message->body.voted.storage = step->mesh->disk.storage;
+    message->body.voted.sequence = disk_saved(step);
+    return message;
+}
+
+static void send_votes(struct step *step, const struct journal *journal, uint64_t epoch, bool asks,
+                       bool handed)
+{
+    for (uint32_t i = 0; i < journal->members.count; i++) {
+        if (id_equal(&journal->members.id[i], &step->mesh->config.self))
+            continue;
+        struct mesh_message *const message = out_send(step, &journal->members.id[i], MESH_VOTE);
+        message->body.vote.job = journal->job;
+        message->body.vote.epoch = epoch;
+        message->body.vote.last = journal->last;
+        message->body.vote.last_epoch = journal_epoch_of(journal, journal->last);
+        message->body.vote.asks = asks;
+        message->body.vote.handed = handed;
+    }
+}
+
+/* Asks whether we would be voted for. A copy that doesn't count asks as well: it hears that it may go. */
+static void ask(struct step *step, uint32_t slot)
+{
+    struct mesh *const mesh = step->mesh;
+    struct journal *const journal = &mesh->journals.journal[slot];
+    const bool counts = journal_counts(mesh, journal);
+    const uint32_t self = members_place(&journal->members, &mesh->config.self);
+    journal->role = JOURNAL_FOLLOWER;
+    journal->asking = journal->seen + 1;
+    journal->votes = counts ? 1u << self : 0;
+    journal->stand_at_ms =
+        step->now_ms + (counts ? JOURNAL_VOTE_MS : JOURNAL_OUT_MS) + stand_after_ms(mesh, journal);
+    send_votes(step, journal, journal->asking, true, false);
 }
 
 /* Votes are counted when they are durable: our own comes back to us as a message. */
-static void stand(struct step *step, uint32_t slot)
+static void stand(struct step *step, uint32_t slot, bool handed)
 {
     struct mesh *const mesh = step->mesh;
     struct journal *const journal = &mesh->journals.journal[slot];
@@ -74,18 +111,11 @@ static void stand(struct step *step, uint32_t slot)
     journal->voted = mesh->config.self;
     journal->home = (struct mesh_id){0};
     journal->votes = 0;
+    journal->asking = 0;
     journal->stand_at_ms = step->now_ms + JOURNAL_VOTE_MS + stand_after_ms(mesh, journal);
     save_promise(step, journal);
     send_voted(step, journal, &mesh->config.self, true);
-    for (uint32_t i = 0; i < journal->members.count; i++) {
-        if (id_equal(&journal->members.id[i], &mesh->config.self))
-            continue;
-        struct mesh_message *const message = out_send(step, &journal->members.id[i], MESH_VOTE);
-        message->body.vote.job = journal->job;
-        message->body.vote.epoch = journal->promised;
-        message->body.vote.last = journal->last;
-        message->body.vote.last_epoch = journal_epoch_of(journal, journal->last);
-    }
+    send_votes(step, journal, journal->promised, false, handed);
 }
 
 /* Whether the candidate's log has everything that ours has. */
@@ -94,6 +124,14 @@ static bool log_suffices(const struct journal *journal, const struct mesh_messag
     const uint64_t ours = journal_epoch_of(journal, journal->last);
     return vote->body.vote.last_epoch > ours ||
            (vote->body.vote.last_epoch == ours && vote->body.vote.last >= journal->last);
+}
+
+/* Whether our vote may be heard at all. A member that hasn't heard yet that it is one has a vote: its copy is named by the
+ * candidate, not by its own log. One that knows its copy to be lost has none. */
+static bool journal_speaks(const struct mesh *mesh, const struct journal *journal)
+{
+    const uint32_t which = members_place(&journal->members, &mesh->config.self);
+    return which == MESH_NONE || disk_holds(mesh, journal->members.storage[which]);
 }
 
 /* A home that we hear is not replaced, unless it asks itself: it has restarted. */
@@ -123,20 +161,32 @@ void journal_on_vote(struct step *step, uint32_t from, const struct mesh_message
     }
     struct journal *const journal = &mesh->journals.journal[slot];
     const uint64_t epoch = message->body.vote.epoch;
-    if (journal_member(journal, candidate) == MESH_NONE || from == mesh->members.self ||
-        epoch == UINT64_MAX) {
+    if (from == mesh->members.self || epoch == UINT64_MAX) {
         mesh->counters.bad_messages++;
         return;
     }
-    const bool again = epoch == journal->promised && id_equal(&journal->voted, candidate);
-    const bool open = epoch > journal->promised && !home_is_well(step, journal, candidate);
-    if (!again && !(open && log_suffices(journal, message))) {
-        if (open) { /* it lacks what we have: we had better stand ourselves */
+    if (!journal_proven(step, journal))
+        return; /* it asks again */
+    const bool well = home_is_well(step, journal, candidate) && !message->body.vote.handed;
+    const bool able = log_suffices(journal, message) && journal_speaks(mesh, journal);
+    const bool asks = message->body.vote.asks;
+    const bool again = !asks && epoch == journal->promised && id_equal(&journal->voted, candidate);
+    const bool open = epoch > journal->promised && !well;
+    if (open && !able &&
+        journal->role == JOURNAL_FOLLOWER) { /* it lacks what we have: we had better stand ourselves */
+        const int64_t at_ms = step->now_ms + stand_after_ms(mesh, journal);
+        journal->stand_at_ms = at_ms < journal->stand_at_ms ? at_ms : journal->stand_at_ms;
+    }
+    if (asks || !(again || (open && able))) {
+        if (open && !asks)
             journal_seen(step, slot, epoch);
-            const int64_t at_ms = step->now_ms + stand_after_ms(mesh, journal);
-            journal->stand_at_ms = at_ms < journal->stand_at_ms ? at_ms : journal->stand_at_ms;
-        }
-        send_voted(step, journal, candidate, false);
+        struct mesh_message *const answer = send_voted(step, journal, candidate, asks && open && able);
+        answer->body.voted.asks = asks;
+        if (answer->body.voted.granted)
+            answer->body.voted.epoch = epoch;
+        if (journal->settled >= journal->members_at &&
+            members_place(&journal->members, candidate) == MESH_NONE)
+            answer->body.voted.number = journal->members.number;
         return;
     }
     if (!again) {
@@ -144,6 +194,7 @@ void journal_on_vote(struct step *step, uint32_t from, const struct mesh_message
         journal->promised = epoch;
         journal->seen = epoch > journal->seen ? epoch : journal->seen;
         journal->voted = *candidate;
+        journal->asking = 0;
         mesh->counters.votes++;
     }
     journal->stand_at_ms = step->now_ms + 2 * JOURNAL_VOTE_MS + stand_after_ms(mesh, journal);
@@ -151,17 +202,45 @@ void journal_on_vote(struct step *step, uint32_t from, const struct mesh_message
     send_voted(step, journal, candidate, true);
 }
 
+void journal_on_hand_over(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct mesh *const mesh = step->mesh;
+    if (message->body.hand_over.done) {
+        adopt_home_moved(step, from, &message->body.hand_over.job);
+        return;
+    }
+    const uint32_t slot = journal_find(mesh, &message->body.hand_over.job);
+    if (slot == MESH_NONE)
+        return;
+    struct journal *const journal = &mesh->journals.journal[slot];
+    if (journal->role == JOURNAL_FOLLOWER && id_equal(&journal->home, &mesh->members.slot[from].id) &&
+        message->body.hand_over.epoch == journal->promised && journal_counts(mesh, journal) &&
+        !mesh->draining && !mesh->leaving && journal_proven(step, journal))
+        stand(step, slot, true);
+}
+
 static void elected(struct step *step, uint32_t slot)
 {
     struct journal *const journal = &step->mesh->journals.journal[slot];
     journal_lead(step, slot);
     const struct journal_waiter waiter = {0};
-    const struct mesh_place place = journal_append(step, slot, MESH_ENTRY_TAKEOVER, &waiter);
-    struct mesh_save *const save = out_save(step, MESH_SAVE_ENTRY);
+    const struct mesh_place place = journal_append(step, slot, MESH_ENTRY_TAKEOVER, NULL, &waiter);
+    struct mesh_save *const save = journal_save(step, MESH_SAVE_ENTRY);
     save->body.entry.job = journal->job;
     save->body.entry.place = place;
     save->body.entry.kind = MESH_ENTRY_TAKEOVER;
     save->body.entry.own = true;
+}
+
+/* A member said no. If we have no place among the members any more, we need not ask again soon. */
+static void take_no(struct step *step, uint32_t slot, const struct mesh_message *message)
+{
+    struct journal *const journal = &step->mesh->journals.journal[slot];
+    journal_seen(step, slot, message->body.voted.epoch);
+    if (message->body.voted.number > journal->members.number && journal->role == JOURNAL_FOLLOWER) {
+        journal->asking = 0;
+        journal->stand_at_ms = step->now_ms + JOURNAL_OUT_MS + stand_after_ms(step->mesh, journal);
+    }
 }
 
 void journal_on_voted(struct step *step, uint32_t from, const struct mesh_message *message)
@@ -171,23 +250,27 @@ void journal_on_voted(struct step *step, uint32_t from, const struct mesh_messag
     if (slot == MESH_NONE)
         return;
     struct journal *const journal = &mesh->journals.journal[slot];
-    const uint32_t which = journal_member(journal, &mesh->members.slot[from].id);
-    if (which == MESH_NONE) {
-        mesh->counters.bad_messages++;
-        return;
-    }
+    const uint32_t which = members_place(&journal->members, &mesh->members.slot[from].id);
+    disk_seen(mesh, from, message->body.voted.sequence);
     if (!message->body.voted.granted) {
-        journal_seen(step, slot, message->body.voted.epoch);
+        take_no(step, slot, message);
         return;
     }
-    if (journal->role != JOURNAL_CANDIDATE || message->body.voted.epoch != journal->promised)
+    if (which == MESH_NONE || message->body.voted.storage > journal->members.storage[which])
+        return; /* it was a member, or its disk has forgotten what we ask about */
+    const bool asked =
+        message->body.voted.asks && journal->asking != 0 && message->body.voted.epoch == journal->asking;
+    const bool voted = !message->body.voted.asks && journal->role == JOURNAL_CANDIDATE &&
+                       message->body.voted.epoch == journal->promised;
+    if (!asked && !voted)
         return;
     journal->votes |= 1u << which;
-    uint32_t votes = 0;
-    for (uint32_t i = 0; i < journal->members.count; i++)
-        votes += journal->votes >> i & 1;
-    if (votes > journal->members.count / 2 && journal_has_room(mesh))
+    if (!change_majority(&journal->members, journal->votes))
+        return;
+    if (voted && journal_has_room(mesh))
         elected(step, slot);
+    else if (asked && journal_counts(mesh, journal))
+        stand(step, slot, false);
 }
 
 static void hasten(struct step *step, const struct mesh_id *home)
@@ -214,9 +297,13 @@ void journal_tick_election(struct step *step, uint32_t slot)
     struct journal *const journal = &mesh->journals.journal[slot];
     if (step->now_ms < journal->stand_at_ms)
         return;
-    if (mesh->draining || mesh->leaving || home_is_well(step, journal, &mesh->config.self)) {
+    if (mesh->leaving || home_is_well(step, journal, &mesh->config.self)) {
         journal->stand_at_ms = step->now_ms + stand_after_ms(mesh, journal);
         return;
     }
-    stand(step, slot);
+    if (!journal_proven(step, journal)) {
+        journal->stand_at_ms = step->now_ms + JOURNAL_SCAN_MS;
+        return;
+    }
+    ask(step, slot);
 }

@@ -537,14 +537,15 @@ static void tick_leases(struct step *step)
     }
 }
 
-/* Whether one of its attempts has used up half of its lease. */
+/* Whether one of its attempts has used up half of its lease, or goes on without a home. */
 static bool renewal_due(const struct step *step, const struct executor_home *home)
 {
     const struct executor *const executor = &step->mesh->executor;
     for (uint32_t slot = list_first(&home->attempts); slot != MESH_NONE;
          slot = list_next(executor->home_link, slot)) {
         const struct attempt *const attempt = &executor->attempt[slot];
-        if (attempt_live(attempt) && attempt->due_at_ms - step->now_ms <= EXECUTOR_LEASE_MS / 2)
+        if (attempt_live(attempt) && (attempt->due_at_ms - step->now_ms <= EXECUTOR_LEASE_MS / 2 ||
+                                      adopt_seems_lost(attempt, step->now_ms)))
             return true;
     }
     return false;

@@ -26,19 +26,18 @@ static void take_entry(struct step *step, struct journal *journal, const struct 
     }
     if (index > journal->last)
         journal_add(journal, message->body.append.entry_epoch,
-                    (enum mesh_entry_kind)message->body.append.kind);
+                    (enum mesh_entry_kind)message->body.append.kind, &message->body.append.members);
     if (message->body.append.settled > journal->settled)
         journal->settled = message->body.append.settled < index ? message->body.append.settled : index;
     /* One that is there is saved again: the answer must not be ahead of the first save. */
-    struct mesh_save *const save = out_save(step, MESH_SAVE_ENTRY);
+    struct mesh_save *const save = journal_save(step, MESH_SAVE_ENTRY);
     save->body.entry.job = journal->job;
     save->body.entry.place = (struct mesh_place){
         .entry_epoch = message->body.append.entry_epoch, .index = index, .settled = journal->settled};
     save->body.entry.kind = (enum mesh_entry_kind)message->body.append.kind;
     save->body.entry.handle = message->body.append.handle;
     save->body.entry.cut = cut;
-    if (index == 1)
-        save->body.entry.members = journal->members;
+    save->body.entry.members = message->body.append.members;
     step->mesh->counters.entries_taken++;
 }
 
@@ -49,17 +48,29 @@ static bool append_makes_sense(const struct mesh *mesh, uint32_t from, const str
         message->body.append.epoch == 0 || message->body.append.epoch == UINT64_MAX ||
         message->body.append.entry_epoch == 0 ||
         message->body.append.entry_epoch > message->body.append.epoch ||
-        message->body.append.kind < MESH_ENTRY_SUBMIT || message->body.append.kind > MESH_ENTRY_TAKEOVER ||
+        message->body.append.kind < MESH_ENTRY_SUBMIT || message->body.append.kind > MESH_ENTRY_CHANGE ||
         from == mesh->members.self)
         return false;
+    if (message->body.append.kind == MESH_ENTRY_CHANGE)
+        return message->body.append.index > 1 && change_makes_sense(members);
     if (message->body.append.index > 1)
-        return true;
-    if (members->count < 2 || members->count > MESH_COPIES_MAX ||
-        message->body.append.kind != MESH_ENTRY_SUBMIT)
-        return false;
-    const struct journal named = {.members = *members};
-    return journal_member(&named, &mesh->config.self) != MESH_NONE &&
-           journal_member(&named, &mesh->members.slot[from].id) != MESH_NONE;
+        return members->count == 0 && message->body.append.kind != MESH_ENTRY_SUBMIT;
+    return message->body.append.kind == MESH_ENTRY_SUBMIT && message->body.append.entry_epoch == 1 &&
+           members->joining == 0 && change_makes_sense(members);
+}
+
+/*
+ * Who sends may be a member that we haven't heard of: the entry that says so may be the very one that we lack. The
+ * epoch tells: nobody has it but by a majority's votes. The first epoch, which nobody votes for, is of the member
+ * that stands first.
+ */
+static bool is_rival(const struct journal *journal, const struct mesh_id *sender, uint64_t epoch)
+{
+    const struct mesh_id nobody = {0};
+    if (epoch == 1 && journal->members.number == 1)
+        return !id_equal(&journal->members.id[0], sender);
+    return epoch == journal->promised && !id_equal(&journal->home, &nobody) &&
+           !id_equal(&journal->home, sender);
 }
 
 /* A first entry makes the journal; a later one of a journal that is not here is answered, so that all of it comes. */
@@ -69,8 +80,15 @@ static uint32_t journal_for(struct step *step, const struct mesh_id *from, const
     const uint32_t slot = journal_find(mesh, &message->body.append.job);
     if (slot != MESH_NONE)
         return slot;
-    if (message->body.append.index == 1)
-        return journal_make(mesh, &message->body.append.job, &message->body.append.members);
+    if (message->body.append.index == 1) {
+        struct journal first = {.members = message->body.append.members};
+        const uint32_t made = journal_proven(step, &first)
+                                  ? journal_make(mesh, &message->body.append.job, &first.members)
+                                  : MESH_NONE; /* it comes again */
+        if (made != MESH_NONE)
+            mesh->journals.journal[made].proven = true;
+        return made;
+    }
     const struct journal none = {.job = message->body.append.job, .promised = message->body.append.epoch};
     journal_send_appended(step, &none, from, 0, false);
     return MESH_NONE;
@@ -84,8 +102,11 @@ void journal_on_append(struct step *step, uint32_t from, const struct mesh_messa
     mesh->counters.bad_messages += !sane;
     const uint32_t slot = sane ? journal_for(step, sender, message) : MESH_NONE;
     struct journal *const journal = slot == MESH_NONE ? NULL : &mesh->journals.journal[slot];
-    if (journal && journal_member(journal, sender) == MESH_NONE) {
+    const bool proven = journal && journal_proven(step, journal);
+    if (journal && is_rival(journal, sender, message->body.append.epoch)) {
         mesh->counters.bad_messages++;
+    } else if (journal && !proven) {
+        journal->heard_at_ms = step->now_ms; /* it comes again */
     } else if (journal && message->body.append.epoch < journal->promised) {
         mesh->counters.entries_fenced++;
         journal_send_appended(step, journal, sender, journal->last, false);
@@ -118,8 +139,13 @@ static void beat_take(struct step *step, uint32_t from, const struct mesh_messag
         return;
     }
     struct journal *const journal = &mesh->journals.journal[slot];
-    if (journal_member(journal, sender) == MESH_NONE || from == mesh->members.self || settled > last) {
+    if (from == mesh->members.self || settled > last || epoch == 0 || epoch == UINT64_MAX ||
+        is_rival(journal, sender, epoch)) {
         mesh->counters.bad_messages++;
+        return;
+    }
+    if (!journal_proven(step, journal)) {
+        journal->heard_at_ms = step->now_ms;
         return;
     }
     if (epoch < journal->promised) {
@@ -135,6 +161,9 @@ static void beat_take(struct step *step, uint32_t from, const struct mesh_messag
         if (message->body.beat.journal[which].over && journal->settled == last) {
             journal_send_appended(step, journal, sender, last, true)->body.appended.over = true;
             journal_end(step, slot, true);
+        } else if (which == 0) {
+            /* Once for the whole BEAT, and of no entry: that we are there. What is held was said when it was durable. */
+            journal_send_appended(step, journal, sender, 0, true);
         }
     } else {
         journal_send_appended(step, journal, sender, journal->last < last ? journal->last : journal->settled,

@@ -79,6 +79,8 @@ static void job_view(const struct mesh *mesh, const struct job *job, struct mesh
         .reassigned = job->reassigned,
         .copies = journal == MESH_NONE ? 1 : mesh->journals.journal[journal].members.count,
         .stalled = journal != MESH_NONE && mesh->journals.journal[journal].stalled,
+        .changing = journal != MESH_NONE && (mesh->journals.journal[journal].learning ||
+                                             mesh->journals.journal[journal].members.joining != 0),
     };
 }
 
@@ -221,7 +223,8 @@ void home_submit(struct step *step, const struct mesh_event *event)
         return;
     }
     const struct journal_waiter waiter = {.state = MESH_JOB_RUNNING};
-    save->body.job.place = journal_append(step, journal, MESH_ENTRY_SUBMIT, &waiter);
+    save->body.job.place = journal_append(step, journal, MESH_ENTRY_SUBMIT, NULL, &waiter);
+    save->sequence = home_sequence(step, &save->body.job.place);
     save->body.job.members = *journal_members(step->mesh, journal);
 }
 
@@ -234,13 +237,21 @@ void home_job_settled(struct step *step, const struct mesh_id *id, enum mesh_job
         home_job_ready(&step->mesh->home, slot);
 }
 
-void home_job_moved(struct step *step, const struct mesh_id *id)
+void home_job_moved(struct step *step, const struct mesh_id *id, bool wanted)
 {
     const uint32_t slot = home_job_find(&step->mesh->home, id);
     if (slot == MESH_NONE)
         return;
     tell_host(step, id, MESH_ACCEPTED, MESH_JOB_MOVED);
+    if (wanted)
+        bundles_tell_moved(step, slot);
     job_drop(step, slot);
+}
+
+bool home_job_moves(const struct mesh *mesh, const struct job *job)
+{
+    const uint32_t journal = journal_led(mesh, &job->spec.id);
+    return journal != MESH_NONE && journal_hands_over(mesh, journal);
 }
 
 void home_restore(struct step *step, const struct mesh_event *event)
@@ -322,6 +333,7 @@ static uint32_t take_lookup(struct step *step, struct job *job, const struct mes
             save->body.commit.cached = true;
             save->body.commit.handle = event->body.looked_up.handle;
             save->body.commit.place = home_append(step, job, MESH_ENTRY_COMMIT, NULL);
+            save->sequence = home_sequence(step, &save->body.commit.place);
         }
         save->body.commit.shard[save->body.commit.count].shard = index;
         save->body.commit.shard[save->body.commit.count++].place = i;
@@ -362,7 +374,12 @@ struct mesh_place home_append(struct step *step, const struct job *job, enum mes
                               const struct journal_waiter *waiter)
 {
     const uint32_t journal = journal_led(step->mesh, &job->spec.id);
-    return journal == MESH_NONE ? (struct mesh_place){0} : journal_append(step, journal, kind, waiter);
+    return journal == MESH_NONE ? (struct mesh_place){0} : journal_append(step, journal, kind, NULL, waiter);
+}
+
+uint64_t home_sequence(struct step *step, const struct mesh_place *place)
+{
+    return place->index == 0 ? 0 : disk_next(step->mesh);
 }
 
 void home_job_end(struct step *step, uint32_t slot, enum mesh_job_state state, uint32_t shard,
@@ -379,6 +396,7 @@ void home_job_end(struct step *step, uint32_t slot, enum mesh_job_state state, u
     save->body.job.handle = handle;
     const struct journal_waiter waiter = {.state = state};
     save->body.job.place = home_append(step, job, MESH_ENTRY_END, &waiter);
+    save->sequence = home_sequence(step, &save->body.job.place);
     if (save->body.job.place.index == 0)
         tell_host(step, &job->spec.id, MESH_ACCEPTED, state);
     shards_give(&home->shards, job->first, job->spec.shard_count);
@@ -477,7 +495,7 @@ static void job_serve(struct step *step, uint32_t slot)
         return;
     }
     job_look_up(step, job);
-    if (step->now_ms >= job->bind_at_ms)
+    if (step->now_ms >= job->bind_at_ms && !home_job_moves(step->mesh, job))
         placement_serve(step, slot);
     if (job->queued > 0 && job->service == SERVICE_NONE) {
         job->service = SERVICE_TIMED;

@@ -211,8 +211,12 @@ struct mesh_place home_append(struct step *step, const struct job *job, enum mes
                               const struct journal_waiter *waiter);
 /* What the job's journal said is settled: the submit, or the end. */
 void home_job_settled(struct step *step, const struct mesh_id *id, enum mesh_job_state state);
-/* Another node is the job's home now. */
-void home_job_moved(struct step *step, const struct mesh_id *id);
+/* The sequence of a save with that place; 0 if it has none. */
+uint64_t home_sequence(struct step *step, const struct mesh_place *place);
+/* Another node is the job's home now. If we wanted that, its executors are told. */
+void home_job_moved(struct step *step, const struct mesh_id *id, bool wanted);
+/* Whether it is about to be: nothing new is bound. */
+bool home_job_moves(const struct mesh *mesh, const struct job *job);
 /* Ends the job as DONE if every shard is committed. */
 void home_job_settle(struct step *step, uint32_t job);
 /* One line of the job's story; left out when the output is nearly full. */
@@ -227,6 +231,8 @@ uint32_t bundles_room(const struct home *home);
  * bundles stay as orphans, so that an executor that did not hear of it and asks to renew is told again.
  */
 bool bundles_call_back(struct step *step, uint32_t job);
+/* Tells the executors of a job that it has another home now. */
+void bundles_tell_moved(struct step *step, uint32_t job);
 /* Forgets the bundles of a job that is about to be forgotten itself. */
 void bundles_forget(struct home *home, uint32_t job);
 /*

@@ -22,6 +22,8 @@
  *     bundles.c    shards bound to places: results, leases, orphans
  *     placement.c  where to ask for places
  *     journal.c    what is said of a job, at a majority of the nodes that keep it
+ *     change.c     which nodes those are
+ *     disk.c       whether ours still has what was on it
  *     leader.c     as its home
  *     follower.c   as one of the others
  *     election.c   which of them is the job's home
@@ -87,6 +89,7 @@ static inline bool id_equal(const struct mesh_id *a, const struct mesh_id *b)
 }
 
 #include "mesh/detector.h"
+#include "mesh/disk.h"
 #include "mesh/echo.h"
 #include "mesh/executor.h"
 #include "mesh/gossip.h"
@@ -121,6 +124,7 @@ struct mesh {
     struct executor executor;
     struct home home;
     struct journals journals;
+    struct disk disk;
 };
 
 /* The seam between the two halves of the core. */

@@ -1,7 +1,6 @@
-/* Journals: the table, the log, and choosing members. */
+/* Journals: the table, the log, opening and reading back. */
 #include "mesh/internal.h"
 
-#define CHOICE_KEY 0x6c616e72756f6au /* reads as "journal" */
 #define BUCKET_KEY 0x746b6275u
 
 void journals_layout(struct journals *journals, const struct mesh_limits *limits, struct carve *from)
@@ -42,15 +41,6 @@ uint32_t journal_led(const struct mesh *mesh, const struct mesh_id *job)
 {
     const uint32_t slot = journal_find(mesh, job);
     return slot != MESH_NONE && mesh->journals.journal[slot].role == JOURNAL_LEADER ? slot : MESH_NONE;
-}
-
-uint32_t journal_member(const struct journal *journal, const struct mesh_id *id)
-{
-    for (uint32_t i = 0; i < journal->members.count; i++) {
-        if (id_equal(&journal->members.id[i], id))
-            return i;
-    }
-    return MESH_NONE;
 }
 
 void journal_waiters_free(struct journals *journals, struct journal *journal)
@@ -100,8 +90,11 @@ uint32_t journal_make(struct mesh *mesh, const struct mesh_id *job, const struct
         mesh->counters.bound_journals++;
         return MESH_NONE;
     }
-    journals->journal[slot] = (struct journal){
-        .job = *job, .role = JOURNAL_FOLLOWER, .members = *members, .stand_at_ms = INT64_MAX};
+    journals->journal[slot] = (struct journal){.job = *job,
+                                               .role = JOURNAL_FOLLOWER,
+                                               .members = *members,
+                                               .members_at = 1,
+                                               .stand_at_ms = INT64_MAX};
     uint32_t *const bucket = bucket_of(journals, job);
     journals->chain[slot] = *bucket;
     *bucket = slot + 1;
@@ -127,13 +120,33 @@ void journal_cut(struct journal *journal, uint32_t last)
         journal->run_count--;
     if (journal->end > last)
         journal->end = 0;
+    if (journal->members_at > last && journal->before.count > 0) {
+        journal->members = journal->before;
+        journal->members_at = journal->before_at;
+        journal->before.count = 0;
+    }
+    assert(journal->members_at <= last || last == 0);
 }
 
-void journal_add(struct journal *journal, uint64_t epoch, enum mesh_entry_kind kind)
+/* Nobody begins a change before the one before is settled: that one is, and is never cut. */
+static void change_members(struct journal *journal, const struct mesh_members *members)
+{
+    journal->before = journal->members;
+    journal->before_at = journal->members_at;
+    journal->members = *members;
+    journal->members_at = journal->last;
+    if (journal->settled < journal->before_at)
+        journal->settled = journal->before_at;
+}
+
+void journal_add(struct journal *journal, uint64_t epoch, enum mesh_entry_kind kind,
+                 const struct mesh_members *members)
 {
     const uint32_t index = ++journal->last;
     if (kind == MESH_ENTRY_END)
         journal->end = index;
+    if (kind == MESH_ENTRY_CHANGE)
+        change_members(journal, members);
     if (journal->run_count > 0 && journal->run[journal->run_count - 1].epoch == epoch)
         return;
     if (journal->run_count == MESH_RUNS_MAX) {
@@ -146,69 +159,12 @@ void journal_add(struct journal *journal, uint64_t epoch, enum mesh_entry_kind k
 
 /* Opening. */
 
-static uint64_t choice_rank(const struct mesh_id *job, const struct mesh_id *member)
-{
-    uint8_t both[2 * sizeof job->bytes];
-    memcpy(both, job->bytes, sizeof job->bytes);
-    memcpy(both + sizeof job->bytes, member->bytes, sizeof member->bytes);
-    return mesh_hash(CHOICE_KEY, 0, both, sizeof both);
-}
-
-/* Whether a member's site holds a copy already. */
-static bool site_taken(const struct mesh *mesh, const struct mesh_members *chosen, uint32_t slot)
-{
-    for (uint32_t i = 0; i < chosen->count; i++) {
-        const uint32_t other = members_find(mesh, &chosen->id[i]);
-        if (mesh->members.slot[other].record.site == mesh->members.slot[slot].record.site)
-            return true;
-    }
-    return false;
-}
-
-/* The member that is up and of the highest rank for the job (rendezvous hashing), or MESH_NONE. */
-static uint32_t choose_one(const struct mesh *mesh, const struct mesh_id *job,
-                           const struct mesh_members *chosen, bool other_sites)
-{
-    uint32_t best = MESH_NONE;
-    uint64_t best_rank = 0;
-    for (uint32_t i = 0; i < mesh->members.count; i++) {
-        const uint32_t slot = mesh->members.sorted[i];
-        const struct member *const member = &mesh->members.slot[slot];
-        bool fits = slot != mesh->members.self && members_takes_work(mesh, slot) &&
-                    !(other_sites && site_taken(mesh, chosen, slot));
-        for (uint32_t k = 0; k < chosen->count; k++)
-            fits = fits && !id_equal(&chosen->id[k], &member->id);
-        const uint64_t rank = fits ? choice_rank(job, &member->id) : 0;
-        if (fits && (best == MESH_NONE || rank > best_rank)) {
-            best = slot;
-            best_rank = rank;
-        }
-    }
-    return best;
-}
-
-/* Ourselves first, then other sites', each site once; where there are too few, whoever is up. */
-static void choose_members(const struct mesh *mesh, const struct mesh_job_spec *spec,
-                           struct mesh_members *chosen)
-{
-    const uint32_t copies = spec->copies < MESH_COPIES_MAX ? spec->copies : MESH_COPIES_MAX;
-    *chosen = (struct mesh_members){.count = 1, .id = {mesh->config.self}};
-    for (int other_sites = 1; other_sites >= 0; other_sites--) {
-        while (chosen->count < copies) {
-            const uint32_t slot = choose_one(mesh, &spec->id, chosen, other_sites);
-            if (slot == MESH_NONE)
-                break;
-            chosen->id[chosen->count++] = mesh->members.slot[slot].id;
-        }
-    }
-}
-
 uint32_t journal_open(struct step *step, const struct mesh_job_spec *spec, enum mesh_refusal *refusal)
 {
     struct mesh *const mesh = step->mesh;
     struct mesh_members members;
     *refusal = MESH_ACCEPTED;
-    choose_members(mesh, spec, &members);
+    change_choose(mesh, spec, &members);
     if (members.count < spec->copies_min) {
         *refusal = MESH_REFUSED_COPIES;
         return MESH_NONE;
@@ -224,9 +180,34 @@ uint32_t journal_open(struct step *step, const struct mesh_job_spec *spec, enum 
     struct journal *const journal = &mesh->journals.journal[slot];
     journal->promised = journal->seen = 1;
     journal->voted = mesh->config.self;
+    journal->proven = true;
     journal_lead(step, slot);
     journal->reigns = true;
     return slot;
+}
+
+bool journal_counts(const struct mesh *mesh, const struct journal *journal)
+{
+    const uint32_t which = members_place(&journal->members, &mesh->config.self);
+    return which != MESH_NONE && disk_holds(mesh, journal->members.storage[which]);
+}
+
+bool journal_proven(struct step *step, struct journal *journal)
+{
+    const struct mesh *const mesh = step->mesh;
+    /* A copy that was chosen since we started is not older than what we know. */
+    const uint32_t which = members_place(&journal->members, &mesh->config.self);
+    const bool young = which != MESH_NONE && journal->members.storage[which] >= mesh->config.incarnation;
+    if (!journal->proven)
+        journal->proven = young || disk_proven(step, &journal->members);
+    return journal->proven;
+}
+
+struct mesh_save *journal_save(struct step *step, enum mesh_save_kind kind)
+{
+    struct mesh_save *const save = out_save(step, kind);
+    save->sequence = disk_next(step->mesh);
+    return save;
 }
 
 bool journal_waits(const struct mesh *mesh, const struct mesh_id *job)
@@ -275,6 +256,8 @@ struct mesh_message *journal_send_appended(struct step *step, const struct journ
     message->body.appended.epoch = journal->promised;
     message->body.appended.last = last;
     message->body.appended.held = held;
+    message->body.appended.storage = step->mesh->disk.storage;
+    message->body.appended.sequence = disk_saved(step);
     return message;
 }
 
@@ -299,7 +282,7 @@ void journal_restore(struct step *step, const struct mesh_event *event)
 {
     struct mesh *const mesh = step->mesh;
     const struct mesh_journal_image *const image = &event->body.journal;
-    assert(image->members.count >= 2 && image->members.count <= MESH_COPIES_MAX);
+    assert(change_makes_sense(&image->members) && image->members_at <= image->last);
     assert(image->run_count <= MESH_RUNS_MAX && image->settled <= image->last);
     if (journal_find(mesh, &image->job) != MESH_NONE)
         return;
@@ -309,6 +292,14 @@ void journal_restore(struct step *step, const struct mesh_event *event)
     struct journal *const journal = &mesh->journals.journal[slot];
     journal->last = image->last;
     journal->settled = image->settled;
+    if (image->members_at > 1) {
+        assert(change_makes_sense(&image->before));
+        journal->members_at = image->members_at;
+        journal->before = image->before;
+        journal->before_at = image->before_at;
+        if (journal->settled < journal->before_at)
+            journal->settled = journal->before_at;
+    }
     journal->run_count = image->run_count;
     for (uint32_t i = 0; i < image->run_count; i++) {
         journal->run[i].epoch = image->run[i].epoch;
@@ -325,6 +316,15 @@ void journal_restore(struct step *step, const struct mesh_event *event)
     out_wake(step, step->now_ms);
 }
 
+void journals_hurry(struct step *step)
+{
+    struct journals *const journals = &step->mesh->journals;
+    if (pool_in_use(&journals->pool) == 0)
+        return;
+    journals->scan_at_ms = step->now_ms;
+    out_wake(step, step->now_ms);
+}
+
 /* Time. */
 
 void journals_tick(struct step *step)
@@ -333,15 +333,20 @@ void journals_tick(struct step *step)
     if (pool_in_use(&journals->pool) == 0)
         return;
     if (step->now_ms >= journals->scan_at_ms) {
+        if (journals->scan_next == 0)
+            journals->changes_left = JOURNAL_CHANGES;
         for (; journals->scan_next < journals->pool.fresh; journals->scan_next++) {
-            if (!out_has_room(step->out, 4, 2 * MESH_COPIES_MAX, MESH_OUT_EFFECTS_MAX / 2)) {
+            if (!out_has_room(step->out, 4, 4 * (MESH_COPIES_MAX + 1), MESH_OUT_EFFECTS_MAX / 2)) {
                 out_wake(step, step->now_ms);
                 return;
             }
             const uint32_t slot = journals->scan_next;
-            if (journals->journal[slot].role == JOURNAL_LEADER)
+            struct journal *const journal = &journals->journal[slot];
+            if (journal->role > JOURNAL_FOLLOWER && !journal_counts(step->mesh, journal))
+                journal_unlead(step, slot); /* our disk has forgotten some of it */
+            if (journal->role == JOURNAL_LEADER)
                 journal_tick_leader(step, slot);
-            else if (journals->journal[slot].role != JOURNAL_FREE)
+            else if (journal->role != JOURNAL_FREE)
                 journal_tick_election(step, slot);
         }
         journals->scan_next = 0;
@@ -352,10 +357,12 @@ void journals_tick(struct step *step)
 
 /* Invariants. */
 
-static void check_journal(const struct mesh *mesh, const struct journal *journal)
+static void check_journal(const struct journal *journal)
 {
-    assert(journal->members.count >= 2 && journal->members.count <= MESH_COPIES_MAX);
-    assert(journal_member(journal, &mesh->config.self) != MESH_NONE);
+    assert(change_makes_sense(&journal->members) && journal->members_at >= 1);
+    assert(journal->last == 0 || journal->members_at <= journal->last);
+    assert(journal->before.count == 0 ||
+           (journal->before_at < journal->members_at && journal->before_at <= journal->settled));
     assert(journal->settled <= journal->last && journal->promised <= journal->seen);
     assert(journal->run_count <= MESH_RUNS_MAX && journal->end <= journal->last);
     for (uint32_t i = 0; i < journal->run_count; i++) {
@@ -367,7 +374,8 @@ static void check_journal(const struct mesh *mesh, const struct journal *journal
         assert(journal->waiters.count == 0);
         return;
     }
-    for (uint32_t i = 0; i < journal->members.count; i++)
+    assert(!journal->learning || journal->members.joining == 0);
+    for (uint32_t i = 0; i < journal->members.count + journal->learning; i++)
         assert(journal->peer[i].held <= journal->last && journal->peer[i].sent <= journal->last);
 }
 
@@ -383,7 +391,7 @@ void journals_check(const struct mesh *mesh)
         used++;
         waiters += journal->waiters.count;
         assert(journal_find(mesh, &journal->job) == slot);
-        check_journal(mesh, journal);
+        check_journal(journal);
     }
     assert(used == pool_in_use(&journals->pool) && waiters == pool_in_use(&journals->waiter_pool));
 }

@@ -20,6 +20,11 @@
  *                home before it restarted.
  *     LEADER     this node is the job's home, or about to be: it has the votes and its first entry isn't settled.
  *
+ * Who would stand asks first whether it would be voted for, so that one that was cut off doesn't end its home's reign
+ * when it comes back (Ongaro, "Consensus: Bridging Theory and Practice", 2014, section 9.6). A home that drains asks the
+ * member that has everything to stand at once (section 3.10). Members are replaced one at a time: see change.c. And who
+ * can't be sure of its own disk has no voice: see disk.h.
+ *
  * A higher epoch makes a follower of anybody. Once all members hold the job's end the followers are told and forget the journal,
  * and the leader when all have; or each when its host forgets the job, the leader also when the table needs room.
  */
@@ -30,7 +35,7 @@
 #include "mesh/mesh.h"
 
 enum {
-    JOURNAL_BEAT_MS = 5000, /* a home lets its followers hear of a journal at least so often */
+    JOURNAL_BEAT_MS = 3000, /* a home lets its followers hear of a journal at least so often */
     JOURNAL_QUIET_MS =
         30000, /* a follower that hears nothing for so long stands for election, whatever the home */
     JOURNAL_FRESH_MS = 8000, /* who has heard the home within so long votes for nobody else */
@@ -38,15 +43,21 @@ enum {
         1000, /* after the home is down: times the rank among the members, plus as much again drawn */
     JOURNAL_VOTE_MS = 3000,   /* votes that did not come in: stand again */
     JOURNAL_RESEND_MS = 2000, /* an entry not held after so long is sent again, from the disk */
-    JOURNAL_STALL_MS = 8000,  /* not settled for so long: the job is said to be stalled */
-    JOURNAL_SCAN_MS = 500,    /* timers are looked at so often: there are thousands, and none is in a hurry */
-    JOURNAL_WINDOW = 64,      /* entries sent from the disk at a time */
+    JOURNAL_STALL_MS =
+        8000, /* not settled, or no majority heard, for so long: the job is said to be stalled */
+    JOURNAL_HAND_MS =
+        2000, /* a home asked to stand, or the wait for one that has everything: then another is tried */
+    JOURNAL_OUT_MS = 10 * 60 * 1000, /* who is told that it is no member any more asks again after so long */
+    JOURNAL_CHANGES = 8,             /* members chosen anew in one scan: each looks at all nodes */
+    JOURNAL_SCAN_MS = 500, /* timers are looked at so often: there are thousands, and none is in a hurry */
+    JOURNAL_WINDOW = 64,   /* entries sent from the disk at a time */
 };
 
 enum journal_role { JOURNAL_FREE = 0, JOURNAL_FOLLOWER, JOURNAL_CANDIDATE, JOURNAL_LEADER };
 
 /* What a leader knows of one member. */
 struct journal_peer {
+    bool lost;          /* its disk has forgotten something since it was chosen: nothing it says counts */
     uint32_t held;      /* entries up to here are durable there */
     uint32_t sent;      /* and up to here on their way */
     bool told;          /* it has forgotten the journal: its end is settled */
@@ -68,12 +79,18 @@ struct journal {
     struct {
         uint64_t epoch;
         uint32_t first;
-    } run[MESH_RUNS_MAX]; /* entries from `first` on are of `epoch`, up to the next run */
-    struct mesh_members members;
+    } run[MESH_RUNS_MAX];        /* entries from `first` on are of `epoch`, up to the next run */
+    struct mesh_members members; /* the latest in the log, be it settled or not */
+    uint32_t members_at;         /* the entry that has them */
+    struct mesh_members
+        before; /* what they were before that entry, for when it is replaced; count 0: nothing */
+    uint32_t before_at;
+    bool proven;         /* our disk holds what the others saw on it */
     uint32_t end;        /* the entry that holds the job's end; 0 = none yet */
     int64_t heard_at_ms; /* FOLLOWER: from the home */
     int64_t stand_at_ms; /* FOLLOWER, CANDIDATE: when it stands, or stands again */
-    uint32_t votes;      /* CANDIDATE: bit per member */
+    uint32_t votes;      /* CANDIDATE, or asking: bit per member */
+    uint64_t asking;     /* FOLLOWER: whether it would be voted for in that epoch; 0 = it doesn't ask */
 
     /* LEADER. */
     bool reigns;         /* its first entry is settled: the job is its own to go on with */
@@ -82,8 +99,16 @@ struct journal {
     uint32_t first;      /* the first entry of its epoch */
     int64_t moved_at_ms; /* when `settled` last moved, or something began to wait */
     int64_t beat_at_ms;
-    struct list waiters;                       /* in the order of their entries */
-    struct journal_peer peer[MESH_COPIES_MAX]; /* as members.id; our own `held` is what is durable here */
+    int64_t led_at_ms;
+    struct list waiters;                           /* in the order of their entries */
+    struct journal_peer peer[MESH_COPIES_MAX + 1]; /* as members.id; our own `held` is what is durable here */
+    /* A newcomer that is brought up before it counts: its peer is the one behind the members'. */
+    bool learning;
+    struct mesh_id learner;
+    uint64_t learner_storage;
+    /* We don't want to be the home any more: no results are taken until another is. */
+    bool handing;
+    int64_t handed_at_ms; /* when one was asked to stand, or it began to be waited for */
 };
 
 /* What is to be done once an entry is settled. */
@@ -107,8 +132,9 @@ struct journals {
     struct pool waiter_pool;
     struct list_link *waiter_link; /* free, or journal.waiters */
 
-    int64_t scan_at_ms; /* when the timers are looked at next */
-    uint32_t scan_next; /* where that goes on: it may take several steps */
+    uint32_t changes_left; /* in this scan: see JOURNAL_CHANGES */
+    int64_t scan_at_ms;    /* when the timers are looked at next */
+    uint32_t scan_next;    /* where that goes on: it may take several steps */
 };
 
 struct step;
@@ -128,12 +154,17 @@ uint32_t journal_open(struct step *step, const struct mesh_job_spec *spec, enum 
 uint32_t journal_led(const struct mesh *mesh, const struct mesh_id *job);
 /* Whether results may be taken now: there must be room for what waits to be settled. */
 bool journal_has_room(const struct mesh *mesh);
+/* Whether that journal, which we lead, is on its way to another home: nothing new is begun. */
+bool journal_hands_over(const struct mesh *mesh, uint32_t slot);
 /*
  * Appends to a journal that we lead: gives the entry its place, and sends it to the members. `waiter` says what to do
  * once it is settled; its index is filled in. NULL: nothing. The caller adds the save to the same step.
  */
 struct mesh_place journal_append(struct step *step, uint32_t slot, enum mesh_entry_kind kind,
+                                 const struct mesh_members *members, /* CHANGE; otherwise NULL */
                                  const struct journal_waiter *waiter);
+/* A save that belongs to a journal. */
+struct mesh_save *journal_save(struct step *step, enum mesh_save_kind kind);
 /* Whether the job's submit or its end is not settled yet. */
 bool journal_waits(const struct mesh *mesh, const struct mesh_id *job);
 /* Whether a job read back may be ours: it has a single copy, or the majority of the others has made us its home in
@@ -153,17 +184,25 @@ void journal_on_appended(struct step *step, uint32_t from, const struct mesh_mes
 void journal_on_vote(struct step *step, uint32_t from, const struct mesh_message *message);
 void journal_on_voted(struct step *step, uint32_t from, const struct mesh_message *message);
 void journal_on_beat(struct step *step, uint32_t from, const struct mesh_message *message);
+void journal_on_hand_over(struct step *step, uint32_t from, const struct mesh_message *message);
+/* Something that journals wait for has happened: their timers are looked at now. */
+void journals_hurry(struct step *step);
 void journal_member_down(struct step *step, uint32_t member);
 void journals_tick(struct step *step);
 
-/* Between journal.c, leader.c, follower.c and election.c. */
+/* Between journal.c, leader.c, follower.c, election.c and change.c. */
 /* A follower's journal with an empty log; one that is over makes room. MESH_NONE at the bound. */
 uint32_t journal_make(struct mesh *mesh, const struct mesh_id *job, const struct mesh_members *members);
 void journal_free(struct journals *journals, uint32_t slot);
 void journal_waiters_free(struct journals *journals, struct journal *journal);
 /* The log: cut back to `last`, and one more entry. */
 void journal_cut(struct journal *journal, uint32_t last);
-void journal_add(struct journal *journal, uint64_t epoch, enum mesh_entry_kind kind);
+void journal_add(struct journal *journal, uint64_t epoch, enum mesh_entry_kind kind,
+                 const struct mesh_members *members);
+/* Whether our copy counts: it is in the set, and of a disk that has lost nothing since it was chosen. */
+bool journal_counts(const struct mesh *mesh, const struct journal *journal);
+/* Whether what we promised and hold is surely what we ever promised and held. Asks those who could know otherwise. */
+bool journal_proven(struct step *step, struct journal *journal);
 /* The job's end is settled: what is left is to tell those who don't know yet. */
 bool journal_is_over(const struct journal *journal);
 /* Tells the host that it is over, and forgets it. */
@@ -172,8 +211,8 @@ struct mesh_message *journal_send_appended(struct step *step, const struct journ
                                            const struct mesh_id *to, uint32_t last, bool held);
 void journal_tick_leader(struct step *step, uint32_t slot);
 uint32_t journal_find(const struct mesh *mesh, const struct mesh_id *job);
-uint32_t journal_member(const struct journal *journal,
-                        const struct mesh_id *id); /* its place, or MESH_NONE */
+uint32_t members_place(const struct mesh_members *members,
+                       const struct mesh_id *id); /* its place, or MESH_NONE */
 uint64_t journal_epoch_of(const struct journal *journal,
                           uint32_t index); /* 0 for index 0, or one long settled */
 /* Makes us the leader of the epoch promised; the caller appends its first entry. */
@@ -185,5 +224,17 @@ void journal_seen(struct step *step, uint32_t slot, uint64_t epoch);
 /* The home of that epoch, not older than promised, spoke. False if that can't be: we are it. */
 bool journal_follow(struct step *step, uint32_t slot, const struct mesh_id *home, uint64_t epoch);
 void journal_tick_election(struct step *step, uint32_t slot);
+
+/* change.c */
+/* Members for a new job: ourselves and whoever is chosen. */
+void change_choose(const struct mesh *mesh, const struct mesh_job_spec *spec, struct mesh_members *chosen);
+/* Whether those whose bits are set are a majority of the set before and of the set after the change under way. */
+bool change_majority(const struct mesh_members *members, uint32_t bits);
+/* Whether members as they came make sense. */
+bool change_makes_sense(const struct mesh_members *members);
+/* Whether that member is lost, and not only for a while. */
+bool change_is_gone(const struct step *step, const struct journal *journal, uint32_t which);
+/* Takes the next step of replacing or adding a member, if there is one to take now. */
+void change_tick(struct step *step, uint32_t slot);
 
 #endif

@@ -8,7 +8,10 @@ void journal_lead(struct step *step, uint32_t slot)
     journal->home = step->mesh->config.self;
     journal->reigns = journal->stalled = journal->due = false;
     journal->first = journal->last + 1;
-    journal->moved_at_ms = journal->beat_at_ms = step->now_ms;
+    journal->moved_at_ms = journal->beat_at_ms = journal->led_at_ms = step->now_ms;
+    journal->asking = 0;
+    journal->learning = journal->handing = false;
+    journal->handed_at_ms = step->now_ms - JOURNAL_HAND_MS;
     /* Of our own log, what is there was durable before we were voted for; the others tell. */
     for (uint32_t i = 0; i < journal->members.count; i++)
         journal->peer[i] = (struct journal_peer){.sent = journal->last, .sent_at_ms = step->now_ms};
@@ -19,7 +22,7 @@ void journal_unlead(struct step *step, uint32_t slot)
     struct journal *const journal = &step->mesh->journals.journal[slot];
     if (journal->role == JOURNAL_LEADER) {
         journal_waiters_free(&step->mesh->journals, journal);
-        home_job_moved(step, &journal->job);
+        home_job_moved(step, &journal->job, journal->handing);
         step->mesh->counters.step_downs++;
     }
     journal->role = JOURNAL_FOLLOWER;
@@ -33,10 +36,33 @@ bool journal_has_room(const struct mesh *mesh)
     return pool->capacity - pool_in_use(pool) > mesh->config.limits.jobs;
 }
 
+bool journal_hands_over(const struct mesh *mesh, uint32_t slot)
+{
+    return mesh->journals.journal[slot].handing;
+}
+
+/* Whose peer that is: a member's, or the newcomer's behind them. */
+static const struct mesh_id *peer_id(const struct journal *journal, uint32_t which)
+{
+    return which < journal->members.count ? &journal->members.id[which] : &journal->learner;
+}
+
+static uint32_t peers(const struct journal *journal)
+{
+    return journal->members.count + journal->learning;
+}
+
+static uint32_t peer_find(const struct journal *journal, const struct mesh_id *id)
+{
+    if (journal->learning && id_equal(id, &journal->learner))
+        return journal->members.count;
+    return members_place(&journal->members, id);
+}
+
 static void send_entry(struct step *step, const struct journal *journal, uint32_t peer,
                        enum mesh_entry_kind kind)
 {
-    struct mesh_message *const message = out_send(step, &journal->members.id[peer], MESH_APPEND);
+    struct mesh_message *const message = out_send(step, peer_id(journal, peer), MESH_APPEND);
     step->out->send[step->out->send_count - 1].early = true;
     message->body.append.job = journal->job;
     message->body.append.epoch = journal->promised;
@@ -45,12 +71,12 @@ static void send_entry(struct step *step, const struct journal *journal, uint32_
     message->body.append.index = journal->last;
     message->body.append.settled = journal->settled;
     message->body.append.kind = kind;
-    if (journal->last == 1)
+    if (journal->last == journal->members_at)
         message->body.append.members = journal->members;
 }
 
 struct mesh_place journal_append(struct step *step, uint32_t slot, enum mesh_entry_kind kind,
-                                 const struct journal_waiter *waiter)
+                                 const struct mesh_members *members, const struct journal_waiter *waiter)
 {
     struct mesh *const mesh = step->mesh;
     struct journals *const journals = &mesh->journals;
@@ -58,7 +84,7 @@ struct mesh_place journal_append(struct step *step, uint32_t slot, enum mesh_ent
     assert(journal->role == JOURNAL_LEADER);
     if (journal->settled == journal->last)
         journal->moved_at_ms = step->now_ms;
-    journal_add(journal, journal->promised, kind);
+    journal_add(journal, journal->promised, kind, members);
     mesh->counters.entries++;
     if (waiter) {
         const uint32_t at = pool_take(&journals->waiter_pool, journals->waiter_link);
@@ -68,9 +94,9 @@ struct mesh_place journal_append(struct step *step, uint32_t slot, enum mesh_ent
         journals->waiter[at].index = journal->last;
         list_append(&journal->waiters, journals->waiter_link, at);
     }
-    for (uint32_t i = 0; i < journal->members.count; i++) {
+    for (uint32_t i = 0; i < peers(journal); i++) {
         struct journal_peer *const peer = &journal->peer[i];
-        if (id_equal(&journal->members.id[i], &mesh->config.self)) {
+        if (id_equal(peer_id(journal, i), &mesh->config.self)) {
             /* To ourselves, delivered once the save is durable. */
             journal_send_appended(step, journal, &mesh->config.self, journal->last, true);
             continue;
@@ -96,29 +122,29 @@ static void send_log(struct step *step, struct journal *journal, uint32_t which)
         return;
     struct mesh_effect *const effect = out_effect(step, MESH_SEND_LOG);
     effect->body.send_log.job = journal->job;
-    effect->body.send_log.to = journal->members.id[which];
+    effect->body.send_log.to = *peer_id(journal, which);
     effect->body.send_log.epoch = journal->promised;
     effect->body.send_log.settled = journal->settled;
     effect->body.send_log.first = peer->sent + 1;
     effect->body.send_log.count = count;
-    if (peer->sent == 0)
-        effect->body.send_log.members = journal->members;
     peer->sent += count;
     peer->sent_at_ms = step->now_ms;
     step->mesh->counters.entries_resent += count;
 }
 
-/* The highest entry that a majority holds. */
+/* The highest entry that a majority holds: it is the last that some member holds. */
 static uint32_t majority_holds(const struct journal *journal)
 {
-    uint32_t held[MESH_COPIES_MAX];
+    uint32_t highest = 0;
     for (uint32_t i = 0; i < journal->members.count; i++) {
-        uint32_t at = i;
-        for (; at > 0 && held[at - 1] < journal->peer[i].held; at--)
-            held[at] = held[at - 1];
-        held[at] = journal->peer[i].held;
+        const uint32_t held = journal->peer[i].held;
+        uint32_t bits = 0;
+        for (uint32_t k = 0; k < journal->members.count; k++)
+            bits |= (uint32_t)(!journal->peer[k].lost && journal->peer[k].held >= held) << k;
+        if (held > highest && change_majority(&journal->members, bits))
+            highest = held;
     }
-    return held[journal->members.count / 2];
+    return highest;
 }
 
 /* Does what waited for an entry. False if the output is full. */
@@ -136,6 +162,8 @@ static bool serve_waiter(struct step *step, uint32_t slot, const struct journal_
         break;
     case MESH_ENTRY_END:
         home_job_settled(step, &journal->job, waiter->state);
+        break;
+    case MESH_ENTRY_CHANGE:
         break;
     case MESH_ENTRY_TAKEOVER: {
         struct mesh_effect *const effect = out_effect(step, MESH_TAKE_OVER);
@@ -179,7 +207,6 @@ static void settle(struct step *step, uint32_t slot)
         return;
     journal->settled = held;
     journal->moved_at_ms = step->now_ms;
-    journal->stalled = false;
     serve_waiters(step, slot);
 }
 
@@ -211,11 +238,10 @@ void journal_on_appended(struct step *step, uint32_t from, const struct mesh_mes
     if (slot == MESH_NONE)
         return; /* it is over */
     struct journal *const journal = &mesh->journals.journal[slot];
-    const uint32_t which = journal_member(journal, &mesh->members.slot[from].id);
-    if (which == MESH_NONE) {
-        mesh->counters.bad_messages++;
-        return;
-    }
+    const uint32_t which = peer_find(journal, &mesh->members.slot[from].id);
+    if (which == MESH_NONE)
+        return; /* it was a member, or may become one by a change that we don't know of yet */
+    disk_seen(mesh, from, message->body.appended.sequence);
     if (message->body.appended.over) {
         appended_over(step, slot, which, message);
         return;
@@ -228,6 +254,9 @@ void journal_on_appended(struct step *step, uint32_t from, const struct mesh_mes
         message->body.appended.last > journal->last)
         return; /* about an earlier epoch */
     struct journal_peer *const peer = &journal->peer[which];
+    const uint64_t storage =
+        which < journal->members.count ? journal->members.storage[which] : journal->learner_storage;
+    peer->lost = peer->lost || message->body.appended.storage > storage;
     if (message->body.appended.held) {
         if (message->body.appended.last <= peer->held)
             return;
@@ -267,13 +296,15 @@ static void beat_add(struct step *step, const struct journal *journal, const str
     message->body.beat.journal[at].over = over;
 }
 
-/* Whether all members hold everything, and whether all have forgotten the journal since they know that. */
-static void look_around(const struct mesh *mesh, const struct journal *journal, bool *all_hold,
+/* Whether all members that are not lost hold everything, and whether all have forgotten the journal since they know that. */
+static void look_around(const struct step *step, const struct journal *journal, bool *all_hold,
                         bool *all_told)
 {
     *all_hold = *all_told = true;
     for (uint32_t i = 0; i < journal->members.count; i++) {
-        const bool self = id_equal(&journal->members.id[i], &mesh->config.self);
+        const bool self = id_equal(&journal->members.id[i], &step->mesh->config.self);
+        if (change_is_gone(step, journal, i))
+            continue; /* should it come back, hosts tell it */
         *all_hold = *all_hold && (journal->peer[i].held == journal->last || journal->peer[i].told);
         *all_told = *all_told && (self || journal->peer[i].told);
     }
@@ -284,16 +315,86 @@ static void tend_member(struct step *step, struct journal *journal, uint32_t whi
 {
     const struct mesh *const mesh = step->mesh;
     struct journal_peer *const peer = &journal->peer[which];
-    const uint32_t member = members_find(mesh, &journal->members.id[which]);
+    const uint32_t member = members_find(mesh, peer_id(journal, which));
     if (member == mesh->members.self || member == MESH_NONE || !members_live(mesh, member) || peer->told)
         return;
-    if (peer->held < peer->sent && step->now_ms - peer->sent_at_ms >= JOURNAL_RESEND_MS) {
+    if ((peer->held < peer->sent || peer->behind) && step->now_ms - peer->sent_at_ms >= JOURNAL_RESEND_MS) {
         peer->behind = true;
         peer->sent = peer->held;
         send_log(step, journal, which);
     }
     if (beat)
-        beat_add(step, journal, &journal->members.id[which], over);
+        beat_add(step, journal, peer_id(journal, which), over);
+}
+
+/* Whether those whom we have heard lately are a majority: it need not have been about this journal. */
+static bool majority_speaks(const struct step *step, const struct journal *journal)
+{
+    const struct mesh *const mesh = step->mesh;
+    uint32_t bits = 0;
+    for (uint32_t i = 0; i < journal->members.count; i++) {
+        const uint32_t slot = members_find(mesh, &journal->members.id[i]);
+        const bool speaks =
+            slot == mesh->members.self ||
+            (slot != MESH_NONE && step->now_ms - mesh->members.slot[slot].spoke_at_ms < JOURNAL_STALL_MS);
+        bits |= (uint32_t)(speaks && !journal->peer[i].lost) << i;
+    }
+    return change_majority(&journal->members, bits);
+}
+
+/* A home cut off from the others says so though nothing waits: what comes next would. */
+static void look_whether_stalled(struct step *step, struct journal *journal)
+{
+    const bool waits =
+        journal->settled < journal->last && step->now_ms - journal->moved_at_ms >= JOURNAL_STALL_MS;
+    const bool alone =
+        step->now_ms - journal->led_at_ms >= JOURNAL_STALL_MS && !majority_speaks(step, journal);
+    if ((waits || alone) && !journal->stalled)
+        step->mesh->counters.stalls++;
+    journal->stalled = waits || alone;
+}
+
+/* The member that has everything and may be the home next, or MESH_NONE. */
+static uint32_t heir(const struct mesh *mesh, const struct journal *journal)
+{
+    for (uint32_t i = 0; i < journal->members.count; i++) {
+        const uint32_t slot = members_find(mesh, &journal->members.id[i]);
+        if (slot != MESH_NONE && slot != mesh->members.self && i + 1 != journal->members.leaving &&
+            members_takes_work(mesh, slot) && !journal->peer[i].lost &&
+            journal->peer[i].held == journal->last)
+            return i;
+    }
+    return MESH_NONE;
+}
+
+/*
+ * A home that drains, or whose own copy is being replaced, gives its job to another member. Results are refused
+ * meanwhile, so that one catches up; if none does in time they are taken again, for as long as that time was.
+ */
+static void hand_over(struct step *step, struct journal *journal)
+{
+    struct mesh *const mesh = step->mesh;
+    const uint32_t self = members_place(&journal->members, &mesh->config.self);
+    const bool wanted =
+        journal->reigns && journal->end == 0 && (mesh->draining || self + 1 == journal->members.leaving);
+    if (!wanted || (journal->handing && step->now_ms - journal->handed_at_ms >= JOURNAL_HAND_MS)) {
+        journal->handed_at_ms = journal->handing ? step->now_ms : journal->handed_at_ms;
+        journal->handing = false;
+        return;
+    }
+    if (!journal->handing && step->now_ms - journal->handed_at_ms < JOURNAL_HAND_MS)
+        return;
+    if (!journal->handing) {
+        journal->handing = true;
+        journal->handed_at_ms = step->now_ms;
+    }
+    const uint32_t which = heir(mesh, journal);
+    if (which == MESH_NONE)
+        return;
+    struct mesh_message *const message = out_send(step, &journal->members.id[which], MESH_HAND_OVER);
+    message->body.hand_over.job = journal->job;
+    message->body.hand_over.epoch = journal->promised;
+    mesh->counters.handovers++;
 }
 
 /* Nobody is told that it is over before all hold the end: so whoever comes back late finds it on any member's disk. */
@@ -304,18 +405,18 @@ void journal_tick_leader(struct step *step, uint32_t slot)
         serve_waiters(step, slot);
     bool all_hold;
     bool all_told;
-    look_around(step->mesh, journal, &all_hold, &all_told);
+    look_around(step, journal, &all_hold, &all_told);
     const bool over = journal_is_over(journal) && all_hold;
     const bool beat = step->now_ms - journal->beat_at_ms >= (over ? JOURNAL_SCAN_MS : JOURNAL_BEAT_MS);
-    for (uint32_t i = 0; i < journal->members.count; i++)
+    for (uint32_t i = 0; i < peers(journal); i++)
         tend_member(step, journal, i, beat, over);
     if (beat)
         journal->beat_at_ms = step->now_ms;
     if (over && all_told) {
         journal_end(step, slot, true);
-    } else if (!journal->stalled && journal->settled < journal->last &&
-               step->now_ms - journal->moved_at_ms >= JOURNAL_STALL_MS) {
-        journal->stalled = true;
-        step->mesh->counters.stalls++;
+        return;
     }
+    look_whether_stalled(step, journal);
+    hand_over(step, journal);
+    change_tick(step, slot);
 }

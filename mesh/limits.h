@@ -52,7 +52,7 @@
 /* Shards of all live jobs of one home, and of one job. A submit beyond it is refused as busy or too large. */
 #define MESH_SHARDS_MAX (1u << 20)
 /*
- * Copies of a job's journal at most, its home's included; and journals that one node keeps, as home or for others. At
+ * Copies of a job's journal at most, its home's included, and one more while one is replaced; and journals that one node keeps, as home or for others. At
  * the bound an entry of a new journal is not taken: its home goes on with the other members, or refuses the job.
  */
 #define MESH_COPIES_MAX 5
@@ -159,6 +159,9 @@
 /* A member that has been up for so long is stable enough to own cache pointers, if there are so many of them. */
 #define MESH_STABLE_MS (10ll * 60 * 1000)
 #define MESH_STABLE_MEMBERS_MIN 3
+
+/* A member of a journal that has been down for so long is replaced; sooner one that drains, left or was revoked. */
+#define MESH_REPLACE_MS (10ll * 60 * 1000)
 
 /* A node is content to be interior for so long before it says so: a reporter that restarts finds its place again. */
 #define MESH_SETTLE_MS 5000

@@ -80,6 +80,13 @@ struct member {
     uint32_t debit[MESH_DEVICE_CLASSES]; /* places asked for or used since its latest capacity record */
     uint32_t delivered_permille;         /* moving average of places granted per place believed free */
     uint32_t rtt_var_us;
+
+    /* What we know of its disk, and it of ours, see disk.c. */
+    uint64_t disk_seen;     /* the highest sequence that it named */
+    int64_t disk_ask_at_ms; /* when we may ask it again */
+    bool disk_told;         /* it said in this life of ours how far it has seen us */
+
+    int64_t spoke_at_ms; /* when anything last came from it; 0 = never */
 };
 
 struct members {

@@ -51,6 +51,7 @@ struct mesh *mesh_init(void *memory, const struct mesh_config *config)
     mesh->config = *config;
     mesh->now_ms = config->now_ms;
     mesh->incarnation = config->incarnation;
+    disk_init(mesh);
     random_seed(&mesh->random, config->seed);
     lay_out(mesh, limits, &from);
 
@@ -210,6 +211,12 @@ static bool receive_work(struct step *step, uint32_t from, const struct mesh_mes
     case MESH_ADOPTED:
         adopt_on_adopted(step, from, message);
         return true;
+    case MESH_HAND_OVER:
+        journal_on_hand_over(step, from, message);
+        return true;
+    case MESH_DISK:
+        disk_on_disk(step, from, message);
+        return true;
     default:
         return false;
     }
@@ -227,8 +234,10 @@ static void receive(struct step *step, const struct mesh_event *event)
         refuse(step, message);
         return;
     }
-    if (known && from != mesh->members.self)
+    if (known && from != mesh->members.self) {
+        mesh->members.slot[from].spoke_at_ms = step->now_ms;
         links_heard(step, from);
+    }
     if (from != mesh->members.self && receive_gossip(step, event, from))
         return;
     if (known && (receive_words(step, from, message) || receive_work(step, from, message)))

@@ -49,7 +49,11 @@ struct mesh_config {
     uint64_t region;      /* hash of the own region's name */
     uint64_t incarnation; /* the highest ever saved, plus one; the host has saved it before this call */
     uint64_t session;     /* of this process, never zero: see body.member.session of struct mesh_record */
-    uint64_t seed[2];     /* of the core's own generator */
+    uint64_t
+        storage; /* of the latest MESH_SAVE_STORAGE; the incarnation at which the disk was restored from a
+                             backup, if that was later; 0 = neither */
+    uint64_t sequence; /* the highest that any save bore that is on the disk; 0 = none */
+    uint64_t seed[2];  /* of the core's own generator */
     int64_t now_ms;
     int64_t wall_ms;
     /* The kernels that run here, named as in mesh_job_spec; borrowed for the core's life. None given: any. */
@@ -97,12 +101,15 @@ struct mesh_job_spec {
 /* A journal of several copies as it stands on the disk. */
 struct mesh_journal_image {
     struct mesh_id job;
-    struct mesh_members members;
+    struct mesh_members members; /* of the last entry that was saved with some */
+    uint32_t members_at;         /* which that is; 0: the first */
+    struct mesh_members before;  /* of the last such entry before that one, where there are two */
+    uint32_t before_at;
     uint64_t promised;    /* of the latest MESH_SAVE_PROMISE; 0 = none */
     uint32_t last;        /* entries 1 to last are there */
     uint32_t settled;     /* the highest that was saved with one */
     struct mesh_id voted; /* its candidate */
-    bool home;            /* the last entry is of this node's own reign: it was the job's home */
+    bool home;            /* the last entry was saved with `own`, or as the home's: it was the job's home */
     uint32_t end;         /* the entry that is MESH_ENTRY_END; 0 = none */
     /* The epochs of the entries: those from `first` on, up to the next run. The latest MESH_RUNS_MAX. */
     uint32_t run_count;
@@ -182,8 +189,9 @@ enum mesh_save_kind {
     MESH_SAVE_JOB,       /* a submitted job, with the host's full description of it */
     MESH_SAVE_COMMIT,    /* results of shards; the first save for a (job, shard) wins for ever */
     MESH_SAVE_JOB_STATE, /* done, failed or cancelled */
-    MESH_SAVE_ENTRY,     /* an entry of a journal whose bytes came from the home, or a takeover's */
+    MESH_SAVE_ENTRY, /* an entry of a journal whose bytes came from the home, or one of ours that has none */
     MESH_SAVE_PROMISE, /* no entry of an older epoch is taken any more, and this one belongs to that candidate */
+    MESH_SAVE_STORAGE, /* our disk was seen to have forgotten something: what was on it before counts no more */
 };
 
 /*
@@ -206,8 +214,11 @@ enum mesh_job_state {
 
 struct mesh_save {
     enum mesh_save_kind kind;
+    /* Unless 0, durable together with this save: the highest so far becomes mesh_config.sequence at the next start. */
+    uint64_t sequence;
     union {
         uint64_t incarnation;
+        uint64_t storage;
         struct {
             enum mesh_record_kind kind;
             struct mesh_id origin;
@@ -227,9 +238,9 @@ struct mesh_save {
             struct mesh_place place;
             enum mesh_entry_kind kind;
             bool cut; /* first goes what stands at this index and after it: a later home's replaces it */
-            bool own; /* a takeover's, by this node: it is the home from here on */
+            bool own; /* a takeover or a change by this node: it is the home from here on */
             uint64_t handle;             /* 0 = no bytes */
-            struct mesh_members members; /* with index 1 */
+            struct mesh_members members; /* with index 1 and MESH_ENTRY_CHANGE; otherwise none */
         } entry;
         struct {
             struct mesh_id job;
@@ -372,11 +383,11 @@ struct mesh_effect {
         struct {
             struct mesh_id job;
             struct mesh_id to;
-            uint64_t epoch; /* ours, for the APPENDs; as are settled and, with the first entry, members */
+            uint64_t
+                epoch; /* ours, for the APPENDs; as is settled. Entries' members are those saved with them */
             uint32_t settled;
             uint32_t first;
             uint32_t count;
-            struct mesh_members members;
         } send_log;
         struct {
             struct mesh_id job;
@@ -502,6 +513,7 @@ struct mesh_job_view {
     uint32_t reassigned; /* times a shard was queued again after it had been assigned */
     uint32_t copies;     /* of its journal */
     bool stalled;        /* too few of them answer: nothing is acknowledged until more do */
+    bool changing;       /* one of them is being replaced */
 };
 bool mesh_job_view(const struct mesh *mesh, uint32_t index, struct mesh_job_view *view);
 bool mesh_job_find(const struct mesh *mesh, const struct mesh_id *id, struct mesh_job_view *view);
@@ -571,6 +583,9 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(takeovers)      /* jobs that became ours */                                                            \
     X(step_downs)     /* jobs that were ours and went to another home */                                     \
     X(stalls)         /* times a journal of ours had no majority for a while */                              \
+    X(changes)        /* members of our journals replaced or added */                                        \
+    X(handovers)      /* times we asked another member to be a job's home */                                 \
+    X(disks_lost)     /* times our disk was seen to have forgotten something */                              \
     X(adoptions)      /* attempts of a lost home taken over */                                               \
     X(bound_journals)                                                                                        \
     X(bound_waiters)                                                                                         \

@@ -68,6 +68,10 @@ size_t mesh_message_bytes(const struct mesh_message *message)
         return LIST(body.report.shard, least(message->body.report.count, MESH_BUNDLE_SHARDS_MAX));
     case MESH_ADOPTED:
         return THROUGH(body.adopted);
+    case MESH_HAND_OVER:
+        return THROUGH(body.hand_over);
+    case MESH_DISK:
+        return THROUGH(body.disk);
     case MESH_MESSAGE_KINDS:
         break;
     }
@@ -97,7 +101,8 @@ const char *mesh_message_name(enum mesh_message_kind kind)
         [MESH_VOTE] = "vote",       [MESH_VOTED] = "voted",
         [MESH_BEAT] = "beat",       [MESH_REPORT] = "report",
         [MESH_ADOPTED] = "adopted", [MESH_AWAIT] = "await",
-        [MESH_ECHO] = "echo",
+        [MESH_ECHO] = "echo",       [MESH_HAND_OVER] = "hand_over",
+        [MESH_DISK] = "disk",
     };
     if ((unsigned)kind >= MESH_MESSAGE_KINDS || !names[kind])
         return "unknown";

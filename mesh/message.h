@@ -124,6 +124,9 @@ enum mesh_message_kind {
     /* How long a record takes to a member, measured where it began, see mesh/echo.h. */
     MESH_AWAIT, /* answer once you hold this capacity of mine, or a newer one */
     MESH_ECHO,
+    /* Journals again. */
+    MESH_HAND_OVER, /* a home that drains: stand for election now; and to executors: somebody has */
+    MESH_DISK,      /* how far our disk is, and how far we have seen yours, see mesh/disk.h */
     MESH_MESSAGE_KINDS,
 };
 
@@ -146,11 +149,21 @@ enum mesh_entry_kind {
     MESH_ENTRY_COMMIT,     /* results of shards */
     MESH_ENTRY_END,        /* done, failed or cancelled */
     MESH_ENTRY_TAKEOVER,   /* a new home's first; no bytes */
+    MESH_ENTRY_CHANGE,     /* the journal's members from here on; no bytes besides */
 };
 
+/*
+ * Who keeps a journal. A copy is named by its node and the incarnation that the node had when it was chosen: what was on
+ * its disk before it lost some of it is another copy, see mesh/disk.h. While one is replaced the set before and the set
+ * after stand here together, and nothing is settled without a majority of each; see mesh/change.c.
+ */
 struct mesh_members {
+    uint32_t number; /* of this configuration: 1 at the submit, one more with every change */
     uint32_t count;
-    struct mesh_id id[MESH_COPIES_MAX];
+    uint32_t joining; /* 1 + the place of the one that is not in the set before; 0 = none */
+    uint32_t leaving; /* 1 + the place of the one that is not in the set after; 0 = none */
+    struct mesh_id id[MESH_COPIES_MAX + 1];
+    uint64_t storage[MESH_COPIES_MAX + 1]; /* in a list of nodes alone: 0 */
 };
 
 struct mesh_entry {
@@ -291,7 +304,7 @@ struct mesh_message {
             uint32_t index;              /* from 1 on */
             uint32_t settled;            /* entries up to here are held by a majority */
             uint32_t kind;               /* enum mesh_entry_kind */
-            struct mesh_members members; /* of the journal; with index 1 only, else none */
+            struct mesh_members members; /* of the journal from here on; with index 1 and CHANGE, else none */
             uint64_t handle;             /* the entry's bytes; 0 = none */
         } append;
         struct {
@@ -304,17 +317,26 @@ struct mesh_message {
             uint64_t last_epoch;
             bool
                 held; /* entries up to `last` are durable there, as the home has them; else only a hint where to go on */
+            uint64_t storage;  /* its disk is whole since this incarnation: an older copy is lost */
+            uint64_t sequence; /* of its disk */
         } appended;
         struct {
             struct mesh_id job;
             uint64_t epoch; /* that it wants to be home of */
             uint64_t last_epoch;
             uint32_t last;
+            bool asks;   /* would you? Nothing is promised yet, and no epoch used up */
+            bool handed; /* the home itself wants it */
         } vote;
         struct {
             struct mesh_id job;
             uint64_t epoch; /* granted: that epoch; else the highest that the member knows of */
             bool granted;
+            bool asks; /* as in the VOTE */
+            uint32_t
+                number; /* of the settled configuration that the candidate has no place in; 0 = it has one */
+            uint64_t storage;  /* as in APPENDED */
+            uint64_t sequence; /* of its disk */
         } voted;
         struct {
             uint32_t count;
@@ -339,6 +361,16 @@ struct mesh_message {
             struct mesh_bundle_name name;
             uint64_t epoch; /* of the new home */
         } adopted;
+        struct {
+            struct mesh_id job;
+            uint64_t epoch; /* of the home that wants to be replaced, */
+            bool done;      /* or has been: to the job's executors */
+        } hand_over;
+        struct {
+            uint64_t sequence; /* of the sender's disk */
+            uint64_t seen;     /* the highest that it ever saw of the receiver's */
+            bool asks;         /* wants an answer */
+        } disk;
     } body;
 };
 

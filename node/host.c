@@ -84,6 +84,9 @@ bool host_open(struct node *node, uint64_t incarnation)
         .now_ms = clock_now_ms(),
         .wall_ms = clock_wall_ms(),
     };
+    size_t bytes;
+    store_get(node->store, STORE_COUNTERS, "storage", 7, &config.storage, sizeof config.storage, &bytes);
+    store_get(node->store, STORE_COUNTERS, "sequence", 8, &config.sequence, sizeof config.sequence, &bytes);
     config.kernels = host->kernels = list_kernels(&config.kernel_count);
     const char *site = federation_certificate(node->federation)->site;
     const char *region = node->config.region[0] ? node->config.region : site;
@@ -369,10 +372,15 @@ static void add_save(struct node *node, struct store_batch *batch, const struct 
     case MESH_SAVE_JOB_STATE:
         jobs_save(node, batch, save, held->bytes);
         break;
+    case MESH_SAVE_STORAGE:
+        store_batch_put(batch, STORE_COUNTERS, "storage", 7, &save->body.storage, 8);
+        break;
     case MESH_SAVE_ENTRY:
     case MESH_SAVE_PROMISE:
         assert(0 && "a journal of several copies");
     }
+    if (save->sequence > 0)
+        store_batch_put(batch, STORE_COUNTERS, "sequence", 8, &save->sequence, 8);
 }
 
 /*

@@ -43,7 +43,8 @@ static const uint8_t KIND_OF_MESSAGE[MESH_MESSAGE_KINDS] = {
     [MESH_VOTE] = WIRE_VOTE,       [MESH_VOTED] = WIRE_VOTED,
     [MESH_BEAT] = WIRE_BEAT,       [MESH_REPORT] = WIRE_REPORT,
     [MESH_ADOPTED] = WIRE_ADOPTED, [MESH_AWAIT] = WIRE_AWAIT,
-    [MESH_ECHO] = WIRE_ECHO,
+    [MESH_ECHO] = WIRE_ECHO,       [MESH_HAND_OVER] = WIRE_HAND_OVER,
+    [MESH_DISK] = WIRE_DISK,
 };
 
 enum wire_kind wire_kind_of(enum mesh_message_kind kind)
@@ -436,6 +437,8 @@ static void encode_mesh(struct field_writer *w, const struct mesh_message *m, st
     case MESH_BEAT:
     case MESH_REPORT:
     case MESH_ADOPTED:
+    case MESH_HAND_OVER:
+    case MESH_DISK:
         wire_encode_journal(w, m, payload);
         return;
     case MESH_MESSAGE_KINDS:
@@ -526,6 +529,8 @@ static void decode_mesh(struct field_reader *r, enum wire_kind kind, struct mesh
     case MESH_BEAT:
     case MESH_REPORT:
     case MESH_ADOPTED:
+    case MESH_HAND_OVER:
+    case MESH_DISK:
         wire_decode_journal(r, m, payload);
         return;
     case MESH_MESSAGE_KINDS:
@@ -703,20 +708,23 @@ static uint32_t field_count(enum wire_kind kind)
     case WIRE_CACHE_ENTRIES:
     case WIRE_BULK_LIST:
     case WIRE_BULK_DATA:
-    case WIRE_VOTED:
     case WIRE_ADOPTED:
+    case WIRE_HAND_OVER:
+    case WIRE_DISK:
         return 3;
     case WIRE_EXPIRED:
     case WIRE_BULK_CHUNKS:
     case WIRE_BULK_GET:
-    case WIRE_VOTE:
         return 4;
     case WIRE_GRANT:
         return 5;
-    case WIRE_APPENDED:
     case WIRE_REPORT:
+    case WIRE_VOTE:
         return 6;
+    case WIRE_VOTED:
+        return 7;
     case WIRE_RESULT:
+    case WIRE_APPENDED:
         return 8;
     case WIRE_RESERVE:
     case WIRE_ASSIGN:
@@ -797,7 +805,7 @@ size_t wire_encode(const struct wire_frame *frame, uint8_t *out, size_t capacity
 {
     struct field_writer writer;
     field_writer_init(&writer, out, capacity);
-    if (frame->kind >= WIRE_PING && frame->kind <= WIRE_ECHO)
+    if (message_of_kind(frame->kind) != 0)
         encode_mesh(&writer, &frame->body.mesh.message, frame->body.mesh.payload);
     else
         encode_own(&writer, frame);
@@ -897,7 +905,7 @@ enum wire_error wire_decode(const uint8_t *bytes, size_t count, struct wire_fram
     const uint32_t more_max = kind == WIRE_HELLO ? WIRE_HELLO_MORE_MAX : 0;
     if (fields < fields_known || fields > fields_known + more_max)
         return WIRE_RANGE;
-    if (kind >= WIRE_PING && kind <= WIRE_ECHO)
+    if (message_of_kind(frame->kind) != 0)
         decode_mesh(&reader, frame->kind, &frame->body.mesh.message, &frame->body.mesh.payload);
     else
         decode_own(&reader, frame);

@@ -77,6 +77,8 @@
     X(ADOPTED, 44, 1, 2, CONTROL)                                                                            \
     X(AWAIT, 45, 1, 2, CONTROL)                                                                              \
     X(ECHO, 46, 1, 2, CONTROL)                                                                               \
+    X(HAND_OVER, 47, 1, 2, CONTROL)                                                                          \
+    X(DISK, 53, 1, 2, CONTROL)                                                                               \
     X(CACHE_PUBLISH, 48, 1, 1, CONTROL) /* the sender holds the results of these keys */                     \
     X(CACHE_FIND, 49, 1, 1, CONTROL)    /* who holds these keys? asked of their owners */                    \
     X(CACHE_FOUND, 50, 1, 1, CONTROL)                                                                        \
@@ -152,7 +154,7 @@ struct wire_frame {
     enum wire_kind kind;
     union {
         struct wire_hello hello;
-        /* WIRE_PING to WIRE_ECHO. PUSH, SPREAD: `payload` is the signed record, and body.push.record is left zero
+        /* The core's. PUSH, SPREAD: `payload` is the signed record, and body.push.record is left zero
          * by the decoder. ASSIGN, RESULT: `payload` is the host's; `handle` is not sent and decodes as 0. The
          * other kinds have no payload. wire_encode takes the kind from message.kind: see wire_message. */
         struct {

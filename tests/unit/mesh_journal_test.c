@@ -29,13 +29,13 @@ struct entry {
     uint64_t epoch;
     uint32_t settled;
     enum mesh_entry_kind kind;
-    uint64_t content; /* index into `content` */
+    uint64_t content;            /* index into `content` */
+    struct mesh_members members; /* SUBMIT, CHANGE */
 };
 
 /* One node's copy of one job's journal. */
 struct log {
     bool there;
-    struct mesh_members members;
     uint64_t promised;
     struct mesh_id voted;
     bool own; /* the last entry is of this node's own reign */
@@ -103,11 +103,10 @@ static void log_put(uint32_t node, const struct mesh_id *job, const struct mesh_
 {
     struct log *const log = &cluster->log[node][job_of(job)];
     assert_true(place->index >= 1 && place->index <= ENTRIES && place->index <= log->last + 1);
-    if (place->index == 1) {
+    if (place->index == 1)
         log->there = true;
-        log->members = *members;
-    }
     assert_true(log->there);
+    assert_true((members && members->count > 0) == (kind == MESH_ENTRY_SUBMIT || kind == MESH_ENTRY_CHANGE));
     if (place->index <= log->last) /* once more */
         assert_true(log->entry[place->index].epoch == place->entry_epoch &&
                     log->entry[place->index].content == content);
@@ -115,6 +114,21 @@ static void log_put(uint32_t node, const struct mesh_id *job, const struct mesh_
         log->last = place->index;
     log->entry[place->index] = (struct entry){
         .epoch = place->entry_epoch, .settled = place->settled, .kind = kind, .content = content};
+    if (members)
+        log->entry[place->index].members = *members;
+}
+
+/* The last entry up to `index` that says who keeps the journal; 0 = none. */
+static uint32_t members_at(const struct log *log, uint32_t index)
+{
+    while (index > 0 && log->entry[index].members.count == 0)
+        index--;
+    return index;
+}
+
+static const struct mesh_members *members_of(const struct log *log)
+{
+    return &log->entry[members_at(log, log->last)].members;
 }
 
 static uint64_t content_of(struct net *net, uint32_t node, uint64_t handle)
@@ -150,8 +164,7 @@ static void on_save(struct net *net, uint32_t node, const struct mesh_save *save
             log_cut(&cluster->log[node][job_of(&save->body.entry.job)], save->body.entry.place.index - 1);
         log_put(node, &save->body.entry.job, &save->body.entry.place, save->body.entry.kind,
                 content_of(net, node, save->body.entry.handle), &save->body.entry.members);
-        cluster->log[node][job_of(&save->body.entry.job)].own =
-            save->body.entry.kind == MESH_ENTRY_TAKEOVER && save->body.entry.own;
+        cluster->log[node][job_of(&save->body.entry.job)].own = save->body.entry.own;
         break;
     case MESH_SAVE_PROMISE:
         log = &cluster->log[node][job_of(&save->body.promise.job)];
@@ -190,8 +203,7 @@ static void send_log(struct net *net, uint32_t node, const struct mesh_effect *e
         send.message.body.append.entry_epoch = log->entry[index].epoch;
         send.message.body.append.before_epoch = index > 1 ? log->entry[index - 1].epoch : 0;
         send.message.body.append.kind = (uint32_t)log->entry[index].kind;
-        if (index == 1)
-            send.message.body.append.members = log->members;
+        send.message.body.append.members = log->entry[index].members;
         net_send(net, node, &send);
     }
 }
@@ -205,7 +217,10 @@ static void restore_journals(struct net *net, uint32_t node)
         struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
         struct mesh_journal_image *const image = &event.body.journal;
         image->job = cluster->spec[job].id;
-        image->members = log->members;
+        image->members = *members_of(log);
+        image->members_at = members_at(log, log->last);
+        image->before_at = members_at(log, image->members_at - 1);
+        image->before = log->entry[image->before_at].members;
         image->promised = log->promised;
         image->voted = log->voted;
         image->last = log->last;
@@ -475,7 +490,7 @@ static void check_job(const struct net *net, uint32_t job)
         for (uint32_t shard = 0; shard < SHARDS; shard++)
             assert_int_equal(committed[shard], 1);
     }
-    assert_true(whole > first->members.count / 2);
+    assert_true(whole > members_of(first)->count / 2);
 }
 
 static uint64_t counted(const struct net *net, size_t offset)
@@ -623,8 +638,8 @@ static void two_of_three_lost_the_job_waits_for_one(void **state)
     advance(net, 3000);
     struct log *const own = &cluster->log[1][job];
     uint32_t other[2], count = 0;
-    for (uint32_t i = 0; i < own->members.count; i++) {
-        const uint32_t node = node_of(net, &own->members.id[i]);
+    for (uint32_t i = 0; i < members_of(own)->count; i++) {
+        const uint32_t node = node_of(net, &members_of(own)->id[i]);
         if (node != 1)
             other[count++] = node;
     }

@@ -102,6 +102,10 @@ static struct net_handle *live_handle(struct net *net, uint32_t node, uint64_t h
 static void save(struct net *net, uint32_t node, const struct mesh_save *what)
 {
     struct net_node *const n = &net->node[node];
+    assert_true(what->sequence == 0 || what->sequence >= n->sequence);
+    n->sequence = what->sequence > n->sequence ? what->sequence : n->sequence;
+    if (what->kind == MESH_SAVE_STORAGE)
+        n->storage = what->body.storage;
     if (what->kind == MESH_SAVE_INCARNATION) {
         assert_true(what->body.incarnation > n->incarnation);
         n->incarnation = what->body.incarnation;
@@ -452,6 +456,8 @@ static void start(struct net *net, uint32_t node)
         .site = node,
         .region = node % 3,
         .incarnation = ++n->incarnation,
+        .storage = n->storage,
+        .sequence = n->sequence,
         .session = random_u64(net) | 1,
         .seed = {random_u64(net), random_u64(net)},
         .now_ms = net->now_ms,

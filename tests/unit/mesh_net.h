@@ -41,6 +41,8 @@ struct net_node {
     bool deaf;     /* nothing that is sent to it arrives */
     /* What its disk holds. */
     uint64_t incarnation;
+    uint64_t storage;
+    uint64_t sequence;
     uint32_t saved_count;
     struct mesh_record saved[NET_SAVED_MAX];
     /* What the host does and saw. */

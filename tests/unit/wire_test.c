@@ -25,11 +25,11 @@ static const uint8_t KINDS[] = {
 };
 
 static const enum mesh_message_kind MESH_KINDS[] = {
-    MESH_PING,        MESH_PONG,    MESH_PUSH,     MESH_SUMMARY, MESH_ENTRIES, MESH_WANT,   MESH_RESERVE,
-    MESH_GRANT,       MESH_WAIT,    MESH_RELEASE,  MESH_ASSIGN,  MESH_EXPIRED, MESH_RESULT, MESH_RESULT_ACK,
-    MESH_RENEW,       MESH_RENEWED, MESH_CANCEL,   MESH_SPREAD,  MESH_HAVE,    MESH_GRAFT,  MESH_PRUNE,
-    MESH_ASSIGN_KEPT, MESH_APPEND,  MESH_APPENDED, MESH_VOTE,    MESH_VOTED,   MESH_BEAT,   MESH_REPORT,
-    MESH_ADOPTED,     MESH_AWAIT,   MESH_ECHO,
+    MESH_PING,        MESH_PONG,    MESH_PUSH,     MESH_SUMMARY,   MESH_ENTRIES, MESH_WANT,   MESH_RESERVE,
+    MESH_GRANT,       MESH_WAIT,    MESH_RELEASE,  MESH_ASSIGN,    MESH_EXPIRED, MESH_RESULT, MESH_RESULT_ACK,
+    MESH_RENEW,       MESH_RENEWED, MESH_CANCEL,   MESH_SPREAD,    MESH_HAVE,    MESH_GRAFT,  MESH_PRUNE,
+    MESH_ASSIGN_KEPT, MESH_APPEND,  MESH_APPENDED, MESH_VOTE,      MESH_VOTED,   MESH_BEAT,   MESH_REPORT,
+    MESH_ADOPTED,     MESH_AWAIT,   MESH_ECHO,     MESH_HAND_OVER, MESH_DISK,
 };
 
 /* A core message with every number of `count` entries set; `large` fills it to its limits. */
@@ -86,8 +86,9 @@ static void fill_mesh(enum mesh_message_kind kind, bool large)
         frame.body.mesh.payload = (struct wire_bytes){data, large ? WIRE_PAYLOAD_BYTES_MAX : 0};
         break;
     case MESH_APPEND:
-        m->body.append.kind = large ? MESH_ENTRY_TAKEOVER : MESH_ENTRY_SUBMIT;
-        m->body.append.members.count = large ? MESH_COPIES_MAX : 0;
+        m->body.append.kind = large ? MESH_ENTRY_CHANGE : MESH_ENTRY_SUBMIT;
+        m->body.append.members.count = large ? MESH_COPIES_MAX + 1 : 0;
+        m->body.append.members.joining = m->body.append.members.leaving = m->body.append.members.count;
         frame.body.mesh.payload = (struct wire_bytes){data, large ? WIRE_PAYLOAD_BYTES_MAX : 0};
         break;
     case MESH_BEAT:
@@ -99,7 +100,16 @@ static void fill_mesh(enum mesh_message_kind kind, bool large)
         m->body.appended.held = m->body.appended.over = large;
         break;
     case MESH_VOTED:
-        m->body.voted.granted = large;
+        m->body.voted.granted = m->body.voted.asks = large;
+        break;
+    case MESH_VOTE:
+        m->body.vote.asks = m->body.vote.handed = large;
+        break;
+    case MESH_HAND_OVER:
+        m->body.hand_over.done = large;
+        break;
+    case MESH_DISK:
+        m->body.disk.asks = large;
         break;
     case MESH_REPORT:
         m->body.report.class = 0;
@@ -150,12 +160,11 @@ static void fill(uint8_t kind, bool large)
 {
     memset(&frame, 0, sizeof frame);
     frame.kind = (enum wire_kind)kind;
-    if (kind >= WIRE_PING && kind <= WIRE_ECHO) {
-        for (size_t i = 0; i < sizeof MESH_KINDS / sizeof MESH_KINDS[0]; i++) {
-            if (wire_kind_of(MESH_KINDS[i]) == frame.kind)
-                fill_mesh(MESH_KINDS[i], large);
+    for (size_t i = 0; i < sizeof MESH_KINDS / sizeof MESH_KINDS[0]; i++) {
+        if (wire_kind_of(MESH_KINDS[i]) == frame.kind) {
+            fill_mesh(MESH_KINDS[i], large);
+            return;
         }
-        return;
     }
     if (kind >= WIRE_CACHE_PUBLISH && kind <= WIRE_CACHE_ENTRIES) {
         fill_cache(large);

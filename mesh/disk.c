@@ -1,0 +1,102 @@
+#include "mesh/internal.h"
+
+/* What somebody saw can't be further ahead of us than this: nobody's word makes the numbers run out. */
+#define AHEAD_MAX (UINT64_C(1) << 40)
+
+void disk_init(struct mesh *mesh)
+{
+    mesh->disk.storage = mesh->config.storage;
+    mesh->disk.sequence = mesh->config.sequence;
+}
+
+uint64_t disk_next(struct mesh *mesh)
+{
+    return ++mesh->disk.sequence;
+}
+
+uint64_t disk_saved(const struct step *step)
+{
+    for (uint32_t i = step->out->save_count; i-- > 0;) {
+        if (step->out->save[i].sequence != 0)
+            return step->out->save[i].sequence;
+    }
+    return 0;
+}
+
+bool disk_holds(const struct mesh *mesh, uint64_t storage)
+{
+    return storage >= mesh->disk.storage && storage <= mesh->incarnation;
+}
+
+/* What we say of our disk must be on it: what was saved in this life is saved with it once more. */
+static void send_disk(struct step *step, uint32_t to, bool asks)
+{
+    struct mesh *const mesh = step->mesh;
+    if (mesh->disk.sequence > mesh->config.sequence) {
+        struct mesh_save *const save = out_save(step, MESH_SAVE_STORAGE);
+        save->sequence = mesh->disk.sequence;
+        save->body.storage = mesh->disk.storage;
+    }
+    struct mesh_message *const message = out_send(step, &mesh->members.slot[to].id, MESH_DISK);
+    message->body.disk.sequence = mesh->disk.sequence;
+    message->body.disk.seen = mesh->members.slot[to].disk_seen;
+    message->body.disk.asks = asks;
+}
+
+bool disk_proven(struct step *step, const struct mesh_members *members)
+{
+    struct mesh *const mesh = step->mesh;
+    bool proven = true;
+    if (step->now_ms - mesh->config.now_ms >= DISK_PROOF_MS)
+        return true;
+    for (uint32_t i = 0; i < members->count; i++) {
+        const uint32_t slot = members_find(mesh, &members->id[i]);
+        struct member *const member = slot == MESH_NONE ? NULL : &mesh->members.slot[slot];
+        if (slot == mesh->members.self || (member && (member->disk_told || !members_live(mesh, slot))))
+            continue;
+        proven = false;
+        if (member && step->now_ms >= member->disk_ask_at_ms && out_has_room(step->out, 2, 8, 0)) {
+            member->disk_ask_at_ms = step->now_ms + DISK_ASK_MS;
+            send_disk(step, slot, true);
+        }
+    }
+    return proven;
+}
+
+void disk_seen(struct mesh *mesh, uint32_t member, uint64_t sequence)
+{
+    uint64_t *const seen = &mesh->members.slot[member].disk_seen;
+    *seen = sequence > *seen ? sequence : *seen;
+}
+
+void disk_forgot(struct step *step)
+{
+    struct mesh *const mesh = step->mesh;
+    mesh->disk.storage = mesh->incarnation;
+    mesh->counters.disks_lost++;
+    struct mesh_save *const save = out_save(step, MESH_SAVE_STORAGE);
+    save->sequence = mesh->disk.sequence;
+    save->body.storage = mesh->disk.storage;
+    journals_hurry(step);
+}
+
+void disk_on_disk(struct step *step, uint32_t from, const struct mesh_message *message)
+{
+    struct mesh *const mesh = step->mesh;
+    const uint64_t seen = message->body.disk.seen;
+    if (from == mesh->members.self ||
+        (seen > mesh->disk.sequence && seen - mesh->disk.sequence > AHEAD_MAX)) {
+        mesh->counters.bad_messages++;
+        return;
+    }
+    disk_seen(mesh, from, message->body.disk.sequence);
+    mesh->members.slot[from].disk_told = true;
+    if (seen > mesh->disk.sequence) {
+        mesh->disk.sequence = seen;
+        detector_raise(step);
+        disk_forgot(step);
+    }
+    if (message->body.disk.asks)
+        send_disk(step, from, false);
+    journals_hurry(step);
+}
