@@ -26,6 +26,31 @@ uint32_t bundles_room(const struct home *home)
     return home->bundle_pool.capacity - home->leases.count;
 }
 
+/*
+ * It is no longer one of two attempts. Where it was the first, the second is now a bundle like any other, and no extra
+ * work: it is not charged.
+ */
+static void bundle_part(struct home *home, uint32_t slot)
+{
+    struct bundle *const bundle = &home->bundle[slot];
+    if (bundle->slow)
+        speculation_withdraw(home, bundle);
+    if (bundle->other == 0)
+        return;
+    struct bundle *const other = &home->bundle[bundle->other - 1];
+    if (other->copy)
+        speculation_withdraw(home, other);
+    bundle->charge_us = 0;
+    bundle->other = other->other = 0;
+    bundle->copy = other->copy = false;
+}
+
+/* The copy ends without a report: it has cost at most the time that it was out. */
+static void copy_settle(struct step *step, struct bundle *copy)
+{
+    speculation_settle(step->mesh, copy, (uint64_t)(step->now_ms - copy->assigned_at_ms) * 1000);
+}
+
 /* Takes a bundle off the list it is on. If the table was full, who waited longest for room looks at it now. */
 static void bundle_unlist(struct home *home, uint32_t slot)
 {
@@ -37,6 +62,7 @@ static void bundle_unlist(struct home *home, uint32_t slot)
 static void bundle_free(struct home *home, uint32_t slot)
 {
     struct bundle *const bundle = &home->bundle[slot];
+    bundle_part(home, slot);
     uint32_t *at = name_bucket(home, bundle->member, &bundle->name);
     while (*at != slot + 1)
         at = &home->bundle[*at - 1].hash_next;
@@ -64,24 +90,69 @@ static bool shard_is_of(const struct shard *shard, uint32_t bundle)
     return shard->state == SHARD_ASSIGNED && shard->at == bundle;
 }
 
-/* Puts what the bundle still owns back in front of the queue, in its order. Returns how many shards that
- * were. */
-static uint32_t bundle_requeue(struct home *home, uint32_t slot)
+/* Whether anything of it is still to be brought. */
+static bool bundle_of_use(const struct home *home, uint32_t slot)
+{
+    const struct bundle *const bundle = &home->bundle[slot];
+    const struct shard *const shard = shards_of(home, &home->job[bundle->job]);
+    for (uint32_t i = 0; i < bundle->count; i++) {
+        if (shard[bundle->shard[i]].state != SHARD_COMMITTED)
+            return true;
+    }
+    return false;
+}
+
+/* Shards that its executor is believed to bring. */
+static uint32_t bundle_holds(const struct home *home, uint32_t slot)
+{
+    const struct bundle *const bundle = &home->bundle[slot];
+    const struct job *const job = &home->job[bundle->job];
+    if (bundle->orphan || job->state != MESH_JOB_RUNNING)
+        return 0;
+    const struct shard *const shard = shards_of(home, job);
+    const uint32_t owner = bundle->copy ? bundle->other - 1 : slot;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < bundle->count; i++)
+        count += shard_is_of(&shard[bundle->shard[i]], owner);
+    return count;
+}
+
+/* A shard that the bundle owns goes to the other attempt if there is one, otherwise to the front of the queue: then
+ * true. */
+static bool shard_give_up(struct home *home, uint32_t slot, uint32_t index)
 {
     const struct bundle *const bundle = &home->bundle[slot];
     struct job *const job = &home->job[bundle->job];
+    struct shard *const shard = shards_of(home, job);
+    if (bundle->other != 0) {
+        shard[index].at = bundle->other - 1;
+        return false;
+    }
+    shards_push_front(shard, job, index);
+    job->assigned--;
+    job->reassigned++;
+    return true;
+}
+
+/* Gives up what the bundle still owns, backwards, so that the front of the queue keeps the order. Returns how many
+ * shards are queued. */
+static uint32_t bundle_requeue(struct step *step, uint32_t slot)
+{
+    struct home *const home = &step->mesh->home;
+    struct bundle *const bundle = &home->bundle[slot];
+    const struct job *const job = &home->job[bundle->job];
     if (job->state != MESH_JOB_RUNNING)
         return 0;
-    struct shard *const shard = shards_of(home, job);
+    const struct shard *const shard = shards_of(home, job);
     uint32_t count = 0;
     for (uint32_t i = bundle->count; i-- > 0;) {
-        if (!shard_is_of(&shard[bundle->shard[i]], slot))
-            continue;
-        shards_push_front(shard, job, bundle->shard[i]);
-        count++;
+        if (shard_is_of(&shard[bundle->shard[i]], slot))
+            count += shard_give_up(home, slot, bundle->shard[i]);
     }
-    job->assigned -= count;
-    job->reassigned += count;
+    step->mesh->counters.copies_needed += bundle->other != 0 && !bundle->copy;
+    if (bundle->copy)
+        copy_settle(step, bundle);
+    bundle_part(home, slot);
     if (count > 0)
         home_job_ready(home, bundle->job);
     return count;
@@ -92,6 +163,7 @@ static void bundle_orphan(struct step *step, uint32_t slot)
 {
     struct home *const home = &step->mesh->home;
     struct bundle *const bundle = &home->bundle[slot];
+    bundle_part(home, slot);
     bundle_unlist(home, slot);
     list_append(&home->orphans, home->bundle_link, slot);
     bundle->orphan = true;
@@ -183,17 +255,17 @@ static void bundle_list(struct step *step, uint32_t slot)
     uint32_t *const bucket = name_bucket(home, bundle->member, &bundle->name);
     bundle->hash_next = *bucket;
     *bucket = slot + 1;
+    bundle->assigned_at_ms = step->now_ms;
     bundle->due_at_ms = step->now_ms + HOME_LEASE_MS;
     list_append(&home->leases, home->bundle_link, slot);
     list_append(&home->member[bundle->member].bundles, home->member_link, slot);
     list_append(&home->job[bundle->job].bundles, home->of_job_link, slot);
 }
 
-/* Binds one bundle to place `index` of the grant. Returns its slot, or MESH_NONE if the table is full. */
-static uint32_t bundle_bind(struct step *step, uint32_t job, uint32_t from, const struct mesh_message *grant,
+/* A bundle for place `index` of the grant that has no shards yet, or MESH_NONE if the table is full. */
+static uint32_t bundle_make(struct home *home, uint32_t job, uint32_t from, const struct mesh_message *grant,
                             uint32_t index)
 {
-    struct home *const home = &step->mesh->home;
     const uint32_t slot = bundle_take(home);
     if (slot == MESH_NONE)
         return MESH_NONE;
@@ -203,12 +275,60 @@ static uint32_t bundle_bind(struct step *step, uint32_t job, uint32_t from, cons
     bundle->member = from;
     bundle->orphan = bundle->called_back = false;
     bundle->class = grant->body.grant.class;
+    bundle->charge_us = 0;
     bundle->count = 0;
+    return slot;
+}
+
+/* Binds shards of the queue. Returns the bundle's slot, or MESH_NONE if there is none, or no room. */
+static uint32_t bundle_bind(struct step *step, uint32_t job, uint32_t from, const struct mesh_message *grant,
+                            uint32_t index)
+{
+    struct home *const home = &step->mesh->home;
+    const uint32_t slot = home->job[job].queued > 0 ? bundle_make(home, job, from, grant, index) : MESH_NONE;
+    if (slot == MESH_NONE)
+        return MESH_NONE;
     bundle_fill(home, slot,
                 placement_bundle_shards(home, &home->job[job], step->mesh->members.slot[from].rtt_us,
                                         grant->body.grant.places - index));
     bundle_list(step, slot);
-    send_assign(step, bundle);
+    send_assign(step, &home->bundle[slot]);
+    return slot;
+}
+
+/* Binds what a slow bundle has still to bring a second time. Returns the copy's slot, or MESH_NONE if none may go to
+ * that member, or no room. */
+static uint32_t copy_bind(struct step *step, uint32_t job, uint32_t from, const struct mesh_message *grant,
+                          uint32_t index)
+{
+    struct home *const home = &step->mesh->home;
+    const uint32_t slow = speculation_pick(home, &home->job[job], from);
+    if (slow == MESH_NONE)
+        return MESH_NONE;
+    if (bundle_holds(home, slow) == 0) { /* late results of others have come meanwhile */
+        speculation_withdraw(home, &home->bundle[slow]);
+        return MESH_NONE;
+    }
+    const uint32_t slot = bundle_make(home, job, from, grant, index);
+    if (slot == MESH_NONE)
+        return MESH_NONE;
+    struct bundle *const first = &home->bundle[slow];
+    struct bundle *const copy = &home->bundle[slot];
+    const struct shard *const shard = shards_of(home, &home->job[job]);
+    for (uint32_t i = 0; i < first->count; i++) {
+        if (shard_is_of(&shard[first->shard[i]], slow))
+            copy->shard[copy->count++] = first->shard[i];
+    }
+    copy->charge_us = first->charge_us;
+    first->charge_us = 0;
+    speculation_withdraw(home, first);
+    copy->copy = true;
+    copy->other = slow + 1;
+    first->other = slot + 1;
+    bundle_list(step, slot);
+    send_assign(step, copy);
+    step->mesh->counters.copies++;
+    home_decide(step, &home->job[job], from, MESH_WHY_SPECULATED, copy->shard[0], copy->count);
     return slot;
 }
 
@@ -284,10 +404,13 @@ void home_grant(struct step *step, uint32_t from, const struct mesh_message *mes
                 first = home->bundle[bundle].shard[0];
             shards += home->bundle[bundle].count;
         }
-        if (bound > 0) {
+        if (bound > 0)
             home_decide(step, job, from, MESH_WHY_ASSIGNED, first, shards);
+        while (bound < places && job->slow > 0 && out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 8, 0) &&
+               copy_bind(step, slot, from, message, bound) != MESH_NONE)
+            bound++;
+        if (bound > 0)
             placement_go_on(step, slot, from);
-        }
         if (placement_due(step->mesh, job))
             home_job_ready(home, slot);
     }
@@ -376,6 +499,34 @@ void acks_tick(struct step *step)
         out_wake(step, home->ack[list_first(&home->acks)].due_at_ms);
 }
 
+/*
+ * If whatever it would bring is committed already, by bundle `by` and others, its executor need not go on. Where there
+ * is no room to say so, that is said when it renews its lease.
+ */
+static void bundle_overtaken(struct step *step, uint32_t slot, uint32_t by)
+{
+    struct home *const home = &step->mesh->home;
+    struct bundle *const bundle = &home->bundle[slot];
+    if (bundle->orphan || bundle_of_use(home, slot))
+        return;
+    const bool paired = bundle->other != 0 && bundle->other - 1 == by;
+    if (bundle->copy)
+        copy_settle(step, bundle);
+    else if (paired)
+        speculation_blame(step->mesh, bundle->member);
+    step->mesh->counters.copies_late += paired && bundle->copy;
+    step->mesh->counters.copies_first += paired && !bundle->copy;
+    if (out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 8, 0))
+        send_ack(step, bundle->member, &bundle->name);
+    home_decide(step, &home->job[bundle->job], bundle->member, MESH_WHY_OVERTAKEN, bundle->shard[0],
+                bundle->count);
+    placement_returned(step, bundle->member, bundle->class, 1);
+    const uint32_t other = bundle->other;
+    bundle_orphan(step, slot);
+    if (other != 0 && !paired)
+        bundle_overtaken(step, other - 1, MESH_NONE);
+}
+
 /* Whether the report is about exactly what was assigned under that name. */
 static bool result_matches(const struct bundle *bundle, const struct mesh_message *result)
 {
@@ -393,9 +544,10 @@ static bool result_matches(const struct bundle *bundle, const struct mesh_messag
 
 /*
  * Commits what is done and was not committed before, wherever it stands; one save for the bundle, which is
- * acknowledged when that is settled: at once if the job has a single copy.
+ * acknowledged when that is settled: at once if the job has a single copy. `bundle` is the one that brings it, or
+ * MESH_NONE; others at which the same shards are come too late.
  */
-static void commit_done(struct step *step, uint32_t from, uint32_t job_slot,
+static void commit_done(struct step *step, uint32_t from, uint32_t job_slot, uint32_t bundle,
                         const struct mesh_message *result, struct tally *tally)
 {
     struct home *const home = &step->mesh->home;
@@ -410,6 +562,7 @@ static void commit_done(struct step *step, uint32_t from, uint32_t job_slot,
             tally->duplicate++;
             continue;
         }
+        const uint32_t owner = shard[index].state == SHARD_ASSIGNED ? shard[index].at : bundle;
         if (shard[index].state == SHARD_QUEUED)
             shards_unlink(shard, job, index);
         else if (shard[index].state == SHARD_ASSIGNED)
@@ -417,6 +570,8 @@ static void commit_done(struct step *step, uint32_t from, uint32_t job_slot,
         else
             job->looking_up--;
         shard[index].state = SHARD_COMMITTED;
+        if (owner != bundle)
+            bundle_overtaken(step, owner, bundle);
         if (!save) {
             save = out_save(step, MESH_SAVE_COMMIT);
             save->body.commit.job = job->spec.id;
@@ -435,10 +590,12 @@ static void commit_done(struct step *step, uint32_t from, uint32_t job_slot,
         tally->done++;
     }
     job->committed += tally->done;
+    if (tally->done > 0)
+        speculation_earn(step->mesh, result->body.result.device_us, result->body.result.count);
 }
 
-/* Queues what is not done again; only what this bundle still owns. Backwards, so that the front keeps the
- * order. */
+/* Gives up what is not done and this bundle still owns. Backwards, so that the front of the queue keeps the order. A
+ * crash of a copy counts as well. */
 static void requeue_undone(struct home *home, uint32_t slot, const struct mesh_message *result,
                            struct tally *tally)
 {
@@ -452,11 +609,11 @@ static void requeue_undone(struct home *home, uint32_t slot, const struct mesh_m
             tally->failed = index;
             tally->rejected = true;
         }
-        if (!shard_is_of(&shard[index], slot))
+        const bool owned = shard_is_of(&shard[index], slot);
+        if (!owned && !(bundle->copy && shard_is_of(&shard[index], bundle->other - 1)))
             continue;
-        shards_push_front(shard, job, index);
-        job->assigned--;
-        job->reassigned++;
+        if (owned)
+            shard_give_up(home, slot, index);
         if (outcome == MESH_CRASHED) {
             tally->crashed++;
             if (++shard[index].attempts >= MESH_ATTEMPTS_PER_SHARD && !tally->rejected)
@@ -480,7 +637,7 @@ static void tell_result(struct step *step, uint32_t from, const struct job *job,
         home_decide(step, job, from, MESH_WHY_CRASHED, first, tally->crashed);
     else if (tally->returned > 0)
         home_decide(step, job, from, MESH_WHY_RETURNED, first, tally->returned);
-    else
+    else if (tally->done > 0)
         home_decide(step, job, from, MESH_WHY_DONE, first, tally->done);
 }
 
@@ -490,13 +647,21 @@ static bool take_result(struct step *step, uint32_t from, uint32_t slot, const s
     struct home *const home = &step->mesh->home;
     const uint32_t job_slot = home->bundle[slot].job;
     struct job *const job = &home->job[job_slot];
+    struct bundle *const bundle = &home->bundle[slot];
     struct tally tally = {.failed = MESH_NONE};
-    commit_done(step, from, job_slot, message, &tally);
+    if (bundle->copy)
+        speculation_settle(step->mesh, bundle, message->body.result.device_us);
+    commit_done(step, from, job_slot, slot, message, &tally);
     requeue_undone(home, slot, message, &tally);
-    tell_result(step, from, job, home->bundle[slot].shard[0], &tally);
-    if (tally.done + tally.duplicate == home->bundle[slot].count)
-        placement_learn(job, message->body.result.device_us, home->bundle[slot].count);
-    placement_returned(step, from, home->bundle[slot].class, 1);
+    tell_result(step, from, job, bundle->shard[0], &tally);
+    if (tally.done + tally.duplicate == bundle->count)
+        placement_learn(job, message->body.result.device_us, bundle->count);
+    if (tally.done == bundle->count)
+        speculation_learn(home, job, message->body.result.device_us, bundle->count);
+    placement_returned(step, from, bundle->class, 1);
+    if (bundle->other != 0 && !bundle->copy && tally.done > 0)
+        bundle_overtaken(step, bundle->other - 1, slot);
+    step->mesh->counters.copies_needed += bundle->other != 0 && !bundle->copy;
     bundle_free(home, slot);
     if (tally.failed != MESH_NONE) {
         home_job_end(step, job_slot, MESH_JOB_FAILED, tally.failed, message->body.result.handle);
@@ -515,7 +680,7 @@ static bool take_inherited(struct step *step, uint32_t from, uint32_t job_slot,
 {
     struct tally tally = {.failed = MESH_NONE};
     struct job *const job = &step->mesh->home.job[job_slot];
-    commit_done(step, from, job_slot, message, &tally);
+    commit_done(step, from, job_slot, MESH_NONE, message, &tally);
     tell_result(step, from, job, message->body.result.shard[0].shard, &tally);
     home_job_settle(step, job_slot);
     return !tally.waits;
@@ -573,12 +738,12 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
         count_unwanted(mesh, job, message);
         if (ours) {
             /* No need to call it back; or the name was spent in an earlier life of ours, by which nobody runs this. */
-            mesh->counters.requeued_expired += bundle_requeue(home, slot);
+            mesh->counters.requeued_expired += bundle_requeue(step, slot);
             bundle_free(home, slot);
         }
     } else if (!result_matches(&home->bundle[slot], message)) {
         mesh->counters.bad_messages++;
-        mesh->counters.requeued_returned += bundle_requeue(home, slot);
+        mesh->counters.requeued_returned += bundle_requeue(step, slot);
         bundle_free(home, slot);
     } else {
         acknowledge = take_result(step, from, slot, message);
@@ -601,8 +766,8 @@ void home_expired(struct step *step, uint32_t from, const struct mesh_message *m
         return;
     }
     const uint32_t first = home->bundle[slot].shard[0];
-    const uint32_t count = bundle_requeue(home, slot);
-    step->mesh->counters.requeued_expired += count;
+    const uint32_t count = bundle_holds(home, slot);
+    step->mesh->counters.requeued_expired += bundle_requeue(step, slot);
     placement_returned(step, from, home->bundle[slot].class, 1);
     bundle_free(home, slot);
     if (count > 0)
@@ -639,8 +804,12 @@ void home_renew(struct step *step, uint32_t from, const struct mesh_message *mes
             cancelled = job;
             continue;
         }
-        if (home->bundle[slot].orphan && !bundle_adopt(step, slot))
+        if (home->bundle[slot].orphan && !bundle_adopt(step, slot)) {
+            /* Otherwise its results are still welcome; without a lease it ends by itself. */
+            if (!bundle_of_use(home, slot) && out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 8, 0))
+                send_ack(step, from, &home->bundle[slot].name);
             continue;
+        }
         home->bundle[slot].due_at_ms = step->now_ms + HOME_LEASE_MS;
         list_refresh(&home->leases, home->bundle_link, slot);
         if (!answer)
@@ -657,8 +826,8 @@ static void member_lost(struct step *step, uint32_t member, enum mesh_reason why
     for (uint32_t slot = list_first(&home->member[member].bundles), next; slot != MESH_NONE; slot = next) {
         next = list_next(home->member_link, slot);
         const struct bundle *const bundle = &home->bundle[slot];
-        const uint32_t count = bundle->orphan ? 0 : bundle_requeue(home, slot);
-        *counter += count;
+        const uint32_t count = bundle_holds(home, slot);
+        *counter += bundle->orphan ? 0 : bundle_requeue(step, slot);
         if (count > 0)
             home_decide(step, &home->job[bundle->job], member, why, bundle->shard[0], count);
         if (forget)
@@ -742,6 +911,21 @@ void bundles_forget(struct home *home, uint32_t job)
         bundle_free(home, list_first(&home->job[job].bundles));
 }
 
+/* Of what a member reports nothing is left to take: the bundle at another member that it is a second attempt at, or
+ * MESH_NONE. */
+static uint32_t first_attempt_at(const struct home *home, const struct job *job,
+                                 const struct mesh_message *report, uint32_t member)
+{
+    const struct shard *const shard = shards_of(home, job);
+    for (uint32_t i = 0; i < report->body.report.count; i++) {
+        const struct shard *const one = &shard[report->body.report.shard[i]];
+        if (one->state == SHARD_ASSIGNED)
+            return home->bundle[one->at].other == 0 && home->bundle[one->at].member != member ? one->at
+                                                                                              : MESH_NONE;
+    }
+    return MESH_NONE;
+}
+
 bool bundles_adopt(struct step *step, uint32_t job_slot, uint32_t member, const struct mesh_message *report)
 {
     struct home *const home = &step->mesh->home;
@@ -768,7 +952,8 @@ bool bundles_adopt(struct step *step, uint32_t job_slot, uint32_t member, const 
         one->at = slot;
         taken++;
     }
-    if (taken == 0) {
+    const uint32_t first = taken == 0 ? first_attempt_at(home, job, report, member) : MESH_NONE;
+    if (taken == 0 && first == MESH_NONE) {
         bundle->count = 0;
         pool_give(&home->bundle_pool, home->bundle_link, slot);
         return false;
@@ -779,7 +964,14 @@ bool bundles_adopt(struct step *step, uint32_t job_slot, uint32_t member, const 
     bundle->member = member;
     bundle->orphan = bundle->called_back = false;
     bundle->class = report->body.report.class;
+    bundle->charge_us = 0;
     bundle_list(step, slot);
+    if (first != MESH_NONE) {
+        speculation_withdraw(home, &home->bundle[first]);
+        bundle->copy = true;
+        bundle->other = first + 1;
+        home->bundle[first].other = slot + 1;
+    }
     return true;
 }
 
@@ -800,8 +992,8 @@ void bundles_tick(struct step *step)
             out_wake(step, step->now_ms);
             break;
         }
-        const uint32_t count = bundle_requeue(home, slot);
-        step->mesh->counters.requeued_lease += count;
+        const uint32_t count = bundle_holds(home, slot);
+        step->mesh->counters.requeued_lease += bundle_requeue(step, slot);
         if (count > 0)
             home_decide(step, &home->job[bundle->job], bundle->member, MESH_WHY_LEASE_ENDED, bundle->shard[0],
                         count);

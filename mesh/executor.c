@@ -415,7 +415,10 @@ void executor_result_ack(struct step *step, uint32_t from, const struct mesh_mes
         return; /* a repeated acknowledgement */
     struct attempt *const attempt = &executor->attempt[slot];
     if (attempt->state != ATTEMPT_FINISHED) {
-        step->mesh->counters.bad_messages++;
+        /* Another attempt at its shards was faster. */
+        step->mesh->counters.overtaken += attempt_live(attempt);
+        attempt_stop(executor, slot, true);
+        closing_flush(step);
         return;
     }
     out_drop(step, attempt->handle);

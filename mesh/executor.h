@@ -10,8 +10,8 @@
  *
  * An *attempt* is one bundle. It is born of an ASSIGN within a grant, waits or runs, and ends with MESH_RAN.
  * Its results are then held, and sent every 2 s, until the home acknowledges them or 10 min have passed.
- * While it lives its lease is renewed by its home; when it is not for 20 s, or when the home cancels, it is
- * stopped and forgotten without a result. Where the job has a journal of several copies it goes on for 10 min: once
+ * While it lives its lease is renewed by its home; when it is not for 20 s, when the home cancels, or when it
+ * acknowledges what it has not got yet, having had it from elsewhere, it is stopped and forgotten without a result. Where the job has a journal of several copies it goes on for 10 min: once
  * its home answers no more the journal's other members are told of it, and one that has become the job's home
  * adopts it, or takes its results.
  *

@@ -31,6 +31,8 @@ void home_layout(struct home *home, const struct mesh_limits *limits, struct car
     home->ask_link = carve(from, limits->bundles, sizeof *home->ask_link);
     home->member = carve(from, limits->members, sizeof *home->member);
 
+    home->speculation.usual = carve(from, MESH_USUAL_KERNELS, sizeof *home->speculation.usual);
+
     home->ack_pool.capacity = limits->bundles;
     home->ack = carve(from, limits->bundles, sizeof *home->ack);
     home->ack_link = carve(from, limits->bundles, sizeof *home->ack_link);
@@ -39,6 +41,7 @@ void home_layout(struct home *home, const struct mesh_limits *limits, struct car
 void home_init(struct mesh *mesh)
 {
     shards_init(&mesh->home.shards);
+    mesh->home.speculation.credit_us = MESH_COPIES_ALLOWANCE_US;
 }
 
 /* Where `id` is or would be in the order of ids. */
@@ -401,7 +404,7 @@ void home_job_end(struct step *step, uint32_t slot, enum mesh_job_state state, u
         tell_host(step, &job->spec.id, MESH_ACCEPTED, state);
     shards_give(&home->shards, job->first, job->spec.shard_count);
     job->queue_head = job->queue_tail = 0;
-    job->looking_up = job->queued = job->assigned = 0;
+    job->looking_up = job->queued = job->assigned = job->slow = 0;
     job->ending = ++home->endings;
     home->live--;
     home_job_ready(home, slot);
@@ -497,7 +500,7 @@ static void job_serve(struct step *step, uint32_t slot)
     job_look_up(step, job);
     if (step->now_ms >= job->bind_at_ms && !home_job_moves(step->mesh, job))
         placement_serve(step, slot);
-    if (job->queued > 0 && job->service == SERVICE_NONE) {
+    if (job->queued + job->slow > 0 && job->service == SERVICE_NONE) {
         job->service = SERVICE_TIMED;
         job->service_at_ms = step->now_ms + HOME_SERVICE_MS;
         list_append(&home->timed, home->service_link, slot);
@@ -529,6 +532,7 @@ void home_tick(struct step *step)
     struct mesh *const mesh = step->mesh;
     struct home *const home = &mesh->home;
     bundles_tick(step);
+    speculation_tick(step);
     serve_jobs(step);
     acks_tick(step);
     if (mesh->draining && !home->drained_told && home->live == 0 && home->ready.count == 0 &&
@@ -561,7 +565,8 @@ void home_check(const struct mesh *mesh)
         shards_check(home, job);
         assert(job->committed < job->spec.shard_count);
         /* None is forgotten: whoever has queued shards has a turn coming. */
-        assert(job->queued == 0 || job->service != SERVICE_NONE || journal_waits(mesh, &job->spec.id));
+        assert(job->queued + job->slow == 0 || job->service != SERVICE_NONE ||
+               journal_waits(mesh, &job->spec.id));
     }
     assert(live == home->live && ready == home->ready.count && timed == home->timed.count);
     shards_check_ranges(&home->shards);
@@ -569,5 +574,6 @@ void home_check(const struct mesh *mesh)
         shards += home->shards.free[i].count;
     assert(shards == home->shards.capacity);
     bundles_check(mesh);
+    speculation_check(mesh);
     placement_check(mesh);
 }

@@ -20,6 +20,11 @@
  * writer wins. Orphans are forgotten after 10 min (by then the executor has forgotten the results too), or
  * when the table needs room.
  *
+ * A bundle that takes much longer than its kernel usually does gets a *copy*: a second bundle of the same shards
+ * at another member. The shards stay the first one's; whichever reports first is committed, and the other, which
+ * has nothing left to bring, is acknowledged unasked and thereby stopped. When the first one is lost the copy
+ * takes its shards over and is a bundle like any other. See speculation.c.
+ *
  * An *ask* is this node's memory of a RESERVE: what was wanted and what it may still expect. See placement.c.
  */
 #ifndef MESH_HOME_H
@@ -47,6 +52,7 @@ enum {
         4000000, /* if the bundle was so long that its place in a table is not needed meanwhile */
     HOME_ADOPT_MS =
         5000, /* after a takeover executors are listened to for so long before anything is bound */
+    SPECULATION_BUCKETS = 8 * 31, /* eight to a power of two, up to 2^33 */
 };
 
 enum shard_state {
@@ -101,6 +107,7 @@ struct job {
     int64_t born_ms;
     int64_t nobody_at_ms; /* when NOBODY was last said; 0 = never */
     int64_t bind_at_ms;   /* nothing is bound before that; 0 = at once */
+    uint32_t slow;        /* bundles for whose copy a place is looked for */
     struct list bundles;  /* orphans too */
     struct list asks;
 };
@@ -121,7 +128,12 @@ struct bundle {
     uint32_t member;  /* slot */
     bool orphan;      /* its shards were queued again, or its job is over */
     bool called_back; /* its job is over and its executor was told */
+    bool slow;        /* a place for a copy of it is looked for */
+    bool copy;        /* of two attempts at its shards the second: it owns none of them */
     uint16_t class;
+    uint32_t other; /* the other attempt's slot + 1; 0 = none */
+    int64_t assigned_at_ms;
+    uint64_t charge_us; /* taken from the budget beforehand: of a copy, or of a slow one that is to get it */
     int64_t due_at_ms;  /* end of the lease; orphan: when it is forgotten */
     uint32_t hash_next; /* index + 1 */
     uint32_t count;     /* 0 = free slot */
@@ -133,6 +145,23 @@ struct ack {
     struct mesh_bundle_name name;
     uint32_t member; /* slot */
     int64_t due_at_ms;
+};
+
+/* speculation.c: how long the shards of one kernel take, against the manifest's guess where it has one. */
+struct usual {
+    uint64_t kernel;
+    bool guessed;     /* counted in 1/1024 of the guess; otherwise in microseconds */
+    uint64_t used_at; /* the turn; 0 = free */
+    uint64_t most;    /* 95 of 100 take no longer; 0 = not known yet */
+    uint32_t samples;
+    uint16_t count[SPECULATION_BUCKETS];
+};
+
+struct speculation {
+    struct usual *usual;
+    uint64_t turn;
+    int64_t credit_us; /* of device time for copies; the last one may overdraw it */
+    int64_t look_at_ms;
 };
 
 struct home_member {
@@ -177,6 +206,7 @@ struct home {
     struct pool ask_pool;
     struct list_link *ask_link; /* free, or job.asks */
 
+    struct speculation speculation;
     struct home_member *member; /* by member slot */
     uint64_t turn;              /* of placement; see home_member.asked */
     uint64_t endings;           /* jobs ended so far; numbers them for home_member.cancelled */
@@ -237,13 +267,31 @@ void bundles_tell_moved(struct step *step, uint32_t job);
 void bundles_forget(struct home *home, uint32_t job);
 /*
  * Makes a bundle of what a member reports that it runs, under its name there. Takes the shards that are not
- * committed or at work elsewhere. False if there are none, or no room.
+ * committed or at work elsewhere; where there are none, it becomes the copy of a bundle that has no other yet.
+ * False if there is no use for it, or no room.
  */
 bool bundles_adopt(struct step *step, uint32_t job, uint32_t member, const struct mesh_message *report);
 void bundles_tick(struct step *step);
 /* Last in a step: sends acknowledgements that are due or have company. */
 void acks_tick(struct step *step);
 void bundles_check(const struct mesh *mesh);
+
+/* speculation.c */
+/* A result came that was wanted: device time of `count` shards, all of them done. */
+void speculation_learn(struct home *home, const struct job *job, uint64_t device_us, uint32_t count);
+/* Device time of a bundle of `count` shards was delivered: a share of it may be spent on copies. */
+void speculation_earn(struct mesh *mesh, uint64_t device_us, uint32_t count);
+/* The copy has cost so much. Until then its charge is an estimate. */
+void speculation_settle(struct mesh *mesh, struct bundle *copy, uint64_t device_us);
+/* No copy is made of it: it is not slow any more, or is gone. */
+void speculation_withdraw(struct home *home, struct bundle *bundle);
+/* A slow bundle of the job of which a copy may go to that member, or MESH_NONE. */
+uint32_t speculation_pick(const struct home *home, const struct job *job, uint32_t member);
+/* The copy was faster: the member delivers less than it says. */
+void speculation_blame(struct mesh *mesh, uint32_t member);
+/* Looks for bundles that take too long. */
+void speculation_tick(struct step *step);
+void speculation_check(const struct mesh *mesh);
 
 /* placement.c */
 /* Shards that one bundle of the job should hold now, for an executor at that distance. */

@@ -20,6 +20,7 @@
  *     home.c       jobs this node is home of
  *     shards.c     their queues
  *     bundles.c    shards bound to places: results, leases, orphans
+ *     speculation.c  bundles that take too long
  *     placement.c  where to ask for places
  *     journal.c    what is said of a job, at a majority of the nodes that keep it
  *     change.c     which nodes those are

@@ -81,6 +81,25 @@
 /* Attempts of one shard that may end in a crash before its job fails. Returns and lost executors do not count. */
 #define MESH_ATTEMPTS_PER_SHARD 3
 
+/*
+ * Copies of slow bundles (mesh/speculation.c). Their device time is at most this share of what a home was delivered,
+ * beyond an allowance with which it begins; a copy is made while anything is left, so that the longest shards get one
+ * too, and what was saved up in quiet times is bounded.
+ */
+#define MESH_COPIES_PERCENT 2
+#define MESH_COPIES_ALLOWANCE_US (10ll * 1000 * 1000)
+#define MESH_COPIES_CREDIT_MAX_US (3600ll * 1000 * 1000)
+/* Kernels whose usual times a home remembers; the one used longest ago gives way. */
+#define MESH_USUAL_KERNELS 32
+/* Results after which a kernel's times are known: of so few the longest is the 95th percentile. */
+#define MESH_USUAL_SAMPLES_MIN 5
+/* After so many their weight is halved, so that a kernel that became slower is not taken for many slow devices. */
+#define MESH_USUAL_SAMPLES_MAX 1024
+/* Bundles are looked at so often. */
+#define MESH_SLOW_LOOK_MS 500
+/* What a bundle may take beside its device time: messages, and a slot that was promised ahead of time. */
+#define MESH_SLOW_GRACE_MS 1000
+
 /* Shards in one LOOKUP effect: a bitmap of 128 bytes comes back. */
 #define MESH_LOOKUP_SHARDS_MAX 1024
 /* LOOKUP effects in flight per job. */

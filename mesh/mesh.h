@@ -96,6 +96,7 @@ struct mesh_job_spec {
     uint16_t classes;        /* bit per device class that will do */
     bool lookup;             /* ask the result cache before binding */
     bool local_only;         /* never leaves this node's site */
+    bool speculate;          /* shards that take too long are also given to another member */
 };
 
 /* A journal of several copies as it stands on the disk. */
@@ -329,6 +330,8 @@ enum mesh_reason {
     MESH_WHY_EXPIRED,      /* `member` no longer honoured the grant: queued again */
     MESH_WHY_LEASE_ENDED,  /* `member` did not renew in time: queued again */
     MESH_WHY_NO_KERNEL,    /* `member` has another version of the kernel, or none */
+    MESH_WHY_SPECULATED,   /* `count` shards from `shard` on take long elsewhere and went to `member` too */
+    MESH_WHY_OVERTAKEN,    /* another member was faster: `member` need not finish `count` shards */
 };
 
 struct mesh_effect {
@@ -571,7 +574,15 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(requeued_lease)    /* because the lease ended */                                                       \
     X(requeued_returned) /* because it gave them back */                                                     \
     X(requeued_crashed)                                                                                      \
-    X(leases_lost) /* attempts an executor stopped because its home fell silent */                           \
+    X(leases_lost)     /* attempts an executor stopped because its home fell silent */                       \
+    X(copies)          /* second attempts at bundles that took too long */                                   \
+    X(copies_first)    /* of them those that were faster than the first attempt */                           \
+    X(copies_late)     /* of them those that the first attempt was faster than */                            \
+    X(copies_needed)   /* of them those whose first attempt was lost */                                      \
+    X(copies_withheld) /* looks at a slow bundle for which nothing was left in the budget */                 \
+    X(delivered_us)    /* device time of results that were wanted */                                         \
+    X(copies_us)       /* device time of copies: two percent of that at most, beyond an allowance */         \
+    X(overtaken)       /* attempts an executor stopped because another one was faster */                     \
     X(cancels)                                                                                               \
     X(entries)        /* appended to journals as their home */                                               \
     X(entries_taken)  /* taken from another node's journal */                                                \

@@ -74,7 +74,7 @@ uint32_t placement_bundle_shards(const struct home *home, const struct job *job,
 static uint32_t job_need(const struct home *home, const struct job *job)
 {
     const uint32_t shards = shards_by_time(job, 0);
-    const uint32_t bundles = (job->queued + shards - 1) / shards;
+    const uint32_t bundles = (job->queued + shards - 1) / shards + job->slow;
     return least(least(bundles, bundles_room(home)), UINT16_MAX);
 }
 
@@ -160,6 +160,8 @@ static bool weigh(const struct step *step, const struct job *job, uint32_t membe
     if (!placement_permits(mesh, job, member) || !capacity_of(mesh, member, &capacity) || capacity.draining)
         return false;
     if (has_refused(mesh, job, member))
+        return false;
+    if (job->queued == 0 && speculation_pick(&mesh->home, job, member) == MESH_NONE)
         return false;
     if (job->spec.price_limit_micro > 0 && capacity.price_micro > job->spec.price_limit_micro)
         return false;
@@ -440,7 +442,8 @@ void placement_serve(struct step *step, uint32_t job_slot)
     helpers += ask_more(step, job_slot, need);
     if (asks_bring(mesh, job) < need && !job->spec.local_only)
         tiers_seek(step, job->spec.classes, need);
-    if (helpers == 0 && (job->nobody_at_ms == 0 || step->now_ms - job->nobody_at_ms >= HOME_NOBODY_MS)) {
+    if (helpers == 0 && job->queued > 0 &&
+        (job->nobody_at_ms == 0 || step->now_ms - job->nobody_at_ms >= HOME_NOBODY_MS)) {
         job->nobody_at_ms = step->now_ms;
         home_decide(step, job, MESH_NONE, MESH_WHY_NOBODY, 0, job->queued);
     }

@@ -124,7 +124,8 @@ static struct mesh_job_spec core_spec(const struct job *job)
                                 .shard_us_guess = job->shard_us_guess,
                                 .classes = (1u << MESH_DEVICE_CLASSES) - 1,
                                 .lookup = spec->cache != JOB_CACHE_OFF,
-                                .local_only = spec->local_only};
+                                .local_only = spec->local_only,
+                                .speculate = true};
     for (uint32_t i = 0; i < spec->manifest->input_count; i++)
         if (spec->inputs[i].role == MANIFEST_BROADCAST)
             out.memory_bytes += spec->inputs[i].data_bytes;
@@ -764,7 +765,7 @@ void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusa
 /* Why this node: what it offered when it was asked, and how far away it is. */
 static void note_choice(struct node *node, const struct job *job, struct job_decision *one)
 {
-    for (uint32_t d = job->decision_count; d > 0 && one->why == MESH_WHY_ASSIGNED; d--) {
+    for (uint32_t d = job->decision_count; d > 0 && one->why != MESH_WHY_RESERVED; d--) {
         const struct job_decision *asked = &job->decision[d - 1];
         if (asked->why != MESH_WHY_RESERVED || memcmp(&asked->node, &one->node, sizeof one->node) != 0)
             continue;
@@ -785,6 +786,7 @@ static void count_in_hand(struct job *job, const struct mesh_id *member, enum me
 {
     switch (why) {
     case MESH_WHY_ASSIGNED:
+    case MESH_WHY_SPECULATED:
         share_of(job, member)->in_hand += count;
         break;
     case MESH_WHY_DONE:
@@ -794,7 +796,8 @@ static void count_in_hand(struct job *job, const struct mesh_id *member, enum me
     case MESH_WHY_MEMBER_DOWN:
     case MESH_WHY_RESTARTED:
     case MESH_WHY_EXPIRED:
-    case MESH_WHY_LEASE_ENDED: {
+    case MESH_WHY_LEASE_ENDED:
+    case MESH_WHY_OVERTAKEN: {
         struct job_node_share *share = share_of(job, member);
         share->in_hand -= count < share->in_hand ? count : share->in_hand;
         break;
@@ -812,7 +815,7 @@ void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct 
         return;
     struct job_decision one = {
         .at_ms = clock_wall_ms(), .node = *member, .why = why, .shard = shard, .count = count, .times = 1};
-    if (why == MESH_WHY_RESERVED || why == MESH_WHY_ASSIGNED)
+    if (why == MESH_WHY_RESERVED || why == MESH_WHY_ASSIGNED || why == MESH_WHY_SPECULATED)
         note_choice(node, job, &one);
     if ((why == MESH_WHY_CRASHED || why == MESH_WHY_REJECTED) && job->last_error[0]) {
         one.reason = strdup(job->last_error); /* of the very result that the core speaks of */

@@ -457,6 +457,8 @@ static const char *const why_words[] = {
     [MESH_WHY_RESTARTED] = "restarted",
     [MESH_WHY_EXPIRED] = "expired",
     [MESH_WHY_LEASE_ENDED] = "lease-ended",
+    [MESH_WHY_SPECULATED] = "speculated",
+    [MESH_WHY_OVERTAKEN] = "overtaken",
 };
 
 /* "12 free slots, 3.1 ms away" */
@@ -528,6 +530,13 @@ static void decision_text(struct node *node, const struct job_decision *decision
         break;
     case MESH_WHY_LEASE_ENDED:
         snprintf(out, out_bytes, "%s did not renew its lease: %u shard%s queued again", name, n, s);
+        break;
+    case MESH_WHY_SPECULATED:
+        snprintf(out, out_bytes, "%u shard%s that take%s unusually long elsewhere went to %s too: %s", n, s,
+                 n == 1 ? "s" : "", name, choice);
+        break;
+    case MESH_WHY_OVERTAKEN:
+        snprintf(out, out_bytes, "%s need not finish %u shard%s: another node was faster", name, n, s);
         break;
     }
 }

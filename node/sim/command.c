@@ -80,6 +80,11 @@ static const char help_text[] =
     X(requeued_returned)                                                                                     \
     X(requeued_crashed)                                                                                      \
     X(leases_lost)                                                                                           \
+    X(copies)                                                                                                \
+    X(copies_first)                                                                                          \
+    X(copies_late)                                                                                           \
+    X(copies_needed)                                                                                         \
+    X(overtaken)                                                                                             \
     X(cancels)                                                                                               \
     X(bound_demands)                                                                                         \
     X(bound_attempts)                                                                                        \

@@ -422,6 +422,7 @@ static void arrives(struct core_market *market, uint32_t number)
         .bundle_shards_max = 16,
         .shard_us_guess = (uint32_t)MARKET_SHARD_US,
         .classes = 1,
+        .speculate = market->load->setting.speculate,
     };
     core_step(market, job->site);
 }

@@ -6,7 +6,8 @@
  *     what it keeps       born of                      ends with
  *     held     (executor) RUN                          RESULT_ACK, or RAN once nobody wants the result
  *     promise  (executor) GRANT sent                   2.5 s
- *     out      (home)     ASSIGN sent                  RESULT or EXPIRED received, CANCEL sent, executor restarted
+ *     out      (home)     ASSIGN sent                  RESULT or EXPIRED received, RESULT_ACK or CANCEL sent,
+ *                                                      executor restarted
  *     word     (anyone)   ALERT received               a newer one by the same accuser about the same member
  *
  * It is kept for worlds of up to SIM_ORACLE_NODES_MAX nodes: the words take the cube of their number.
@@ -70,14 +71,17 @@ struct out_bundle {
     int64_t renewed_ms;
     int64_t cancel_by_ms;
     uint32_t count;
+    uint32_t left; /* shards not committed since */
     uint32_t *shard;
 };
 
-/* How often each shard of a job crashed in a bundle that was never lost, in this life of its home. */
+/* How often each shard of a job crashed in a bundle that was never lost, in this life of its home, until it was
+ * committed. */
 struct crashes {
     uint32_t job;
     uint8_t *of_shard;
 };
+#define COMMITTED UINT8_MAX
 
 /* What one node said about another: its newest accusation, and its newest withdrawal that surely counted here. */
 struct said {
@@ -391,6 +395,40 @@ static void out_forget(struct oracle *oracle, struct out_bundle *bundle)
     *bundle = oracle->out[--oracle->out_count];
 }
 
+static bool out_has(const struct out_bundle *bundle, uint32_t job, uint32_t shard)
+{
+    for (uint32_t i = 0; bundle->job == job && i < bundle->count; i++) {
+        if (bundle->shard[i] == shard) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A shard is tried twice at a time at most, and at two members. */
+static void check_attempts(struct world *world, struct host *host, const struct oracle *oracle,
+                           uint32_t executor, const struct mesh_message *assign)
+{
+    const uint32_t job = sim_world_job(world, &assign->body.assign.job);
+    for (uint32_t i = 0; i < assign->body.assign.count && !world->failed; i++) {
+        const uint32_t shard = assign->body.assign.shard[i];
+        uint32_t attempts = 0;
+        bool there = false;
+        for (uint32_t j = 0; j < oracle->out_count; j++) {
+            const struct out_bundle *const bundle = &oracle->out[j];
+            const bool lives = !bundle->ever_lost && oracle->now_ms < bundle->renewed_ms + HOME_LEASE_MS;
+            if (lives && out_has(bundle, job, shard)) {
+                attempts++;
+                there = there || bundle->executor == executor;
+            }
+        }
+        if (there || attempts > 1) {
+            sim_check_fail(world, host, SIM_PROMISES_HOLD, "shard %u of job %u goes to %s %s", shard, job,
+                           world->host[executor].name, there ? "twice" : "and is at two members already");
+        }
+    }
+}
+
 static void home_assigns(struct world *world, struct host *host, struct oracle *oracle, uint32_t executor,
                          const struct mesh_message *assign)
 {
@@ -406,6 +444,7 @@ static void home_assigns(struct world *world, struct host *host, struct oracle *
         return;
     }
     const uint32_t count = assign->body.assign.count;
+    check_attempts(world, host, oracle, executor, assign);
     oracle->out = sim_grow(oracle->out, oracle->out_count + 1, sizeof *oracle->out);
     struct out_bundle *const bundle = &oracle->out[oracle->out_count++];
     *bundle = (struct out_bundle){.name = assign->body.assign.name,
@@ -414,6 +453,7 @@ static void home_assigns(struct world *world, struct host *host, struct oracle *
                                   .renewed_ms = oracle->now_ms,
                                   .cancel_by_ms = INT64_MAX,
                                   .count = count,
+                                  .left = count,
                                   .shard = sim_alloc(count, sizeof(uint32_t))};
     memcpy(bundle->shard, assign->body.assign.shard, count * sizeof(uint32_t));
 }
@@ -506,11 +546,31 @@ static void check_result(struct world *world, struct host *host, struct oracle *
     }
     for (uint32_t i = 0; i < bundle->count; i++) {
         uint8_t *const crashed = &crashes_of(world, oracle, job)[bundle->shard[i]];
+        if (*crashed == COMMITTED) {
+            continue;
+        }
         *crashed = (uint8_t)(*crashed + (result->body.result.shard[i].outcome == MESH_CRASHED));
         if (*crashed >= MESH_ATTEMPTS_PER_SHARD && view.state == MESH_JOB_RUNNING) {
             sim_check_fail(world, host, SIM_JOBS_FINISH,
                            "job %u: shard %u crashed %u times and is tried again", job, bundle->shard[i],
                            *crashed);
+        }
+    }
+}
+
+/* Who has nothing left to bring is told so. */
+static void home_commits(struct world *world, struct oracle *oracle, const struct mesh_save *save)
+{
+    const uint32_t job = sim_world_job(world, &save->body.commit.job);
+    for (uint32_t i = 0; i < save->body.commit.count; i++) {
+        const uint32_t shard = save->body.commit.shard[i].shard;
+        crashes_of(world, oracle, job)[shard] = COMMITTED;
+        for (uint32_t j = 0; j < oracle->out_count; j++) {
+            struct out_bundle *const bundle = &oracle->out[j];
+            if (out_has(bundle, job, shard) && --bundle->left == 0 && !bundle->ever_lost &&
+                oracle->now_ms < bundle->renewed_ms + HOME_LEASE_MS) {
+                bundle->cancel_by_ms = oracle->now_ms + LATE_MS;
+            }
         }
     }
 }
@@ -564,8 +624,9 @@ static void check_assigned(struct world *world, struct host *host, const struct 
     }
     for (uint32_t i = 0; i < oracle->out_count && !world->failed; i++) {
         if (oracle->out[i].cancel_by_ms < oracle->now_ms && oracle->now_ms > oracle->strict_from_ms) {
-            sim_check_fail(world, host, SIM_LEASES_HOLD, "job %u is over and %s was not told",
-                           oracle->out[i].job, world->host[oracle->out[i].executor].name);
+            sim_check_fail(world, host, SIM_LEASES_HOLD,
+                           "job %u needs nothing more of %s, which was not told", oracle->out[i].job,
+                           world->host[oracle->out[i].executor].name);
         }
     }
 }
@@ -720,7 +781,9 @@ static void take_received(struct world *world, struct host *host, struct oracle 
         break;
     case MESH_RESULT_ACK:
         held = held_find(oracle, from, &message->body.result_ack.name);
-        if (held != NULL && held->finished) {
+        if (held != NULL && !held->finished) {
+            held_must_stop(oracle, held); /* somebody else was faster */
+        } else if (held != NULL) {
             held_forget(oracle, held);
         }
         break;
@@ -809,6 +872,7 @@ static void take_send(struct world *world, struct host *host, struct oracle *ora
     const struct mesh_message *const message = &send->message;
     const uint32_t to = sim_world_identity(world, &send->to);
     struct held *held = NULL;
+    struct out_bundle *bundle = NULL;
     switch (message->kind) {
     case MESH_GRANT:
         promise_made(world, host, oracle, to, message);
@@ -837,6 +901,12 @@ static void take_send(struct world *world, struct host *host, struct oracle *ora
         break;
     case MESH_RENEWED:
         home_renews(oracle, to, message);
+        break;
+    case MESH_RESULT_ACK:
+        bundle = out_find(oracle, to, &message->body.result_ack.name);
+        if (bundle != NULL) {
+            out_forget(oracle, bundle);
+        }
         break;
     case MESH_CANCEL:
         home_forgets(oracle, to, sim_world_job(world, &message->body.cancel.job));
@@ -908,6 +978,11 @@ void sim_oracle_step(struct world *world, struct host *host, const struct mesh_e
         take_received(world, host, oracle, event, out);
     } else if (event->kind == MESH_RAN) {
         executor_ran(oracle, event->body.ran.attempt);
+    }
+    for (uint32_t i = 0; i < out->save_count; i++) {
+        if (out->save[i].kind == MESH_SAVE_COMMIT) {
+            home_commits(world, oracle, &out->save[i]);
+        }
     }
     for (uint32_t i = 0; i < out->effect_count && !world->failed; i++) {
         take_effect(world, host, oracle, event, &out->effect[i]);

@@ -46,6 +46,7 @@ enum verb {
     VERB_RETURN,
     VERB_CLONE,
     VERB_DEAFEN,
+    VERB_SLOW,
     VERB_END,
 };
 
@@ -69,6 +70,7 @@ static const struct pattern {
     {"claim NODE", VERB_CLAIM},        /* its owner takes the devices */
     {"return NODE", VERB_RETURN},      /* and gives them back */
     {"clone NODE as NEW", VERB_CLONE}, /* a second process on a copy of its folder */
+    {"slow NODE by COUNT", VERB_SLOW}, /* what its devices begin from now on takes so many times as long */
     {"end", VERB_END},
 };
 
@@ -438,10 +440,12 @@ static void act_submit(struct world *world, const struct line *line)
     job->shard_us = (uint32_t)line->value[3];
     job->rejects = SIM_NONE;
     job->spec.shard_us_guess = job->shard_us;
+    job->spec.kernel = 1;
     job->spec.bundle_shards_max = 4;
     job->spec.classes = 1;
     job->spec.lookup = false;
     job->spec.local_only = false;
+    job->spec.speculate = true;
     job->spec.price_limit_micro = 0;
     sim_host_submit(world, &world->host[line->value[1]], number);
 }
@@ -551,6 +555,10 @@ void sim_story_line(struct world *world, uint32_t number)
         break;
     case VERB_CLONE:
         act_clone(world, line);
+        break;
+    case VERB_SLOW:
+        host->device_fault = DEVICE_SLOW;
+        host->device_slowness = (uint32_t)line->value[1];
         break;
     case VERB_END:
         break;

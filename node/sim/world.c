@@ -116,6 +116,7 @@ uint32_t sim_world_new_job(struct world *world)
     job->spec.classes = kind < 7 ? 1 : kind < 9 ? 3 : 2;
     job->spec.lookup = sim_chance(random, 400);
     job->spec.local_only = sim_chance(random, 50);
+    job->spec.speculate = number % 8 != 7;
     const bool slow = sim_chance(random, 200);
     job->shard_us = (uint32_t)sim_between(random, 2000, slow ? 1500000 : 150000);
     job->hit_permille = sim_below(random, 3) * 450;

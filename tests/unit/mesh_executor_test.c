@@ -339,6 +339,36 @@ static void turns_are_by_home_and_tenant(void **state)
     fixture_close(f);
 }
 
+/* Its home had the shards from elsewhere. */
+static void an_attempt_acknowledged_before_its_end_is_stopped_and_forgotten(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(2);
+    fixture_devices(f, 1, 0);
+    const uint32_t handles = f->live_count;
+    const uint64_t token = occupy(f, 0, 1, 2);
+    const uint32_t running = run_of(f);
+    const uint32_t waiting = run_of(f);
+    struct mesh_effect effect;
+    name_message(f, 1, MESH_RESULT_ACK, token, 0); /* not its home */
+    assert_false(did(f, MESH_STOP));
+    name_message(f, 0, MESH_RESULT_ACK, token, 1);
+    assert_true(fixture_did(f, MESH_STOP, &effect));
+    assert_int_equal(effect.body.stop.attempt, waiting);
+    name_message(f, 0, MESH_RESULT_ACK, token, 0);
+    name_message(f, 0, MESH_RESULT_ACK, token, 0); /* said again */
+    assert_true(fixture_did(f, MESH_STOP, &effect));
+    assert_int_equal(effect.body.stop.attempt, running);
+    assert_false(did(f, MESH_STOP));
+    ran(f, waiting, MESH_RETURNED);
+    ran(f, running, MESH_DONE); /* just in time, and in vain */
+    assert_false(sent(f, 0, MESH_RESULT));
+    assert_int_equal(mesh_counters(f->mesh)->overtaken, 2);
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 0);
+    assert_int_equal(f->live_count, handles);
+    fixture_close(f);
+}
+
 static void results_are_sent_until_acknowledged_and_held_ten_minutes(void **state)
 {
     (void)state;
@@ -676,6 +706,7 @@ int main(void)
         cmocka_unit_test(released_places_go_to_who_waits),
         cmocka_unit_test(a_freed_place_goes_to_who_waits),
         cmocka_unit_test(turns_are_by_home_and_tenant),
+        cmocka_unit_test(an_attempt_acknowledged_before_its_end_is_stopped_and_forgotten),
         cmocka_unit_test(results_are_sent_until_acknowledged_and_held_ten_minutes),
         cmocka_unit_test(a_lease_ends_20_s_after_the_last_renewal),
         cmocka_unit_test(renewals_are_split_at_64),
