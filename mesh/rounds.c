@@ -315,20 +315,20 @@ static void push_missing(struct step *step, const struct mesh_id *peer, const st
 
 /*
  * The peer lists a member that we do not list: it may believe in one that is down, or know an earlier incarnation
- * only. Returns how many records were pushed.
+ * only. Returns whether our record was pushed.
  */
-static uint32_t correct(struct step *step, const struct mesh_id *peer, const struct mesh_entry *entry)
+static bool correct(struct step *step, const struct mesh_id *peer, const struct mesh_entry *entry)
 {
     const struct mesh *const mesh = step->mesh;
     const uint32_t slot = entry->kind == MESH_RECORD_MEMBER ? members_find(mesh, &entry->origin) : MESH_NONE;
     if (slot == MESH_NONE)
-        return 0;
+        return false;
     if (mesh->members.slot[slot].record.incarnation == entry->incarnation)
         detector_believed(step, slot);
     if (!rounds_overtaken(mesh, slot, STAMP(entry)))
-        return 0;
+        return false;
     repair_member(step, peer, slot);
-    return 1;
+    return true;
 }
 
 void rounds_entries(struct step *step, const struct mesh_id *from, const struct mesh_message *message)
@@ -341,11 +341,14 @@ void rounds_entries(struct step *step, const struct mesh_id *from, const struct 
     if (tiers_shared(mesh, members_find(mesh, from)) == TIERS)
         return;
     struct mesh_message *want = NULL;
-    uint32_t pushed = 0;
+    uint32_t pushed = 0; /* at most one for each entry: that is what MESH_REPAIRS_MAX leaves room for */
     for (uint32_t i = 0; i < message->body.entries.count; i++) {
         const struct mesh_entry *const entry = &message->body.entries.entry[i];
-        pushed += correct(step, from, entry);
         struct mesh_record ours;
+        if (correct(step, from, entry)) {
+            pushed++;
+            continue;
+        }
         const bool listed = find_listed(mesh, entry, &ours);
         if (is_wanted(mesh, entry)) {
             if (!want)
@@ -386,6 +389,11 @@ void rounds_want(struct step *step, const struct mesh_id *from, const struct mes
     for (uint32_t i = 0; i < message->body.entries.count; i++) {
         const struct mesh_entry *const entry = &message->body.entries.entry[i];
         struct mesh_record ours;
+        /* Sixty-four records and their capacities leave a third; more than that is asked for again. */
+        if (!out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 3, 0)) {
+            mesh->counters.bound_out++;
+            return;
+        }
         if (is_zero(&entry->origin))
             tiers_wanted(step, from, entry);
         else if (entry->kind == MESH_RECORD_CAPACITY ? find_capacity(mesh, entry, &ours)

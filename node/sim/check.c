@@ -81,12 +81,26 @@ void sim_check_fail(struct world *world, const struct host *host, enum sim_claim
     if (world->options.plan != NULL) {
         append(result, "replay: the same script, with --trace sim.trace\n");
     } else if (world->story == NULL) {
-        append(result,
-               "replay: weir sim --seed %llu --nodes %u --minutes %u --jobs %u --faults %s:%u --trace "
-               "sim.trace\n",
-               (unsigned long long)world->options.seed, world->options.nodes, world->options.minutes,
-               world->options.jobs, world->options.profile, world->options.faults);
+        char command[SIM_REPLAY_BYTES];
+        sim_replay(&world->options, command);
+        append(result, "replay: %s\n", command);
     }
+}
+
+void sim_replay(const struct sim_options *options, char command[SIM_REPLAY_BYTES])
+{
+    char nodes[32] = "";
+    char site[32] = "";
+    if (options->nodes != 0) {
+        snprintf(nodes, sizeof nodes, " --nodes %u", options->nodes);
+    }
+    if (options->site_nodes != SIM_SITE_NODES) {
+        snprintf(site, sizeof site, " --site-nodes %u", options->site_nodes);
+    }
+    snprintf(command, SIM_REPLAY_BYTES,
+             "weir sim --seed %llu%s%s --minutes %u --jobs %u --faults %s:%u --trace sim.trace",
+             (unsigned long long)options->seed, nodes, site, options->minutes, options->jobs,
+             options->profile, options->faults);
 }
 
 /* ---- After every step. */

@@ -150,26 +150,15 @@ static const char help_text[] =
     X(stops)
 
 /* An assertion of the core ends the process: say first which run it was. */
-static struct {
-    uint64_t seed;
-    uint32_t nodes;
-    const struct sim_options *options;
-} under_way;
+static struct sim_options under_way;
 
 static void on_abort(int signal_number)
 {
-    char text[256];
-    char nodes[32] = "";
-    if (under_way.nodes != 0) {
-        snprintf(nodes, sizeof nodes, " --nodes %u", under_way.nodes);
-    }
-    const int length =
-        snprintf(text, sizeof text,
-                 "seed %llu: the core stopped on signal %d\nreplay: weir sim --seed %llu%s --minutes %u "
-                 "--jobs %u --faults %s:%u --trace sim.trace\n",
-                 (unsigned long long)under_way.seed, signal_number, (unsigned long long)under_way.seed, nodes,
-                 under_way.options->minutes, under_way.options->jobs, under_way.options->profile,
-                 under_way.options->faults);
+    char command[SIM_REPLAY_BYTES];
+    char text[SIM_REPLAY_BYTES + 64];
+    sim_replay(&under_way, command);
+    const int length = snprintf(text, sizeof text, "seed %llu: the core stopped on signal %d\nreplay: %s\n",
+                                (unsigned long long)under_way.seed, signal_number, command);
     if (length > 0 && write(STDERR_FILENO, text, (size_t)length) < 0) {
         _exit(1);
     }
@@ -474,9 +463,7 @@ static int run_seeds(struct command *command)
     for (; ran < command->seeds && ok; ran++) {
         struct sim_options options = command->options;
         options.seed = first + ran;
-        under_way.seed = options.seed;
-        under_way.nodes = options.nodes;
-        under_way.options = &command->options;
+        under_way = options;
         ok = sim_run(&options, one);
         add_results(sum, one);
         if (command->hash_only || (command->seeds == 1 && !command->json)) {
@@ -518,8 +505,7 @@ static int run_script(struct command *command)
 static int run_scenario(const struct command *command)
 {
     struct sim_result *const result = sim_alloc(1, sizeof *result);
-    under_way.seed = command->options.seed;
-    under_way.options = &command->options;
+    under_way = command->options;
     const bool ok =
         sim_scenario(&command->options, command->scenario, command->hash_only ? NULL : stdout, result);
     const int code = ok ? 0 : result->claim == 0 ? 2 : 1;

@@ -1,7 +1,7 @@
 /*
  * A run's faults in words, so that they can be read, cut down and played again:
  *
- *     run seed 7 nodes 12 minutes 10 jobs 100
+ *     run seed 7 nodes 12 minutes 10 jobs 100 site-nodes 3
  *     network adversarial loss 13 double 30 reorder 100 corrupt 5
  *     at 43.120004s pause n4 for 12.5s
  *     at 61s partition n0 for 20s size 2 draw 2894061721
@@ -46,8 +46,9 @@ static void write_fault(FILE *out, const struct sim_fault *fault)
 
 void sim_script_write(FILE *out, const struct sim_options *options, const struct sim_plan *plan)
 {
-    fprintf(out, "run seed %llu nodes %u minutes %u jobs %u\n", (unsigned long long)options->seed,
-            options->nodes, options->minutes, options->jobs);
+    fprintf(out, "run seed %llu nodes %u minutes %u jobs %u site-nodes %u\n",
+            (unsigned long long)options->seed, options->nodes, options->minutes, options->jobs,
+            options->site_nodes);
     fprintf(out, "network %s loss %u double %u reorder %u corrupt %u\n",
             plan->adversarial ? "adversarial" : "faithful", plan->loss_permille, plan->double_permille,
             plan->reorder_permille, plan->corrupt_permille);
@@ -128,10 +129,12 @@ static bool read_run(struct reader *reader)
     int64_t nodes = 0;
     int64_t minutes = reader->options->minutes;
     int64_t jobs = reader->options->jobs;
+    int64_t site_nodes = reader->options->site_nodes;
     const struct pair pairs[] = {{"seed", 0, INT64_MAX, &seed},
                                  {"nodes", 1, SIM_NODES_MAX, &nodes},
                                  {"minutes", 1, 100000, &minutes},
-                                 {"jobs", 0, 100000, &jobs}};
+                                 {"jobs", 0, 100000, &jobs},
+                                 {"site-nodes", 1, SIM_NODES_MAX, &site_nodes}};
     if (!read_pairs(reader, 1, pairs, sizeof pairs / sizeof pairs[0])) {
         return false;
     }
@@ -142,6 +145,7 @@ static bool read_run(struct reader *reader)
     reader->options->nodes = (uint32_t)nodes;
     reader->options->minutes = (uint32_t)minutes;
     reader->options->jobs = (uint32_t)jobs;
+    reader->options->site_nodes = (uint32_t)site_nodes;
     reader->run = true;
     return true;
 }

@@ -179,6 +179,7 @@ struct sim_result {
     char failure[8192]; /* in words, with the last events of the node and the command that replays it */
 };
 
+#define SIM_SITE_NODES 3 /* nodes per site unless another number is asked for */
 struct sim_options sim_options_default(void);
 
 /* Names and one-line meanings of the fault profiles; ends with a NULL name. */
@@ -190,6 +191,10 @@ extern const struct sim_profile_name sim_profiles[];
 
 /* Runs one seed to its end or its first broken claim. Returns result->ok. */
 bool sim_run(const struct sim_options *options, struct sim_result *result);
+
+/* The command that plays that run again, with its trace. */
+#define SIM_REPLAY_BYTES 256
+void sim_replay(const struct sim_options *options, char command[SIM_REPLAY_BYTES]);
 
 /* Plays a transcript (tests/scenarios/); `out` gets the story as it unfolds. A mistake in the file is in
  * `failure`. */

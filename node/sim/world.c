@@ -463,8 +463,12 @@ void sim_world_finish(struct world *world)
 
 struct sim_options sim_options_default(void)
 {
-    return (struct sim_options){
-        .seed = 1, .site_nodes = 3, .minutes = 10, .jobs = 100, .faults = 20, .profile = "mixed"};
+    return (struct sim_options){.seed = 1,
+                                .site_nodes = SIM_SITE_NODES,
+                                .minutes = 10,
+                                .jobs = 100,
+                                .faults = 20,
+                                .profile = "mixed"};
 }
 
 /* The run that an assertion of the core would end; reported by the handler in command.c. */

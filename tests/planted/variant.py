@@ -27,6 +27,8 @@ UNIT_TESTS = {
     "mesh_executor_test": ["tests/unit/mesh_executor_test.c"],
     "mesh_home_test": ["tests/unit/mesh_home_test.c"],
     "mesh_speculation_test": ["tests/unit/mesh_speculation_test.c"],
+    "mesh_tree_test": ["tests/unit/mesh_tree_test.c"],
+    "mesh_tiers_test": ["tests/unit/mesh_tiers_test.c"],
     "mesh_work_test": ["tests/unit/mesh_work_test.c", "tests/unit/mesh_net.c"],
     "mesh_journal_test": ["tests/unit/mesh_journal_test.c", "tests/unit/mesh_net.c"],
     "mesh_membership_test": ["tests/unit/mesh_membership_test.c", "tests/unit/mesh_net.c"],

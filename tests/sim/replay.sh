@@ -18,3 +18,10 @@ if [ "$drawn" != "$("$1" --seed 12 --nodes "$nodes" --hash-only)" ] || [ "$drawn
     echo 'seed 12 takes another path when its nodes are named, or from its list of faults'
     exit 1
 fi
+
+# So does one with larger sites, by its list of faults.
+drawn=$("$1" --seed 12 --site-nodes 9 --plan "$list" --hash-only)
+if [ "$drawn" != "$("$1" --script "$list" --hash-only)" ]; then
+    echo 'seed 12 with sites of nine takes another path from its list of faults'
+    exit 1
+fi
