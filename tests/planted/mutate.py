@@ -6,8 +6,8 @@
 The seed draws places in mesh/*.c and in the functions of mesh/*.h at which one operator is exchanged, one constant is one
 more or less, one condition is negated, or one statement is left out. Assertions and the functions that only check are
 left alone: they are tests themselves. A mutant that doesn't compile, or of which the compiler makes the same code, is
-replaced by the next. Each of the rest is given to the unit tests of the core, the transcripts, and 50 seeds of the
-simulator until one fails. What no test notices is a survivor; survivors.txt says which of them nobody could notice.
+replaced by the next. Each of the rest is given to the unit tests of the core, the transcripts, 50 seeds of the simulator
+and a few of a large site until one fails. What no test notices is a survivor; survivors.txt says which of them nobody could notice.
 
 Results are kept in build/sim/mutants.jsonl as they come, and a run that was interrupted goes on there; the whole is in
 build/sim/mutants.json. The exit code is 0 if no more than 15 % survive.
@@ -21,12 +21,15 @@ import json
 import os
 import random
 import re
+import resource
 import sys
 
 import variant
 
 SEEDS = 50
-QUICK_CPU_S = 4
+# Sites of 70 have an interior; of such worlds a few are enough, since each takes as long as ten others.
+LARGE_SEEDS = 6
+LARGE = ["--nodes", "76", "--site-nodes", "70", "--minutes", "3", "--jobs", "30", "--faults", "mixed:10"]
 KILLED_PERCENT_MIN = 85
 EXPLAINED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "survivors.txt")
 
@@ -173,31 +176,48 @@ def name_of(mutant):
     return "%s:%d: %s -> %s" % (mutant.path, mutant.line, words(mutant.old), words(mutant.new))
 
 
-def killer(mutated, scenarios):
-    """What noticed the mutant, or None. The quick tests come first."""
+Check = collections.namedtuple("Check", ["name", "program", "arguments", "cpu_s"])
+
+
+def all_checks():
     for test in variant.UNIT_TESTS:
-        if test == "mesh_membership_test":
-            continue
-        if variant.run([mutated.program(test)], QUICK_CPU_S)[0] != 0:
-            return test
-    program = mutated.program("sim")
-    for scenario in scenarios:
-        if variant.run([program, "--scenario", scenario], QUICK_CPU_S)[0] != 0:
-            return os.path.basename(scenario)
-    for seed in range(1, 10):
-        what = variant.run_seed(program, seed)
-        if what:
-            return "seed %d: %s" % (seed, what)
-    if variant.run([mutated.program("mesh_membership_test")], 5 * QUICK_CPU_S)[0] != 0:
-        return "mesh_membership_test"
-    for seed in range(10, SEEDS + 1):
-        what = variant.run_seed(program, seed)
-        if what:
-            return "seed %d: %s" % (seed, what)
+        yield Check(test, test, [], 0)
+    for scenario in sorted(glob.glob(os.path.join(variant.ROOT, "tests", "scenarios", "*.txt"))):
+        yield Check(os.path.basename(scenario), "sim", ["--scenario", scenario], 0)
+    for seed in range(1, SEEDS + 1):
+        yield Check("seed %d" % seed, "sim", ["--seed", str(seed), "--hash-only"], 0)
+    for seed in range(1, LARGE_SEEDS + 1):
+        yield Check("large seed %d" % seed, "sim", ["--seed", str(seed), "--hash-only"] + LARGE, 0)
+
+
+def measured(base):
+    """The checks, which the core as it is must pass, quickest first: each mutant is killed as soon as can be."""
+    checks = []
+    for check in all_checks():
+        program = os.path.join(base.folder, "whole-" + check.program)
+        if not os.path.exists(program):
+            base.link(check.program, program)
+        before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+        code, output = variant.run([program, *check.arguments], variant.SEED_CPU_S)
+        if code != 0:
+            raise SystemExit("mutate: without any mutant %s fails: %s" % (check.name, variant.verdict(code, output)))
+        checks.append(check._replace(cpu_s=sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before))
+    checks.sort(key=lambda check: check.cpu_s)
+    print("%d checks take %.1f s" % (len(checks), sum(check.cpu_s for check in checks)), flush=True)
+    return checks
+
+
+def killer(mutated, checks):
+    """What noticed the mutant, or None. Five times what a check takes otherwise is as good as no end."""
+    for check in checks:
+        code, output = variant.run([mutated.program(check.program), *check.arguments], int(2 + 5 * check.cpu_s))
+        if code != 0:
+            what = variant.verdict(code, output) if check.program == "sim" else ""
+            return check.name + (": " + what if what else "")
     return None
 
 
-def judge(base, scenarios, mutant):
+def judge(base, checks, mutant):
     """Returns (state, by): killed, survived, or no mutant at all."""
     try:
         mutated = variant.Variant(base, mutant.path, mutant.text)
@@ -206,7 +226,7 @@ def judge(base, scenarios, mutant):
     try:
         if not mutated.differs():
             return "same code", None
-        by = killer(mutated, scenarios)
+        by = killer(mutated, checks)
         return ("killed" if by else "survived"), by
     finally:
         mutated.close()
@@ -244,12 +264,12 @@ class Ledger:
 
 def run_all(base, mutants, count, ledger):
     """Judges mutants in their order until `count` have been judged that are mutants at all."""
-    scenarios = sorted(glob.glob(os.path.join(variant.ROOT, "tests", "scenarios", "*.txt")))
+    checks = measured(base)
     judged = []
 
     def one(mutant):
         name = "%s @%d" % (name_of(mutant), mutant.at)
-        state, by = ledger.known.get(name) or judge(base, scenarios, mutant)
+        state, by = ledger.known.get(name) or judge(base, checks, mutant)
         return name, state, by
 
     with concurrent.futures.ThreadPoolExecutor(variant.JOBS) as pool:

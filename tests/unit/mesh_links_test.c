@@ -1,0 +1,815 @@
+/* Links, accusations and rounds as one node lives them: timers to the millisecond, and what is said to whom. */
+#include "mesh/internal.h"
+
+#include "mesh_fixture.h"
+
+static struct fixture *open_members(uint32_t peers)
+{
+    const struct mesh_limits limits = {
+        .members = 128, .jobs = 1, .shards = 1, .bundles = 1, .attempts = 1, .demands = 1};
+    struct fixture *const f = fixture_open_limits(peers, &limits, NULL);
+    f->gossip = true;
+    fixture_tick(f);
+    return f;
+}
+
+static void link_up(struct fixture *f, uint32_t peer)
+{
+    struct mesh_event event = {.kind = MESH_LINK_UP};
+    event.body.link.peer = f->peer[peer];
+    event.body.link.protocol = MESH_PROTOCOL_MAX;
+    fixture_step(f, &event);
+}
+
+static void link_down(struct fixture *f, uint32_t peer, bool reset)
+{
+    struct mesh_event event = {.kind = MESH_LINK_DOWN};
+    event.body.link.peer = f->peer[peer];
+    event.body.link.reset = reset;
+    fixture_step(f, &event);
+}
+
+/* All links are up and have been heard, in a mesh at rest. */
+static struct fixture *open_linked(uint32_t peers)
+{
+    struct fixture *const f = open_members(peers);
+    for (uint32_t i = 0; i < peers; i++)
+        link_up(f, i);
+    fixture_run(f, 3000);
+    f->now_ms = (f->now_ms / 1000 + 1) * 1000;
+    for (uint32_t i = 0; i < peers; i++)
+        fixture_message(f, i, &(struct mesh_message){.kind = MESH_PING});
+    fixture_clear(f);
+    return f;
+}
+
+static struct mesh_member_view view_of(const struct fixture *f, uint32_t peer)
+{
+    struct mesh_member_view view;
+    assert_true(mesh_member_find(f->mesh, &f->peer[peer], &view));
+    return view;
+}
+
+static const struct mesh_counters *counters(const struct fixture *f)
+{
+    return mesh_counters(f->mesh);
+}
+
+static struct link *link_to(const struct fixture *f, uint32_t peer)
+{
+    return links_find(f->mesh, members_find(f->mesh, &f->peer[peer]));
+}
+
+static uint32_t said(const struct fixture *f, uint32_t peer, enum mesh_message_kind kind)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < f->send_count; i++)
+        count += f->send[i].message.kind == kind && id_equal(&f->send[i].to, &f->peer[peer]);
+    return count;
+}
+
+/* Effects of the latest step that the fixture does not keep. */
+static uint32_t effects(const struct fixture *f, enum mesh_effect_kind kind)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < f->out->effect_count; i++)
+        count += f->out->effect[i].kind == kind;
+    return count;
+}
+
+static void tick_at(struct fixture *f, int64_t at_ms)
+{
+    f->now_ms = at_ms;
+    fixture_tick(f);
+}
+
+static void hear(struct fixture *f, uint32_t peer)
+{
+    fixture_message(f, peer, &(struct mesh_message){.kind = MESH_PING});
+}
+
+static void alert(struct fixture *f, uint32_t from, const struct mesh_id *subject, uint64_t incarnation,
+                  bool accuses)
+{
+    struct mesh_record record = {.kind = MESH_RECORD_ALERT};
+    record.body.alert.subject = *subject;
+    record.body.alert.subject_incarnation = incarnation;
+    record.body.alert.accuses = accuses;
+    fixture_record(f, from, record);
+}
+
+/* ------------------------------------------------------------------------ links */
+
+static void a_quiet_link_is_pinged_each_second_and_a_busy_one_for_its_round_trip(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(2);
+    uint32_t quiet = 0;
+    uint32_t busy = 0;
+    for (uint32_t i = 0; i < 80; i++) {
+        f->now_ms += 250;
+        if (i % 2 == 0)
+            hear(f, 1);
+        if (i % 12 == 11)
+            hear(f, 0); /* seldom, but soon enough to be no silence */
+        fixture_tick(f);
+        quiet += said(f, 0, MESH_PING);
+        busy += said(f, 1, MESH_PING);
+        fixture_clear(f);
+    }
+    assert_in_range(quiet, 13, 14); /* twice between two words of its own */
+    assert_int_equal(busy, 2);
+    fixture_close(f);
+}
+
+static void a_ping_is_answered_with_its_stamp(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(1);
+    fixture_message(f, 0, &(struct mesh_message){.kind = MESH_PING, .body.ping.stamp_us = 4711});
+    struct mesh_message pong;
+    assert_true(fixture_sent(f, 0, MESH_PONG, &pong));
+    assert_int_equal(pong.body.ping.stamp_us, 4711);
+    fixture_close(f);
+}
+
+/* RFC 6298, 2.2 and 2.3. */
+static void round_trips_are_smoothed(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t sample_us;
+        uint32_t rtt_us;
+        uint32_t var_us;
+    } cases[] = {
+        {0, 0, 0},                       /* no measurement */
+        {80000, 80000, 40000},           /* the first */
+        {0, 80000, 40000},               /**/
+        {40000, 75000, 40000},           /* 7/8 and 1/8; 3/4 and 1/4 of an error of 40 ms */
+        {155000, 85000, 50000},          /* an error of 80 ms the other way */
+        {UINT32_MAX, 7574375, 15016250}, /* 60 s is as bad as it gets */
+    };
+    struct fixture *const f = open_linked(2);
+    struct member *const member = &f->mesh->members.slot[members_find(f->mesh, &f->peer[0])];
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mesh_event event = {.kind = MESH_RECEIVED};
+        event.body.received.from = f->peer[0];
+        event.body.received.message = &(struct mesh_message){.kind = MESH_PONG};
+        event.body.received.rtt_us = cases[i].sample_us;
+        fixture_step(f, &event);
+        assert_int_equal(member->rtt_us, cases[i].rtt_us);
+        assert_int_equal(member->rtt_var_us, cases[i].var_us);
+    }
+    assert_int_equal(view_of(f, 1).rtt_us, 0);
+    member->rtt_us = 1; /* and never so short as to be none */
+    struct mesh_event event = {.kind = MESH_RECEIVED};
+    event.body.received.from = f->peer[0];
+    event.body.received.message = &(struct mesh_message){.kind = MESH_PONG};
+    event.body.received.rtt_us = 1;
+    fixture_step(f, &event);
+    assert_int_equal(member->rtt_us, 1);
+    fixture_close(f);
+}
+
+static void a_link_that_falls_silent_is_dialled_once_and_then_suspected(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(5);
+    const int64_t heard_ms = f->now_ms;
+    f->silent[4] = true;
+    fixture_run(f, MESH_LINK_REDIAL_MS - 1);
+    assert_false(link_to(f, 4)->redialed);
+    tick_at(f, heard_ms + MESH_LINK_REDIAL_MS);
+    assert_int_equal(effects(f, MESH_LINK_REDIAL), 1);
+    assert_true(f->wake_at_ms <= heard_ms + MESH_LINK_SILENT_MS);
+    fixture_tick(f);
+    assert_int_equal(effects(f, MESH_LINK_REDIAL), 0);
+    fixture_run(f, heard_ms + MESH_LINK_SILENT_MS - 1 - f->now_ms);
+    assert_false(view_of(f, 4).link_silent);
+    assert_int_equal(counters(f)->alerts_sent, 0);
+    fixture_run(f, 1);
+    assert_true(view_of(f, 4).link_silent);
+    assert_int_equal(counters(f)->alerts_sent, 1);
+    /* Heard again, it is as before, also the next time. */
+    hear(f, 4);
+    assert_false(view_of(f, 4).link_silent);
+    assert_false(link_to(f, 4)->redialed);
+    assert_int_equal(link_to(f, 4)->refuted, 0);
+    const int64_t again_ms = f->now_ms;
+    fixture_run(f, MESH_LINK_SILENT_MS - 1);
+    assert_int_equal(counters(f)->alerts_sent, 1);
+    fixture_run(f, again_ms + MESH_LINK_SILENT_MS - f->now_ms);
+    assert_int_equal(counters(f)->alerts_sent, 2);
+    fixture_close(f);
+}
+
+static void a_link_that_was_never_up_has_longer(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(5);
+    memset(f->peer[5].bytes, 6, sizeof f->peer[5].bytes);
+    f->incarnation[5] = 1;
+    f->peers++;
+    fixture_member(f, 5, 105, 7);
+    f->silent[5] = true;
+    fixture_tick(f);
+    const int64_t born_ms = f->now_ms;
+    fixture_run(f, MESH_LINK_FIRST_MS - 1);
+    assert_false(view_of(f, 5).link_silent);
+    assert_int_equal(view_of(f, 5).heard_at_ms, 0);
+    fixture_run(f, born_ms + MESH_LINK_FIRST_MS - f->now_ms);
+    assert_true(view_of(f, 5).link_silent);
+    fixture_close(f);
+}
+
+static void a_reset_link_is_silent_at_once_if_it_was_ever_heard(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(6);
+    link_down(f, 0, false); /* no more than a closed session */
+    assert_false(view_of(f, 0).link_up);
+    assert_false(link_to(f, 0)->silent);
+    link_down(f, 0, true);
+    assert_true(link_to(f, 0)->silent && link_to(f, 0)->reset);
+    assert_int_equal(counters(f)->alerts_sent, 1);
+    memset(f->peer[6].bytes, 7, sizeof f->peer[6].bytes);
+    f->incarnation[6] = 1;
+    f->peers++;
+    fixture_member(f, 6, 106, 8);
+    fixture_tick(f);
+    link_down(f, 6, true); /* its admission may be on its way yet */
+    assert_false(link_to(f, 6)->silent);
+    const struct mesh_event unknown = {
+        .kind = MESH_LINK_DOWN, .body.link.peer = {{0xee}}, .body.link.reset = true};
+    struct mesh_event event = unknown;
+    fixture_step(f, &event);
+    fixture_close(f);
+}
+
+static void a_stopped_process_gives_its_links_their_time_afresh(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(5);
+    const int64_t heard_ms = f->now_ms;
+    tick_at(f, heard_ms + MESH_PAUSE_MS - 1); /* no pause yet */
+    assert_int_equal(link_to(f, 0)->heard_at_ms, heard_ms);
+    tick_at(f, f->now_ms + MESH_PAUSE_MS);
+    for (uint32_t i = 0; i < 5; i++)
+        assert_int_equal(link_to(f, i)->heard_at_ms, f->now_ms);
+    tick_at(f, f->now_ms + 60000);
+    assert_int_equal(counters(f)->alerts_sent, 0);
+    fixture_close(f);
+}
+
+static void a_new_session_is_told_who_we_are_and_what_we_know(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(4);
+    fixture_capacity(f, 1, 3, 2, 0);
+    fixture_run(f, 1000);
+    link_down(f, 0, false);
+    fixture_clear(f);
+    link_up(f, 0);
+    struct mesh_message message;
+    uint32_t own = 0;
+    while (fixture_sent(f, 0, MESH_SPREAD, &message)) {
+        assert_memory_equal(&message.body.push.record.origin, &f->self, sizeof f->self);
+        assert_int_equal(message.body.push.hops, 1);
+        own |= 1u << message.body.push.record.kind;
+    }
+    assert_int_equal(own, 1u << MESH_RECORD_MEMBER | 1u << MESH_RECORD_CAPACITY);
+    assert_int_equal(said(f, 0, MESH_SUMMARY), 1);
+    assert_int_equal(said(f, 0, MESH_PING), 1);
+    uint32_t capacities = 0;
+    while (fixture_sent(f, 0, MESH_PUSH, &message)) {
+        assert_int_equal(message.body.push.record.kind, MESH_RECORD_CAPACITY);
+        capacities += id_equal(&message.body.push.record.origin, &f->peer[1]);
+        assert_memory_not_equal(&message.body.push.record.origin, &f->peer[0],
+                                sizeof f->self); /* its own it knows */
+    }
+    assert_int_equal(capacities, 1);
+    fixture_clear(f);
+    fixture_tick(f);
+    assert_int_equal(said(f, 0, MESH_PUSH), 0); /* once */
+    fixture_close(f);
+}
+
+/* -------------------------------------------------------------------- accusations */
+
+static void an_accusation_is_repeated_and_withdrawn(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(6);
+    f->silent[5] = true;
+    fixture_run(f, MESH_LINK_SILENT_MS);
+    assert_int_equal(counters(f)->alerts_sent, 1);
+    assert_int_equal(view_of(f, 5).accusers, 1);
+    const int64_t said_ms = f->now_ms;
+    fixture_run(f, MESH_ALERT_REPEAT_MS - 1);
+    assert_int_equal(counters(f)->alerts_sent, 1);
+    fixture_run(f, said_ms + MESH_ALERT_REPEAT_MS - f->now_ms);
+    assert_int_equal(counters(f)->alerts_sent, 2);
+    const uint64_t version = f->mesh->detector.alert_version;
+    hear(f, 5);
+    assert_int_equal(f->mesh->detector.alert_version, version + 1); /* the word that it is taken back */
+    assert_int_equal(counters(f)->alerts_sent, 2);
+    assert_int_equal(view_of(f, 5).accusers, 0);
+    hear(f, 5);
+    assert_int_equal(f->mesh->detector.alert_version, version + 1); /* once */
+    fixture_close(f);
+}
+
+static void two_accusers_make_a_member_suspect_and_most_of_its_observers_end_it(void **state)
+{
+    (void)state;
+    struct fixture *const f =
+        open_linked(8); /* with us it has eight observers less itself: seven peers and us */
+    alert(f, 0, &f->peer[7], 1, true);
+    assert_int_equal(view_of(f, 7).state, MESH_UP);
+    alert(f, 1, &f->peer[7], 1, true);
+    assert_int_equal(view_of(f, 7).state, MESH_SUSPECT);
+    alert(f, 2, &f->peer[7], 1, true);
+    alert(f, 3, &f->peer[7], 1, true);
+    fixture_run(f, MESH_SUSPECT_MS + 500);
+    assert_int_equal(view_of(f, 7).state, MESH_SUSPECT); /* four of eight observers */
+    alert(f, 4, &f->peer[7], 1, true);
+    assert_int_equal(view_of(f, 7).state, MESH_DOWN); /* five, and time has passed */
+    assert_int_equal(counters(f)->downs, 1);
+    assert_int_equal(counters(f)->suspects, 1);
+    fixture_close(f);
+}
+
+static void death_waits_for_a_refutation(void **state)
+{
+    (void)state;
+    static const struct {
+        bool reset; /* our own link was */
+        uint32_t accusers;
+        int64_t wait_ms;
+    } cases[] = {
+        {false, 5, MESH_SUSPECT_MS}, {true, 5, MESH_SUSPECT_PLAIN_MS}, {true, 7, MESH_SUSPECT_PLAIN_MS}};
+    for (uint32_t k = 0; k < 3; k++) {
+        struct fixture *const f = open_linked(8);
+        if (cases[k].reset)
+            link_down(f, 7, true);
+        for (uint32_t i = 0; i < cases[k].accusers; i++)
+            alert(f, i, &f->peer[7], 1, true);
+        assert_int_equal(view_of(f, 7).state, MESH_SUSPECT);
+        const int64_t suspect_ms = f->now_ms;
+        assert_true(f->wake_at_ms <= suspect_ms + cases[k].wait_ms);
+        fixture_run(f, cases[k].wait_ms - 1);
+        assert_int_equal(view_of(f, 7).state, MESH_SUSPECT);
+        fixture_run(f, suspect_ms + cases[k].wait_ms - f->now_ms);
+        assert_int_equal(view_of(f, 7).state, MESH_DOWN);
+        assert_int_equal(view_of(f, 7).state_at_ms, suspect_ms + cases[k].wait_ms);
+        fixture_close(f);
+    }
+}
+
+static void among_few_one_accuser_will_do(void **state)
+{
+    (void)state;
+    for (uint32_t peers = 2; peers <= 5; peers++) {
+        struct fixture *const f = open_linked(peers);
+        alert(f, 0, &f->peer[1], 1, true);
+        assert_int_equal(view_of(f, 1).state, peers + 1 < MESH_SMALL ? MESH_SUSPECT : MESH_UP);
+        fixture_close(f);
+    }
+}
+
+static void accusations_that_are_not_repeated_end(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(8);
+    alert(f, 0, &f->peer[7], 1, true);
+    alert(f, 1, &f->peer[7], 1, true);
+    assert_int_equal(view_of(f, 7).state, MESH_SUSPECT);
+    const int64_t said_ms = f->now_ms;
+    fixture_run(f, MESH_ALERT_TTL_MS - 1);
+    assert_int_equal(view_of(f, 7).accusers, 2);
+    assert_int_equal(view_of(f, 7).state, MESH_SUSPECT);
+    fixture_run(f, said_ms + MESH_ALERT_TTL_MS - f->now_ms);
+    assert_int_equal(view_of(f, 7).accusers, 0);
+    fixture_tick(f);
+    assert_int_equal(view_of(f, 7).state, MESH_UP);
+    assert_int_equal(f->mesh->detector.accused_count, 0);
+    fixture_close(f);
+}
+
+static void words_of_another_incarnation_or_of_the_dead_count_for_nothing(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(8);
+    alert(f, 0, &f->peer[7], 2, true);
+    alert(f, 0, &f->peer[7], 0, true);
+    alert(f, 7, &f->peer[7], 1, true); /* of itself */
+    const struct mesh_id unknown = {{0xee}};
+    alert(f, 0, &unknown, 1, true);
+    assert_int_equal(view_of(f, 7).accusers, 0);
+    alert(f, 0, &f->peer[7], 1, true);
+    f->version[0] -= 2; /* an older word, once more */
+    alert(f, 0, &f->peer[7], 1, false);
+    assert_int_equal(view_of(f, 7).accusers, 1);
+    f->version[0] += 1;
+    alert(f, 0, &f->peer[7], 1, false);
+    assert_int_equal(view_of(f, 7).accusers, 0);
+    for (uint32_t i = 0; i < 7; i++)
+        alert(f, i, &f->peer[7], 1, true);
+    fixture_run(f, MESH_SUSPECT_PLAIN_MS + 1000);
+    assert_int_equal(view_of(f, 7).state, MESH_DOWN);
+    alert(f, 7, &f->peer[0], 1, true);
+    assert_int_equal(view_of(f, 0).accusers, 0);
+    fixture_close(f);
+}
+
+static void an_accuser_that_was_refuted_waits_longer_each_time(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(6);
+    f->silent[5] = true;
+    fixture_run(f, MESH_LINK_SILENT_MS);
+    static const int64_t waits_ms[] = {5000, 10000, 20000, 40000, 60000, 60000};
+    for (uint32_t i = 0; i < sizeof waits_ms / sizeof *waits_ms; i++) {
+        assert_int_equal(counters(f)->alerts_sent, i + 1);
+        f->incarnation[5]++;
+        fixture_member(f, 5, 105, 7);
+        const int64_t refuted_ms = f->now_ms;
+        assert_int_equal(view_of(f, 5).accusers, 0);
+        fixture_run(f, waits_ms[i] - 1);
+        assert_int_equal(counters(f)->alerts_sent, i + 1);
+        fixture_run(f, refuted_ms + waits_ms[i] - f->now_ms);
+    }
+    /* Not alone: whoever else says so, we join in at once. */
+    f->incarnation[5]++;
+    fixture_member(f, 5, 105, 7);
+    const uint64_t sent = counters(f)->alerts_sent;
+    alert(f, 0, &f->peer[5], f->incarnation[5], true);
+    fixture_tick(f);
+    assert_int_equal(counters(f)->alerts_sent, sent + 1);
+    fixture_close(f);
+}
+
+static void most_links_at_once_raise_doubt_of_ourselves(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(6);
+    for (uint32_t i = 0; i < 4; i++)
+        f->silent[i] = true;
+    fixture_run(f, MESH_LINK_SILENT_MS);
+    assert_true(mesh_doubts_itself(f->mesh));
+    assert_int_equal(counters(f)->alerts_sent, 0);
+    assert_true(counters(f)->alerts_withheld >= 1);
+    const int64_t doubt_ms = f->now_ms;
+    fixture_run(f, MESH_DOUBT_MS - 1);
+    assert_true(mesh_doubts_itself(f->mesh));
+    assert_int_equal(counters(f)->alerts_sent, 0);
+    fixture_run(f, doubt_ms + MESH_DOUBT_MS - f->now_ms);
+    assert_false(mesh_doubts_itself(f->mesh));
+    assert_int_equal(counters(f)->alerts_sent, 4);
+    fixture_close(f);
+}
+
+static void doubt_ends_when_half_of_the_links_work(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(6);
+    for (uint32_t i = 0; i < 4; i++)
+        f->silent[i] = true;
+    fixture_run(f, MESH_LINK_SILENT_MS);
+    assert_true(mesh_doubts_itself(f->mesh));
+    hear(f, 0);
+    assert_false(mesh_doubts_itself(f->mesh)); /* three of six */
+    fixture_tick(f);
+    assert_int_equal(counters(f)->alerts_sent, 3);
+    fixture_close(f);
+    /* Half of them raise none. */
+    struct fixture *const half = open_linked(6);
+    for (uint32_t i = 0; i < 3; i++)
+        half->silent[i] = true;
+    fixture_run(half, MESH_LINK_SILENT_MS);
+    assert_false(mesh_doubts_itself(half->mesh));
+    assert_int_equal(counters(half)->alerts_sent, 3);
+    fixture_close(half);
+}
+
+static void the_dead_are_tried_two_at_a_time(void **state)
+{
+    (void)state;
+    for (uint32_t dead = 1; dead <= 4; dead++) {
+        struct fixture *const f = open_linked(12);
+        for (uint32_t i = 0; i < dead; i++) {
+            for (uint32_t j = 4; j < 12; j++)
+                alert(f, j, &f->peer[i], 1, true);
+            f->silent[i] = true;
+        }
+        fixture_run(f, 4000);
+        uint32_t tried = 0;
+        for (uint32_t i = 0; i < dead; i++)
+            assert_int_equal(view_of(f, i).state, MESH_DOWN);
+        for (uint32_t round = 0; round < 12; round++) {
+            const uint64_t before = counters(f)->retries_down;
+            fixture_clear(f);
+            fixture_run(f, MESH_SWEEP_MS);
+            assert_int_equal(counters(f)->retries_down - before, dead < MESH_RETRIES ? dead : MESH_RETRIES);
+            for (uint32_t i = 0; i < dead; i++) {
+                assert_in_range(said(f, i, MESH_PING), 0, 1);
+                tried |= said(f, i, MESH_PING) << i;
+            }
+        }
+        assert_int_equal(tried, (1u << dead) - 1); /* each in its turn */
+        fixture_close(f);
+    }
+}
+
+static void tombstones_are_dropped_after_a_day(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(3);
+    struct mesh_record leaving = {.kind = MESH_RECORD_MEMBER};
+    leaving.body.member.session = 102;
+    leaving.body.member.site = 4;
+    leaving.body.member.leaving = true;
+    fixture_record(f, 2, leaving);
+    assert_int_equal(view_of(f, 2).state, MESH_LEFT);
+    const int64_t left_ms = f->now_ms;
+    f->silent[0] = f->silent[1] = f->silent[2] = true;
+    /* The process is stopped most of the time: what is between does not matter. */
+    tick_at(f, left_ms + MESH_TOMBSTONE_MS - MESH_SWEEP_MS);
+    tick_at(f, left_ms + MESH_TOMBSTONE_MS - 1);
+    assert_int_equal(view_of(f, 2).state, MESH_LEFT);
+    tick_at(f, left_ms + MESH_TOMBSTONE_MS + MESH_SWEEP_MS);
+    struct mesh_member_view view;
+    assert_false(mesh_member_find(f->mesh, &f->peer[2], &view));
+    assert_int_equal(counters(f)->tombstones_dropped, 1);
+    fixture_close(f);
+}
+
+/* ------------------------------------------------------------- our own incarnation */
+
+static uint64_t own_incarnation(const struct fixture *f)
+{
+    struct mesh_member_view view;
+    assert_true(mesh_member_find(f->mesh, &f->self, &view));
+    return view.incarnation;
+}
+
+static void an_accusation_of_ourselves_is_refuted_once_a_second(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(4);
+    fixture_run(f, MESH_REFUTE_MS);
+    alert(f, 0, &f->self, 1, true);
+    assert_int_equal(own_incarnation(f), 2);
+    assert_int_equal(counters(f)->refutations, 1);
+    alert(f, 1, &f->self, 1, true); /* of the life that is over */
+    alert(f, 1, &f->self, 3, true);
+    assert_int_equal(f->mesh->incarnation, 2);
+    alert(f, 1, &f->self, 2, false); /* taken back */
+    assert_int_equal(f->mesh->incarnation, 2);
+    alert(f, 2, &f->self, 2, true);
+    assert_int_equal(f->mesh->incarnation, 3);
+    assert_int_equal(own_incarnation(f), 2); /* said a little later */
+    fixture_run(f, MESH_REFUTE_MS);
+    assert_int_equal(own_incarnation(f), 3);
+    assert_int_equal(counters(f)->refutations, 2);
+    fixture_close(f);
+}
+
+static void a_record_of_ours_from_another_life_is_outdone(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(3);
+    struct mesh_record record = {
+        .kind = MESH_RECORD_MEMBER, .origin = f->self, .incarnation = 7, .version = 1};
+    record.body.member.session = 99;
+    record.body.member.site = 1;
+    struct mesh_event event = {.kind = MESH_RECORD};
+    event.body.record.from = f->peer[0];
+    event.body.record.record = record;
+    event.body.record.record.handle = fixture_handle(f);
+    fixture_step(f, &event);
+    fixture_run(f, MESH_REFUTE_MS);
+    assert_int_equal(own_incarnation(f), 8);
+    event.body.record.record.incarnation = UINT64_MAX; /* there is nothing above it */
+    event.body.record.record.handle = fixture_handle(f);
+    fixture_step(f, &event);
+    event.body.record.record.incarnation = 5; /* long over */
+    event.body.record.record.handle = fixture_handle(f);
+    fixture_step(f, &event);
+    fixture_run(f, MESH_REFUTE_MS);
+    assert_int_equal(own_incarnation(f), 8);
+    fixture_close(f);
+}
+
+/* ------------------------------------------------------------------------- rounds */
+
+static void a_round_is_held_every_five_seconds(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(4);
+    fixture_run(f, 6000);
+    const uint64_t before = counters(f)->summaries;
+    fixture_clear(f);
+    fixture_run(f, 100000);
+    assert_in_range(counters(f)->summaries - before, 18, 23);
+    uint32_t peers = 0;
+    for (uint32_t i = 0; i < 4; i++)
+        peers += said(f, i, MESH_SUMMARY) > 0;
+    assert_int_equal(peers, 4);
+    fixture_close(f);
+}
+
+/* Says that it holds so; `whole` are the buckets that it lists in full. */
+static void list(struct fixture *f, uint32_t from, const struct mesh_entry *entry, uint32_t count,
+                 uint64_t whole)
+{
+    struct mesh_message message = {.kind = MESH_ENTRIES};
+    message.body.entries.buckets = whole;
+    message.body.entries.count = count;
+    for (uint32_t i = 0; i < count; i++)
+        message.body.entries.entry[i] = entry[i];
+    fixture_clear(f);
+    fixture_message(f, from, &message);
+}
+
+static void what_a_peer_lacks_is_sent_and_what_we_lack_asked_for(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(4);
+    struct mesh_entry entry[2] = {
+        {.origin = f->peer[1], .kind = MESH_RECORD_MEMBER, .incarnation = 1, .version = 0},
+        {.origin = {{0xee}}, .kind = MESH_RECORD_MEMBER, .incarnation = 1, .version = 1}};
+    struct mesh_message message;
+    list(f, 0, entry, 2, 0);
+    assert_int_equal(said(f, 0, MESH_PUSH), 1);
+    assert_true(fixture_sent(f, 0, MESH_PUSH, &message));
+    assert_memory_equal(&message.body.push.record.origin, &f->peer[1], sizeof f->self);
+    assert_true(fixture_sent(f, 0, MESH_WANT, &message));
+    assert_int_equal(message.body.entries.count, 1);
+    assert_int_equal(message.body.entries.entry[0].origin.bytes[0], 0xee);
+    assert_int_equal(counters(f)->repairs, 1);
+    entry[0].version = 1; /* as we hold it */
+    list(f, 0, entry, 1, 0);
+    assert_int_equal(f->send_count, 0);
+    entry[0].version = 2;
+    list(f, 0, entry, 1, 0);
+    assert_int_equal(said(f, 0, MESH_WANT), 1);
+    assert_int_equal(said(f, 0, MESH_PUSH), 0);
+    /* A capacity goes with its member. */
+    fixture_capacity(f, 1, 2, 2, 0);
+    entry[0].version = 0;
+    list(f, 0, entry, 1, 0);
+    assert_int_equal(said(f, 0, MESH_PUSH), 2);
+    /* In a bucket that is listed whole it lacks what it does not name. */
+    list(f, 0, entry, 0, UINT64_MAX);
+    assert_int_equal(said(f, 0, MESH_PUSH), 5 + 1 + (f->mesh->members.slot[0].capacity.handle != 0));
+    list(f, 0, entry, 0, 0);
+    assert_int_equal(f->send_count, 0);
+    fixture_close(f);
+}
+
+static void a_round_that_brought_something_is_followed_soon_by_another(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(4);
+    const struct mesh_entry entry = {
+        .origin = {{0xee}}, .kind = MESH_RECORD_MEMBER, .incarnation = 1, .version = 1};
+    list(f, 2, &entry, 1, 0);
+    fixture_clear(f);
+    const int64_t asked_ms = f->now_ms;
+    struct mesh_event event = {.kind = MESH_RECORD};
+    event.body.record.from = f->peer[2];
+    event.body.record.record = (struct mesh_record){.kind = MESH_RECORD_MEMBER,
+                                                    .origin = entry.origin,
+                                                    .incarnation = 1,
+                                                    .version = 1,
+                                                    .handle = fixture_handle(f),
+                                                    .body.member = {.session = 3, .site = 3}};
+    fixture_step(f, &event);
+    tick_at(f, asked_ms + MESH_ROUND_FAST_MS - 1);
+    assert_int_equal(said(f, 2, MESH_SUMMARY), 0);
+    tick_at(f, asked_ms + MESH_ROUND_FAST_MS);
+    assert_int_equal(said(f, 2, MESH_SUMMARY), 1);
+    fixture_clear(f);
+    /* One that brought nothing is not. */
+    list(f, 2,
+         &(struct mesh_entry){.origin = {{0xef}}, .kind = MESH_RECORD_MEMBER, .incarnation = 1, .version = 1},
+         1, 0);
+    fixture_clear(f);
+    tick_at(f, f->now_ms + MESH_ROUND_FAST_MS);
+    assert_int_equal(said(f, 2, MESH_SUMMARY), 0);
+    fixture_close(f);
+}
+
+static void capacities_that_are_missing_are_asked_for(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(3);
+    fixture_capacity(f, 1, 2, 2, 0);
+    fixture_clear(f);
+    fixture_run(f, 2 * MESH_ROUND_MS);
+    struct mesh_message message;
+    uint32_t asked = 0;
+    for (uint32_t i = 0; i < 3; i++) {
+        while (fixture_sent(f, i, MESH_WANT, &message)) {
+            asked++;
+            assert_int_equal(message.body.entries.count, 2); /* of peers 0 and 2 */
+            for (uint32_t j = 0; j < 2; j++) {
+                assert_int_equal(message.body.entries.entry[j].kind, MESH_RECORD_CAPACITY);
+                assert_memory_not_equal(&message.body.entries.entry[j].origin, &f->peer[1], sizeof f->self);
+            }
+        }
+    }
+    assert_in_range(asked, 1, 3);
+    /* And answered by who has them in a newer version. */
+    message = (struct mesh_message){.kind = MESH_WANT};
+    message.body.entries.count = 3;
+    for (uint32_t i = 0; i < 3; i++)
+        message.body.entries.entry[i] =
+            (struct mesh_entry){.origin = f->peer[i], .kind = MESH_RECORD_CAPACITY, .incarnation = 1};
+    fixture_clear(f);
+    fixture_message(f, 0, &message);
+    assert_int_equal(said(f, 0, MESH_PUSH), 1);
+    message.body.entries.entry[1].version = f->version[1];
+    fixture_clear(f);
+    fixture_message(f, 0, &message);
+    assert_int_equal(said(f, 0, MESH_PUSH), 0);
+    fixture_close(f);
+}
+
+/* ----------------------------------------------------------------------- capacities */
+
+static void our_capacity_is_announced_when_it_changed_and_now_and_then(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(4);
+    fixture_run(f, 5000);
+    uint64_t version = f->mesh->gossip.capacity_version;
+    const int64_t last_ms = f->mesh->gossip.capacity_at_ms;
+    fixture_run(f, last_ms + MESH_CAPACITY_MAX_MS - 1 - f->now_ms);
+    assert_int_equal(f->mesh->gossip.capacity_version, version);
+    fixture_run(f, 1);
+    assert_int_equal(f->mesh->gossip.capacity_version, version + 1);
+    fixture_run(f, 10);
+    fixture_devices(f, 4, 0); /* soon after: not before a second is over */
+    assert_int_equal(f->mesh->gossip.capacity_version, version + 1);
+    fixture_run(f, MESH_CAPACITY_MIN_MS - 11);
+    assert_int_equal(f->mesh->gossip.capacity_version, version + 1);
+    fixture_run(f, 1);
+    assert_int_equal(f->mesh->gossip.capacity_version, version + 2);
+    assert_int_equal(f->mesh->gossip.announced.class[0].slots, 4);
+    /* A change that is undone before it could be told is none. */
+    fixture_run(f, 10);
+    fixture_devices(f, 6, 0);
+    fixture_run(f, 10);
+    fixture_devices(f, 4, 0);
+    fixture_run(f, 5000);
+    assert_int_equal(f->mesh->gossip.capacity_version, version + 2);
+    assert_int_equal(counters(f)->capacities_unchanged, 1);
+    fixture_close(f);
+}
+
+/* xoshiro256** from the state 1, 2, 3, 4: the first outputs of the reference implementation. */
+static void the_generator_gives_its_published_vectors(void **state)
+{
+    (void)state;
+    struct mesh_random random = {{1, 2, 3, 4}};
+    static const uint64_t outputs[] = {
+        11520u, 0u, 1509978240u, 1215971899390074240u, 1216172134540287360u, 607988272756665600u};
+    for (uint32_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
+        assert_true(random_next(&random) == outputs[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_quiet_link_is_pinged_each_second_and_a_busy_one_for_its_round_trip),
+        cmocka_unit_test(a_ping_is_answered_with_its_stamp),
+        cmocka_unit_test(round_trips_are_smoothed),
+        cmocka_unit_test(a_link_that_falls_silent_is_dialled_once_and_then_suspected),
+        cmocka_unit_test(a_link_that_was_never_up_has_longer),
+        cmocka_unit_test(a_reset_link_is_silent_at_once_if_it_was_ever_heard),
+        cmocka_unit_test(a_stopped_process_gives_its_links_their_time_afresh),
+        cmocka_unit_test(a_new_session_is_told_who_we_are_and_what_we_know),
+        cmocka_unit_test(an_accusation_is_repeated_and_withdrawn),
+        cmocka_unit_test(two_accusers_make_a_member_suspect_and_most_of_its_observers_end_it),
+        cmocka_unit_test(death_waits_for_a_refutation),
+        cmocka_unit_test(among_few_one_accuser_will_do),
+        cmocka_unit_test(accusations_that_are_not_repeated_end),
+        cmocka_unit_test(words_of_another_incarnation_or_of_the_dead_count_for_nothing),
+        cmocka_unit_test(an_accuser_that_was_refuted_waits_longer_each_time),
+        cmocka_unit_test(most_links_at_once_raise_doubt_of_ourselves),
+        cmocka_unit_test(doubt_ends_when_half_of_the_links_work),
+        cmocka_unit_test(the_dead_are_tried_two_at_a_time),
+        cmocka_unit_test(tombstones_are_dropped_after_a_day),
+        cmocka_unit_test(an_accusation_of_ourselves_is_refuted_once_a_second),
+        cmocka_unit_test(a_record_of_ours_from_another_life_is_outdone),
+        cmocka_unit_test(a_round_is_held_every_five_seconds),
+        cmocka_unit_test(what_a_peer_lacks_is_sent_and_what_we_lack_asked_for),
+        cmocka_unit_test(a_round_that_brought_something_is_followed_soon_by_another),
+        cmocka_unit_test(capacities_that_are_missing_are_asked_for),
+        cmocka_unit_test(our_capacity_is_announced_when_it_changed_and_now_and_then),
+        cmocka_unit_test(the_generator_gives_its_published_vectors),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
