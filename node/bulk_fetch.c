@@ -49,6 +49,7 @@ struct lane {
     uint64_t request_id;   /* of this turn: late answers to an earlier one are not ours */
     int64_t deadline_ms;
     bool asked_list;
+    bool blocked; /* its connection took no request: it is down, perhaps for good */
     uint32_t credits;
     uint32_t asked_count;
     struct asked asked[BULK_CREDITS_MAX]; /* oldest first */
@@ -281,7 +282,7 @@ static void lane_begin(struct bulk_fetcher *fetcher, struct fetch *fetch, struct
     }
     lane->link->users++;
     lane->request_id = ++fetcher->next_request_id;
-    lane->asked_list = false;
+    lane->asked_list = lane->blocked = false;
     lane->credits = BULK_CREDITS;
     lane->round_pieces = 0;
     lane->round_at_us = clock_now_us();
@@ -322,7 +323,7 @@ static bool has_wanted(struct fetch *fetch)
 
 static bool owes(const struct fetch *fetch, const struct lane *lane)
 {
-    return lane->asked_count > 0 || lane->asked_list || !fetch->listed;
+    return lane->asked_count > 0 || lane->asked_list || lane->blocked || !fetch->listed;
 }
 
 /* Whether a further holder would have something to do: those at work are silent, or have no credits for all of it. */
@@ -349,6 +350,9 @@ static bool send_frame(struct lane *lane, const struct wire_frame *frame)
     assert(count > 0);
     const bool sent = zmq_send(lane->link->dealer, bytes, count, ZMQ_DONTWAIT) >= 0;
     lane->link->wants_room |= !sent;
+    if (!sent && !lane->blocked && lane->asked_count == 0)
+        lane->deadline_ms = clock_now_ms() + BULK_TIMEOUT_MS;
+    lane->blocked = !sent;
     return sent;
 }
 

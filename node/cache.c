@@ -467,6 +467,13 @@ static void add_found(void *context, size_t index, const struct store_holder *ho
         memcpy(found->nodes[found->node_count++], holders[h].node, 32);
 }
 
+/* A question about one name alone is a search for its holders, see holders.c: we answer for ourselves, too. */
+static bool holds(struct node *node, const uint8_t name[32])
+{
+    struct store_blob_info info;
+    return store_blob_stat(node->store, name, &info) == STORE_OK;
+}
+
 static void on_find(struct node *node, const struct mesh_id *from, const struct wire_frame *frame)
 {
     static struct found found;
@@ -475,6 +482,10 @@ static void on_find(struct node *node, const struct mesh_id *from, const struct 
     memset(found.holders, 0, keys.count);
     found.node_count = 0;
     store_pointer_get_many(node->store, keys.name, keys.count, add_found, &found);
+    if (keys.count == 1 && found.node_count < WIRE_CACHE_HOLDERS_MAX && holds(node, keys.name[0])) {
+        memcpy(found.nodes[found.node_count++], node->self.bytes, 32);
+        found.holders[0]++;
+    }
     reply.kind = WIRE_CACHE_FOUND;
     reply.body.cache_found.request = frame->body.cache_keys.request;
     reply.body.cache_found.count = keys.count;
@@ -623,6 +634,8 @@ void cache_on_frame(struct node *node, const struct mesh_id *from, const struct 
         question = find_question(node, from, frame->body.cache_found.request, FINDING, &lookup);
         if (question)
             on_found(lookup, question, frame);
+        else
+            holders_on_found(node, frame);
         break;
     case WIRE_CACHE_ENTRIES:
         question = find_question(node, from, frame->body.cache_entries.request, GETTING, &lookup);

@@ -362,14 +362,19 @@ enum exit_code client_put(struct client *client, json_t *request, uint64_t bytes
     return EXIT_DONE;
 }
 
-enum exit_code client_get(struct client *client, json_t *request, client_sink *sink, void *context,
+enum exit_code client_get(struct client *client, json_t *request, const struct client_receiver *receiver,
                           json_t **reply, struct client_failure *failure)
 {
     enum exit_code code = client_begin(client, request, failure);
     json_t *object = NULL;
     bool final = false;
-    if (code == EXIT_DONE)
+    while (code == EXIT_DONE && !final) {
+        json_decref(object);
+        object = NULL;
         code = client_next(client, &object, &final, failure);
+        if (code == EXIT_DONE && receiver->object)
+            receiver->object(receiver->context, object);
+    }
     if (code != EXIT_DONE)
         return code;
     uint64_t left = (uint64_t)client_number(object, "bytes");
@@ -389,7 +394,7 @@ enum exit_code client_get(struct client *client, json_t *request, client_sink *s
             return fail(failure, EXIT_FAILED, "the node at %s sent other data than it announced",
                         client->path);
         left -= frame.count;
-        if (!sink(context, frame.bytes, frame.count))
+        if (!receiver->data(receiver->context, frame.bytes, frame.count))
             return fail(failure, EXIT_FAILED, "the data could not be written");
     }
     return EXIT_DONE;

@@ -67,14 +67,19 @@ enum exit_code client_next(struct client *client, json_t **object, bool *final,
  * spent). "bytes" is added to the request. If the node gives up first, its error is returned and the rest is
  * not sent.
  *
- * client_get hands every piece that comes to `sink`, which returns false to give up (EXIT_FAILED, spent).
- * `reply` holds "bytes", the count in all, and is given before the first piece if `reply` is not NULL.
+ * client_get hands every object that comes to receiver->object, unless NULL: those streamed before the answer, then the
+ * answer, which holds "bytes", the count in all. Then every piece goes to receiver->data, which returns false to give
+ * up (EXIT_FAILED, spent). `reply` gets the answer if it is not NULL.
  */
 typedef ssize_t client_source(void *context, void *buffer, size_t capacity);
-typedef bool client_sink(void *context, const void *bytes, size_t count);
+struct client_receiver {
+    void (*object)(void *context, const json_t *object);
+    bool (*data)(void *context, const void *bytes, size_t count);
+    void *context;
+};
 enum exit_code client_put(struct client *client, json_t *request, uint64_t bytes, client_source *source,
                           void *context, json_t **reply, struct client_failure *failure);
-enum exit_code client_get(struct client *client, json_t *request, client_sink *sink, void *context,
+enum exit_code client_get(struct client *client, json_t *request, const struct client_receiver *receiver,
                           json_t **reply, struct client_failure *failure);
 
 /* Reading replies: a missing or odd member is "", 0, false, or an empty array (borrowed, never NULL). */

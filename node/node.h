@@ -9,6 +9,7 @@
  *     execute.c   bundles of others (and our own) on this node's workers
  *     disk.c      lends nothing while the disk is full
  *     cache.c     the result cache across nodes
+ *     holders.c   who holds a blob
  *     ops*.c      the local API's calls
  *     metrics.c   what /metrics says
  *
@@ -138,6 +139,10 @@ struct cache {
     uint64_t next_request;
 };
 
+/* ---- holders.c, ops_blobs.c */
+struct holder_search;
+struct blob_watch;
+
 /* ---- ops_mesh.c: pings that a user waits for */
 struct ping_wait;
 
@@ -190,6 +195,8 @@ struct node {
     struct disk disk;
     struct cache cache;
     struct jobs jobs;
+    struct holder_search *searches;
+    struct blob_watch *blob_watches; /* clients that wait for a blob from elsewhere */
     struct ping_wait *pings;
     struct samples convergence;  /* ms until a member, each in its turn, held a capacity that we announced */
     struct api_call *drain_call; /* who waits for the drain; NULL = nobody */
@@ -360,6 +367,18 @@ void cache_lookup_whole(struct node *node, const struct mesh_id *job);
 void cache_publish(struct node *node, const struct digest *keys, uint32_t count);
 int64_t cache_turn(struct node *node, int64_t now_ms);
 
+/* ---- holders.c */
+
+/* Called once, with the nearest first; count 0: nobody who answers has it. */
+typedef void holders_found(struct node *node, void *context, const struct mesh_id *holders, uint32_t count);
+/* Who else holds this blob, or the result of this key? At most BULK_HOLDERS_MAX are looked for. */
+struct holder_search *holders_search(struct node *node, const struct digest *key, holders_found *found,
+                                     void *context);
+void holders_cancel(struct node *node, struct holder_search *search); /* before it called back */
+bool holders_on_found(struct node *node,
+                      const struct wire_frame *frame); /* false: not an answer to a search */
+int64_t holders_turn(struct node *node, int64_t now_ms);
+
 /* ---- disk.c */
 
 /* The store could not keep what the mesh's work needs: if the disk is to blame, lends nothing until it can. */
@@ -377,6 +396,9 @@ void fetch_on_liar(void *node, const struct mesh_id *holder, const struct digest
 /* Answers the submitter of a job that was accepted, or is known already. */
 void submit_accepted(struct node *node, struct api_call *call, const struct job *job, bool existing);
 int64_t watches_turn(struct node *node, int64_t now_ms);
+
+/* ---- ops_blobs.c */
+int64_t blob_watches_turn(struct node *node, int64_t now_ms);
 
 /* ---- ops_mesh.c */
 /* True if the stamp belongs to a ping that a user waits for; then the core need not see it. */

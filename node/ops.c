@@ -1,5 +1,4 @@
-/* The local API: the table of calls, and those about this node itself: status, blobs, cache, invitations,
- * draining. */
+/* The local API: the table of calls, and those about this node itself: status, cache, invitations, draining. */
 #include "node/ops.h"
 
 #include "node/http.h"
@@ -210,10 +209,10 @@ bool find_blob(struct node *node, struct api_call *call, const char *text, struc
     else if (error == STORE_OK)
         return true;
     else if (error == STORE_NONE)
-        api_error(
-            call, EXIT_NONE,
-            "blob %.16s: not on this node, %s; `weir blob ls` lists what is, `weir blob put FILE` adds to it",
-            text, peer_name(node, &node->self));
+        api_error(call, EXIT_NONE,
+                  "blob %.16s: not on this node, %s; `weir blob ls` lists what is, and with all 64 digits "
+                  "`weir blob get` asks the others",
+                  text, peer_name(node, &node->self));
     else
         api_error(call, EXIT_FAILED, "blob %.16s at %s: %s", text, peer_name(node, &node->self),
                   store_error_text(error));
@@ -369,228 +368,6 @@ void op_drain(void *context, struct api_call *call)
     api_on_gone(call, drain_gone, node);
 }
 
-/* ---- Blobs */
-
-struct put {
-    struct node *node;
-    struct store_upload *upload;
-    struct api_call *call; /* NULL once the client has gone */
-    uint64_t bytes;
-    struct digest id;
-    bool committing; /* all its data has come: it ends in put_committed */
-};
-
-static void put_gone(void *context, struct api_call *call)
-{
-    (void)call;
-    struct put *put = context;
-    put->call = NULL;
-    if (!put->committing) { /* in the middle of the data: nothing else knows of it */
-        store_upload_close(put->upload);
-        free(put);
-    }
-}
-
-static void put_committed(struct node *node, void *context, enum store_error error)
-{
-    (void)node;
-    struct put *put = context;
-    if (put->call && error == STORE_OK) {
-        json_t *reply = json_pack("{s:I}", "bytes", (json_int_t)put->bytes);
-        json_put(reply, "blob", json_hex(put->id.bytes, 32));
-        api_reply(put->call, reply);
-    } else if (put->call) {
-        api_error(put->call, EXIT_FAILED, "the blob was not stored: %s", store_error_text(error));
-    }
-    free(put);
-}
-
-static void put_fail(struct put *put, enum store_error error)
-{
-    store_upload_close(put->upload);
-    api_error(put->call, EXIT_FAILED, "the blob was not stored: %s", store_error_text(error));
-    free(put);
-}
-
-static void put_data(void *context, struct api_call *call, const void *bytes, size_t count, bool last)
-{
-    (void)call;
-    struct put *put = context;
-    enum store_error error = STORE_OK;
-    if (count > 0)
-        error = store_upload_append(put->upload, bytes, count);
-    if (error != STORE_OK) {
-        put_fail(put, error);
-        return;
-    }
-    if (!last)
-        return;
-    struct store_batch *batch = node_batch(put->node);
-    struct store_upload *upload = put->upload;
-    put->upload = NULL;
-    error = store_upload_finish(upload, NULL, batch, put->id.bytes);
-    if (error != STORE_OK) {
-        store_batch_close(batch);
-        put_fail(put, error);
-        return;
-    }
-    put->committing = true;
-    node_commit(put->node, batch, put_committed, put);
-}
-
-/* One small blob that came in one piece: no file in between. */
-static void put_small(void *context, struct api_call *call, const void *bytes, size_t count, bool last)
-{
-    struct put *put = context;
-    if (!last || count != put->bytes) {
-        /* It came in pieces after all. */
-        if (!put->upload && store_upload_open(put->node->store, &put->upload) != STORE_OK) {
-            api_error(call, EXIT_FAILED, "the blob was not stored: no room for its file");
-            free(put);
-            return;
-        }
-        put_data(context, call, bytes, count, last);
-        return;
-    }
-    struct store_batch *batch = node_batch(put->node);
-    const enum store_error error = store_batch_blob(batch, bytes, count, put->id.bytes);
-    if (error != STORE_OK) {
-        store_batch_close(batch);
-        put_fail(put, error);
-        return;
-    }
-    put->committing = true;
-    node_commit(put->node, batch, put_committed, put);
-}
-
-void op_blob_put(void *context, struct api_call *call)
-{
-    struct node *node = context;
-    const int64_t bytes = body_integer(call, "bytes", -1);
-    if (bytes < 0 || (uint64_t)bytes > STORE_BLOB_BYTES_MAX) {
-        api_error(call, EXIT_USAGE, "'bytes' must say how long the blob is, at most %llu",
-                  (unsigned long long)STORE_BLOB_BYTES_MAX);
-        return;
-    }
-    struct put *put = calloc(1, sizeof *put);
-    if (!put)
-        abort();
-    *put = (struct put){.node = node, .call = call, .bytes = (uint64_t)bytes};
-    const bool small = bytes <= STORE_SMALL_BYTES;
-    if (!small && store_upload_open(node->store, &put->upload) != STORE_OK) {
-        free(put);
-        api_error(call, EXIT_FAILED, "the blob was not stored: no room for its file");
-        return;
-    }
-    api_on_gone(call, put_gone, put);
-    api_receive(call, (uint64_t)bytes, small ? put_small : put_data, put);
-}
-
-struct get {
-    struct node *node;
-    struct api_call *call;
-    struct digest blob;
-    uint64_t offset;
-};
-
-static ssize_t get_fill(void *context, uint64_t offset, void *buffer, size_t capacity)
-{
-    struct get *get = context;
-    const enum store_error error =
-        store_blob_read(get->node->store, get->blob.bytes, get->offset + offset, capacity, buffer);
-    if (error == STORE_OK)
-        return (ssize_t)capacity;
-    char hex[65];
-    hex_encode(get->blob.bytes, sizeof get->blob.bytes, hex);
-    api_cut(get->call, EXIT_FAILED, "blob %.16s: %s; put it again from where it came", hex,
-            store_error_text(error));
-    return -1;
-}
-
-void op_blob_get(void *context, struct api_call *call)
-{
-    struct node *node = context;
-    struct get *get = calloc(1, sizeof *get);
-    if (!get)
-        abort();
-    get->node = node;
-    get->call = call;
-    struct store_blob_info info;
-    if (!find_blob(node, call, body_text(call, "blob"), &get->blob)) {
-        free(get);
-        return;
-    }
-    if (store_blob_stat(node->store, get->blob.bytes, &info) != STORE_OK)
-        info.bytes = 0;
-    const int64_t offset = body_integer(call, "offset", 0);
-    const int64_t count = body_integer(call, "count", (int64_t)info.bytes - offset);
-    if (offset < 0 || count < 0 || (uint64_t)offset > info.bytes ||
-        (uint64_t)count > info.bytes - (uint64_t)offset) {
-        free(get);
-        api_error(call, EXIT_USAGE, "the range reaches past the blob's %llu bytes",
-                  (unsigned long long)info.bytes);
-        return;
-    }
-    get->offset = (uint64_t)offset;
-    api_send(call, NULL, (uint64_t)count, get_fill, free, get);
-}
-
-static json_t *blob_json(const uint8_t id[32], const struct store_blob_info *info)
-{
-    json_t *row = json_pack("{s:I, s:i, s:b, s:b}", "bytes", (json_int_t)info->bytes, "chunks",
-                            (int)info->chunks, "pinned", info->pinned, "in_file", info->in_file);
-    json_put(row, "blob", json_hex(id, 32));
-    return row;
-}
-
-void op_blob_stat(void *context, struct api_call *call)
-{
-    struct node *node = context;
-    struct digest id;
-    struct store_blob_info info;
-    if (!find_blob(node, call, body_text(call, "blob"), &id))
-        return;
-    store_blob_stat(node->store, id.bytes, &info);
-    api_reply(call, blob_json(id.bytes, &info));
-}
-
-struct listing {
-    json_t *blobs;
-    size_t limit;
-    uint8_t last[32];
-    bool more;
-};
-
-static bool list_blob(void *context, const uint8_t id[32], const struct store_blob_info *info)
-{
-    struct listing *listing = context;
-    if (json_array_size(listing->blobs) == listing->limit) {
-        listing->more = true;
-        return false;
-    }
-    json_array_append_new(listing->blobs, blob_json(id, info));
-    memcpy(listing->last, id, 32);
-    return true;
-}
-
-void op_blob_list(void *context, struct api_call *call)
-{
-    struct node *node = context;
-    const int64_t limit = body_integer(call, "limit", 1000);
-    struct digest after;
-    const char *text = body_text(call, "after");
-    if (limit < 1 || limit > 10000 || (text && digest_from_hex(text, &after) != CRYPTO_OK)) {
-        api_error(call, EXIT_USAGE, "'limit' is 1 to 10000, and 'after' a blob's 64 hex digits");
-        return;
-    }
-    struct listing listing = {.blobs = json_array(), .limit = (size_t)limit};
-    store_blob_each(node->store, text ? after.bytes : NULL, list_blob, &listing);
-    json_t *reply = json_pack("{s:o}", "blobs", listing.blobs);
-    if (listing.more)
-        json_put(reply, "next", json_hex(listing.last, 32));
-    api_reply(call, reply);
-}
-
 /* ---- Answers that wait for the disk */
 
 struct waiting_reply {
@@ -616,8 +393,7 @@ static void reply_committed(struct node *node, void *context, enum store_error e
     free(waiting);
 }
 
-static void reply_when_durable(struct node *node, struct api_call *call, struct store_batch *batch,
-                               json_t *reply)
+void reply_when_durable(struct node *node, struct api_call *call, struct store_batch *batch, json_t *reply)
 {
     struct waiting_reply *waiting = malloc(sizeof *waiting);
     if (!waiting)
@@ -625,22 +401,6 @@ static void reply_when_durable(struct node *node, struct api_call *call, struct 
     *waiting = (struct waiting_reply){.call = call, .reply = reply};
     api_on_gone(call, reply_gone, waiting);
     node_commit(node, batch, reply_committed, waiting);
-}
-
-void op_blob_remove(void *context, struct api_call *call)
-{
-    struct node *node = context;
-    struct digest id;
-    struct store_blob_info info;
-    if (!find_blob(node, call, body_text(call, "blob"), &id))
-        return;
-    if (store_blob_stat(node->store, id.bytes, &info) == STORE_OK && info.pinned) {
-        api_error(call, EXIT_FAILED, "a job needs this blob; cancel or forget the job first");
-        return;
-    }
-    struct store_batch *batch = node_batch(node);
-    store_batch_blob_remove(batch, id.bytes);
-    reply_when_durable(node, call, batch, blob_json(id.bytes, &info));
 }
 
 /* ---- Cache */

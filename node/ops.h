@@ -42,6 +42,8 @@ int64_t body_integer(const struct api_call *call, const char *name, int64_t othe
 /* Resolves what the caller wrote; on failure the call was answered and false is returned. */
 bool find_node(struct node *node, struct api_call *call, const char *text, struct mesh_id *id);
 struct job *find_job(struct node *node, struct api_call *call, const char *text);
+/* Answers with `reply`, which it takes over, once the batch is on disk. */
+void reply_when_durable(struct node *node, struct api_call *call, struct store_batch *batch, json_t *reply);
 bool find_blob(struct node *node, struct api_call *call, const char *text, struct digest *id);
 
 #endif

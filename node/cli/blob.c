@@ -1,6 +1,7 @@
 /* weir blob: bytes under the name of their digest, on one node. */
 #include "node/cli/cli.h"
 #include "node/cli/format.h"
+#include "node/cli/progress.h"
 #include "node/cli/table.h"
 
 #include <errno.h>
@@ -14,9 +15,22 @@
 
 /* ---- put */
 
+struct sending {
+    int fd;
+    const char *name;
+    uint64_t sent;
+    uint64_t bytes;
+    struct progress progress;
+};
+
 static ssize_t read_file(void *context, void *buffer, size_t capacity)
 {
-    return read(*(const int *)context, buffer, capacity);
+    struct sending *sending = context;
+    const ssize_t got = read(sending->fd, buffer, capacity);
+    if (got > 0)
+        sending->sent += (uint64_t)got;
+    progress_upload(&sending->progress, sending->name, sending->sent, sending->bytes);
+    return got;
 }
 
 /* Standard input may be a pipe, and the node must know the length first: then it goes through an unnamed file. */
@@ -59,8 +73,12 @@ static int put(struct cli *cli)
     json_t *reply = NULL;
     struct client_failure failure;
     if (code == EXIT_DONE) {
-        code = (int)client_put(cli->client, json_pack("{s:s}", "op", "blob.put"), (uint64_t)status.st_size,
-                               read_file, &fd, &reply, &failure);
+        struct sending sending = {
+            .fd = fd, .name = input ? "standard input" : path, .bytes = (uint64_t)status.st_size};
+        progress_open(&sending.progress);
+        code = (int)client_put(cli->client, json_pack("{s:s}", "op", "blob.put"), sending.bytes, read_file,
+                               &sending, &reply, &failure);
+        progress_close(&sending.progress);
         if (code != EXIT_DONE)
             cli_fail((enum exit_code)code, "%s", failure.text);
         else if (cli->json)
@@ -75,9 +93,32 @@ static int put(struct cli *cli)
 
 /* ---- get */
 
+struct getting {
+    FILE *file;
+    const char *name;
+    uint64_t got;
+    uint64_t bytes;
+    struct progress progress;
+};
+
 static bool write_all(void *context, const void *bytes, size_t count)
 {
-    return fwrite(bytes, 1, count, context) == count;
+    struct getting *getting = context;
+    getting->got += count;
+    progress_transfer(&getting->progress, "getting", getting->name, getting->got, getting->bytes);
+    return fwrite(bytes, 1, count, getting->file) == count;
+}
+
+/* The node fetches the blob from another one first. */
+static void on_fetching(void *context, const json_t *object)
+{
+    struct getting *getting = context;
+    if (json_object_get(object, "fetched"))
+        progress_transfer(&getting->progress, "fetching", getting->name,
+                          (uint64_t)client_number(object, "fetched"),
+                          (uint64_t)client_number(object, "bytes"));
+    else
+        getting->bytes = (uint64_t)client_number(object, "bytes");
 }
 
 /* Where a blob goes. A file appears under its name only when it is whole; a device or a pipe is written as it
@@ -133,8 +174,15 @@ static int get(struct cli *cli)
     code = cli_connect(cli);
     if (code == EXIT_DONE) {
         struct client_failure failure;
+        char name[17];
+        snprintf(name, sizeof name, "%s", cli->argv[1]);
+        struct getting getting = {.file = to.file, .name = name};
+        progress_open(&getting.progress);
+        const struct client_receiver receiver = {
+            .object = on_fetching, .data = write_all, .context = &getting};
         code = (int)client_get(cli->client, json_pack("{s:s, s:s}", "op", "blob.get", "blob", cli->argv[1]),
-                               write_all, to.file, NULL, &failure);
+                               &receiver, NULL, &failure);
+        progress_close(&getting.progress);
         if (code != EXIT_DONE)
             cli_fail((enum exit_code)code, "%s", failure.text);
     }
@@ -147,8 +195,22 @@ static void add_row(struct table *table, const json_t *blob)
 {
     char text[FORMAT_BYTES];
     table_cell(table, "%s", client_text(blob, "blob"));
-    table_cell(table, "%s", format_bytes((uint64_t)client_number(blob, "bytes"), text));
+    if (client_flag(blob, "here"))
+        table_cell(table, "%s", format_bytes((uint64_t)client_number(blob, "bytes"), text));
+    else
+        table_cell(table, "-");
     table_cell(table, "%s", client_flag(blob, "pinned") ? "yes" : "");
+}
+
+/* "berlin, cairo" */
+static void print_holders(const json_t *blob)
+{
+    size_t i;
+    const json_t *name;
+    json_array_foreach(client_member(blob, "holders"), i, name)
+        fprintf(stdout, "%s%s", i ? ", " : "not on this node; held by ", json_string_value(name));
+    if (i > 0)
+        fputs("\n", stdout);
 }
 
 static const struct table_column columns[] = {
@@ -161,6 +223,7 @@ static int show_one(struct cli *cli, const json_t *reply)
     add_row(table, reply);
     table_print(table, stdout);
     table_close(table);
+    print_holders(reply);
     return EXIT_DONE;
 }
 
@@ -246,8 +309,9 @@ const struct cli_command cli_blob = {
     .arguments = "put FILE | get BLOB [FILE] | stat|rm BLOB | ls",
     .summary = "store, fetch and list bytes by their digest",
     .notes = "FILE - is standard input or output. A blob is named by 64 hex digits, or as\n"
-             "many of the first as no other blob here begins with. Blobs that no job pins may\n"
-             "be evicted once the cache is full.\n",
+             "many of the first as no other blob here begins with. With all 64, get and stat\n"
+             "find it on other nodes, too; get has this node fetch it. Blobs that no job pins\n"
+             "may be evicted once the cache is full.\n",
     .example = "weir blob get $(weir blob put words.txt) - | head",
     .options = options,
     .run = blob,

@@ -50,11 +50,17 @@ static void bar(uint64_t done, uint64_t all, char out[BAR_COLUMNS + 3])
 
 void progress_upload(struct progress *progress, const char *name, uint64_t done, uint64_t bytes)
 {
+    progress_transfer(progress, "sending", name, done, bytes);
+}
+
+void progress_transfer(struct progress *progress, const char *verb, const char *name, uint64_t done,
+                       uint64_t bytes)
+{
     if (!due(progress, done == bytes))
         return;
     char line[BAR_COLUMNS + 3], have[FORMAT_BYTES], all[FORMAT_BYTES];
     bar(done, bytes, line);
-    fprintf(stderr, "\r\033[Ksending %s  %s  %s of %s", name, line, format_bytes(done, have),
+    fprintf(stderr, "\r\033[K%s %s  %s  %s of %s", verb, name, line, format_bytes(done, have),
             format_bytes(bytes, all));
     fflush(stderr);
 }

@@ -23,6 +23,9 @@ struct progress {
 
 void progress_open(struct progress *progress);
 void progress_upload(struct progress *progress, const char *name, uint64_t done, uint64_t bytes);
+/* `verb`: "getting". */
+void progress_transfer(struct progress *progress, const char *verb, const char *name, uint64_t done,
+                       uint64_t bytes);
 /* `job` as the node's `watch` gives it. */
 void progress_job(struct progress *progress, const json_t *job);
 void progress_close(struct progress *progress); /* takes the line away */

@@ -125,8 +125,9 @@ int target_fetch(struct target *target, struct cli *cli, const char *blob)
 {
     struct writer writer = {.fd = target->fd};
     struct client_failure failure;
+    const struct client_receiver receiver = {.data = write_piece, .context = &writer};
     const int code = (int)client_get(cli->client, json_pack("{s:s, s:s}", "op", "blob.get", "blob", blob),
-                                     write_piece, &writer, NULL, &failure);
+                                     &receiver, NULL, &failure);
     const char *const where = target->standard ? "standard output" : target->given;
     if (writer.error)
         return cli_fail(EXIT_FAILED, "output %s: writing '%s' failed: %s; the result is still blob:%s",

@@ -495,11 +495,12 @@ static void data_is_sent_whole_and_released(void **state)
     static const uint64_t sizes[] = {0, 1, API_DATA_BYTES_MAX + 1, 20 * API_DATA_BYTES_MAX + 7};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         struct check check = {.good = true};
+        const struct client_receiver receiver = {.data = check_pattern, .context = &check};
         json_t *reply = NULL;
         struct client_failure failure = {0};
         assert_int_equal(client_get(client,
                                     json_pack("{s:s, s:I}", "op", "get", "bytes", (json_int_t)sizes[i]),
-                                    check_pattern, &check, &reply, &failure),
+                                    &receiver, &reply, &failure),
                          EXIT_DONE);
         assert_string_equal(client_text(reply, "name"), "pattern");
         assert_int_equal(check.at, sizes[i]);
@@ -507,10 +508,11 @@ static void data_is_sent_whole_and_released(void **state)
         json_decref(reply);
     }
     struct check check = {.good = true};
+    const struct client_receiver receiver = {.data = check_pattern, .context = &check};
     struct client_failure failure = {0};
     assert_int_equal(
         client_get(client, json_pack("{s:s, s:i, s:i}", "op", "get", "bytes", 4 << 20, "break_at", 2 << 20),
-                   check_pattern, &check, NULL, &failure),
+                   &receiver, NULL, &failure),
         EXIT_UNREACHABLE); /* the source broke off: an end, never wrong bytes */
     assert_true(check.good);
     client_close(client);

@@ -1,0 +1,419 @@
+/* The local API's calls about blobs. What is not here is fetched from who has it. */
+#include "node/ops.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TELL_EVERY_MS 200
+
+/* ---- put */
+
+struct put {
+    struct node *node;
+    struct store_upload *upload;
+    struct api_call *call; /* NULL once the client has gone */
+    uint64_t bytes;
+    struct digest id;
+    bool committing; /* all its data has come: it ends in put_committed */
+};
+
+static void put_gone(void *context, struct api_call *call)
+{
+    (void)call;
+    struct put *put = context;
+    put->call = NULL;
+    if (!put->committing) { /* in the middle of the data: nothing else knows of it */
+        store_upload_close(put->upload);
+        free(put);
+    }
+}
+
+static void put_committed(struct node *node, void *context, enum store_error error)
+{
+    struct put *put = context;
+    if (error == STORE_OK && put->bytes > STORE_SMALL_BYTES)
+        cache_publish(node, &put->id,
+                      1); /* so that it is found, and served by several once others have fetched it */
+    if (put->call && error == STORE_OK) {
+        json_t *reply = json_pack("{s:I}", "bytes", (json_int_t)put->bytes);
+        json_put(reply, "blob", json_hex(put->id.bytes, 32));
+        api_reply(put->call, reply);
+    } else if (put->call) {
+        api_error(put->call, EXIT_FAILED, "the blob was not stored: %s", store_error_text(error));
+    }
+    free(put);
+}
+
+static void put_fail(struct put *put, enum store_error error)
+{
+    store_upload_close(put->upload);
+    api_error(put->call, EXIT_FAILED, "the blob was not stored: %s", store_error_text(error));
+    free(put);
+}
+
+static void put_data(void *context, struct api_call *call, const void *bytes, size_t count, bool last)
+{
+    (void)call;
+    struct put *put = context;
+    enum store_error error = STORE_OK;
+    if (count > 0)
+        error = store_upload_append(put->upload, bytes, count);
+    if (error != STORE_OK) {
+        put_fail(put, error);
+        return;
+    }
+    if (!last)
+        return;
+    struct store_batch *batch = node_batch(put->node);
+    struct store_upload *upload = put->upload;
+    put->upload = NULL;
+    error = store_upload_finish(upload, NULL, batch, put->id.bytes);
+    if (error != STORE_OK) {
+        store_batch_close(batch);
+        put_fail(put, error);
+        return;
+    }
+    put->committing = true;
+    node_commit(put->node, batch, put_committed, put);
+}
+
+/* One small blob that came in one piece: no file in between. */
+static void put_small(void *context, struct api_call *call, const void *bytes, size_t count, bool last)
+{
+    struct put *put = context;
+    if (!last || count != put->bytes) {
+        /* It came in pieces after all. */
+        if (!put->upload && store_upload_open(put->node->store, &put->upload) != STORE_OK) {
+            api_error(call, EXIT_FAILED, "the blob was not stored: no room for its file");
+            free(put);
+            return;
+        }
+        put_data(context, call, bytes, count, last);
+        return;
+    }
+    struct store_batch *batch = node_batch(put->node);
+    const enum store_error error = store_batch_blob(batch, bytes, count, put->id.bytes);
+    if (error != STORE_OK) {
+        store_batch_close(batch);
+        put_fail(put, error);
+        return;
+    }
+    put->committing = true;
+    node_commit(put->node, batch, put_committed, put);
+}
+
+void op_blob_put(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    const int64_t bytes = body_integer(call, "bytes", -1);
+    if (bytes < 0 || (uint64_t)bytes > STORE_BLOB_BYTES_MAX) {
+        api_error(call, EXIT_USAGE, "'bytes' must say how long the blob is, at most %llu",
+                  (unsigned long long)STORE_BLOB_BYTES_MAX);
+        return;
+    }
+    struct put *put = calloc(1, sizeof *put);
+    if (!put)
+        abort();
+    *put = (struct put){.node = node, .call = call, .bytes = (uint64_t)bytes};
+    const bool small = bytes <= STORE_SMALL_BYTES;
+    if (!small && store_upload_open(node->store, &put->upload) != STORE_OK) {
+        free(put);
+        api_error(call, EXIT_FAILED, "the blob was not stored: no room for its file");
+        return;
+    }
+    api_on_gone(call, put_gone, put);
+    api_receive(call, (uint64_t)bytes, small ? put_small : put_data, put);
+}
+
+struct get {
+    struct node *node;
+    struct api_call *call;
+    struct digest blob;
+    uint64_t offset;
+};
+
+static ssize_t get_fill(void *context, uint64_t offset, void *buffer, size_t capacity)
+{
+    struct get *get = context;
+    const enum store_error error =
+        store_blob_read(get->node->store, get->blob.bytes, get->offset + offset, capacity, buffer);
+    if (error == STORE_OK)
+        return (ssize_t)capacity;
+    char hex[65];
+    hex_encode(get->blob.bytes, sizeof get->blob.bytes, hex);
+    api_cut(get->call, EXIT_FAILED, "blob %.16s: %s; put it again from where it came", hex,
+            store_error_text(error));
+    return -1;
+}
+
+/* The blob is here: sends what was asked for. Takes `get` over. */
+static void get_serve(struct get *get)
+{
+    struct api_call *call = get->call;
+    struct store_blob_info info = {0};
+    store_blob_stat(get->node->store, get->blob.bytes, &info);
+    const int64_t offset = body_integer(call, "offset", 0);
+    const int64_t count = body_integer(call, "count", (int64_t)info.bytes - offset);
+    if (offset < 0 || count < 0 || (uint64_t)offset > info.bytes ||
+        (uint64_t)count > info.bytes - (uint64_t)offset) {
+        free(get);
+        api_error(call, EXIT_USAGE, "the range reaches past the blob's %llu bytes",
+                  (unsigned long long)info.bytes);
+        return;
+    }
+    get->offset = (uint64_t)offset;
+    api_send(call, NULL, (uint64_t)count, get_fill, free, get);
+}
+
+/* ---- Blobs that are elsewhere */
+
+/* A client that waits until a blob is here. Looks for its holders, then for the end of the fetch, and tells how far it
+ * is; if the client goes, the fetch goes on without it. */
+struct blob_watch {
+    struct blob_watch *next;
+    struct node *node;
+    struct get *get;              /* NULL: the client has gone */
+    struct holder_search *search; /* NULL: it has ended */
+    int64_t tell_at_ms;
+};
+
+static void watch_free(struct blob_watch *watch)
+{
+    struct blob_watch **link = &watch->node->blob_watches;
+    while (*link != watch)
+        link = &(*link)->next;
+    *link = watch->next;
+    free(watch);
+}
+
+static void watch_gone(void *context, struct api_call *call)
+{
+    (void)call;
+    struct blob_watch *watch = context;
+    free(watch->get);
+    watch->get = NULL;
+    if (watch->search) {
+        holders_cancel(watch->node, watch->search);
+        watch_free(watch);
+    }
+}
+
+static void watch_fail(struct blob_watch *watch, enum exit_code code, const char *why)
+{
+    char hex[DIGEST_HEX_BYTES];
+    if (watch->get) {
+        digest_to_hex(&watch->get->blob, hex);
+        api_error(watch->get->call, code, "blob %.16s: %s", hex, why);
+        free(watch->get);
+    }
+    watch_free(watch);
+}
+
+static void watch_fetched(struct node *node, void *context, const struct bulk_done *done)
+{
+    struct blob_watch *watch = context;
+    char why[160];
+    snprintf(why, sizeof why,
+             "cannot be fetched: %s; what has come is kept, so that the next try goes on from there",
+             done->error == BULK_STORE ? store_error_text(done->store) : bulk_error_text(done->error));
+    if (done->error == BULK_OK && watch->get && done->count > STORE_SMALL_BYTES)
+        cache_publish(node, &watch->get->blob, 1);
+    if (done->error == BULK_OK && watch->get) {
+        api_on_gone(watch->get->call, NULL, NULL);
+        get_serve(watch->get);
+        watch_free(watch);
+    } else {
+        watch_fail(watch, done->error == BULK_UNREACHABLE ? EXIT_PARTIAL : EXIT_FAILED, why);
+    }
+}
+
+static void watch_found(struct node *node, void *context, const struct mesh_id *holders, uint32_t count)
+{
+    struct blob_watch *watch = context;
+    watch->search = NULL;
+    if (count == 0) {
+        watch_fail(
+            watch, EXIT_NONE,
+            "not on this node, and no other that answers has it; `weir blob put FILE` adds to this one");
+        return;
+    }
+    struct bulk_request request = {.holder_count = count, .blob = watch->get->blob};
+    memcpy(request.holders, holders, count * sizeof *holders);
+    if (!fetch_start(node, &request, watch_fetched, watch))
+        watch_fail(watch, EXIT_FAILED, "too many fetches are under way; try again");
+}
+
+static void get_elsewhere(struct get *get)
+{
+    struct blob_watch *watch = calloc(1, sizeof *watch);
+    if (!watch)
+        abort();
+    *watch = (struct blob_watch){.next = get->node->blob_watches, .node = get->node, .get = get};
+    get->node->blob_watches = watch;
+    api_on_gone(get->call, watch_gone, watch);
+    watch->search = holders_search(get->node, &get->blob, watch_found, watch);
+}
+
+/* Tells the waiting clients how far their blobs are. */
+int64_t blob_watches_turn(struct node *node, int64_t now_ms)
+{
+    int64_t wake_at_ms = INT64_MAX;
+    for (struct blob_watch *watch = node->blob_watches; watch; watch = watch->next) {
+        struct bulk_progress progress;
+        if (now_ms >= watch->tell_at_ms) {
+            watch->tell_at_ms = now_ms + TELL_EVERY_MS;
+            if (watch->get && !watch->search && bulk_progress(node->bulk, &watch->get->blob, &progress))
+                api_more(watch->get->call, json_pack("{s:I, s:I}", "fetched", (json_int_t)progress.have_bytes,
+                                                     "bytes", (json_int_t)progress.total_bytes));
+        }
+        wake_at_ms = watch->tell_at_ms < wake_at_ms ? watch->tell_at_ms : wake_at_ms;
+    }
+    return wake_at_ms;
+}
+
+/* Named in full, and not here. */
+static bool is_elsewhere(struct node *node, const char *text, struct digest *blob)
+{
+    struct store_blob_info info;
+    return text && digest_from_hex(text, blob) == CRYPTO_OK &&
+           store_blob_stat(node->store, blob->bytes, &info) == STORE_NONE;
+}
+
+void op_blob_get(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct get *get = calloc(1, sizeof *get);
+    if (!get)
+        abort();
+    get->node = node;
+    get->call = call;
+    const char *text = body_text(call, "blob");
+    if (is_elsewhere(node, text, &get->blob))
+        get_elsewhere(get);
+    else if (find_blob(node, call, text, &get->blob))
+        get_serve(get);
+    else
+        free(get);
+}
+
+/* ---- stat, ls, rm */
+
+static json_t *blob_json(const uint8_t id[32], const struct store_blob_info *info)
+{
+    json_t *row = json_pack("{s:b, s:I, s:i, s:b, s:b}", "here", 1, "bytes", (json_int_t)info->bytes,
+                            "chunks", (int)info->chunks, "pinned", info->pinned, "in_file", info->in_file);
+    json_put(row, "blob", json_hex(id, 32));
+    return row;
+}
+
+/* A client that asked about a blob which is not here. */
+struct stat_wait {
+    struct api_call *call;
+    struct holder_search *search;
+    struct node *node;
+    struct digest blob;
+};
+
+static void stat_gone(void *context, struct api_call *call)
+{
+    (void)call;
+    struct stat_wait *wait = context;
+    holders_cancel(wait->node, wait->search);
+    free(wait);
+}
+
+static void stat_found(struct node *node, void *context, const struct mesh_id *holders, uint32_t count)
+{
+    struct stat_wait *wait = context;
+    struct api_call *call = wait->call;
+    char hex[DIGEST_HEX_BYTES];
+    digest_to_hex(&wait->blob, hex);
+    free(wait);
+    api_on_gone(call, NULL, NULL);
+    if (count == 0) {
+        api_error(call, EXIT_NONE, "blob %.16s: not on this node, and no other that answers has it", hex);
+        return;
+    }
+    json_t *names = json_array();
+    for (uint32_t i = 0; i < count; i++)
+        json_array_append_new(names, json_string(peer_name(node, &holders[i])));
+    json_t *reply = json_pack("{s:s, s:b, s:o}", "blob", hex, "here", 0, "holders", names);
+    api_reply(call, reply);
+}
+
+void op_blob_stat(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct digest id;
+    struct store_blob_info info;
+    const char *text = body_text(call, "blob");
+    if (is_elsewhere(node, text, &id)) {
+        struct stat_wait *wait = calloc(1, sizeof *wait);
+        if (!wait)
+            abort();
+        *wait = (struct stat_wait){.call = call, .node = node, .blob = id};
+        api_on_gone(call, stat_gone, wait);
+        wait->search = holders_search(node, &id, stat_found, wait);
+        return;
+    }
+    if (!find_blob(node, call, text, &id))
+        return;
+    store_blob_stat(node->store, id.bytes, &info);
+    api_reply(call, blob_json(id.bytes, &info));
+}
+
+struct listing {
+    json_t *blobs;
+    size_t limit;
+    uint8_t last[32];
+    bool more;
+};
+
+static bool list_blob(void *context, const uint8_t id[32], const struct store_blob_info *info)
+{
+    struct listing *listing = context;
+    if (json_array_size(listing->blobs) == listing->limit) {
+        listing->more = true;
+        return false;
+    }
+    json_array_append_new(listing->blobs, blob_json(id, info));
+    memcpy(listing->last, id, 32);
+    return true;
+}
+
+void op_blob_list(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    const int64_t limit = body_integer(call, "limit", 1000);
+    struct digest after;
+    const char *text = body_text(call, "after");
+    if (limit < 1 || limit > 10000 || (text && digest_from_hex(text, &after) != CRYPTO_OK)) {
+        api_error(call, EXIT_USAGE, "'limit' is 1 to 10000, and 'after' a blob's 64 hex digits");
+        return;
+    }
+    struct listing listing = {.blobs = json_array(), .limit = (size_t)limit};
+    store_blob_each(node->store, text ? after.bytes : NULL, list_blob, &listing);
+    json_t *reply = json_pack("{s:o}", "blobs", listing.blobs);
+    if (listing.more)
+        json_put(reply, "next", json_hex(listing.last, 32));
+    api_reply(call, reply);
+}
+
+void op_blob_remove(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct digest id;
+    struct store_blob_info info;
+    if (!find_blob(node, call, body_text(call, "blob"), &id))
+        return;
+    if (store_blob_stat(node->store, id.bytes, &info) == STORE_OK && info.pinned) {
+        api_error(
+            call, EXIT_FAILED,
+            "a job needs this blob; cancel the job first, or wait until it is forgotten (store.keep_jobs)");
+        return;
+    }
+    struct store_batch *batch = node_batch(node);
+    store_batch_blob_remove(batch, id.bytes);
+    reply_when_durable(node, call, batch, blob_json(id.bytes, &info));
+}

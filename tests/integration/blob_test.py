@@ -1,0 +1,183 @@
+"""Blobs between nodes: found wherever they are, fetched from several at once, and whole whoever dies or lies meanwhile."""
+import hashlib
+import os
+import subprocess
+import threading
+
+from harness import Failed, Skipped, expect, wait_until
+
+MIB = 1 << 20
+LARGE_MIB = 192  # long enough in coming to be interrupted
+WASTE_BYTES_MAX = 8 * MIB
+
+
+def make_file(place, name, mib):
+    path = place.path(name)
+    with open(path, "wb") as out:
+        for _ in range(mib):
+            out.write(os.urandom(MIB))
+        out.write(b"and an odd end")
+    return path
+
+
+def digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def put(node, path):
+    return node.weir("blob", "put", path).out.strip()
+
+
+def get(node, blob, expected, **options):
+    path = node.place.path("got-" + node.name)
+    node.weir("blob", "get", blob, path, **options)
+    expect(digest(path) == digest(expected), "%s got other bytes than were put" % node.name)
+    os.unlink(path)
+
+
+def bulk(node):
+    return node.call("gossip", stats=True)["bulk"]
+
+
+class Getting:
+    """`weir blob get` in the background."""
+
+    def __init__(self, node, blob):
+        self.node, self.path = node, node.place.path("coming-" + node.name)
+        self.process = node.place.start([node.place.program, "blob", "--node", node.socket, "get", blob, self.path],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def wait_half(self, total):
+        """Until half of it has come. Returns what the node had fetched then."""
+        def half():
+            expect(self.process.poll() is None, "it came before it could be interrupted: %s" % self.process.poll())
+            now = bulk(self.node)["fetched_bytes"]
+            return now if now >= total * 4 // 10 else 0
+        return wait_until("half of it has come", half, 30)
+
+
+def a_blob_is_found_wherever_it_is(place):
+    mesh = place.mesh("ashburn", "berlin", "cairo")
+    small, large = make_file(place, "small", 0), make_file(place, "large", 5)
+    for path in (small, large):
+        blob = put(mesh["ashburn"], path)
+        answer = mesh["berlin"].weir("blob", "stat", blob, "--json").json
+        expect(answer["here"] is False and answer["holders"] == ["ashburn"], "stat says %s" % answer)
+        mesh["berlin"].weir("blob", "stat", blob[:12], code=3)  # the first digits name what is here
+        get(mesh["berlin"], blob, path)
+        get(mesh["berlin"], blob[:12], path)
+        answer = mesh["berlin"].weir("blob", "stat", blob[:12], "--json").json
+        expect(answer["here"] is True and answer["bytes"] == os.path.getsize(path), "stat says %s" % answer)
+        holders = mesh["cairo"].weir("blob", "stat", blob, "--json").json["holders"]
+        expect("ashburn" in holders or "berlin" in holders, "cairo finds it at %s" % holders)
+        mesh["ashburn"].weir("blob", "rm", blob)
+        get(mesh["cairo"], blob, path)  # from berlin, though ashburn may be named, too
+    nowhere = "0" * 64
+    for verb in ("get", "stat"):
+        answer = mesh["cairo"].weir("blob", verb, nowhere, code=3)
+        expect("no other that answers has it" in answer.error, "%s" % answer)
+
+
+def a_fetch_goes_on_after_the_receiver_was_killed(place):
+    mesh = place.mesh("ashburn", "berlin")
+    path = make_file(place, "large", LARGE_MIB)
+    total = os.path.getsize(path)
+    blob = put(mesh["ashburn"], path)
+    Getting(mesh["berlin"], blob).wait_half(total)
+    mesh["berlin"].kill()
+    mesh["berlin"].start()
+    mesh["berlin"].wait_states({"ashburn": "up"})
+    get(mesh["berlin"], blob, path, timeout_s=120)
+    after = bulk(mesh["berlin"])
+    served = bulk(mesh["ashburn"])["served_bytes"]
+    expect(after["fetch_resumed_bytes"] > 0, "nothing was taken up: %s" % after)
+    expect(after["fetch_resumed_bytes"] + after["fetched_bytes"] == total, "some of it came twice: %s" % after)
+    expect(served - total <= WASTE_BYTES_MAX, "%d bytes were served for nothing" % (served - total))
+
+
+def a_fetch_goes_on_after_the_holder_was_killed(place):
+    mesh = place.mesh("ashburn", "berlin")
+    path = make_file(place, "large", LARGE_MIB)
+    total = os.path.getsize(path)
+    blob = put(mesh["ashburn"], path)
+    getting = Getting(mesh["berlin"], blob)
+    getting.wait_half(total)
+    mesh["ashburn"].kill()
+    mesh["ashburn"].start()
+    expect(getting.process.wait(120) == 0, "it ended with %s: %s" % (getting.process.returncode,
+                                                                    getting.process.stderr.read()))
+    expect(digest(getting.path) == digest(path), "other bytes came than were put")
+    after = bulk(mesh["berlin"])
+    expect(after["fetched_bytes"] == total, "something of it came twice: %s" % after)
+
+
+def of_two_holders_the_one_that_garbles_is_named_and_passed_over(place):
+    if place.sanitized:
+        raise Skipped("a sanitizer's own hooks and a preloaded library don't go together")
+    shim = place.path("garble.so")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, os.path.join(os.path.dirname(__file__), "garble.c"), "-ldl"],
+                   check=True)
+    mesh = place.mesh("ashburn", "berlin", "cairo")
+    path = make_file(place, "large", 40)
+    blob = put(mesh["ashburn"], path)
+    get(mesh["berlin"], blob, path)  # now there are two
+    mesh["berlin"].stop()
+    mesh["berlin"].launch(env={**os.environ, "LD_PRELOAD": shim})
+    wait_until("berlin serves", mesh["berlin"].serves)
+    mesh["cairo"].wait_states({"ashburn": "up", "berlin": "up"})
+    wait_until("cairo knows of both", lambda: len(
+        mesh["cairo"].weir("blob", "stat", blob, "--json").json["holders"]) == 2)
+    get(mesh["cairo"], blob, path)
+    after = bulk(mesh["cairo"])
+    expect(after["fetch_corrupt"] == 1, "the liar was not counted once: %s" % after)
+    expect(after["fetched_bytes"] == os.path.getsize(path), "%s" % after)
+    expect("holder=berlin" in mesh["cairo"].log_text(), "the liar is not named:\n%s" % mesh["cairo"].log_end())
+
+
+def what_a_live_job_pins_is_not_removed(place):
+    mesh = place.mesh("ashburn", "berlin")
+    home = mesh["ashburn"]
+    path = make_file(place, "rows", 2)
+    with open(path, "ab") as out:
+        out.truncate(2 * MIB)
+    blob = put(home, path)
+    job = home.call("submit", kernel="noop", shard_items=64, cache="off", replicas=1, inputs=[
+        {"name": "data", "blob": blob, "format": "raw", "row_bytes": 1024, "split": True}])["job"]
+    answer = home.weir("blob", "rm", blob, code=1)
+    expect("a job needs this blob" in answer.error, "%s" % answer)
+    home.wait_job(job)
+
+
+def clients_that_ask_at_once_share_a_fetch(place):
+    mesh = place.mesh("ashburn", "berlin")
+    path = make_file(place, "large", 64)
+    blob = put(mesh["ashburn"], path)
+    failures = []
+
+    def one(number):
+        try:
+            out = place.path("copy-%d" % number)
+            mesh["berlin"].weir("blob", "get", blob, out, timeout_s=120)
+            expect(digest(out) == digest(path), "copy %d differs" % number)
+        except Failed as reason:
+            failures.append(str(reason))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expect(not failures, "; ".join(failures))
+    after = bulk(mesh["berlin"])
+    expect(after["fetched_bytes"] == os.path.getsize(path), "it was fetched more than once: %s" % after)
+
+
+TESTS = [
+    a_blob_is_found_wherever_it_is,
+    a_fetch_goes_on_after_the_receiver_was_killed,
+    a_fetch_goes_on_after_the_holder_was_killed,
+    of_two_holders_the_one_that_garbles_is_named_and_passed_over,
+    what_a_live_job_pins_is_not_removed,
+    clients_that_ask_at_once_share_a_fetch,
+]
