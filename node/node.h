@@ -67,10 +67,11 @@ struct host {
  * started is here for people only: the core is never told of it. */
 struct peer {
     struct mesh_id id;
-    bool known;           /* a member record was accepted */
-    bool barred;          /* revoked before this node started */
-    bool says_revoked;    /* it refused our certificate as revoked, and no link came up since */
-    int64_t revoked_s;    /* of a barred one, when; 0 = its inviter was */
+    bool known;        /* a member record was accepted */
+    bool barred;       /* revoked before this node started */
+    bool says_revoked; /* it refused our certificate as revoked, and no link came up since */
+    int64_t revoked_s; /* of a barred one, when; 0 = its inviter was */
+    char *revoked_why; /* what the operator who revoked it wrote; NULL: nothing, or its inviter was revoked */
     uint64_t incarnation; /* of a barred one's record */
     char name[64];
     char site[64];

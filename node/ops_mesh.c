@@ -44,13 +44,14 @@ static enum mesh_fault fault_of(const struct node *node, const struct mesh_membe
     return view->self ? execute_fault(node) : (enum mesh_fault)view->capacity.fault;
 }
 
-/* What an operator should know of this row, or do, in the 21 characters that 80 columns leave. */
+/* What an operator should know of this row, or do, in the 21 characters that 80 columns leave; a reason for a
+ * revocation may be longer. Borrowed until the peer changes. */
 static const char *note_of(struct node *node, const struct mesh_member_view *view, const struct peer *peer,
                            const struct transport_protocol *protocol)
 {
     const int64_t left_s = peer ? peer->certificate_ends_s - clock_wall_ms() / 1000 : INT64_MAX;
     if (view->state == MESH_REVOKED)
-        return "revoked";
+        return peer && peer->revoked_why ? peer->revoked_why : "revoked";
     if (left_s < 0)
         return "join again: cert ended";
     if (peer && peer->says_revoked)

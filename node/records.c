@@ -65,8 +65,10 @@ void peers_measured(struct node *node, const struct mesh_id *id, uint32_t rtt_us
 
 void peers_close(struct node *node)
 {
-    for (uint32_t i = 0; i < node->peers.count; i++)
+    for (uint32_t i = 0; i < node->peers.count; i++) {
         free(node->peers.peer[i].round_trips);
+        free(node->peers.peer[i].revoked_why);
+    }
     free(node->peers.peer);
 }
 
@@ -226,6 +228,13 @@ bool peer_revoked(const struct node *node, const struct peer *peer)
     return peer->barred || federation_revoked(node->federation, &certificate);
 }
 
+/* The first reason stays: of several that revoke a member, each node keeps what it heard first. */
+static void keep_reason(struct peer *peer, const struct revocation *revocation)
+{
+    if (!peer->revoked_why && revocation->reason[0])
+        peer->revoked_why = strdup(revocation->reason);
+}
+
 static void revocation_apply(const struct hit *hit)
 {
     struct node *node = hit->node;
@@ -238,10 +247,12 @@ static void revocation_apply(const struct hit *hit)
         }
     }
     for (uint32_t i = 0; i < node->peers.count; i++) {
-        const struct peer *peer = &node->peers.peer[i];
+        struct peer *peer = &node->peers.peer[i];
         const struct certificate certificate = named_by(peer);
         const bool by_key = federation_revoked(node->federation, &certificate) &&
                             revocation_names(hit->revocation, &certificate);
+        if (by_key)
+            keep_reason(peer, hit->revocation);
         if (by_key || !still_good(node, &peer->id))
             post_hit(hit, &peer->id);
     }
@@ -421,7 +432,8 @@ void records_admit(struct node *node, const struct mesh_id *id, struct bytes *by
                           .rights = leaf.rights,
                           .certificate_ends_s = leaf.not_after_s,
                           .introduced_at_ms = peer->introduced_at_ms,
-                          .round_trips = peer->round_trips};
+                          .round_trips = peer->round_trips,
+                          .revoked_why = peer->revoked_why};
     memcpy(peer->serial, leaf.serial, sizeof peer->serial);
     snprintf(peer->name, sizeof peer->name, "%s", body.name);
     snprintf(peer->site, sizeof peer->site, "%s", body.site);

@@ -127,7 +127,8 @@ static void print_arrays(const char *title, const json_t *arrays)
         const json_t *extent;
         json_array_foreach(client_member(array, "shape"), axis, extent)
             printf("%s%lld", axis ? ", " : "", (long long)json_integer_value(extent));
-        printf("]%s%s%s%s\n", *role ? ", " : "", role, *blob ? "  blob:" : "", blob);
+        printf("]%s%s%s%.16s\n", *role ? ", " : "", role, *blob ? "  blob:" : "",
+               blob); /* as many digits do */
     }
 }
 
@@ -176,12 +177,11 @@ static int show_job(struct cli *cli, const json_t *reply)
     printf("submitted   %s by %s, home %s\n", format_time(client_number(job, "created_at"), created),
            client_text(job, "tenant"), client_text(job, "home"));
     printf("time        %s\n", format_duration(client_number(job, "elapsed_ms"), took));
-    printf(
-        "shards      %lld of %lld done, %lld from the cache, %lld running, %lld waiting, %lld reassigned\n",
-        (long long)client_number(job, "done"), (long long)client_number(job, "shards"),
-        (long long)client_number(job, "cached"), (long long)client_number(job, "running"),
-        (long long)(client_number(job, "queued") + client_number(job, "looking_up")),
-        (long long)client_number(job, "reassigned"));
+    printf("shards      %lld/%lld done, %lld cached, %lld running, %lld waiting, %lld moved\n",
+           (long long)client_number(job, "done"), (long long)client_number(job, "shards"),
+           (long long)client_number(job, "cached"), (long long)client_number(job, "running"),
+           (long long)(client_number(job, "queued") + client_number(job, "looking_up")),
+           (long long)client_number(job, "reassigned"));
     print_arrays("inputs", client_member(job, "inputs"));
     print_arrays("outputs", client_member(job, "outputs"));
     print_shares(client_member(job, "by_node"));

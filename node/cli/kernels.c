@@ -2,8 +2,11 @@
 #include "node/cli/cli.h"
 #include "node/cli/table.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#define PAGE_COLUMNS 79
 
 /* "a, b or c" from an array of strings. */
 static void print_words(const json_t *words, const char *last)
@@ -27,31 +30,18 @@ static bool has_word(const json_t *words, const char *wanted)
 
 static int show_list(struct cli *cli, const json_t *reply)
 {
-    static const struct table_column columns[] = {{.title = "NAME"},
-                                                  {.title = "INPUTS"},
-                                                  {.title = "OUTPUTS"},
-                                                  {.title = "CLASS"},
-                                                  {.title = "WHAT IT DOES", .wrap = true}};
-    struct table *table = table_open(columns, 5);
+    static const struct table_column columns[] = {
+        {.title = "NAME"}, {.title = "CLASS"}, {.title = "WHAT IT DOES", .wrap = true}};
+    struct table *table = table_open(columns, 3);
     size_t i;
     const json_t *kernel;
     json_array_foreach(client_member(reply, "kernels"), i, kernel)
     {
-        static const char *const lists[] = {"inputs", "outputs"};
         if (cli->quiet) {
             printf("%s\n", client_text(kernel, "name"));
             continue;
         }
         table_cell(table, "%s", client_text(kernel, "name"));
-        for (int l = 0; l < 2; l++) {
-            char text[160] = "";
-            size_t used = 0, each;
-            const json_t *row;
-            json_array_foreach(client_member(kernel, lists[l]), each, row) if (used < sizeof text) used +=
-                (size_t)snprintf(text + used, sizeof text - used, "%s%s", each ? "," : "",
-                                 client_text(row, "name"));
-            table_cell(table, "%s", text);
-        }
         table_cell(table, "%s",
                    client_flag(kernel, "diagnostic") ? "diagnostic" : client_text(kernel, "class"));
         table_cell(table, "%s", client_text(kernel, "help"));
@@ -64,6 +54,25 @@ static int show_list(struct cli *cli, const json_t *reply)
 
 /* ---- A manual page */
 
+/* Prose that begins in this column and goes on there, broken between words. */
+static void print_prose(int left, const char *text)
+{
+    int column = left;
+    while (*text) {
+        const int length = (int)strcspn(text, " ");
+        if (column > left && column + 1 + length > PAGE_COLUMNS) {
+            printf("\n%*s", left, "");
+            column = left;
+        } else if (column > left) {
+            column += printf(" ");
+        }
+        column += printf("%.*s", length, text);
+        text += length;
+        text += strspn(text, " ");
+    }
+    printf("\n");
+}
+
 static void print_inputs(const json_t *inputs)
 {
     size_t i;
@@ -72,7 +81,9 @@ static void print_inputs(const json_t *inputs)
     json_array_foreach(inputs, i, input)
     {
         const int64_t low = client_number(input, "rank_min"), high = client_number(input, "rank_max");
-        printf("  %-10s %s\n             ", client_text(input, "name"), client_text(input, "help"));
+        printf("  %-10s ", client_text(input, "name"));
+        print_prose(13, client_text(input, "help"));
+        printf("%13s", "");
         print_words(client_member(input, "dtypes"), " or ");
         if (low == high)
             printf("; %lld %s", (long long)low, low == 1 ? "axis" : "axes");
@@ -94,21 +105,25 @@ static void print_outputs(const json_t *outputs)
     json_array_foreach(outputs, i, output)
     {
         const char *combine = client_text(output, "combine");
-        printf("  %-10s %s%s%s%s\n", client_text(output, "name"), client_text(output, "help"),
-               strcmp(combine, "concat") == 0 ? "" : " (the shards' ",
-               strcmp(combine, "concat") == 0 ? "" : combine, strcmp(combine, "concat") == 0 ? "" : ")");
+        char help[512];
+        printf("  %-10s ", client_text(output, "name"));
+        if (strcmp(combine, "concat") == 0)
+            snprintf(help, sizeof help, "%s", client_text(output, "help"));
+        else
+            snprintf(help, sizeof help, "%s (the shards' %s)", client_text(output, "help"), combine);
+        print_prose(13, help);
     }
 }
 
-static void print_value(const json_t *param, const char *key)
+static void value_text(const json_t *param, const char *key, char *text, size_t bytes)
 {
     const json_t *value = json_object_get(param, key);
     if (json_is_integer(value))
-        printf("%lld", (long long)json_integer_value(value));
+        snprintf(text, bytes, "%lld", (long long)json_integer_value(value));
     else if (json_is_real(value))
-        printf("%g", json_real_value(value));
+        snprintf(text, bytes, "%g", json_real_value(value));
     else
-        printf("%s", json_is_string(value) ? json_string_value(value) : "");
+        snprintf(text, bytes, "%s", json_is_string(value) ? json_string_value(value) : "");
 }
 
 static void print_params(const json_t *params)
@@ -118,59 +133,78 @@ static void print_params(const json_t *params)
     printf("\nparameters:\n");
     json_array_foreach(params, i, param)
     {
-        printf("  %-10s %s\n             %s, ", client_text(param, "name"), client_text(param, "help"),
-               client_text(param, "type"));
+        printf("  %-10s ", client_text(param, "name"));
+        print_prose(13, client_text(param, "help"));
+        printf("%13s%s, ", "", client_text(param, "type"));
         if (strcmp(client_text(param, "type"), "choice") == 0) {
             print_words(client_member(param, "choices"), " or ");
         } else {
-            print_value(param, "min");
-            printf(" to ");
-            print_value(param, "max");
+            char low[64], high[64];
+            value_text(param, "min", low, sizeof low);
+            value_text(param, "max", high, sizeof high);
+            printf("%s to %s", low, high);
         }
-        printf("; default ");
-        print_value(param, "default");
-        printf("\n");
+        char usual[64];
+        value_text(param, "default", usual, sizeof usual);
+        printf("; default %s\n", usual);
     }
     if (json_array_size(params) == 0)
         printf("  none\n");
+}
+
+/* An option of the example; one that no longer fits 80 columns begins the next line. */
+__attribute__((format(printf, 2, 3))) static void print_option(int *column, const char *format, ...)
+{
+    char option[160];
+    va_list arguments;
+    va_start(arguments, format);
+    const int length = vsnprintf(option, sizeof option, format, arguments);
+    va_end(arguments);
+    if (*column + 1 + length > PAGE_COLUMNS - 2) { /* room for the backslash */
+        printf(" \\\n     ");
+        *column = 5;
+    }
+    printf(" %s", option);
+    *column += 1 + length;
 }
 
 static void print_example(const json_t *kernel)
 {
     size_t i;
     const json_t *row;
-    printf("\nexample:\n  weir submit %s", client_text(kernel, "name"));
+    int column =
+        printf("\nexample:\n  weir submit %s", client_text(kernel, "name")) - (int)strlen("\nexample:\n");
     const json_t *inputs = client_member(kernel, "inputs");
     if (json_array_size(inputs) == 0)
-        printf(" --items 1000");
+        print_option(&column, "--items 1000");
     json_array_foreach(inputs, i, row)
     {
         const char *name = client_text(row, "name");
         if (client_flag(row, "optional"))
             continue;
         const json_t *dtypes = client_member(row, "dtypes");
-        printf(" --input %s=%s.%s", name, name,
-               has_word(dtypes, "text")  ? "txt"
-               : has_word(dtypes, "raw") ? "bin"
-                                         : "npy");
-        if (has_word(client_member(row, "roles"), "split") && i == json_array_size(inputs) - 1)
-            printf(" --split %s", name);
+        const char *suffix = has_word(dtypes, "text") ? "txt" : has_word(dtypes, "raw") ? "bin" : "npy";
+        print_option(&column, "--input %s=%s.%s", name, name, suffix);
+        if (has_word(client_member(row, "roles"), "split"))
+            print_option(&column, "--split %s", name);
     }
     const json_t *param = json_array_get(client_member(kernel, "params"), 0);
     if (param) {
-        printf(" --param %s=", client_text(param, "name"));
-        print_value(param, "default");
+        char value[64];
+        value_text(param, "default", value, sizeof value);
+        print_option(&column, "--param %s=%s", client_text(param, "name"), value);
     }
     const json_t *output = json_array_get(client_member(kernel, "outputs"), 0);
     if (output)
-        printf(" --output %s=%s.npy", client_text(output, "name"), client_text(output, "name"));
+        print_option(&column, "--output %s=%s.npy", client_text(output, "name"), client_text(output, "name"));
     printf("\n");
 }
 
 static void print_page(const json_t *kernel)
 {
-    printf("%s %lld: %s\n", client_text(kernel, "name"), (long long)client_number(kernel, "version"),
-           client_text(kernel, "help"));
+    const int left =
+        printf("%s %lld: ", client_text(kernel, "name"), (long long)client_number(kernel, "version"));
+    print_prose(left, client_text(kernel, "help"));
     if (strcmp(client_text(kernel, "class"), "exact") == 0)
         printf("exact: the same bits on any CPU and any GPU\n");
     else

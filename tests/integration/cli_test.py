@@ -335,6 +335,15 @@ def nothing_that_matters_is_cut_at_eighty_columns(place):
     last = " ".join(line[begins:].strip() for line in shown.splitlines()[1:])
     for kernel in node.weir("kernels", "--json").json["kernels"]:
         expect(kernel["help"] in last, "%r is not whole in:\n%s" % (kernel["help"], shown))
+    job = node.weir("submit", "spin", "--items", "1000", "--param", "us=0", "--detach").out.strip()
+    for arguments in (["kernels", "knn"], ["kernels", "montecarlo"], ["jobs", job]):
+        shown = node.weir(*arguments).out
+        long = [line for line in shown.splitlines() if len(line) > 80 and not re.match("submitted|NODE|a-node-", line)]
+        expect(not long, "wider than a screen: %s" % long)
+    example = re.search(r"^example:\n((?:.*\\\n)+.*)", node.weir("kernels", "knn").out, re.M).group(1)
+    expect(example.replace("\\\n", "").split()[:3] == ["weir", "submit", "knn"] and "--output index=index.npy" in example,
+           "not to be pasted: " + example)
+    expect("--split a" in node.weir("kernels", "matmul").out, "matmul's first input is the one to be split")
     _, shown = on_terminal(place, ["nodes", "--node", node.socket], 80, env={"NO_COLOR": "1"})
     expect(re.search(r"^a-node-[a-z-]*\u2026\*  ", shown, re.MULTILINE), "the asked node is not marked:\n" + shown)
 

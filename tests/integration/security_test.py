@@ -349,6 +349,7 @@ def a_revoked_node_is_shut_out(place):
     mesh["ashburn"].weir("revoke", "cairo", "--reason", "stolen")
     for name in ("ashburn", "berlin"):
         mesh[name].wait_states({"cairo": "revoked"})
+        expect(mesh[name].nodes()["cairo"]["note"] == "stolen", "%s does not say why: %s" % (name, mesh[name].nodes()["cairo"]))
         before = mesh[name].count("admission", "handshakes_revoked")
         with rogue.Rogue(address(mesh[name]), rogue.curve_public(mesh[name].data), secret) as peer:
             expect(peer.handshake_refused(), "a revoked node was let in by %s" % name)
@@ -358,7 +359,7 @@ def a_revoked_node_is_shut_out(place):
         mesh[name].start()
     for name in ("ashburn", "berlin"):
         row = mesh[name].nodes().get("cairo", {})
-        expect(row.get("state") == "revoked" and row["site"] == "cairo" and row["note"] == "revoked" and
+        expect(row.get("state") == "revoked" and row["site"] == "cairo" and row["note"] == "stolen" and
                0 <= row["state_ms"] < 120000, "after a restart %s does not list who was revoked: %s" % (name, row))
         expect("1 revoked" in mesh[name].weir("nodes").out, "not counted: " + mesh[name].weir("nodes").out)
         with rogue.Rogue(address(mesh[name]), rogue.curve_public(mesh[name].data), secret) as peer:
