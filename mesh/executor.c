@@ -184,6 +184,7 @@ static void attempt_born(struct step *step, uint32_t from, const struct mesh_mes
     effect->body.run.tenant = message->body.assign.tenant;
     effect->body.run.handle = attempt->handle;
     effect->body.run.class = attempt->class;
+    effect->body.run.others = attempt->others;
     effect->body.run.count = attempt->count;
     memcpy(effect->body.run.shard, attempt->shard, attempt->count * sizeof attempt->shard[0]);
     gossip_capacity_changed(step);

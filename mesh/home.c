@@ -166,6 +166,8 @@ static enum mesh_refusal job_make(struct mesh *mesh, const struct mesh_job_spec 
         job->spec.bundle_shards_max = 1;
     if (job->spec.bundle_shards_max > MESH_BUNDLE_SHARDS_MAX)
         job->spec.bundle_shards_max = MESH_BUNDLE_SHARDS_MAX;
+    if (job->spec.lookup_shards_max < 1 || job->spec.lookup_shards_max > MESH_LOOKUP_SHARDS_MAX)
+        job->spec.lookup_shards_max = MESH_LOOKUP_SHARDS_MAX;
     placement_guess(job);
     const uint32_t at = sorted_place(home, &spec->id);
     memmove(&home->sorted[at + 1], &home->sorted[at], (home->job_count - at) * sizeof home->sorted[0]);
@@ -297,7 +299,8 @@ static bool lookup_next(struct step *step, struct job *job)
     if (first == job->spec.shard_count)
         return false;
     const uint32_t left = job->spec.shard_count - first;
-    const uint32_t count = left < MESH_LOOKUP_SHARDS_MAX ? left : MESH_LOOKUP_SHARDS_MAX;
+    const uint32_t most = job->spec.lookup_shards_max;
+    const uint32_t count = left < most ? left : most;
     struct mesh_effect *const effect = out_effect(step, MESH_LOOKUP);
     effect->body.lookup.job = job->spec.id;
     effect->body.lookup.epoch = job->spec.epoch;

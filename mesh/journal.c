@@ -101,6 +101,25 @@ uint32_t journal_make(struct mesh *mesh, const struct mesh_id *job, const struct
     return slot;
 }
 
+bool mesh_journal_find(const struct mesh *mesh, const struct mesh_id *job, struct mesh_journal_view *view)
+{
+    const uint32_t slot = journal_find(mesh, job);
+    if (slot == MESH_NONE)
+        return false;
+    const struct journal *const journal = &mesh->journals.journal[slot];
+    *view = (struct mesh_journal_view){
+        .members = journal->members,
+        .home = journal->home,
+        .epoch = journal->promised,
+        .last = journal->last,
+        .settled = journal->settled,
+        .leads = journal->role == JOURNAL_LEADER,
+        .reigns = journal->role == JOURNAL_LEADER && journal->reigns,
+        .stalled = journal->role == JOURNAL_LEADER && journal->stalled,
+    };
+    return true;
+}
+
 /* The log. */
 
 uint64_t journal_epoch_of(const struct journal *journal, uint32_t index)

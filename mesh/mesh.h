@@ -90,6 +90,8 @@ struct mesh_job_spec {
     uint32_t shard_count;
     uint32_t price_limit_micro; /* 0 = none */
     uint32_t bundle_shards_max; /* 1..MESH_BUNDLE_SHARDS_MAX: what the host says fits MESH_BUNDLE_BYTES_MAX */
+    uint32_t
+        lookup_shards_max; /* whose results fit one entry of a journal, up to MESH_LOOKUP_SHARDS_MAX; 0: so many */
     uint8_t copies;     /* of the job's journal, ours included, up to MESH_COPIES_MAX; 0 or 1: ours alone */
     uint8_t copies_min; /* refuse the job where fewer can be had; 0: be content with what there is */
     uint32_t shard_us_guess; /* the manifest's estimate of one shard's device time; 0 = unknown */
@@ -373,6 +375,7 @@ struct mesh_effect {
             uint64_t tenant;
             uint64_t handle;
             uint16_t class;
+            struct mesh_members others; /* of the job's journal, beside its home: they hold the inputs too */
             uint32_t count;
             uint32_t shard[MESH_BUNDLE_SHARDS_MAX];
         } run;
@@ -520,6 +523,19 @@ struct mesh_job_view {
 };
 bool mesh_job_view(const struct mesh *mesh, uint32_t index, struct mesh_job_view *view);
 bool mesh_job_find(const struct mesh *mesh, const struct mesh_id *id, struct mesh_job_view *view);
+
+/* A journal of several copies of which this node keeps one. */
+struct mesh_journal_view {
+    struct mesh_members members;
+    struct mesh_id home; /* as far as we know; zero: nobody since the last one was lost */
+    uint64_t epoch;      /* the latest that we promised */
+    uint32_t last;       /* entries */
+    uint32_t settled;
+    bool leads;   /* we are the home, or have just been voted it */
+    bool reigns;  /* the job is ours to go on with */
+    bool stalled; /* what we appended waits for a majority for long */
+};
+bool mesh_journal_find(const struct mesh *mesh, const struct mesh_id *job, struct mesh_journal_view *view);
 
 struct mesh_executor_view {
     struct mesh_class_capacity class[MESH_DEVICE_CLASSES];

@@ -68,11 +68,12 @@ struct mesh_effect *out_effect(struct step *step, enum mesh_effect_kind kind)
     struct mesh_out *const out = step->out;
     assert(out->effect_count < MESH_OUT_EFFECTS_MAX);
     struct mesh_effect *const effect = &out->effect[out->effect_count++];
-    /* Only a RUN has a list; what comes before it, and all other bodies, are no longer than a record. */
-    _Static_assert(offsetof(struct mesh_effect, body.run.shard) <=
-                       offsetof(struct mesh_effect, body) + sizeof effect->body.record,
-                   "the fixed part of a RUN is cleared");
-    memset(effect, 0, offsetof(struct mesh_effect, body) + sizeof effect->body.record);
+    /* Only a RUN has a list; all other bodies are no longer than what comes before it. */
+    enum { FIXED = offsetof(struct mesh_effect, body.run.shard) };
+    _Static_assert(sizeof effect->body.record <= FIXED - offsetof(struct mesh_effect, body) &&
+                       sizeof effect->body.send_log <= FIXED - offsetof(struct mesh_effect, body),
+                   "every body is cleared");
+    memset(effect, 0, FIXED);
     effect->kind = kind;
     return effect;
 }

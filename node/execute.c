@@ -34,6 +34,7 @@ struct attempt {
     enum phase phase;
     bool stopped;
     struct mesh_id home;
+    struct mesh_members others; /* of the job's journal */
     uint16_t class;
     struct bytes *payload; /* the inline rows lie in it */
     struct assign assign;
@@ -237,10 +238,23 @@ static void on_rows(struct node *node, void *context, const struct bulk_done *do
     on_blob(node, wait.attempt, done);
 }
 
+/* The home has a job's inputs, and so have the others that keep its journal. */
+static void add_holders(const struct attempt *attempt, struct bulk_request *request)
+{
+    const struct mesh_id *self = &attempt->node->self;
+    if (memcmp(&attempt->home, self, sizeof *self) != 0)
+        request->holders[request->holder_count++] = attempt->home;
+    for (uint32_t i = 0; i < attempt->others.count && request->holder_count < BULK_HOLDERS_MAX; i++)
+        if (memcmp(&attempt->others.id[i], self, sizeof *self) != 0)
+            request->holders[request->holder_count++] = attempt->others.id[i];
+}
+
 static bool fetch_blob(struct attempt *attempt, uint32_t input)
 {
-    const struct bulk_request request = {
-        .holders = {attempt->home}, .holder_count = 1, .blob = attempt->assign.inputs[input].blob};
+    struct bulk_request request = {.blob = attempt->assign.inputs[input].blob};
+    add_holders(attempt, &request);
+    if (request.holder_count == 0)
+        return false;
     attempt->asked[input] = fetch_start(attempt->node, &request, on_blob, attempt);
     attempt->fetching += attempt->asked[input];
     return attempt->asked[input];
@@ -260,18 +274,17 @@ static bool fetch_rows(struct attempt *attempt, uint32_t input, uint32_t shard)
         free(attempt->rows[place]);
         attempt->rows[place] = NULL;
     }
-    if (memcmp(&attempt->home, &attempt->node->self, sizeof attempt->home) == 0)
+    struct bulk_request request = {.blob = attempt->assign.inputs[input].blob,
+                                   .offset = rows->offset,
+                                   .bytes = rows->count,
+                                   .digest = &rows->digest};
+    add_holders(attempt, &request);
+    if (request.holder_count == 0)
         return false;
     struct rows_wait *wait = malloc(sizeof *wait);
     if (!wait)
         return false;
     *wait = (struct rows_wait){.attempt = attempt, .place = place};
-    const struct bulk_request request = {.holders = {attempt->home},
-                                         .holder_count = 1,
-                                         .blob = attempt->assign.inputs[input].blob,
-                                         .offset = rows->offset,
-                                         .bytes = rows->count,
-                                         .digest = &rows->digest};
     if (!fetch_start(attempt->node, &request, on_rows, wait)) {
         free(wait);
         return false;
@@ -407,6 +420,7 @@ void execute_run(struct node *node, const struct run_order *order)
                                 .number = order->attempt,
                                 .bundle = ++node->execute.next_bundle,
                                 .home = order->home,
+                                .others = order->others,
                                 .class = order->class,
                                 .payload = order->payload};
     struct attempt **link = &node->execute.attempts;

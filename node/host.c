@@ -34,9 +34,10 @@ struct held_effect {
 struct held_save {
     struct mesh_save save;
     struct bytes *bytes; /* the record or payload to be saved; NULL = none */
+    struct bytes *entry; /* of a journal of several copies, as it is kept and sent; NULL = none */
 };
 
-/* Born in `take`, freed once let go. While the disk is full it waits in node->stalled and is tried again. */
+/* Born in `take`, freed once let go. While the disk is full it waits in node->stalled, saved or not, and is tried again. */
 struct host_release {
     uint32_t save_count;
     uint32_t send_count;
@@ -77,7 +78,9 @@ bool host_open(struct node *node, uint64_t incarnation)
                    .shards = MESH_SHARDS_MAX,
                    .bundles = MESH_BUNDLES_MAX,
                    .attempts = MESH_ATTEMPTS_MAX,
-                   .demands = MESH_DEMANDS_MAX},
+                   .demands = MESH_DEMANDS_MAX,
+                   .journals = MESH_JOURNALS_MAX,
+                   .waiters = MESH_WAITERS_MAX},
         .self = node->self,
         .incarnation = incarnation,
         .session = node->session,
@@ -96,6 +99,7 @@ bool host_open(struct node *node, uint64_t incarnation)
     host->memory = calloc(1, mesh_size(&config.limits));
     host->out = calloc(1, sizeof *host->out);
     host->tail = &host->head;
+    node->stalled_tail = &node->stalled;
     if (!host->memory || !host->out)
         return false;
     host->mesh = mesh_init(host->memory, &config);
@@ -191,6 +195,7 @@ static void on_run(struct node *node, const struct held_effect *held)
     const struct run_order order = {.attempt = held->effect.body.run.attempt,
                                     .home = held->effect.body.run.home,
                                     .job = held->effect.body.run.job,
+                                    .others = held->effect.body.run.others,
                                     .class = held->effect.body.run.class,
                                     .count = held->effect.body.run.count,
                                     .payload = bytes_keep(held->bytes)};
@@ -252,11 +257,17 @@ static void let_effect_go(struct node *node, struct held_effect *held)
         node->drained = true;
         break;
     case MESH_JOURNAL_ASKED:
-        break; /* a peer's; we have none of several copies: see mesh_limits.journals */
+        copies_on_asked(node, &effect->body.asked.job, &effect->body.asked.from);
+        break;
     case MESH_TAKE_OVER:
+        jobs_take_over(node, &effect->body.take_over.job, effect->body.take_over.epoch);
+        break;
     case MESH_SEND_LOG:
+        copies_send_log(node, effect);
+        break;
     case MESH_JOURNAL_OVER:
-        assert(0 && "a journal of several copies");
+        copies_on_over(node, &effect->body.over.job, effect->body.over.whole);
+        break;
     }
     bytes_drop(held->bytes);
 }
@@ -269,6 +280,7 @@ static void let_go(struct node *node, struct host_release *release)
     for (uint32_t i = 0; i < release->save_count; i++) {
         jobs_saved(node, &release->saves[i].save, release->saves[i].bytes);
         bytes_drop(release->saves[i].bytes);
+        bytes_drop(release->saves[i].entry);
     }
     for (uint32_t i = 0; i < release->send_count; i++)
         let_send_go(node, &release->sends[i]);
@@ -282,6 +294,37 @@ static void let_go(struct node *node, struct host_release *release)
 
 /* ---- Taking one step's output */
 
+static const struct mesh_place *place_of(const struct mesh_save *save, struct mesh_id *job)
+{
+    switch (save->kind) {
+    case MESH_SAVE_JOB:
+    case MESH_SAVE_JOB_STATE:
+        *job = save->body.job.id;
+        return &save->body.job.place;
+    case MESH_SAVE_COMMIT:
+        *job = save->body.commit.job;
+        return &save->body.commit.place;
+    case MESH_SAVE_ENTRY:
+        *job = save->body.entry.job;
+        return &save->body.entry.place;
+    default:
+        return NULL;
+    }
+}
+
+/* An APPEND carries the bytes of the save of the same step that it stands for. */
+static struct bytes *entry_of(const struct host_release *release, const struct mesh_message *message)
+{
+    for (uint32_t i = 0; i < release->save_count; i++) {
+        struct mesh_id job;
+        const struct mesh_place *place = place_of(&release->saves[i].save, &job);
+        if (place && place->index == message->body.append.index &&
+            memcmp(&job, &message->body.append.job, sizeof job) == 0)
+            return release->saves[i].entry ? bytes_keep(release->saves[i].entry) : NULL;
+    }
+    return NULL;
+}
+
 static struct bytes *payload_of(struct node *node, const struct mesh_message *message)
 {
     uint64_t handle = 0;
@@ -294,6 +337,7 @@ static struct bytes *payload_of(struct node *node, const struct mesh_message *me
         handle = message->body.result.handle;
         break;
     case MESH_ASSIGN:
+    case MESH_ASSIGN_KEPT:
         return jobs_assign_payload(node, message);
     default:
         break;
@@ -310,6 +354,8 @@ static uint64_t save_handle(const struct mesh_save *save)
         return save->body.commit.handle;
     case MESH_SAVE_JOB_STATE:
         return save->body.job.handle;
+    case MESH_SAVE_ENTRY:
+        return save->body.entry.handle;
     default:
         return 0;
     }
@@ -333,20 +379,23 @@ static struct host_release *take(struct node *node, const struct mesh_out *out)
         held->save = out->save[i];
         const uint64_t handle = save_handle(&out->save[i]);
         held->bytes = handle ? bytes_keep(handles_get(&node->host.handles, handle)) : NULL;
+        held->entry = copies_entry(node, &held->save, held->bytes);
     }
     release->sends = must(calloc(out->send_count + 1, sizeof *release->sends));
     release->effects = must(calloc(out->effect_count + 1, sizeof *release->effects));
     for (uint32_t i = 0; i < out->send_count; i++) {
         const struct mesh_send *send = &out->send[i];
-        struct bytes *payload = payload_of(node, &send->message);
-        if (send->message.kind == MESH_ASSIGN && !payload)
+        const bool append = send->message.kind == MESH_APPEND;
+        struct bytes *payload = append ? entry_of(release, &send->message) : payload_of(node, &send->message);
+        if ((send->message.kind == MESH_ASSIGN || send->message.kind == MESH_ASSIGN_KEPT) && !payload)
             continue; /* the job ended in this very turn; the grant runs out */
-        const size_t count = mesh_message_bytes(&send->message);
-        struct outgoing *outgoing = &release->sends[release->send_count++];
-        outgoing->to = send->to;
-        outgoing->payload = payload;
-        outgoing->message = must(calloc(1, sizeof *outgoing->message));
-        memcpy(outgoing->message, &send->message, count);
+        struct outgoing outgoing = {.to = send->to, .payload = payload};
+        outgoing.message = must(calloc(1, sizeof *outgoing.message));
+        memcpy(outgoing.message, &send->message, mesh_message_bytes(&send->message));
+        if (send->early)
+            let_send_go(node, &outgoing);
+        else
+            release->sends[release->send_count++] = outgoing;
     }
     for (uint32_t i = 0; i < out->effect_count; i++) {
         struct held_effect *held = &release->effects[release->effect_count++];
@@ -371,13 +420,16 @@ static void add_save(struct node *node, struct store_batch *batch, const struct 
     case MESH_SAVE_COMMIT:
     case MESH_SAVE_JOB_STATE:
         jobs_save(node, batch, save, held->bytes);
+        if (held->entry)
+            copies_save(node, batch, save, held->entry);
         break;
     case MESH_SAVE_STORAGE:
         store_batch_put(batch, STORE_COUNTERS, "storage", 7, &save->body.storage, 8);
         break;
     case MESH_SAVE_ENTRY:
     case MESH_SAVE_PROMISE:
-        assert(0 && "a journal of several copies");
+        copies_save(node, batch, save, held->entry);
+        break;
     }
     if (save->sequence > 0)
         store_batch_put(batch, STORE_COUNTERS, "sequence", 8, &save->sequence, 8);
@@ -390,20 +442,24 @@ static void add_save(struct node *node, struct store_batch *batch, const struct 
 static void on_saved(struct node *node, void *context, enum store_error error)
 {
     struct host_release *release = context;
-    if (error == STORE_OK) {
+    if (error == STORE_OK && !node->stalled) {
         let_go(node, release);
         return;
     }
-    for (uint32_t i = 0; i < release->save_count; i++)
-        if (release->saves[i].save.kind == MESH_SAVE_JOB)
+    /* A job of several copies may be settled without ours: others have been sent it. */
+    for (uint32_t i = 0; error != STORE_OK && i < release->save_count; i++)
+        if (release->saves[i].save.kind == MESH_SAVE_JOB && release->saves[i].save.body.job.place.index == 0)
             jobs_refuse(node, &release->saves[i].save.body.job.id, error);
-    disk_failed(node, error);
-    if (!node->stalled)
+    if (error != STORE_OK)
+        disk_failed(node, error);
+    if (!node->stalled) {
         log_error("store", "error=\"%s\" reason=\"results wait in memory until there is room\"",
                   store_error_text(error));
-    release->next = node->stalled;
-    node->stalled = release;
-    node->stalled_at_ms = clock_now_ms();
+        node->stalled_at_ms = clock_now_ms();
+    }
+    release->next = NULL;
+    *node->stalled_tail = release;
+    node->stalled_tail = &release->next;
 }
 
 static void commit(struct node *node, struct host_release *release)
@@ -418,6 +474,7 @@ static void retry_stalled(struct node *node)
 {
     struct host_release *release = node->stalled;
     node->stalled = NULL;
+    node->stalled_tail = &node->stalled;
     while (release) {
         struct host_release *next = release->next;
         commit(node, release);
@@ -503,8 +560,10 @@ void host_on_frame(struct node *node, const struct mesh_id *from, const struct w
         break;
     case WIRE_ASSIGN:
     case WIRE_ASSIGN_KEPT:
-    case WIRE_APPEND:
         host_received(node, from, &frame->body.mesh.message, bytes_make(payload.bytes, payload.count));
+        break;
+    case WIRE_APPEND:
+        copies_on_append(node, from, &frame->body.mesh.message, bytes_make(payload.bytes, payload.count));
         break;
     case WIRE_PONG:
         if (!pings_on_pong(node, from, frame->body.mesh.message.body.ping.stamp_us))

@@ -376,6 +376,26 @@ uint64_t job_output_bytes(const struct job *job, uint32_t output, uint32_t shard
     return concat ? item_bytes * job_shard_items(job, shard) : item_bytes;
 }
 
+/* What one shard's outputs take in a message: inline, or as the names of blobs; and those in blobs. */
+static uint64_t result_bytes(const struct job *job, uint64_t *large_bytes)
+{
+    uint64_t out_bytes = 32;
+    *large_bytes = 0;
+    for (uint32_t o = 0; o < job->spec.output_count; o++) {
+        const uint64_t bytes = job_output_bytes(job, o, 0);
+        out_bytes += bytes <= JOB_INLINE_BYTES_MAX ? bytes + 8 : 48;
+        *large_bytes += bytes <= JOB_INLINE_BYTES_MAX ? 0 : bytes;
+    }
+    return out_bytes;
+}
+
+uint32_t job_lookup_shards(const struct job *job)
+{
+    uint64_t large_bytes;
+    const uint64_t most = MESH_BUNDLE_BYTES_MAX / result_bytes(job, &large_bytes);
+    return most < 1 ? 1 : most > MESH_LOOKUP_SHARDS_MAX ? MESH_LOOKUP_SHARDS_MAX : (uint32_t)most;
+}
+
 uint32_t job_bundle_shards(const struct job *job)
 {
     const struct job_spec *spec = &job->spec;
@@ -390,13 +410,8 @@ uint32_t job_bundle_shards(const struct job *job)
         }
         in_bytes += largest <= JOB_INLINE_BYTES_MAX ? largest + 8 : 96; /* or a blob, a range and a digest */
     }
-    uint64_t out_bytes = 32;
-    uint64_t large_bytes = 0;
-    for (uint32_t o = 0; o < spec->output_count; o++) {
-        const uint64_t bytes = job_output_bytes(job, o, 0);
-        out_bytes += bytes <= JOB_INLINE_BYTES_MAX ? bytes + 8 : 48;
-        large_bytes += bytes <= JOB_INLINE_BYTES_MAX ? 0 : bytes;
-    }
+    uint64_t large_bytes;
+    const uint64_t out_bytes = result_bytes(job, &large_bytes);
     uint64_t most = MESH_BUNDLE_BYTES_MAX / (in_bytes > out_bytes ? in_bytes : out_bytes);
     if (large_bytes > 0 && most > LARGE_BYTES_MAX / large_bytes)
         most = LARGE_BYTES_MAX / large_bytes;

@@ -63,7 +63,9 @@ struct job_spec {
     uint32_t shard_count;
     enum job_cache cache;
     bool local_only;
-    int64_t created_at_ms; /* wall */
+    char
+        origin[NAME_BYTES_MAX + 1]; /* the site where it was submitted: its people may cancel it from there */
+    int64_t created_at_ms;          /* wall */
     uint32_t output_count;
     struct array_type outputs[MANIFEST_OUTPUTS_MAX]; /* of the whole job */
     uint64_t output_item_bytes[MANIFEST_OUTPUTS_MAX];
@@ -82,6 +84,7 @@ struct job_node_share {
     uint64_t device_us;
 };
 
+#define JOB_COPIES_DEFAULT 3 /* of a job's journal: one node, or one site, may be lost */
 #define JOB_NODES_MAX 64
 #define JOB_DECISIONS_MAX 128
 
@@ -124,6 +127,12 @@ struct job {
     uint32_t committed; /* shards; kept here for finished jobs, which the core forgets */
     uint32_t cached;
     uint32_t reassigned;
+    uint32_t copies;     /* of its journal, ours included; until it is accepted, how many are wished for */
+    uint32_t copies_min; /* while it is being submitted: fewer won't do */
+    bool preparing;      /* the background thread has it */
+    bool moved;          /* and it is another node's meanwhile: freed when that thread gives it back */
+    bool tended;         /* finished, and the core keeps it for the other members of its journal */
+    bool ends;           /* its end is settled, and the last of its results are not saved here yet */
 
     /* From preparation until the job is finished. */
     const uint8_t *map[MANIFEST_INPUTS_MAX]; /* the split inputs' blobs, mapped read-only */
@@ -193,6 +202,8 @@ uint64_t job_shard_items(const struct job *job, uint32_t shard);
 /* How many shards fit a bundle: MESH_BUNDLE_BYTES_MAX over what one shard's inline rows and inline outputs
  * take. */
 uint32_t job_bundle_shards(const struct job *job);
+/* How many shards' cached results fit one entry of a journal that is sent to others. */
+uint32_t job_lookup_shards(const struct job *job);
 
 /* An empty job in state PREPARING; freed by job_free. NULL when out of memory. */
 struct job *job_make(void);

@@ -17,6 +17,7 @@
 #define PRUNE_EVERY_MS 60000
 #define FORGET_AFTER_MS 10000
 #define ASSEMBLE_AGAIN_MS 5000
+#define JOBS_TENDED_MAX 1024 /* finished jobs that the core keeps because a member of their journal is away */
 #define OUTPUT_ON_LOOP_BYTES                                                                                 \
     (1u << 20) /* outputs up to this size, together, are put together on the loop's thread */
 
@@ -123,6 +124,9 @@ static struct mesh_job_spec core_spec(const struct job *job)
                                 .bundle_shards_max = job_bundle_shards(job),
                                 .shard_us_guess = job->shard_us_guess,
                                 .classes = (1u << MESH_DEVICE_CLASSES) - 1,
+                                .copies = (uint8_t)job->copies,
+                                .copies_min = (uint8_t)job->copies_min,
+                                .lookup_shards_max = job->copies > 1 ? job_lookup_shards(job) : 0,
                                 .lookup = spec->cache != JOB_CACHE_OFF,
                                 .local_only = spec->local_only,
                                 .speculate = true};
@@ -202,9 +206,11 @@ static void on_prepared(struct background_task *task)
     struct preparing *preparing = (struct preparing *)task;
     struct node *node = preparing->node;
     struct job *job = preparing->job;
+    job->preparing = false;
     if (!preparing->good)
         refuse(node, job, (enum exit_code)preparing->exit_code, job->error);
-    else if (job->keys && job->spec.shard_count > 1) /* one shard's own key is as good */
+    else if (job->keys && job->spec.shard_count > 1 && /* one shard's own key is as good */
+             job->copies_min < 2)                      /* such a job is kept here alone */
         cache_lookup_whole(node, &job->spec.id);
     else
         to_core(node, job);
@@ -220,6 +226,7 @@ static void prepare(struct node *node, struct job *job, const struct job_wish *w
     snprintf(preparing->wish.home, sizeof preparing->wish.home, "%s", peer_name(node, &node->self));
     preparing->task.run = run_prepare;
     preparing->task.done = done;
+    job->preparing = true;
     background_add(node->background, &preparing->task);
 }
 
@@ -234,8 +241,9 @@ static void forget(struct node *node, struct job *job)
 {
     struct store_batch *batch = node_batch(node);
     store_batch_delete(batch, STORE_JOBS, job->spec.id.bytes, sizeof job->spec.id.bytes);
-    store_batch_unpin_all(batch, job->spec.id.bytes);
     node_commit(node, batch, on_nothing, NULL);
+    copies_sweep(node, &job->spec.id, true);
+    copies_forget(node, &job->spec.id);
     take_out(node, job);
     job_free(job);
 }
@@ -310,6 +318,18 @@ void jobs_cancel(struct node *node, struct job *job)
 
 /* ---- What the core saves */
 
+struct bytes *jobs_describe(struct node *node, const struct mesh_save *save)
+{
+    static uint8_t row[JOB_ROW_BYTES_MAX];
+    struct job *job = jobs_find(node, &save->body.job.id);
+    assert(job && job->state == JOB_PREPARING); /* it was submitted, and nothing has answered for it yet */
+    job->epoch = save->body.job.epoch;
+    job->copies = save->body.job.members.count;
+    const size_t count = job_row_encode(job, row, sizeof row);
+    assert(count > 0);
+    return bytes_make(row, count);
+}
+
 static void put_row(struct store_batch *batch, const struct job *job)
 {
     static uint8_t row[JOB_ROW_BYTES_MAX];
@@ -368,6 +388,16 @@ static void put_journal(struct store_batch *batch, const struct job *job, const 
         put_journal_row(batch, job, &row);
 }
 
+/* FAILED or CANCELLED. */
+static void set_ended(struct job *job, enum mesh_job_state state)
+{
+    job->state = state == MESH_JOB_FAILED ? JOB_FAILED : JOB_CANCELLED;
+    job->finished_at_ms = clock_wall_ms();
+    if (job->state == JOB_FAILED)
+        snprintf(job->error, sizeof job->error, "%s",
+                 job->last_error[0] ? job->last_error : "a shard failed");
+}
+
 void jobs_save(struct node *node, struct store_batch *batch, const struct mesh_save *save,
                const struct bytes *bytes)
 {
@@ -377,23 +407,24 @@ void jobs_save(struct node *node, struct store_batch *batch, const struct mesh_s
         return; /* refused: the core forgets it next */
     switch (save->kind) {
     case MESH_SAVE_JOB:
+        pin_inputs(batch, job);
+        if (save->body.job.place.index)
+            break; /* the first entry of its journal holds the row */
         job->state = JOB_PREPARING;
         job->epoch = save->body.job.epoch;
+        job->copies = 1;
         put_row(batch, job);
-        pin_inputs(batch, job);
         break;
     case MESH_SAVE_COMMIT:
-        put_journal(batch, job, save, bytes);
+        if (!save->body.commit.place.index)
+            put_journal(batch, job, save, bytes);
         break;
     case MESH_SAVE_JOB_STATE:
-        /* DONE is saved with the outputs; until then the journal says it. */
-        if (save->body.job.state == MESH_JOB_DONE || job->state > JOB_ASSEMBLING)
+        /* DONE is saved with the outputs; until then the journal says it. An end of several copies is one when settled. */
+        if (save->body.job.state == MESH_JOB_DONE || job->state > JOB_ASSEMBLING ||
+            save->body.job.place.index)
             break;
-        job->state = save->body.job.state == MESH_JOB_FAILED ? JOB_FAILED : JOB_CANCELLED;
-        job->finished_at_ms = clock_wall_ms();
-        if (job->state == JOB_FAILED)
-            snprintf(job->error, sizeof job->error, "%s",
-                     job->last_error[0] ? job->last_error : "a shard failed");
+        set_ended(job, save->body.job.state);
         put_row(batch, job);
         break;
     default:
@@ -475,6 +506,8 @@ static void remember(struct node *node, struct job *job, const struct mesh_save 
         cache_publish(node, keys, count);
 }
 
+static void assemble(struct node *node, struct job *job);
+
 void jobs_saved(struct node *node, const struct mesh_save *save, const struct bytes *bytes)
 {
     if (save->kind != MESH_SAVE_COMMIT)
@@ -495,6 +528,8 @@ void jobs_saved(struct node *node, const struct mesh_save *save, const struct by
         count_share(job, &save->body.commit.executor, save->body.commit.count, save->body.commit.device_us);
     if (job->keys && !save->body.commit.cached)
         remember(node, job, save, items);
+    if (job->ends && job->committed == job->spec.shard_count)
+        assemble(node, job);
 }
 
 /* ---- Outputs */
@@ -564,27 +599,41 @@ static void run_finish(struct background_task *task)
         finishing->error = put_output(finishing, o);
 }
 
-/* The journal of a finished job goes, and the pins on its shards' results, in as many steps as it takes. */
-static void on_swept(struct node *node, void *context, enum store_error error)
+/* The journal of a finished job goes, and the pins on its shards' results; if it failed, all pins. */
+static void let_core_forget(struct node *node, struct job *job)
 {
-    struct mesh_id *id = context;
-    if (error != STORE_MORE) {
-        free(id);
-        return;
-    }
-    struct store_batch *batch = node_batch(node);
-    const struct digest owner = job_results_owner(id);
-    store_batch_delete_prefix(batch, STORE_JOURNAL, id->bytes, sizeof id->bytes);
-    store_batch_unpin_all(batch, owner.bytes);
-    node_commit(node, batch, on_swept, id);
+    job->tended = false;
+    host_post(node, &(struct mesh_event){.kind = MESH_FORGET_JOB, .body.job.id = job->spec.id});
+    copies_sweep(node, &job->spec.id, job->state != JOB_DONE);
 }
 
-static void sweep(struct node *node, const struct job *job)
+bool jobs_on_over(struct node *node, const struct mesh_id *id)
 {
-    struct mesh_id *id = malloc(sizeof *id);
-    must(id);
-    *id = job->spec.id;
-    on_swept(node, id, STORE_MORE);
+    struct job *job = jobs_find(node, id);
+    if (!job || job->state == JOB_PREPARING)
+        return false;
+    if (job->state >= JOB_DONE)
+        let_core_forget(node, job);
+    return true; /* else once its outputs stand */
+}
+
+/*
+ * The core keeps a finished job until all members hold its end. While one of them is away that may be long: beyond
+ * so many the oldest goes, and a member that comes back later asks and is told that it is over.
+ */
+static void bound_tended(struct node *node, struct job *latest)
+{
+    latest->tended = true;
+    uint32_t tended = 0;
+    struct job *oldest = NULL;
+    for (struct job *job = node->jobs.head; job; job = job->next)
+        if (job->tended) {
+            oldest = oldest ? oldest : job;
+            tended++;
+        }
+    if (tended <= JOBS_TENDED_MAX)
+        return;
+    copies_on_over(node, &oldest->spec.id, true);
 }
 
 static void end(struct node *node, struct job *job)
@@ -595,8 +644,11 @@ static void end(struct node *node, struct job *job)
              words[job->state], job->committed, job->cached, log_quote(job->error, quoted, sizeof quoted));
     acknowledge(node, job);
     job_release(job);
-    host_post(node, &(struct mesh_event){.kind = MESH_FORGET_JOB, .body.job.id = job->spec.id});
-    sweep(node, job);
+    const struct copy *copy = copies_find(node, &job->spec.id);
+    if (!copy || copy->over)
+        let_core_forget(node, job);
+    else
+        bound_tended(node, job); /* others may have to be sent its end yet */
 }
 
 /* Whoever asks for the very same job again gets its outputs at once. Best effort. */
@@ -670,6 +722,7 @@ static void assemble(struct node *node, struct job *job)
     finishing->task.run = run_finish;
     finishing->task.done = on_put;
     log_debug("job", "job=%s state=assembling", peer_name(node, &job->spec.id));
+    job->ends = false;
     job->state = JOB_ASSEMBLING;
     node->jobs.unstored -= job->assemble_at_ms != 0;
     job->assemble_at_ms = 0;
@@ -714,6 +767,7 @@ void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct ent
         job->output_bytes[o] = outputs->output[o].count;
     }
     job->committed = job->cached = job->spec.shard_count;
+    job->copies = 1;
     job->state = JOB_DONE;
     job->finished_at_ms = clock_wall_ms();
     struct store_batch *batch = node_batch(node);
@@ -721,6 +775,21 @@ void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct ent
     put_row(batch, job);
     job->state = JOB_PREPARING; /* nobody hears of it before it is durable */
     node_commit(node, batch, on_whole_saved, job);
+}
+
+/* Another node is its home now; we keep our copy of the journal. What has ended stays ended. */
+static void leave(struct node *node, struct job *job)
+{
+    if (job->state >= JOB_ASSEMBLING || job->ends)
+        return;
+    log_info("job", "job=%s state=moved", peer_name(node, &job->spec.id));
+    turn_away(job, EXIT_PARTIAL, "the job has moved to another home; `weir jobs` finds it");
+    if (job->preparing) {
+        job->moved = true;
+        return;
+    }
+    take_out(node, job);
+    job_free(job);
 }
 
 void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusal refusal,
@@ -746,19 +815,25 @@ void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusa
         acknowledge(node, job);
         break;
     case MESH_JOB_DONE:
-        if (job->state <= JOB_RUNNING)
+        /* Others may hold the last results before we do. */
+        job->ends = job->state <= JOB_RUNNING;
+        if (job->ends && job->committed == job->spec.shard_count)
             assemble(node, job);
         break;
     case MESH_JOB_FAILED:
     case MESH_JOB_CANCELLED: {
-        struct store_batch *batch = node_batch(node);
-        store_batch_unpin_all(batch, job->spec.id.bytes);
-        node_commit(node, batch, on_nothing, NULL);
+        if (job->state <= JOB_RUNNING) {
+            set_ended(job, state);
+            struct store_batch *batch = node_batch(node);
+            put_row(batch, job);
+            node_commit(node, batch, on_nothing, NULL);
+        }
         end(node, job);
         break;
     }
     case MESH_JOB_MOVED:
-        assert(0 && "a journal of several copies");
+        leave(node, job);
+        break;
     }
 }
 
@@ -1029,16 +1104,12 @@ struct replay {
     struct job *job;
 };
 
-static bool replay_row(void *context, const void *key, size_t key_bytes, const void *value,
-                       size_t value_bytes)
+static void replay_commit(struct replay *replay, const void *bytes, size_t count)
 {
-    (void)key;
-    (void)key_bytes;
-    struct replay *replay = context;
     struct job *job = replay->job;
     static struct journal_row row;
-    if (!journal_row_decode(value, value_bytes, &row))
-        return true;
+    if (!journal_row_decode(bytes, count, &row))
+        return;
     uint32_t fresh = 0;
     for (uint32_t i = 0; i < row.count; i++) {
         const uint32_t shard = row.item[i].shard;
@@ -1053,7 +1124,38 @@ static bool replay_row(void *context, const void *key, size_t key_bytes, const v
         job->cached += fresh;
     else
         count_share(job, &row.executor, fresh, row.device_us);
+}
+
+static bool replay_row(void *context, const void *key, size_t key_bytes, const void *value,
+                       size_t value_bytes)
+{
+    (void)key;
+    (void)key_bytes;
+    replay_commit(context, value, value_bytes);
     return true;
+}
+
+static bool replay_entry(void *context, const struct copies_entry_view *view)
+{
+    if (view->kind == MESH_ENTRY_COMMIT)
+        replay_commit(context, view->bytes, view->count);
+    return true;
+}
+
+/* What is committed, from the journal, and the results to their places. */
+static void replay_journal(struct node *node, struct job *job)
+{
+    job->committed = job->cached = job->share_count = 0;
+    free(job->committed_bits);
+    job->committed_bits = calloc(1, ((size_t)job->spec.shard_count + 7) / 8);
+    must(job->committed_bits);
+    struct replay replay = {.node = node, .job = job};
+    const struct store_range range = {.prefix = job->spec.id.bytes,
+                                      .prefix_bytes = sizeof job->spec.id.bytes};
+    if (copies_find(node, &job->spec.id))
+        copies_read(node, &job->spec.id, 1, replay_entry, &replay);
+    else
+        store_each(node->store, STORE_JOURNAL, &range, replay_row, &replay);
 }
 
 static void on_epoch_saved(struct node *node, void *context, enum store_error error)
@@ -1079,6 +1181,7 @@ static void on_restored(struct background_task *task)
     struct job *job = preparing->job;
     const bool good = preparing->good;
     free(preparing);
+    job->preparing = false;
     if (!good) {
         log_error("job", "job=%s error=\"cannot go on: %s\"", peer_name(node, &job->spec.id), job->error);
         job->state = JOB_FAILED;
@@ -1091,19 +1194,97 @@ static void on_restored(struct background_task *task)
         job_release(job);
         return;
     }
-    job->committed = job->cached = job->share_count = 0;
-    job->committed_bits = calloc(1, ((size_t)job->spec.shard_count + 7) / 8);
-    must(job->committed_bits);
-    struct replay replay = {.node = node, .job = job};
-    const struct store_range range = {.prefix = job->spec.id.bytes,
-                                      .prefix_bytes = sizeof job->spec.id.bytes};
-    store_each(node->store, STORE_JOURNAL, &range, replay_row, &replay);
+    replay_journal(node, job);
     job->epoch++;
     log_info("job", "job=%s state=restored shards=%u committed=%u epoch=%llu", peer_name(node, &job->spec.id),
              job->spec.shard_count, job->committed, (unsigned long long)job->epoch);
     struct store_batch *batch = node_batch(node);
     put_row(batch, job);
     node_commit(node, batch, on_epoch_saved, job);
+}
+
+/* ---- Takeover */
+
+static void on_taken_over(struct background_task *task)
+{
+    struct preparing *preparing = (struct preparing *)task;
+    struct node *node = preparing->node;
+    struct job *job = preparing->job;
+    const bool good = preparing->good;
+    free(preparing);
+    job->preparing = false;
+    if (job->moved) {
+        take_out(node, job);
+        job_free(job);
+        return;
+    }
+    if (!good) { /* it stays as it is, and another member may be voted its home */
+        snprintf(job->last_error, sizeof job->last_error, "%s", job->error);
+        job->error[0] = '\0';
+        log_error("job", "job=%s error=\"cannot go on here: %s\"", peer_name(node, &job->spec.id),
+                  job->last_error);
+        return;
+    }
+    replay_journal(node, job);
+    log_info("job", "job=%s state=taken_over shards=%u committed=%u epoch=%llu",
+             peer_name(node, &job->spec.id), job->spec.shard_count, job->committed,
+             (unsigned long long)job->epoch);
+    const struct copy *copy = copies_find(node, &job->spec.id);
+    if (copy && copy->end) {
+        acknowledge(node, job);
+        assemble(node, job);
+        return;
+    }
+    host_post(node, &(struct mesh_event){
+                        .kind = MESH_RESTORE,
+                        .body.restore = {.spec = core_spec(job), .committed = job->committed_bits}});
+}
+
+static bool read_description(void *context, const struct copies_entry_view *view)
+{
+    struct job **job = context;
+    *job = view->kind == MESH_ENTRY_SUBMIT ? job_row_decode(view->bytes, view->count) : NULL;
+    return false;
+}
+
+static bool read_end(void *context, const struct copies_entry_view *view)
+{
+    if (view->kind == MESH_ENTRY_END)
+        journal_end_decode(view->bytes, view->count, context);
+    return false;
+}
+
+void jobs_take_over(struct node *node, const struct mesh_id *id, uint64_t epoch)
+{
+    const struct copy *copy = copies_find(node, id);
+    struct job *job = jobs_find(node, id);
+    if (job) { /* it has ended here, or is being prepared since an earlier election */
+        job->moved = false;
+        job->epoch = job->state < JOB_ASSEMBLING ? epoch : job->epoch;
+        return;
+    }
+    if (copy)
+        copies_read(node, id, 1, read_description, &job);
+    if (!job) {
+        log_error("job", "job=%s error=\"its copy here has no description that this build understands\"",
+                  peer_name(node, id));
+        return;
+    }
+    job->epoch = epoch;
+    struct mesh_journal_view journal;
+    job->copies = mesh_journal_find(node->host.mesh, id, &journal) ? journal.members.count : job->copies;
+    job->read_back = true;
+    job->state = JOB_PREPARING;
+    add(node, job);
+    if (copy->end && copy->end_state != MESH_JOB_DONE) {
+        struct journal_end end = {0};
+        copies_read(node, id, copy->end, read_end, &end);
+        snprintf(job->last_error, sizeof job->last_error, "%s", end.error);
+        jobs_on_state(node, id, MESH_ACCEPTED, copy->end_state);
+        return;
+    }
+    const struct job_wish wish = wish_of(job);
+    prepare(node, job, &wish, on_taken_over);
 }
 
 static bool restore_row(void *context, const void *key, size_t key_bytes, const void *value,
@@ -1115,6 +1296,8 @@ static bool restore_row(void *context, const void *key, size_t key_bytes, const 
     struct job *job = job_row_decode(value, value_bytes);
     if (job) {
         job->read_back = true;
+        const struct copy *copy = copies_find(node, &job->spec.id);
+        job->tended = copy && !copy->over && job->state >= JOB_DONE;
         add(node, job);
     } else
         log_error(
@@ -1176,6 +1359,7 @@ static void prune(struct node *node)
         }
         job = next;
     }
+    copies_prune(node, before_ms);
 }
 
 /* Outputs that could not be stored. */

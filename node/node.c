@@ -620,6 +620,7 @@ static void close_all(struct node *node)
     store_close(node->store);
     host_close(node);
     jobs_close(node);
+    copies_close(node);
     if (node->zmq)
         zmq_ctx_term(node->zmq);
     if (node->admission)
@@ -672,6 +673,7 @@ int node_run(const struct config *config, int ready_fd)
     loop_on_turn(node->loop, turn, node);
     execute_devices(node);
     records_restore(node);
+    copies_restore(node);
     jobs_restore(node);
     node->serving = true;
     announce_ready(node, ready_fd);

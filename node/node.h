@@ -5,7 +5,8 @@
  *     host.c      drives the core: events in, saves made durable, sends and effects let go
  *     records.c   signed records: verify what comes in, sign what the core asks for, know the peers' names
  *                 and addresses
- *     jobs.c      jobs at home: submit, commit, outputs, restart
+ *     jobs.c      jobs at home: submit, commit, outputs, restart, takeover
+ *     copies.c    journals of several copies: what is kept here of them, for our own jobs and for others'
  *     execute.c   bundles of others (and our own) on this node's workers
  *     disk.c      lends nothing while the disk is full
  *     cache.c     the result cache across nodes
@@ -111,6 +112,36 @@ struct jobs {
     int64_t prune_at_ms;
 };
 
+/* ---- copies.c */
+
+/* A journal of several copies, of which this node keeps one. Born of its first entry; the core decides what it says. */
+struct copy {
+    struct copy *chain; /* in the same bucket of the table */
+    struct mesh_id job;
+    uint64_t promised; /* of the latest promise, and whom to */
+    struct mesh_id voted;
+    uint64_t reign; /* the latest epoch of which this node is or was the home; 0 = none */
+    uint32_t last;  /* entries 1 to last are saved, or in a batch that will be */
+    uint64_t last_epoch;
+    uint32_t end;                  /* the entry that holds the job's end; 0 = none */
+    enum mesh_job_state end_state; /* with `end` */
+    int64_t ended_at_ms;           /* wall */
+    bool over;                     /* the core has forgotten it: all members hold the end */
+    bool whole;                    /* over: our copy has all that was settled */
+};
+
+struct append_wait;
+struct copies {
+    struct copy *bucket[JOBS_BUCKETS];
+    uint32_t count;
+    struct append_wait *waits; /* entries of other homes that wait for blobs, as they came */
+    uint32_t wait_count;
+    uint64_t refused;       /* entries that made no sense */
+    uint64_t blobs_fetched; /* that entries named */
+    uint64_t blob_bytes;
+    uint64_t blobs_missed;
+};
+
 /* ---- execute.c */
 
 struct attempt;
@@ -198,6 +229,7 @@ struct node {
     struct jobs jobs;
     struct holder_search *searches;
     struct blob_watch *blob_watches; /* clients that wait for a blob from elsewhere */
+    struct copies copies;
     struct ping_wait *pings;
     struct samples convergence;  /* ms until a member, each in its turn, held a capacity that we announced */
     struct api_call *drain_call; /* who waits for the drain; NULL = nobody */
@@ -207,7 +239,10 @@ struct node {
     struct job_watch *watches;
     int64_t watches_at_ms; /* when they were last told */
 
-    struct host_release *stalled; /* steps whose saves the disk had no room for */
+    /* Steps whose saves the disk had no room for, and those after them, in order: no entry of a journal is said to be held
+       before those that stand before it are. */
+    struct host_release *stalled;
+    struct host_release **stalled_tail;
     int64_t stalled_at_ms;
     struct node_commit *queued; /* batches that the store's queue had no room for yet, in order */
     struct node_commit **queued_tail;
@@ -335,15 +370,58 @@ void jobs_submitter_gone(struct node *node, const struct api_call *call); /* the
 struct entry;
 void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct entry *outputs);
 void jobs_cancel(struct node *node, struct job *job);
+/* What the first entry of a new job's journal says. */
+struct bytes *jobs_describe(struct node *node, const struct mesh_save *save);
+/* The core has made this node the job's home: reads it back from our copy of its journal and goes on with it. */
+void jobs_take_over(struct node *node, const struct mesh_id *id, uint64_t epoch);
+/* All members hold the job's end, so its journal may go. False if this node is not its home. */
+bool jobs_on_over(struct node *node, const struct mesh_id *id);
 void jobs_open(struct node *node);
 void jobs_close(struct node *node);
 int64_t jobs_turn(struct node *node, int64_t now_ms);
+
+/* ---- copies.c */
+struct copy *copies_find(struct node *node, const struct mesh_id *job); /* NULL: none is kept here */
+/* Reads all copies back and hands those that are not over to the core. Before jobs_restore. */
+void copies_restore(struct node *node);
+void copies_close(struct node *node);
+/* The bytes of the entry that a save makes, for the disk and the APPENDs; NULL: it makes none, or it has no bytes.
+ * `bytes` is what the save's handle names. */
+struct bytes *copies_entry(struct node *node, const struct mesh_save *save, const struct bytes *bytes);
+/* Adds an entry or a promise to the batch; `bytes` as copies_entry made them. May be called again for the same save. */
+void copies_save(struct node *node, struct store_batch *batch, const struct mesh_save *save,
+                 const struct bytes *bytes);
+struct copies_entry_view {
+    uint32_t index;
+    uint64_t epoch;
+    uint32_t settled;
+    enum mesh_entry_kind kind;
+    struct mesh_members members; /* of the journal from here on; count 0: as before */
+    const uint8_t *bytes;        /* borrowed until the callback returns */
+    size_t count;
+};
+/* Returns whether to go on. */
+typedef bool copies_entry_fn(void *context, const struct copies_entry_view *view);
+/* Shows the entries of a log from `first` on, as they are on the disk. */
+void copies_read(struct node *node, const struct mesh_id *job, uint32_t first, copies_entry_fn *entry,
+                 void *context);
+void copies_send_log(struct node *node, const struct mesh_effect *effect); /* MESH_SEND_LOG */
+/* An APPEND of a peer; takes over `payload`. */
+void copies_on_append(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
+                      struct bytes *payload);
+void copies_on_asked(struct node *node, const struct mesh_id *job, const struct mesh_id *from);
+void copies_on_over(struct node *node, const struct mesh_id *job, bool whole);
+/* Removes a job's journal and the pins on its shards' results, and with `inputs` all that it pins. */
+void copies_sweep(struct node *node, const struct mesh_id *job, bool inputs);
+void copies_forget(struct node *node, const struct mesh_id *job);
+void copies_prune(struct node *node, int64_t before_ms);
 
 /* ---- execute.c */
 struct run_order { /* MESH_RUN, with the payload kept */
     uint32_t attempt;
     struct mesh_id home;
     struct mesh_id job;
+    struct mesh_members others; /* of its journal: they have the inputs too */
     uint16_t class;
     uint32_t count; /* shards */
     struct bytes *payload;

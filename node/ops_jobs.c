@@ -106,7 +106,16 @@ static const char *stall_text(struct node *node, const struct job *job, char tex
 {
     text[0] = '\0';
     const char *home = peer_name(node, &node->self);
-    if (job->state == JOB_ASSEMBLING && job->assemble_error)
+    struct mesh_journal_view journal;
+    const bool kept = mesh_journal_find(node->host.mesh, &job->spec.id, &journal);
+    if (job->state == JOB_PREPARING && job->read_back && !job->preparing && job->last_error[0])
+        snprintf(text, STALL_TEXT_BYTES, "it cannot go on at %s: %.150s", home, job->last_error);
+    else if (kept && journal.stalled && job->state < JOB_ASSEMBLING)
+        snprintf(text, STALL_TEXT_BYTES,
+                 "too few of the %u nodes that keep its journal hold what is new; it goes on by itself once "
+                 "a majority does",
+                 journal.members.count);
+    else if (job->state == JOB_ASSEMBLING && job->assemble_error)
         snprintf(text, STALL_TEXT_BYTES,
                  "its outputs cannot be stored at %s: %s; make room there, it is tried again every 5 s", home,
                  store_error_text(job->assemble_error));
@@ -138,6 +147,7 @@ static json_t *job_json(struct node *node, const struct job *job, bool whole)
         (json_int_t)(end_ms - job->spec.created_at_ms));
     json_put(row, "id", json_hex(job->spec.id.bytes, 32));
     json_put(row, "epoch", json_integer((json_int_t)job->epoch));
+    json_put(row, "replicas", json_integer(job->copies));
     json_put(row, "finished_at", job->state >= JOB_DONE ? json_integer(job->finished_at_ms) : json_null());
     if (job->error[0])
         json_put(row, "error", json_string(job->error));
@@ -330,10 +340,13 @@ static bool read_options(struct api_call *call, struct job *job, struct job_wish
         api_error(call, EXIT_USAGE, "'items', 'shard_items' and 'bundle_shards' are positive numbers");
         return false;
     }
-    if (body_integer(call, "replicas", 1) != 1) {
-        api_error(call, EXIT_USAGE, "this version keeps one copy of a job's journal; use --replicas 1");
+    const int64_t replicas = body_integer(call, "replicas", 0);
+    if (replicas < 0 || replicas > MESH_COPIES_MAX) {
+        api_error(call, EXIT_USAGE, "'replicas' is 1 to %d", MESH_COPIES_MAX);
         return false;
     }
+    job->copies = replicas ? (uint32_t)replicas : JOB_COPIES_DEFAULT;
+    job->copies_min = (uint32_t)replicas;
     job->bundle_shards =
         bundle_shards < MESH_BUNDLE_SHARDS_MAX ? (uint32_t)bundle_shards : MESH_BUNDLE_SHARDS_MAX;
     wish->items = (uint64_t)items;
@@ -342,7 +355,7 @@ static bool read_options(struct api_call *call, struct job *job, struct job_wish
     return true;
 }
 
-static bool read_identity(struct api_call *call, struct job *job)
+static bool read_identity(struct node *node, struct api_call *call, struct job *job)
 {
     const char *key = body_text(call, "key");
     if (key && (!key[0] || strlen(key) >= sizeof job->spec.key)) {
@@ -362,6 +375,7 @@ static bool read_identity(struct api_call *call, struct job *job)
         hex_encode(random, sizeof random, job->spec.key);
     }
     snprintf(job->spec.tenant, sizeof job->spec.tenant, "%s", api_tenant(call));
+    snprintf(job->spec.origin, sizeof job->spec.origin, "%s", peer_site(node, &node->self));
     job->spec.id = job_id(job->spec.tenant, job->spec.key);
     job->spec.created_at_ms = clock_wall_ms();
     return true;
@@ -391,7 +405,7 @@ void op_submit(void *context, struct api_call *call)
     job->spec.kernel = job_kernel_digest(manifest);
     /* Each step that refuses has answered, which ends the call and its body: nothing of them is touched after that. */
     const json_t *inputs = json_object_get(api_body(call), "inputs");
-    bool good = read_params(call, job) && read_options(call, job, &wish) && read_identity(call, job);
+    bool good = read_params(call, job) && read_options(call, job, &wish) && read_identity(node, call, job);
     for (size_t i = 0; good && i < json_array_size(inputs); i++)
         good = read_input(node, call, json_array_get(inputs, i), job, &wish);
     if (!good) {
@@ -407,7 +421,7 @@ void submit_accepted(struct node *node, struct api_call *call, const struct job 
     (void)node;
     json_t *reply = json_pack("{s:s, s:I, s:i, s:o, s:i, s:b}", "state", state_word(job->state), "items",
                               (json_int_t)job->spec.items, "shards", (int)job->spec.shard_count, "outputs",
-                              outputs_json(job), "replicas", 1, "existing", existing);
+                              outputs_json(job), "replicas", (int)job->copies, "existing", existing);
     json_put(reply, "job", json_hex(job->spec.id.bytes, 32));
     api_reply(call, reply);
 }

@@ -329,12 +329,15 @@ int result_decode(const struct bytes *bytes, struct result_item *items, uint32_t
 
 /* ---- Rows */
 
+/* A job's row; the first version had no word of copies and of where the job came from. */
+enum { JOB_ROW_FIELDS_FIRST = 23, JOB_ROW_FIELDS = 25 };
+
 size_t job_row_encode(const struct job *job, uint8_t *out, size_t capacity)
 {
     const struct job_spec *spec = &job->spec;
     struct field_writer writer;
     field_writer_init(&writer, out, capacity);
-    field_put_array(&writer, 23);
+    field_put_array(&writer, JOB_ROW_FIELDS);
     field_put_uint(&writer, PAYLOAD_VERSION);
     field_put_bin(&writer, spec->id.bytes, sizeof spec->id.bytes);
     pack_call(&writer, spec); /* five fields */
@@ -367,6 +370,8 @@ size_t job_row_encode(const struct job *job, uint8_t *out, size_t capacity)
         field_put_uint(&writer, job->share[i].shards);
         field_put_uint(&writer, job->share[i].device_us);
     }
+    field_put_uint(&writer, job->copies);
+    field_put_text(&writer, spec->origin);
     return writer.full ? 0 : writer.count;
 }
 
@@ -412,7 +417,7 @@ struct job *job_row_decode(const uint8_t *bytes, size_t count)
     struct job_spec *spec = &job->spec;
     struct field_reader reader;
     field_reader_init(&reader, bytes, count);
-    field_get_array(&reader, 23, 23);
+    const uint32_t fields = field_get_array(&reader, JOB_ROW_FIELDS_FIRST, JOB_ROW_FIELDS);
     if (field_get_uint(&reader, UINT32_MAX) != PAYLOAD_VERSION)
         field_fail(&reader, FIELD_RANGE);
     field_get_fixed(&reader, spec->id.bytes, sizeof spec->id.bytes);
@@ -432,6 +437,13 @@ struct job *job_row_decode(const uint8_t *bytes, size_t count)
     spec->created_at_ms = field_get_int(&reader, INT64_MIN, INT64_MAX);
     unpack_outputs(&reader, job);
     unpack_progress(&reader, job);
+    job->copies = 1;
+    if (fields == JOB_ROW_FIELDS) {
+        job->copies = (uint32_t)field_get_uint(&reader, MESH_COPIES_MAX);
+        field_get_text(&reader, spec->origin, sizeof spec->origin);
+    } else if (fields != JOB_ROW_FIELDS_FIRST) {
+        field_fail(&reader, FIELD_RANGE);
+    }
     if (field_get_end(&reader) && call.manifest)
         return job;
     job_free(job);
@@ -473,4 +485,33 @@ bool journal_row_decode(const uint8_t *bytes, size_t count, struct journal_row *
         row->item[i].entry.bytes = field_get_bin(&reader, 0, ENTRY_BYTES_MAX, &row->item[i].entry.count);
     }
     return field_get_end(&reader);
+}
+
+size_t journal_end_encode(const struct journal_end *end, uint8_t *out, size_t capacity)
+{
+    struct field_writer writer;
+    field_writer_init(&writer, out, capacity);
+    field_put_array(&writer, 4);
+    field_put_uint(&writer, PAYLOAD_VERSION);
+    field_put_uint(&writer, end->state);
+    field_put_int(&writer, end->at_ms);
+    field_put_bin(&writer, end->error, strlen(end->error));
+    return writer.full ? 0 : writer.count;
+}
+
+bool journal_end_decode(const uint8_t *bytes, size_t count, struct journal_end *end)
+{
+    *end = (struct journal_end){0};
+    struct field_reader reader;
+    field_reader_init(&reader, bytes, count);
+    field_get_array(&reader, 4, 4);
+    if (field_get_uint(&reader, UINT32_MAX) != PAYLOAD_VERSION)
+        return false;
+    end->state = (enum mesh_job_state)field_get_uint(&reader, MESH_JOB_CANCELLED);
+    end->at_ms = field_get_int(&reader, INT64_MIN, INT64_MAX);
+    size_t error_bytes;
+    const uint8_t *error = field_get_bin(&reader, 0, JOB_ERROR_BYTES - 1, &error_bytes);
+    if (error_bytes > 0)
+        memcpy(end->error, error, error_bytes);
+    return field_get_end(&reader) && end->state >= MESH_JOB_DONE;
 }

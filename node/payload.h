@@ -108,6 +108,15 @@ struct journal_row {
         struct result_item entry;
     } item[MESH_LOOKUP_SHARDS_MAX];
 };
+/* The end of a job, as its journal of several copies tells it. */
+struct journal_end {
+    enum mesh_job_state state; /* DONE, FAILED, CANCELLED */
+    int64_t at_ms;             /* wall */
+    char error[JOB_ERROR_BYTES];
+};
+size_t journal_end_encode(const struct journal_end *end, uint8_t *out, size_t capacity);
+bool journal_end_decode(const uint8_t *bytes, size_t count, struct journal_end *end);
+
 size_t journal_row_encode(const struct journal_row *row, uint8_t *out, size_t capacity);
 bool journal_row_decode(const uint8_t *bytes, size_t count, struct journal_row *row);
 

@@ -32,10 +32,12 @@
 #define WIRE_BULK_BYTES_MAX ((1024u + 4u) * 1024u) /* on the bulk socket: one chunk and its header */
 #define WIRE_BULK_REQUEST_BYTES_MAX 4096u          /* what a bulk server takes: requests are small */
 #define WIRE_PAYLOAD_BYTES_MAX                                                                               \
-    (WIRE_CONTROL_BYTES_MAX - 8192u)               /* of ASSIGN and RESULT: leaves room for the fields */
-#define WIRE_SOFTWARE_BYTES_MAX 32u                /* "0.1.0" */
-#define WIRE_HELLO_MORE_MAX 6u                     /* fields of a HELLO that a later version may add */
-#define WIRE_BATCH_FRAMES_MAX 1024u                /* frames in a BATCH; its bytes are bounded anyway */
+    (WIRE_CONTROL_BYTES_MAX - 8192u) /* of ASSIGN and RESULT: leaves room for the fields */
+#define WIRE_ENTRY_BYTES_MAX                                                                                 \
+    (WIRE_CONTROL_BYTES_MAX - 4096u) /* of APPEND: what a RESULT brought, and a number for each shard */
+#define WIRE_SOFTWARE_BYTES_MAX 32u  /* "0.1.0" */
+#define WIRE_HELLO_MORE_MAX 6u       /* fields of a HELLO that a later version may add */
+#define WIRE_BATCH_FRAMES_MAX 1024u  /* frames in a BATCH; its bytes are bounded anyway */
 #define WIRE_CACHE_KEYS_MAX MESH_LOOKUP_SHARDS_MAX /* keys in a PUBLISH or FIND: 32 KiB */
 #define WIRE_CACHE_ENTRIES_MAX 256u                /* keys in a GET, entries in one ENTRIES */
 #define WIRE_CACHE_HOLDERS_MAX 4u                  /* holders of one key, as the store keeps */

@@ -1,4 +1,5 @@
-/* Fields that several kinds of frames have: what wire.c and wire_journal.c share. Nothing else includes this. */
+/* Fields that several kinds of frames have, and rows of journals: what wire.c, wire_journal.c and copies.c share. Nothing
+ * else includes this. */
 #ifndef NODE_WIRE_FIELDS_H
 #define NODE_WIRE_FIELDS_H
 
@@ -44,6 +45,9 @@ static inline uint16_t get_class(struct field_reader *r)
 
 /* wire_journal.c: the messages about journals. The decoder reads what stands behind kind and version. */
 void wire_encode_journal(struct field_writer *w, const struct mesh_message *m, struct wire_bytes payload);
+/* An empty array where there are none. */
+void wire_put_members(struct field_writer *w, const struct mesh_members *members);
+void wire_get_members(struct field_reader *r, struct mesh_members *members);
 void wire_decode_journal(struct field_reader *r, struct mesh_message *m, struct wire_bytes *payload);
 
 #endif

@@ -31,7 +31,7 @@ static void get_nodes(struct field_reader *r, struct mesh_members *members)
 }
 
 /* An empty array where there are none. */
-static void put_members(struct field_writer *w, const struct mesh_members *members)
+void wire_put_members(struct field_writer *w, const struct mesh_members *members)
 {
     assert(members->count <= MESH_COPIES_MAX + 1);
     if (members->count == 0) {
@@ -48,7 +48,7 @@ static void put_members(struct field_writer *w, const struct mesh_members *membe
     }
 }
 
-static void get_members(struct field_reader *r, struct mesh_members *members)
+void wire_get_members(struct field_reader *r, struct mesh_members *members)
 {
     const uint32_t items = field_get_array(r, 0, 3 + 2 * (MESH_COPIES_MAX + 1));
     *members = (struct mesh_members){0};
@@ -124,7 +124,7 @@ static void encode_append(struct field_writer *w, const struct mesh_message *m, 
     field_put_uint(w, m->body.append.index);
     field_put_uint(w, m->body.append.settled);
     field_put_uint(w, m->body.append.kind);
-    put_members(w, &m->body.append.members);
+    wire_put_members(w, &m->body.append.members);
     field_put_bin(w, payload.bytes, payload.count);
 }
 
@@ -138,8 +138,8 @@ static void decode_append(struct field_reader *r, struct mesh_message *m, struct
     m->body.append.settled = (uint32_t)field_get_uint(r, ANY_U32);
     m->body.append.kind = (uint32_t)field_get_uint(r, MESH_ENTRY_CHANGE);
     m->body.append.handle = 0;
-    get_members(r, &m->body.append.members);
-    get_payload(r, 0, WIRE_PAYLOAD_BYTES_MAX, payload);
+    wire_get_members(r, &m->body.append.members);
+    get_payload(r, 0, WIRE_ENTRY_BYTES_MAX, payload);
 }
 
 static void encode_beat(struct field_writer *w, const struct mesh_message *m)

@@ -146,7 +146,9 @@ enum store_table {
     STORE_JOURNAL,     /* journal entries */
     STORE_RECEIPTS,    /* signed receipts */
     STORE_DECISIONS,   /* why shards went where they went */
-    STORE_TABLES       /* how many there are */
+    STORE_COPIES, /* journals of several copies of which one is here: who keeps the others, what was promised */
+    STORE_ENTRIES, /* and their entries */
+    STORE_TABLES   /* how many there are */
 };
 
 struct store_batch;

@@ -15,7 +15,7 @@ static const char *const state_tables[STORE_TABLES] = {
     [STORE_META] = "meta",           [STORE_COUNTERS] = "counters",       [STORE_RECORDS] = "records",
     [STORE_TOKENS] = "tokens",       [STORE_REVOCATIONS] = "revocations", [STORE_JOBS] = "jobs",
     [STORE_SHARDS] = "shards",       [STORE_JOURNAL] = "journal",         [STORE_RECEIPTS] = "receipts",
-    [STORE_DECISIONS] = "decisions",
+    [STORE_DECISIONS] = "decisions", [STORE_COPIES] = "copies",           [STORE_ENTRIES] = "entries",
 };
 
 static const char *const blob_tables[BLOB_TABLES] = {

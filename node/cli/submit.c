@@ -4,6 +4,7 @@
  * The job belongs to the node from the moment it has answered: nothing that happens to this command after
  * that, Ctrl-C included, touches it, and `--reattach` takes up the wait again.
  */
+#include "mesh/limits.h"
 #include "node/cli/cli.h"
 #include "node/cli/format.h"
 #include "node/cli/progress.h"
@@ -56,12 +57,8 @@ static int read_numbers(struct submit *submit)
     int64_t items = 0, shard_items = 0;
     if (!cli_number(submit->cli, "items", 1, INT64_MAX, &items) ||
         !cli_number(submit->cli, "shard-items", 1, INT64_MAX, &shard_items) ||
-        !cli_number(submit->cli, "replicas", 1, 16, &submit->replicas))
+        !cli_number(submit->cli, "replicas", 1, MESH_COPIES_MAX, &submit->replicas))
         return EXIT_USAGE;
-    if (submit->replicas > 1)
-        return cli_fail(EXIT_USAGE,
-                        "--replicas %lld: this version keeps one copy of a job's journal; use --replicas 1",
-                        (long long)submit->replicas);
     submit->wish = (struct manifest_wish){.items = (uint64_t)items, .shard_items = (uint64_t)shard_items};
     const char *cache = cli_value(submit->cli, "cache", "mesh");
     if (strcmp(cache, "off") != 0 && strcmp(cache, "site") != 0 && strcmp(cache, "mesh") != 0)
@@ -408,7 +405,7 @@ static const struct cli_option options[] = {
     {0, "cache", "WHERE", "reuse results from: off, site or mesh (mesh)"},
     {0, "key", "KEY", "submit once: the same key finds the same job"},
     {0, "local", NULL, "run on this site's nodes only"},
-    {0, "replicas", "N", "copies of the job's journal (1)"},
+    {0, "replicas", "N", "nodes that keep the job's journal, no fewer (3, or as many as are up)"},
     {'d', "detach", NULL, "print the job's id and do not wait (as on Ctrl-C)"},
     {0, "reattach", "ID", "wait for a job that was submitted before"},
     CLI_JSON,

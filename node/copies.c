@@ -1,0 +1,828 @@
+/*
+ * Journals of several copies (mesh/journal.h), as this node keeps them: their entries, what was promised, and the
+ * blobs that entries name.
+ *
+ * An *entry* is durable at a node when its row is, and every blob that it names is in that node's store, pinned: the
+ * job's inputs for the first entry, large outputs for a commit. So an entry of another home waits here until what
+ * it names was fetched, from that home or another member, and only then does the core see it. Entries of one job
+ * pass in the order in which they came. Whoever is voted the job's home therefore has all that it needs.
+ *
+ * Rows. STORE_ENTRIES: key job's id and index, big-endian; value [version, epoch, settled, kind, members, bytes].
+ * STORE_COPIES: key job's id; value [version, promised, candidate, reign, over, whole, last, last's epoch, end's state,
+ * end's time]. The head is written when one of these changes, not with each entry.
+ */
+#include "node/field.h"
+#include "node/log.h"
+#include "node/node.h"
+#include "node/payload.h"
+#include "node/wire_fields.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COPY_VERSION 1
+#define COPY_ROW_BYTES_MAX 512u
+#define ENTRY_ROW_BYTES_MAX (WIRE_ENTRY_BYTES_MAX + 1024u)
+/* Entries that wait for blobs. One more is not taken; its home sends it again. */
+#define WAITS_MAX 1024u
+/* Rows of a tail that is replaced, deleted in one batch. */
+#define CUT_ROWS_MAX 2048u
+/* Entries sent in one go to a member that lacks them: what its queue takes. The home asks for the rest again. */
+#define SEND_LOG_BYTES_MAX (TRANSPORT_QUEUE_BYTES_MAX / 2)
+
+static void must(const void *memory)
+{
+    if (!memory)
+        abort();
+}
+
+static void on_nothing(struct node *node, void *context, enum store_error error)
+{
+    (void)node;
+    (void)context;
+    (void)error;
+}
+
+/* ---- The table */
+
+static struct copy **bucket_of(struct node *node, const struct mesh_id *job)
+{
+    uint32_t hash;
+    memcpy(&hash, job->bytes, sizeof hash);
+    return &node->copies.bucket[hash % JOBS_BUCKETS];
+}
+
+struct copy *copies_find(struct node *node, const struct mesh_id *job)
+{
+    struct copy *copy = *bucket_of(node, job);
+    while (copy && memcmp(&copy->job, job, sizeof *job) != 0)
+        copy = copy->chain;
+    return copy;
+}
+
+static struct copy *make(struct node *node, const struct mesh_id *job)
+{
+    struct copy *copy = calloc(1, sizeof *copy);
+    must(copy);
+    copy->job = *job;
+    struct copy **bucket = bucket_of(node, job);
+    copy->chain = *bucket;
+    *bucket = copy;
+    node->copies.count++;
+    return copy;
+}
+
+static void take_out(struct node *node, struct copy *copy)
+{
+    struct copy **link = bucket_of(node, &copy->job);
+    while (*link != copy)
+        link = &(*link)->chain;
+    *link = copy->chain;
+    node->copies.count--;
+    free(copy);
+}
+
+/* ---- Rows */
+
+static void put_head(struct store_batch *batch, const struct copy *copy)
+{
+    uint8_t row[COPY_ROW_BYTES_MAX];
+    struct field_writer writer;
+    field_writer_init(&writer, row, sizeof row);
+    field_put_array(&writer, 10);
+    field_put_uint(&writer, COPY_VERSION);
+    field_put_uint(&writer, copy->promised);
+    field_put_bin(&writer, copy->voted.bytes, sizeof copy->voted.bytes);
+    field_put_uint(&writer, copy->reign);
+    field_put_bool(&writer, copy->over);
+    field_put_bool(&writer, copy->whole);
+    field_put_uint(&writer, copy->last);
+    field_put_uint(&writer, copy->last_epoch);
+    field_put_uint(&writer, copy->end_state);
+    field_put_int(&writer, copy->ended_at_ms);
+    assert(!writer.full);
+    store_batch_put(batch, STORE_COPIES, copy->job.bytes, sizeof copy->job.bytes, row, writer.count);
+}
+
+static bool get_head(const uint8_t *bytes, size_t count, struct copy *copy)
+{
+    struct field_reader reader;
+    field_reader_init(&reader, bytes, count);
+    field_get_array(&reader, 10, 10);
+    if (field_get_uint(&reader, UINT32_MAX) != COPY_VERSION)
+        return false;
+    copy->promised = field_get_uint(&reader, UINT64_MAX);
+    field_get_fixed(&reader, copy->voted.bytes, sizeof copy->voted.bytes);
+    copy->reign = field_get_uint(&reader, UINT64_MAX);
+    copy->over = field_get_bool(&reader);
+    copy->whole = field_get_bool(&reader);
+    copy->last = (uint32_t)field_get_uint(&reader, UINT32_MAX);
+    copy->last_epoch = field_get_uint(&reader, UINT64_MAX);
+    copy->end_state = (enum mesh_job_state)field_get_uint(&reader, MESH_JOB_MOVED);
+    copy->ended_at_ms = field_get_int(&reader, INT64_MIN, INT64_MAX);
+    return field_get_end(&reader);
+}
+
+struct entry_key {
+    uint8_t bytes[36];
+};
+
+static struct entry_key key_of(const struct mesh_id *job, uint32_t index)
+{
+    struct entry_key key;
+    memcpy(key.bytes, job->bytes, sizeof job->bytes);
+    for (int i = 0; i < 4; i++)
+        key.bytes[32 + i] = (uint8_t)(index >> (24 - 8 * i));
+    return key;
+}
+
+static void put_entry(struct store_batch *batch, const struct mesh_id *job, const struct mesh_place *place,
+                      enum mesh_entry_kind kind, const struct mesh_members *members,
+                      const struct bytes *bytes)
+{
+    static uint8_t row[ENTRY_ROW_BYTES_MAX];
+    struct field_writer writer;
+    field_writer_init(&writer, row, sizeof row);
+    field_put_array(&writer, 6);
+    field_put_uint(&writer, COPY_VERSION);
+    field_put_uint(&writer, place->entry_epoch);
+    field_put_uint(&writer, place->settled);
+    field_put_uint(&writer, kind);
+    wire_put_members(&writer, members);
+    field_put_bin(&writer, bytes ? bytes->data : NULL, bytes ? bytes->count : 0);
+    assert(!writer.full); /* WIRE_ENTRY_BYTES_MAX */
+    const struct entry_key key = key_of(job, place->index);
+    store_batch_put(batch, STORE_ENTRIES, key.bytes, sizeof key.bytes, row, writer.count);
+}
+
+/* One row of the log as it is read back; its bytes are borrowed. */
+static bool get_entry(const void *key, size_t key_bytes, const void *value, size_t value_bytes,
+                      struct copies_entry_view *row)
+{
+    const uint8_t *index = (const uint8_t *)key + 32;
+    if (key_bytes != sizeof(struct entry_key))
+        return false;
+    row->index = (uint32_t)index[0] << 24 | (uint32_t)index[1] << 16 | (uint32_t)index[2] << 8 | index[3];
+    struct field_reader reader;
+    field_reader_init(&reader, value, value_bytes);
+    field_get_array(&reader, 6, 6);
+    if (field_get_uint(&reader, UINT32_MAX) != COPY_VERSION)
+        return false;
+    row->epoch = field_get_uint(&reader, UINT64_MAX);
+    row->settled = (uint32_t)field_get_uint(&reader, UINT32_MAX);
+    row->kind = (enum mesh_entry_kind)field_get_uint(&reader, MESH_ENTRY_CHANGE);
+    wire_get_members(&reader, &row->members);
+    row->bytes = field_get_bin(&reader, 0, WIRE_ENTRY_BYTES_MAX, &row->count);
+    return field_get_end(&reader);
+}
+
+/* ---- What entries say */
+
+typedef void blob_fn(void *context, const uint8_t blob[32], const struct digest *pin);
+
+/* Calls back for each blob that the entry names, with who pins it. False if the entry makes no sense. */
+static bool each_blob(const struct mesh_id *job, enum mesh_entry_kind kind, const uint8_t *bytes,
+                      size_t count, blob_fn *found, void *context)
+{
+    static struct journal_row row;
+    struct digest pin;
+    struct entry entry;
+    struct journal_end end;
+    memcpy(pin.bytes, job->bytes, sizeof pin.bytes);
+    switch (kind) {
+    case MESH_ENTRY_SUBMIT: {
+        struct job *described = job_row_decode(bytes, count);
+        if (!described)
+            return false;
+        const struct mesh_id named = job_id(described->spec.tenant, described->spec.key);
+        const bool good =
+            memcmp(&named, job, sizeof named) == 0 && memcmp(&described->spec.id, job, sizeof *job) == 0;
+        for (uint32_t i = 0; good && i < described->spec.manifest->input_count; i++)
+            if (described->spec.inputs[i].role)
+                found(context, described->spec.inputs[i].blob.bytes, &pin);
+        job_free(described);
+        return good;
+    }
+    case MESH_ENTRY_COMMIT:
+        pin = job_results_owner(job);
+        if (!journal_row_decode(bytes, count, &row))
+            return false;
+        for (uint32_t i = 0; i < row.count; i++) {
+            if (!entry_decode(row.item[i].entry.bytes, row.item[i].entry.count, &entry))
+                return false;
+            for (uint32_t o = 0; o < entry.output_count; o++)
+                if (!entry.output[o].bytes)
+                    found(context, entry.output[o].blob.bytes, &pin);
+        }
+        return true;
+    case MESH_ENTRY_END:
+        return journal_end_decode(bytes, count, &end);
+    case MESH_ENTRY_TAKEOVER:
+    case MESH_ENTRY_CHANGE:
+        return count == 0;
+    }
+    return false;
+}
+
+/* The results of a commit that the core commits, of all that its payload holds. */
+static struct bytes *commit_bytes(const struct mesh_save *save, const struct bytes *payload)
+{
+    static uint8_t buffer[WIRE_ENTRY_BYTES_MAX];
+    static struct result_item items[MESH_LOOKUP_SHARDS_MAX];
+    static struct journal_row row;
+    const int count = result_decode(payload, items, MESH_LOOKUP_SHARDS_MAX);
+    assert(count >= 0); /* checked when it came */
+    row = (struct journal_row){.epoch = save->body.commit.epoch,
+                               .executor = save->body.commit.executor,
+                               .device_us = save->body.commit.device_us,
+                               .cached = save->body.commit.cached};
+    for (uint32_t i = 0; i < save->body.commit.count; i++) {
+        const uint32_t place = save->body.commit.shard[i].place;
+        assert(place < (uint32_t)count);
+        row.item[row.count].shard = save->body.commit.shard[i].shard;
+        row.item[row.count++].entry = items[place];
+    }
+    const size_t bytes = journal_row_encode(&row, buffer, sizeof buffer);
+    assert(bytes > 0); /* a RESULT's payload, or a look-up of as many shards as fit: job_lookup_shards */
+    return bytes_make(buffer, bytes);
+}
+
+static struct bytes *end_bytes(struct node *node, const struct mesh_save *save)
+{
+    uint8_t buffer[JOB_ERROR_BYTES + 64];
+    struct journal_end end = {.state = save->body.job.state, .at_ms = clock_wall_ms()};
+    const struct job *job = jobs_find(node, &save->body.job.id);
+    if (job && end.state == MESH_JOB_FAILED)
+        memcpy(end.error, job->last_error, sizeof end.error);
+    const size_t bytes = journal_end_encode(&end, buffer, sizeof buffer);
+    assert(bytes > 0);
+    return bytes_make(buffer, bytes);
+}
+
+struct bytes *copies_entry(struct node *node, const struct mesh_save *save, const struct bytes *bytes)
+{
+    switch (save->kind) {
+    case MESH_SAVE_JOB:
+        return save->body.job.place.index ? jobs_describe(node, save) : NULL;
+    case MESH_SAVE_COMMIT:
+        return save->body.commit.place.index ? commit_bytes(save, bytes) : NULL;
+    case MESH_SAVE_JOB_STATE:
+        return save->body.job.place.index ? end_bytes(node, save) : NULL;
+    case MESH_SAVE_ENTRY:
+        return bytes ? bytes_keep((struct bytes *)(uintptr_t)bytes) : NULL;
+    default:
+        return NULL;
+    }
+}
+
+/* ---- Saving */
+
+static void note_end(struct copy *copy, uint32_t index, const uint8_t *bytes, size_t count)
+{
+    struct journal_end end;
+    if (!journal_end_decode(bytes, count, &end))
+        return; /* checked when it came */
+    copy->end = index;
+    copy->end_state = end.state;
+    copy->ended_at_ms = end.at_ms;
+}
+
+/* What stands from `first` on is another home's and gives way. Batches take effect in order, so those before ours may go
+ * ahead: a log that was cut and not yet continued is a log that a crash cut. */
+static void cut(struct node *node, struct store_batch *batch, struct copy *copy, uint32_t first)
+{
+    uint32_t rows = 0;
+    struct store_batch *own = NULL;
+    for (uint32_t index = copy->last; index >= first && index > 0; index--) {
+        if (copy->last - index >= CUT_ROWS_MAX && !own)
+            own = node_batch(node);
+        const struct entry_key key = key_of(&copy->job, index);
+        store_batch_delete(own ? own : batch, STORE_ENTRIES, key.bytes, sizeof key.bytes);
+        if (own && ++rows == CUT_ROWS_MAX) {
+            node_commit(node, own, on_nothing, NULL);
+            own = NULL;
+            rows = 0;
+        }
+    }
+    if (own)
+        node_commit(node, own, on_nothing, NULL);
+    copy->last = first - 1;
+    if (copy->end >= first)
+        copy->end = 0;
+}
+
+static void save_entry(struct node *node, struct store_batch *batch, const struct mesh_save *save,
+                       const struct bytes *bytes)
+{
+    const bool theirs = save->kind == MESH_SAVE_ENTRY;
+    const struct mesh_id *job = theirs                           ? &save->body.entry.job
+                                : save->kind == MESH_SAVE_COMMIT ? &save->body.commit.job
+                                                                 : &save->body.job.id;
+    const struct mesh_place *place = theirs                           ? &save->body.entry.place
+                                     : save->kind == MESH_SAVE_COMMIT ? &save->body.commit.place
+                                                                      : &save->body.job.place;
+    const enum mesh_entry_kind kind = theirs                              ? save->body.entry.kind
+                                      : save->kind == MESH_SAVE_JOB       ? MESH_ENTRY_SUBMIT
+                                      : save->kind == MESH_SAVE_JOB_STATE ? MESH_ENTRY_END
+                                                                          : MESH_ENTRY_COMMIT;
+    struct copy *copy = copies_find(node, job);
+    bool head = place->index == 1;
+    if (!copy && !head)
+        return; /* forgotten meanwhile */
+    if (!copy)
+        copy = make(node, job);
+    const struct mesh_members none = {0};
+    const struct mesh_members *members = theirs ? &save->body.entry.members
+                                         : head ? &save->body.job.members
+                                                : &none;
+    if (theirs ? save->body.entry.own : head) {
+        copy->reign = place->entry_epoch;
+        head = true;
+    }
+    if (theirs && save->body.entry.cut)
+        cut(node, batch, copy, place->index);
+    if (place->index >= copy->last) {
+        copy->last = place->index;
+        copy->last_epoch = place->entry_epoch;
+    }
+    if (kind == MESH_ENTRY_END && bytes)
+        note_end(copy, place->index, bytes->data, bytes->count);
+    put_entry(batch, job, place, kind, members, bytes);
+    if (head)
+        put_head(batch, copy);
+}
+
+void copies_save(struct node *node, struct store_batch *batch, const struct mesh_save *save,
+                 const struct bytes *bytes)
+{
+    if (save->kind != MESH_SAVE_PROMISE) {
+        save_entry(node, batch, save, bytes);
+        return;
+    }
+    struct copy *copy = copies_find(node, &save->body.promise.job);
+    if (!copy)
+        return;
+    if (save->body.promise.epoch >= copy->promised) {
+        copy->promised = save->body.promise.epoch;
+        copy->voted = save->body.promise.candidate;
+    }
+    put_head(batch, copy);
+}
+
+/* ---- Reading */
+
+struct reading {
+    copies_entry_fn *entry;
+    void *context;
+    uint32_t next; /* a log ends where an index is missing */
+};
+
+static bool read_row(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+{
+    struct reading *reading = context;
+    struct copies_entry_view row;
+    if (!get_entry(key, key_bytes, value, value_bytes, &row) || row.index != reading->next)
+        return false;
+    reading->next++;
+    return reading->entry(reading->context, &row);
+}
+
+void copies_read(struct node *node, const struct mesh_id *job, uint32_t first, copies_entry_fn *entry,
+                 void *context)
+{
+    assert(first >= 1);
+    struct reading reading = {.entry = entry, .context = context, .next = first};
+    const struct entry_key after = key_of(job, first - 1);
+    const struct store_range range = {.prefix = job->bytes,
+                                      .prefix_bytes = sizeof job->bytes,
+                                      .after = after.bytes,
+                                      .after_bytes = sizeof after.bytes};
+    store_each(node->store, STORE_ENTRIES, &range, read_row, &reading);
+}
+
+/* ---- Sending what a member lacks */
+
+struct sending {
+    struct node *node;
+    const struct mesh_effect *effect;
+    uint64_t before_epoch;
+    size_t bytes;
+};
+
+static bool send_entry(void *context, const struct copies_entry_view *view)
+{
+    struct sending *sending = context;
+    const uint32_t first = sending->effect->body.send_log.first;
+    if (view->index >= first) {
+        static struct wire_frame frame;
+        struct mesh_message message = {.kind = MESH_APPEND};
+        message.body.append.job = sending->effect->body.send_log.job;
+        message.body.append.epoch = sending->effect->body.send_log.epoch;
+        message.body.append.settled = sending->effect->body.send_log.settled;
+        message.body.append.entry_epoch = view->epoch;
+        message.body.append.before_epoch = sending->before_epoch;
+        message.body.append.index = view->index;
+        message.body.append.kind = view->kind;
+        message.body.append.members = view->members;
+        wire_message(&frame, &message, (struct wire_bytes){.bytes = view->bytes, .count = view->count});
+        if (!transport_send(sending->node->transport, &sending->effect->body.send_log.to, &frame))
+            return false;
+        sending->bytes += view->count;
+    }
+    sending->before_epoch = view->epoch;
+    return view->index - first + 1 < sending->effect->body.send_log.count &&
+           sending->bytes < SEND_LOG_BYTES_MAX;
+}
+
+void copies_send_log(struct node *node, const struct mesh_effect *effect)
+{
+    struct sending sending = {.node = node, .effect = effect};
+    const uint32_t first = effect->body.send_log.first;
+    copies_read(node, &effect->body.send_log.job, first > 1 ? first - 1 : 1, send_entry, &sending);
+}
+
+/* ---- Taking what a home sends */
+
+/* An APPEND whose blobs are on their way. */
+struct append_wait {
+    struct append_wait *next;
+    struct node *node;
+    struct mesh_id from;
+    struct mesh_message *message;
+    struct bytes *payload;
+    struct store_batch *batch; /* pins on blobs that are here already */
+    uint32_t fetching;
+    bool failed;
+    bool ready;
+    struct bulk_request request; /* for those that are not */
+};
+
+static void wait_free(struct append_wait *wait)
+{
+    store_batch_close(wait->batch);
+    bytes_drop(wait->payload);
+    free(wait->message);
+    free(wait);
+}
+
+/* Entries of that job go on, as far as they are ready. Those that failed are sent again by their home. */
+static void pass_on(struct node *node, const struct mesh_id *job)
+{
+    struct append_wait **link = &node->copies.waits;
+    while (*link) {
+        struct append_wait *wait = *link;
+        if (memcmp(&wait->message->body.append.job, job, sizeof *job) != 0) {
+            link = &wait->next;
+            continue;
+        }
+        if (!wait->ready || wait->fetching > 0)
+            return;
+        *link = wait->next;
+        node->copies.wait_count--;
+        if (!wait->failed)
+            host_received(node, &wait->from, wait->message, bytes_keep(wait->payload));
+        wait_free(wait);
+    }
+}
+
+static void on_pinned(struct node *node, void *context, enum store_error error)
+{
+    struct append_wait *wait = context;
+    const struct mesh_id job = wait->message->body.append.job;
+    wait->ready = true;
+    if (error != STORE_OK) {
+        wait->failed = true;
+        disk_failed(node, error);
+    }
+    pass_on(node, &job);
+}
+
+static void advance(struct append_wait *wait)
+{
+    if (wait->fetching > 0)
+        return;
+    struct node *node = wait->node;
+    if (!wait->failed && store_batch_operations(wait->batch) > 0) {
+        struct store_batch *batch = wait->batch;
+        wait->batch = NULL;
+        node_commit(node, batch, on_pinned, wait);
+        return;
+    }
+    const struct mesh_id job = wait->message->body.append.job;
+    wait->ready = true;
+    pass_on(node, &job);
+}
+
+static void on_blob(struct node *node, void *context, const struct bulk_done *done)
+{
+    struct append_wait *wait = context;
+    wait->fetching--;
+    if (done->error != BULK_OK) {
+        wait->failed = true;
+        node->copies.blobs_missed++;
+        log_warn("journal", "job=%s from=%s entry=%u error=\"cannot fetch what it names: %s\"",
+                 peer_name(node, &wait->message->body.append.job), peer_name(node, &wait->from),
+                 wait->message->body.append.index,
+                 done->error == BULK_STORE ? store_error_text(done->store) : bulk_error_text(done->error));
+        if (done->error == BULK_STORE)
+            disk_failed(node, done->store);
+    } else {
+        node->copies.blobs_fetched++;
+        node->copies.blob_bytes += done->count;
+    }
+    advance(wait);
+}
+
+static void want_blob(void *context, const uint8_t blob[32], const struct digest *pin)
+{
+    struct append_wait *wait = context;
+    struct node *node = wait->node;
+    struct store_blob_info info;
+    if (store_blob_stat(node->store, blob, &info) == STORE_OK) {
+        store_batch_pin(wait->batch, blob, pin->bytes);
+        return;
+    }
+    memcpy(wait->request.blob.bytes, blob, sizeof wait->request.blob.bytes);
+    wait->request.pin = pin;
+    if (fetch_start(node, &wait->request, on_blob, wait))
+        wait->fetching++;
+    else
+        wait->failed = true;
+}
+
+static void count_blob(void *context, const uint8_t blob[32], const struct digest *pin)
+{
+    (void)blob;
+    (void)pin;
+    ++*(uint32_t *)context;
+}
+
+/* Who may have them: the sender, then the other members. */
+static void holders_of(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
+                       struct bulk_request *request)
+{
+    struct mesh_journal_view view;
+    const struct mesh_members *members = &message->body.append.members;
+    if (members->count == 0 && mesh_journal_find(node->host.mesh, &message->body.append.job, &view))
+        members = &view.members;
+    *request = (struct bulk_request){.holders = {*from}, .holder_count = 1};
+    for (uint32_t i = 0; i < members->count && request->holder_count < BULK_HOLDERS_MAX; i++)
+        if (memcmp(&members->id[i], from, sizeof *from) != 0 &&
+            memcmp(&members->id[i], &node->self, sizeof node->self) != 0)
+            request->holders[request->holder_count++] = members->id[i];
+}
+
+/* Whether something of that job waits; `again`: that very entry. */
+static bool waits(const struct node *node, const struct mesh_message *message, bool *again)
+{
+    bool some = false;
+    *again = false;
+    for (const struct append_wait *wait = node->copies.waits; wait; wait = wait->next) {
+        const struct mesh_message *other = wait->message;
+        if (memcmp(&other->body.append.job, &message->body.append.job, sizeof other->body.append.job) != 0)
+            continue;
+        some = true;
+        *again = *again || (other->body.append.index == message->body.append.index &&
+                            other->body.append.epoch == message->body.append.epoch);
+    }
+    return some;
+}
+
+static void wait_for_blobs(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
+                           struct bytes *payload)
+{
+    struct append_wait *wait = calloc(1, sizeof *wait);
+    must(wait);
+    *wait = (struct append_wait){.node = node, .from = *from, .payload = payload, .batch = node_batch(node)};
+    wait->message = calloc(1, sizeof *wait->message);
+    must(wait->message);
+    memcpy(wait->message, message, mesh_message_bytes(message));
+    holders_of(node, from, message, &wait->request);
+    struct append_wait **link = &node->copies.waits;
+    while (*link)
+        link = &(*link)->next;
+    *link = wait;
+    node->copies.wait_count++;
+    wait->fetching = 1; /* ours, until all were asked for */
+    each_blob(&message->body.append.job, (enum mesh_entry_kind)message->body.append.kind, payload->data,
+              payload->count, want_blob, wait);
+    wait->fetching--;
+    advance(wait);
+}
+
+/* A job that ended here and whose journal the core has forgotten. */
+static bool knows_end(struct node *node, const struct mesh_id *id)
+{
+    const struct copy *copy = copies_find(node, id);
+    const struct job *job = jobs_find(node, id);
+    return copy ? copy->over : job && job->state >= JOB_DONE;
+}
+
+void copies_on_asked(struct node *node, const struct mesh_id *job, const struct mesh_id *from)
+{
+    if (!knows_end(node, job))
+        return;
+    const struct copy *copy = copies_find(node, job);
+    struct mesh_event event = {.kind = MESH_JOB_IS_OVER, .body.is_over = {.job = *job, .to = *from}};
+    if (copy && copy->whole) {
+        event.body.is_over.last = copy->last;
+        event.body.is_over.last_epoch = copy->last_epoch;
+    }
+    host_post(node, &event);
+}
+
+void copies_on_append(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
+                      struct bytes *payload)
+{
+    const struct mesh_id *job = &message->body.append.job;
+    uint32_t blobs = 0;
+    bool again;
+    if (!each_blob(job, (enum mesh_entry_kind)message->body.append.kind, payload->data, payload->count,
+                   count_blob, &blobs)) {
+        node->copies.refused++;
+        log_warn("journal",
+                 "job=%s from=%s entry=%u error=\"an entry that makes no sense here, or of a kernel that "
+                 "this build lacks\"",
+                 peer_name(node, job), peer_name(node, from), message->body.append.index);
+        bytes_drop(payload);
+    } else if (message->body.append.index == 1 && knows_end(node, job)) {
+        copies_on_asked(node, job, from);
+        bytes_drop(payload);
+    } else if (!waits(node, message, &again) && blobs == 0) {
+        host_received(node, from, message, payload);
+    } else if (again || node->copies.wait_count >= WAITS_MAX) {
+        bytes_drop(payload);
+    } else {
+        wait_for_blobs(node, from, message, payload);
+    }
+}
+
+/* ---- The end */
+
+/* Rows and pins go in as many steps as it takes. */
+struct sweeping {
+    struct mesh_id job;
+    bool inputs; /* and outputs: the job's own pins */
+};
+
+static void on_swept(struct node *node, void *context, enum store_error error)
+{
+    struct sweeping *sweeping = context;
+    if (error != STORE_MORE) {
+        free(sweeping);
+        return;
+    }
+    struct store_batch *batch = node_batch(node);
+    const struct digest owner = job_results_owner(&sweeping->job);
+    store_batch_delete_prefix(batch, STORE_JOURNAL, sweeping->job.bytes, sizeof sweeping->job.bytes);
+    store_batch_delete_prefix(batch, STORE_ENTRIES, sweeping->job.bytes, sizeof sweeping->job.bytes);
+    store_batch_unpin_all(batch, owner.bytes);
+    if (sweeping->inputs)
+        store_batch_unpin_all(batch, sweeping->job.bytes);
+    node_commit(node, batch, on_swept, sweeping);
+}
+
+void copies_sweep(struct node *node, const struct mesh_id *job, bool inputs)
+{
+    struct sweeping *sweeping = malloc(sizeof *sweeping);
+    must(sweeping);
+    *sweeping = (struct sweeping){.job = *job, .inputs = inputs};
+    on_swept(node, sweeping, STORE_MORE);
+}
+
+void copies_forget(struct node *node, const struct mesh_id *job)
+{
+    struct copy *copy = copies_find(node, job);
+    if (!copy)
+        return;
+    struct store_batch *batch = node_batch(node);
+    store_batch_delete(batch, STORE_COPIES, job->bytes, sizeof job->bytes);
+    node_commit(node, batch, on_nothing, NULL);
+    take_out(node, copy);
+}
+
+void copies_on_over(struct node *node, const struct mesh_id *job, bool whole)
+{
+    struct copy *copy = copies_find(node, job);
+    if (!copy)
+        return;
+    copy->over = true;
+    copy->whole = whole;
+    if (!copy->ended_at_ms)
+        copy->ended_at_ms = clock_wall_ms();
+    struct store_batch *batch = node_batch(node);
+    put_head(batch, copy);
+    node_commit(node, batch, on_nothing, NULL);
+    /* As its home we have the outputs. As a member we keep what they are made of, in case the home is lost. */
+    if (!jobs_on_over(node, job) && (!whole || copy->end_state != MESH_JOB_DONE))
+        copies_sweep(node, job, true);
+}
+
+/* Copies of jobs whose home is another node go after the same time as its own row of them. */
+void copies_prune(struct node *node, int64_t before_ms)
+{
+    uint32_t removed = 0;
+    for (uint32_t b = 0; b < JOBS_BUCKETS && removed < 256; b++) {
+        for (struct copy *copy = node->copies.bucket[b], *next; copy; copy = next) {
+            next = copy->chain;
+            if (!copy->over || copy->ended_at_ms >= before_ms || jobs_find(node, &copy->job))
+                continue;
+            const struct mesh_id job = copy->job;
+            copies_sweep(node, &job, true);
+            copies_forget(node, &job);
+            removed++;
+        }
+    }
+}
+
+/* ---- Start */
+
+static bool restore_entry(void *context, const struct copies_entry_view *view)
+{
+    struct mesh_journal_image *image = context;
+    image->last = view->index;
+    image->settled = view->settled > image->settled ? view->settled : image->settled;
+    if (view->kind == MESH_ENTRY_END)
+        image->end = view->index;
+    if (view->members.count > 0) {
+        image->before = image->members;
+        image->before_at = image->members_at;
+        image->members = view->members;
+        image->members_at = view->index;
+    }
+    if (image->run_count > 0 && image->run[image->run_count - 1].epoch == view->epoch)
+        return true;
+    if (image->run_count == MESH_RUNS_MAX) {
+        memmove(&image->run[0], &image->run[1], (MESH_RUNS_MAX - 1) * sizeof image->run[0]);
+        image->run_count--;
+    }
+    image->run[image->run_count].epoch = view->epoch;
+    image->run[image->run_count++].first = view->index;
+    return true;
+}
+
+static bool restore_end(void *context, const struct copies_entry_view *view)
+{
+    note_end(context, view->index, view->bytes, view->count);
+    return false;
+}
+
+static void restore_copy(struct node *node, struct copy *copy)
+{
+    struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
+    struct mesh_journal_image *image = &event.body.journal;
+    copies_read(node, &copy->job, 1, restore_entry, image);
+    copy->last = image->last;
+    copy->last_epoch = image->run_count > 0 ? image->run[image->run_count - 1].epoch : 0;
+    if (image->settled >
+        image->last) { /* entries that a majority held are gone: this disk was rolled back, or is bad */
+        log_error("journal", "job=%s error=\"its copy here ends before what is settled: it is left out\"",
+                  peer_name(node, &copy->job));
+        return;
+    }
+    if (image->end)
+        copies_read(node, &copy->job, image->end, restore_end, copy);
+    image->job = copy->job;
+    image->promised = copy->promised;
+    image->voted = copy->voted;
+    image->home = image->last > 0 && copy->reign == copy->last_epoch;
+    host_post(node, &event);
+}
+
+static bool restore_head(void *context, const void *key, size_t key_bytes, const void *value,
+                         size_t value_bytes)
+{
+    struct node *node = context;
+    struct mesh_id id;
+    if (key_bytes != sizeof id)
+        return true;
+    memcpy(id.bytes, key, sizeof id.bytes);
+    struct copy *copy = make(node, &id);
+    if (get_head(value, value_bytes, copy))
+        return true;
+    log_error("journal", "job=%s error=\"the row of its copy is damaged\"", peer_name(node, &id));
+    take_out(node, copy);
+    return true;
+}
+
+void copies_restore(struct node *node)
+{
+    store_each(node->store, STORE_COPIES, NULL, restore_head, node);
+    for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
+        for (struct copy *copy = node->copies.bucket[b]; copy; copy = copy->chain)
+            if (!copy->over)
+                restore_copy(node, copy);
+}
+
+void copies_close(struct node *node)
+{
+    while (node->copies.waits) {
+        struct append_wait *wait = node->copies.waits;
+        node->copies.waits = wait->next;
+        wait_free(wait);
+    }
+    for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
+        while (node->copies.bucket[b])
+            take_out(node, node->copies.bucket[b]);
+}
