@@ -96,9 +96,10 @@ def a_drain_lets_running_work_finish(place):
 
 
 def a_home_killed_mid_job_continues_it(place):
+    """A job of a single copy waits for its home. Those of several are in takeover_test.py."""
     mesh = place.mesh(*THREE)
     home = mesh["ashburn"]
-    job = home.submit_detached("spin", *SPIN)
+    job = home.submit_detached("spin", *SPIN, "--replicas", "1")
     wait_running(home, mesh["berlin"], job)
     home.kill()
     home.start()
