@@ -75,8 +75,9 @@ struct core_market {
     uint32_t serial;
     uint32_t jobs_left;
     struct core_site *site;
-    int64_t *sent_us;   /* [from][to] the latest message */
-    uint32_t *ran_at;   /* per shard: the site of the latest attempt that ran it to its end, + 1 */
+    int64_t *sent_us; /* [from][to] the latest message */
+    uint32_t (*ran_at)
+        [2]; /* per shard: the sites of the first and the latest attempt that ran it to its end, + 1 */
     uint8_t *committed; /* per shard */
     struct mesh_out *out;
     struct mesh_event *event;
@@ -163,6 +164,7 @@ static void attempt_over(struct core_market *market, uint32_t number, uint32_t i
     event->body.ran.device_us = 0;
     event->body.ran.count = attempt->count;
     bool whole = attempt->slot != NOTHING;
+    bool first = false; /* of two attempts at a shard the other's result comes to nothing */
     int64_t done_us = 0;
     for (uint32_t i = 0; i < attempt->count; i++) {
         const uint32_t shard = market->load->job[attempt->job].first + attempt->shard[i];
@@ -172,12 +174,14 @@ static void attempt_over(struct core_market *market, uint32_t number, uint32_t i
         }
         event->body.ran.outcome[i] = whole ? MESH_DONE : MESH_RETURNED;
         if (whole) {
+            uint32_t *const ran_at = market->ran_at[shard];
             event->body.ran.device_us = (uint64_t)done_us;
-            market->ran_at[shard] = number + 1;
+            first = first || ran_at[0] == 0;
+            ran_at[ran_at[0] != 0] = number + 1;
         }
     }
     if (attempt->slot != NOTHING) {
-        market_ran(market->tally, attempt->began_us, market->now_us, whole);
+        market_ran(market->tally, attempt->began_us, market->now_us, whole && first);
         site->slot[attempt->slot].attempt = NOTHING;
     }
     attempt->serial = 0;
@@ -285,7 +289,8 @@ static void commit(struct core_market *market, const struct mesh_save *save)
         const uint32_t shard = market->load->job[job].first + save->body.commit.shard[i].shard;
         market->tally->lost += market->committed[shard];
         market->committed[shard] = 1;
-        market->tally->billed += market->ran_at[shard] != executor + 1;
+        const uint32_t *const ran_at = market->ran_at[shard];
+        market->tally->billed += ran_at[0] != executor + 1 && ran_at[1] != executor + 1;
     }
     market_done(market->tally, job, save->body.commit.count, market->now_us + SYNC_US);
     if (market->tally->left[job] == 0) {

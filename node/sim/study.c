@@ -20,6 +20,7 @@ extern const struct sim_study study_evictions_oneway;
 extern const struct sim_study study_heal;
 extern const struct sim_study study_owner;
 extern const struct sim_study study_placement;
+extern const struct sim_study study_speculation;
 extern const struct sim_study study_speed;
 extern const struct sim_study study_tiers;
 
@@ -36,6 +37,7 @@ static const struct sim_study *const studies[] = {
     &study_heal,
     &study_owner,
     &study_placement,
+    &study_speculation,
     &study_speed,
     &study_tiers,
 };

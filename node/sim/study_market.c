@@ -3,6 +3,8 @@
  * the same arrivals, device times, delays and ages of views for all. See market.h for the setting.
  */
 #include "node/sim/market.h"
+
+#include "mesh/mesh.h"
 #include "node/sim/study.h"
 #include "node/sim/world.h"
 
@@ -37,9 +39,9 @@ static void add_policy(struct study_report *report, const char *policy, uint32_t
 }
 
 static void run_core(const struct market_load *load, struct study_report *report,
-                     struct market_figures *figures)
+                     struct market_figures *figures, struct mesh_counters *counters)
 {
-    struct market_tally *const tally = market_core(load, NULL);
+    struct market_tally *const tally = market_core(load, counters);
     market_figures(tally, figures);
     market_tally_free(tally);
     report->virtual_us += load->end_us;
@@ -67,7 +69,7 @@ static void compare(const struct study_options *options, uint32_t percent, struc
         report->virtual_us += load->end_us;
     }
     struct market_figures core;
-    run_core(load, report, &core);
+    run_core(load, report, &core, NULL);
     add_policy(report, "weir", percent, &core, &omniscient);
     const int64_t excess_ms = (int64_t)core.wait_p99_ms - omniscient.wait_p99_ms;
     study_add(report, name("wait_excess_%s%u", "", percent), "", excess_ms * 10000 / (MARKET_SHARD_US / 1000),
@@ -90,11 +92,71 @@ static void claims(const struct study_options *options, struct study_report *rep
                                            .claim_permille = 100};
     struct market_load *const load = market_load(&setting);
     struct market_figures core;
-    run_core(load, report, &core);
+    run_core(load, report, &core, NULL);
     study_add(report, "owner_interrupted", "", (int64_t)core.interrupted, 0);
     study_add(report, "owner_lost", "", (int64_t)core.lost, 0);
     study_add(report, "owner_billed", "", (int64_t)core.billed, 0);
     market_load_free(load);
+}
+
+/* Of all device time, in hundredths of a percent. */
+static int64_t share(int64_t part_us, int64_t whole_us)
+{
+    return part_us * 10 / (whole_us / 1000);
+}
+
+static void add_speculation(struct study_report *report, const char *mode, const struct market_figures *one)
+{
+    study_add(report, name("job_p50_ms_%s", mode, 0), "ms", one->job_p50_ms, 0);
+    study_add(report, name("job_p999_ms_%s", mode, 0), "ms", one->job_p999_ms, 0);
+    study_add(report, name("wait_p99_ms_%s", mode, 0), "ms", one->wait_p99_ms, 0);
+    study_add(report, name("messages_per_shard_%s", mode, 0), "", (int64_t)one->messages_centi, 2);
+    study_add(report, name("unused_%s", mode, 0), "", share(one->unused_us, one->busy_us), 4);
+}
+
+/*
+ * One device in a hundred takes ten times as long, and does not say so. What speculation costs is the device time of
+ * attempts whose result came to nothing, be they copies or first attempts; that the slow devices are free sooner and
+ * take more shards is part of it. Beside it, by how much the devices were busier in all.
+ */
+static bool run_speculation(const struct study_options *options, struct study_report *report)
+{
+    struct market_setting setting = {.seed = options->seed,
+                                     .sites = options->nodes,
+                                     .slots = SLOTS,
+                                     .load_permille = 900,
+                                     .minutes = options->minutes,
+                                     .slow_permille = 10};
+    struct market_figures figures[2];
+    struct mesh_counters counters = {0};
+    for (int on = 0; on <= 1; on++) {
+        setting.speculate = on != 0;
+        struct market_load *const load = market_load(&setting);
+        run_core(load, report, &figures[on], on ? &counters : NULL);
+        market_load_free(load);
+    }
+    const struct market_figures *const off = &figures[0];
+    const struct market_figures *const on = &figures[1];
+    if (off->lost + off->billed + on->lost + on->billed > 0) {
+        snprintf(report->failure, sizeof report->failure,
+                 "%llu shards were lost, committed twice or billed unrun",
+                 (unsigned long long)(off->lost + off->billed + on->lost + on->billed));
+        return false;
+    }
+    const int64_t saved_ms = (int64_t)off->job_p999_ms - on->job_p999_ms;
+    study_add(report, "speculation_gain", "", saved_ms * 10000 / off->job_p999_ms, 4);
+    study_add(report, "speculation_extra", "", share(on->unused_us, on->busy_us), 4);
+    study_add(report, "busier", "", share(on->busy_us - off->busy_us, off->busy_us), 4);
+    add_speculation(report, "off", off);
+    add_speculation(report, "on", on);
+    study_add(report, "shards", "", (int64_t)on->shards, 0);
+    study_add(report, "copies", "", (int64_t)counters.copies, 0);
+    study_add(report, "copies_first", "", (int64_t)counters.copies_first, 0);
+    study_add(report, "copies_late", "", (int64_t)counters.copies_late, 0);
+    study_add(report, "copies_share", "", share((int64_t)counters.copies_us, (int64_t)counters.delivered_us),
+              4);
+    study_add(report, "copies_withheld", "", (int64_t)counters.copies_withheld, 0);
+    return true;
 }
 
 static bool run_placement(const struct study_options *options, struct study_report *report)
@@ -125,4 +187,12 @@ const struct sim_study study_owner = {
     .nodes = 200,
     .minutes = 20,
     .run = run_owner,
+};
+
+const struct sim_study study_speculation = {
+    .name = "speculation",
+    .meaning = "the same at 90 % load, one device in a hundred ten times slower: with copies and without",
+    .nodes = 200,
+    .minutes = 20,
+    .run = run_speculation,
 };
