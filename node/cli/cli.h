@@ -75,7 +75,7 @@ struct cli {
     }
 #define CLI_JSON                                                                                             \
     {                                                                                                        \
-        'j', "json", NULL, "print JSON, as the node gave it"                                                 \
+        'j', "json", NULL, "print JSON"                                                                      \
     }
 /* cli->json, ->quiet, ->wide and ->watch follow from these. */
 #define CLI_LISTING                                                                                          \
