@@ -142,6 +142,28 @@ def a_hung_worker_is_killed(place):
     wait_until("the stopped worker is gone", lambda: worker not in node.children("weir-worker"))
 
 
+def a_worker_that_stands_still_does_not_hold_its_job(place):
+    """Its node lives and renews its leases, and no watchdog would bite for a minute: the shard is given to another too."""
+    mesh = place.mesh(*THREE, work__hang="60s")
+    home = mesh["ashburn"]
+    first = home.submit_detached("spin", *SPIN)
+    home.wait_job(first, timeout_s=90)  # what a shard takes is known now
+    job = home.submit_detached("spin", *SPIN)
+    wait_running(home, mesh["berlin"], job)
+    for worker in mesh["berlin"].children("weir-worker"):
+        os.kill(worker, signal.SIGSTOP)
+    started = time.monotonic()
+    done = home.wait_job(job, timeout_s=90)
+    took_s = time.monotonic() - started
+    expect(done["done"] == SPIN_ITEMS and done["reassigned"] == 0, "%s" % done)
+    expect(took_s < 20, "the job took %.1f s after a worker stood still" % took_s)
+    story = home.weir("explain", job, "--json").json
+    words = {row["why"] for row in story["decisions"] if row["name"] == "berlin"}
+    expect("overtaken" in words, "no word of the attempt that was overtaken: %s" % words)
+    expect(any(row["why"] == "speculated" for row in story["decisions"]), "no word of a second attempt")
+    expect_marks(home, job)
+
+
 def a_cancelled_job_stops_everywhere(place):
     mesh = place.mesh("ashburn", "berlin")
     home = mesh["ashburn"]
@@ -456,7 +478,7 @@ def a_node_rests_between_jobs(place):
 TESTS = [three_nodes, a_killed_node_is_seen_down_and_up_again, a_stopped_node_is_seen_down_and_up_again,
          a_drained_node_leaves, a_drain_lets_running_work_finish, a_home_killed_mid_job_continues_it,
          an_executor_killed_mid_job_costs_only_time, a_killed_worker_costs_one_attempt, a_hung_worker_is_killed,
-         a_cancelled_job_stops_everywhere, two_homes_share_the_mesh,
+         a_worker_that_stands_still_does_not_hold_its_job, a_cancelled_job_stops_everywhere, two_homes_share_the_mesh,
          thousands_of_short_shards_cost_no_worker, another_site_finds_cached_results,
          a_repeated_key_finds_the_same_job, large_outputs_travel_whole,
          reduced_outputs_are_the_shards_in_one_order, an_executor_without_room_fails_nobody,
