@@ -25,16 +25,31 @@ uint32_t members_place(const struct mesh_members *members, const struct mesh_id 
     return MESH_NONE;
 }
 
-bool change_majority(const struct mesh_members *members, uint32_t bits)
+/* Of an even number half is enough if the others are lost: no majority ever was without one of that half. */
+static bool enough(uint32_t size, uint32_t has, uint32_t lost)
 {
-    uint32_t before = 0;
-    uint32_t after = 0;
+    return 2 * has > size || (2 * has == size && has + lost == size);
+}
+
+bool change_majority(const struct mesh_members *members, uint32_t bits, uint32_t lost)
+{
+    struct {
+        uint32_t size, has, lost;
+    } before = {0}, after = {0};
     for (uint32_t i = 0; i < members->count; i++) {
-        before += i + 1 != members->joining && (bits >> i & 1);
-        after += i + 1 != members->leaving && (bits >> i & 1);
+        const uint32_t has = bits >> i & ~(lost >> i) & 1;
+        if (i + 1 != members->joining) {
+            before.size++;
+            before.has += has;
+            before.lost += lost >> i & 1;
+        }
+        if (i + 1 != members->leaving) {
+            after.size++;
+            after.has += has;
+            after.lost += lost >> i & 1;
+        }
     }
-    return before > (members->count - (members->joining != 0)) / 2 &&
-           after > (members->count - (members->leaving != 0)) / 2;
+    return enough(before.size, before.has, before.lost) && enough(after.size, after.has, after.lost);
 }
 
 bool change_makes_sense(const struct mesh_members *members)
@@ -43,6 +58,10 @@ bool change_makes_sense(const struct mesh_members *members)
     if (members->count < 2 || members->count > most || members->number == 0 ||
         members->joining > members->count || members->leaving > members->count)
         return false;
+    for (uint32_t i = 0; i < members->count; i++) {
+        if (members->storage[i] == UINT64_MAX)
+            return false;
+    }
     return members->joining == 0 ? members->leaving == 0 : members->joining != members->leaving;
 }
 

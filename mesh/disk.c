@@ -6,7 +6,7 @@
 void disk_init(struct mesh *mesh)
 {
     mesh->disk.storage = mesh->config.storage;
-    mesh->disk.sequence = mesh->config.sequence;
+    mesh->disk.sequence = mesh->disk.durable = mesh->config.sequence;
 }
 
 uint64_t disk_next(struct mesh *mesh)
@@ -43,29 +43,55 @@ static void send_disk(struct step *step, uint32_t to, bool asks)
     message->body.disk.asks = asks;
 }
 
+/* Whether it has said how far it has seen our disk, or can't. */
+static bool has_told(const struct step *step, const struct member *member)
+{
+    return member->disk_told || (member->protocol != 0 && member->protocol < mesh_message_since(MESH_DISK)) ||
+           (member->disk_asked && step->now_ms - member->disk_asked_at_ms >= DISK_PROOF_MS);
+}
+
+static void ask(struct step *step, uint32_t slot)
+{
+    struct member *const member = &step->mesh->members.slot[slot];
+    if (step->now_ms < member->disk_ask_at_ms || !out_has_room(step->out, 2, MESH_OUT_SENDS_MAX / 8, 0))
+        return;
+    if (!member->disk_asked)
+        member->disk_asked_at_ms = step->now_ms;
+    member->disk_asked = true;
+    member->disk_ask_at_ms = step->now_ms + DISK_ASK_MS;
+    send_disk(step, slot, true);
+}
+
 bool disk_proven(struct step *step, const struct mesh_members *members)
 {
     struct mesh *const mesh = step->mesh;
     bool proven = true;
-    if (step->now_ms - mesh->config.now_ms >= DISK_PROOF_MS)
-        return true;
     for (uint32_t i = 0; i < members->count; i++) {
         const uint32_t slot = members_find(mesh, &members->id[i]);
-        struct member *const member = slot == MESH_NONE ? NULL : &mesh->members.slot[slot];
-        if (slot == mesh->members.self || (member && (member->disk_told || !members_live(mesh, slot))))
+        if (slot == mesh->members.self)
             continue;
-        proven = false;
-        if (member && step->now_ms >= member->disk_ask_at_ms && out_has_room(step->out, 2, 8, 0)) {
-            member->disk_ask_at_ms = step->now_ms + DISK_ASK_MS;
-            send_disk(step, slot, true);
+        if (slot == MESH_NONE) { /* we have just started, or it is long gone */
+            proven = proven && step->now_ms - mesh->config.now_ms >= DISK_PROOF_MS;
+        } else if (members_live(mesh, slot) && !has_told(step, &mesh->members.slot[slot])) {
+            proven = false;
+            ask(step, slot);
         }
     }
     return proven;
 }
 
+void disk_linked(struct step *step, uint32_t member)
+{
+    const struct mesh *const mesh = step->mesh;
+    if (mesh->config.limits.journals > 0 && member != mesh->members.self &&
+        !has_told(step, &mesh->members.slot[member]))
+        ask(step, member);
+}
+
 void disk_seen(struct mesh *mesh, uint32_t member, uint64_t sequence)
 {
-    uint64_t *const seen = &mesh->members.slot[member].disk_seen;
+    uint64_t *const seen =
+        member == mesh->members.self ? &mesh->disk.durable : &mesh->members.slot[member].disk_seen;
     *seen = sequence > *seen ? sequence : *seen;
 }
 

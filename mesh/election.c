@@ -63,7 +63,7 @@ static struct mesh_message *send_voted(struct step *step, const struct journal *
     message->body.voted.job = journal->job;
     message->body.voted.epoch = granted ? journal->promised : journal->seen;
     message->body.voted.granted = granted;
-    message->body.voted.storage = step->mesh->disk.storage;
+    message->body.voted.storage = journal_storage(step->mesh, journal);
     message->body.voted.sequence = disk_saved(step);
     return message;
 }
@@ -81,6 +81,7 @@ static void send_votes(struct step *step, const struct journal *journal, uint64_
         message->body.vote.last_epoch = journal_epoch_of(journal, journal->last);
         message->body.vote.asks = asks;
         message->body.vote.handed = handed;
+        message->body.vote.sequence = disk_saved(step);
     }
 }
 
@@ -94,6 +95,7 @@ static void ask(struct step *step, uint32_t slot)
     journal->role = JOURNAL_FOLLOWER;
     journal->asking = journal->seen + 1;
     journal->votes = counts ? 1u << self : 0;
+    journal->lost = 0;
     journal->stand_at_ms =
         step->now_ms + (counts ? JOURNAL_VOTE_MS : JOURNAL_OUT_MS) + stand_after_ms(mesh, journal);
     send_votes(step, journal, journal->asking, true, false);
@@ -110,7 +112,7 @@ static void stand(struct step *step, uint32_t slot, bool handed)
     journal->promised = journal->seen = journal->seen + 1;
     journal->voted = mesh->config.self;
     journal->home = (struct mesh_id){0};
-    journal->votes = 0;
+    journal->votes = journal->lost = 0;
     journal->asking = 0;
     journal->stand_at_ms = step->now_ms + JOURNAL_VOTE_MS + stand_after_ms(mesh, journal);
     save_promise(step, journal);
@@ -152,6 +154,7 @@ void journal_on_vote(struct step *step, uint32_t from, const struct mesh_message
 {
     struct mesh *const mesh = step->mesh;
     const struct mesh_id *const candidate = &mesh->members.slot[from].id;
+    disk_seen(mesh, from, message->body.vote.sequence);
     const uint32_t slot = journal_find(mesh, &message->body.vote.job);
     if (slot == MESH_NONE) { /* it is over, or we have lost our copy and have no voice */
         struct mesh_effect *const effect = out_effect(step, MESH_JOURNAL_ASKED);
@@ -243,6 +246,26 @@ static void take_no(struct step *step, uint32_t slot, const struct mesh_message 
     }
 }
 
+/* Whether a vote is for what we ask now, or stand for. */
+static bool is_about(const struct journal *journal, const struct mesh_message *voted)
+{
+    if (voted->body.voted.asks)
+        return journal->asking != 0 && voted->body.voted.epoch == journal->asking;
+    return journal->role == JOURNAL_CANDIDATE && voted->body.voted.epoch == journal->promised;
+}
+
+static void count_votes(struct step *step, uint32_t slot)
+{
+    struct mesh *const mesh = step->mesh;
+    struct journal *const journal = &mesh->journals.journal[slot];
+    if (!change_majority(&journal->members, journal->votes, journal->lost) || !journal_counts(mesh, journal))
+        return;
+    if (journal->role == JOURNAL_CANDIDATE && journal_has_room(mesh))
+        elected(step, slot);
+    else if (journal->role == JOURNAL_FOLLOWER && journal->asking != 0)
+        stand(step, slot, false);
+}
+
 void journal_on_voted(struct step *step, uint32_t from, const struct mesh_message *message)
 {
     struct mesh *const mesh = step->mesh;
@@ -252,25 +275,13 @@ void journal_on_voted(struct step *step, uint32_t from, const struct mesh_messag
     struct journal *const journal = &mesh->journals.journal[slot];
     const uint32_t which = members_place(&journal->members, &mesh->members.slot[from].id);
     disk_seen(mesh, from, message->body.voted.sequence);
-    if (!message->body.voted.granted) {
+    if (which != MESH_NONE && message->body.voted.storage > journal->members.storage[which])
+        journal->lost |= 1u << which;
+    else if (!message->body.voted.granted)
         take_no(step, slot, message);
-        return;
-    }
-    if (which == MESH_NONE || message->body.voted.storage > journal->members.storage[which])
-        return; /* it was a member, or its disk has forgotten what we ask about */
-    const bool asked =
-        message->body.voted.asks && journal->asking != 0 && message->body.voted.epoch == journal->asking;
-    const bool voted = !message->body.voted.asks && journal->role == JOURNAL_CANDIDATE &&
-                       message->body.voted.epoch == journal->promised;
-    if (!asked && !voted)
-        return;
-    journal->votes |= 1u << which;
-    if (!change_majority(&journal->members, journal->votes))
-        return;
-    if (voted && journal_has_room(mesh))
-        elected(step, slot);
-    else if (asked && journal_counts(mesh, journal))
-        stand(step, slot, false);
+    else if (which != MESH_NONE && is_about(journal, message))
+        journal->votes |= 1u << which;
+    count_votes(step, slot);
 }
 
 static void hasten(struct step *step, const struct mesh_id *home)

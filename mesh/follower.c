@@ -99,6 +99,7 @@ void journal_on_append(struct step *step, uint32_t from, const struct mesh_messa
     struct mesh *const mesh = step->mesh;
     const struct mesh_id *const sender = &mesh->members.slot[from].id;
     const bool sane = append_makes_sense(mesh, from, message);
+    disk_seen(mesh, from, message->body.append.sequence);
     mesh->counters.bad_messages += !sane;
     const uint32_t slot = sane ? journal_for(step, sender, message) : MESH_NONE;
     struct journal *const journal = slot == MESH_NONE ? NULL : &mesh->journals.journal[slot];
@@ -177,6 +178,7 @@ void journal_on_beat(struct step *step, uint32_t from, const struct mesh_message
         step->mesh->counters.bad_messages++;
         return;
     }
+    disk_seen(step->mesh, from, message->body.beat.sequence);
     for (uint32_t i = 0; i < message->body.beat.count; i++)
         beat_take(step, from, message, i);
 }

@@ -242,14 +242,13 @@ void home_job_settled(struct step *step, const struct mesh_id *id, enum mesh_job
         home_job_ready(&step->mesh->home, slot);
 }
 
-void home_job_moved(struct step *step, const struct mesh_id *id, bool wanted)
+void home_job_moved(struct step *step, const struct mesh_id *id)
 {
     const uint32_t slot = home_job_find(&step->mesh->home, id);
     if (slot == MESH_NONE)
         return;
     tell_host(step, id, MESH_ACCEPTED, MESH_JOB_MOVED);
-    if (wanted)
-        bundles_tell_moved(step, slot);
+    bundles_tell_moved(step, slot);
     job_drop(step, slot);
 }
 

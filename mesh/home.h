@@ -243,8 +243,8 @@ struct mesh_place home_append(struct step *step, const struct job *job, enum mes
 void home_job_settled(struct step *step, const struct mesh_id *id, enum mesh_job_state state);
 /* The sequence of a save with that place; 0 if it has none. */
 uint64_t home_sequence(struct step *step, const struct mesh_place *place);
-/* Another node is the job's home now. If we wanted that, its executors are told. */
-void home_job_moved(struct step *step, const struct mesh_id *id, bool wanted);
+/* Another node is the job's home now, and its executors are told. */
+void home_job_moved(struct step *step, const struct mesh_id *id);
 /* Whether it is about to be: nothing new is bound. */
 bool home_job_moves(const struct mesh *mesh, const struct job *job);
 /* Ends the job as DONE if every shard is committed. */

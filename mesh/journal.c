@@ -213,13 +213,17 @@ bool journal_counts(const struct mesh *mesh, const struct journal *journal)
 
 bool journal_proven(struct step *step, struct journal *journal)
 {
-    const struct mesh *const mesh = step->mesh;
-    /* A copy that was chosen since we started is not older than what we know. */
-    const uint32_t which = members_place(&journal->members, &mesh->config.self);
-    const bool young = which != MESH_NONE && journal->members.storage[which] >= mesh->config.incarnation;
     if (!journal->proven)
-        journal->proven = young || disk_proven(step, &journal->members);
+        journal->proven = disk_proven(step, &journal->members);
     return journal->proven;
+}
+
+uint64_t journal_storage(const struct mesh *mesh, const struct journal *journal)
+{
+    const uint32_t which = members_place(&journal->members, &mesh->config.self);
+    const uint64_t chosen = which == MESH_NONE ? 0 : journal->members.storage[which];
+    /* One of a time that we don't remember is lost, too. */
+    return chosen > mesh->incarnation ? chosen + 1 : mesh->disk.storage;
 }
 
 struct mesh_save *journal_save(struct step *step, enum mesh_save_kind kind)
@@ -275,7 +279,7 @@ struct mesh_message *journal_send_appended(struct step *step, const struct journ
     message->body.appended.epoch = journal->promised;
     message->body.appended.last = last;
     message->body.appended.held = held;
-    message->body.appended.storage = step->mesh->disk.storage;
+    message->body.appended.storage = journal_storage(step->mesh, journal);
     message->body.appended.sequence = disk_saved(step);
     return message;
 }

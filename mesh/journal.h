@@ -90,6 +90,7 @@ struct journal {
     int64_t heard_at_ms; /* FOLLOWER: from the home */
     int64_t stand_at_ms; /* FOLLOWER, CANDIDATE: when it stands, or stands again */
     uint32_t votes;      /* CANDIDATE, or asking: bit per member */
+    uint32_t lost;       /* of them, those that said that their copy is lost */
     uint64_t asking;     /* FOLLOWER: whether it would be voted for in that epoch; 0 = it doesn't ask */
 
     /* LEADER. */
@@ -99,6 +100,7 @@ struct journal {
     uint32_t first;      /* the first entry of its epoch */
     int64_t moved_at_ms; /* when `settled` last moved, or something began to wait */
     int64_t beat_at_ms;
+    uint32_t beat_settled; /* what was settled then */
     int64_t led_at_ms;
     struct list waiters;                           /* in the order of their entries */
     struct journal_peer peer[MESH_COPIES_MAX + 1]; /* as members.id; our own `held` is what is durable here */
@@ -201,6 +203,8 @@ void journal_add(struct journal *journal, uint64_t epoch, enum mesh_entry_kind k
                  const struct mesh_members *members);
 /* Whether our copy counts: it is in the set, and of a disk that has lost nothing since it was chosen. */
 bool journal_counts(const struct mesh *mesh, const struct journal *journal);
+/* The incarnation at which a copy of ours must have been chosen, or later, for our word to count. */
+uint64_t journal_storage(const struct mesh *mesh, const struct journal *journal);
 /* Whether what we promised and hold is surely what we ever promised and held. Asks those who could know otherwise. */
 bool journal_proven(struct step *step, struct journal *journal);
 /* The job's end is settled: what is left is to tell those who don't know yet. */
@@ -228,8 +232,11 @@ void journal_tick_election(struct step *step, uint32_t slot);
 /* change.c */
 /* Members for a new job: ourselves and whoever is chosen. */
 void change_choose(const struct mesh *mesh, const struct mesh_job_spec *spec, struct mesh_members *chosen);
-/* Whether those whose bits are set are a majority of the set before and of the set after the change under way. */
-bool change_majority(const struct mesh_members *members, uint32_t bits);
+/*
+ * Whether those whose bits are set are a majority of the set before and of the set after the change under way. `lost`
+ * has the bits of those whose copies are lost: they never speak again.
+ */
+bool change_majority(const struct mesh_members *members, uint32_t bits, uint32_t lost);
 /* Whether members as they came make sense. */
 bool change_makes_sense(const struct mesh_members *members);
 /* Whether that member is lost, and not only for a while. */

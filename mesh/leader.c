@@ -22,7 +22,7 @@ void journal_unlead(struct step *step, uint32_t slot)
     struct journal *const journal = &step->mesh->journals.journal[slot];
     if (journal->role == JOURNAL_LEADER) {
         journal_waiters_free(&step->mesh->journals, journal);
-        home_job_moved(step, &journal->job, journal->handing);
+        home_job_moved(step, &journal->job);
         step->mesh->counters.step_downs++;
     }
     journal->role = JOURNAL_FOLLOWER;
@@ -59,6 +59,12 @@ static uint32_t peer_find(const struct journal *journal, const struct mesh_id *i
     return members_place(&journal->members, id);
 }
 
+/* Of a node that is replaced by its own new copy, only that is sent anything. */
+static bool shadowed(const struct journal *journal, uint32_t which)
+{
+    return peer_find(journal, peer_id(journal, which)) != which;
+}
+
 static void send_entry(struct step *step, const struct journal *journal, uint32_t peer,
                        enum mesh_entry_kind kind)
 {
@@ -70,6 +76,7 @@ static void send_entry(struct step *step, const struct journal *journal, uint32_
     message->body.append.before_epoch = journal_epoch_of(journal, journal->last - 1);
     message->body.append.index = journal->last;
     message->body.append.settled = journal->settled;
+    message->body.append.sequence = step->mesh->disk.durable;
     message->body.append.kind = kind;
     if (journal->last == journal->members_at)
         message->body.append.members = journal->members;
@@ -98,10 +105,12 @@ struct mesh_place journal_append(struct step *step, uint32_t slot, enum mesh_ent
         struct journal_peer *const peer = &journal->peer[i];
         if (id_equal(peer_id(journal, i), &mesh->config.self)) {
             /* To ourselves, delivered once the save is durable. */
-            journal_send_appended(step, journal, &mesh->config.self, journal->last, true);
+            journal_send_appended(step, journal, &mesh->config.self, journal->last, true)
+                ->body.appended.sequence =
+                mesh->disk.sequence + 1; /* of the save that comes with the entry */
             continue;
         }
-        if (peer->behind)
+        if (peer->behind || shadowed(journal, i))
             continue;
         if (peer->held == peer->sent)
             peer->sent_at_ms = step->now_ms;
@@ -132,16 +141,30 @@ static void send_log(struct step *step, struct journal *journal, uint32_t which)
     step->mesh->counters.entries_resent += count;
 }
 
-/* The highest entry that a majority holds: it is the last that some member holds. */
+static uint32_t lost_peers(const struct journal *journal)
+{
+    uint32_t bits = 0;
+    for (uint32_t i = 0; i < journal->members.count; i++)
+        bits |= (uint32_t)journal->peer[i].lost << i;
+    return bits;
+}
+
+/*
+ * The highest entry that a majority holds: it is the last that some member holds. Half of a set whose other half is lost
+ * may take over and bring in new members, but acknowledges nothing by itself: it would stand on fewer copies than were
+ * promised.
+ */
 static uint32_t majority_holds(const struct journal *journal)
 {
     uint32_t highest = 0;
     for (uint32_t i = 0; i < journal->members.count; i++) {
         const uint32_t held = journal->peer[i].held;
+        const bool half_will_do = journal->members.joining != 0 || held <= journal->first;
         uint32_t bits = 0;
         for (uint32_t k = 0; k < journal->members.count; k++)
             bits |= (uint32_t)(!journal->peer[k].lost && journal->peer[k].held >= held) << k;
-        if (held > highest && change_majority(&journal->members, bits))
+        if (held > highest &&
+            change_majority(&journal->members, bits, half_will_do ? lost_peers(journal) : 0))
             highest = held;
     }
     return highest;
@@ -288,6 +311,7 @@ static void beat_add(struct step *step, const struct journal *journal, const str
     }
     if (!message)
         message = out_send(step, to, MESH_BEAT);
+    message->body.beat.sequence = step->mesh->disk.durable;
     const uint32_t at = message->body.beat.count++;
     message->body.beat.journal[at].job = journal->job;
     message->body.beat.journal[at].epoch = journal->promised;
@@ -316,9 +340,12 @@ static void tend_member(struct step *step, struct journal *journal, uint32_t whi
     const struct mesh *const mesh = step->mesh;
     struct journal_peer *const peer = &journal->peer[which];
     const uint32_t member = members_find(mesh, peer_id(journal, which));
-    if (member == mesh->members.self || member == MESH_NONE || !members_live(mesh, member) || peer->told)
+    if (member == mesh->members.self || member == MESH_NONE || !members_live(mesh, member) || peer->told ||
+        shadowed(journal, which))
         return;
-    if ((peer->held < peer->sent || peer->behind) && step->now_ms - peer->sent_at_ms >= JOURNAL_RESEND_MS) {
+    /* Who takes the first entry of a new job may first have to ask about its disk. */
+    const int64_t patience_ms = peer->held == 0 && journal->first == 1 ? JOURNAL_SCAN_MS : JOURNAL_RESEND_MS;
+    if ((peer->held < peer->sent || peer->behind) && step->now_ms - peer->sent_at_ms >= patience_ms) {
         peer->behind = true;
         peer->sent = peer->held;
         send_log(step, journal, which);
@@ -339,7 +366,7 @@ static bool majority_speaks(const struct step *step, const struct journal *journ
             (slot != MESH_NONE && step->now_ms - mesh->members.slot[slot].spoke_at_ms < JOURNAL_STALL_MS);
         bits |= (uint32_t)(speaks && !journal->peer[i].lost) << i;
     }
-    return change_majority(&journal->members, bits);
+    return change_majority(&journal->members, bits, 0);
 }
 
 /* A home cut off from the others says so though nothing waits: what comes next would. */
@@ -354,14 +381,14 @@ static void look_whether_stalled(struct step *step, struct journal *journal)
     journal->stalled = waits || alone;
 }
 
-/* The member that has everything and may be the home next, or MESH_NONE. */
-static uint32_t heir(const struct mesh *mesh, const struct journal *journal)
+/* The member that may be the home next and lacks no more than so many entries, or MESH_NONE. */
+static uint32_t heir(const struct mesh *mesh, const struct journal *journal, uint32_t lacks)
 {
     for (uint32_t i = 0; i < journal->members.count; i++) {
         const uint32_t slot = members_find(mesh, &journal->members.id[i]);
         if (slot != MESH_NONE && slot != mesh->members.self && i + 1 != journal->members.leaving &&
             members_takes_work(mesh, slot) && !journal->peer[i].lost &&
-            journal->peer[i].held == journal->last)
+            journal->peer[i].held + lacks >= journal->last)
             return i;
     }
     return MESH_NONE;
@@ -375,20 +402,15 @@ static void hand_over(struct step *step, struct journal *journal)
 {
     struct mesh *const mesh = step->mesh;
     const uint32_t self = members_place(&journal->members, &mesh->config.self);
-    const bool wanted =
-        journal->reigns && journal->end == 0 && (mesh->draining || self + 1 == journal->members.leaving);
-    if (!wanted || (journal->handing && step->now_ms - journal->handed_at_ms >= JOURNAL_HAND_MS)) {
-        journal->handed_at_ms = journal->handing ? step->now_ms : journal->handed_at_ms;
-        journal->handing = false;
-        return;
+    const bool wanted = journal->reigns && journal->end == 0 &&
+                        (mesh->draining || self + 1 == journal->members.leaving) &&
+                        heir(mesh, journal, JOURNAL_WINDOW) != MESH_NONE;
+    const bool long_since = step->now_ms - journal->handed_at_ms >= JOURNAL_HAND_MS;
+    if (!wanted || long_since) {
+        journal->handed_at_ms = wanted || journal->handing ? step->now_ms : journal->handed_at_ms;
+        journal->handing = wanted && !journal->handing;
     }
-    if (!journal->handing && step->now_ms - journal->handed_at_ms < JOURNAL_HAND_MS)
-        return;
-    if (!journal->handing) {
-        journal->handing = true;
-        journal->handed_at_ms = step->now_ms;
-    }
-    const uint32_t which = heir(mesh, journal);
+    const uint32_t which = journal->handing ? heir(mesh, journal, 0) : MESH_NONE;
     if (which == MESH_NONE)
         return;
     struct mesh_message *const message = out_send(step, &journal->members.id[which], MESH_HAND_OVER);
@@ -407,11 +429,14 @@ void journal_tick_leader(struct step *step, uint32_t slot)
     bool all_told;
     look_around(step, journal, &all_hold, &all_told);
     const bool over = journal_is_over(journal) && all_hold;
-    const bool beat = step->now_ms - journal->beat_at_ms >= (over ? JOURNAL_SCAN_MS : JOURNAL_BEAT_MS);
+    const bool beat = journal->beat_settled != journal->settled ||
+                      step->now_ms - journal->beat_at_ms >= (over ? JOURNAL_SCAN_MS : JOURNAL_BEAT_MS);
     for (uint32_t i = 0; i < peers(journal); i++)
         tend_member(step, journal, i, beat, over);
-    if (beat)
+    if (beat) {
         journal->beat_at_ms = step->now_ms;
+        journal->beat_settled = journal->settled;
+    }
     if (over && all_told) {
         journal_end(step, slot, true);
         return;

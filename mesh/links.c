@@ -78,6 +78,8 @@ void links_up(struct step *step, const struct mesh_event *event)
         link->pinged_at_ms = step->now_ms - MESH_PING_BUSY_MS;
     }
     gossip_linked(step, peer);
+    if (member != MESH_NONE)
+        disk_linked(step, member);
 }
 
 static void fall_silent(struct step *step, struct link *link, bool reset)

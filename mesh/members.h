@@ -82,9 +82,11 @@ struct member {
     uint32_t rtt_var_us;
 
     /* What we know of its disk, and it of ours, see disk.c. */
-    uint64_t disk_seen;     /* the highest sequence that it named */
-    int64_t disk_ask_at_ms; /* when we may ask it again */
-    bool disk_told;         /* it said in this life of ours how far it has seen us */
+    uint64_t disk_seen;       /* the highest sequence that it named */
+    int64_t disk_ask_at_ms;   /* when we may ask it again */
+    int64_t disk_asked_at_ms; /* when we asked it first */
+    bool disk_asked;
+    bool disk_told; /* it said in this life of ours how far it has seen us */
 
     int64_t spoke_at_ms; /* when anything last came from it; 0 = never */
 };

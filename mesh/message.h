@@ -303,6 +303,7 @@ struct mesh_message {
             uint64_t before_epoch;       /* 0 with index 1 */
             uint32_t index;              /* from 1 on */
             uint32_t settled;            /* entries up to here are held by a majority */
+            uint64_t sequence;           /* of the home's disk, durable before this entry; 0 = not said */
             uint32_t kind;               /* enum mesh_entry_kind */
             struct mesh_members members; /* of the journal from here on; with index 1 and CHANGE, else none */
             uint64_t handle;             /* the entry's bytes; 0 = none */
@@ -325,8 +326,9 @@ struct mesh_message {
             uint64_t epoch; /* that it wants to be home of */
             uint64_t last_epoch;
             uint32_t last;
-            bool asks;   /* would you? Nothing is promised yet, and no epoch used up */
-            bool handed; /* the home itself wants it */
+            bool asks;         /* would you? Nothing is promised yet, and no epoch used up */
+            bool handed;       /* the home itself wants it */
+            uint64_t sequence; /* of the candidate's disk; 0 = not said */
         } vote;
         struct {
             struct mesh_id job;
@@ -339,6 +341,7 @@ struct mesh_message {
             uint64_t sequence; /* of its disk */
         } voted;
         struct {
+            uint64_t sequence; /* of the home's disk */
             uint32_t count;
             struct {
                 struct mesh_id job;

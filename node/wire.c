@@ -690,8 +690,8 @@ static uint32_t field_count(enum wire_kind kind)
     case WIRE_RENEW:
     case WIRE_RENEWED:
     case WIRE_CACHE_PUBLISH:
-    case WIRE_BEAT:
         return 1;
+    case WIRE_BEAT:
     case WIRE_SPREAD:
     case WIRE_AWAIT:
     case WIRE_ECHO:
@@ -719,8 +719,8 @@ static uint32_t field_count(enum wire_kind kind)
     case WIRE_GRANT:
         return 5;
     case WIRE_REPORT:
-    case WIRE_VOTE:
         return 6;
+    case WIRE_VOTE:
     case WIRE_VOTED:
         return 7;
     case WIRE_RESULT:
@@ -728,8 +728,8 @@ static uint32_t field_count(enum wire_kind kind)
         return 8;
     case WIRE_RESERVE:
     case WIRE_ASSIGN:
-    case WIRE_APPEND:
         return 9;
+    case WIRE_APPEND:
     case WIRE_ASSIGN_KEPT:
         return 10;
     }

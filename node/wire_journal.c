@@ -116,13 +116,14 @@ static void decode_assign_kept(struct field_reader *r, struct mesh_message *m, s
 
 static void encode_append(struct field_writer *w, const struct mesh_message *m, struct wire_bytes payload)
 {
-    put_head(w, MESH_APPEND, 9);
+    put_head(w, MESH_APPEND, 10);
     put_id(w, &m->body.append.job);
     field_put_uint(w, m->body.append.epoch);
     field_put_uint(w, m->body.append.entry_epoch);
     field_put_uint(w, m->body.append.before_epoch);
     field_put_uint(w, m->body.append.index);
     field_put_uint(w, m->body.append.settled);
+    field_put_uint(w, m->body.append.sequence);
     field_put_uint(w, m->body.append.kind);
     wire_put_members(w, &m->body.append.members);
     field_put_bin(w, payload.bytes, payload.count);
@@ -136,6 +137,7 @@ static void decode_append(struct field_reader *r, struct mesh_message *m, struct
     m->body.append.before_epoch = field_get_uint(r, ANY_U64);
     m->body.append.index = (uint32_t)field_get_uint(r, ANY_U32);
     m->body.append.settled = (uint32_t)field_get_uint(r, ANY_U32);
+    m->body.append.sequence = field_get_uint(r, ANY_U64);
     m->body.append.kind = (uint32_t)field_get_uint(r, MESH_ENTRY_CHANGE);
     m->body.append.handle = 0;
     wire_get_members(r, &m->body.append.members);
@@ -144,7 +146,8 @@ static void decode_append(struct field_reader *r, struct mesh_message *m, struct
 
 static void encode_beat(struct field_writer *w, const struct mesh_message *m)
 {
-    put_head(w, MESH_BEAT, 1);
+    put_head(w, MESH_BEAT, 2);
+    field_put_uint(w, m->body.beat.sequence);
     field_put_array(w, m->body.beat.count);
     for (uint32_t i = 0; i < m->body.beat.count; i++) {
         field_put_array(w, 5);
@@ -158,6 +161,7 @@ static void encode_beat(struct field_writer *w, const struct mesh_message *m)
 
 static void decode_beat(struct field_reader *r, struct mesh_message *m)
 {
+    m->body.beat.sequence = field_get_uint(r, ANY_U64);
     m->body.beat.count = field_get_array(r, 1, MESH_BEATS_MAX);
     for (uint32_t i = 0; i < m->body.beat.count && !r->error; i++) {
         field_get_array(r, 5, 5);
@@ -190,13 +194,14 @@ void wire_encode_journal(struct field_writer *w, const struct mesh_message *m, s
         field_put_uint(w, m->body.appended.sequence);
         return;
     case MESH_VOTE:
-        put_head(w, m->kind, 6);
+        put_head(w, m->kind, 7);
         put_id(w, &m->body.vote.job);
         field_put_uint(w, m->body.vote.epoch);
         field_put_uint(w, m->body.vote.last_epoch);
         field_put_uint(w, m->body.vote.last);
         field_put_bool(w, m->body.vote.asks);
         field_put_bool(w, m->body.vote.handed);
+        field_put_uint(w, m->body.vote.sequence);
         return;
     case MESH_VOTED:
         put_head(w, m->kind, 7);
@@ -267,6 +272,7 @@ void wire_decode_journal(struct field_reader *r, struct mesh_message *m, struct 
         m->body.vote.last = (uint32_t)field_get_uint(r, ANY_U32);
         m->body.vote.asks = field_get_bool(r);
         m->body.vote.handed = field_get_bool(r);
+        m->body.vote.sequence = field_get_uint(r, ANY_U64);
         return;
     case MESH_VOTED:
         get_id(r, &m->body.voted.job);

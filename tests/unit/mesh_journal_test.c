@@ -70,6 +70,8 @@ struct cluster {
     uint32_t refused;
     uint32_t attempts; /* shards run, over all */
     uint32_t moved;
+    uint32_t drained[NODES];
+    uint32_t handed; /* of nodes that drained */
     uint32_t run_ms; /* a bundle takes once to twice that; default 2000 */
 };
 
@@ -342,6 +344,9 @@ static void on_effect(struct net *net, uint32_t node, const struct mesh_effect *
         break;
     case MESH_TAKE_OVER:
         take_over(net, node, effect);
+        break;
+    case MESH_DRAINED:
+        cluster->drained[node]++;
         break;
     case MESH_JOB: {
         const uint32_t job = job_of(&effect->body.job.id);
@@ -671,6 +676,448 @@ static void too_few_nodes_for_the_copies_insisted_on_is_refused(void **state)
     close_cluster(net);
 }
 
+/* Until the job is done, however long that takes, and everybody has heard of it. */
+static void finish(struct net *net, uint32_t job)
+{
+    for (int i = 0; i < 600 && cluster->told[job] == 0; i++)
+        advance(net, 60000);
+    advance(net, 60000);
+}
+
+/* ---- Who keeps the copies. */
+
+static const struct mesh_members *kept_by(uint32_t node, uint32_t job)
+{
+    return members_of(&cluster->log[node][job]);
+}
+
+static bool keeps(const struct net *net, uint32_t node, const struct mesh_members *members)
+{
+    for (uint32_t i = 0; i < members->count; i++) {
+        if (node_of(net, &members->id[i]) == node)
+            return true;
+    }
+    return false;
+}
+
+/* A member of the job's journal beside its home, the first or the second; or a node that keeps none, if `which` is 2 or 3. */
+static uint32_t other_node(const struct net *net, uint32_t home, uint32_t job, uint32_t which)
+{
+    const bool member = which < 2;
+    for (uint32_t i = 0, left = which % 2; i < NODES; i++) {
+        if (i != home && keeps(net, i, kept_by(home, job)) == member && left-- == 0)
+            return i;
+    }
+    fail();
+    return 0;
+}
+
+/* Waits until the change is over in which `gone` is replaced. */
+static int64_t wait_for_change(struct net *net, uint32_t home, uint32_t job, uint32_t number, int64_t most_ms)
+{
+    int64_t waited_ms = 0;
+    while (kept_by(home, job)->number < number && waited_ms < most_ms) {
+        advance(net, 100);
+        waited_ms += 100;
+    }
+    return waited_ms;
+}
+
+static void member_that_is_down_for_ten_minutes_is_replaced(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 15 * 60 * 1000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 4000);
+    const uint32_t gone = other_node(net, 1, job, 0);
+    net_kill(net, gone, true);
+    advance(net, 9 * 60 * 1000);
+    assert_int_equal(kept_by(1, job)->number, 1);
+    wait_for_change(net, 1, job, 3, 120000);
+    const struct mesh_members *const after = kept_by(1, job);
+    assert_int_equal(after->number, 3);
+    assert_int_equal(after->count, 3);
+    assert_int_equal(after->joining + after->leaving, 0);
+    assert_true(keeps(net, 1, after) && !keeps(net, gone, after));
+    /* The new set is as good as the old: its home may die too. */
+    net_kill(net, 1, true);
+    advance(net, 60000);
+    assert_true(home_of(net, job) != UINT32_MAX);
+    finish(net, job);
+    start(net, gone);
+    start(net, 1);
+    finish(net, job);
+    check_job(net, job);
+    assert_true(cluster->log[gone][job].over); /* it asked, and was told */
+    close_cluster(net);
+}
+
+static void change_waits_for_a_majority_of_both_sets(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 15 * 60 * 1000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 4000);
+    const uint32_t gone = other_node(net, 1, job, 0);
+    const uint32_t other = other_node(net, 1, job, 1);
+    net_kill(net, gone, true);
+    advance(net, 10 * 60 * 1000 - 5000);
+    net->cut[1][other] = net->cut[other][1] = true;
+    /* A newcomer and the home are a majority of the set after, and not of the one before. */
+    assert_true(wait_for_change(net, 1, job, 2, 20000) < 20000);
+    advance(net, 8000);
+    assert_int_equal(kept_by(1, job)->number, 2);
+    net->cut[1][other] = net->cut[other][1] = false;
+    assert_true(wait_for_change(net, 1, job, 3, 60000) < 60000);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+static void drain(struct net *net, uint32_t node)
+{
+    net_step(net, node, &(struct mesh_event){.kind = MESH_DRAIN});
+}
+
+static void member_that_drains_is_replaced_at_once(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 60000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 4000);
+    const uint32_t gone = other_node(net, 1, job, 0);
+    drain(net, gone);
+    assert_true(wait_for_change(net, 1, job, 3, 20000) < 10000);
+    assert_false(keeps(net, gone, kept_by(1, job)));
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+static void member_that_is_revoked_is_replaced_at_once(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 60000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 4000);
+    const uint32_t gone = other_node(net, 1, job, 0);
+    const struct mesh_record revocation = {.kind = MESH_RECORD_REVOCATION,
+                                           .origin = net->node[0].id,
+                                           .incarnation = 1,
+                                           .version = 1,
+                                           .body.revocation.subject = net->node[gone].id};
+    struct mesh_event event = {.kind = MESH_RECORD};
+    event.body.record.from = net->node[1].id;
+    event.body.record.record = revocation;
+    event.body.record.record.handle = net_handle(net, 1, &revocation, 0);
+    net_step(net, 1, &event);
+    assert_true(wait_for_change(net, 1, job, 3, 20000) < 10000);
+    assert_false(keeps(net, gone, kept_by(1, job)));
+    finish(net, job);
+    assert_int_equal(cluster->told[job], MESH_JOB_DONE);
+    close_cluster(net);
+}
+
+static void copies_that_were_not_to_be_had_at_first_are_added(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 60000;
+    for (uint32_t i = 2; i < NODES; i++)
+        net_kill(net, i, true);
+    advance(net, 20000);
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 4000);
+    assert_true(cluster->accepted[job]);
+    assert_int_equal(kept_by(1, job)->count, 2);
+    start(net, 3);
+    assert_true(wait_for_change(net, 1, job, 3, 30000) < 30000);
+    assert_int_equal(kept_by(1, job)->count, 3);
+    net_kill(net, 1, true);
+    finish(net, job);
+    start(net, 1);
+    advance(net, 60000);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+static void home_that_drains_hands_its_jobs_over_and_nothing_is_run_again(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 20000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 10000);
+    drain(net, 1);
+    int64_t moved_ms = 0;
+    while (home_of(net, job) == 1 || home_of(net, job) == UINT32_MAX) {
+        advance(net, 100);
+        moved_ms += 100;
+        assert_true(moved_ms < 20000);
+    }
+    int64_t drained_ms = moved_ms;
+    while (cluster->drained[1] == 0 && drained_ms < 120000) {
+        advance(net, 100);
+        drained_ms += 100;
+    }
+    print_message("    another home after %.1f s, drained after %.1f s\n", (double)moved_ms / 1000,
+                  (double)drained_ms / 1000);
+    assert_true(moved_ms < 3000);
+    assert_true(drained_ms < 60000);
+    assert_true(cluster->told[job] == 0);
+    net_step(net, 1, &(struct mesh_event){.kind = MESH_LEAVE});
+    advance(net, 1000);
+    net_kill(net, 1, true);
+    finish(net, job);
+    start(net, 1);
+    advance(net, 60000);
+    check_job(net, job);
+    assert_int_equal(COUNTED(net, elections), COUNTED(net, takeovers));
+    assert_int_equal(cluster->attempts, SHARDS);
+    close_cluster(net);
+}
+
+/* ---- Minorities. */
+
+static void home_cut_off_says_so_though_nothing_waits(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 10 * 60 * 1000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 20000);
+    struct mesh_job_view view;
+    assert_true(mesh_job_find(net->node[1].mesh, &cluster->spec[job].id, &view) && !view.stalled);
+    net_split(net, 1u << 1, true);
+    int64_t said_ms = 0;
+    while (!view.stalled && said_ms < 20000) {
+        advance(net, 100);
+        said_ms += 100;
+        assert_true(mesh_job_find(net->node[1].mesh, &cluster->spec[job].id, &view));
+    }
+    print_message("    said after %.1f s\n", (double)said_ms / 1000);
+    assert_true(said_ms <= 10000);
+    net_split(net, 1u << 1, false);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+static void member_that_was_cut_off_does_not_end_the_reign(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 5 * 60 * 1000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 4000);
+    const uint32_t other = other_node(net, 1, job, 0);
+    net_split(net, 1u << other, true);
+    advance(net, 120000);
+    net_split(net, 1u << other, false);
+    advance(net, 60000);
+    assert_int_equal(home_of(net, job), 1);
+    assert_int_equal(COUNTED(net, elections) + COUNTED(net, step_downs), 0);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+/* What ran at a home's side while it was cut off is not lost to the home on the other side. */
+static void results_of_the_minority_are_taken_after_healing(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 15000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 4000);
+    uint32_t shards = 0;
+    for (uint32_t i = 0; i < RUNS; i++)
+        shards += cluster->run[i].busy && cluster->run[i].node == 1 ? cluster->run[i].count : 0;
+    net_split(net, 1u << 1, true);
+    advance(net, 12000); /* what runs there goes on, and ends before the other side can know */
+    net_split(net, 1u << 1, false);
+    finish(net, job);
+    check_job(net, job);
+    assert_true(shards > 0);
+    assert_int_equal(cluster->attempts, SHARDS);
+    close_cluster(net);
+}
+
+/* ---- Disks that were put back. */
+
+struct snapshot {
+    struct log log[JOBS];
+    uint64_t incarnation, storage, sequence;
+    uint32_t saved_count;
+    struct mesh_record saved[NET_SAVED_MAX];
+};
+
+static struct snapshot *snapshot_take(const struct net *net, uint32_t node)
+{
+    struct snapshot *const snapshot = calloc(1, sizeof *snapshot);
+    assert_non_null(snapshot);
+    const struct net_node *const n = &net->node[node];
+    memcpy(snapshot->log, cluster->log[node], sizeof snapshot->log);
+    snapshot->incarnation = n->incarnation;
+    snapshot->storage = n->storage;
+    snapshot->sequence = n->sequence;
+    snapshot->saved_count = n->saved_count;
+    memcpy(snapshot->saved, n->saved, sizeof snapshot->saved);
+    return snapshot;
+}
+
+static void snapshot_put_back(struct net *net, uint32_t node, struct snapshot *snapshot)
+{
+    struct net_node *const n = &net->node[node];
+    assert_null(n->mesh);
+    memcpy(cluster->log[node], snapshot->log, sizeof snapshot->log);
+    n->incarnation = snapshot->incarnation;
+    n->storage = snapshot->storage;
+    n->sequence = snapshot->sequence;
+    n->saved_count = snapshot->saved_count;
+    memcpy(n->saved, snapshot->saved, sizeof snapshot->saved);
+    free(snapshot);
+}
+
+static void disk_that_was_put_back_is_seen_and_its_copy_replaced(void **state)
+{
+    (void)state;
+    for (uint32_t lives = 0; lives < 2; lives++) {
+        struct net *const net = open_cluster(seed + lives);
+        cluster->run_ms = 4000;
+        const uint32_t job = submit(net, 1, 3);
+        advance(net, 4000);
+        const uint32_t other = other_node(net, 1, job, 0);
+        struct snapshot *const snapshot = snapshot_take(net, other);
+        const uint32_t before = cluster->log[other][job].last;
+        for (uint32_t i = 0; i < lives; i++) { /* the incarnation tells, too */
+            net_kill(net, other, true);
+            start(net, other);
+        }
+        while (cluster->log[other][job].last == before)
+            advance(net, 100);
+        net_kill(net, other, true);
+        snapshot_put_back(net, other, snapshot);
+        start(net, other);
+        advance(net, 4000);
+        assert_true(mesh_counters(net->node[other].mesh)->disks_lost > 0);
+        wait_for_change(net, 1, job, 3, 10000);
+        if (cluster->told[job] == 0)
+            assert_true(kept_by(1, job)->number >= 3);
+        finish(net, job);
+        check_job(net, job);
+        close_cluster(net);
+    }
+}
+
+/* The home and one member have settled what the other lacks; that member's disk is put back, and the home dies. */
+static void disk_that_was_put_back_votes_nothing_settled_away(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 3000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 3000);
+    const uint32_t member = other_node(net, 1, job, 0);
+    const uint32_t lagging = other_node(net, 1, job, 1);
+    struct snapshot *const snapshot = snapshot_take(net, member);
+    const uint32_t before = cluster->log[1][job].last;
+    net_split(net, 1u << lagging, true);
+    for (int i = 0; i < 200 && cluster->log[1][job].last < before + 3; i++)
+        advance(net, 100);
+    advance(net, 2000);
+    assert_true(cluster->log[member][job].last > cluster->log[lagging][job].last);
+    net_kill(net, member, true);
+    snapshot_put_back(net, member, snapshot);
+    start(net, member);
+    advance(net, 2500);
+    net_kill(net, 1, true);
+    net_split(net, 1u << lagging, false);
+    advance(net, 120000);
+    /* Neither has what was settled: the job waits for the one that does. */
+    assert_int_equal(home_of(net, job), UINT32_MAX);
+    start(net, 1);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+static void member_whose_disk_is_new_is_brought_up_again(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 30000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 4000);
+    const uint32_t other = other_node(net, 1, job, 0);
+    net_kill(net, other, true);
+    snapshot_put_back(net, other, calloc(1, sizeof(struct snapshot)));
+    net_start(net, other, false);
+    net_introduce(net, other, 1);
+    net_introduce(net, 1, other);
+    give_devices(net, other);
+    assert_true(wait_for_change(net, 1, job, 3, 60000) < 60000);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+/* Of two copies one is lost: the other goes on, and acknowledges nothing before there are two again. */
+static void one_of_two_copies_is_lost_and_replaced(void **state)
+{
+    (void)state;
+    for (uint32_t lost = 0; lost < 2; lost++) {
+        struct net *const net = open_cluster(seed + lost);
+        cluster->run_ms = 20000;
+        const uint32_t job = submit(net, 1, 2);
+        advance(net, 4000);
+        const uint32_t member = lost == 0 ? 1 : other_node(net, 1, job, 0);
+        struct snapshot *const snapshot = snapshot_take(net, member);
+        for (int i = 0; i < 600 && cluster->log[1][job].last < 3; i++)
+            advance(net, 100);
+        advance(net, 1000);
+        net_kill(net, member, true);
+        snapshot_put_back(net, member, snapshot);
+        start(net, member);
+        finish(net, job);
+        check_job(net, job);
+        assert_true(COUNTED(net, changes) > 0);
+        close_cluster(net);
+    }
+}
+
+/* Two nodes that are given the same job at once don't both become its home where they have a member in common. */
+static void second_home_of_the_first_epoch_is_not_heard(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 1000);
+    const uint32_t member = other_node(net, 1, job, 0);
+    const uint32_t rival = other_node(net, 1, job, 2);
+    struct mesh_message message = {.kind = MESH_APPEND};
+    message.body.append.job = cluster->spec[job].id;
+    message.body.append.epoch = message.body.append.entry_epoch = 1;
+    message.body.append.index = 1;
+    message.body.append.kind = MESH_ENTRY_SUBMIT;
+    message.body.append.members = (struct mesh_members){
+        .number = 1, .count = 2, .id = {net->node[rival].id, net->node[member].id}, .storage = {1, 1}};
+    const uint64_t before = mesh_counters(net->node[member].mesh)->bad_messages;
+    struct mesh_event event = {.kind = MESH_RECEIVED};
+    event.body.received.from = net->node[rival].id;
+    event.body.received.message = &message;
+    net_step(net, member, &event);
+    assert_int_equal(mesh_counters(net->node[member].mesh)->bad_messages, before + 1);
+    assert_int_equal(net->out->save_count, 0);
+    advance(net, 120000);
+    check_job(net, job);
+    close_cluster(net);
+}
+
 static uint32_t unfinished(void)
 {
     uint32_t count = 0;
@@ -679,64 +1126,133 @@ static uint32_t unfinished(void)
     return count;
 }
 
+static uint32_t down_count(const struct net *net)
+{
+    uint32_t down = 0;
+    for (uint32_t i = 0; i < NODES; i++)
+        down += net->node[i].mesh == NULL;
+    return down;
+}
+
+static void heal(struct net *net)
+{
+    for (uint32_t i = 0; i < NODES; i++)
+        net_split(net, 1u << i, false);
+}
+
+static bool all_led(const struct net *net)
+{
+    for (uint32_t job = 0; job < cluster->jobs; job++) {
+        if (cluster->accepted[job] && cluster->told[job] == 0 && home_of(net, job) == UINT32_MAX)
+            return false;
+    }
+    return true;
+}
+
+/*
+ * One disk goes back to what it was some time before, while all others are there and were just now; and they have time to
+ * make good for it before the next one.
+ */
+static void put_back(struct net *net, uint32_t node)
+{
+    heal(net);
+    advance(net, 20000);
+    if (!all_led(net))
+        return;
+    struct snapshot *const snapshot = snapshot_take(net, node);
+    advance(net, 500 + net_random(net, 10000));
+    if (net_random(net, 2)) {
+        net_kill(net, node, true);
+        advance(net, 1000);
+        start(net, node);
+        advance(net, 500 + net_random(net, 10000));
+    }
+    net_kill(net, node, net_random(net, 2));
+    snapshot_put_back(net, node, snapshot);
+    start(net, node);
+    advance(net, 3000);
+    for (int i = 0; i < 100 && !all_led(net); i++)
+        advance(net, 1000);
+    advance(net, 20000);
+}
+
+static void act_out(struct net *net, uint32_t node)
+{
+    const bool runs = net->node[node].mesh != NULL;
+    switch (net_random(net, 10)) {
+    case 0:
+    case 1:
+    case 2:
+        if (cluster->jobs < JOBS && runs)
+            submit(net, node, (uint8_t)(2 + net_random(net, 4)));
+        break;
+    case 3:
+        if (runs && down_count(net) < 3)
+            net_kill(net, node, net_random(net, 2));
+        break;
+    case 4:
+    case 5:
+        if (!runs)
+            start(net, node);
+        break;
+    case 6:
+        net_split(net, 1u << node, true);
+        break;
+    case 7:
+        heal(net);
+        break;
+    case 8:
+        if (runs && down_count(net) < 2) {
+            drain(net, node);
+            advance(net, net_random(net, 20000));
+            net_step(net, node, &(struct mesh_event){.kind = MESH_LEAVE});
+            advance(net, net_random(net, 1000));
+            cluster->handed += (uint32_t)mesh_counters(net->node[node].mesh)->handovers;
+            net_kill(net, node, true);
+        }
+        break;
+    default:
+        if (down_count(net) == 0)
+            put_back(net, node);
+        else if (net_random(net, 4) == 0)
+            advance(net, 11 * 60 * 1000); /* some have been down for long */
+        break;
+    }
+}
+
 /* Everything at once, then peace: what was acknowledged is done, once. */
 static void soak(uint64_t with_seed)
 {
     struct net *const net = open_cluster(with_seed);
     net->latency_ms = 30;
-    cluster->run_ms = net_random(net, 2) ? 2000 : 12000;
+    const uint32_t run_ms[] = {2000, 12000, 120000};
+    cluster->run_ms = run_ms[net_random(net, 3)];
     net->drop_permille = net_random(net, 2) * 10;
     for (uint32_t round = 0; round < 60; round++) {
-        const uint32_t node = net_random(net, NODES);
-        uint32_t down = 0;
-        for (uint32_t i = 0; i < NODES; i++)
-            down += net->node[i].mesh == NULL;
-        switch (net_random(net, 7)) {
-        case 0:
-        case 1:
-            if (cluster->jobs < JOBS && net->node[node].mesh)
-                submit(net, node, (uint8_t)(2 + net_random(net, 4)));
-            break;
-        case 2:
-            if (net->node[node].mesh && down < 3)
-                net_kill(net, node, net_random(net, 2));
-            break;
-        case 3:
-            if (!net->node[node].mesh)
-                start(net, node);
-            break;
-        case 4:
-            net_split(net, 1u << node, true);
-            break;
-        case 5:
-            for (uint32_t i = 0; i < NODES; i++)
-                net_split(net, 1u << i, false);
-            break;
-        default:
-            break;
-        }
+        act_out(net, net_random(net, NODES));
         advance(net, 500 + net_random(net, 8000));
     }
     net->drop_permille = 0;
+    heal(net);
     for (uint32_t i = 0; i < NODES; i++) {
-        net_split(net, 1u << i, false);
         if (!net->node[i].mesh)
             start(net, i);
     }
     advance(net, 120000);
-    for (uint32_t i = 0; i < 60 && unfinished() > 0; i++) /* there may be half an hour of work left */
-        advance(net, 30000);
-    advance(net, 60000);
+    for (uint32_t i = 0; i < 120 && unfinished() > 0; i++) /* there may be hours of work left */
+        advance(net, 120000);
+    advance(net, 12 * 60 * 1000); /* copies that were replaced ask so seldom */
     for (uint32_t job = 0; job < cluster->jobs; job++) {
         check_job(net, job);
         for (uint32_t i = 0; i < NODES; i++) /* everybody knows, and nobody stands for it any more */
             assert_true(!cluster->log[i][job].there || cluster->log[i][job].over || !cluster->accepted[job]);
     }
     print_message(
-        "    seed %llu: %u jobs, %llu takeovers, %llu adopted, %llu fenced, %llu void, %u moved, %.2f "
-        "attempts per shard\n",
+        "    seed %llu: %u jobs, %llu takeovers, %llu handed over, %llu adopted, %llu changes, %llu fenced, "
+        "%llu void, %u moved, %.2f attempts per shard\n",
         (unsigned long long)with_seed, cluster->jobs, (unsigned long long)COUNTED(net, takeovers),
-        (unsigned long long)COUNTED(net, adoptions), (unsigned long long)COUNTED(net, entries_fenced),
+        (unsigned long long)cluster->handed, (unsigned long long)COUNTED(net, adoptions),
+        (unsigned long long)COUNTED(net, changes), (unsigned long long)COUNTED(net, entries_fenced),
         (unsigned long long)COUNTED(net, entries_void), cluster->moved,
         (double)cluster->attempts / (cluster->jobs * SHARDS + 1));
     close_cluster(net);
@@ -754,6 +1270,8 @@ int main(int count, char **arguments)
 {
     if (count > 1)
         seed = strtoull(arguments[1], NULL, 0);
+    if (count > 2)
+        cmocka_set_test_filter(arguments[2]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(job_is_done_and_its_copies_agree),
         cmocka_unit_test(job_goes_on_elsewhere_when_its_home_dies),
@@ -763,6 +1281,20 @@ int main(int count, char **arguments)
         cmocka_unit_test(minority_commits_nothing_and_says_so),
         cmocka_unit_test(two_of_three_lost_the_job_waits_for_one),
         cmocka_unit_test(too_few_nodes_for_the_copies_insisted_on_is_refused),
+        cmocka_unit_test(member_that_is_down_for_ten_minutes_is_replaced),
+        cmocka_unit_test(change_waits_for_a_majority_of_both_sets),
+        cmocka_unit_test(member_that_drains_is_replaced_at_once),
+        cmocka_unit_test(member_that_is_revoked_is_replaced_at_once),
+        cmocka_unit_test(copies_that_were_not_to_be_had_at_first_are_added),
+        cmocka_unit_test(home_that_drains_hands_its_jobs_over_and_nothing_is_run_again),
+        cmocka_unit_test(home_cut_off_says_so_though_nothing_waits),
+        cmocka_unit_test(member_that_was_cut_off_does_not_end_the_reign),
+        cmocka_unit_test(results_of_the_minority_are_taken_after_healing),
+        cmocka_unit_test(disk_that_was_put_back_is_seen_and_its_copy_replaced),
+        cmocka_unit_test(disk_that_was_put_back_votes_nothing_settled_away),
+        cmocka_unit_test(member_whose_disk_is_new_is_brought_up_again),
+        cmocka_unit_test(one_of_two_copies_is_lost_and_replaced),
+        cmocka_unit_test(second_home_of_the_first_epoch_is_not_heard),
         cmocka_unit_test(nothing_acknowledged_is_lost_or_doubled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
