@@ -371,6 +371,56 @@ static void on_damaged(void *context, const uint8_t id[STORE_ID_BYTES], bool pin
               hex, pinned ? "yes" : "no", node->config.data);
 }
 
+/* A store says whose it is: promises of another node are none of ours. */
+static bool store_is_ours(struct node *node)
+{
+    static const char key[] = "node";
+    uint8_t id[32];
+    size_t bytes;
+    const enum store_error error =
+        store_get(node->store, STORE_META, key, sizeof key - 1, id, sizeof id, &bytes);
+    if (error == STORE_OK && (bytes != sizeof id || memcmp(id, node->self.bytes, sizeof id) != 0)) {
+        fprintf(stderr,
+                "weir: %s/store belongs to another node than the keys beside it; put the right one back, or "
+                "move it "
+                "away and start without it\n",
+                node->config.data);
+        return false;
+    }
+    if (error != STORE_NONE)
+        return true; /* or damaged: that is seen next */
+    struct store_batch *batch = node_batch(node);
+    store_batch_put(batch, STORE_META, key, sizeof key - 1, node->self.bytes, sizeof id);
+    return store_commit_wait(node->store, batch) == STORE_OK ||
+           complain("cannot write the store: the disk is full, or it fails");
+}
+
+struct damage {
+    char first[160];
+    uint64_t rows;
+};
+
+static void on_damaged_row(void *context, const char *finding)
+{
+    struct damage *damage = context;
+    if (damage->rows++ == 0)
+        snprintf(damage->first, sizeof damage->first, "%s", finding);
+}
+
+/* What this node promised is in there; with a part of it gone it must not go on as if it knew. */
+static bool store_is_whole(const struct node *node)
+{
+    struct damage damage = {0};
+    if (store_verify_state(node->store, on_damaged_row, &damage) == STORE_OK)
+        return true;
+    fprintf(stderr,
+            "weir: %s/store is damaged in %llu places, first: %s. Look at the disk (`weir store check` lists "
+            "them all); restore a "
+            "backup, or move the store away and start without it: jobs of several copies go on elsewhere\n",
+            node->config.data, (unsigned long long)damage.rows, damage.first);
+    return false;
+}
+
 static bool open_store(struct node *node)
 {
     char path[CONFIG_TEXT_BYTES + 16];
@@ -388,6 +438,8 @@ static bool open_store(struct node *node)
         return false;
     if (store_open(path, &options, &failure, &node->store) != STORE_OK)
         return complain(failure.text);
+    if (!store_is_ours(node) || !store_is_whole(node))
+        return false;
     loop_watch(node->loop, store_fd(node->store), EPOLLIN, on_store, node);
     uint32_t dropped = 0;
     federation_revocations_load(node->federation, node->store, clock_wall_ms() / 1000, &dropped);
@@ -659,6 +711,7 @@ int node_run(const struct config *config, int ready_fd)
     struct node *node = calloc(1, sizeof *node);
     if (!node)
         return EXIT_FAILED;
+    store_guard_install();
     node->config = *config;
     node->signal_fd = -1;
     node->queued_tail = &node->queued;

@@ -7,7 +7,8 @@
  * partial.c  blobs that arrive in chunks
  * cache.c    entries                                pointer.c pointers
  * evict.c    CLOCK                                  check.c   verification of everything
- * backup.c   copies of a store in use
+ * backup.c   copies of a store in use               schema.c  formats, and steps from one to the next
+ * guard.c    words for a damaged data file
  */
 #ifndef WEIR_STORE_INTERNAL_H
 #define WEIR_STORE_INTERNAL_H
@@ -41,8 +42,9 @@ enum {
     CHUNK_KEY_BYTES = STORE_ID_BYTES + 4,
     HOLDER_BYTES = STORE_ID_BYTES + 8,
     FILE_NAME_BYTES = 3 + 2 * STORE_ID_BYTES + 1, /* "ab/abcd..." */
-    ROW_COST = 64,                                /* what a row costs beside its value, for budgets */
-    TOUCH_WORDS = 1 << 15                         /* one million CLOCK bits */
+    ROW_SUM_BYTES = 8,    /* behind each value of the state: the first of its digest with its key */
+    ROW_COST = 64,        /* what a row costs beside its value, for budgets */
+    TOUCH_WORDS = 1 << 15 /* one million CLOCK bits */
 };
 
 struct environment {
@@ -57,6 +59,7 @@ struct environment {
     pthread_mutex_t gate;              /* guards the two below */
     MDB_txn *kept[STORE_READERS_KEPT]; /* reset read transactions */
     unsigned kept_count;
+    struct guarded *guarded; /* see guard.c; NULL if it isn't */
 };
 
 /* What is in the blobs environment. Written in every transaction that changes it, so it is never out of step.
@@ -228,6 +231,22 @@ bool store_row_has_prefix(const MDB_val *key, const void *prefix, size_t prefix_
 enum store_error store_keys_collect(MDB_txn *txn, MDB_dbi dbi, const void *prefix, size_t prefix_bytes,
                                     uint8_t *keys, size_t key_bytes, size_t room, size_t *count, bool *more);
 enum store_error store_table_apply(struct change *change, const struct operation *operation);
+/* Puts a row of state with its sum. `flags` as of mdb_put. */
+enum store_error store_row_seal(const struct store *store, MDB_txn *txn, MDB_dbi dbi, const MDB_val *key,
+                                const MDB_val *value, unsigned flags);
+
+/* schema.c */
+/* In the transaction in which the tables were opened: makes a new environment ours, brings an older one to our format, and
+ * refuses what is another store's, a newer one's or a backup's. */
+enum store_error store_schema_agree(struct store *store, enum side side, MDB_txn *txn,
+                                    struct store_failure *failure);
+
+/* guard.c */
+/* Between these two, faults in the environment's map end the process with a sentence about the file in `folder`. */
+void store_guard_begin(struct environment *environment, const char *folder);
+void store_guard_end(struct environment *environment);
+/* From here on this thread reads that environment in full, so that any fault of it is taken for the file's; NULL: no more. */
+void store_guard_read(const struct environment *environment);
 
 /* batch.c */
 enum store_error store_batch_add(struct store_batch *batch, const struct operation *like, const void *key,

@@ -58,7 +58,7 @@ enum store_error {
     STORE_FULL,     /* the map or the disk is full: nothing of the batch was written */
     STORE_SMALL,    /* the caller's buffer is smaller than the value */
     STORE_LIMIT,    /* a key, value, batch or blob is over its limit in store/limits.h */
-    STORE_CORRUPT,  /* bytes do not match their digest: the entry is dropped and counted */
+    STORE_CORRUPT,  /* bytes do not match their digest or sum: counted; a blob or an entry is dropped */
     STORE_MISMATCH, /* an upload's digest is not the expected one: nothing was kept */
     STORE_SCHEMA,   /* the folder was written by another version, or its parts do not belong together */
     STORE_DENIED,   /* no permission, or a folder that others may enter */
@@ -115,6 +115,12 @@ struct store_options {
 };
 
 struct store;
+
+/*
+ * For a program's main: a damaged data file of an open store (cut short, unreadable, with links that lead nowhere) ends the
+ * process with one line on standard error and exit code 1, instead of SIGBUS or SIGSEGV; other faults go where they went.
+ */
+void store_guard_install(void);
 
 /* Opens or creates the store in folder `path` (created if its parent exists). Leftovers of a crash are
  * removed. `failure` may be NULL. On STORE_OK *store is to be closed with store_close. */
@@ -261,7 +267,7 @@ struct store_range {
 typedef bool store_row_fn(void *context, const void *key, size_t key_bytes, const void *value,
                           size_t value_bytes);
 
-/* Shows rows in key order, all of one moment. `range` may be NULL: the whole table. Long walks: stop after
+/* Shows rows in key order, all of one moment; damaged ones are passed over, and then the result is STORE_CORRUPT. `range` may be NULL: the whole table. Long walks: stop after
  * some thousand rows and continue with `after`, for a reader that stays keeps the file from reusing its
  * pages. */
 enum store_error store_each(struct store *store, enum store_table table, const struct store_range *range,
@@ -390,6 +396,10 @@ void store_stats(struct store *store, struct store_stats *stats);
 
 /* Reports one finding of a check, as a sentence. */
 typedef void store_report_fn(void *context, const char *finding);
+
+/* Reads every row of all tables and compares it with its sum: what a host does before it relies on them. STORE_CORRUPT:
+ * `report` was called. Some million rows take a second. */
+enum store_error store_verify_state(struct store *store, store_report_fn *report, void *context);
 
 /* Reads and verifies everything: the rows of all tables, blobs and entries against their digests, files
  * against the index, pins, both ways of the pointer index, the totals. STORE_OK: nothing found.

@@ -9,8 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SCHEMA = 1 };
-
 static const char *const state_tables[STORE_TABLES] = {
     [STORE_META] = "meta",           [STORE_COUNTERS] = "counters",       [STORE_RECORDS] = "records",
     [STORE_TOKENS] = "tokens",       [STORE_REVOCATIONS] = "revocations", [STORE_JOBS] = "jobs",
@@ -28,8 +26,6 @@ static_assert((int)STORE_TABLES <= (int)ENVIRONMENT_TABLES_MAX, "tables of state
 static_assert((int)BLOB_TABLES <= (int)ENVIRONMENT_TABLES_MAX, "tables of blobs");
 
 static enum store_error tables_open(struct store *store, enum side side, struct store_failure *failure);
-static enum store_error schema_agree(struct store *store, enum side side, MDB_txn *txn,
-                                     struct store_failure *failure);
 static void totals_load(struct store *store, MDB_txn *txn);
 
 /* ---- Environments
@@ -110,15 +106,21 @@ enum store_error store_environment_open(struct store *store, enum side side, uin
         code = store_lmdb_open(environment, path, (size_t)pages * environment->page_bytes,
                                side == SIDE_BLOBS ? MDB_NORDAHEAD : 0);
     int dead;
-    if (code == 0)
+    if (code == 0) {
+        store_guard_begin(environment, path);
+        store_guard_read(environment);
         code = mdb_reader_check(environment->lmdb, &dead);
+    }
     MDB_envinfo info;
     if (code == 0)
         code = mdb_env_info(environment->lmdb, &info);
     if (code == 0) {
         environment->map_pages = info.me_mapsize / environment->page_bytes;
-        return tables_open(store, side, failure);
+        const enum store_error error = tables_open(store, side, failure);
+        store_guard_read(NULL);
+        return error;
     }
+    store_guard_read(NULL);
     enum store_error error = store_from_system(code);
     if (error == STORE_NONE)
         error = STORE_SYSTEM;
@@ -131,6 +133,7 @@ void store_environment_close(struct environment *environment)
     for (unsigned i = 0; i < environment->kept_count; i++)
         mdb_txn_abort(environment->kept[i]);
     environment->kept_count = 0;
+    store_guard_end(environment);
     if (environment->lmdb != NULL)
         mdb_env_close(environment->lmdb);
     environment->lmdb = NULL;
@@ -151,7 +154,7 @@ static enum store_error tables_open(struct store *store, enum side side, struct 
         code = mdb_dbi_open(txn, store_table_name(side, i), MDB_CREATE, &environment->tables[i]);
     enum store_error error = store_from_system(code);
     if (error == STORE_OK)
-        error = schema_agree(store, side, txn, failure);
+        error = store_schema_agree(store, side, txn, failure);
     if (error == STORE_OK && side == SIDE_BLOBS)
         totals_load(store, txn);
     if (error != STORE_OK) {
@@ -165,57 +168,6 @@ static enum store_error tables_open(struct store *store, enum side side, struct 
         store_failure_set(failure, error, code, "cannot write %.120s/%s: %s", store->path, environment->name,
                           mdb_strerror(code));
     return error;
-}
-
-/* A new state takes the storage id that was handed in, new blobs take that of the state; blobs of another
- * store are refused, because their pins speak of another store's jobs. */
-static enum store_error schema_agree(struct store *store, enum side side, MDB_txn *txn,
-                                     struct store_failure *failure)
-{
-    const struct environment *environment = &store->environments[side];
-    uint8_t schema[4];
-    MDB_val value;
-    enum store_error error = store_row_get(txn, environment->own, "schema", 6, &value);
-    if (error == STORE_NONE) {
-        store->created = side == SIDE_STATE ? true : store->created;
-        store_number_encode(schema, SCHEMA, sizeof schema);
-        error = store_row_put(txn, environment->own, "schema", 6, schema, sizeof schema);
-        if (error == STORE_OK)
-            error =
-                store_row_put(txn, environment->own, "storage", 7, store->storage_id, STORE_STORAGE_ID_BYTES);
-        if (error != STORE_OK)
-            store_failure_set(failure, error, 0, "cannot create %.120s/%s: %s", store->path,
-                              environment->name, store_error_text(error));
-        return error;
-    }
-    const uint64_t version = error == STORE_OK && value.mv_size == sizeof schema
-                                 ? store_number_decode(value.mv_data, sizeof schema)
-                                 : 0;
-    if (version != SCHEMA) {
-        store_failure_set(failure, STORE_SCHEMA, 0, "%.120s/%s has format %llu, this program reads format %d",
-                          store->path, environment->name, (unsigned long long)version, SCHEMA);
-        return STORE_SCHEMA;
-    }
-    if (side == SIDE_STATE && !store->backup &&
-        store_row_get(txn, environment->own, BACKUP_MARK, sizeof BACKUP_MARK - 1, &value) == STORE_OK) {
-        store_failure_set(
-            failure, STORE_SCHEMA, 0,
-            "%.120s is a backup, which nobody works on; `weir store restore` makes a data folder of it",
-            store->path);
-        return STORE_SCHEMA;
-    }
-    error = store_row_get(txn, environment->own, "storage", 7, &value);
-    if (error == STORE_OK && value.mv_size == STORE_STORAGE_ID_BYTES && side == SIDE_STATE) {
-        memcpy(store->storage_id, value.mv_data, STORE_STORAGE_ID_BYTES);
-        return STORE_OK;
-    }
-    if (error == STORE_OK && value.mv_size == STORE_STORAGE_ID_BYTES &&
-        memcmp(store->storage_id, value.mv_data, STORE_STORAGE_ID_BYTES) == 0)
-        return STORE_OK;
-    store_failure_set(failure, STORE_SCHEMA, 0,
-                      "%.100s/%s belongs to another store than the folder beside it; put the right one back",
-                      store->path, environment->name);
-    return STORE_SCHEMA;
 }
 
 static void totals_load(struct store *store, MDB_txn *txn)
@@ -338,6 +290,45 @@ enum store_error store_keys_collect(MDB_txn *txn, MDB_dbi dbi, const void *prefi
     return code == MDB_NOTFOUND ? STORE_OK : store_from_system(code);
 }
 
+/* ---- Rows of state, each with a sum behind its value: disks and memory flip bits, and LMDB doesn't look.
+ * ------------------------------------------------------------------------------------------------ */
+
+static void row_sum(const struct store *store, const MDB_val *key, const void *value, size_t value_bytes,
+                    uint8_t sum[ROW_SUM_BYTES])
+{
+    uint8_t digest[STORE_ID_BYTES];
+    store->digest.sum(key->mv_data, key->mv_size, value, value_bytes, digest);
+    memcpy(sum, digest, ROW_SUM_BYTES);
+}
+
+/* Takes the sum off the value; false if it isn't that of this row. */
+static bool row_open(struct store *store, const MDB_val *key, MDB_val *value)
+{
+    uint8_t sum[ROW_SUM_BYTES];
+    bool good = value->mv_size >= ROW_SUM_BYTES;
+    if (good) {
+        value->mv_size -= ROW_SUM_BYTES;
+        row_sum(store, key, value->mv_data, value->mv_size, sum);
+        good = memcmp(sum, (const uint8_t *)value->mv_data + value->mv_size, ROW_SUM_BYTES) == 0;
+    }
+    if (!good)
+        atomic_fetch_add(&store->corrupt, 1);
+    return good;
+}
+
+enum store_error store_row_seal(const struct store *store, MDB_txn *txn, MDB_dbi dbi, const MDB_val *key,
+                                const MDB_val *value, unsigned flags)
+{
+    MDB_val name = *key, room = {.mv_size = value->mv_size + ROW_SUM_BYTES};
+    const enum store_error error = store_from_system(mdb_put(txn, dbi, &name, &room, flags | MDB_RESERVE));
+    if (error == STORE_OK) {
+        if (value->mv_size > 0)
+            memcpy(room.mv_data, value->mv_data, value->mv_size);
+        row_sum(store, key, value->mv_data, value->mv_size, (uint8_t *)room.mv_data + value->mv_size);
+    }
+    return error;
+}
+
 /* ---- Reading tables
  * ------------------------------------------------------------------------------------------------ */
 
@@ -354,7 +345,10 @@ enum store_error store_get(struct store *store, enum store_table table, const vo
     if (error != STORE_OK)
         return error;
     MDB_val value;
+    const MDB_val name = bytes_of(key, key_bytes);
     error = store_row_get(txn, environment->tables[table], key, key_bytes, &value);
+    if (error == STORE_OK && !row_open(store, &name, &value))
+        error = STORE_CORRUPT;
     if (error == STORE_OK) {
         *bytes = value.mv_size;
         if (value.mv_size > capacity)
@@ -395,13 +389,76 @@ enum store_error store_each(struct store *store, enum store_table table, const s
     if (code == 0 && skip && key.mv_size == after.mv_size &&
         memcmp(key.mv_data, after.mv_data, after.mv_size) == 0)
         code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
-    while (code == 0 && store_row_has_prefix(&key, range->prefix, range->prefix_bytes) &&
-           row(context, key.mv_data, key.mv_size, value.mv_data, value.mv_size))
-        code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    bool sound = true;
+    for (bool go_on = true;
+         code == 0 && go_on && store_row_has_prefix(&key, range->prefix, range->prefix_bytes);
+         code = go_on ? mdb_cursor_get(cursor, &key, &value, MDB_NEXT) : 0) {
+        if (row_open(store, &key, &value))
+            go_on = row(context, key.mv_data, key.mv_size, value.mv_data, value.mv_size);
+        else
+            sound = false;
+    }
     if (cursor != NULL)
         mdb_cursor_close(cursor);
     store_read_end(environment, txn);
-    return code == MDB_NOTFOUND ? STORE_OK : store_from_system(code);
+    if (code != 0 && code != MDB_NOTFOUND)
+        return store_from_system(code);
+    return sound ? STORE_OK : STORE_CORRUPT;
+}
+
+/* Walks a table by itself, since store_each passes over what is damaged. */
+static enum store_error table_verify(struct store *store, MDB_txn *txn, enum store_table table,
+                                     store_report_fn *report, void *context)
+{
+    const MDB_dbi dbi = store->environments[SIDE_STATE].tables[table];
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    MDB_stat stat;
+    char text[128];
+    uint64_t rows = 0, damaged = 0;
+    int code = mdb_cursor_open(txn, dbi, &cursor);
+    if (code != 0)
+        return store_from_system(code);
+    for (code = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); code == 0;
+         code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+        rows++;
+        if (row_open(store, &key, &value))
+            continue;
+        damaged++;
+        const uint8_t *const bytes = key.mv_data;
+        int used = snprintf(text, sizeof text, "state table %s, row ", state_tables[table]);
+        for (size_t i = 0; i < key.mv_size && i < 8; i++)
+            used += snprintf(text + used, sizeof text - (size_t)used, "%02x", bytes[i]);
+        snprintf(text + used, sizeof text - (size_t)used, ": its bytes do not match their sum");
+        report(context, text);
+    }
+    mdb_cursor_close(cursor);
+    if (code == MDB_NOTFOUND)
+        code = mdb_stat(txn, dbi, &stat);
+    if (code != 0 || stat.ms_entries != rows) {
+        snprintf(text, sizeof text, "state table %s: %llu rows can be read of %llu", state_tables[table],
+                 (unsigned long long)rows, code == 0 ? (unsigned long long)stat.ms_entries : 0);
+        report(context, text);
+        damaged++;
+    }
+    return damaged == 0 ? STORE_OK : STORE_CORRUPT;
+}
+
+enum store_error store_verify_state(struct store *store, store_report_fn *report, void *context)
+{
+    struct environment *environment = &store->environments[SIDE_STATE];
+    MDB_txn *txn;
+    enum store_error error = store_read_begin(environment, &txn);
+    if (error != STORE_OK)
+        return error;
+    store_guard_read(environment);
+    for (int table = 0; table < STORE_TABLES; table++) {
+        const enum store_error found = table_verify(store, txn, (enum store_table)table, report, context);
+        error = error == STORE_OK ? found : error;
+    }
+    store_guard_read(NULL);
+    store_read_end(environment, txn);
+    return error;
 }
 
 enum store_error store_count(struct store *store, enum store_table table, uint64_t *rows)
@@ -460,8 +517,8 @@ enum store_error store_table_apply(struct change *change, const struct operation
     if (operation->kind == OP_DELETE_PREFIX)
         return prefix_delete(txn, dbi, operation);
     change->grows[SIDE_STATE] = true;
-    MDB_val key = bytes_of(operation->data, operation->key_bytes);
-    MDB_val value = bytes_of(operation->value, operation->value_bytes);
-    return store_from_system(
-        mdb_put(txn, dbi, &key, &value, operation->kind == OP_PUT_ABSENT ? MDB_NOOVERWRITE : 0));
+    const MDB_val key = bytes_of(operation->data, operation->key_bytes);
+    const MDB_val value = bytes_of(operation->value, operation->value_bytes);
+    return store_row_seal(change->store, txn, dbi, &key, &value,
+                          operation->kind == OP_PUT_ABSENT ? MDB_NOOVERWRITE : 0);
 }

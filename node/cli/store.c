@@ -128,6 +128,7 @@ static void show(const struct cli *cli, const struct check *check, const struct 
 
 static int check_store(struct cli *cli, const char *data, const struct federation *federation)
 {
+    store_guard_install();
     char path[FEDERATION_PATH_BYTES_MAX + 8];
     snprintf(path, sizeof path, "%s/store", data);
     if (access(path, F_OK) != 0)
@@ -140,6 +141,11 @@ static int check_store(struct cli *cli, const char *data, const struct federatio
     struct check check = {
         .federation = federation, .wall_s = clock_wall_ms() / 1000, .findings = json_array()};
     struct store_stats stats;
+    uint8_t id[32];
+    size_t bytes;
+    if (store_get(store, STORE_META, "node", 4, id, sizeof id, &bytes) == STORE_OK &&
+        memcmp(id, federation_identity(federation)->node.bytes, sizeof id) != 0)
+        found(&check, "the store belongs to another node than the keys beside it");
     store_check(store, found, &check);
     check_rows(store, &check);
     store_stats(store, &stats);

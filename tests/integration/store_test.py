@@ -1,8 +1,10 @@
 """What an operator does with a node's disk: back it up while it works, take it back, and what is refused."""
 import os
+import random
 import shutil
+import subprocess
 
-from harness import expect
+from harness import Failed, Node, Skipped, expect
 from mesh_test import SPIN, SPIN_ITEMS, THREE, expect_marks, wait_running
 
 
@@ -61,4 +63,101 @@ def what_is_no_backup_or_no_place_for_one_is_refused(place):
     expect("needs a path" in usage.error, "%s" % usage)
 
 
-TESTS = [a_backup_is_taken_at_work_and_taken_back, what_is_no_backup_or_no_place_for_one_is_refused]
+def stopped_member(place):
+    """The data folder of a node that has done some jobs and was stopped, and that of another of its mesh."""
+    mesh = place.mesh("ashburn", "berlin")
+    for number in range(4):
+        job = mesh["ashburn"].submit_detached("spin", "--items", "20", "--shard-items", "1", "--param", "us=100", "--key",
+                                              "job %d" % number)
+        mesh["ashburn"].wait_job(job)
+    for node in mesh.values():
+        expect(node.stop() == 0, node.log_end())
+    return mesh["ashburn"].data, mesh["berlin"].data
+
+
+def copy_of(place, data, name):
+    path = place.path(name)
+    shutil.copytree(data, path)
+    return path
+
+
+def start_fails(place, data, *words):
+    """`weir node` ends with 1 and one line that has these words."""
+    node = Node(place, os.path.basename(data))
+    node.launch()
+    code = node.wait_end(30)
+    said = [line for line in node.log_text().strip().split("\n") if line.startswith("weir: ")]
+    expect(code == 1 and len(said) == 1, "it ended with %s and said: %s" % (code, node.log_end()))
+    for word in words:
+        expect(word in said[0], "no %r in: %s" % (word, said[0]))
+
+
+def check_fails(place, data, *words):
+    checked = place.weir("store", "check", "--data", data, code=1)
+    for word in words:
+        expect(word in checked.out + checked.error, "no %r in: %s" % (word, checked))
+
+
+def a_damaged_store_is_refused_in_words(place):
+    data, other = stopped_member(place)
+    for name, side, keep in (("half", "state", None), ("page", "state", 5000), ("blobs-half", "blobs", None)):
+        path = copy_of(place, data, name)
+        file = os.path.join(path, "store", side, "data.mdb")
+        os.truncate(file, keep or os.path.getsize(file) // 2)
+        start_fails(place, path, file, "damaged", "backup")
+        check_fails(place, path, file, "damaged")
+    path = copy_of(place, data, "garbage")
+    with open(os.path.join(path, "store", "state", "data.mdb"), "wb") as file:
+        file.write(b"no database" * 9000)
+    start_fails(place, path, "store/state", "not an LMDB file")
+    path = copy_of(place, data, "others-blobs")
+    shutil.rmtree(os.path.join(path, "store", "blobs"))
+    shutil.copytree(os.path.join(other, "store", "blobs"), os.path.join(path, "store", "blobs"))
+    start_fails(place, path, "store/blobs", "another store")
+    path = copy_of(place, data, "others-store")
+    shutil.rmtree(os.path.join(path, "store"))
+    shutil.copytree(os.path.join(other, "store"), os.path.join(path, "store"))
+    start_fails(place, path, "another node", "keys")
+    check_fails(place, path, "another node")
+
+
+def flipped_bits_never_crash_a_node(place):
+    """It starts, or says why not; `store check` finds something, or nothing that is in use was hit."""
+    data, _ = stopped_member(place)
+    for seed in range(8):
+        print("seed %d" % seed, flush=True)
+        draw = random.Random(seed)
+        path = copy_of(place, data, "flip%d" % seed)
+        file = os.path.join(path, "store", draw.choice(("state", "blobs")), "data.mdb")
+        with open(file, "r+b") as bits:
+            for _ in range(draw.choice((1, 20, 300))):
+                at = draw.randrange(os.path.getsize(file))
+                bits.seek(at)
+                byte = bits.read(1)[0] ^ 1 << draw.randrange(8)
+                bits.seek(at)
+                bits.write(bytes([byte]))
+        checked = place.weir("store", "check", "--data", path, code=None)
+        expect(checked.code in (0, 1), "%s" % checked)
+        node = Node(place, os.path.basename(path))
+        try:
+            node.start()
+        except Failed:
+            expect(node.process.returncode == 1 and checked.code == 1, "%s\n%s" % (checked, node.log_end()))
+            expect("weir: " in node.log_text(), node.log_end())
+        else:
+            expect(node.stop() == 0, node.log_end())
+
+
+def a_folder_that_cannot_be_written_is_refused(place):
+    data, _ = stopped_member(place)
+    mounted = place.path("mounted")
+    os.makedirs(mounted)
+    if subprocess.run(["mount", "--bind", data, mounted], capture_output=True, check=False).returncode != 0:
+        raise Skipped("mounting needs root")
+    place.mounts.append(mounted)
+    subprocess.run(["mount", "-o", "remount,bind,ro", mounted], check=True)
+    start_fails(place, mounted, "Read-only file system")
+
+
+TESTS = [a_backup_is_taken_at_work_and_taken_back, what_is_no_backup_or_no_place_for_one_is_refused,
+         a_damaged_store_is_refused_in_words, flipped_bits_never_crash_a_node, a_folder_that_cannot_be_written_is_refused]
