@@ -77,11 +77,17 @@ static inline void fixture_keep(struct fixture *f, const struct mesh_effect *eff
     case MESH_SIGN:
         sign[(*signs)++] = effect->body.record;
         break;
+    case MESH_DECISION: /* tells of a job and why */
+        assert_memory_not_equal(&effect->body.decision.job, &(struct mesh_id){0},
+                                sizeof effect->body.decision.job);
+        assert_in_range(effect->body.decision.why, MESH_WHY_RESERVED, 64);
+        assert_true(f->effect_count < FIXTURE_KEPT);
+        f->effect[f->effect_count++] = *effect;
+        break;
     case MESH_LOOKUP:
     case MESH_RUN:
     case MESH_STOP:
     case MESH_JOB:
-    case MESH_DECISION:
     case MESH_DRAINED:
         assert_true(f->effect_count < FIXTURE_KEPT);
         f->effect[f->effect_count++] = *effect;

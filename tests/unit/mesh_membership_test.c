@@ -142,6 +142,8 @@ static void records_travel_along_a_tree_of_their_origin(void **state)
         assert_int_equal(version_of(net, viewer, 3), version_of(net, 3, 3));
         uint32_t come = 0;
         uint32_t told = 0;
+        uint32_t copies = 0;
+        uint32_t links = 0;
         for (uint32_t other = 0; other < net->count; other++) {
             struct mesh_link_view view;
             if (!mesh_link_view(net->node[viewer].mesh, &net->node[other].id, &view))
@@ -149,8 +151,13 @@ static void records_travel_along_a_tree_of_their_origin(void **state)
             assert_int_equal(view.protocol, MESH_PROTOCOL_MAX);
             come += view.trees_from;
             told += view.lazy;
+            copies += view.trees_to;
+            links++;
+            /* Of each origin but the neighbour itself; its own records come from it, or not. */
+            assert_in_range(view.trees_from + view.lazy + view.trees_to, net->count - 1, net->count);
         }
         assert_true(come >= 1 && come < net->count && told >= 1);
+        assert_true(copies >= links); /* our own records at least go over all */
     }
     end(net);
 }
