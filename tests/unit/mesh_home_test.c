@@ -445,6 +445,42 @@ static void returned_shards_come_next_and_are_not_blamed(void **state)
     fixture_close(f);
 }
 
+static void the_story_tells_how_a_bundle_ended(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t outcome;
+        enum mesh_reason why;
+    } cases[] = {{MESH_DONE, MESH_WHY_DONE},
+                 {MESH_RETURNED, MESH_WHY_RETURNED},
+                 {MESH_CRASHED, MESH_WHY_CRASHED},
+                 {MESH_REJECTED, MESH_WHY_REJECTED}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fixture *const f = open_home(1);
+        submit(f, 1, 5);
+        grant(f, 0, 1, 100, 1);
+        const struct mesh_message bundle = assigned(f, 0);
+        fixture_clear(f);
+        result(f, 0, &bundle, cases[i].outcome);
+        struct mesh_effect effect;
+        uint32_t told = 0;
+        while (fixture_did(f, MESH_DECISION, &effect)) {
+            const enum mesh_reason why = effect.body.decision.why;
+            for (size_t j = 0; j < sizeof cases / sizeof *cases; j++) {
+                if (why != cases[j].why)
+                    continue;
+                assert_int_equal(why, cases[i].why);
+                assert_int_equal(effect.body.decision.count, 1);
+                assert_int_equal(effect.body.decision.shard, bundle.body.assign.shard[0]);
+                assert_memory_equal(&effect.body.decision.member, &f->peer[0], sizeof f->self);
+                told++;
+            }
+        }
+        assert_int_equal(told, 1);
+        fixture_close(f);
+    }
+}
+
 static void the_third_crash_of_a_shard_fails_its_job(void **state)
 {
     (void)state;
@@ -1019,6 +1055,7 @@ int main(void)
         cmocka_unit_test(a_result_of_an_earlier_epoch_gives_its_shards_to_others),
         cmocka_unit_test(a_result_must_be_what_was_assigned_to_who_reports_it),
         cmocka_unit_test(returned_shards_come_next_and_are_not_blamed),
+        cmocka_unit_test(the_story_tells_how_a_bundle_ended),
         cmocka_unit_test(the_third_crash_of_a_shard_fails_its_job),
         cmocka_unit_test(a_rejection_fails_the_job_with_its_reason),
         cmocka_unit_test(a_lease_ends_after_25_s_and_a_late_result_still_counts),

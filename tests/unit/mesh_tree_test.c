@@ -835,6 +835,34 @@ static void many_words_take_several_messages(void **state)
     fixture_close(f);
 }
 
+/* Words name an origin by eight bytes, all of which count; of two that share them the lower id is meant. */
+static void origins_are_found_by_the_first_bytes_of_their_ids(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(2);
+    for (uint32_t i = 0; i < 9; i++) {
+        struct mesh_event event = {.kind = MESH_RECORD};
+        struct mesh_record *const record = &event.body.record.record;
+        *record = (struct mesh_record){.kind = MESH_RECORD_MEMBER, .incarnation = 1, .version = 1};
+        memset(record->origin.bytes, 0x42, sizeof record->origin.bytes);
+        record->origin.bytes[i] = 0x43;
+        record->body.member.session = 7;
+        record->handle = fixture_handle(f);
+        event.body.record.from = record->origin;
+        fixture_step(f, &event);
+        uint32_t found = members_find_prefix(f->mesh, members_prefix(&record->origin));
+        assert_int_equal(found, members_find(f->mesh, &record->origin));
+        record->origin.bytes[7] ^= 0x20; /* of nobody */
+        assert_int_equal(members_find_prefix(f->mesh, members_prefix(&record->origin)), MESH_NONE);
+    }
+    struct mesh_id shared;
+    memset(shared.bytes, 0x42, sizeof shared.bytes);
+    const uint32_t only =
+        members_find_prefix(f->mesh, members_prefix(&shared)); /* which differs in its ninth */
+    assert_int_equal(f->mesh->members.slot[only].id.bytes[8], 0x43);
+    fixture_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -868,6 +896,7 @@ int main(void)
         cmocka_unit_test(what_is_owed_to_a_link_ends_with_it),
         cmocka_unit_test(flush_goes_on_in_the_next_step_when_the_output_is_full),
         cmocka_unit_test(many_words_take_several_messages),
+        cmocka_unit_test(origins_are_found_by_the_first_bytes_of_their_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
