@@ -27,7 +27,9 @@
 struct connection;
 
 struct api_call {
-    struct connection *connection;
+    struct api *api;
+    struct connection *connection; /* NULL: a remote call */
+    struct api_remote remote;
     json_t *body;
     api_gone *gone;
     void *gone_context;
@@ -140,8 +142,9 @@ static void flush(struct connection *connection)
 
 /* Takes the object. One that could not be built (its text was no UTF-8), or that no client would take, becomes an
  * error in its place. */
-static void put_json(struct connection *connection, json_t *object)
+static void put_json(struct api_call *call, json_t *object, bool final)
 {
+    struct connection *connection = call->connection;
     static const char unfit[] =
         "{\"ok\":false,\"error\":\"the answer holds text that is not UTF-8\",\"exit\":1}";
     static const char large[] =
@@ -154,6 +157,11 @@ static void put_json(struct connection *connection, json_t *object)
         text = strdup(instead);
         if (!text)
             abort();
+    }
+    if (!connection) {
+        call->remote.answer(call->remote.context, text, strlen(text), final);
+        free(text);
+        return;
     }
     if (connection->out_count > API_PENDING_BYTES_MAX) {
         connection->api->counters.slow++;
@@ -189,7 +197,8 @@ static void fill_more(struct connection *connection)
 
 static void call_free(struct api_call *call)
 {
-    call->connection->call = NULL;
+    if (call->connection)
+        call->connection->call = NULL;
     if (call->filled)
         call->filled(call->fill_context);
     json_decref(call->body);
@@ -200,9 +209,9 @@ static void take_frames(struct connection *connection);
 
 static void end_call(struct api_call *call)
 {
-    struct connection *connection = call->connection;
+    struct api *api = call->api;
     call_free(call);
-    loop_wake(connection->api->options.loop); /* the next call may wait in the buffer already */
+    loop_wake(api->options.loop); /* the next call may wait in the buffer already */
 }
 
 const json_t *api_body(const struct api_call *call)
@@ -212,13 +221,21 @@ const json_t *api_body(const struct api_call *call)
 
 const char *api_tenant(const struct api_call *call)
 {
-    const struct api_options *options = &call->connection->api->options;
+    if (!call->connection)
+        return call->remote.tenant;
+    const struct api_options *options = &call->api->options;
     return options->tenant(options->context, call->connection->uid);
 }
 
 bool api_may(const struct api_call *call, enum api_right right)
 {
-    return (call->connection->rights & (unsigned)right) != 0;
+    const unsigned rights = call->connection ? call->connection->rights : call->remote.rights;
+    return (rights & (unsigned)right) != 0;
+}
+
+const char *api_remote_site(const struct api_call *call)
+{
+    return call->connection ? NULL : call->remote.site;
 }
 
 void api_on_gone(struct api_call *call, api_gone *gone, void *context)
@@ -230,7 +247,7 @@ void api_on_gone(struct api_call *call, api_gone *gone, void *context)
 void api_more(struct api_call *call, json_t *object)
 {
     json_object_set_new(object, "more", json_true());
-    put_json(call->connection, object);
+    put_json(call, object, false);
 }
 
 void api_reply(struct api_call *call, json_t *object)
@@ -238,7 +255,7 @@ void api_reply(struct api_call *call, json_t *object)
     if (!object)
         object = json_object();
     json_object_set_new(object, "ok", json_true());
-    put_json(call->connection, object);
+    put_json(call, object, true);
     end_call(call);
 }
 
@@ -262,7 +279,7 @@ static void put_error(struct api_call *call, enum exit_code code, const char *fo
     char text[1000];
     vsnprintf(text, sizeof text, format, arguments);
     make_utf8(text);
-    put_json(call->connection, json_pack("{s:b, s:s, s:i}", "ok", 0, "error", text, "exit", (int)code));
+    put_json(call, json_pack("{s:b, s:s, s:i}", "ok", 0, "error", text, "exit", (int)code), true);
 }
 
 void api_cut(struct api_call *call, enum exit_code code, const char *format, ...)
@@ -292,7 +309,7 @@ void api_receive(struct api_call *call, uint64_t bytes, api_data *data, void *co
     call->data = data;
     call->data_context = context;
     call->data_left = bytes;
-    put_json(call->connection, json_pack("{s:b}", "more", 1)); /* "send" */
+    put_json(call, json_pack("{s:b}", "more", 1), false); /* "send" */
     if (bytes == 0) {
         call->data = NULL;
         data(context, call, "", 0, true);
@@ -311,7 +328,7 @@ void api_send(struct api_call *call, json_t *object, uint64_t bytes, api_fill *f
     call->fill_context = context;
     call->fill_bytes = bytes;
     call->answered = true;
-    put_json(call->connection, object);
+    put_json(call, object, true);
     fill_more(call->connection);
     if (call->fill_offset == call->fill_bytes)
         end_call(call);
@@ -327,32 +344,61 @@ static const struct api_op *find_op(const struct api *api, const char *name)
     return op->name ? op : NULL;
 }
 
-static void begin_call(struct connection *connection, const uint8_t *bytes, size_t count)
+static void dispatch(struct api_call *call)
 {
-    struct api_call *call = calloc(1, sizeof *call);
-    if (!call)
-        abort();
-    call->connection = connection;
-    connection->call = call;
-    json_error_t error;
-    call->body = json_loadb((const char *)bytes, count, JSON_REJECT_DUPLICATES, &error);
+    struct api *api = call->api;
     const char *name = json_string_value(json_object_get(call->body, "op"));
-    const struct api_op *op = name ? find_op(connection->api, name) : NULL;
+    const struct api_op *op = name ? find_op(api, name) : NULL;
     if (!name)
         api_error(call, EXIT_USAGE, "a call is a JSON object with a member 'op'");
     else if (!op)
         api_error(call, EXIT_USAGE,
                   "this node knows no call '%.40s'; are weir and the node of the same version?", name);
     else if (!api_may(call, op->right)) {
-        connection->api->counters.denied++;
+        api->counters.denied++;
         api_error(call, EXIT_DENIED, "'%s' is not for user %u; ask an operator for group %s", name,
-                  (unsigned)connection->uid,
-                  op->right == API_OPERATE ? connection->api->options.admin_group
-                                           : connection->api->options.group);
+                  call->connection ? (unsigned)call->connection->uid : 0,
+                  op->right == API_OPERATE ? api->options.admin_group : api->options.group);
     } else {
-        connection->api->counters.calls++;
-        op->handler(connection->api->ops_context, call);
+        api->counters.calls++;
+        op->handler(api->ops_context, call);
     }
+}
+
+static void begin_call(struct connection *connection, const uint8_t *bytes, size_t count)
+{
+    struct api_call *call = calloc(1, sizeof *call);
+    if (!call)
+        abort();
+    call->api = connection->api;
+    call->connection = connection;
+    connection->call = call;
+    json_error_t error;
+    call->body = json_loadb((const char *)bytes, count, JSON_REJECT_DUPLICATES, &error);
+    dispatch(call);
+}
+
+void api_begin(struct api *api, json_t *body, const struct api_remote *remote, struct api_call **out)
+{
+    struct api_call *call = calloc(1, sizeof *call);
+    if (!call)
+        abort();
+    *call = (struct api_call){.api = api, .body = body, .remote = *remote};
+    *out = call;
+    dispatch(call);
+}
+
+void api_leave(struct api_call *call)
+{
+    if (call->gone)
+        call->gone(call->gone_context, call);
+    call_free(call);
+}
+
+void api_again(struct api_call *call)
+{
+    call->gone = NULL;
+    dispatch(call);
 }
 
 static void take_data(struct connection *connection, const uint8_t *bytes, size_t count)

@@ -96,6 +96,26 @@ struct api_counters {
 };
 void api_count(const struct api *api, struct api_counters *counters);
 
+/*
+ * A call that another node passed on for a client of its own (node/relay.c). `answer` gets every object as text, borrowed;
+ * the final one frees the call. Ops that move data in frames of their own are not for such calls.
+ */
+struct api_remote {
+    void (*answer)(void *context, const char *text, size_t bytes, bool final);
+    void *context;
+    char tenant[64]; /* as that node says */
+    char site[64];   /* of that node */
+    unsigned rights; /* of enum api_right, as that node says */
+};
+/* Runs the op that `body` names; takes the body. *call is set before anything is answered, and is good until the final
+ * answer or api_leave. */
+void api_begin(struct api *api, json_t *body, const struct api_remote *remote, struct api_call **call);
+void api_leave(struct api_call *call); /* its client has left */
+/* Hands the call to its op once more: what it asks for has come about. */
+void api_again(struct api_call *call);
+/* The site of the node that passed the call on; NULL: it came over the socket. */
+const char *api_remote_site(const struct api_call *call);
+
 const json_t *api_body(const struct api_call *call); /* borrowed until the final answer */
 const char *api_tenant(const struct api_call *call); /* likewise */
 bool api_may(const struct api_call *call, enum api_right right);

@@ -709,6 +709,7 @@ void copies_on_over(struct node *node, const struct mesh_id *job, bool whole)
         return;
     copy->over = true;
     copy->whole = whole;
+    log_debug("journal", "job=%s journal=over whole=%s", peer_name(node, job), whole ? "yes" : "no");
     if (!copy->ended_at_ms)
         copy->ended_at_ms = clock_wall_ms();
     struct store_batch *batch = node_batch(node);

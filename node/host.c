@@ -549,6 +549,11 @@ void host_on_frame(struct node *node, const struct mesh_id *from, const struct w
     case WIRE_CACHE_ENTRIES:
         cache_on_frame(node, from, frame);
         break;
+    case WIRE_ASK:
+    case WIRE_ANSWER:
+    case WIRE_UNASK:
+        relay_on_frame(node, from, frame);
+        break;
     case WIRE_PUSH:
     case WIRE_SPREAD:
         if (!records_received(node, from, payload.bytes, payload.count,

@@ -30,6 +30,21 @@ struct digest job_results_owner(const struct mesh_id *id)
     return digest_of("weir job results 1", id->bytes, sizeof id->bytes);
 }
 
+struct digest job_request(const struct job *job)
+{
+    const struct job_spec *spec = &job->spec;
+    struct digest_stream stream;
+    digest_init(&stream, "weir job request 1");
+    digest_update(&stream, spec->kernel.bytes, sizeof spec->kernel.bytes);
+    digest_update_u64(&stream, spec->params.bytes);
+    digest_update(&stream, spec->params.data, spec->params.bytes);
+    for (uint32_t i = 0; i < MANIFEST_INPUTS_MAX; i++) {
+        digest_update_u64(&stream, spec->inputs[i].role);
+        digest_update(&stream, spec->inputs[i].blob.bytes, sizeof spec->inputs[i].blob.bytes);
+    }
+    return digest_final(&stream);
+}
+
 struct mesh_id job_id(const char *tenant, const char *key)
 {
     struct digest_stream stream;

@@ -129,6 +129,9 @@ struct job {
     uint32_t reassigned;
     uint32_t copies;     /* of its journal, ours included; until it is accepted, how many are wished for */
     uint32_t copies_min; /* while it is being submitted: fewer won't do */
+    bool keyed;          /* its submitter named the key: others may be submitting it elsewhere */
+    bool undecided;      /* and it isn't known yet whether they do */
+    bool yields;         /* one of them goes before */
     bool preparing;      /* the background thread has it */
     bool moved;          /* and it is another node's meanwhile: freed when that thread gives it back */
     bool tended;         /* finished, and the core keeps it for the other members of its journal */
@@ -176,6 +179,8 @@ struct digest job_kernel_digest(const struct manifest *manifest);
 /* Who pins the blobs of single shards' results, until the outputs stand: apart from the job's own pins, so
  * that they can all be released. */
 struct digest job_results_owner(const struct mesh_id *id);
+/* Of what a submit asks for, so that two under one key are told apart at any node. */
+struct digest job_request(const struct job *job);
 /* The id of the job that `tenant` submits under `key`. */
 struct mesh_id job_id(const char *tenant, const char *key);
 

@@ -201,20 +201,55 @@ static void to_core(struct node *node, struct job *job)
     host_post(node, &(struct mesh_event){.kind = MESH_SUBMIT, .body.submit = core_spec(job)});
 }
 
+static void begin(struct node *node, struct job *job);
+
 static void on_prepared(struct background_task *task)
 {
     struct preparing *preparing = (struct preparing *)task;
     struct node *node = preparing->node;
     struct job *job = preparing->job;
     job->preparing = false;
-    if (!preparing->good)
+    if (!preparing->good) {
         refuse(node, job, (enum exit_code)preparing->exit_code, job->error);
-    else if (job->keys && job->spec.shard_count > 1 && /* one shard's own key is as good */
-             job->copies_min < 2)                      /* such a job is kept here alone */
+    } else if (!job->keyed) {
+        begin(node, job);
+    } else {
+        if (!relay_claim(node, &job->spec.id))
+            refuse(node, job, EXIT_FAILED, "too many calls about jobs of other nodes at once; try again");
+    }
+    free(preparing);
+}
+
+static void begin(struct node *node, struct job *job)
+{
+    if (job->keys && job->spec.shard_count > 1 && /* one shard's own key is as good */
+        job->copies_min < 2)                      /* such a job is kept here alone */
         cache_lookup_whole(node, &job->spec.id);
     else
         to_core(node, job);
-    free(preparing);
+}
+
+void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken)
+{
+    struct job *job = jobs_find(node, id);
+    if (!job || !job->undecided)
+        return;
+    job->undecided = false;
+    const struct copy *copy = copies_find(node, id);
+    if (!taken && !job->yields && !copy) {
+        begin(node, job);
+        return;
+    }
+    const struct digest request = job_request(job);
+    bool existing;
+    take_out(node, job);
+    struct api_call *call;
+    while ((call = next_submitter(job, &existing)))
+        if (api_remote_site(call))
+            api_error(call, EXIT_UNREACHABLE, "another node takes the job");
+        else
+            relay_accept(node, call, id, &request);
+    job_free(job);
 }
 
 static void prepare(struct node *node, struct job *job, const struct job_wish *wish,
@@ -261,12 +296,33 @@ static bool forget_oldest(struct node *node)
 /* Whether two submits under one key ask for the same. */
 static bool same_request(const struct job *a, const struct job *b)
 {
-    bool same = a->spec.manifest == b->spec.manifest && a->spec.params.bytes == b->spec.params.bytes &&
-                memcmp(a->spec.params.data, b->spec.params.data, a->spec.params.bytes) == 0;
-    for (uint32_t i = 0; same && i < MANIFEST_INPUTS_MAX; i++)
-        same = a->spec.inputs[i].role == b->spec.inputs[i].role &&
-               digest_equal(&a->spec.inputs[i].blob, &b->spec.inputs[i].blob);
-    return same;
+    const struct digest one = job_request(a), other = job_request(b);
+    return digest_equal(&one, &other);
+}
+
+static void refuse_key(struct node *node, const struct job *known, struct api_call *call)
+{
+    api_error(call, EXIT_USAGE, "key '%s' names another job already, %.8s; give this one a key of its own",
+              known->spec.key, peer_name(node, &known->spec.id));
+}
+
+static void accept_again(struct node *node, struct job *known, struct api_call *call)
+{
+    if (known->state == JOB_PREPARING ||
+        known->submitters) /* not durable yet: it shares the first one's fate */
+        add_submitter(known, call, true);
+    else
+        submit_accepted(node, call, known, true);
+}
+
+void jobs_accepted(struct node *node, struct job *job, const char *request, struct api_call *call)
+{
+    const struct digest ours = job_request(job);
+    struct digest theirs;
+    if (request && digest_from_hex(request, &theirs) == CRYPTO_OK && digest_equal(&ours, &theirs))
+        accept_again(node, job, call);
+    else
+        refuse_key(node, job, call);
 }
 
 void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish, struct api_call *call)
@@ -274,14 +330,9 @@ void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish
     struct job *known = jobs_find(node, &job->spec.id);
     if (known) {
         if (!same_request(job, known))
-            api_error(call, EXIT_USAGE,
-                      "key '%s' names another job already, %.8s; give this one a key of its own",
-                      job->spec.key, peer_name(node, &known->spec.id));
-        else if (known->state == JOB_PREPARING ||
-                 known->submitters) /* not durable yet: it shares the first one's fate */
-            add_submitter(known, call, true);
+            refuse_key(node, known, call);
         else
-            submit_accepted(node, call, known, true);
+            accept_again(node, known, call);
         job_free(job);
         return;
     }
@@ -293,6 +344,7 @@ void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish
     }
     job->state = JOB_PREPARING;
     job->epoch = 1;
+    job->undecided = job->keyed;
     add_submitter(job, call, false);
     add(node, job);
     prepare(node, job, wish, on_prepared);
@@ -1230,7 +1282,7 @@ static void on_taken_over(struct background_task *task)
              peer_name(node, &job->spec.id), job->spec.shard_count, job->committed,
              (unsigned long long)job->epoch);
     const struct copy *copy = copies_find(node, &job->spec.id);
-    if (copy && copy->end) {
+    if (copy && (copy->end || copy->over)) {
         acknowledge(node, job);
         assemble(node, job);
         return;
@@ -1285,6 +1337,13 @@ void jobs_take_over(struct node *node, const struct mesh_id *id, uint64_t epoch)
     }
     const struct job_wish wish = wish_of(job);
     prepare(node, job, &wish, on_taken_over);
+}
+
+void jobs_revive(struct node *node, const struct mesh_id *id)
+{
+    const struct copy *copy = copies_find(node, id);
+    if (copy && copy->over && copy->whole && copy->end_state == MESH_JOB_DONE && !jobs_find(node, id))
+        jobs_take_over(node, id, copy->last_epoch);
 }
 
 static bool restore_row(void *context, const void *key, size_t key_bytes, const void *value,

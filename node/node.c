@@ -204,8 +204,8 @@ static int64_t turn(void *context, int64_t now_ms)
     struct node *node = context;
     int64_t wake_at_ms = host_turn(node, now_ms);
     int64_t (*const parts[])(struct node *, int64_t) = {
-        jobs_turn,  cache_turn,   execute_turn, disk_turn,    watches_turn,
-        pings_turn, records_turn, drain_turn,   holders_turn, blob_watches_turn};
+        jobs_turn,    cache_turn, execute_turn, disk_turn,         watches_turn, pings_turn,
+        records_turn, drain_turn, holders_turn, blob_watches_turn, relays_turn};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const int64_t at_ms = parts[i](node, now_ms);
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
@@ -652,6 +652,8 @@ static bool open_all(struct node *node)
 static void close_all(struct node *node)
 {
     http_close(node->http);
+    if (node->api)
+        relays_close(node);
     api_close(node->api);
     join_client_close(node->join_client);
     renewal_close(node->renewal);

@@ -12,6 +12,7 @@
  *     cache.c     the result cache across nodes
  *     holders.c   who holds a blob
  *     ops*.c      the local API's calls
+ *     relay.c     and those about jobs whose home is elsewhere
  *     metrics.c   what /metrics says
  *
  * All of it runs on the loop's thread; threads of its own have the store, bulk, ZAP and the background tasks,
@@ -130,6 +131,9 @@ struct copy {
     bool whole;                    /* over: our copy has all that was settled */
 };
 
+struct relay;  /* relay.c */
+struct remote; /* relay.c */
+
 struct append_wait;
 struct copies {
     struct copy *bucket[JOBS_BUCKETS];
@@ -230,6 +234,12 @@ struct node {
     struct holder_search *searches;
     struct blob_watch *blob_watches; /* clients that wait for a blob from elsewhere */
     struct copies copies;
+    struct relay *relays;   /* calls of our clients about jobs of other nodes */
+    struct remote *remotes; /* and calls of theirs about ours */
+    uint32_t relay_count;
+    uint32_t remote_count;
+    uint64_t relay_request;
+    int64_t remotes_at_ms;
     struct ping_wait *pings;
     struct samples convergence;  /* ms until a member, each in its turn, held a capacity that we announced */
     struct api_call *drain_call; /* who waits for the drain; NULL = nobody */
@@ -374,6 +384,12 @@ void jobs_cancel(struct node *node, struct job *job);
 struct bytes *jobs_describe(struct node *node, const struct mesh_save *save);
 /* The core has made this node the job's home: reads it back from our copy of its journal and goes on with it. */
 void jobs_take_over(struct node *node, const struct mesh_id *id, uint64_t epoch);
+/* The outputs of a job that is over, from our copy of its journal: its home is lost. */
+void jobs_revive(struct node *node, const struct mesh_id *id);
+/* The answer to relay_claim: whether the job is another node's, or about to be. */
+void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken);
+/* Answers with how the job was accepted, once it is; `request` must be what it was asked for. */
+void jobs_accepted(struct node *node, struct job *job, const char *request, struct api_call *call);
 /* All members hold the job's end, so its journal may go. False if this node is not its home. */
 bool jobs_on_over(struct node *node, const struct mesh_id *id);
 void jobs_open(struct node *node);
@@ -470,6 +486,20 @@ typedef void fetch_done(struct node *node, void *context, const struct bulk_done
 bool fetch_start(struct node *node, const struct bulk_request *request, fetch_done *done, void *context);
 void fetch_on_done(void *node, const struct bulk_done *done);
 void fetch_on_liar(void *node, const struct mesh_id *holder, const struct digest *blob);
+
+/* ---- relay.c */
+/* Each takes the call over: it is answered by the job's home, wherever that is, or told that there is none. */
+void relay_job(struct node *node, struct api_call *call, const char *text);
+void relay_moved(struct node *node, struct api_call *call, const struct mesh_id *job);
+void relay_accept(struct node *node, struct api_call *call, const struct mesh_id *job,
+                  const struct digest *request);
+/* Adds all members' jobs to our own, `own` as op_jobs answers, which it takes over. */
+void relay_jobs(struct node *node, struct api_call *call, struct json_t *own);
+/* Asks everybody whether they have that job, or are about to; jobs_claimed gets the answer. False: not now. */
+bool relay_claim(struct node *node, const struct mesh_id *job);
+void relay_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame);
+int64_t relays_turn(struct node *node, int64_t now_ms);
+void relays_close(struct node *node);
 
 /* ---- ops_jobs.c */
 /* Answers the submitter of a job that was accepted, or is known already. */

@@ -26,6 +26,8 @@ const struct api_op node_ops[] = {
     {"logs", API_LOOK, op_logs},
     {"explain", API_LOOK, op_explain},
     {"cancel", API_SUBMIT, op_cancel},
+    {"where", API_LOOK, op_where},
+    {"accepted", API_SUBMIT, op_accepted},
     {"blob.put", API_SUBMIT, op_blob_put},
     {"blob.get", API_SUBMIT, op_blob_get},
     {"blob.stat", API_LOOK, op_blob_stat},
@@ -129,6 +131,8 @@ struct job *find_job(struct node *node, struct api_call *call, const char *text)
     if (text && digest_from_hex(text, &whole) == CRYPTO_OK) { /* as programs name it */
         struct mesh_id id;
         memcpy(id.bytes, whole.bytes, sizeof id.bytes);
+        if (json_is_true(json_object_get(api_body(call), "revive")))
+            jobs_revive(node, &id);
         job = jobs_find(node, &id);
         found = job != NULL;
     } else if (text && is_hex(text)) {
@@ -142,10 +146,12 @@ struct job *find_job(struct node *node, struct api_call *call, const char *text)
         return job;
     if (found > 1)
         api_error(call, EXIT_USAGE, "'%s' fits %u jobs; give more of the id", text, found);
+    else if (!text || !is_hex(text) || strlen(text) > 64)
+        api_error(call, EXIT_USAGE, "a job is named by its 64 hex digits, or the first of them");
+    else if (api_remote_site(call))
+        api_error(call, EXIT_NONE, "no job '%s' at %s", text, peer_name(node, &node->self));
     else
-        api_error(call, EXIT_NONE,
-                  "no job '%s' at %s; ask the node where it was submitted, `weir jobs` lists its jobs",
-                  text ? text : "", peer_name(node, &node->self));
+        relay_job(node, call, text);
     return NULL;
 }
 

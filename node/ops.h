@@ -17,6 +17,8 @@ OP(watch);
 OP(logs);
 OP(explain);
 OP(cancel);
+OP(where);
+OP(accepted);
 OP(blob_put);
 OP(blob_get);
 OP(blob_stat);

@@ -131,6 +131,25 @@ static const char *stall_text(struct node *node, const struct job *job, char tex
     return text;
 }
 
+/* Who keeps its journal, while it is kept. */
+static json_t *keepers_json(struct node *node, const struct job *job)
+{
+    json_t *list = json_array();
+    struct mesh_journal_view view;
+    if (!mesh_journal_find(node->host.mesh, &job->spec.id, &view))
+        return list;
+    for (uint32_t i = 0; i < view.members.count; i++) {
+        struct mesh_member_view member;
+        const bool up =
+            mesh_member_find(node->host.mesh, &view.members.id[i], &member) && member.state == MESH_UP;
+        json_t *row = json_pack("{s:s, s:s, s:b}", "name", peer_name(node, &view.members.id[i]), "site",
+                                peer_site(node, &view.members.id[i]), "up", up);
+        json_put(row, "id", json_hex(view.members.id[i].bytes, 32));
+        json_array_append_new(list, row);
+    }
+    return list;
+}
+
 static json_t *job_json(struct node *node, const struct job *job, bool whole)
 {
     struct mesh_job_view view = {0};
@@ -156,6 +175,7 @@ static json_t *job_json(struct node *node, const struct job *job, bool whole)
         json_put(row, "stalled", json_string(stall));
     if (whole) {
         json_put(row, "by_node", shares_json(node, job));
+        json_put(row, "keepers", keepers_json(node, job));
         json_put(row, "inputs", inputs_json(job));
         json_put(row, "outputs", outputs_json(job));
         json_put(row, "params", params_json(job));
@@ -217,8 +237,12 @@ void op_jobs(void *context, struct api_call *call)
     for (uint32_t i = 0; i < matching && i < limit; i++)
         json_array_append_new(rows, job_json(node, ordered[i], false));
     free(ordered);
-    api_reply(call, json_pack("{s:o, s:I, s:I, s:o}", "jobs", rows, "matching", (json_int_t)matching, "total",
-                              (json_int_t)node->jobs.count, "counts", job_counts_json(node)));
+    json_t *reply = json_pack("{s:o, s:I, s:I, s:o}", "jobs", rows, "matching", (json_int_t)matching, "total",
+                              (json_int_t)node->jobs.count, "counts", job_counts_json(node));
+    if (json_is_true(json_object_get(api_body(call), "mesh")) && !api_remote_site(call))
+        relay_jobs(node, call, reply);
+    else
+        api_reply(call, reply);
 }
 
 /* ---- submit */
@@ -367,6 +391,7 @@ static bool read_identity(struct node *node, struct api_call *call, struct job *
             api_error(call, EXIT_USAGE, "a key is printable ASCII");
             return false;
         }
+    job->keyed = key != NULL;
     if (key) {
         snprintf(job->spec.key, sizeof job->spec.key, "%s", key);
     } else {
@@ -426,9 +451,23 @@ void submit_accepted(struct node *node, struct api_call *call, const struct job 
     api_reply(call, reply);
 }
 
+/* A node of another site can't speak for the people of the one where the job was submitted. */
 static bool may_cancel(const struct api_call *call, const struct job *job)
 {
+    const char *site = api_remote_site(call);
+    if (site && strcmp(site, job->spec.origin) != 0)
+        return false;
     return api_may(call, API_OPERATE) || strcmp(api_tenant(call), job->spec.tenant) == 0;
+}
+
+void op_accepted(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    struct job *job = find_job(node, call, body_text(call, "job"));
+    if (job) {
+        api_on_gone(call, submit_gone, node);
+        jobs_accepted(node, job, body_text(call, "request"), call);
+    }
 }
 
 void op_cancel(void *context, struct api_call *call)
@@ -691,12 +730,15 @@ void op_watch(void *context, struct api_call *call)
 }
 
 /* Tells the rows from number `from` on that can't grow any more; returns the number to go on from. */
-static uint64_t tell_lines(struct node *node, struct api_call *call, const struct job *job, uint64_t from)
+static uint64_t tell_lines(struct node *node, struct api_call *call, const struct job *job, uint64_t from,
+                           bool first)
 {
     const int64_t grown_ms = clock_wall_ms() - JOB_DECISION_GROUP_MS;
-    if (from == 0 && job->read_back)
-        api_more(call, json_pack("{s:I, s:s}", "at", (json_int_t)job->spec.created_at_ms, "line",
-                                 "what was decided before this node was restarted is not kept"));
+    if (first && job->read_back)
+        api_more(call,
+                 json_pack(
+                     "{s:I, s:s}", "at", (json_int_t)job->spec.created_at_ms, "line",
+                     "what was decided before this node was started, or became the job's home, is not kept"));
     for (uint32_t d = 0; d < job->decision_count; d++) {
         const struct job_decision *decision = &job->decision[d];
         if (decision->number < from)
@@ -733,7 +775,7 @@ void op_logs(void *context, struct api_call *call)
         watch_add(node, call, job, WATCH_LINES);
         return;
     }
-    tell_lines(node, call, job, 0);
+    tell_lines(node, call, job, 0, true);
     if (job->state >= JOB_DONE)
         tell_end(call, job);
     api_reply(call, NULL);
@@ -743,13 +785,21 @@ void op_logs(void *context, struct api_call *call)
 static bool tell(struct node *node, struct job_watch *watch)
 {
     const struct job *job = jobs_find(node, &watch->job);
-    if (!job) {
+    if (!job && !copies_find(node, &watch->job)) {
         api_error(watch->call, EXIT_FAILED, "the job was not taken");
+        return true;
+    }
+    if (!job || job->moved) {
+        if (api_remote_site(watch->call))
+            api_error(watch->call, EXIT_UNREACHABLE, "the job has moved to another home");
+        else
+            relay_moved(node, watch->call, &watch->job);
         return true;
     }
     const bool final = job->state >= JOB_DONE;
     if (watch->kind == WATCH_LINES) {
-        watch->told = tell_lines(node, watch->call, job, watch->told);
+        watch->told = tell_lines(node, watch->call, job, watch->told, watch->first);
+        watch->first = false;
         if (final) {
             tell_end(watch->call, job);
             api_reply(watch->call, NULL);
@@ -778,7 +828,7 @@ int64_t watches_turn(struct node *node, int64_t now_ms)
         struct job_watch *watch = *link;
         const struct job *job = jobs_find(node, &watch->job);
         /* A job's end is told at once; progress at most ten times a second. */
-        if ((due || watch->first || !job || job->state >= JOB_DONE) && tell(node, watch)) {
+        if ((due || watch->first || !job || job->moved || job->state >= JOB_DONE) && tell(node, watch)) {
             *link = watch->next;
             free(watch);
         } else {

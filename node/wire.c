@@ -690,7 +690,11 @@ static uint32_t field_count(enum wire_kind kind)
     case WIRE_RENEW:
     case WIRE_RENEWED:
     case WIRE_CACHE_PUBLISH:
+    case WIRE_UNASK:
         return 1;
+    case WIRE_ANSWER:
+        return 3;
+    case WIRE_ASK:
     case WIRE_BEAT:
     case WIRE_SPREAD:
     case WIRE_AWAIT:
@@ -769,6 +773,16 @@ static void encode_own(struct field_writer *w, const struct wire_frame *frame)
         return;
     case WIRE_CACHE_ENTRIES:
         encode_cache_entries(w, frame);
+        return;
+    case WIRE_ASK:
+    case WIRE_ANSWER:
+        field_put_uint(w, frame->body.ask.request);
+        if (frame->kind == WIRE_ANSWER)
+            field_put_bool(w, frame->body.ask.final);
+        field_put_bin(w, frame->body.ask.body.bytes, frame->body.ask.body.count);
+        return;
+    case WIRE_UNASK:
+        field_put_uint(w, frame->body.ask.request);
         return;
     case WIRE_BULK_LIST:
         field_put_uint(w, frame->body.bulk_list.request);
@@ -849,6 +863,16 @@ static void decode_own(struct field_reader *r, struct wire_frame *frame)
         return;
     case WIRE_CACHE_ENTRIES:
         decode_cache_entries(r, frame);
+        return;
+    case WIRE_ASK:
+    case WIRE_ANSWER:
+        frame->body.ask.request = field_get_uint(r, ANY_U64);
+        frame->body.ask.final = frame->kind == WIRE_ANSWER && field_get_bool(r);
+        get_payload(r, 1, frame->kind == WIRE_ASK ? WIRE_ASK_BYTES_MAX : WIRE_PAYLOAD_BYTES_MAX,
+                    &frame->body.ask.body);
+        return;
+    case WIRE_UNASK:
+        frame->body.ask.request = field_get_uint(r, ANY_U64);
         return;
     case WIRE_BULK_LIST:
         frame->body.bulk_list.request = field_get_uint(r, ANY_U64);

@@ -35,6 +35,7 @@
     (WIRE_CONTROL_BYTES_MAX - 8192u) /* of ASSIGN and RESULT: leaves room for the fields */
 #define WIRE_ENTRY_BYTES_MAX                                                                                 \
     (WIRE_CONTROL_BYTES_MAX - 4096u) /* of APPEND: what a RESULT brought, and a number for each shard */
+#define WIRE_ASK_BYTES_MAX 4096u     /* of a call as JSON */
 #define WIRE_SOFTWARE_BYTES_MAX 32u  /* "0.1.0" */
 #define WIRE_HELLO_MORE_MAX 6u       /* fields of a HELLO that a later version may add */
 #define WIRE_BATCH_FRAMES_MAX 1024u  /* frames in a BATCH; its bytes are bounded anyway */
@@ -86,6 +87,9 @@
     X(CACHE_FOUND, 50, 1, 1, CONTROL)                                                                        \
     X(CACHE_GET, 51, 1, 1, CONTROL) /* give me the entries of these keys; asked of a holder */               \
     X(CACHE_ENTRIES, 52, 1, 1, CONTROL)                                                                      \
+    X(ASK, 56, 1, 2, CONTROL) /* a client's call that this node can't answer, see node/relay.c */            \
+    X(ANSWER, 57, 1, 2, CONTROL)                                                                             \
+    X(UNASK, 58, 1, 2, CONTROL)  /* its client has left */                                                   \
     X(BULK_LIST, 64, 1, 1, BULK) /* the chunk digests of a blob, from chunk `first` on */                    \
     X(BULK_CHUNKS, 65, 1, 1, BULK)                                                                           \
     X(BULK_GET, 66, 1, 1, BULK) /* bytes of a blob */                                                        \
@@ -187,6 +191,11 @@ struct wire_frame {
             uint32_t count;
             struct wire_cache_entry entry[WIRE_CACHE_ENTRIES_MAX];
         } cache_entries;
+        struct {
+            uint64_t request;
+            struct wire_bytes body; /* JSON */
+            bool final;             /* ANSWER: nothing more comes */
+        } ask;                      /* ASK, ANSWER, UNASK */
         struct {
             uint64_t request;
             struct digest blob;

@@ -30,7 +30,7 @@ static void print_decisions(const json_t *decisions, int64_t forgotten, bool los
     static const struct table_column columns[] = {
         {.title = "TIME"}, {.title = "WHY"}, {.title = "WHAT", .wrap = true}};
     if (lost)
-        printf("\nWhat was decided before the job's home was restarted is not kept.\n");
+        printf("\nWhat was decided before the job's home was started, or became its home, is not kept.\n");
     if (json_array_size(decisions) == 0)
         return;
     struct table *table = table_open(columns, 3);

@@ -29,6 +29,14 @@ static void print_counts(FILE *out, const json_t *reply)
     const int64_t total = client_number(reply, "total");
     const int64_t matching = client_number(reply, "matching");
     const int64_t shown = (int64_t)json_array_size(client_member(reply, "jobs"));
+    if (json_object_get(reply, "silent")) {
+        const long long silent = (long long)client_number(reply, "silent");
+        fprintf(out, "%lld of %lld jobs of the mesh", (long long)shown, (long long)total);
+        if (silent > 0)
+            fprintf(out, "; %lld node%s did not answer", silent, silent == 1 ? "" : "s");
+        fputc('\n', out);
+        return;
+    }
     fprintf(out, "%lld %s at this node", (long long)total,
             total == 1 ? "job has its home" : "jobs have their home");
     const char *separator = ": ";
@@ -68,13 +76,16 @@ static int show_jobs(struct cli *cli, const json_t *reply)
         {.title = "MOVED", .right = true},
         {.title = "TIME", .right = true},
         {.title = "AGE", .right = true},
+        {.title = "HOME", .cut = true},
+        {.title = "COPIES", .right = true},
         {.title = "TENANT"},
         {.title = "ERROR"},
     };
     const json_t *jobs = client_member(reply, "jobs");
     if (cli->quiet)
         return show_ids(reply);
-    struct table *table = table_open(columns, cli->wide ? 11 : 9);
+    const bool mesh = cli_has(cli, "mesh");
+    struct table *table = table_open(columns, cli->wide ? 13 : mesh ? 10 : 9);
     size_t i;
     const json_t *job;
     struct timespec now;
@@ -96,7 +107,10 @@ static int show_jobs(struct cli *cli, const json_t *reply)
         table_cell(table, "%lld", (long long)client_number(job, "reassigned"));
         table_cell(table, "%s", format_elapsed(client_number(job, "elapsed_ms"), time));
         table_cell(table, "%s", format_age(now_ms - client_number(job, "created_at"), age));
+        if (cli->wide || mesh)
+            table_cell(table, "%s", client_text(job, "home"));
         if (cli->wide) {
+            table_cell(table, "%lld", (long long)client_number(job, "replicas"));
             table_cell(table, "%s", client_text(job, "tenant"));
             table_cell(table, "%s", client_text(job, stalled ? "stalled" : "error"));
         }
@@ -174,8 +188,12 @@ static int show_job(struct cli *cli, const json_t *reply)
     printf("%s%s\n", *client_text(job, "error") ? ": " : "", client_text(job, "error"));
     if (*client_text(job, "stalled"))
         printf("stalled     %s\n", client_text(job, "stalled"));
-    printf("submitted   %s by %s, home %s\n", format_time(client_number(job, "created_at"), created),
+    printf("submitted   %s by %s, home %s", format_time(client_number(job, "created_at"), created),
            client_text(job, "tenant"), client_text(job, "home"));
+    const long long copies = (long long)client_number(job, "replicas");
+    if (copies > 1)
+        printf(", its journal at %lld nodes", copies);
+    putchar('\n');
     printf("time        %s\n", format_duration(client_number(job, "elapsed_ms"), took));
     printf("shards      %lld/%lld done, %lld cached, %lld running, %lld waiting, %lld moved\n",
            (long long)client_number(job, "done"), (long long)client_number(job, "shards"),
@@ -218,6 +236,8 @@ static int jobs_run(struct cli *cli)
     if (!rows_wanted(cli, &rows))
         return EXIT_USAGE;
     json_t *request = json_pack("{s:s, s:I}", "op", "jobs", "limit", (json_int_t)rows);
+    if (cli_has(cli, "mesh"))
+        json_object_set_new(request, "mesh", json_true());
     if (state) {
         int s = 0;
         while (states[s] && strcmp(states[s], state) != 0)
@@ -235,6 +255,7 @@ static const struct cli_option options[] = {
     {'s', "state", "STATE", "preparing, running, done, failed or cancelled"},
     {'l', "limit", "N", "how many (18; with --json or --quiet 10000)"},
     {'a', "all", NULL, "no such limit, up to 10000"},
+    {'m', "mesh", NULL, "those of all nodes, up to 200 of each"},
     CLI_LISTING,
     CLI_NODE,
     {0},

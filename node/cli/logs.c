@@ -8,6 +8,8 @@ static void print_line(const struct cli *cli, const json_t *object)
     char at[FORMAT_BYTES];
     if (cli->json)
         cli_print_json(object);
+    else if (json_object_get(object, "note"))
+        fprintf(stderr, "weir: %s\n", client_text(object, "note"));
     else
         printf("%s  %s\n", format_time(client_number(object, "at"), at), client_text(object, "line"));
     fflush(stdout);

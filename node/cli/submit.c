@@ -215,15 +215,37 @@ static int send_job(struct submit *submit)
     return EXIT_DONE;
 }
 
+/* What the asked node has to say while it looks for the job's home. */
+static bool say_note(const json_t *object)
+{
+    const char *note = client_text(object, "note");
+    if (*note)
+        fprintf(stderr, "weir: %s\n", note);
+    return *note != '\0';
+}
+
 /* With --reattach: the full id, and outputs that the job really has. */
 static int find_job(struct submit *submit)
 {
     json_t *reply = NULL;
-    const int code =
-        cli_call(submit->cli,
-                 json_pack("{s:s, s:s}", "op", "job", "job", cli_value(submit->cli, "reattach", "")), &reply);
-    if (code != EXIT_DONE)
-        return code;
+    struct client_failure failure;
+    client_set_timeout(submit->cli->client, 0); /* its home may be lost, and the next one not there yet */
+    int code = (int)client_begin(
+        submit->cli->client,
+        json_pack("{s:s, s:s, s:b}", "op", "job", "job", cli_value(submit->cli, "reattach", ""), "wait", 1),
+        &failure);
+    for (bool final = false; code == EXIT_DONE && !final;) {
+        json_decref(reply);
+        reply = NULL;
+        code = (int)client_next(submit->cli->client, &reply, &final, &failure);
+        if (code == EXIT_DONE && !final)
+            say_note(reply);
+    }
+    if (code != EXIT_DONE) {
+        json_decref(reply);
+        return cli_fail((enum exit_code)code, "%s", failure.text);
+    }
+    client_set_timeout(submit->cli->client, CLIENT_TIMEOUT_MS);
     const json_t *job = client_member(reply, "job");
     snprintf(submit->job, sizeof submit->job, "%s", client_text(job, "id"));
     const struct manifest *manifest = manifest_find(client_text(job, "kernel"));
@@ -267,6 +289,12 @@ static int wait_for_job(struct submit *submit, json_t **job)
         code = (int)client_next(submit->cli->client, &object, &final, &failure);
         if (code != EXIT_DONE)
             break;
+        if (json_object_get(object, "note")) {
+            progress_close(&progress);
+            say_note(object);
+            json_decref(object);
+            continue;
+        }
         say_stall(&progress, client_member(object, "job"), &stalled);
         progress_job(&progress, client_member(object, "job"));
         if (final)
@@ -282,7 +310,9 @@ static int wait_for_job(struct submit *submit, json_t **job)
         cli_fail((enum exit_code)code, "detached; job %.16s goes on", submit->job);
     else if (code == EXIT_UNREACHABLE)
         cli_fail((enum exit_code)code,
-                 "lost the node while waiting for job %.16s, which goes on when the node runs: %s",
+                 "lost the node while waiting for job %.16s, which goes on at another that keeps its "
+                 "journal, or when "
+                 "the node runs again: %s; any node of the mesh tells of it: --node SOCKET",
                  submit->job, failure.text);
     else
         cli_fail((enum exit_code)code, "%s", failure.text);
@@ -405,7 +435,7 @@ static const struct cli_option options[] = {
     {0, "cache", "WHERE", "reuse results from: off, site or mesh (mesh)"},
     {0, "key", "KEY", "submit once: the same key finds the same job"},
     {0, "local", NULL, "run on this site's nodes only"},
-    {0, "replicas", "N", "nodes that keep the job's journal, no fewer (3, or as many as are up)"},
+    {0, "replicas", "N", "nodes that keep its journal, no fewer (3, if up)"},
     {'d', "detach", NULL, "print the job's id and do not wait (as on Ctrl-C)"},
     {0, "reattach", "ID", "wait for a job that was submitted before"},
     CLI_JSON,

@@ -401,7 +401,7 @@ def explain_groups_what_happened_alike(place):
     node.kill()
     node.start()
     expect(node.weir("explain", job, "--json").json["lost_by_restart"], "a restart that lost decisions is not told")
-    expect("before the job's home was restarted is not kept" in node.weir("explain", job).out, "nor in words")
+    expect("before the job's home was started, or became its home, is not kept" in node.weir("explain", job).out, "nor in words")
     expect("is not kept" in node.weir("logs", job).out, "nor in the log")
 
 

@@ -89,7 +89,7 @@ static void fill_mesh(enum mesh_message_kind kind, bool large)
         m->body.append.kind = large ? MESH_ENTRY_CHANGE : MESH_ENTRY_SUBMIT;
         m->body.append.members.count = large ? MESH_COPIES_MAX + 1 : 0;
         m->body.append.members.joining = m->body.append.members.leaving = m->body.append.members.count;
-        frame.body.mesh.payload = (struct wire_bytes){data, large ? WIRE_PAYLOAD_BYTES_MAX : 0};
+        frame.body.mesh.payload = (struct wire_bytes){data, large ? WIRE_ENTRY_BYTES_MAX : 0};
         break;
     case MESH_BEAT:
         m->body.beat.count = large ? MESH_BEATS_MAX : 1;
@@ -181,6 +181,13 @@ static void fill(uint8_t kind, bool large)
         for (uint32_t i = 0; i < frame.body.batch.count; i++)
             frame.body.batch.frame[i] = (struct wire_bytes){PING, sizeof PING};
         break;
+    case WIRE_ASK:
+        frame.body.ask.body = (struct wire_bytes){data, large ? WIRE_ASK_BYTES_MAX : 1};
+        break;
+    case WIRE_ANSWER:
+        frame.body.ask.body = (struct wire_bytes){data, large ? WIRE_PAYLOAD_BYTES_MAX : 1};
+        frame.body.ask.final = large;
+        break;
     case WIRE_BULK_CHUNKS:
         frame.body.bulk_chunks.chunks =
             (struct wire_names){(const uint8_t(*)[32])data, large ? WIRE_BULK_LIST_MAX : 0};
@@ -268,6 +275,12 @@ static void a_limit_plus_one_is_refused(void **state)
     assert_int_equal(decode_bin(WIRE_CACHE_PUBLISH, false, 0), WIRE_RANGE);
     assert_int_equal(decode_bin(WIRE_CACHE_GET, true, 32 * WIRE_CACHE_ENTRIES_MAX), WIRE_OK);
     assert_int_equal(decode_bin(WIRE_CACHE_GET, true, 32 * WIRE_CACHE_ENTRIES_MAX + 32), WIRE_RANGE);
+    assert_int_equal(decode_bin(WIRE_ASK, true, WIRE_ASK_BYTES_MAX), WIRE_OK);
+    assert_int_equal(decode_bin(WIRE_ASK, true, WIRE_ASK_BYTES_MAX + 1), WIRE_RANGE);
+    assert_int_equal(decode_bin(WIRE_ASK, true, 0), WIRE_RANGE);
+    fill(WIRE_APPEND, false);
+    frame.body.mesh.payload = (struct wire_bytes){data, WIRE_ENTRY_BYTES_MAX + 1};
+    assert_int_equal(wire_decode(bytes, wire_encode(&frame, bytes, sizeof bytes), &back), WIRE_RANGE);
     fill(WIRE_BULK_GET, true);
     frame.body.bulk_get.bytes++;
     assert_int_equal(wire_decode(bytes, wire_encode(&frame, bytes, sizeof bytes), &back), WIRE_RANGE);

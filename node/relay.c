@@ -1,0 +1,716 @@
+/*
+ * Calls about jobs whose home is another node. A client may ask any node about any job:
+ *
+ *     client -> node it can reach -- ASK {"op": "where"} --> all members that are up
+ *                                 -- ASK {"op": "watch"} --> the job's home -- ANSWER, ANSWER, ... --> and back
+ *
+ * Where a job lives is asked of everybody, WAVE_NODES at a time, and nowhere written down: who is its home says so, who
+ * keeps a copy of its journal says that, and a home that is lost is found again once another has taken over. A call that
+ * waits for news (watch, logs -f) goes on there by itself. When the home of a finished job is lost, one of those that
+ * keep its journal puts the outputs together anew.
+ *
+ * The same question, with a *claim*, makes a key that is submitted at two nodes at once one job: each of them asks the
+ * other before it begins, and the one with the lower id goes on. Nodes that can't reach each other don't hear of each
+ * other's claims; a job of the same key on both sides of a cut is two jobs, of the same results.
+ *
+ * A node believes another what its client's tenant is only as far as its own site's jobs go: see may_cancel.
+ */
+#include "node/log.h"
+#include "node/ops.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define WAVE_NODES 32        /* asked at a time: links on demand are few */
+#define WAVE_TIMEOUT_MS 1000 /* then without those that have not answered */
+#define FOUND_MAX 8          /* answers that are told apart */
+#define PAUSE_MS 500         /* between two searches while nobody is the home */
+#define GIVE_UP_MS 8000      /* of a call that wants one answer: a cut-off side says so within 10 s */
+#define GIVE_UP_STREAM_MS (10 * 60 * 1000)
+#define ANSWER_TIMEOUT_MS 10000
+#define LOOK_EVERY_MS 500
+#define RELAYS_MAX 256
+#define REMOTES_MAX 512   /* calls of other nodes that are being answered */
+#define MESH_ROWS_MAX 200 /* jobs that one member tells for a listing of all */
+
+enum phase { LOCATING, PAUSING, PASSED_ON, GATHERING };
+
+struct found {
+    struct mesh_id job;
+    struct mesh_id node;
+    uint64_t epoch;
+    bool home; /* else it keeps a copy of the journal */
+    bool over; /* of a job that is over */
+};
+
+struct relay {
+    struct relay *next;
+    struct api_call *call; /* whose it is; NULL: a claim */
+    json_t *body;          /* what is passed on */
+    char text[65];         /* the job as the client named it */
+    bool claims;
+    struct mesh_id job; /* CLAIM */
+    bool streams;       /* its client waits, however long it takes */
+    bool told;          /* that nobody is the home now */
+    int64_t note_at_ms;
+    enum phase phase;
+    uint64_t request;
+    uint32_t next_member;
+    uint32_t waiting; /* for so many answers of this wave */
+    int64_t until_ms;
+    int64_t give_up_at_ms;
+    struct found found[FOUND_MAX];
+    uint32_t found_count;
+    struct mesh_id target; /* PASSED_ON */
+    uint64_t session;
+    json_t *rows;    /* GATHERING */
+    uint32_t silent; /* members that did not answer */
+    int64_t total;
+};
+
+/* A call of another node's client. */
+struct remote {
+    struct remote *next;
+    struct node *node;
+    struct mesh_id from;
+    uint64_t session; /* of that node's process */
+    uint64_t request;
+    struct api_call *call;
+    bool starting;
+    bool done;
+};
+
+static void must(const void *memory)
+{
+    if (!memory)
+        abort();
+}
+
+static bool same(const struct mesh_id *a, const struct mesh_id *b)
+{
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+/* ---- Asking */
+
+static bool ask(struct node *node, const struct relay *relay, const struct mesh_id *to, const json_t *body)
+{
+    static struct wire_frame frame;
+    char *text = json_dumps(body, JSON_COMPACT);
+    must(text);
+    const size_t count = strlen(text);
+    frame.kind = WIRE_ASK;
+    frame.body.ask.request = relay->request;
+    frame.body.ask.body = (struct wire_bytes){.bytes = (const uint8_t *)text, .count = count};
+    const bool sent = count <= WIRE_ASK_BYTES_MAX && transport_send(node->transport, to, &frame);
+    free(text);
+    return sent;
+}
+
+static void relay_free(struct node *node, struct relay *relay)
+{
+    struct relay **link = &node->relays;
+    while (*link != relay)
+        link = &(*link)->next;
+    *link = relay->next;
+    node->relay_count--;
+    json_decref(relay->body);
+    json_decref(relay->rows);
+    free(relay);
+}
+
+static void fail(struct node *node, struct relay *relay, enum exit_code code, const char *text)
+{
+    struct api_call *call = relay->call;
+    relay_free(node, relay);
+    if (call)
+        api_error(call, code, "%s", text);
+}
+
+/* Asks the next members. False: there are none left. */
+static bool next_wave(struct node *node, struct relay *relay)
+{
+    json_t *question = relay->phase == GATHERING ? json_incref(relay->body)
+                                                 : json_pack("{s:s, s:s, s:b}", "op", "where", "job",
+                                                             relay->text, "claim", relay->claims);
+    relay->request = ++node->relay_request;
+    relay->waiting = 0;
+    relay->until_ms = clock_now_ms() + WAVE_TIMEOUT_MS;
+    struct mesh_member_view view;
+    for (; relay->waiting < WAVE_NODES && mesh_member_view(node->host.mesh, relay->next_member, &view);
+         relay->next_member++)
+        if (!view.self && view.state <= MESH_SUSPECT && ask(node, relay, &view.id, question))
+            relay->waiting++;
+    json_decref(question);
+    return relay->waiting > 0;
+}
+
+/* ---- Where a job is */
+
+static void note(struct relay *relay, const struct mesh_id *from, const json_t *row)
+{
+    struct digest id;
+    const char *hex = json_string_value(json_object_get(row, "id"));
+    if (relay->found_count == FOUND_MAX || !hex || digest_from_hex(hex, &id) != CRYPTO_OK)
+        return;
+    struct found *found = &relay->found[relay->found_count++];
+    *found = (struct found){.node = *from,
+                            .epoch = (uint64_t)json_integer_value(json_object_get(row, "epoch")),
+                            .home = json_is_true(json_object_get(row, "home")),
+                            .over = json_is_true(json_object_get(row, "over"))};
+    memcpy(found->job.bytes, id.bytes, sizeof found->job.bytes);
+}
+
+static bool begins_so(const struct mesh_id *id, const char *text)
+{
+    char hex[65];
+    hex_encode(id->bytes, sizeof id->bytes, hex);
+    return strncmp(hex, text, strlen(text)) == 0;
+}
+
+/*
+ * What this node says to the question. A job that is being submitted here, and whose own claim is not answered yet, gives
+ * way to a claim from a lower id.
+ */
+static json_t *where_json(struct node *node, const char *text, const struct mesh_id *claimant)
+{
+    json_t *rows = json_array();
+    for (struct job *job = node->jobs.head; job && json_array_size(rows) < FOUND_MAX; job = job->next) {
+        if (!begins_so(&job->spec.id, text))
+            continue;
+        if (claimant && job->undecided && memcmp(claimant, &node->self, sizeof *claimant) < 0) {
+            job->yields = true;
+            continue;
+        }
+        json_t *row = json_pack("{s:b, s:b, s:I}", "home", 1, "over", 0, "epoch", (json_int_t)job->epoch);
+        json_put(row, "id", json_hex(job->spec.id.bytes, 32));
+        json_array_append_new(rows, row);
+    }
+    for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
+        for (const struct copy *copy = node->copies.bucket[b]; copy && json_array_size(rows) < FOUND_MAX;
+             copy = copy->chain) {
+            if (!begins_so(&copy->job, text) || jobs_find(node, &copy->job))
+                continue;
+            if (copy->over && (!copy->whole || copy->end_state != MESH_JOB_DONE))
+                continue;
+            json_t *row = json_pack("{s:b, s:b, s:I}", "home", 0, "over", copy->over, "epoch",
+                                    (json_int_t)copy->last_epoch);
+            json_put(row, "id", json_hex(copy->job.bytes, 32));
+            json_array_append_new(rows, row);
+        }
+    return rows;
+}
+
+void op_where(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    const char *text = body_text(call, "job");
+    struct mesh_id claimant;
+    struct digest id;
+    const char *claimed_by = body_text(call, "from"); /* set by us when the call came in: see begin_remote */
+    const bool claims = json_is_true(json_object_get(api_body(call), "claim")) && claimed_by &&
+                        digest_from_hex(claimed_by, &id) == CRYPTO_OK;
+    if (claims)
+        memcpy(claimant.bytes, id.bytes, sizeof claimant.bytes);
+    if (!text || !text[0]) {
+        api_error(call, EXIT_USAGE, "a job is named by its 64 hex digits, or the first of them");
+        return;
+    }
+    api_reply(call, json_pack("{s:o}", "jobs", where_json(node, text, claims ? &claimant : NULL)));
+}
+
+/* ---- Passing on */
+
+static void pause_relay(struct relay *relay)
+{
+    relay->phase = PAUSING;
+    relay->until_ms = clock_now_ms() + PAUSE_MS;
+}
+
+static void locate(struct node *node, struct relay *relay);
+
+/* The client's call is ours to answer after all. */
+static void answer_here(struct node *node, struct relay *relay)
+{
+    struct api_call *call = relay->call;
+    relay_free(node, relay);
+    api_again(call);
+}
+
+static void pass_on(struct node *node, struct relay *relay, const struct found *found)
+{
+    if (same(&found->node, &node->self)) {
+        if (!found->home)
+            jobs_revive(node, &found->job);
+        answer_here(node, relay);
+        return;
+    }
+    struct mesh_member_view view;
+    char hex[65];
+    hex_encode(found->job.bytes, sizeof found->job.bytes, hex);
+    json_put(relay->body, "job", json_string(hex));
+    if (!found->home)
+        json_put(relay->body, "revive", json_true());
+    relay->phase = PASSED_ON;
+    relay->request = ++node->relay_request;
+    relay->target = found->node;
+    relay->session = mesh_member_find(node->host.mesh, &found->node, &view) ? view.session : 0;
+    relay->until_ms = clock_now_ms() + (relay->streams ? LOOK_EVERY_MS : ANSWER_TIMEOUT_MS);
+    if (!ask(node, relay, &found->node, relay->body))
+        pause_relay(relay);
+}
+
+/* The home with the latest epoch; else whoever keeps a job that is over. NULL: a job whose home is lost, or none. */
+static const struct found *best_of(const struct relay *relay)
+{
+    const struct found *best = NULL;
+    for (uint32_t i = 0; i < relay->found_count; i++) {
+        const struct found *found = &relay->found[i];
+        if (!found->home && !found->over)
+            continue;
+        if (!best || found->home > best->home || (found->home == best->home && found->epoch > best->epoch))
+            best = found;
+    }
+    return best;
+}
+
+static void end_claim(struct node *node, struct relay *relay)
+{
+    const struct mesh_id job = relay->job;
+    const bool taken = relay->found_count > 0;
+    relay_free(node, relay);
+    jobs_claimed(node, &job, taken);
+}
+
+static void located(struct node *node, struct relay *relay)
+{
+    if (relay->claims) {
+        end_claim(node, relay);
+        return;
+    }
+    json_t *own = where_json(node, relay->text, NULL);
+    size_t i;
+    const json_t *row;
+    json_array_foreach(own, i, row) note(relay, &node->self, row);
+    json_decref(own);
+    char text[400];
+    for (uint32_t f = 1; f < relay->found_count; f++)
+        if (!same(&relay->found[f].job, &relay->found[0].job)) {
+            snprintf(text, sizeof text, "'%.64s' fits several jobs; give more of the id", relay->text);
+            fail(node, relay, EXIT_USAGE, text);
+            return;
+        }
+    const struct found *best = best_of(relay);
+    const bool late = clock_now_ms() >= relay->give_up_at_ms;
+    if (best) {
+        pass_on(node, relay, best);
+    } else if (relay->found_count == 0 && (!relay->streams || !relay->session || late)) {
+        snprintf(text, sizeof text,
+                 "no job '%.64s' at %s or any node that it reaches; `weir jobs --mesh` lists all jobs",
+                 relay->text, peer_name(node, &node->self));
+        fail(node, relay, EXIT_NONE, text);
+    } else {
+        snprintf(text, sizeof text,
+                 "job %.8s is stalled: its home is out of reach of %s, where %u of those that keep its "
+                 "journal are; "
+                 "it goes on by itself once a majority of them meet",
+                 relay->text, peer_name(node, &node->self), relay->found_count);
+        if (late) {
+            fail(node, relay, EXIT_PARTIAL, text);
+            return;
+        }
+        if (!relay->told && clock_now_ms() >= relay->note_at_ms) {
+            relay->told = true;
+            api_more(relay->call, json_pack("{s:s}", "note", text));
+        }
+        pause_relay(relay);
+    }
+}
+
+static void locate(struct node *node, struct relay *relay)
+{
+    relay->phase = LOCATING;
+    relay->found_count = 0;
+    relay->next_member = 0;
+    if (!next_wave(node, relay))
+        located(node, relay);
+}
+
+static void gathered(struct node *node, struct relay *relay)
+{
+    struct api_call *call = relay->call;
+    json_t *reply =
+        json_pack("{s:O, s:I, s:I, s:I}", "jobs", relay->rows, "matching", (json_int_t)relay->total, "total",
+                  (json_int_t)relay->total, "silent", (json_int_t)relay->silent);
+    relay_free(node, relay);
+    api_reply(call, reply);
+}
+
+static void wave_done(struct node *node, struct relay *relay)
+{
+    relay->silent += relay->waiting;
+    if (next_wave(node, relay))
+        return;
+    if (relay->phase == GATHERING)
+        gathered(node, relay);
+    else
+        located(node, relay);
+}
+
+/* The home is lost, or is the home no more. */
+static void lose(struct node *node, struct relay *relay)
+{
+    relay->give_up_at_ms = clock_now_ms() + (relay->streams ? GIVE_UP_STREAM_MS : GIVE_UP_MS);
+    relay->note_at_ms = clock_now_ms() + GIVE_UP_MS;
+    relay->told = false;
+    locate(node, relay);
+}
+
+/* ---- Answers */
+
+static void take_rows(struct relay *relay, const json_t *answer)
+{
+    size_t i;
+    json_t *row;
+    relay->total += json_integer_value(json_object_get(answer, "total"));
+    json_array_foreach(json_object_get(answer, "jobs"), i, row) json_array_append(relay->rows, row);
+}
+
+static void on_found(struct node *node, struct relay *relay, const struct mesh_id *from, const json_t *answer)
+{
+    size_t i;
+    const json_t *row;
+    relay->waiting--;
+    if (relay->phase == GATHERING)
+        take_rows(relay, answer);
+    else
+        json_array_foreach(json_object_get(answer, "jobs"), i, row) note(relay, from, row);
+    if (relay->waiting == 0)
+        wave_done(node, relay);
+}
+
+static void on_passed_back(struct node *node, struct relay *relay, json_t *answer, bool final)
+{
+    struct api_call *call = relay->call;
+    if (!final) {
+        api_more(call, json_incref(answer));
+        return;
+    }
+    if (json_is_true(json_object_get(answer, "ok"))) {
+        relay_free(node, relay);
+        api_reply(call, json_incref(answer));
+        return;
+    }
+    const int code = (int)json_integer_value(json_object_get(answer, "exit"));
+    if (code == EXIT_UNREACHABLE || code == EXIT_NONE) { /* it is not the home any more */
+        if (relay->streams || clock_now_ms() < relay->give_up_at_ms) {
+            pause_relay(relay);
+            return;
+        }
+    }
+    const char *text = json_string_value(json_object_get(answer, "error"));
+    char copy[500];
+    snprintf(copy, sizeof copy, "%s", text ? text : "the job's home refused");
+    fail(node, relay, code > 0 && code <= EXIT_PARTIAL ? (enum exit_code)code : EXIT_FAILED, copy);
+}
+
+static void on_answer(struct node *node, const struct mesh_id *from, const struct wire_frame *frame)
+{
+    struct relay *relay = node->relays;
+    while (relay && relay->request != frame->body.ask.request)
+        relay = relay->next;
+    if (!relay || (relay->phase == PASSED_ON && !same(from, &relay->target)) || relay->phase == PAUSING)
+        return;
+    json_t *answer =
+        json_loadb((const char *)frame->body.ask.body.bytes, frame->body.ask.body.count, 0, NULL);
+    if (!json_is_object(answer))
+        json_decref(answer);
+    else if (relay->phase == PASSED_ON) {
+        on_passed_back(node, relay, answer, frame->body.ask.final);
+        json_decref(answer);
+    } else if (relay->waiting > 0) {
+        on_found(node, relay, from, answer);
+        json_decref(answer);
+    }
+}
+
+/* ---- Calls of other nodes */
+
+static void remote_free(struct remote *remote)
+{
+    struct remote **link = &remote->node->remotes;
+    while (*link != remote)
+        link = &(*link)->next;
+    *link = remote->next;
+    remote->node->remote_count--;
+    free(remote);
+}
+
+static void send_answer(struct node *node, const struct mesh_id *to, uint64_t request, const char *text,
+                        size_t bytes, bool final)
+{
+    static struct wire_frame frame;
+    static const char large[] =
+        "{\"ok\":false,\"error\":\"the answer is too large for another node\",\"exit\":1}";
+    frame.kind = WIRE_ANSWER;
+    frame.body.ask.request = request;
+    frame.body.ask.final = final;
+    frame.body.ask.body = (struct wire_bytes){.bytes = (const uint8_t *)text, .count = bytes};
+    if (bytes > WIRE_PAYLOAD_BYTES_MAX) {
+        frame.body.ask.final = true;
+        frame.body.ask.body = (struct wire_bytes){.bytes = (const uint8_t *)large, .count = sizeof large - 1};
+    }
+    transport_send(node->transport, to, &frame);
+}
+
+static void remote_answer(void *context, const char *text, size_t bytes, bool final)
+{
+    struct remote *remote = context;
+    send_answer(remote->node, &remote->from, remote->request, text, bytes, final);
+    remote->done = final;
+    if (final && !remote->starting)
+        remote_free(remote);
+}
+
+static bool may_come_from_elsewhere(const char *op)
+{
+    static const char *const ops[] = {"where", "job",     "jobs",   "watch",
+                                      "logs",  "explain", "cancel", "accepted"};
+    for (size_t i = 0; op && i < sizeof ops / sizeof ops[0]; i++)
+        if (strcmp(op, ops[i]) == 0)
+            return true;
+    return false;
+}
+
+static void begin_remote(struct node *node, const struct mesh_id *from, const struct wire_frame *frame)
+{
+    json_t *body = json_loadb((const char *)frame->body.ask.body.bytes, frame->body.ask.body.count,
+                              JSON_REJECT_DUPLICATES, NULL);
+    struct mesh_member_view view;
+    static const char busy[] = "{\"ok\":false,\"error\":\"too many calls at once; try again\",\"exit\":1}";
+    static const char none[] = "{\"ok\":false,\"error\":\"no such call for another node\",\"exit\":2}";
+    const char *refusal = node->remote_count >= REMOTES_MAX ? busy
+                          : !may_come_from_elsewhere(json_string_value(json_object_get(body, "op"))) ||
+                                  !mesh_member_find(node->host.mesh, from, &view)
+                              ? none
+                              : NULL;
+    if (refusal) {
+        json_decref(body);
+        send_answer(node, from, frame->body.ask.request, refusal, strlen(refusal), true);
+        return;
+    }
+    struct remote *remote = calloc(1, sizeof *remote);
+    must(remote);
+    *remote = (struct remote){.next = node->remotes,
+                              .node = node,
+                              .from = *from,
+                              .session = view.session,
+                              .request = frame->body.ask.request,
+                              .starting = true};
+    node->remotes = remote;
+    node->remote_count++;
+    struct api_remote options = {.answer = remote_answer,
+                                 .context = remote,
+                                 .rights =
+                                     API_LOOK | API_SUBMIT |
+                                     (json_is_true(json_object_get(body, "operate")) ? API_OPERATE : 0u)};
+    const char *tenant = json_string_value(json_object_get(body, "tenant"));
+    snprintf(options.tenant, sizeof options.tenant, "%s", tenant ? tenant : "");
+    snprintf(options.site, sizeof options.site, "%s", peer_site(node, from));
+    json_put(body, "from", json_hex(from->bytes, sizeof from->bytes)); /* whatever it said itself */
+    api_begin(node->api, body, &options, &remote->call);
+    remote->starting = false;
+    if (remote->done)
+        remote_free(remote);
+}
+
+static void end_remote(struct remote *remote)
+{
+    struct api_call *call = remote->call;
+    remote_free(remote);
+    api_leave(call);
+}
+
+void relay_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame)
+{
+    if (!node->api)
+        return;
+    if (frame->kind == WIRE_ANSWER) {
+        on_answer(node, from, frame);
+    } else if (frame->kind == WIRE_ASK) {
+        begin_remote(node, from, frame);
+    } else {
+        for (struct remote *remote = node->remotes; remote; remote = remote->next)
+            if (remote->request == frame->body.ask.request && same(&remote->from, from)) {
+                end_remote(remote);
+                return;
+            }
+    }
+}
+
+/* ---- Beginning */
+
+static void relay_gone(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    for (struct relay *relay = node->relays; relay; relay = relay->next)
+        if (relay->call == call) {
+            if (relay->phase == PASSED_ON) {
+                static struct wire_frame frame;
+                frame.kind = WIRE_UNASK;
+                frame.body.ask.request = relay->request;
+                transport_send(node->transport, &relay->target, &frame);
+            }
+            relay_free(node, relay);
+            return;
+        }
+}
+
+static struct relay *relay_make(struct node *node, struct api_call *call, const char *text)
+{
+    if (node->relay_count >= RELAYS_MAX) {
+        if (call)
+            api_error(call, EXIT_FAILED, "too many calls about jobs of other nodes at once; try again");
+        return NULL;
+    }
+    struct relay *relay = calloc(1, sizeof *relay);
+    must(relay);
+    *relay = (struct relay){.next = node->relays, .call = call, .give_up_at_ms = clock_now_ms() + GIVE_UP_MS};
+    snprintf(relay->text, sizeof relay->text, "%s", text);
+    node->relays = relay;
+    node->relay_count++;
+    if (!call)
+        return relay;
+    relay->body = json_deep_copy(api_body(call));
+    must(relay->body);
+    json_put(relay->body, "tenant", json_string(api_tenant(call)));
+    json_put(relay->body, "operate", json_boolean(api_may(call, API_OPERATE)));
+    const char *op = body_text(call, "op");
+    relay->streams = strcmp(op, "watch") == 0 || json_is_true(json_object_get(relay->body, "wait")) ||
+                     (strcmp(op, "logs") == 0 && json_is_true(json_object_get(relay->body, "follow")));
+    relay->note_at_ms = relay->give_up_at_ms;
+    if (relay->streams)
+        relay->give_up_at_ms = clock_now_ms() + GIVE_UP_STREAM_MS;
+    api_on_gone(call, relay_gone, node);
+    return relay;
+}
+
+void relay_job(struct node *node, struct api_call *call, const char *text)
+{
+    struct relay *relay = relay_make(node, call, text);
+    if (relay)
+        locate(node, relay);
+}
+
+void relay_moved(struct node *node, struct api_call *call, const struct mesh_id *job)
+{
+    char hex[65];
+    hex_encode(job->bytes, sizeof job->bytes, hex);
+    struct relay *relay = relay_make(node, call, hex);
+    if (!relay)
+        return;
+    relay->session = 1; /* it is known to be there */
+    lose(node, relay);
+}
+
+void relay_accept(struct node *node, struct api_call *call, const struct mesh_id *job,
+                  const struct digest *request)
+{
+    char hex[65];
+    hex_encode(job->bytes, sizeof job->bytes, hex);
+    struct relay *relay = relay_make(node, call, hex);
+    if (!relay)
+        return;
+    json_decref(relay->body);
+    relay->body = json_pack("{s:s}", "op", "accepted");
+    json_put(relay->body, "request", json_hex(request->bytes, sizeof request->bytes));
+    locate(node, relay);
+}
+
+bool relay_claim(struct node *node, const struct mesh_id *job)
+{
+    char hex[65];
+    hex_encode(job->bytes, sizeof job->bytes, hex);
+    struct relay *relay = relay_make(node, NULL, hex);
+    if (!relay)
+        return false;
+    relay->claims = true;
+    relay->job = *job;
+    locate(node, relay);
+    return true;
+}
+
+void relay_jobs(struct node *node, struct api_call *call, json_t *own)
+{
+    struct relay *relay = relay_make(node, call, "");
+    if (!relay) {
+        json_decref(own);
+        return;
+    }
+    relay->phase = GATHERING;
+    relay->rows = json_array();
+    take_rows(relay, own);
+    json_decref(own);
+    json_object_del(relay->body, "mesh");
+    json_put(relay->body, "limit", json_integer(MESH_ROWS_MAX));
+    if (!next_wave(node, relay))
+        gathered(node, relay);
+}
+
+/* ---- Time */
+
+/* Whether the process that we asked is still there, as far as we can tell. */
+static bool is_there(struct node *node, const struct mesh_id *id, uint64_t session)
+{
+    struct mesh_member_view view;
+    return mesh_member_find(node->host.mesh, id, &view) && view.state <= MESH_SUSPECT &&
+           view.session == session;
+}
+
+static void relay_tick(struct node *node, struct relay *relay, int64_t now_ms)
+{
+    if (relay->phase == PAUSING) {
+        locate(node, relay);
+    } else if (relay->phase != PASSED_ON) {
+        wave_done(node, relay);
+    } else if (relay->streams && is_there(node, &relay->target, relay->session)) {
+        relay->until_ms = now_ms + LOOK_EVERY_MS;
+    } else if (relay->streams || now_ms < relay->give_up_at_ms) {
+        lose(node, relay);
+    } else {
+        fail(node, relay, EXIT_UNREACHABLE, "the job's home does not answer");
+    }
+}
+
+int64_t relays_turn(struct node *node, int64_t now_ms)
+{
+    int64_t wake_at_ms = INT64_MAX;
+    for (struct relay *relay = node->relays, *next; relay; relay = next) {
+        next = relay->next;
+        if (now_ms >= relay->until_ms) {
+            relay_tick(node, relay, now_ms);
+            return now_ms; /* the list may be another now */
+        }
+        wake_at_ms = relay->until_ms < wake_at_ms ? relay->until_ms : wake_at_ms;
+    }
+    if (node->remotes && now_ms >= node->remotes_at_ms) {
+        node->remotes_at_ms = now_ms + ANSWER_TIMEOUT_MS;
+        for (struct remote *remote = node->remotes, *next; remote; remote = next) {
+            next = remote->next;
+            if (!is_there(node, &remote->from, remote->session))
+                end_remote(remote);
+        }
+    }
+    if (node->remotes && node->remotes_at_ms < wake_at_ms)
+        wake_at_ms = node->remotes_at_ms;
+    return wake_at_ms;
+}
+
+/* The clients' calls are closed before. */
+void relays_close(struct node *node)
+{
+    while (node->remotes)
+        end_remote(node->remotes);
+    while (node->relays)
+        relay_free(node, node->relays);
+}
