@@ -30,6 +30,7 @@ import check  # noqa: E402
 import clients  # noqa: E402
 import nemesis  # noqa: E402
 import sites as mesh  # noqa: E402
+import stores  # noqa: E402
 
 INSIDE = "WEIR_CHAOS_NAMESPACE"
 SETTLE_S = 150  # once all is mended every acknowledged job must be done and handed out within so long
@@ -66,14 +67,15 @@ def one_seed(seed, options, build, preload):
             network.delay(a, b, ms)
         watcher = threading.Thread(target=mesh.watch, args=(sites, stopped), daemon=True)
         watcher.start()
+        history, stop_watching = stores.start_watching(sites)
         row = play(seed, options, folder, network, sites, build)
+        stop_watching()
         stopped.set()
         watcher.join()
         for site in sites:
             site.kill()
-        row.update(check.stores(sites, row.pop("people"), row))
+        row.update(check.run(sites, row.pop("people"), history, row.pop("killed")))
         row["ended_by_themselves"] = {site.name: site.ended_by_itself for site in sites if site.ended_by_itself}
-        row["failed"] = check.verdict(row)
         if row["failed"]:
             place = os.path.join(options.keep, "seed%d" % seed)
             shutil.rmtree(place, ignore_errors=True)
@@ -118,7 +120,7 @@ def play(seed, options, folder, network, sites, build):
     with open(os.path.join(folder, "nemesis.json"), "w", encoding="utf-8") as out:
         json.dump(foe.events, out, indent=1)
     return {"seed": seed, "minutes": options.minutes, **nemesis.totals(foe.counts), "faults": foe.counts, "events": foe.events,
-            "people": people, "settled_s": round(time.monotonic() - until + SETTLE_S, 1)}
+            "people": people, "killed": foe.killed, "settled_s": round(time.monotonic() - until + SETTLE_S, 1)}
 
 
 def compile_preload(folder):
@@ -128,7 +130,7 @@ def compile_preload(folder):
     return path
 
 
-SUMMED = ("minutes", "kills", "pauses", "cuts", "disk_faults", "jobs", "shards", "lost", "doubled", "wrong", "takeovers", "reattached")
+SUMMED = ("minutes", "kills", "pauses", "cuts", "disk_faults", "jobs", "shards", "lost", "doubled", "wrong", "takeovers", "reattached", "forked")
 
 
 def summary(rows):

@@ -21,9 +21,15 @@ class Nemesis:
         self.pending = []  # (when, what to do): the ends of faults
         self.counts = {kind: 0 for kind, _ in FAULTS}
         self.events = []
+        self.killed = []  # (site's name, wall clock)
         self.busy = set()  # sites that are down, paused, cut off or without a disk now
         self.quiet_until = 0
         self.restoring = False
+
+    def end(self, site):
+        """SIGKILL."""
+        self.killed.append((site.name, time.time()))
+        site.kill()
 
     def note(self, text):
         self.events.append((round(time.monotonic() - self.began, 3), text))
@@ -91,7 +97,7 @@ class Nemesis:
 
     def kill(self, site):
         self.note("kill " + site.name)
-        site.kill()
+        self.end(site)
         self.busy.add(site)
         self.later(self.rng.uniform(0.2, 15), lambda: (site.start(), self.free(site)))
         return True
@@ -159,7 +165,7 @@ class Nemesis:
         if self.busy or time.monotonic() < self.quiet_until or time.monotonic() > self.until - 5:
             return False
         self.note("put the old folder of %s back" % site.name)
-        site.kill()
+        self.end(site)
         site.put_snapshot_back()
         site.start()
         self.restoring = True
@@ -176,7 +182,7 @@ class Nemesis:
             return False
         self.note("restart of everything")
         for site in self.sites:
-            site.kill()
+            self.end(site)
         for site in self.sites:
             site.start()
         return True
