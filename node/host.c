@@ -442,6 +442,7 @@ static void add_save(struct node *node, struct store_batch *batch, const struct 
 static void on_saved(struct node *node, void *context, enum store_error error)
 {
     struct host_release *release = context;
+    node->host.saving--;
     if (error == STORE_OK && !node->stalled) {
         let_go(node, release);
         return;
@@ -467,6 +468,7 @@ static void commit(struct node *node, struct host_release *release)
     struct store_batch *batch = node_batch(node);
     for (uint32_t i = 0; i < release->save_count; i++)
         add_save(node, batch, &release->saves[i]);
+    node->host.saving++;
     node_commit(node, batch, on_saved, release);
 }
 

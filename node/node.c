@@ -21,6 +21,8 @@
 #include <zmq.h>
 
 #define DRAIN_DEADLINE_MS 30000 /* a stop by signal waits so long for what runs here */
+#define LAST_WORDS_MS 200       /* for the good-bye, once it is on disk, to get out */
+#define LAST_WORDS_MS_MAX 3000  /* with a slow disk */
 #define IO_THREADS 2            /* the first for control, the second for bulk */
 
 /* ---- Names for the core */
@@ -181,6 +183,8 @@ static int64_t drain_turn(struct node *node, int64_t now_ms)
     mesh_executor_view(node->host.mesh, &view);
     const bool idle = view.running + view.waiting + view.unacked == 0;
     if (node->leave_at_ms) {
+        if (node->host.saving > 0 && now_ms < node->leave_latest_ms)
+            node->leave_at_ms = now_ms + LAST_WORDS_MS;
         if (now_ms < node->leave_at_ms)
             return node->leave_at_ms;
         node_stop(node, EXIT_DONE);
@@ -195,7 +199,8 @@ static int64_t drain_turn(struct node *node, int64_t now_ms)
         api_reply(node->drain_call, NULL);
     node->drain_call = NULL;
     host_post(node, &(struct mesh_event){.kind = MESH_LEAVE});
-    node->leave_at_ms = now_ms + 200; /* for the last records to get out */
+    node->leave_at_ms = now_ms + LAST_WORDS_MS;
+    node->leave_latest_ms = now_ms + LAST_WORDS_MS_MAX;
     return node->leave_at_ms;
 }
 

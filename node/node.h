@@ -61,6 +61,7 @@ struct host {
     struct host_event **tail;
     int64_t wake_at_ms;
     struct mesh_out *out;
+    uint32_t saving; /* steps whose saves are on their way to the disk, and their sends not let go for that */
 };
 
 /* ---- records.c */
@@ -269,6 +270,7 @@ struct node {
     bool stopping;
     int64_t stop_at_ms;  /* the latest end of a drain that SIGTERM began; 0 = none did */
     int64_t leave_at_ms; /* we said good-bye and end then; 0 = not yet */
+    int64_t leave_latest_ms;
     int exit_code;
 };
 

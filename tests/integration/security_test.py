@@ -158,6 +158,9 @@ def bulk_takes_no_bad_messages_either(place):
         with rogue.Rogue(address(node, "bulk"), rogue.curve_public(node.data), rogue.curve_secret(keys.data)) as peer:
             expect(peer.send(*frames), "an admitted key was not let in")
             counts_up(node, "bulk", counter, before)
+            shut = node.count("bulk", "refused_unadmitted")
+            peer.send(*frames)
+            counts_up(node, "bulk", "refused_unadmitted", shut)
 
 
 def fragments_of_tcp_do_no_harm(place):
