@@ -9,6 +9,7 @@ from zmq.utils import z85
 HELLO = 1
 PING = 16
 PUSH = 18
+BULK_GET = 66
 
 
 def curve_secret(data):

@@ -308,6 +308,25 @@ def an_expired_certificate_is_refused(place):
     expect(node.states().get("berlin") != "up", "it is up: %s" % node.states())
 
 
+def a_session_ends_with_its_revocation(place):
+    """libzmq can't be told to end it, so each message is asked for its sender's standing."""
+    node = place.mesh("ashburn")["ashburn"]
+    keys = accomplice(place, node, "carthage")
+    secret = rogue.curve_secret(keys.data)
+    origin = bytes.fromhex(node.nodes()["carthage"]["id"])
+    with rogue.Rogue(address(node), rogue.curve_public(node.data), secret) as control, \
+            rogue.Rogue(address(node, "bulk"), rogue.curve_public(node.data), secret) as bulk:
+        ask = msgpack.packb([rogue.BULK_GET, 1, 1, b"\0" * 32, 0, 1])
+        expect(control.send(rogue.hello(origin)) and bulk.send(ask), "an admitted key was not let in")
+        expect(bulk.receive(), "an admitted key gets no answer")
+        node.weir("revoke", "carthage", "--reason", "stolen")
+        for peer, part, frame in ((control, "transport", rogue.hello(origin)), (bulk, "bulk", ask)):
+            before = node.count(part, "refused_unadmitted")
+            peer.send(frame)
+            counts_up(node, part, "refused_unadmitted", before)
+        expect(not bulk.receive(), "a revoked node got an answer")
+
+
 def a_revoked_node_learns_why(place):
     """The others no longer talk to it: it learns from the answers on their join sockets, also after a restart, and says so."""
     mesh = place.mesh("ashburn", "berlin", "cairo")
@@ -535,7 +554,7 @@ TESTS = [a_stranger_gets_past_neither_socket, a_plain_connection_is_refused, ano
          an_inviter_that_left_and_forgot_its_guest_is_found_again,
          an_expired_token_is_refused, a_cancelled_token_is_refused, a_token_comes_from_a_file_or_standard_input,
          a_damaged_token_is_refused, a_certificate_is_renewed_in_time, an_expired_certificate_is_refused,
-         a_revoked_node_is_shut_out, a_revoked_node_learns_why, nobody_revokes_the_asked_node,
+         a_revoked_node_is_shut_out, a_session_ends_with_its_revocation, a_revoked_node_learns_why, nobody_revokes_the_asked_node,
          a_flood_of_the_join_socket_leaves_the_node_as_it_was, the_join_child_may_be_killed,
          exposed_keys_are_refused_with_the_command_that_helps, a_key_file_is_as_private_as_it_should_be,
          two_nodes_on_one_folder_are_refused, a_port_in_use_is_told, a_copied_folder_is_noticed,
