@@ -450,12 +450,13 @@ static void send_ack(struct step *step, uint32_t to, const struct mesh_bundle_na
 }
 
 /* The acknowledgement of a long bundle waits a little for company: messages of one step to one member travel as
- * one. */
+ * one. Whoever speaks the first version would repeat its result meanwhile. */
 static void ack_later(struct step *step, uint32_t to, const struct mesh_bundle_name *name, uint64_t device_us)
 {
     struct home *const home = &step->mesh->home;
     uint32_t slot = MESH_NONE;
-    if (to != step->mesh->members.self && device_us >= (uint64_t)HOME_ACK_LATER_US)
+    if (placement_speaks_wishes(step->mesh, to) && to != step->mesh->members.self &&
+        device_us >= (uint64_t)HOME_ACK_LATER_US)
         slot = pool_take(&home->ack_pool, home->ack_link);
     if (slot == MESH_NONE) {
         send_ack(step, to, name);

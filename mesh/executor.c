@@ -38,12 +38,42 @@ static uint32_t class_busy(const struct executor_class *class)
     return class->running.count + class->waiting.count + class->stopping + class->granted;
 }
 
-uint32_t executor_ahead(const struct executor_class *class)
+/*
+ * The chance, in thousandths, that a running attempt ends within EXECUTOR_AHEAD_MS. Shards are taken to end at any moment
+ * within twice the spread around the mean alike, which is so for what varies evenly; of one that is late nothing is known
+ * but what bundles take here.
+ */
+static uint64_t ends_soon(const struct executor *executor, const struct executor_class *class,
+                          const struct attempt *attempt, int64_t now_ms)
 {
-    /* All at once or none, so that a message is about several. */
-    if (class->bundle_ms < EXECUTOR_AHEAD_MS || class_busy(class) > class->slots)
+    const struct pace *const pace = &executor->pace[attempt->kernel % EXECUTOR_PACES];
+    const uint64_t ahead_us = (uint64_t)EXECUTOR_AHEAD_MS * 1000;
+    const uint64_t ran_us = (uint64_t)(now_ms - attempt->began_at_ms) * 1000;
+    const uint64_t mean_us = pace->mean_us * attempt->count;
+    const uint64_t spread_us = 2 * pace->spread_us * attempt->count;
+    const uint64_t first_us = mean_us > spread_us ? mean_us - spread_us : 0;
+    const uint64_t last_us = mean_us + spread_us + 1;
+    if (pace->kernel != attempt->kernel || ran_us >= last_us)
+        return (uint64_t)EXECUTOR_AHEAD_MS * 1000 / class->bundle_ms;
+    const uint64_t from_us = ran_us > first_us ? ran_us : first_us;
+    const uint64_t to_us = ran_us + ahead_us < last_us ? ran_us + ahead_us : last_us;
+    return to_us > from_us ? (to_us - from_us) * 1000 / (last_us - from_us) : 0;
+}
+
+uint32_t executor_ahead(const struct executor *executor, uint32_t index, int64_t now_ms)
+{
+    const struct executor_class *const class = &executor->class[index];
+    /* All at once or none, so that a message is about several; of long bundles, with a slot that is free. */
+    const bool is_long = (uint64_t) class->bundle_ms * 1000 >= (uint64_t)HOME_ACK_LATER_US;
+    if (class->bundle_ms < EXECUTOR_AHEAD_MS || class_busy(class) + is_long > class->slots)
         return 0;
-    return class->slots * EXECUTOR_AHEAD_MS / class->bundle_ms;
+    if (!is_long)
+        return class->slots * EXECUTOR_AHEAD_MS / class->bundle_ms;
+    uint64_t permille = 0;
+    for (uint32_t slot = list_first(&class->running); slot != MESH_NONE;
+         slot = list_next(executor->class_link, slot))
+        permille += ends_soon(executor, class, &executor->attempt[slot], now_ms);
+    return (uint32_t)(permille / 1000);
 }
 
 uint32_t executor_places(const struct executor_class *class, uint32_t behind)
@@ -51,6 +81,18 @@ uint32_t executor_places(const struct executor_class *class, uint32_t behind)
     const uint32_t busy = class_busy(class);
     const uint32_t places = class->slots + behind;
     return busy < places ? places - busy : 0;
+}
+
+static void pace_learn(struct executor *executor, uint64_t kernel, uint64_t us)
+{
+    struct pace *const pace = &executor->pace[kernel % EXECUTOR_PACES];
+    if (pace->kernel != kernel || pace->mean_us == 0) {
+        *pace = (struct pace){.kernel = kernel, .mean_us = us + 1, .spread_us = us / 8};
+        return;
+    }
+    const uint64_t off_us = us > pace->mean_us ? us - pace->mean_us : pace->mean_us - us;
+    pace->spread_us = (pace->spread_us * 15 + off_us) / 16;
+    pace->mean_us = (pace->mean_us * 15 + us) / 16 + 1;
 }
 
 /* What a bundle takes here, as a moving average. */
@@ -91,7 +133,7 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     struct mesh_capacity capacity;
     executor_capacity(mesh, &capacity);
     *view = (struct mesh_executor_view){
-        .unacked = executor->results.count,
+        .unacked = executor->results.count + executor->long_results.count,
         .demands = executor->demands.count,
         .draining = mesh->draining,
     };
@@ -161,6 +203,8 @@ static void attempt_born(struct step *step, uint32_t from, const struct mesh_mes
     attempt->name = message->body.assign.name;
     attempt->job = message->body.assign.job;
     attempt->epoch = message->body.assign.epoch;
+    attempt->kernel = message->body.assign.kernel;
+    attempt->began_at_ms = step->now_ms;
     attempt->handle = message->body.assign.handle;
     attempt->due_at_ms = step->now_ms + EXECUTOR_LEASE_MS;
     attempt->renewed_at_ms = step->now_ms;
@@ -198,13 +242,15 @@ static void attempt_off_lease(struct executor *executor, uint32_t slot)
 }
 
 /* A slot is free: what has waited longest runs. The host runs bundles in the order it was given them. */
-static void class_promote(struct executor *executor, struct executor_class *class)
+static void class_promote(struct step *step, struct executor_class *class)
 {
+    struct executor *const executor = &step->mesh->executor;
     while (class->waiting.count > 0 && class->running.count + class->stopping < class->slots) {
         const uint32_t slot = list_first(&class->waiting);
         list_remove(&class->waiting, executor->class_link, slot);
         list_append(&class->running, executor->class_link, slot);
         executor->attempt[slot].state = ATTEMPT_RUNNING;
+        executor->attempt[slot].began_at_ms = step->now_ms;
     }
 }
 
@@ -247,6 +293,22 @@ static void attempt_stop(struct executor *executor, uint32_t slot, bool discard)
     list_append(&executor->closing, executor->closing_link, slot);
 }
 
+/* Where a finished attempt waits for its acknowledgement, and how long before it is sent again. */
+static bool took_long(const struct attempt *attempt)
+{
+    return attempt->device_us >= (uint64_t)HOME_ACK_LATER_US;
+}
+
+static struct list *results_of(struct executor *executor, const struct attempt *attempt)
+{
+    return took_long(attempt) ? &executor->long_results : &executor->results;
+}
+
+static int64_t resend_ms(const struct attempt *attempt)
+{
+    return took_long(attempt) ? EXECUTOR_RESEND_LONG_MS : EXECUTOR_RESEND_MS;
+}
+
 static void closing_flush(struct step *step)
 {
     struct executor *const executor = &step->mesh->executor;
@@ -261,7 +323,7 @@ static void closing_flush(struct step *step)
         struct attempt *const attempt = &executor->attempt[slot];
         if (attempt->state == ATTEMPT_FINISHED) {
             out_drop(step, attempt->handle);
-            list_remove(&executor->results, executor->attempt_link, slot);
+            list_remove(results_of(executor, attempt), executor->attempt_link, slot);
             attempt_free(executor, slot);
         } else {
             list_remove(&executor->closing, executor->closing_link, slot);
@@ -350,7 +412,7 @@ void executor_ran(struct step *step, const struct mesh_event *event)
                     executor->class_link, slot);
         attempt_off_lease(executor, slot);
     }
-    class_promote(executor, class);
+    class_promote(step, class);
     out_drop(step, attempt->handle);
     attempt->handle = 0;
     if (attempt->discard) {
@@ -361,11 +423,13 @@ void executor_ran(struct step *step, const struct mesh_event *event)
         attempt->state = ATTEMPT_FINISHED;
         attempt->handle = event->body.ran.handle;
         attempt->device_us = event->body.ran.device_us;
-        if (attempt->outcome[attempt->count - 1] == MESH_DONE)
+        if (attempt->outcome[attempt->count - 1] == MESH_DONE) {
             class_learn(class, attempt->device_us);
+            pace_learn(executor, attempt->kernel, attempt->device_us / attempt->count);
+        }
         attempt->finished_at_ms = attempt->renewed_at_ms = step->now_ms;
-        attempt->due_at_ms = step->now_ms + EXECUTOR_RESEND_MS;
-        list_append(&executor->results, executor->attempt_link, slot);
+        attempt->due_at_ms = step->now_ms + resend_ms(attempt);
+        list_append(results_of(executor, attempt), executor->attempt_link, slot);
         send_result(step, attempt);
     }
     gossip_capacity_changed(step);
@@ -423,7 +487,7 @@ void executor_result_ack(struct step *step, uint32_t from, const struct mesh_mes
         return;
     }
     out_drop(step, attempt->handle);
-    list_remove(&executor->results, executor->attempt_link, slot);
+    list_remove(results_of(executor, attempt), executor->attempt_link, slot);
     attempt_free(executor, slot);
 }
 
@@ -497,7 +561,7 @@ void executor_devices(struct step *step, const struct mesh_event *event)
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         executor->class[index].slots = event->body.devices.class[index].slots;
         class_shrink(step, index);
-        class_promote(executor, &executor->class[index]);
+        class_promote(step, &executor->class[index]);
     }
     closing_flush(step);
     gossip_capacity_changed(step);
@@ -541,15 +605,15 @@ static void tick_leases(struct step *step)
     }
 }
 
-/* Whether one of its attempts has used up half of its lease, or goes on without a home. */
+/* Whether the lease of one of its attempts is to be renewed, or one goes on without a home. */
 static bool renewal_due(const struct step *step, const struct executor_home *home)
 {
     const struct executor *const executor = &step->mesh->executor;
     for (uint32_t slot = list_first(&home->attempts); slot != MESH_NONE;
          slot = list_next(executor->home_link, slot)) {
         const struct attempt *const attempt = &executor->attempt[slot];
-        if (attempt_live(attempt) && (attempt->due_at_ms - step->now_ms <= EXECUTOR_LEASE_MS / 2 ||
-                                      adopt_seems_lost(attempt, step->now_ms)))
+        if (attempt_live(attempt) &&
+            (attempt->due_at_ms - step->now_ms <= EXECUTOR_DUE_MS || adopt_seems_lost(attempt, step->now_ms)))
             return true;
     }
     return false;
@@ -597,11 +661,11 @@ static void tick_renewals(struct step *step)
     }
 }
 
-static void tick_results(struct step *step)
+static void tick_results(struct step *step, struct list *results)
 {
     struct executor *const executor = &step->mesh->executor;
     for (uint32_t done = 0;; done++) {
-        const uint32_t slot = list_first(&executor->results);
+        const uint32_t slot = list_first(results);
         if (slot == MESH_NONE)
             return;
         struct attempt *const attempt = &executor->attempt[slot];
@@ -614,8 +678,8 @@ static void tick_results(struct step *step)
             out_wake(step, step->now_ms);
             return;
         }
-        attempt->due_at_ms = step->now_ms + EXECUTOR_RESEND_MS;
-        list_refresh(&executor->results, executor->attempt_link, slot);
+        attempt->due_at_ms = step->now_ms + resend_ms(attempt);
+        list_refresh(results, executor->attempt_link, slot);
         if (step->now_ms - attempt->finished_at_ms >= EXECUTOR_HELD_MS)
             attempt_stop(executor, slot, true);
         else if (!attempt->discard) {
@@ -630,7 +694,8 @@ void executor_tick(struct step *step)
 {
     tick_leases(step);
     tick_renewals(step);
-    tick_results(step);
+    tick_results(step, &step->mesh->executor.results);
+    tick_results(step, &step->mesh->executor.long_results);
     closing_flush(step);
     grants_tick(step);
 }
@@ -703,6 +768,7 @@ void executor_check(const struct mesh *mesh)
     }
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++)
         promised += executor->class[index].granted;
-    assert(live == executor->leases.count && finished == executor->results.count);
+    assert(live == executor->leases.count &&
+           finished == executor->results.count + executor->long_results.count);
     assert(promised + pool_in_use(&executor->attempt_pool) <= executor->attempt_pool.capacity);
 }

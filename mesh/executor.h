@@ -2,14 +2,16 @@
  * This node's slots: who waits for a place, who was promised one, and which bundles run.
  *
  * A *demand* is a home's standing wish for places for one job. It is born of a RESERVE, counts down by what
- * is granted, and ends when it is satisfied, withdrawn, cancelled, or not repeated for 10 s. When a place
- * frees, the demand whose home and tenant were served longest ago gets it.
+ * is granted, and ends when it is satisfied, withdrawn, cancelled, or not repeated for 40 s. When a place
+ * frees, the demand of the job that has waited longest gets it, whoever of them came first: as if all members
+ * served one queue. Waiting counts for 10 s at most, so that a large job does not keep later ones out, and a
+ * home that holds half of the slots comes after all others.
  *
  * A *grant* promises places to one job of one home. The home believes in it for 2 s, this node for 2.5 s.
  * Each place is used by one ASSIGN, released, or lost when the grant expires.
  *
  * An *attempt* is one bundle. It is born of an ASSIGN within a grant, waits or runs, and ends with MESH_RAN.
- * Its results are then held, and sent every 2 s, until the home acknowledges them or 10 min have passed.
+ * Its results are then held, and sent every 2 s (8 s if it was long), until the home acknowledges them or 10 min have passed.
  * While it lives its lease is renewed by its home; when it is not for 20 s, when the home cancels, or when it
  * acknowledges what it has not got yet, having had it from elsewhere, it is stopped and forgotten without a result. Where the job has a journal of several copies it goes on for 10 min: once
  * its home answers no more the journal's other members are told of it, and one that has become the job's home
@@ -25,13 +27,17 @@
 #include "mesh/message.h"
 
 enum {
-    EXECUTOR_GRANT_VALID_MS = 2000,    /* at the home, from receipt */
-    EXECUTOR_GRANT_KEPT_MS = 2500,     /* here: 25 % more */
-    EXECUTOR_DEMAND_MS = 40000,        /* a demand not repeated for so long is forgotten */
-    EXECUTOR_AHEAD_MS = 1000,          /* places are promised that are free within so long */
-    EXECUTOR_RENEW_MS = 5000,          /* between looks at what one home must renew */
-    EXECUTOR_LEASE_MS = 20000,         /* from the last RENEWED */
-    EXECUTOR_RESEND_MS = 2000,         /* between RESULTs of one bundle */
+    EXECUTOR_GRANT_VALID_MS = 2000, /* at the home, from receipt */
+    EXECUTOR_GRANT_KEPT_MS = 2500,  /* here: 25 % more */
+    EXECUTOR_DEMAND_MS = 40000,     /* a demand not repeated for so long is forgotten */
+    EXECUTOR_WAITED_MS = 10000,     /* a job's waiting counts for so long at most */
+    EXECUTOR_AHEAD_MS = 1000,       /* places are promised that are free within so long */
+    EXECUTOR_PACES = 32,            /* kernels whose pace is remembered */
+    EXECUTOR_RENEW_MS = 2500,       /* between looks at what one home must renew */
+    EXECUTOR_LEASE_MS = 20000,      /* from the last RENEWED */
+    EXECUTOR_DUE_MS = 7500,         /* left of a lease that is to be renewed: three looks before it ends */
+    EXECUTOR_RESEND_MS = 2000,      /* between RESULTs of one bundle */
+    EXECUTOR_RESEND_LONG_MS = 8000, /* of one that took HOME_ACK_LATER_US: its acknowledgement waits, too */
     EXECUTOR_HELD_MS = 10 * 60 * 1000, /* results kept for a home that is silent */
     EXECUTOR_GRANT_PLACES_MAX = 64,    /* places in one grant: a bit each in grant.used */
     EXECUTOR_RESENDS_PER_STEP = 32,
@@ -44,7 +50,8 @@ struct demand {
     uint32_t home; /* member slot */
     struct mesh_id job;
     uint64_t tenant;
-    uint64_t born;         /* turn at which it came */
+    int64_t born_ms;       /* when its job began to wait, as far as that counts */
+    uint64_t came;         /* turn at which it came */
     uint64_t served;       /* turn at which this job last got a place here */
     uint64_t party_served; /* turn at which any job of this (home, tenant) did */
     int64_t expires_at_ms;
@@ -83,10 +90,12 @@ struct attempt {
     struct mesh_bundle_name name;
     struct mesh_id job;
     uint64_t epoch;
+    uint64_t kernel;
     uint64_t handle; /* inputs until it ended, then results */
     uint64_t device_us;
     int64_t due_at_ms;          /* live: end of the lease; FINISHED: next RESULT */
     int64_t renewed_at_ms;      /* or assigned, or adopted */
+    int64_t began_at_ms;        /* RUNNING, FINISHED */
     struct mesh_members others; /* of the job's journal, beside its home */
     int64_t finished_at_ms;
     uint32_t hash_next; /* index + 1 */
@@ -104,6 +113,13 @@ struct executor_class {
     struct list waiting;
 };
 
+/* What one shard of a kernel takes here: a moving average, and one of how far from it they are. */
+struct pace {
+    uint64_t kernel;
+    uint64_t mean_us; /* 0 = not known */
+    uint64_t spread_us;
+};
+
 /* What this node knows of one home, by member slot. */
 struct executor_home {
     struct list attempts;
@@ -114,6 +130,7 @@ struct executor_home {
 
 struct executor {
     struct executor_class class[MESH_DEVICE_CLASSES];
+    struct pace pace[EXECUTOR_PACES]; /* by kernel; the latest of those that share a place */
     uint32_t price_micro;
     int64_t available_until_ms;
     uint8_t fault;        /* enum mesh_fault: as the host said, told to the others */
@@ -133,9 +150,10 @@ struct executor {
 
     struct attempt *attempt;
     struct pool attempt_pool;
-    struct list_link *attempt_link; /* free, `leases` or `results` */
+    struct list_link *attempt_link; /* free, `leases`, `results` or `long_results` */
     struct list leases;             /* live, in the order of expiry */
     struct list results;            /* finished, in the order of the next RESULT */
+    struct list long_results;       /* the same of those that took long */
     struct list_link *home_link;    /* executor_home.attempts */
     struct list_link *class_link;   /* executor_class.running or .waiting */
     struct list_link *closing_link;
@@ -150,10 +168,11 @@ struct executor {
 
 /* Places of one class neither used nor promised, with so many behind its slots. */
 uint32_t executor_places(const struct executor_class *class, uint32_t behind);
-/* How many behind its slots may be promised although bundles are long: as many as slots are going to be free within
- * EXECUTOR_AHEAD_MS, by what bundles took here lately. Nobody waits there for long, and no slot is idle while
- * messages travel. */
-uint32_t executor_ahead(const struct executor_class *class);
+/* How many behind its slots may be promised although bundles are not short: as many slots as are likely to be free
+ * within EXECUTOR_AHEAD_MS. So a grant is for several, and nobody waits behind a bundle for long. Up to 4 s long they
+ * are promised before a slot is free, so that none is idle while messages travel; longer ones with a slot that is free,
+ * by what shards of their kernels took here: what one is idle for is nothing beside them, and promised is what is seen. */
+uint32_t executor_ahead(const struct executor *executor, uint32_t class, int64_t now_ms);
 /* Nothing runs here, waits, is promised, or waits to be acknowledged. */
 bool executor_idle(const struct executor *executor);
 

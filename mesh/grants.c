@@ -73,11 +73,11 @@ static bool demand_beyond_half(const struct executor *executor, const struct dem
 {
     const struct executor_home *const home = &executor->home[demand->home];
     const uint32_t held = home->live + home->granted + demand_offered(demand);
-    return held + 1 > executor->class[class].slots / 2;
+    return held + 1 > (executor->class[class].slots + 1) / 2;
 }
 
-/* Whether `one` goes before `other`. Who came first, goes first; but homes that hold half of the slots come after
- * all others, and take turns: the one whose party, and then whose job, was served longest ago. */
+/* Whether `one` goes before `other`. Who has waited longest, goes first; but homes that hold half of the slots come
+ * after all others, and take turns: the one whose party, and then whose job, was served longest ago. */
 static bool demand_before(const struct executor *executor, const struct demand *one,
                           const struct demand *other, uint32_t class)
 {
@@ -85,7 +85,7 @@ static bool demand_before(const struct executor *executor, const struct demand *
     if (beyond != demand_beyond_half(executor, other, class))
         return !beyond;
     if (!beyond)
-        return one->born < other->born;
+        return one->born_ms != other->born_ms ? one->born_ms < other->born_ms : one->came < other->came;
     if (one->party_served != other->party_served)
         return one->party_served < other->party_served;
     return one->served < other->served;
@@ -133,7 +133,7 @@ static uint32_t deal(struct step *step, uint32_t index)
     uint32_t promised = 0;
     for (uint32_t other = 0; other < MESH_DEVICE_CLASSES; other++)
         promised += executor->class[other].granted;
-    const uint32_t ahead = executor_ahead(class);
+    const uint32_t ahead = executor_ahead(executor, index, step->now_ms);
     while (executor_places(class, class->slots) > 0) {
         const uint32_t slot = demand_next(executor, index);
         if (slot == MESH_NONE ||
@@ -260,7 +260,14 @@ static uint64_t party_turn(struct executor *executor, uint32_t home, uint64_t te
     return ++executor->turn;
 }
 
-/* Finds or makes the demand that a RESERVE speaks of; MESH_NONE if the table is full. */
+/* Since when its job waits, as far as that counts. */
+static int64_t waits_since(const struct step *step, const struct mesh_message *message)
+{
+    const uint32_t waited_ms = message->kind == MESH_WISH ? message->body.reserve.waited_ms : 0;
+    return step->now_ms - (waited_ms < EXECUTOR_WAITED_MS ? waited_ms : EXECUTOR_WAITED_MS);
+}
+
+/* Finds or makes the demand that a RESERVE or WISH speaks of; MESH_NONE if the table is full. */
 static uint32_t demand_take(struct executor *executor, uint32_t from, const struct mesh_message *message)
 {
     uint32_t slot = demand_find(executor, from, &message->body.reserve.job);
@@ -275,7 +282,7 @@ static uint32_t demand_take(struct executor *executor, uint32_t from, const stru
         .home = from,
         .job = message->body.reserve.job,
         .tenant = message->body.reserve.tenant,
-        .born = ++executor->turn,
+        .came = ++executor->turn,
         .served = executor->turn,
         .party_served = turn,
     };
@@ -316,13 +323,17 @@ void executor_reserve(struct step *step, uint32_t from, const struct mesh_messag
     demand->tenant = message->body.reserve.tenant;
     demand->price_limit_micro = message->body.reserve.price_limit_micro;
     demand->classes = message->body.reserve.classes;
+    const bool grows = message->kind == MESH_WISH && message->body.reserve.wanted > demand->wanted;
+    if (demand->wanted == 0 || grows)
+        demand->born_ms = waits_since(step, message);
     executor->wanted += message->body.reserve.wanted - demand->wanted;
     demand->wanted = message->body.reserve.wanted;
     demand->deep = message->body.reserve.deep;
     demand->expires_at_ms = step->now_ms + EXECUTOR_DEMAND_MS;
     list_refresh(&executor->demands, executor->demand_link, slot);
     grants_offer(step);
-    if (demand->live && demand->wanted == message->body.reserve.wanted)
+    const bool patient = message->kind == MESH_WISH && message->body.reserve.patient;
+    if (!patient && demand->live && demand->wanted == message->body.reserve.wanted)
         send_wait(step, from, job);
 }
 

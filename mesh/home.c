@@ -161,7 +161,11 @@ static enum mesh_refusal job_make(struct mesh *mesh, const struct mesh_job_spec 
         return MESH_REFUSED_BUSY;
     }
     struct job *const job = &home->job[slot];
-    *job = (struct job){.spec = *spec, .state = MESH_JOB_RUNNING, .first = first, .born_ms = mesh->now_ms};
+    *job = (struct job){.spec = *spec,
+                        .state = MESH_JOB_RUNNING,
+                        .first = first,
+                        .born_ms = mesh->now_ms,
+                        .wider_at_ms = mesh->now_ms};
     if (job->spec.bundle_shards_max < 1)
         job->spec.bundle_shards_max = 1;
     if (job->spec.bundle_shards_max > MESH_BUNDLE_SHARDS_MAX)

@@ -47,7 +47,7 @@ enum {
     HOME_LEASES_PER_STEP = 64,   /* leases ended in one step */
     HOME_BUNDLE_US = 20000,      /* work in a bundle: 20 ms, or two round trips where that is more */
     HOME_DEEP_US = 1000000,      /* bundles shorter than this may wait behind another */
-    HOME_ACK_MS = 1000, /* acknowledgements wait so long for company, well within the 2 s of a resend, */
+    HOME_ACK_MS = 5000, /* acknowledgements wait so long for company, well within the 8 s of a resend, */
     HOME_ACK_LATER_US =
         4000000, /* if the bundle was so long that its place in a table is not needed meanwhile */
     HOME_ADOPT_MS =
@@ -106,6 +106,7 @@ struct job {
     int64_t service_at_ms; /* TIMED */
     int64_t born_ms;
     int64_t nobody_at_ms; /* when NOBODY was last said; 0 = never */
+    int64_t wider_at_ms;  /* when it last asked one member more than seemed needed */
     int64_t bind_at_ms;   /* nothing is bound before that; 0 = at once */
     uint32_t slow;        /* bundles for whose copy a place is looked for */
     struct list bundles;  /* orphans too */
@@ -117,6 +118,7 @@ struct ask {
     uint32_t member;   /* slot; MESH_NONE = free */
     uint32_t left;     /* wanted and not yet granted: the demand that stands there */
     uint32_t expected; /* of them believed to be granted at once; 0 once an answer came */
+    uint32_t pace;     /* thousandths of places that become free there in good time, see placement.c */
     uint16_t class;    /* whose debit was taken */
     int64_t sent_at_ms;
     bool refused; /* at sent_at_ms: its kernel does not run there; it stands so that nobody asks again */
@@ -315,6 +317,8 @@ void placement_guess(struct job *job);
 bool placement_due(const struct mesh *mesh, const struct job *job);
 /* Learns from a result: device time of `count` shards. */
 void placement_learn(struct job *job, uint64_t device_us, uint32_t count);
+/* Whether the member is known to speak a version with WISH, by which acknowledgements of long bundles may take 5 s. */
+bool placement_speaks_wishes(const struct mesh *mesh, uint32_t member);
 /* Whether the job may go to that member at all. */
 bool placement_permits(const struct mesh *mesh, const struct job *job, uint32_t member);
 /* Forgets one ask of the job without a word. */

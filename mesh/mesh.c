@@ -157,6 +157,7 @@ static bool receive_work(struct step *step, uint32_t from, const struct mesh_mes
 {
     switch (message->kind) {
     case MESH_RESERVE:
+    case MESH_WISH:
         executor_reserve(step, from, message);
         return true;
     case MESH_GRANT:

@@ -29,6 +29,7 @@ size_t mesh_message_bytes(const struct mesh_message *message)
     case MESH_WANT:
         return LIST(body.entries.entry, least(message->body.entries.count, MESH_ENTRIES_MAX));
     case MESH_RESERVE:
+    case MESH_WISH:
         return THROUGH(body.reserve);
     case MESH_GRANT:
         return THROUGH(body.grant);
@@ -102,7 +103,7 @@ const char *mesh_message_name(enum mesh_message_kind kind)
         [MESH_BEAT] = "beat",       [MESH_REPORT] = "report",
         [MESH_ADOPTED] = "adopted", [MESH_AWAIT] = "await",
         [MESH_ECHO] = "echo",       [MESH_HAND_OVER] = "hand_over",
-        [MESH_DISK] = "disk",
+        [MESH_DISK] = "disk",       [MESH_WISH] = "wish",
     };
     if ((unsigned)kind >= MESH_MESSAGE_KINDS || !names[kind])
         return "unknown";

@@ -127,6 +127,8 @@ enum mesh_message_kind {
     /* Journals again. */
     MESH_HAND_OVER, /* a home that drains: stand for election now; and to executors: somebody has */
     MESH_DISK,      /* how far our disk is, and how far we have seen yours, see mesh/disk.h */
+    /* Placement, from version 2 on. */
+    MESH_WISH,
     MESH_MESSAGE_KINDS,
 };
 
@@ -216,7 +218,9 @@ struct mesh_message {
         } words;                                   /* HAVE, GRAFT, PRUNE */
         /*
          * Home asks an executor for places for bundles of one job. It replaces the home's earlier demand for that
-         * job there; wanted = 0 withdraws it. The executor answers GRANT or WAIT, and a WAIT stands for 10 s.
+         * job there; wanted = 0 withdraws it. The executor answers GRANT or WAIT, and a WAIT stands for 40 s.
+         * A WISH is a RESERVE that says in what order it wants to be served, too. A patient one counts on nothing that
+         * is free now: only places are an answer.
          */
         struct {
             struct mesh_id job;
@@ -228,7 +232,9 @@ struct mesh_message {
             uint16_t classes;           /* bit per device class that will do */
             uint16_t wanted;            /* bundles */
             bool deep;                  /* places behind a running bundle will do: the bundles are short */
-        } reserve;
+            uint32_t waited_ms;         /* of WISH: since the job was submitted */
+            bool patient;               /* of WISH */
+        } reserve;                      /* RESERVE, WISH */
         struct {
             struct mesh_id job;
             uint64_t token;

@@ -4,10 +4,12 @@
 enum {
     RTT_US_MAX = 1000000,       /* a peer that answers pings late gets no larger bundles for it */
     SHARD_US_MAX = 3600000000u, /* one shard's device time that is believed */
-    STANDING_PLACES = 8,        /* asked for at least where nothing is free: a grant or two */
     CHOICES = 4,                /* power of four choices */
-    WISHES_MIN = 2,             /* wishes that stand for one place, at first and after some seconds */
-    WISHES_MAX = 8,
+    SOON_MS = 1000, /* a place within so long, or within a tenth of a bundle's time, is in good time */
+    SOON_PART = 10,
+    PACE_MAX = 64 * 1000, /* thousandths of places in one grant */
+    WISHES_PACE = 3,      /* wishes that stand at one member: for so many times what it frees in good time */
+    OVER_PERMILLE = 1500, /* members asked free so much of what is needed: others are served there, too */
     ASKING_MS = 200,      /* what asking a member is worth in time, shared by its places */
     RTT_UNKNOWN_MS = 100, /* of a member whose distance was not measured */
     DELIVERED_MIN = 50,   /* a member that never delivers is still tried now and then */
@@ -211,9 +213,19 @@ void placement_drop(struct step *step, uint32_t job, uint32_t slot)
     pool_give(&home->ask_pool, home->ask_link, slot);
 }
 
-static void send_reserve(struct step *step, const struct job *job, uint32_t to, uint32_t wanted)
+bool placement_speaks_wishes(const struct mesh *mesh, uint32_t member)
 {
-    struct mesh_message *const message = out_send(step, &step->mesh->members.slot[to].id, MESH_RESERVE);
+    return member == mesh->members.self ||
+           mesh->members.slot[member].protocol >= mesh_message_since(MESH_WISH);
+}
+
+/* `expected` of the places are believed to be free: an answer is waited for. */
+static void send_reserve(struct step *step, const struct job *job, uint32_t to, uint32_t wanted,
+                         uint32_t expected)
+{
+    const bool wish = placement_speaks_wishes(step->mesh, to);
+    struct mesh_message *const message =
+        out_send(step, &step->mesh->members.slot[to].id, wish ? MESH_WISH : MESH_RESERVE);
     message->body.reserve.job = job->spec.id;
     message->body.reserve.epoch = job->spec.epoch;
     message->body.reserve.tenant = job->spec.tenant;
@@ -223,7 +235,20 @@ static void send_reserve(struct step *step, const struct job *job, uint32_t to, 
     message->body.reserve.classes = job->spec.classes;
     message->body.reserve.wanted = (uint16_t)wanted;
     message->body.reserve.deep = job_deep(job);
+    const int64_t waited_ms = step->now_ms - job->born_ms;
+    message->body.reserve.waited_ms = waited_ms < UINT32_MAX ? (uint32_t)waited_ms : UINT32_MAX;
+    message->body.reserve.patient = expected == 0;
     step->mesh->counters.reserves++;
+}
+
+/* What the member frees in good time for the job, by its slots and the time that the job's bundles take. */
+static uint32_t pace_of(const struct job *job, uint32_t slots)
+{
+    const uint64_t bundle_ms =
+        job->shard_ns == 0 ? SOON_MS : job->shard_ns * shards_by_time(job, 0) / 1000000 + 1;
+    const uint64_t soon_ms = bundle_ms / SOON_PART > SOON_MS ? bundle_ms / SOON_PART : SOON_MS;
+    const uint64_t pace = slots * soon_ms * 1000 / bundle_ms;
+    return pace < PACE_MAX ? (uint32_t)pace : PACE_MAX;
 }
 
 /* Sends the ask, or sends it again: it replaces what stood there. */
@@ -232,12 +257,13 @@ static void ask_send(struct step *step, struct job *job, struct ask *ask, const 
 {
     ask_settle(step, job, ask, 0);
     ask->class = one->class;
+    ask->pace = pace_of(job, one->slots);
     ask->left = wanted;
     ask->expected = least(one->believed, wanted);
     ask->sent_at_ms = step->now_ms;
     job->expected += ask->expected;
     step->mesh->members.slot[ask->member].debit[one->class] += ask->expected;
-    send_reserve(step, job, ask->member, wanted);
+    send_reserve(step, job, ask->member, wanted, ask->expected);
 }
 
 /* Where all asks of a job are taken, one that was refused some time ago makes room. */
@@ -282,35 +308,34 @@ static bool withdraw(struct step *step, uint32_t job_slot, uint32_t slot)
     if (home->ask[slot].left > 0) {
         if (!out_has_room(step->out, 0, 1, 0))
             return false;
-        send_reserve(step, &home->job[job_slot], home->ask[slot].member, 0);
+        send_reserve(step, &home->job[job_slot], home->ask[slot].member, 0, 0);
     }
     placement_drop(step, job_slot, slot);
     return true;
 }
 
-/* How many wishes stand for one place: others are served too, and the longer a job waits the wider it looks. */
-static uint32_t wishes_per_place(const struct mesh *mesh, const struct job *job)
+/*
+ * What an ask may bring, in thousandths of places. A wish is no promise, and others' are served before ours: what counts
+ * is what a member frees in good time rather than how many wishes stand there, and of that a part only. What stands at
+ * home costs no message and is a chance only.
+ */
+static uint64_t ask_brings(const struct mesh *mesh, const struct ask *ask)
 {
-    const int64_t waited_s = (mesh->now_ms - job->born_ms) / 1000;
-    return WISHES_MIN + (uint32_t)(waited_s < WISHES_MAX - WISHES_MIN ? waited_s : WISHES_MAX - WISHES_MIN);
+    const uint64_t expected = (uint64_t)ask->expected * 1000;
+    const uint64_t wishes = ask->left > ask->expected ? (uint64_t)(ask->left - ask->expected) * 1000 : 0;
+    if (ask->member == mesh->members.self)
+        return expected;
+    return expected + (wishes < ask->pace ? wishes : ask->pace) * 1000 / OVER_PERMILLE;
 }
 
-/* Places that an ask may bring: those believed free, and a share of the wishes beyond them. What stands at home costs
- * no message and is counted as a chance only. */
-static uint32_t ask_brings(const struct mesh *mesh, const struct job *job, const struct ask *ask)
+/* Of what is needed, the places that nobody asked so far is going to bring. */
+static uint32_t short_of(const struct mesh *mesh, const struct job *job, uint32_t need)
 {
-    const uint32_t wishes = ask->left > ask->expected ? ask->left - ask->expected : 0;
-    const uint32_t per_place = wishes_per_place(mesh, job);
-    return ask->expected + (ask->member == mesh->members.self ? 0 : (wishes + per_place - 1) / per_place);
-}
-
-static uint32_t asks_bring(const struct mesh *mesh, const struct job *job)
-{
-    uint32_t sum = 0;
+    uint64_t brings = 0;
     for (uint32_t slot = list_first(&job->asks); slot != MESH_NONE;
          slot = list_next(mesh->home.ask_link, slot))
-        sum += ask_brings(mesh, job, &mesh->home.ask[slot]);
-    return sum;
+        brings += ask_brings(mesh, &mesh->home.ask[slot]);
+    return brings >= (uint64_t)need * 1000 ? 0 : need - (uint32_t)(brings / 1000);
 }
 
 /* The member has said since that it has places free, and would have offered them: its table of wishes was full, or it
@@ -375,35 +400,46 @@ static bool choose(struct step *step, const struct job *job, struct candidate *b
     return found;
 }
 
-/* What is asked for at a member that has nothing free: its share of what is needed. */
-static uint32_t wishes_of(const struct mesh *mesh, uint32_t need)
+/* What is asked for at a member that has nothing free. */
+static uint32_t wishes_of(const struct job *job, uint32_t slots, uint32_t need)
 {
-    const uint32_t share = 2 * need / mesh->members.count;
-    return share > STANDING_PLACES ? share : STANDING_PLACES;
+    return least((pace_of(job, slots) * WISHES_PACE + 999) / 1000, need);
+}
+
+/* Asks one more member for what is short, or for wishes where nothing is. False if there is none, or no room. */
+static bool ask_one(struct step *step, uint32_t job_slot, uint32_t need, uint32_t lack, uint32_t *seen)
+{
+    const struct job *const job = &step->mesh->home.job[job_slot];
+    struct candidate best;
+    if (!choose(step, job, &best, seen))
+        return false;
+    const uint32_t wishes = wishes_of(job, best.slots, need);
+    const uint32_t wanted = lack > 0 && best.believed >= lack ? lack
+                            : best.believed > wishes          ? least(best.believed, need)
+                                                              : wishes;
+    return ask_make(step, job_slot, &best, wanted) != MESH_NONE;
 }
 
 /* Asks more members until enough may come. Returns how many that can help were seen. */
 static uint32_t ask_more(struct step *step, uint32_t job_slot, uint32_t need)
 {
     struct mesh *const mesh = step->mesh;
-    const struct job *const job = &mesh->home.job[job_slot];
-    const uint32_t wishes = wishes_of(mesh, need);
-    uint32_t brings = asks_bring(mesh, job);
+    struct job *const job = &mesh->home.job[job_slot];
     uint32_t seen = 0;
-    for (uint32_t round = 0; round < HOME_ASKS_PER_TURN && brings < need; round++) {
-        struct candidate best;
-        if (!choose(step, job, &best, &seen))
-            continue;
-        const uint32_t short_of = (need - brings) * wishes_per_place(mesh, job);
-        const uint32_t wanted = best.believed >= need - brings ? need - brings
-                                : best.believed > wishes       ? best.believed
-                                                               : least(wishes, least(short_of, need));
-        const uint32_t slot = ask_make(step, job_slot, &best, wanted);
-        if (slot == MESH_NONE)
-            return seen;
-        brings += ask_brings(mesh, job, &mesh->home.ask[slot]);
-        if (round + 1 == HOME_ASKS_PER_TURN)
-            home_job_ready(&mesh->home, job_slot);
+    bool asked = false;
+    uint32_t lack = short_of(mesh, job, need);
+    for (uint32_t round = 0; round < HOME_ASKS_PER_TURN && lack > 0; round++) {
+        asked = ask_one(step, job_slot, need, lack, &seen);
+        if (!asked && mesh->members.count <= MESH_FULL_MESH)
+            return seen; /* all were looked at */
+        lack = short_of(mesh, job, need);
+    }
+    if (lack > 0 && asked)
+        home_job_ready(&mesh->home, job_slot);
+    /* Who was asked may be busy for longer than anybody knew. */
+    if (lack == 0 && step->now_ms - job->wider_at_ms >= HOME_SERVICE_MS) {
+        job->wider_at_ms = step->now_ms;
+        ask_one(step, job_slot, need, 0, &seen);
     }
     return seen;
 }
@@ -440,7 +476,7 @@ void placement_serve(struct step *step, uint32_t job_slot)
         ask_make(step, job_slot, &own, need);
     }
     helpers += ask_more(step, job_slot, need);
-    if (asks_bring(mesh, job) < need && !job->spec.local_only)
+    if (short_of(mesh, job, need) > 0 && !job->spec.local_only)
         tiers_seek(step, job->spec.classes, need);
     if (helpers == 0 && job->queued > 0 &&
         (job->nobody_at_ms == 0 || step->now_ms - job->nobody_at_ms >= HOME_NOBODY_MS)) {
@@ -454,25 +490,22 @@ void placement_go_on(struct step *step, uint32_t job_slot, uint32_t member)
     struct home *const home = &step->mesh->home;
     struct job *const job = &home->job[job_slot];
     const uint32_t need = job_need(home, job);
-    const uint32_t brings = asks_bring(step->mesh, job);
     struct candidate one;
-    if (brings >= need || !weigh(step, job, member, &one))
+    if (short_of(step->mesh, job, need) == 0 || !weigh(step, job, member, &one))
         return;
     one.believed = 0;
+    const uint32_t wanted = wishes_of(job, one.slots, need);
     const uint32_t slot = ask_find(home, job, member);
-    const uint32_t left = slot == MESH_NONE ? 0 : home->ask[slot].left;
-    const uint32_t wanted = least(
-        least(left + (need - brings) * wishes_per_place(step->mesh, job), wishes_of(step->mesh, need)), need);
-    if (slot != MESH_NONE && wanted > left && out_has_room(step->out, 0, 1, 0))
-        ask_send(step, job, &home->ask[slot], &one, wanted);
-    else if (slot == MESH_NONE)
+    if (slot == MESH_NONE)
         ask_make(step, job_slot, &one, wanted);
+    else if (home->ask[slot].left * 2 < wanted && out_has_room(step->out, 0, 1, 0))
+        ask_send(step, job, &home->ask[slot], &one, wanted);
 }
 
 bool placement_due(const struct mesh *mesh, const struct job *job)
 {
     const uint32_t need = job_need(&mesh->home, job);
-    return need == 0 ? job->asks.count > 0 : asks_bring(mesh, job) < need;
+    return need == 0 ? job->asks.count > 0 : short_of(mesh, job, need) > 0;
 }
 
 void placement_answered(struct step *step, uint32_t job_slot, uint32_t from, uint32_t places)

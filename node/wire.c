@@ -44,7 +44,7 @@ static const uint8_t KIND_OF_MESSAGE[MESH_MESSAGE_KINDS] = {
     [MESH_BEAT] = WIRE_BEAT,       [MESH_REPORT] = WIRE_REPORT,
     [MESH_ADOPTED] = WIRE_ADOPTED, [MESH_AWAIT] = WIRE_AWAIT,
     [MESH_ECHO] = WIRE_ECHO,       [MESH_HAND_OVER] = WIRE_HAND_OVER,
-    [MESH_DISK] = WIRE_DISK,
+    [MESH_DISK] = WIRE_DISK,       [MESH_WISH] = WIRE_WISH,
 };
 
 enum wire_kind wire_kind_of(enum mesh_message_kind kind)
@@ -171,8 +171,9 @@ static void decode_words(struct field_reader *r, struct mesh_message *m)
 
 static void encode_reserve(struct field_writer *w, const struct mesh_message *m)
 {
-    field_put_array(w, 11);
-    field_put_uint(w, WIRE_RESERVE);
+    const bool wish = m->kind == MESH_WISH;
+    field_put_array(w, wish ? 13 : 11);
+    field_put_uint(w, wish ? WIRE_WISH : WIRE_RESERVE);
     field_put_uint(w, 1);
     put_id(w, &m->body.reserve.job);
     field_put_uint(w, m->body.reserve.epoch);
@@ -183,6 +184,10 @@ static void encode_reserve(struct field_writer *w, const struct mesh_message *m)
     field_put_uint(w, m->body.reserve.classes);
     field_put_uint(w, m->body.reserve.wanted);
     field_put_bool(w, m->body.reserve.deep);
+    if (wish) {
+        field_put_uint(w, m->body.reserve.waited_ms);
+        field_put_bool(w, m->body.reserve.patient);
+    }
 }
 
 static void decode_reserve(struct field_reader *r, struct mesh_message *m)
@@ -196,6 +201,10 @@ static void decode_reserve(struct field_reader *r, struct mesh_message *m)
     m->body.reserve.classes = (uint16_t)field_get_uint(r, ANY_U16);
     m->body.reserve.wanted = (uint16_t)field_get_uint(r, ANY_U16);
     m->body.reserve.deep = field_get_bool(r);
+    if (m->kind == MESH_WISH) {
+        m->body.reserve.waited_ms = (uint32_t)field_get_uint(r, ANY_U32);
+        m->body.reserve.patient = field_get_bool(r);
+    }
 }
 
 static void encode_grant(struct field_writer *w, const struct mesh_message *m)
@@ -385,6 +394,7 @@ static void encode_mesh(struct field_writer *w, const struct mesh_message *m, st
         encode_entries(w, m);
         return;
     case MESH_RESERVE:
+    case MESH_WISH:
         encode_reserve(w, m);
         return;
     case MESH_GRANT:
@@ -489,6 +499,7 @@ static void decode_mesh(struct field_reader *r, enum wire_kind kind, struct mesh
         decode_entries(r, m);
         return;
     case MESH_RESERVE:
+    case MESH_WISH:
         decode_reserve(r, m);
         return;
     case MESH_GRANT:
@@ -736,6 +747,8 @@ static uint32_t field_count(enum wire_kind kind)
     case WIRE_APPEND:
     case WIRE_ASSIGN_KEPT:
         return 10;
+    case WIRE_WISH:
+        return 11;
     }
     return 0;
 }

@@ -82,6 +82,7 @@
     X(ECHO, 46, 1, 2, CONTROL)                                                                               \
     X(HAND_OVER, 47, 1, 2, CONTROL)                                                                          \
     X(DISK, 53, 1, 2, CONTROL)                                                                               \
+    X(WISH, 54, 1, 2, CONTROL)                                                                               \
     X(CACHE_PUBLISH, 48, 1, 1, CONTROL) /* the sender holds the results of these keys */                     \
     X(CACHE_FIND, 49, 1, 1, CONTROL)    /* who holds these keys? asked of their owners */                    \
     X(CACHE_FOUND, 50, 1, 1, CONTROL)                                                                        \

@@ -167,13 +167,13 @@ static uint32_t agreed_protocol(const struct world *world, const struct host *ho
 }
 
 /*
- * The transport sends no kind to a peer whose version lacks it. What goes along the trees the core itself must not send
+ * The transport, through which what a node says to itself does not go, sends no kind to a peer whose version lacks it. What goes along the trees the core itself must not send
  * there: it knows its links.
  */
 static bool is_held_back(struct world *world, struct host *host, const struct flight *flight)
 {
     const enum mesh_message_kind kind = flight->message->kind;
-    if (mesh_message_since(kind) <= MESH_PROTOCOL_MIN ||
+    if (flight->to == host->index || mesh_message_since(kind) <= MESH_PROTOCOL_MIN ||
         mesh_message_since(kind) <= agreed_protocol(world, host, flight->to)) {
         return false;
     }
@@ -200,8 +200,9 @@ static void flight_release(struct world *world, struct host *host, struct flight
         sim_flight_free(flight);
         return;
     }
+    const bool asks = message->kind == MESH_RESERVE || message->kind == MESH_WISH;
     if (sim_drill_drops(world, flight) ||
-        (message->kind == MESH_RESERVE && world->healed && sim_world_plant(world, SIM_PLANT_DEAF_EXECUTOR))) {
+        (asks && world->healed && sim_world_plant(world, SIM_PLANT_DEAF_EXECUTOR))) {
         sim_flight_free(flight);
         return;
     }

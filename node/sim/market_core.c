@@ -249,7 +249,7 @@ static void claimed(struct core_market *market, uint32_t number, uint32_t slot)
 
 static bool is_work(enum mesh_message_kind kind)
 {
-    return (kind >= MESH_RESERVE && kind <= MESH_CANCEL) || kind >= MESH_ASSIGN_KEPT;
+    return (kind >= MESH_RESERVE && kind <= MESH_CANCEL) || kind == MESH_WISH;
 }
 
 static void send(struct core_market *market, uint32_t from, const struct mesh_send *send, int64_t delay_us)
@@ -379,6 +379,15 @@ static void hears(struct core_market *market, uint32_t number, uint32_t from,
     core_step(market, number);
 }
 
+static void linked(struct core_market *market, uint32_t number, uint32_t peer)
+{
+    market->event->kind = MESH_LINK_UP;
+    market->event->body.link.peer = site_id(market, peer);
+    market->event->body.link.protocol = MESH_PROTOCOL_MAX;
+    market->event->body.link.reset = false;
+    core_step(market, number);
+}
+
 static void record(struct core_market *market, uint32_t number, const struct mesh_id *from,
                    const struct mesh_record *record)
 {
@@ -451,10 +460,7 @@ static void happen(struct core_market *market, struct event *event)
         own_record(market, number, event->item);
         break;
     case CORE_LINKED:
-        market->event->kind = MESH_LINK_UP;
-        market->event->body.link.peer = site_id(market, event->a);
-        market->event->body.link.reset = false;
-        core_step(market, number);
+        linked(market, number, event->a);
         break;
     case CORE_PONG:
         hears(market, number, event->a, &(struct mesh_message){.kind = MESH_PONG});
@@ -529,6 +535,7 @@ static void site_open(struct core_market *market, uint32_t number)
         };
         if (peer != number) {
             record(market, number, &config.self, &member);
+            linked(market, number, peer);
         }
     }
     later(market, sim_between(&market->random, 0, MARKET_VIEW_US / market->sites), CORE_VIEW, number, 0, 0);

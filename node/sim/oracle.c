@@ -17,10 +17,12 @@
 /* The protocol's times, from docs/protocol.md: said again here, so that a mistake in the core's is noticed. */
 enum {
     GRANT_KEPT_MS = 2500,
-    RENEW_MS = 5000,
+    RENEW_MS = 2500,
+    RENEW_LEFT_MS = 7500,
     LEASE_MS = 20000,
     HOME_LEASE_MS = 25000,
     RESEND_MS = 2000,
+    RESEND_LONG_MS = 8000,  /* of a bundle of ACK_LATER_US */
     ACK_LATER_US = 4000000, /* the acknowledgement of a longer bundle may wait for company */
     ALERT_TTL_MS = 20000,
     ALERT_REPEAT_MS = 5000,
@@ -45,6 +47,7 @@ struct held {
     struct mesh_bundle_name name;
     bool stopped;
     bool finished;
+    bool took_long;
     bool unwanted;
     int64_t stop_by_ms;
     int64_t renewed_ms; /* by its home */
@@ -233,13 +236,14 @@ static void executor_renewed(struct oracle *oracle, uint32_t home, const struct 
     }
 }
 
-static void executor_ran(struct oracle *oracle, uint32_t attempt)
+static void executor_ran(struct oracle *oracle, uint32_t attempt, uint64_t device_us)
 {
     struct held *const held = held_attempt(oracle, attempt);
     if (held == NULL) {
         return;
     }
     held->finished = true;
+    held->took_long = device_us >= ACK_LATER_US;
     held->told_ms = oracle->now_ms;
     if (held->unwanted) {
         held_forget(oracle, held);
@@ -338,16 +342,16 @@ static void executor_leases_end(struct oracle *oracle)
 static int64_t held_due_ms(const struct held *held)
 {
     if (held->finished) {
-        return held->told_ms + RESEND_MS;
+        return held->told_ms + (held->took_long ? RESEND_LONG_MS : RESEND_MS);
     }
     if (held->stopped) {
         return INT64_MAX;
     }
     const int64_t lease_ms = held->renewed_ms + LEASE_MS;
-    /* Looked at every RENEW_MS, and said once half of the lease is over. */
-    const int64_t half_ms = held->renewed_ms + LEASE_MS / 2 + RENEW_MS;
+    /* Looked at every RENEW_MS, and said once no more than RENEW_LEFT_MS are left. */
+    const int64_t first_ms = held->renewed_ms + LEASE_MS - RENEW_LEFT_MS + RENEW_MS;
     const int64_t again_ms = held->told_ms + RENEW_MS;
-    const int64_t renewal_ms = again_ms > half_ms ? again_ms : half_ms;
+    const int64_t renewal_ms = again_ms > first_ms ? again_ms : first_ms;
     return lease_ms < renewal_ms ? lease_ms : renewal_ms;
 }
 
@@ -895,6 +899,7 @@ static void take_send(struct world *world, struct host *host, struct oracle *ora
         home_assigns(world, host, oracle, to, message);
         break;
     case MESH_RESERVE:
+    case MESH_WISH:
         if (message->body.reserve.wanted != 0) {
             home_asks(world, host, to, message);
         }
@@ -946,7 +951,9 @@ static void check_answer(struct world *world, struct host *host, struct oracle *
     }
     const struct mesh_id *const job = &message->body.reserve.job;
     bool answered = true;
-    if (message->kind == MESH_RESERVE && message->body.reserve.wanted != 0) {
+    const bool asks =
+        message->kind == MESH_RESERVE || (message->kind == MESH_WISH && !message->body.reserve.patient);
+    if (asks && message->body.reserve.wanted != 0) {
         answered = answers(out, from, MESH_GRANT, job) || answers(out, from, MESH_WAIT, job);
     } else if (message->kind == MESH_RESULT && message->body.result.device_us < ACK_LATER_US) {
         answered = answers(out, from, MESH_RESULT_ACK, NULL);
@@ -977,7 +984,7 @@ void sim_oracle_step(struct world *world, struct host *host, const struct mesh_e
     if (event->kind == MESH_RECEIVED) {
         take_received(world, host, oracle, event, out);
     } else if (event->kind == MESH_RAN) {
-        executor_ran(oracle, event->body.ran.attempt);
+        executor_ran(oracle, event->body.ran.attempt, event->body.ran.device_us);
     }
     for (uint32_t i = 0; i < out->save_count; i++) {
         if (out->save[i].kind == MESH_SAVE_COMMIT) {

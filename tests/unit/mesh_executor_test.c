@@ -14,6 +14,20 @@ static void reserve(struct fixture *f, uint32_t home, uint8_t job, uint64_t tena
     fixture_message(f, home, &message);
 }
 
+static void wish(struct fixture *f, uint32_t home, uint8_t job, uint16_t wanted, uint32_t waited_ms,
+                 bool patient)
+{
+    struct mesh_message message = {.kind = MESH_WISH};
+    message.body.reserve.job = fixture_job(job);
+    message.body.reserve.epoch = 1;
+    message.body.reserve.tenant = job;
+    message.body.reserve.classes = 1;
+    message.body.reserve.wanted = wanted;
+    message.body.reserve.waited_ms = waited_ms;
+    message.body.reserve.patient = patient;
+    fixture_message(f, home, &message);
+}
+
 static void assign(struct fixture *f, uint32_t home, uint8_t job, uint64_t token, uint32_t index)
 {
     struct mesh_message message = {.kind = MESH_ASSIGN};
@@ -399,20 +413,20 @@ static void a_lease_ends_20_s_after_the_last_renewal(void **state)
     fixture_devices(f, 1, 0);
     const uint64_t token = occupy(f, 0, 1, 2);
     struct mesh_message renew;
-    fixture_run(f, 9999);
-    assert_false(fixture_sent(f, 0, MESH_RENEW, &renew)); /* half of it is left */
+    fixture_run(f, 12499);
+    assert_false(fixture_sent(f, 0, MESH_RENEW, &renew)); /* more than 7.5 s of it are left */
     fixture_run(f, 1);
     assert_true(fixture_sent(f, 0, MESH_RENEW, &renew));
     assert_int_equal(renew.body.renew.count, 2);
     name_message(f, 0, MESH_RENEWED, token, 0);
-    fixture_run(f, 9999);
+    fixture_run(f, 7499);
     assert_false(did(f, MESH_STOP));
     fixture_run(f, 1);
     struct mesh_effect stop;
     assert_true(fixture_did(f, MESH_STOP, &stop));
     assert_int_equal(mesh_counters(f->mesh)->leases_lost, 1);
     assert_int_equal(stop.body.stop.attempt, 1);
-    fixture_run(f, 9999);
+    fixture_run(f, 12499);
     assert_false(did(f, MESH_STOP));
     fixture_run(f, 1);
     assert_true(did(f, MESH_STOP));
@@ -433,7 +447,7 @@ static void renewals_are_split_at_64(void **state)
     fixture_devices(f, 64, 0);
     for (uint8_t job = 1; job <= 65; job++)
         occupy(f, 0, job, 1);
-    fixture_run(f, 10000);
+    fixture_run(f, 12500);
     struct mesh_message renew;
     assert_true(fixture_sent(f, 0, MESH_RENEW, &renew));
     assert_int_equal(renew.body.renew.count, MESH_RENEW_MAX);
@@ -585,6 +599,172 @@ static void a_demand_is_forgotten_after_40_s(void **state)
     fixture_close(f);
 }
 
+/* The jobs of homes 0, 1, ... in the order in which they are given the one slot. */
+static void served(struct fixture *f, uint32_t homes, uint32_t *order)
+{
+    for (uint32_t place = 0; place < homes; place++) {
+        ran(f, run_of(f), MESH_DONE);
+        order[place] = UINT32_MAX;
+        for (uint32_t home = 0; home < homes; home++) {
+            uint64_t token = 0;
+            if (granted(f, home, &token) == 0)
+                continue;
+            assert_int_equal(order[place], UINT32_MAX);
+            order[place] = home;
+            assign(f, home, (uint8_t)(home + 2), token, 0);
+        }
+    }
+}
+
+static void who_has_waited_longest_is_served_first(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(4);
+    uint32_t order[4];
+    fixture_devices(f, 1, 0);
+    occupy(f, 0, 1, 1);
+    wish(f, 0, 2, 1, 500, true);
+    wish(f, 1, 3, 1, 3000, true);  /* came later and has waited longer */
+    reserve(f, 2, 4, 4, 1, false); /* does not say: waits since it came */
+    fixture_run(f, 1000);
+    wish(f, 3, 5, 1, 2000, true); /* between the two */
+    served(f, 4, order);
+    const uint32_t expected[4] = {1, 3, 0, 2};
+    assert_memory_equal(order, expected, sizeof order);
+    fixture_close(f);
+}
+
+static void waiting_counts_for_10_s(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(3);
+    uint32_t order[3];
+    fixture_devices(f, 1, 0);
+    occupy(f, 0, 1, 1);
+    wish(f, 0, 2, 1, 9999, true);
+    wish(f, 1, 3, 1, 10000, true);
+    wish(f, 2, 4, 1, UINT32_MAX, true); /* as long as the one before, and came later */
+    served(f, 3, order);
+    const uint32_t expected[3] = {1, 2, 0};
+    assert_memory_equal(order, expected, sizeof order);
+    fixture_close(f);
+}
+
+/* A job that takes hours must not keep its place in line for ever. */
+static void who_asks_for_more_has_waited_10_s_at_most_from_then_on(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(2);
+    uint32_t order[2];
+    fixture_devices(f, 1, 0);
+    occupy(f, 0, 1, 1);
+    wish(f, 0, 2, 1, 10000, true);
+    wish(f, 1, 3, 1, 0, true);
+    fixture_run(f, 11000);
+    wish(f, 0, 2, 2, 21000, true);
+    served(f, 2, order);
+    const uint32_t expected[2] = {1, 0};
+    assert_memory_equal(order, expected, sizeof order);
+    fixture_close(f);
+}
+
+static void a_patient_wish_is_answered_with_places_alone(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    uint64_t token = 0;
+    fixture_devices(f, 1, 0);
+    occupy(f, 0, 1, 1);
+    wish(f, 0, 2, 1, 0, false);
+    assert_true(sent(f, 0, MESH_WAIT));
+    wish(f, 0, 3, 1, 0, true);
+    assert_false(sent(f, 0, MESH_WAIT));
+    assert_int_equal(view(f).demands, 2);
+    wish(f, 0, 2, 0, 0, false);
+    ran(f, run_of(f), MESH_DONE);
+    assert_int_equal(granted(f, 0, &token), 1);
+    fixture_close(f);
+}
+
+/* A bundle of one shard of that kernel runs to its end, `for_ms` long. */
+static void learn(struct fixture *f, uint64_t kernel, int64_t for_ms)
+{
+    uint64_t token = 0;
+    wish(f, 0, 9, 1, 0, false);
+    assert_int_equal(granted(f, 0, &token), 1);
+    struct mesh_message message = {.kind = MESH_ASSIGN};
+    message.body.assign.name = (struct mesh_bundle_name){token, 0};
+    message.body.assign.job = fixture_job(9);
+    message.body.assign.epoch = 1;
+    message.body.assign.kernel = kernel;
+    message.body.assign.count = 1;
+    message.body.assign.handle = fixture_handle(f);
+    fixture_message(f, 0, &message);
+    fixture_run(f, for_ms);
+    struct mesh_event event = {.kind = MESH_RAN};
+    event.body.ran.attempt = run_of(f);
+    event.body.ran.count = 1;
+    event.body.ran.outcome[0] = MESH_DONE;
+    event.body.ran.device_us = (uint64_t)for_ms * 1000;
+    fixture_step(f, &event);
+}
+
+/* Starts a bundle of one shard in each of `count` slots. */
+static void start(struct fixture *f, uint64_t kernel, uint16_t count)
+{
+    uint64_t token = 0;
+    wish(f, 0, 8, count, 0, false);
+    assert_int_equal(granted(f, 0, &token), count);
+    for (uint16_t i = 0; i < count; i++) {
+        struct mesh_message message = {.kind = MESH_ASSIGN};
+        message.body.assign.name = (struct mesh_bundle_name){token, i};
+        message.body.assign.job = fixture_job(8);
+        message.body.assign.epoch = 1;
+        message.body.assign.kernel = kernel;
+        message.body.assign.count = 1;
+        message.body.assign.handle = fixture_handle(f);
+        fixture_message(f, 0, &message);
+    }
+}
+
+static void places_behind_long_bundles_are_those_about_to_end(void **state)
+{
+    (void)state;
+    for (int64_t after_ms = 8000; after_ms <= 8900; after_ms += 900) {
+        struct fixture *const f = fixture_open(1);
+        uint64_t token = 0;
+        fixture_devices(f, 4, 0);
+        for (int i = 0; i < 40; i++)
+            learn(f, 7, 9000); /* the spread goes to nothing */
+        start(f, 7, 3);
+        fixture_run(f, after_ms - 500);
+        wish(f, 0, 2, 9, 0, false);
+        const uint32_t free_now = granted(f, 0, &token);
+        assert_int_equal(free_now, after_ms == 8000 ? 1 : 4);
+        fixture_close(f);
+    }
+}
+
+static void results_of_long_bundles_are_sent_again_after_8_s(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    fixture_devices(f, 2, 0);
+    learn(f, 7, 4000);
+    assert_true(sent(f, 0, MESH_RESULT));
+    learn(f, 7, 3999); /* ended later, and is sent again earlier */
+    assert_true(sent(f, 0, MESH_RESULT));
+    fixture_run(f, 1999);
+    assert_false(sent(f, 0, MESH_RESULT));
+    fixture_run(f, 1);
+    assert_true(sent(f, 0, MESH_RESULT));
+    assert_false(sent(f, 0, MESH_RESULT));
+    fixture_run(f, 2001); /* 8 s after the first */
+    assert_true(sent(f, 0, MESH_RESULT));
+    assert_int_equal(view(f).unacked, 2);
+    fixture_close(f);
+}
+
 static void a_price_above_the_limit_is_never_granted(void **state)
 {
     (void)state;
@@ -715,6 +895,12 @@ int main(void)
         cmocka_unit_test(the_owner_takes_slots_back),
         cmocka_unit_test(bounds_of_demands_and_attempts_hold),
         cmocka_unit_test(a_demand_is_forgotten_after_40_s),
+        cmocka_unit_test(who_has_waited_longest_is_served_first),
+        cmocka_unit_test(waiting_counts_for_10_s),
+        cmocka_unit_test(who_asks_for_more_has_waited_10_s_at_most_from_then_on),
+        cmocka_unit_test(a_patient_wish_is_answered_with_places_alone),
+        cmocka_unit_test(places_behind_long_bundles_are_those_about_to_end),
+        cmocka_unit_test(results_of_long_bundles_are_sent_again_after_8_s),
         cmocka_unit_test(a_price_above_the_limit_is_never_granted),
         cmocka_unit_test(a_home_that_is_down_here_but_heard_is_served),
         cmocka_unit_test(a_revoked_home_loses_everything_here),

@@ -1002,11 +1002,44 @@ static void own_slots_come_first(void **state)
     struct fixture *const f = open_home(1);
     fixture_devices(f, 4, 0);
     submit(f, 1, 3);
-    assert_true(sent(f, UINT32_MAX, MESH_RESERVE));
+    assert_true(sent(f, UINT32_MAX, MESH_WISH));
     assert_false(sent(f, 0, MESH_RESERVE)); /* three free here are enough */
     submit(f, 2, 30);
-    assert_true(sent(f, UINT32_MAX, MESH_RESERVE));
+    assert_true(sent(f, UINT32_MAX, MESH_WISH));
     assert_true(sent(f, 0, MESH_RESERVE));
+    fixture_close(f);
+}
+
+static void speaks(struct fixture *f, uint32_t peer, uint32_t protocol)
+{
+    struct mesh_event event = {.kind = MESH_LINK_UP};
+    event.body.link.peer = f->peer[peer];
+    event.body.link.protocol = protocol;
+    fixture_step(f, &event);
+}
+
+static void a_wish_says_how_long_its_job_has_waited(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    struct mesh_message wish;
+    fixture_capacity(f, 0, 4, 0, 4);
+    fixture_capacity(f, 1, 4, 3, 0);
+    speaks(f, 0, MESH_PROTOCOL_MAX);
+    speaks(f, 1, MESH_PROTOCOL_MAX);
+    submit(f, 1, 9);
+    assert_true(fixture_sent(f, 1, MESH_WISH, &wish));
+    assert_false(wish.body.reserve.patient); /* what is believed to be free is waited for */
+    assert_true(fixture_sent(f, 0, MESH_WISH, &wish));
+    assert_true(wish.body.reserve.patient); /* nothing is free there */
+    assert_int_equal(wish.body.reserve.waited_ms, 0);
+    speaks(f, 0, 1); /* an older program came back under that name */
+    fixture_clear(f);
+    fixture_run(f, 15000); /* they are repeated */
+    assert_true(sent(f, 0, MESH_RESERVE));
+    assert_false(sent(f, 0, MESH_WISH));
+    assert_true(fixture_sent(f, 1, MESH_WISH, &wish));
+    assert_int_equal(wish.body.reserve.waited_ms, 15000);
     fixture_close(f);
 }
 
@@ -1076,6 +1109,7 @@ int main(void)
         cmocka_unit_test(demands_are_repeated_and_withdrawn),
         cmocka_unit_test(who_has_not_the_kernel_is_not_asked_again_before_a_minute_or_a_restart),
         cmocka_unit_test(own_slots_come_first),
+        cmocka_unit_test(a_wish_says_how_long_its_job_has_waited),
         cmocka_unit_test(nobody_is_said_once_a_second),
         cmocka_unit_test(a_draining_home_finishes_its_jobs),
     };

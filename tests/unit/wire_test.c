@@ -29,7 +29,7 @@ static const enum mesh_message_kind MESH_KINDS[] = {
     MESH_GRANT,       MESH_WAIT,    MESH_RELEASE,  MESH_ASSIGN,    MESH_EXPIRED, MESH_RESULT, MESH_RESULT_ACK,
     MESH_RENEW,       MESH_RENEWED, MESH_CANCEL,   MESH_SPREAD,    MESH_HAVE,    MESH_GRAFT,  MESH_PRUNE,
     MESH_ASSIGN_KEPT, MESH_APPEND,  MESH_APPENDED, MESH_VOTE,      MESH_VOTED,   MESH_BEAT,   MESH_REPORT,
-    MESH_ADOPTED,     MESH_AWAIT,   MESH_ECHO,     MESH_HAND_OVER, MESH_DISK,
+    MESH_ADOPTED,     MESH_AWAIT,   MESH_ECHO,     MESH_HAND_OVER, MESH_DISK,    MESH_WISH,
 };
 
 /* A core message with every number of `count` entries set; `large` fills it to its limits. */
@@ -63,7 +63,8 @@ static void fill_mesh(enum mesh_message_kind kind, bool large)
             m->body.entries.entry[i].kind = MESH_RECORD_REVOCATION;
         break;
     case MESH_RESERVE:
-        m->body.reserve.deep = large;
+    case MESH_WISH:
+        m->body.reserve.deep = m->body.reserve.patient = large;
         break;
     case MESH_GRANT:
         m->body.grant.class = MESH_DEVICE_CLASSES - 1;
