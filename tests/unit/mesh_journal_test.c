@@ -73,6 +73,7 @@ struct cluster {
     uint32_t drained[NODES];
     uint32_t handed; /* of nodes that drained */
     uint32_t run_ms; /* a bundle takes once to twice that; default 2000 */
+    bool speculate;  /* of jobs from now on; since devices report a millisecond, every bundle is soon slow */
 };
 
 static struct cluster *cluster;
@@ -448,7 +449,8 @@ static uint32_t submit(struct net *net, uint32_t node, uint8_t copies)
                                    .shard_us_guess = 500000,
                                    .classes = 1,
                                    .copies = copies,
-                                   .copies_min = 2};
+                                   .copies_min = 2,
+                                   .speculate = cluster->speculate};
     spec->id.bytes[0] = 0xee;
     spec->id.bytes[1] = (uint8_t)job;
     struct mesh_event event = {.kind = MESH_SUBMIT, .body.submit = *spec};
@@ -574,6 +576,44 @@ static void attempts_of_a_lost_home_are_adopted_and_not_run_again(void **state)
     assert_true(COUNTED(net, adoptions) > 0);
     assert_int_equal(cluster->attempts - before, SHARDS - elsewhere);
     close_cluster(net);
+}
+
+/* Returns how many pairs of attempts the new home saw to their end. */
+static uint64_t lose_a_home_with_copies(uint64_t with_seed)
+{
+    struct net *const net = open_cluster(with_seed);
+    submit(net, 1, 3);
+    advance(net, 60000); /* what the kernel takes is known now */
+    cluster->speculate = true;
+    cluster->run_ms = 25000;
+    const uint32_t job = submit(net, 1, 3);
+    for (int i = 0; i < 600 && COUNTED(net, copies) < 6; i++) /* once nothing is queued any more */
+        advance(net, 200);
+    assert_true(COUNTED(net, copies) >= 6);
+    advance(net, 200);
+    cluster->spec[job].speculate = false; /* so that the new home has no pairs of its own */
+    net_kill(net, 1, true);
+    for (int i = 0; i < 300 && home_of(net, job) == UINT32_MAX; i++)
+        advance(net, 100);
+    const uint32_t home = home_of(net, job);
+    assert_true(home < NODES);
+    const struct mesh_counters *const counters = mesh_counters(net->node[home].mesh);
+    advance(net, 300000);
+    check_job(net, job);
+    assert_int_equal(counters->copies, 0);
+    const uint64_t pairs = counters->copies_first + counters->copies_late;
+    close_cluster(net);
+    return pairs;
+}
+
+/* The new home is told of two attempts at the same shards: it takes both over, and stops the one that is late. */
+static void both_attempts_at_a_shard_are_adopted(void **state)
+{
+    (void)state;
+    uint64_t pairs = 0;
+    for (uint64_t i = 0; i < 4; i++)
+        pairs += lose_a_home_with_copies(seed + i);
+    assert_true(pairs > 0);
 }
 
 static void home_that_comes_back_follows_the_new_one(void **state)
@@ -1227,6 +1267,7 @@ static void soak(uint64_t with_seed)
     net->latency_ms = 30;
     const uint32_t run_ms[] = {2000, 12000, 120000};
     cluster->run_ms = run_ms[net_random(net, 3)];
+    cluster->speculate = net_random(net, 2) != 0;
     net->drop_permille = net_random(net, 2) * 10;
     for (uint32_t round = 0; round < 60; round++) {
         act_out(net, net_random(net, NODES));
@@ -1249,12 +1290,12 @@ static void soak(uint64_t with_seed)
     }
     print_message(
         "    seed %llu: %u jobs, %llu takeovers, %llu handed over, %llu adopted, %llu changes, %llu fenced, "
-        "%llu void, %u moved, %.2f attempts per shard\n",
+        "%llu void, %llu copies, %u moved, %.2f attempts per shard\n",
         (unsigned long long)with_seed, cluster->jobs, (unsigned long long)COUNTED(net, takeovers),
         (unsigned long long)cluster->handed, (unsigned long long)COUNTED(net, adoptions),
         (unsigned long long)COUNTED(net, changes), (unsigned long long)COUNTED(net, entries_fenced),
-        (unsigned long long)COUNTED(net, entries_void), cluster->moved,
-        (double)cluster->attempts / (cluster->jobs * SHARDS + 1));
+        (unsigned long long)COUNTED(net, entries_void), (unsigned long long)COUNTED(net, copies),
+        cluster->moved, (double)cluster->attempts / (cluster->jobs * SHARDS + 1));
     close_cluster(net);
 }
 
@@ -1276,6 +1317,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(job_is_done_and_its_copies_agree),
         cmocka_unit_test(job_goes_on_elsewhere_when_its_home_dies),
         cmocka_unit_test(attempts_of_a_lost_home_are_adopted_and_not_run_again),
+        cmocka_unit_test(both_attempts_at_a_shard_are_adopted),
         cmocka_unit_test(home_that_comes_back_follows_the_new_one),
         cmocka_unit_test(restarted_home_goes_on_at_once),
         cmocka_unit_test(minority_commits_nothing_and_says_so),
