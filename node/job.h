@@ -133,6 +133,7 @@ struct job {
     bool undecided;      /* and it isn't known yet whether they do */
     bool yields;         /* one of them goes before */
     bool preparing;      /* the background thread has it */
+    bool first_assign;   /* nothing was assigned yet since this node became its home */
     bool moved;          /* and it is another node's meanwhile: freed when that thread gives it back */
     bool tended;         /* finished, and the core keeps it for the other members of its journal */
     bool ends;           /* its end is settled, and the last of its results are not saved here yet */

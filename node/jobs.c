@@ -944,6 +944,10 @@ void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct 
         .at_ms = clock_wall_ms(), .node = *member, .why = why, .shard = shard, .count = count, .times = 1};
     if (why == MESH_WHY_RESERVED || why == MESH_WHY_ASSIGNED || why == MESH_WHY_SPECULATED)
         note_choice(node, job, &one);
+    if (why == MESH_WHY_ASSIGNED && job->first_assign) {
+        job->first_assign = false;
+        log_info("job", "job=%s state=resumed node=%s", peer_name(node, id), peer_name(node, member));
+    }
     if ((why == MESH_WHY_CRASHED || why == MESH_WHY_REJECTED) && job->last_error[0]) {
         one.reason = strdup(job->last_error); /* of the very result that the core speaks of */
         must(one.reason);
@@ -1278,6 +1282,7 @@ static void on_taken_over(struct background_task *task)
         return;
     }
     replay_journal(node, job);
+    job->first_assign = true;
     log_info("job", "job=%s state=taken_over shards=%u committed=%u epoch=%llu",
              peer_name(node, &job->spec.id), job->spec.shard_count, job->committed,
              (unsigned long long)job->epoch);

@@ -33,7 +33,7 @@ import sites as mesh  # noqa: E402
 import stores  # noqa: E402
 
 INSIDE = "WEIR_CHAOS_NAMESPACE"
-SETTLE_S = 150  # once all is mended every acknowledged job must be done and handed out within so long
+SETTLE_S = 300  # once all is mended every acknowledged job must be done and handed out within so long
 
 
 def enter_namespaces():

@@ -18,14 +18,15 @@ def wall(stamp):
     return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
 
 
-def takeovers(sites, kills):
+def takeovers(sites, acked, kills):
     """How many there were, and of those after a kill of the home the milliseconds until the job went on."""
+    home = {job.id[:8]: job.home for job in acked}
     steps = []
     for site in sites:
         with open(site.log, encoding="utf-8", errors="replace") as log:
             steps += [(wall(ts), site.name, job, state) for ts, _, job, state in LINE.findall(log.read())]
     steps.sort()
-    home, count, took = {}, 0, []
+    count, took = 0, []
     for at, site, job, state in steps:
         if state == "taken_over":
             count += 1
@@ -33,7 +34,7 @@ def takeovers(sites, kills):
             killed = [when for name, when in kills if name == home.get(job) and when < at]
             if killed and home[job] != site and at - killed[-1] < 120:
                 took.append(round(1000 * (at - killed[-1])))
-        if state in ("accepted", "resumed", "taken_over", "restored"):
+        if state in ("resumed", "restored"):
             home[job] = site
     return count, took
 
@@ -45,7 +46,7 @@ def run(sites, people, history, kills):
     jobs = [job for person in people for job in person.jobs]
     acked = [job for job in jobs if job.id is not None]
     changed, doubled, forked, fallen = history.changed(), history.doubled(), history.forked(), history.epochs_fall()
-    count, took = takeovers(sites, kills)
+    count, took = takeovers(sites, acked, kills)
     row = {
         "jobs": len(acked),
         "refused": len(jobs) - len(acked),
