@@ -171,9 +171,20 @@ static void tell_drainer(struct node *node, const struct mesh_executor_view *vie
                        "unacked", (int)view->unacked, "jobs", (int)live));
 }
 
+/* Whether a job of ours is on its way to another of those that keep its journal. */
+static bool hands_over(const struct node *node)
+{
+    struct mesh_job_view job;
+    for (uint32_t i = 0; mesh_job_view(node->host.mesh, i, &job); i++)
+        if (job.state == MESH_JOB_RUNNING && job.copies > 1 && !job.stalled)
+            return true;
+    return false;
+}
+
 /*
- * A node that was told to drain says good-bye and ends once nothing is left. One that was told to stop ends
- * as soon as nothing runs here: its own jobs are on disk and go on with its next start.
+ * A node that was told to drain says good-bye and ends once nothing is left. One that was told to stop ends as soon as
+ * nothing runs here and its jobs have found another home: those that it keeps alone are on disk and go on with its next
+ * start.
  */
 static int64_t drain_turn(struct node *node, int64_t now_ms)
 {
@@ -191,7 +202,7 @@ static int64_t drain_turn(struct node *node, int64_t now_ms)
         return INT64_MAX;
     }
     tell_drainer(node, &view, now_ms);
-    const bool stop = node->stop_when_idle && (idle || now_ms >= node->stop_at_ms);
+    const bool stop = node->stop_when_idle && ((idle && !hands_over(node)) || now_ms >= node->stop_at_ms);
     if (!node->drained && !stop)
         return now_ms + 50;
     log_info("drain", "state=empty");

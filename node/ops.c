@@ -147,7 +147,9 @@ struct job *find_job(struct node *node, struct api_call *call, const char *text)
     if (found > 1)
         api_error(call, EXIT_USAGE, "'%s' fits %u jobs; give more of the id", text, found);
     else if (!text || !is_hex(text) || strlen(text) > 64)
-        api_error(call, EXIT_USAGE, "a job is named by its 64 hex digits, or the first of them");
+        api_error(call, EXIT_NONE,
+                  "no job '%.80s': a job is named by its 64 hex digits, or the first of them",
+                  text ? text : "");
     else if (api_remote_site(call))
         api_error(call, EXIT_NONE, "no job '%s' at %s", text, peer_name(node, &node->self));
     else

@@ -5,7 +5,7 @@
 
 Prints a table and writes bench.json into the build folder. Figures are medians of 5 runs, or of 3 where one run takes
 longer than 20 s (`runs` in bench.json says how many). Nothing here passes or fails by its time; a wrong result fails.
-Parts: noop, single, cached, efficiency, idle, kernels, gearman, dask.
+Parts: noop, single, cached, submits, commits, takeover, recovery, efficiency, idle, kernels, gearman, dask.
 """
 import argparse
 import io
@@ -18,6 +18,7 @@ import time
 
 import numpy
 
+import journals
 import local_mesh
 from figures import Report, cpu_seconds, family, machine, memory_mb, number
 from local_mesh import Mesh
@@ -50,6 +51,12 @@ AIMS = {
     "cached_job_ms": ("<", 100),
     "efficiency": (">=", 0.95),
     "idle_rss_mb": ("<=", 20),
+    "submit_ack_p50_ms": ("<=", 3),
+    "submit_ack_p99_ms": ("<=", 10),
+    "commits_per_s": (">=", 30_000),
+    "takeover_p99_ms": ("<=", 15_000),
+    "recovery_s": ("<=", 5),
+    "recovery_rss_mb": ("<=", 300),
     "idle_cpu_percent": ("<=", 0.5),
 }
 
@@ -347,7 +354,8 @@ def print_table(report):
 
 
 PARTS = {"kernels": bench_kernels, "gearman": bench_gearman, "dask": bench_dask, "noop": bench_noop,
-         "single": bench_single, "cached": bench_cached, "efficiency": bench_efficiency, "idle": bench_idle}
+         "single": bench_single, "cached": bench_cached, "submits": journals.bench_submits, "commits": journals.bench_commits,
+         "takeover": journals.bench_takeover, "recovery": journals.bench_recovery, "efficiency": bench_efficiency, "idle": bench_idle}
 
 
 def main():

@@ -338,7 +338,8 @@ def an_executor_without_room_fails_nobody(place):
     ballast = fill_disk(place, "berlin", 0)
     words = save_words(place, 16384)
     for round in range(5):
-        done = home.submit("embed", "--input", "text=" + words, "--shard-items", "512", "--cache", "off", "--json").json
+        done = home.submit("embed", "--input", "text=" + words, "--shard-items", "512", "--cache", "off", "--replicas", "1",
+                           "--json").json
         expect(done["state"] == "done", "round %d: %s" % (round, done))
         if full.nodes()["berlin"]["fault"]:
             break

@@ -5,7 +5,7 @@ import subprocess
 import numpy
 
 from harness import expect, wait_until
-from mesh_test import SPIN, THREE, expect_marks, spin_marks, wait_running
+from mesh_test import SPIN, THREE, expect_marks, fill_disk, save_words, small_disk, spin_marks, wait_running
 
 FIVE = ("ashburn", "berlin", "cairo", "dublin", "essen")
 # Some 4 s on two cores: enough for a takeover to find some of it left.
@@ -158,7 +158,83 @@ def a_finished_job_outlives_its_home(place):
         expect_marks(mesh[name], job)
 
 
+def fewer_copies_than_asked_for_are_refused(place):
+    """By default a job is content with what there is, and says what it got."""
+    mesh = place.mesh("ashburn", "berlin")
+    answer = mesh["ashburn"].weir("submit", "spin", "--items", "2", "--replicas", "3", code=1)
+    expect("too few nodes are up" in answer.error, answer)
+    for wanted, got in (((), 2), (("--replicas", "2"), 2), (("--replicas", "1"), 1)):
+        accepted = mesh["ashburn"].weir("submit", "spin", "--items", "2", "--cache", "off", "--detach", "--json",
+                                        *wanted).json
+        expect(accepted["replicas"] == got, accepted)
+        mesh["ashburn"].wait_job(accepted["job"])
+
+
+def a_stopped_home_hands_its_jobs_over(place):
+    """SIGTERM in the middle of a job: it goes on at another node without waiting for a verdict, and nothing runs again."""
+    mesh = place.mesh(*THREE)
+    home = mesh["ashburn"]
+    job = home.submit_detached("spin", *LONG_SPIN, "--replicas", "3")
+    wait_running(home, mesh["berlin"], job)
+    expect(home.stop() == 0, "it ended with %s:\n%s" % (home.process.returncode, home.log_end()))
+    done = mesh["cairo"].wait_job(job, timeout_s=120)
+    expect(done["home"] != "ashburn", done)
+    for name in ("berlin", "cairo"):
+        expect_marks(mesh[name], job, LONG_ITEMS)
+
+
+def a_drained_home_hands_its_jobs_over(place):
+    mesh = place.mesh(*THREE)
+    home = mesh["ashburn"]
+    job = home.submit_detached("spin", *LONG_SPIN, "--replicas", "3")
+    wait_running(home, mesh["berlin"], job)
+    home.weir("drain", timeout_s=90)
+    expect(home.wait_end() == 0, "drain ended with %s" % home.process.returncode)
+    expect_marks(mesh["cairo"], job, LONG_ITEMS)
+
+
+def a_follower_without_room_holds_up_nobody(place):
+    """Its disk is full: it holds nothing new, the other two are a majority; with room again it catches up."""
+    small_disk(place, "berlin", "24m")
+    mesh = place.mesh(*THREE)
+    home = mesh["ashburn"]
+    ballast = fill_disk(place, "berlin", 0)
+    words = save_words(place, 16384)
+    submit = ("embed", "--input", "text=" + words, "--split", "text", "--shard-items", "512", "--cache", "off")
+    for _ in range(3):
+        done = home.submit(*submit, "--json").json
+        expect(done["state"] == "done", done)
+    last = done["id"]
+    os.unlink(ballast)
+    home.wait_job(last)
+    wait_until("berlin lends again", lambda: not home.nodes()["berlin"]["fault"], 30)
+
+
+def large_inputs_and_outputs_outlive_the_home(place):
+    """Rows and results that travel as blobs are at a majority before they are acknowledged: nothing is lost with the home."""
+    mesh = place.mesh(*FIVE)
+    home = mesh["ashburn"]
+    draw = numpy.random.default_rng(7)
+    a = draw.integers(-127, 128, (4096, 512)).astype(numpy.float32)
+    b = draw.integers(-127, 128, (512, 2048)).astype(numpy.float32)
+    for name, array in (("a", a), ("b", b)):
+        numpy.save(place.path(name + ".npy"), array)
+    job = home.submit_detached("matmul", "--input", "a=" + place.path("a.npy"), "--split", "a", "--input",
+                               "b=" + place.path("b.npy"), "--shard-items", "16", "--cache", "off", "--replicas", "3")
+    wait_until("some shards are done", lambda: home.job(job)["done"] > 2)
+    home.kill()
+    others = [mesh[name] for name in FIVE[1:]]
+    next_home = wait_taken_over(others, job)
+    next_home.wait_job(job, timeout_s=150)
+    for node in others[:2]:
+        path = place.path("c.npy")
+        node.weir("submit", "--reattach", job, "--output", "c=" + path, timeout_s=90)
+        expect(numpy.array_equal(numpy.load(path), a @ b), "the product is wrong at %s" % node.name)
+
+
 TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wherever_it_is_submitted,
          waits_go_on_at_the_next_home, a_job_without_a_majority_waits_for_it, a_cut_off_member_says_so,
-         a_finished_job_outlives_its_home]
+         a_finished_job_outlives_its_home, fewer_copies_than_asked_for_are_refused, a_stopped_home_hands_its_jobs_over,
+         a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
+         large_inputs_and_outputs_outlive_the_home]
 LONG_TESTS = []
