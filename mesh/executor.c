@@ -427,7 +427,10 @@ void executor_ran(struct step *step, const struct mesh_event *event)
             class_learn(class, attempt->device_us);
             pace_learn(executor, attempt->kernel, attempt->device_us / attempt->count);
         }
-        attempt->finished_at_ms = attempt->renewed_at_ms = step->now_ms;
+        /* Its home has time to acknowledge; one that is lost already is not waited for. */
+        if (!adopt_seems_lost(attempt, step->now_ms))
+            attempt->renewed_at_ms = step->now_ms;
+        attempt->finished_at_ms = step->now_ms;
         attempt->due_at_ms = step->now_ms + resend_ms(attempt);
         list_append(results_of(executor, attempt), executor->attempt_link, slot);
         send_result(step, attempt);

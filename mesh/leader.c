@@ -292,7 +292,8 @@ void journal_on_appended(struct step *step, uint32_t from, const struct mesh_mes
             send_log(step, journal, which);
         }
         settle(step, slot);
-    } else if (!peer->behind || step->now_ms - peer->sent_at_ms >= JOURNAL_RESEND_MS) {
+    } else if (!peer->behind || message->body.appended.last < peer->held ||
+               step->now_ms - peer->sent_at_ms >= JOURNAL_RESEND_MS) {
         peer->behind = true;
         peer->sent = message->body.appended.last; /* it may have lost what it held */
         peer->held = peer->sent < peer->held ? peer->sent : peer->held;

@@ -366,6 +366,14 @@ static bool next_incarnation(struct node *node)
     node->incarnation = last + 1;
     struct store_batch *batch = node_batch(node);
     store_batch_put(batch, STORE_COUNTERS, "incarnation", 11, &node->incarnation, sizeof node->incarnation);
+    /* A folder made of a backup has a new id, and has forgotten what came after: its copies of journals are lost. */
+    uint8_t id[STORE_STORAGE_ID_BYTES], id_before[STORE_STORAGE_ID_BYTES] = {0};
+    store_storage_id(node->store, id);
+    store_get(node->store, STORE_COUNTERS, "storage id", 10, id_before, sizeof id_before, &bytes);
+    if (memcmp(id, id_before, sizeof id) != 0) {
+        store_batch_put(batch, STORE_COUNTERS, "storage id", 10, id, sizeof id);
+        store_batch_put(batch, STORE_COUNTERS, "storage", 7, &node->incarnation, sizeof node->incarnation);
+    }
     const enum store_error error = store_commit_wait(node->store, batch);
     if (error == STORE_OK)
         return true;

@@ -4,7 +4,8 @@
     make planted        or: tests/planted/planted.py [--seeds N] [--first N] [NAME...]
 
 bugs.txt says what is planted where. What catches a bug is a claim of node/sim/check.c, an assertion of the core, or
-that a run does not end; unit tests and transcripts are not asked. The core as it is must pass the same seeds. The
+that a run does not end; transcripts are not asked, and a unit test only where the table says that the bug is caught by
+it. The core as it is must pass the same seeds. The
 result is in build/sim/planted.json; the exit code is 0 if every bug was caught, 1 if not, 2 if the table is stale.
 """
 import argparse
@@ -18,10 +19,11 @@ import sys
 import variant
 
 TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bugs.txt")
-FIELDS = ("bug", "why", "file", "in", "old", "new", "with")
+FIELDS = ("bug", "why", "file", "in", "old", "new", "with", "by")
 WEATHER_SEEDS = 5  # that the core as it is must pass in worlds of other options
+UNIT_SEEDS = 5     # of a unit test: each has many claims, and a soak of its own behind them
 
-Bug = collections.namedtuple("Bug", ["name", "why", "file", "text", "line", "world"])
+Bug = collections.namedtuple("Bug", ["name", "why", "file", "text", "line", "world", "test"])
 
 
 class Stale(Exception):
@@ -76,7 +78,7 @@ def read_bugs():
             try:
                 text, at = planted_text(fields, "%s:%d" % (name, number))
                 bugs.append(Bug(fields["bug"], fields["why"], fields["file"], text, at,
-                                tuple(fields.get("with", "").split())))
+                                tuple(fields.get("with", "").split()), fields.get("by")))
             except Stale as mistake:
                 stale.append(str(mistake))
             fields = {}
@@ -97,8 +99,9 @@ def hunt(base, bug, seeds):
         if not planted.differs():
             raise Stale("%s: the compiler makes the same of it" % bug.name)
         caught = None
-        for seed in range(1, seeds + 1):
-            caught = variant.run_seed(planted.program("sim"), seed, bug.world)
+        for seed in range(1, (min(seeds, UNIT_SEEDS) if bug.test else seeds) + 1):
+            caught = variant.run_unit(planted.program(bug.test), seed) if bug.test else \
+                variant.run_seed(planted.program("sim"), seed, bug.world)
             if caught:
                 break
     finally:
@@ -107,15 +110,24 @@ def hunt(base, bug, seeds):
             "with": " ".join(bug.world), "caught": caught is not None,
             "seeds": seed, "by": caught}
     print("%-34s %s" % (bug.name, "%3d seed%s  %s" % (seed, " " if seed == 1 else "s", caught) if caught
-                        else "NOT CAUGHT in %d seeds" % seeds), flush=True)
+                        else "NOT CAUGHT in %d seeds" % seed), flush=True)
     return told
 
 
-def sound(base, seeds, worlds):
-    """The core as it is, over the same seeds; over a few in the worlds that single bugs ask for."""
+def sound(base, seeds, bugs):
+    """The core as it is, over the same seeds; over a few in the worlds and tests that single bugs ask for."""
     program = os.path.join(base.folder, "weir-sim")
     base.link("sim", program)
-    runs = [(seed, ()) for seed in range(1, seeds + 1)]
+    worlds = {bug.world for bug in bugs}
+    failed = False
+    for test in sorted({bug.test for bug in bugs if bug.test}):
+        base.link(test, os.path.join(base.folder, test))
+        for seed in range(1, min(seeds, UNIT_SEEDS) + 1):
+            what = variant.run_unit(os.path.join(base.folder, test), seed)
+            if what:
+                print("%s %d fails without a planted bug: %s" % (test, seed, what), flush=True)
+                failed = True
+    runs = [(seed, ()) for seed in range(1, seeds + 1)] if any(not bug.test for bug in bugs) else []
     runs += [(seed, world) for world in sorted(worlds) for seed in range(1, min(seeds, WEATHER_SEEDS) + 1) if world]
     with concurrent.futures.ThreadPoolExecutor(variant.JOBS) as pool:
         broken = list(pool.map(lambda run: variant.run_seed(program, *run), runs))
@@ -123,7 +135,7 @@ def sound(base, seeds, worlds):
         if what:
             print("seed %d fails without a planted bug: %s; replay: weir sim --seed %d %s" % (
                 seed, what, seed, " ".join(world)), flush=True)
-    return not any(broken)
+    return not failed and not any(broken)
 
 
 def main():
@@ -138,8 +150,8 @@ def main():
         if unknown:
             raise Stale("no bug is named %s" % unknown[0])
         bugs = [bug for bug in bugs if not options.names or bug.name in options.names][:options.first]
-        base = variant.Base("planted", tests=False)
-        clean = sound(base, options.seeds, {bug.world for bug in bugs})
+        base = variant.Base("planted", tests=any(bug.test for bug in bugs))
+        clean = sound(base, options.seeds, bugs)
         with concurrent.futures.ThreadPoolExecutor(variant.JOBS) as pool:
             told = list(pool.map(lambda bug: hunt(base, bug, options.seeds), bugs))
     except (Stale, variant.Unbuildable) as mistake:

@@ -21,6 +21,7 @@ FLAGS = ["-std=c17", "-O1", "-D_GNU_SOURCE", "-w"]
 # A bug may ask for anything: of processor time (the whole wait is bounded too) and of address space. A seed takes 2 s at
 # most, that of a world of two days 6 s, the unit test of membership 5 s, everything else a fraction of a second.
 SEED_CPU_S = 20
+UNIT_CPU_S = 120
 WAIT_S = 900
 MEMORY_BYTES = 4 << 30
 
@@ -165,3 +166,12 @@ def run_seed(program, seed, world=()):
     """Plays one seed, in a world of these options; returns None if everything held, else the verdict."""
     code, output = run([program, "--seed", str(seed), "--hash-only", *world], SEED_CPU_S)
     return None if code == 0 else verdict(code, output)
+
+
+def run_unit(program, seed):
+    """Runs a unit test with a seed of its own; returns None if it passed, else the claim that failed."""
+    code, output = run([program, str(seed)], UNIT_CPU_S)
+    if code == 0:
+        return None
+    claim = re.search(r"^\[  FAILED  \] (\w+)$", output, re.M)
+    return "test: " + claim.group(1) if claim else verdict(code, output)

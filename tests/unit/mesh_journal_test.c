@@ -978,7 +978,9 @@ static void results_of_the_minority_are_taken_after_healing(void **state)
     for (uint32_t i = 0; i < RUNS; i++)
         shards += cluster->run[i].busy && cluster->run[i].node == 1 ? cluster->run[i].count : 0;
     net_split(net, 1u << 1, true);
-    advance(net, 12000); /* what runs there goes on, and ends before the other side can know */
+    advance(
+        net,
+        10000); /* the other side has just taken over, and listens for what runs before it binds anything */
     net_split(net, 1u << 1, false);
     finish(net, job);
     check_job(net, job);
