@@ -44,18 +44,43 @@ void adopt_offer_result(struct step *step, const struct attempt *attempt)
         executor_fill_result(attempt, out_send(step, id, MESH_RESULT));
 }
 
-void adopt_home_moved(struct step *step, uint32_t from, const struct mesh_id *job)
+/* Its home said so itself. */
+static void look_for_home(struct step *step, struct attempt *attempt)
+{
+    if (attempt->renewed_at_ms > step->now_ms - EXECUTOR_LOST_MS)
+        attempt->renewed_at_ms = step->now_ms - EXECUTOR_LOST_MS;
+    if (attempt->state == ATTEMPT_WAITING || attempt->state == ATTEMPT_RUNNING)
+        adopt_report(step, attempt);
+}
+
+/* The home, or a member of the journal, named a member. One that has joined since the ASSIGN is kept in mind. */
+static void learn_home(struct step *step, struct attempt *attempt, const struct mesh_id *home)
+{
+    struct mesh_members *const others = &attempt->others;
+    if (members_place(others, home) != MESH_NONE)
+        return;
+    const uint32_t at = others->count < MESH_COPIES_MAX ? others->count++ : 0;
+    others->id[at] = *home;
+    if (adopt_seems_lost(attempt, step->now_ms))
+        look_for_home(step, attempt);
+}
+
+void adopt_home_moved(struct step *step, uint32_t from, const struct mesh_message *message)
 {
     struct executor *const executor = &step->mesh->executor;
-    for (uint32_t slot = list_first(&executor->home[from].attempts); slot != MESH_NONE;
-         slot = list_next(executor->home_link, slot)) {
+    const struct mesh_id *const home = &message->body.hand_over.home;
+    const struct mesh_id nobody = {0};
+    for (uint32_t slot = 0; slot < executor->attempt_pool.fresh; slot++) {
         struct attempt *const attempt = &executor->attempt[slot];
-        if (!id_equal(&attempt->job, job) || attempt->others.count == 0)
+        if (attempt->state == ATTEMPT_FREE || attempt->state == ATTEMPT_STOPPING ||
+            attempt->others.count == 0 || !id_equal(&attempt->job, &message->body.hand_over.job))
             continue;
-        if (attempt->renewed_at_ms > step->now_ms - EXECUTOR_LOST_MS)
-            attempt->renewed_at_ms = step->now_ms - EXECUTOR_LOST_MS;
-        if (attempt->state == ATTEMPT_WAITING || attempt->state == ATTEMPT_RUNNING)
-            adopt_report(step, attempt);
+        if (id_equal(home, &nobody) && attempt->home == from)
+            look_for_home(step, attempt);
+        else if (!id_equal(home, &nobody) &&
+                 (attempt->home == from ||
+                  members_place(&attempt->others, &step->mesh->members.slot[from].id) != MESH_NONE))
+            learn_home(step, attempt, home);
     }
 }
 
@@ -89,6 +114,21 @@ static bool report_makes_sense(const struct job *job, const struct mesh_message 
     return true;
 }
 
+void adopt_point(struct step *step, uint32_t from, const struct mesh_id *job)
+{
+    const struct mesh *const mesh = step->mesh;
+    const uint32_t slot = journal_find(mesh, job);
+    const struct journal *const journal = slot == MESH_NONE ? NULL : &mesh->journals.journal[slot];
+    const uint32_t home = journal ? members_find(mesh, &journal->home) : MESH_NONE;
+    if (home == MESH_NONE || home == mesh->members.self || !members_live(mesh, home))
+        return;
+    struct mesh_message *const message = out_send(step, &mesh->members.slot[from].id, MESH_HAND_OVER);
+    message->body.hand_over.job = *job;
+    message->body.hand_over.epoch = journal->promised;
+    message->body.hand_over.done = true;
+    message->body.hand_over.home = journal->home;
+}
+
 void adopt_on_report(struct step *step, uint32_t from, const struct mesh_message *message)
 {
     struct mesh *const mesh = step->mesh;
@@ -98,8 +138,10 @@ void adopt_on_report(struct step *step, uint32_t from, const struct mesh_message
         return;
     }
     const uint32_t slot = home_job_find(&mesh->home, &message->body.report.job);
-    if (slot == MESH_NONE || journal_led(mesh, &message->body.report.job) == MESH_NONE)
+    if (slot == MESH_NONE || journal_led(mesh, &message->body.report.job) == MESH_NONE) {
+        adopt_point(step, from, &message->body.report.job);
         return; /* somebody else's, or not ours yet: it comes again */
+    }
     const struct job *const job = &mesh->home.job[slot];
     if (job->state != MESH_JOB_RUNNING || !report_makes_sense(job, message) ||
         !bundles_adopt(step, slot, from, message))

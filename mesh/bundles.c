@@ -723,6 +723,7 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
     const bool ours = slot != MESH_NONE && home->bundle[slot].job == job_slot;
     const bool led = job && journal_led(mesh, &job->spec.id) != MESH_NONE;
     if (!job && journal_find(mesh, &message->body.result.job) != MESH_NONE) {
+        adopt_point(step, from, &message->body.result.job);
         out_drop(step, message->body.result.handle); /* its home is another node, or we are not yet */
         return;
     }
@@ -885,7 +886,7 @@ bool bundles_call_back(struct step *step, uint32_t job_slot)
     return true;
 }
 
-void bundles_tell_moved(struct step *step, uint32_t job_slot)
+void bundles_tell_home(struct step *step, uint32_t job_slot, const struct mesh_id *home_id)
 {
     struct home *const home = &step->mesh->home;
     struct job *const job = &home->job[job_slot];
@@ -903,6 +904,7 @@ void bundles_tell_moved(struct step *step, uint32_t job_slot)
         message->body.hand_over.job = job->spec.id;
         message->body.hand_over.epoch = job->spec.epoch;
         message->body.hand_over.done = true;
+        message->body.hand_over.home = *home_id;
     }
 }
 

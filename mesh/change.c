@@ -220,6 +220,9 @@ static void finish(struct step *step, uint32_t slot)
         memmove(&journal->peer[which], &journal->peer[which + 1],
                 (after.count - which) * sizeof journal->peer[0]);
     }
+    const uint32_t job = home_job_find(&step->mesh->home, &journal->job);
+    if (job != MESH_NONE) /* what runs knows the members of its ASSIGN */
+        bundles_tell_home(step, job, &journal->members.id[journal->members.joining - 1]);
     step->mesh->counters.changes++;
     append_change(step, slot, &after);
 }

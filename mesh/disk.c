@@ -95,6 +95,17 @@ void disk_seen(struct mesh *mesh, uint32_t member, uint64_t sequence)
     *seen = sequence > *seen ? sequence : *seen;
 }
 
+bool disk_trusted(struct step *step, uint32_t member, uint64_t sequence)
+{
+    const struct mesh *const mesh = step->mesh;
+    if (sequence != 0 && member != mesh->members.self && sequence < mesh->members.slot[member].disk_seen) {
+        send_disk(step, member, false);
+        return false;
+    }
+    disk_seen(step->mesh, member, sequence);
+    return true;
+}
+
 void disk_forgot(struct step *step)
 {
     struct mesh *const mesh = step->mesh;

@@ -51,6 +51,11 @@ bool disk_proven(struct step *step, const struct mesh_members *members);
 void disk_linked(struct step *step, uint32_t member);
 /* A member's own word of its disk, or ours to ourselves. */
 void disk_seen(struct mesh *mesh, uint32_t member, uint64_t sequence);
+/*
+ * The same of what it says behind a save of its own. False if we have seen its disk further: it has forgotten something,
+ * and is told so, for it asks only those whom its own log names.
+ */
+bool disk_trusted(struct step *step, uint32_t member, uint64_t sequence);
 void disk_on_disk(struct step *step, uint32_t from, const struct mesh_message *message);
 /* A record of ours turned up that our disk knows nothing of; the incarnation has been raised. */
 void disk_forgot(struct step *step);

@@ -209,7 +209,7 @@ void journal_on_hand_over(struct step *step, uint32_t from, const struct mesh_me
 {
     struct mesh *const mesh = step->mesh;
     if (message->body.hand_over.done) {
-        adopt_home_moved(step, from, &message->body.hand_over.job);
+        adopt_home_moved(step, from, message);
         return;
     }
     const uint32_t slot = journal_find(mesh, &message->body.hand_over.job);
@@ -274,7 +274,8 @@ void journal_on_voted(struct step *step, uint32_t from, const struct mesh_messag
         return;
     struct journal *const journal = &mesh->journals.journal[slot];
     const uint32_t which = members_place(&journal->members, &mesh->members.slot[from].id);
-    disk_seen(mesh, from, message->body.voted.sequence);
+    if (!disk_trusted(step, from, message->body.voted.sequence))
+        return;
     if (which != MESH_NONE && message->body.voted.storage > journal->members.storage[which])
         journal->lost |= 1u << which;
     else if (!message->body.voted.granted)

@@ -183,8 +183,8 @@ struct step;
 bool adopt_seems_lost(const struct attempt *attempt, int64_t now_ms);
 /* Tells the journal's members of an attempt: that it lives, or its results. As far as the output has room. */
 void adopt_report(struct step *step, const struct attempt *attempt);
-/* Its home says that another is the job's home now: the journal's members hear at once what runs here. */
-void adopt_home_moved(struct step *step, uint32_t from, const struct mesh_id *job);
+/* The job has another home now: who it is, or the members known here, hear at once what runs here. */
+void adopt_home_moved(struct step *step, uint32_t from, const struct mesh_message *message);
 void adopt_offer_result(struct step *step, const struct attempt *attempt);
 
 /* Between executor.c and adopt.c. */

@@ -252,7 +252,7 @@ void home_job_moved(struct step *step, const struct mesh_id *id)
     if (slot == MESH_NONE)
         return;
     tell_host(step, id, MESH_ACCEPTED, MESH_JOB_MOVED);
-    bundles_tell_moved(step, slot);
+    bundles_tell_home(step, slot, &(struct mesh_id){0});
     job_drop(step, slot);
 }
 

@@ -263,8 +263,9 @@ uint32_t bundles_room(const struct home *home);
  * bundles stay as orphans, so that an executor that did not hear of it and asks to renew is told again.
  */
 bool bundles_call_back(struct step *step, uint32_t job);
-/* Tells the executors of a job that it has another home now. */
-void bundles_tell_moved(struct step *step, uint32_t job);
+/* Tells the executors of a job who may be its home some day; zero: not us any more, and somebody else. As far as the output
+ * has room. */
+void bundles_tell_home(struct step *step, uint32_t job, const struct mesh_id *home_id);
 /* Forgets the bundles of a job that is about to be forgotten itself. */
 void bundles_forget(struct home *home, uint32_t job);
 /*

@@ -176,6 +176,8 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
 void home_renew(struct step *step, uint32_t from, const struct mesh_message *message);
 void home_tick(struct step *step);
 
+/* We keep a copy of the job's journal and aren't its home: tells an executor who is, as far as we know. */
+void adopt_point(struct step *step, uint32_t from, const struct mesh_id *job);
 void adopt_on_report(struct step *step, uint32_t from, const struct mesh_message *message);
 void adopt_on_adopted(struct step *step, uint32_t from, const struct mesh_message *message);
 

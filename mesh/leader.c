@@ -264,7 +264,8 @@ void journal_on_appended(struct step *step, uint32_t from, const struct mesh_mes
     const uint32_t which = peer_find(journal, &mesh->members.slot[from].id);
     if (which == MESH_NONE)
         return; /* it was a member, or may become one by a change that we don't know of yet */
-    disk_seen(mesh, from, message->body.appended.sequence);
+    if (!disk_trusted(step, from, message->body.appended.sequence))
+        return;
     if (message->body.appended.over) {
         appended_over(step, slot, which, message);
         return;

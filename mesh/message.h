@@ -374,6 +374,8 @@ struct mesh_message {
             struct mesh_id job;
             uint64_t epoch; /* of the home that wants to be replaced, */
             bool done;      /* or has been: to the job's executors */
+            struct mesh_id
+                home; /* done: who the home is now, or may be some day, though they don't know it as a member yet; zero: not the sender */
         } hand_over;
         struct {
             uint64_t sequence; /* of the sender's disk */

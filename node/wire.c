@@ -724,9 +724,10 @@ static uint32_t field_count(enum wire_kind kind)
     case WIRE_BULK_LIST:
     case WIRE_BULK_DATA:
     case WIRE_ADOPTED:
-    case WIRE_HAND_OVER:
     case WIRE_DISK:
         return 3;
+    case WIRE_HAND_OVER:
+        return 4;
     case WIRE_EXPIRED:
     case WIRE_BULK_CHUNKS:
     case WIRE_BULK_GET:

@@ -230,10 +230,11 @@ void wire_encode_journal(struct field_writer *w, const struct mesh_message *m, s
         field_put_uint(w, m->body.adopted.epoch);
         return;
     case MESH_HAND_OVER:
-        put_head(w, m->kind, 3);
+        put_head(w, m->kind, 4);
         put_id(w, &m->body.hand_over.job);
         field_put_uint(w, m->body.hand_over.epoch);
         field_put_bool(w, m->body.hand_over.done);
+        put_id(w, &m->body.hand_over.home);
         return;
     case MESH_DISK:
         put_head(w, m->kind, 3);
@@ -301,6 +302,7 @@ void wire_decode_journal(struct field_reader *r, struct mesh_message *m, struct 
         get_id(r, &m->body.hand_over.job);
         m->body.hand_over.epoch = field_get_uint(r, ANY_U64);
         m->body.hand_over.done = field_get_bool(r);
+        get_id(r, &m->body.hand_over.home);
         return;
     case MESH_DISK:
         m->body.disk.sequence = field_get_uint(r, ANY_U64);

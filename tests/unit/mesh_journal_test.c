@@ -1132,6 +1132,35 @@ static void one_of_two_copies_is_lost_and_replaced(void **state)
     }
 }
 
+static void attempts_are_adopted_by_members_that_joined_since_they_began(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 5 * 60 * 1000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 4000);
+    for (uint32_t i = 0; i < 2; i++) { /* both members that they were told of are replaced */
+        const uint32_t gone = other_node(net, 1, job, 0);
+        drain(net, gone);
+        assert_true(wait_for_change(net, 1, job, 3 + 2 * i, 20000) < 20000);
+        advance(net, 2000);
+        net_kill(net, gone, true);
+        advance(net, 20000);
+    }
+    net_kill(net, 1, true);
+    advance(net, 40000);
+    assert_true(home_of(net, job) != UINT32_MAX);
+    assert_true(COUNTED(net, adoptions) > 0);
+    for (uint32_t i = 0; i < NODES; i++) {
+        if (!net->node[i].mesh)
+            start(net, i);
+    }
+    finish(net, job);
+    advance(net, 15 * 60 * 1000);
+    check_job(net, job);
+    close_cluster(net);
+}
+
 /* Two nodes that are given the same job at once don't both become its home where they have a member in common. */
 static void second_home_of_the_first_epoch_is_not_heard(void **state)
 {
@@ -1338,6 +1367,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(disk_that_was_put_back_votes_nothing_settled_away),
         cmocka_unit_test(member_whose_disk_is_new_is_brought_up_again),
         cmocka_unit_test(one_of_two_copies_is_lost_and_replaced),
+        cmocka_unit_test(attempts_are_adopted_by_members_that_joined_since_they_began),
         cmocka_unit_test(second_home_of_the_first_epoch_is_not_heard),
         cmocka_unit_test(nothing_acknowledged_is_lost_or_doubled),
     };
