@@ -86,7 +86,9 @@ struct world *study_open(const struct study_options *options, int64_t spread_us,
 void study_lose(struct world *world, uint32_t permille);
 /* Runs on for that long. Returns false, with the failure in the report, if a claim broke. */
 bool study_run(struct world *world, int64_t for_us, struct study_report *report);
-/* Runs until every node shows every other up, `most_us` at most. Returns false with a failure if that is not so. */
+/* Whether the origin's records are for the other host: in a mesh with large sites not everybody's are (mesh/tiers.h). */
+bool study_concerns(const struct host *origin, const struct host *other);
+/* Runs until every node shows all others up whose records are for it, `most_us` at most. Returns false with a failure if that is not so. */
 bool study_settle(struct world *world, int64_t most_us, struct study_report *report);
 /* Ends the world, and counts its time. NULL is fine. */
 void study_close(struct world *world, struct study_report *report);

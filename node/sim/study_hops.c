@@ -1,7 +1,8 @@
 /*
  * How many links the record of one node crosses until all have it, and how many copies arrive in vain.
  *
- * Some nodes, drawn from the seed, announce themselves anew one after the other in a settled mesh, each four times. The
+ * Some nodes, drawn from the seed, announce themselves anew one after the other in a settled mesh, each four times; where
+ * sites are large, nodes of the upper tier, whose records go furthest: to all reporters and to their own site. The
  * first records of an origin make its tree and the next ones shorten it (mesh/tree.h); what is counted is the last, and
  * as `hops_at_first` the first. The hops of a node are those of the first copy that its tree brought. Now and then a
  * round of anti-entropy overtakes the tree; that makes the record come sooner, and its copy from the tree late.
@@ -14,17 +15,18 @@
 
 #define ORIGINS 20
 #define ANNOUNCEMENTS 4 /* of each; the last one counts */
-#define APART_US (3 * SECOND_US)
-#define APART_AT_LOSS_US                                                                                     \
-    (12 * SECOND_US) /* two rounds of anti-entropy, for what every tree and word missed */
+#define STEP_US (SECOND_US / 2)
+#define MOST_US (12 * SECOND_US) /* two rounds of anti-entropy, for what every tree and word missed */
+#define AFTER_US SECOND_US       /* for copies in vain, and for the trees to come to rest */
 
 struct hops {
-    uint32_t origin;  /* host that announces now */
-    uint64_t version; /* of its member record, which it has yet to sign; 0 = none under way */
-    uint32_t *of;     /* [nodes] hops of the first copy along the tree; SIM_NONE = none yet */
-    int64_t *at_us;   /* [nodes] when it came first, whichever way; 0 = not yet */
-    uint32_t reached;
-    uint32_t most; /* over all announcements */
+    uint32_t origin;    /* host that announces now */
+    uint64_t version;   /* of its member record, which it has yet to sign; 0 = none under way */
+    uint32_t *of;       /* [nodes] hops of the first copy along the tree; SIM_NONE = none yet */
+    int64_t *at_us;     /* [nodes] when it came first, whichever way; 0 = not yet */
+    uint32_t concerned; /* hosts whom the record is for, the origin included */
+    uint32_t reached;   /* of them */
+    uint32_t most;      /* over all announcements */
     uint64_t first_copies;
     uint64_t hops_sum;
     uint64_t late_copies;
@@ -40,7 +42,7 @@ static void received(void *context, const struct world *world, const struct flig
     const struct mesh_record *const record = &message->body.push.record;
     if (record->kind != MESH_RECORD_MEMBER || record->version != hops->version ||
         memcmp(&record->origin, &world->host[hops->origin].id, sizeof record->origin) != 0 ||
-        flight->to == hops->origin) {
+        flight->to == hops->origin || !study_concerns(&world->host[hops->origin], &world->host[flight->to])) {
         return;
     }
     if (hops->at_us[flight->to] != 0) {
@@ -65,22 +67,28 @@ static void forget_counts(struct hops *hops)
 
 static bool announce(struct world *world, struct hops *hops, struct host *origin, struct study_report *report)
 {
-    const int64_t apart_us = world->network.loss_permille != 0 ? APART_AT_LOSS_US : APART_US;
+    hops->concerned = 0;
     for (uint32_t i = 0; i < world->host_count; i++) {
         hops->of[i] = SIM_NONE;
         hops->at_us[i] = 0;
+        hops->concerned += study_concerns(origin, &world->host[i]);
     }
     hops->of[origin->index] = 0;
     hops->origin = origin->index;
     hops->reached = 1;
     hops->version = origin->signed_version + 1;
     sim_host_simple(world, origin, MESH_ANNOUNCE);
-    if (!study_run(world, apart_us, report)) {
+    for (int64_t ran_us = 0; ran_us < MOST_US && hops->reached < hops->concerned; ran_us += STEP_US) {
+        if (!study_run(world, STEP_US, report)) {
+            return false;
+        }
+    }
+    if (!study_run(world, AFTER_US, report)) {
         return false;
     }
-    if (hops->reached != world->host_count) {
+    if (hops->reached != hops->concerned) {
         snprintf(report->failure, sizeof report->failure, "%u of %u nodes had the record after %lld s",
-                 hops->reached, world->host_count, (long long)(apart_us / SECOND_US));
+                 hops->reached, hops->concerned, (long long)(MOST_US / SECOND_US));
         return false;
     }
     return true;
@@ -104,7 +112,10 @@ static uint32_t greater(uint32_t a, uint32_t b)
 static bool measure_origin(struct world *world, struct hops *hops, uint32_t number, struct sums *sums,
                            struct study_report *report)
 {
-    struct host *const origin = &world->host[sim_below(&world->random, world->host_count)];
+    struct host *origin;
+    do {
+        origin = &world->host[sim_below(&world->random, world->host_count)];
+    } while (origin->interior);
     for (uint32_t i = 0; i < ANNOUNCEMENTS; i++) {
         const int64_t began_us = world->now_us;
         forget_counts(hops);

@@ -12,8 +12,6 @@
 #define START_US (10 * SECOND_US)
 #define SETTLE_US (30 * SECOND_US)
 #define JOBS_PER_MINUTE 10
-#define FLAT_NODES_MAX 2000
-#define LARGE_SITE_NODES 100
 
 static int64_t cpu_us(void)
 {
@@ -64,16 +62,11 @@ static bool measure(const struct study_options *options, struct world *world, in
     return true;
 }
 
-/* A mesh too large for one tier has large sites. */
-static bool run(const struct study_options *asked, struct study_report *report)
+static bool run(const struct study_options *options, struct study_report *report)
 {
     const int64_t began_us = cpu_us();
-    struct study_options options = *asked;
-    if (options.nodes > FLAT_NODES_MAX && options.site_nodes <= MESH_SITE_SPLIT) {
-        options.site_nodes = LARGE_SITE_NODES;
-    }
-    struct world *const world = study_open(&options, START_US, NULL, report);
-    const bool measured = world != NULL && measure(&options, world, began_us, report);
+    struct world *const world = study_open(options, START_US, NULL, report);
+    const bool measured = world != NULL && measure(options, world, began_us, report);
     study_close(world, report);
     return measured;
 }
