@@ -218,7 +218,7 @@ bool find_blob(struct node *node, struct api_call *call, const char *text, struc
         return true;
     else if (error == STORE_NONE)
         api_error(call, EXIT_NONE,
-                  "blob %.16s: not on this node, %s; `weir blob ls` lists what is, and with all 64 digits "
+                  "blob %.16s: not on this node, %s; `weir blob put FILE` adds it, and with all 64 digits "
                   "`weir blob get` asks the others",
                   text, peer_name(node, &node->self));
     else
