@@ -524,6 +524,17 @@ struct mesh_job_view {
 bool mesh_job_view(const struct mesh *mesh, uint32_t index, struct mesh_job_view *view);
 bool mesh_job_find(const struct mesh *mesh, const struct mesh_id *id, struct mesh_job_view *view);
 
+/* What a job's home has asked of one member. */
+struct mesh_ask_view {
+    uint32_t wanted; /* places asked for there and not granted yet */
+    int64_t for_ms;  /* since that was said last */
+    bool refused;    /* the job's kernel does not run there */
+};
+
+/* Returns false if the job is not ours, or nothing stands at that member. */
+bool mesh_job_ask(const struct mesh *mesh, const struct mesh_id *job, const struct mesh_id *member,
+                  struct mesh_ask_view *view);
+
 /* A journal of several copies of which this node keeps one. */
 struct mesh_journal_view {
     struct mesh_members members;

@@ -7,12 +7,13 @@ enum {
     CHOICES = 4,                /* power of four choices */
     SOON_MS = 1000, /* a place within so long, or within a tenth of a bundle's time, is in good time */
     SOON_PART = 10,
-    PACE_MAX = 64 * 1000, /* thousandths of places in one grant */
-    WISHES_PACE = 3,      /* wishes that stand at one member: for so many times what it frees in good time */
-    OVER_PERMILLE = 1500, /* members asked free so much of what is needed: others are served there, too */
-    ASKING_MS = 200,      /* what asking a member is worth in time, shared by its places */
-    RTT_UNKNOWN_MS = 100, /* of a member whose distance was not measured */
-    DELIVERED_MIN = 50,   /* a member that never delivers is still tried now and then */
+    PACE_MAX = 64 * 1000,  /* thousandths of places in one grant */
+    WISHES_PACE = 3,       /* wishes that stand at one member: for so many times what it frees in good time */
+    OVER_PERMILLE = 1500,  /* members asked free so much of what is needed: others are served there, too */
+    ASKING_MS = 200,       /* what asking a member is worth in time, shared by its places */
+    RTT_UNKNOWN_MS = 100,  /* of a member whose distance was not measured */
+    DELIVERED_MIN = 50,    /* a member that never delivers is still tried now and then */
+    MOVED_PER_MS = 100000, /* bytes of inputs that a member fetches: 100 MB/s */
 };
 
 /* A member as a place for one job. */
@@ -114,20 +115,39 @@ static uint32_t delivered(const struct member *member)
     return permille == 0 ? 1000 : permille < DELIVERED_MIN ? DELIVERED_MIN : permille;
 }
 
+/* Whether bundles of the job are there, and so the inputs that all of them need. */
+static bool has_inputs(const struct home *home, const struct job *job, uint32_t member)
+{
+    for (uint32_t slot = list_first(&home->member[member].bundles); slot != MESH_NONE;
+         slot = list_next(home->member_link, slot)) {
+        if (&home->job[home->bundle[slot].job] == job)
+            return true;
+    }
+    return false;
+}
+
 /*
  * What a place there costs, in milliseconds of waiting: the queue it was seen with, at the pace of our own shards; the
- * way there and back; and asking, which many places share. All of it grows by what the member failed to deliver of
- * its promises, by its price (at the limit it doubles), and if its owner wants it back before a bundle could end.
+ * way there and back; and asking, and inputs to be moved there, which many places share. All of it grows by what the
+ * member failed to deliver of its promises, by its price (at the limit it doubles), and if its owner wants it back before
+ * a bundle could end.
  */
 static uint64_t cost_of(const struct step *step, const struct job *job, const struct candidate *one,
                         const struct mesh_capacity *capacity)
 {
+    const struct home *const home = &step->mesh->home;
     const struct member *const member = &step->mesh->members.slot[one->member];
     const uint64_t bundle_ms =
         job->shard_ns == 0 ? 1000 : job->shard_ns * shards_by_time(job, 0) / 1000000 + 1;
-    const uint32_t places = least(one->believed, job_need(&step->mesh->home, job));
-    uint64_t cost = places > 0 ? ASKING_MS / places : ASKING_MS + (one->queue + 1) * bundle_ms / one->slots;
-    if (one->member != step->mesh->members.self)
+    const uint32_t places = least(one->believed, job_need(home, job));
+    const bool own = one->member == step->mesh->members.self;
+    const uint64_t moved_ms =
+        own || job->spec.memory_bytes < MOVED_PER_MS || has_inputs(home, job, one->member)
+            ? 0
+            : job->spec.memory_bytes / MOVED_PER_MS;
+    uint64_t cost = ASKING_MS + (moved_ms < UINT32_MAX ? moved_ms : UINT32_MAX);
+    cost = places > 0 ? cost / places : cost + (one->queue + 1) * bundle_ms / one->slots;
+    if (!own)
         cost += member->rtt_us == 0 ? RTT_UNKNOWN_MS : least(member->rtt_us, RTT_US_MAX) / 1000;
     cost = cost * 1000000 / delivered(member);
     if (job->spec.price_limit_micro > 0)
@@ -145,6 +165,21 @@ static uint32_t ask_find(const struct home *home, const struct job *job, uint32_
             return slot;
     }
     return MESH_NONE;
+}
+
+bool mesh_job_ask(const struct mesh *mesh, const struct mesh_id *job, const struct mesh_id *member,
+                  struct mesh_ask_view *view)
+{
+    const uint32_t job_slot = home_job_find(&mesh->home, job);
+    const uint32_t slot = job_slot == MESH_NONE
+                              ? MESH_NONE
+                              : ask_find(&mesh->home, &mesh->home.job[job_slot], members_find(mesh, member));
+    if (slot == MESH_NONE)
+        return false;
+    const struct ask *const ask = &mesh->home.ask[slot];
+    *view = (struct mesh_ask_view){
+        .wanted = ask->left, .for_ms = mesh->now_ms - ask->sent_at_ms, .refused = ask->refused};
+    return true;
 }
 
 /* Whether it said lately that the job's kernel does not run there. */

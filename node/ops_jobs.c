@@ -627,7 +627,9 @@ static json_t *waiting_json(struct node *node, const struct job *job)
     struct mesh_member_view view;
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
         const char *reason = NULL;
-        char runs[64];
+        char words[96];
+        struct mesh_ask_view ask = {0};
+        mesh_job_ask(node->host.mesh, &job->spec.id, &view.id, &ask);
         const uint32_t in_hand = shards_in_hand(job, &view.id);
         int slots = 0, free_slots = 0;
         for (int c = 0; c < MESH_DEVICE_CLASSES; c++) {
@@ -641,9 +643,9 @@ static json_t *waiting_json(struct node *node, const struct job *job)
         else if (view.state == MESH_LEFT || view.state == MESH_REVOKED)
             reason = "no longer a member";
         else if (in_hand > 0) {
-            snprintf(runs, sizeof runs, "has %u shard%s of this job in hand", in_hand,
+            snprintf(words, sizeof words, "has %u shard%s of this job in hand", in_hand,
                      in_hand == 1 ? "" : "s");
-            reason = runs;
+            reason = words;
         } else if (view.capacity.draining || (view.self && node->draining))
             reason = "draining";
         else if (job->spec.local_only && strcmp(peer_site(node, &view.id), peer_site(node, &node->self)) != 0)
@@ -652,10 +654,17 @@ static json_t *waiting_json(struct node *node, const struct job *job)
             reason = "its capacity is not known yet";
         else if (slots == 0)
             reason = fault_words[view.self ? execute_fault(node) : view.capacity.fault];
-        else if (free_slots == 0)
-            reason = "every slot is taken by other work";
+        else if (ask.refused)
+            reason = "has another version of this kernel, or none";
+        else if (ask.wanted > 0) {
+            snprintf(words, sizeof words, "asked for %u place%s %lld s ago: %s", ask.wanted,
+                     ask.wanted == 1 ? "" : "s", (long long)(ask.for_ms / 1000),
+                     free_slots == 0 ? "every slot is taken by other work" : "no answer yet");
+            reason = words;
+        } else if (free_slots == 0)
+            reason = "every slot is taken by other work, and enough places are asked for elsewhere";
         else
-            reason = "has free slots: being asked";
+            reason = "has free slots by its last word, and enough places are asked for elsewhere";
         json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", peer_name(node, &view.id), "site",
                                               peer_site(node, &view.id), "reason", reason));
     }

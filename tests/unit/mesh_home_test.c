@@ -1043,6 +1043,82 @@ static void a_wish_says_how_long_its_job_has_waited(void **state)
     fixture_close(f);
 }
 
+enum worse { DEAR, FAR, ENDING, UNRELIABLE, BUSY, WORSE };
+
+/* Two members alike but for one thing, in which `worse` is the worse one. */
+static void differ(struct fixture *f, enum worse what, uint32_t worse)
+{
+    for (uint32_t peer = 0; peer < 2; peer++) {
+        const bool bad = peer == worse;
+        struct mesh_record record = {.kind = MESH_RECORD_CAPACITY};
+        record.body.capacity.class[0] = (struct mesh_class_capacity){
+            .slots = 4, .free = what == BUSY && bad ? 0 : 2, .waiting = what == BUSY && bad ? 9 : 0};
+        record.body.capacity.price_micro = what == DEAR && bad ? 90 : 10;
+        record.body.capacity.available_until_ms = what == ENDING && bad ? f->now_ms + 100 : 0;
+        fixture_record(f, peer, record);
+        struct mesh_event event = {.kind = MESH_RECEIVED};
+        event.body.received.from = f->peer[peer];
+        event.body.received.message = &(struct mesh_message){.kind = MESH_PONG};
+        event.body.received.rtt_us = what == FAR && bad ? 150000 : 20000;
+        fixture_step(f, &event);
+    }
+    struct mesh_message reserve;
+    if (what == UNRELIABLE) { /* says it has places, and then has none */
+        submit(f, 1, 9);
+        assert_true(fixture_sent(f, worse, MESH_RESERVE, &reserve));
+        struct mesh_message wait = {.kind = MESH_WAIT};
+        wait.body.wait.job = fixture_job(1);
+        fixture_message(f, worse, &wait);
+        about_job(f, MESH_CANCEL_JOB, 1);
+        for (uint32_t peer = 0; peer < 2; peer++)
+            fixture_capacity(f, peer, 4, 2, 0);
+    }
+    fixture_clear(f);
+}
+
+static void the_choice_weighs_price_distance_owner_reliability_and_queue(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 2 * WORSE; i++) {
+        const enum worse what = (enum worse)(i / 2);
+        const uint32_t worse = i % 2;
+        struct fixture *const f = open_home(2);
+        differ(f, what, worse);
+        struct mesh_job_spec spec = spec_of(2, 1);
+        spec.price_limit_micro = 100;
+        spec.shard_us_guess = 2000000;
+        submit_spec(f, &spec);
+        assert_true(sent(f, 1 - worse, MESH_RESERVE));
+        assert_false(sent(f, worse, MESH_RESERVE));
+        fixture_close(f);
+    }
+}
+
+static void a_member_that_has_the_inputs_is_chosen(void **state)
+{
+    (void)state;
+    for (uint32_t with = 0; with < 2; with++) {
+        struct fixture *const f = open_home(2);
+        struct mesh_job_spec spec = spec_of(1, 2);
+        spec.shard_us_guess = 2000000;
+        spec.memory_bytes = 100 * 1000 * 1000; /* a second on their way */
+        fixture_capacity(f, 1 - with, 0, 0, 0);
+        fixture_capacity(f, with, 4, 2, 0);
+        submit_spec(f, &spec);
+        grant(f, with, 1, 7, 2);
+        const struct mesh_message first = assigned(f, with);
+        assigned(f, with); /* goes on, and keeps the inputs there */
+        fixture_capacity(f, 1 - with, 4, 2, 0);
+        fixture_capacity(f, with, 4, 2, 0);
+        fixture_capacity(f, with, 4, 2, 0);
+        fixture_clear(f);
+        result(f, with, &first, MESH_RETURNED);
+        assert_true(sent(f, with, MESH_RESERVE));
+        assert_false(sent(f, 1 - with, MESH_RESERVE));
+        fixture_close(f);
+    }
+}
+
 static void nobody_is_said_once_a_second(void **state)
 {
     (void)state;
@@ -1110,6 +1186,8 @@ int main(void)
         cmocka_unit_test(who_has_not_the_kernel_is_not_asked_again_before_a_minute_or_a_restart),
         cmocka_unit_test(own_slots_come_first),
         cmocka_unit_test(a_wish_says_how_long_its_job_has_waited),
+        cmocka_unit_test(the_choice_weighs_price_distance_owner_reliability_and_queue),
+        cmocka_unit_test(a_member_that_has_the_inputs_is_chosen),
         cmocka_unit_test(nobody_is_said_once_a_second),
         cmocka_unit_test(a_draining_home_finishes_its_jobs),
     };
