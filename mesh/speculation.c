@@ -25,7 +25,7 @@ static uint32_t bucket_of(uint64_t share)
     uint32_t octave = 0;
     while (share >> octave >= 16)
         octave++;
-    return share < 8 ? (uint32_t)share : octave * 8 + (uint32_t)(share >> octave);
+    return octave * 8 + (uint32_t)(share >> octave);
 }
 
 static uint64_t bucket_end(uint32_t bucket)
