@@ -5,7 +5,7 @@
 
 Prints a table and writes bench.json into the build folder. Figures are medians of 5 runs, or of 3 where one run takes
 longer than 20 s (`runs` in bench.json says how many). Nothing here passes or fails by its time; a wrong result fails.
-Parts: noop, single, cached, submits, commits, takeover, recovery, efficiency, idle, kernels, gearman, dask.
+Parts: noop, single, cached, submits, commits, takeover, recovery, efficiency, blob, idle, kernels, gearman, dask.
 """
 import argparse
 import io
@@ -20,6 +20,7 @@ import numpy
 
 import journals
 import local_mesh
+from blob import bench_blob
 from figures import Report, cpu_seconds, family, machine, memory_mb, number
 from local_mesh import Mesh
 
@@ -50,6 +51,9 @@ AIMS = {
     "single_shard_p50_ms": ("<", 3),
     "cached_job_ms": ("<", 100),
     "efficiency": (">=", 0.95),
+    "blob_cpu_to_floor": ("<=", 1.3),
+    "blob_peak_extra_mb": ("<=", 64),
+    "resume_waste_bytes": ("<=", 8 << 20),
     "idle_rss_mb": ("<=", 20),
     "submit_ack_p50_ms": ("<=", 3),
     "submit_ack_p99_ms": ("<=", 10),
@@ -355,7 +359,8 @@ def print_table(report):
 
 PARTS = {"kernels": bench_kernels, "gearman": bench_gearman, "dask": bench_dask, "noop": bench_noop,
          "single": bench_single, "cached": bench_cached, "submits": journals.bench_submits, "commits": journals.bench_commits,
-         "takeover": journals.bench_takeover, "recovery": journals.bench_recovery, "efficiency": bench_efficiency, "idle": bench_idle}
+         "takeover": journals.bench_takeover, "recovery": journals.bench_recovery, "efficiency": bench_efficiency,
+         "blob": bench_blob, "idle": bench_idle}
 
 
 def main():

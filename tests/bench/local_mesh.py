@@ -116,6 +116,17 @@ class Api:
                 raise RuntimeError(reply.get("error", "the node refused without a reason"))
             return reply
 
+    def stream(self, op, **fields):
+        """Every object of a call, the final one last."""
+        self.send("J", json.dumps({"op": op, **fields}).encode())
+        while True:
+            reply = json.loads(self.receive()[1])
+            if not reply.get("more") and not reply.get("ok"):
+                raise RuntimeError(reply.get("error", "the node refused without a reason"))
+            yield reply
+            if not reply.get("more"):
+                return
+
     def call(self, op, **fields):
         self.send("J", json.dumps({"op": op, **fields}).encode())
         return self.answer()
@@ -148,6 +159,7 @@ class Node:
         self.data = f"{mesh.folder}/{self.site}"
         self.log = f"{mesh.folder}/{self.site}.log"
         self.slots = slots
+        self.more_settings = mesh.more_settings
         self.ports = free_ports(3)
         self.process = None
 
@@ -156,7 +168,7 @@ class Node:
         control, bulk, join = self.ports
         return {"network.bind": "127.0.0.1", "network.advertise": "127.0.0.1", "network.control_port": control,
                 "network.bulk_port": bulk, "network.join_port": join, "api.socket": f"{self.data}/api.sock",
-                "http.port": 0, "work.cpu_slots": self.slots, "work.cuda_devices": 0}
+                "http.port": 0, "work.cpu_slots": self.slots, "work.cuda_devices": 0, **self.more_settings}
 
     def run(self, *arguments):
         done = subprocess.run([self.weir, *arguments], capture_output=True, text=True, timeout=60)
@@ -187,10 +199,10 @@ class Node:
 class Mesh:
     """A federation of len(slots) sites with one node each; slots[i] is the number of CPU slots of node i."""
 
-    def __init__(self, weir, folder, slots):
+    def __init__(self, weir, folder, slots, settings=None):
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder, mode=0o700)
-        self.weir, self.folder = weir, folder
+        self.weir, self.folder, self.more_settings = weir, folder, settings or {}
         self.nodes = [Node(self, index, count) for index, count in enumerate(slots)]
 
     def __enter__(self):
