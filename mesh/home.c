@@ -327,7 +327,7 @@ static uint32_t take_lookup(struct step *step, struct job *job, const struct mes
     struct mesh_save *save = NULL;
     for (uint32_t i = 0; i < event->body.looked_up.count; i++) {
         const uint32_t index = event->body.looked_up.first + i;
-        if (shard[index].state != SHARD_LOOKING_UP)
+        if (shard[index].state != SHARD_LOOKING_UP || event->body.looked_up.later[i / 8] >> (i % 8) & 1)
             continue;
         job->looking_up--;
         if (!(event->body.looked_up.hit[i / 8] >> (i % 8) & 1)) {
@@ -353,6 +353,14 @@ static uint32_t take_lookup(struct step *step, struct job *job, const struct mes
     return save ? save->body.commit.count : 0;
 }
 
+static bool is_last_part(const struct mesh_event *event)
+{
+    for (uint32_t i = 0; i < (event->body.looked_up.count + 7) / 8 && i < MESH_LOOKUP_SHARDS_MAX / 8; i++)
+        if (event->body.looked_up.later[i])
+            return false;
+    return true;
+}
+
 void home_looked_up(struct step *step, const struct mesh_event *event)
 {
     struct home *const home = &step->mesh->home;
@@ -361,7 +369,7 @@ void home_looked_up(struct step *step, const struct mesh_event *event)
     const uint32_t first = event->body.looked_up.first;
     const uint32_t count = event->body.looked_up.count;
     if (job && job->spec.epoch == event->body.looked_up.epoch) {
-        if (job->lookups_in_flight > 0)
+        if (job->lookups_in_flight > 0 && is_last_part(event))
             job->lookups_in_flight--;
         home_job_ready(home, slot);
         if (job->state == MESH_JOB_RUNNING && count <= MESH_LOOKUP_SHARDS_MAX && first <= job->lookup_next &&

@@ -76,8 +76,8 @@ enum mesh_event_kind {
     MESH_JOB_IS_OVER,     /* answer to MESH_JOURNAL_ASKED, or to the first entry of a journal that was over */
     MESH_RESTORE_JOURNAL, /* at start: a journal of several copies, before any MESH_RESTORE */
     MESH_CANCEL_JOB,      /* the user cancels */
-    MESH_LOOKED_UP,       /* answer to MESH_LOOKUP; each is answered once, also when its job is over */
-    MESH_RAN,             /* an attempt ended: answer to MESH_RUN or MESH_STOP */
+    MESH_LOOKED_UP, /* answer to MESH_LOOKUP; each is answered, also when its job is over; in parts if need be */
+    MESH_RAN,       /* an attempt ended: answer to MESH_RUN or MESH_STOP */
     MESH_FORGET_JOB, /* the host pruned a finished job: its slot may be used again once its look-ups are answered */
 };
 
@@ -175,6 +175,8 @@ struct mesh_event {
             uint32_t count;  /* <= MESH_LOOKUP_SHARDS_MAX */
             uint64_t handle; /* the hits' results, to be committed; 0 if there is none */
             uint8_t hit[MESH_LOOKUP_SHARDS_MAX / 8];
+            /* Not known yet: another LOOKED_UP over the same shards follows. What was told before is passed over there. */
+            uint8_t later[MESH_LOOKUP_SHARDS_MAX / 8];
         } looked_up;
         struct {
             uint32_t attempt; /* as in MESH_RUN */

@@ -136,13 +136,18 @@ void bulk_peer_remove(struct bulk *bulk, const struct mesh_id *id)
     pthread_mutex_unlock(&bulk->lock);
 }
 
-void bulk_report_liar(struct bulk *bulk, const struct mesh_id *holder, const struct digest *blob)
+void bulk_mark_liar(struct bulk *bulk, const struct mesh_id *id)
 {
     pthread_mutex_lock(&bulk->lock);
-    struct bulk_peer *peer = find_locked(bulk, holder);
+    struct bulk_peer *peer = find_locked(bulk, id);
     if (peer)
         peer->lied_at_ms = clock_now_ms();
     pthread_mutex_unlock(&bulk->lock);
+}
+
+void bulk_report_liar(struct bulk *bulk, const struct mesh_id *holder, const struct digest *blob)
+{
+    bulk_mark_liar(bulk, holder);
     struct bulk_completion *told = calloc(1, sizeof *told);
     if (!told)
         return; /* it is counted, and passed over */

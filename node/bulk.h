@@ -138,7 +138,9 @@ struct bulk_progress {
     uint64_t total_bytes;
 };
 bool bulk_progress(struct bulk *bulk, const struct digest *blob, struct bulk_progress *progress);
-/* Whether it served wrong bytes within BULK_LIAR_MS. */
+/* A holder lied in another way: it is asked last, too. */
+void bulk_mark_liar(struct bulk *bulk, const struct mesh_id *id);
+/* Whether it served wrong bytes, or was marked, within BULK_LIAR_MS. */
 bool bulk_is_liar(struct bulk *bulk, const struct mesh_id *id);
 
 #define BULK_COUNTERS(X)                                                                                     \

@@ -1,8 +1,14 @@
 /*
- * The result cache across nodes. Who computed a result keeps it; two owners per key, chosen by rendezvous
- * hashing, know who keeps it. A lookup of a range of shards goes: our own cache; the owners of what is
- * missing (FIND); the holders that they name (GET); the blobs that the entries need (bulk). Whatever does not
- * come in time is a miss and costs only work.
+ * The result cache across nodes, the asking side (cache_serve.c is the other). Who computed a result keeps it; two owners
+ * per key, chosen by rendezvous hashing, know who keeps it and who computes it now. A lookup of a range of shards goes in
+ * rounds: our own cache; the owners of what is missing (CLAIM, which leases what nobody holds, or FIND); the holders that
+ * they name, one after another (GET); the blobs that the entries need (bulk); then what is known is told to the core.
+ * What somebody else computes is looked for again a little later, in another round, as long as that makes progress.
+ * Whatever does not come in time is a miss and costs only work.
+ *
+ * The first owner's word counts; the second is asked at the same time and stands in for one that is silent. A holder that
+ * lacks what it is said to have is passed over, and the owners are told; one that sends what can't be the result is
+ * marked, too, and all that it was said to hold is void here.
  */
 #include "node/log.h"
 #include "node/node.h"
@@ -12,10 +18,36 @@
 #include <string.h>
 
 #define FIND_TIMEOUT_MS 200
-#define GET_TIMEOUT_MS 2000
-#define ENTRIES_FRAME_BYTES (192u * 1024u) /* of one answer, below a control message's limit */
+#define GET_TIMEOUT_MS 1000    /* of one holder; then the next is asked */
+#define WAIT_FIRST_MS 100      /* until a result that is being computed is looked for again, */
+#define WAIT_MAX_MS 1000       /* doubling up to this */
+#define WAIT_PATIENCE_MS 30000 /* without any of them coming: then we compute them, too */
+#define OVER_AFTER_MS 2000     /* its last results are in the owners' stores by then */
+#define CLAIM_OWNERS_MAX 64    /* told of a job's end; the leases at others end by themselves */
+#define CLAIMS_MAX 1024        /* jobs; likewise */
 
-enum stage { FINDING, GETTING, FETCHING, KEEPING };
+enum stage { FINDING, GETTING, FETCHING, KEEPING, WAITING };
+
+enum key_state {
+    KEY_OPEN,  /* looked for in this round */
+    KEY_LATER, /* somebody computes it: the next round will tell */
+    KEY_TOLD,  /* the core knows */
+};
+
+enum word { SAID_NOTHING, SAID_FREE, SAID_LEASED };
+
+/* One shard of a lookup. */
+struct sought {
+    enum key_state state;
+    uint8_t word[2]; /* what each owner said of it, in this round */
+    uint32_t owners;
+    struct mesh_id owner[2];
+    uint32_t holders;
+    uint32_t tried; /* of them; the entry, if there is one and it is not our own, came from the last */
+    struct mesh_id holder[WIRE_CACHE_HOLDERS_MAX];
+    struct bytes *entry; /* NULL = a miss so far */
+    bool remote;         /* the entry is not our own */
+};
 
 /* One question to one node about some of a lookup's shards. */
 struct question {
@@ -39,10 +71,18 @@ struct cache_lookup {
     int64_t until_ms;
     struct question *questions;
     uint32_t fetching;
-    struct bytes **entry; /* [count]; NULL = a miss so far */
-    struct mesh_id
-        *holder;  /* [count]; of entries that came, or are to come, from elsewhere; zero = our own */
-    bool *remote; /* [count]; a holder is known */
+    struct sought *sought; /* [count] */
+    int64_t pause_ms;      /* before the next round */
+    int64_t came_at_ms;    /* when a round last told the core of something that was being computed */
+};
+
+/* The owners that leased keys to a job of ours. */
+struct cache_claim {
+    struct cache_claim *next;
+    struct mesh_id job;
+    uint32_t owners;
+    int64_t over_at_ms; /* the job has ended: told to the owners then; 0 = it goes on */
+    struct mesh_id owner[CLAIM_OWNERS_MAX];
 };
 
 static void must(void *memory)
@@ -56,19 +96,24 @@ static bool is_self(const struct node *node, const struct mesh_id *id)
     return memcmp(id, &node->self, sizeof *id) == 0;
 }
 
+/* The job, while it is of use to look its keys up. */
+static const struct job *job_of(const struct cache_lookup *lookup)
+{
+    const struct job *job = jobs_find(lookup->node, &lookup->job);
+    return job && job->keys ? job : NULL;
+}
+
 /* The keys that are looked up, `lookup->count` of them; NULL once the job is gone. */
 static const struct digest *keys_of(const struct cache_lookup *lookup)
 {
-    const struct job *job = jobs_find(lookup->node, &lookup->job);
-    if (!job || !job->keys)
-        return NULL;
-    return lookup->whole ? &job->whole_key : job->keys + lookup->first;
+    const struct job *job = job_of(lookup);
+    return !job ? NULL : lookup->whole ? &job->whole_key : job->keys + lookup->first;
 }
 
 /* Whether an entry can be what its key stands for. */
 static bool fits(const struct cache_lookup *lookup, uint32_t index, const struct entry *entry)
 {
-    const struct job *job = jobs_find(lookup->node, &lookup->job);
+    const struct job *job = job_of(lookup);
     if (!job)
         return false;
     return lookup->whole ? job_whole_fits(job, entry) : job_entry_fits(job, lookup->first + index, entry);
@@ -80,6 +125,61 @@ static struct digest owner_of(const struct cache_lookup *lookup)
     struct digest owner;
     memcpy(owner.bytes, lookup->job.bytes, sizeof owner.bytes);
     return lookup->whole ? owner : job_results_owner(&lookup->job);
+}
+
+static bool is_missing(const struct sought *sought)
+{
+    return sought->state == KEY_OPEN && !sought->entry;
+}
+
+static void drop_entry(struct sought *sought)
+{
+    bytes_drop(sought->entry);
+    sought->entry = NULL;
+    sought->remote = false;
+}
+
+/* ---- Jobs with leases */
+
+static void claim_note(struct node *node, const struct mesh_id *job, const struct mesh_id *owner)
+{
+    struct cache_claim *claim = node->cache.claims;
+    uint32_t count = 0;
+    for (; claim && memcmp(&claim->job, job, sizeof *job) != 0; claim = claim->next)
+        count++;
+    if (!claim) {
+        if (count >= CLAIMS_MAX)
+            return;
+        claim = calloc(1, sizeof *claim);
+        must(claim);
+        claim->job = *job;
+        claim->next = node->cache.claims;
+        node->cache.claims = claim;
+    }
+    for (uint32_t i = 0; i < claim->owners; i++)
+        if (memcmp(&claim->owner[i], owner, sizeof *owner) == 0)
+            return;
+    if (claim->owners < CLAIM_OWNERS_MAX)
+        claim->owner[claim->owners++] = *owner;
+}
+
+static void claim_end(struct node *node, struct cache_claim *claim)
+{
+    static struct wire_frame frame;
+    frame.kind = WIRE_CACHE_OVER;
+    frame.body.cache_over.job = claim->job;
+    const struct lessee who = {.node = node->self, .job = claim->job};
+    for (uint32_t i = 0; i < claim->owners; i++) {
+        if (is_self(node, &claim->owner[i]))
+            leases_end_job(node->cache.leases, &who);
+        else
+            transport_send(node->transport, &claim->owner[i], &frame);
+    }
+    struct cache_claim **link = &node->cache.claims;
+    while (*link != claim)
+        link = &(*link)->next;
+    *link = claim->next;
+    free(claim);
 }
 
 /* ---- Questions */
@@ -110,6 +210,12 @@ static void question_free(struct cache_lookup *lookup, struct question *question
     free(question);
 }
 
+static void questions_free(struct cache_lookup *lookup)
+{
+    while (lookup->questions)
+        question_free(lookup, lookup->questions);
+}
+
 static void question_send(struct cache_lookup *lookup, const struct question *question, enum wire_kind kind,
                           const struct digest *keys)
 {
@@ -117,10 +223,17 @@ static void question_send(struct cache_lookup *lookup, const struct question *qu
     static uint8_t names[WIRE_CACHE_KEYS_MAX][32];
     for (uint32_t i = 0; i < question->count; i++)
         memcpy(names[i], keys[question->index[i]].bytes, 32);
+    const struct wire_names named = {.name = (const uint8_t(*)[32])names, .count = question->count};
     frame.kind = kind;
-    frame.body.cache_keys.request = question->request;
-    frame.body.cache_keys.keys.name = (const uint8_t(*)[32])names;
-    frame.body.cache_keys.keys.count = question->count;
+    if (kind == WIRE_CACHE_CLAIM) {
+        frame.body.cache_claim.request = question->request;
+        frame.body.cache_claim.job = lookup->job;
+        frame.body.cache_claim.keys = named;
+        claim_note(lookup->node, &lookup->job, &question->to);
+    } else {
+        frame.body.cache_keys.request = question->request;
+        frame.body.cache_keys.keys = named;
+    }
     transport_send(lookup->node->transport, &question->to, &frame);
 }
 
@@ -131,27 +244,88 @@ static void lookup_free(struct cache_lookup *lookup)
         link = &(*link)->next;
     if (*link)
         *link = lookup->next;
-    while (lookup->questions)
-        question_free(lookup, lookup->questions);
+    questions_free(lookup);
     for (uint32_t i = 0; i < lookup->count; i++)
-        bytes_drop(lookup->entry[i]);
-    free(lookup->entry);
-    free(lookup->holder);
-    free(lookup->remote);
+        bytes_drop(lookup->sought[i].entry);
+    free(lookup->sought);
     free(lookup);
 }
 
-/* ---- The end of a lookup */
+/* ---- Holders that are not what they are said to be */
 
+/* Tells the key's owners that the holder doesn't have it. */
+static void tell_gone(struct cache_lookup *lookup, uint32_t index, const struct mesh_id *holder)
+{
+    static struct wire_frame frame;
+    struct node *node = lookup->node;
+    const struct digest *keys = keys_of(lookup);
+    const struct sought *sought = &lookup->sought[index];
+    if (!keys)
+        return;
+    frame.kind = WIRE_CACHE_GONE;
+    frame.body.cache_gone.holder = *holder;
+    frame.body.cache_gone.keys =
+        (struct wire_names){.name = (const uint8_t(*)[32])keys[index].bytes, .count = 1};
+    for (uint32_t o = 0; o < sought->owners; o++) {
+        if (is_self(node, &sought->owner[o]))
+            cache_forget(node, holder, (const uint8_t(*)[32])keys[index].bytes, 1);
+        else
+            transport_send(node->transport, &sought->owner[o], &frame);
+    }
+}
+
+/* What it sent can't be the result of that key. */
+static void caught(struct cache_lookup *lookup, uint32_t index, const struct mesh_id *holder)
+{
+    struct node *node = lookup->node;
+    node->cache.lies++;
+    tell_gone(lookup, index, holder);
+    if (bulk_is_liar(node->bulk, holder))
+        return; /* known, and void already */
+    log_warn("cache",
+             "holder=%s job=%s error=\"what it sent can't be the result; what it was said to hold is void\"",
+             peer_name(node, holder), peer_name(node, &lookup->job));
+    bulk_mark_liar(node->bulk, holder);
+    cache_void(node, holder);
+}
+
+static void count_hit(struct node *node, const char *site)
+{
+    struct cache *cache = &node->cache;
+    uint32_t s = 0;
+    while (s < cache->site_count && strcmp(cache->site[s].name, site) != 0)
+        s++;
+    if (s == CACHE_SITES_MAX)
+        s--; /* the last one stands for all that found no place */
+    if (s == cache->site_count) {
+        snprintf(cache->site[s].name, sizeof cache->site[s].name, "%s", site);
+        cache->site_count++;
+    }
+    cache->site[s].hits++;
+}
+
+/* ---- The end of a round */
+
+static void begin_round(struct cache_lookup *lookup);
+
+static void answer_whole(struct cache_lookup *lookup)
+{
+    struct node *node = lookup->node;
+    struct sought *sought = &lookup->sought[0];
+    struct entry entry;
+    const bool hit = sought->entry && entry_decode(sought->entry->data, sought->entry->count, &entry);
+    if (hit)
+        count_hit(node, peer_site(node, sought->remote ? &sought->holder[sought->tried - 1] : &node->self));
+    jobs_on_whole(node, &lookup->job, hit ? &entry : NULL);
+    lookup_free(lookup);
+}
+
+/* Tells the core what this round brought; then the lookup waits for the next one, or ends. */
 static void answer(struct cache_lookup *lookup)
 {
     struct node *node = lookup->node;
     if (lookup->whole) {
-        struct entry entry;
-        const bool hit =
-            lookup->entry[0] && entry_decode(lookup->entry[0]->data, lookup->entry[0]->count, &entry);
-        jobs_on_whole(node, &lookup->job, hit ? &entry : NULL);
-        lookup_free(lookup);
+        answer_whole(lookup);
         return;
     }
     struct mesh_event event = {
@@ -160,36 +334,70 @@ static void answer(struct cache_lookup *lookup)
             .job = lookup->job, .epoch = lookup->epoch, .first = lookup->first, .count = lookup->count}};
     struct result_item *items = calloc(lookup->count, sizeof *items);
     must(items);
-    uint32_t hits = 0;
+    uint32_t hits = 0, told = 0, later = 0;
     for (uint32_t i = 0; i < lookup->count; i++) {
+        struct sought *sought = &lookup->sought[i];
         items[i].bytes = (const uint8_t *)"";
-        if (!lookup->entry[i])
+        if (sought->state == KEY_LATER) {
+            event.body.looked_up.later[i / 8] = (uint8_t)(event.body.looked_up.later[i / 8] | 1u << i % 8);
+            later++;
+        }
+        if (sought->state != KEY_OPEN)
             continue;
-        items[i] = (struct result_item){.bytes = lookup->entry[i]->data, .count = lookup->entry[i]->count};
+        sought->state = KEY_TOLD;
+        told++;
+        if (!sought->entry)
+            continue;
+        items[i] = (struct result_item){.bytes = sought->entry->data, .count = sought->entry->count};
         event.body.looked_up.hit[i / 8] = (uint8_t)(event.body.looked_up.hit[i / 8] | 1u << i % 8);
         hits++;
+        count_hit(node, peer_site(node, sought->remote ? &sought->holder[sought->tried - 1] : &node->self));
     }
     if (hits > 0)
         event.body.looked_up.handle = handles_put(&node->host.handles, result_encode(items, lookup->count));
     free(items);
-    host_post(node, &event);
-    lookup_free(lookup);
+    if (told > 0 || later == 0)
+        host_post(node, &event);
+    if (later == 0) {
+        lookup_free(lookup);
+        return;
+    }
+    for (uint32_t i = 0; i < lookup->count; i++)
+        drop_entry(&lookup->sought[i]);
+    const int64_t now_ms = clock_now_ms();
+    lookup->pause_ms = lookup->pause_ms == 0 || told > 0    ? WAIT_FIRST_MS
+                       : 2 * lookup->pause_ms < WAIT_MAX_MS ? 2 * lookup->pause_ms
+                                                            : WAIT_MAX_MS;
+    if (told > 0)
+        lookup->came_at_ms = now_ms;
+    lookup->stage = WAITING;
+    lookup->until_ms = now_ms + lookup->pause_ms;
 }
 
 static void on_kept(struct node *node, void *context, enum store_error error)
 {
-    (void)node;
     struct cache_lookup *lookup = context;
+    const struct job *job = job_of(lookup);
+    const struct digest *keys = keys_of(lookup);
     if (error != STORE_OK) /* a blob was evicted meanwhile, or there is no room: compute instead */
-        for (uint32_t i = 0; i < lookup->count; i++) {
-            bytes_drop(lookup->entry[i]);
-            lookup->entry[i] = NULL;
-        }
+        for (uint32_t i = 0; i < lookup->count; i++)
+            if (lookup->sought[i].state == KEY_OPEN)
+                drop_entry(&lookup->sought[i]);
+    /* What came from elsewhere was wanted twice: it is kept in two places now, and the owners shall know of both. */
+    if (keys && job->spec.cache == JOB_CACHE_MESH) {
+        static struct digest copies[MESH_LOOKUP_SHARDS_MAX];
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < lookup->count; i++)
+            if (lookup->sought[i].state == KEY_OPEN && lookup->sought[i].entry && lookup->sought[i].remote)
+                copies[count++] = keys[i];
+        if (count > 0)
+            cache_publish(node, copies, count);
+    }
     answer(lookup);
 }
 
-/* Everything that will come has come: pin the blobs of the hits, keep what came from elsewhere, then tell the
- * core. */
+/* Everything that will come in this round has come: pin the blobs of the hits, keep what came from elsewhere, then tell
+ * the core. */
 static void keep(struct cache_lookup *lookup)
 {
     struct node *node = lookup->node;
@@ -200,19 +408,20 @@ static void keep(struct cache_lookup *lookup)
     struct store_batch *batch = node_batch(node);
     const struct digest owner = owner_of(lookup);
     for (uint32_t i = 0; i < lookup->count; i++) {
-        if (!lookup->entry[i] || !keys)
+        const struct sought *sought = &lookup->sought[i];
+        if (sought->state != KEY_OPEN || !sought->entry || !keys)
             continue;
         struct entry entry;
         uint8_t blobs[MANIFEST_OUTPUTS_MAX][32];
-        if (!entry_decode(lookup->entry[i]->data, lookup->entry[i]->count, &entry))
+        if (!entry_decode(sought->entry->data, sought->entry->count, &entry))
             continue;
         const uint32_t blob_count = entry_blobs(&entry, blobs);
         for (uint32_t b = 0; b < blob_count; b++)
             store_batch_pin(batch, blobs[b], owner.bytes);
-        if (!lookup->remote[i])
+        if (!sought->remote)
             continue;
-        const struct store_entry row = {.bytes = lookup->entry[i]->data,
-                                        .count = lookup->entry[i]->count,
+        const struct store_entry row = {.bytes = sought->entry->data,
+                                        .count = sought->entry->count,
                                         .blobs = (const uint8_t(*)[32])blobs,
                                         .blob_count = blob_count};
         store_batch_cache(batch, keys[i].bytes, &row);
@@ -237,9 +446,11 @@ static void on_blob(struct node *node, void *context, const struct bulk_done *do
     (void)node;
     const struct blob_wait wait = *(struct blob_wait *)context;
     free(context);
-    if (done->error != BULK_OK) {
-        bytes_drop(wait.lookup->entry[wait.index]);
-        wait.lookup->entry[wait.index] = NULL;
+    struct sought *sought = &wait.lookup->sought[wait.index];
+    if (done->error != BULK_OK && sought->entry) {
+        if (done->error == BULK_ABSENT && sought->tried > 0)
+            tell_gone(wait.lookup, wait.index, &sought->holder[sought->tried - 1]);
+        drop_entry(sought);
     }
     if (--wait.lookup->fetching == 0)
         keep(wait.lookup);
@@ -247,9 +458,10 @@ static void on_blob(struct node *node, void *context, const struct bulk_done *do
 
 static bool fetch_blobs(struct cache_lookup *lookup, uint32_t index)
 {
+    const struct sought *sought = &lookup->sought[index];
     struct entry entry;
     uint8_t blobs[MANIFEST_OUTPUTS_MAX][32];
-    if (!entry_decode(lookup->entry[index]->data, lookup->entry[index]->count, &entry))
+    if (!entry_decode(sought->entry->data, sought->entry->count, &entry))
         return false;
     const uint32_t count = entry_blobs(&entry, blobs);
     const struct digest pin = owner_of(lookup);
@@ -260,7 +472,12 @@ static bool fetch_blobs(struct cache_lookup *lookup, uint32_t index)
         struct blob_wait *wait = malloc(sizeof *wait);
         must(wait);
         *wait = (struct blob_wait){.lookup = lookup, .index = index};
-        struct bulk_request request = {.holders = {lookup->holder[index]}, .holder_count = 1, .pin = &pin};
+        /* Who gave the entry first; the others that hold it as well. */
+        struct bulk_request request = {
+            .holders = {sought->holder[sought->tried - 1]}, .holder_count = 1, .pin = &pin};
+        for (uint32_t h = 0; h < sought->holders && request.holder_count < BULK_HOLDERS_MAX; h++)
+            if (h != sought->tried - 1)
+                request.holders[request.holder_count++] = sought->holder[h];
         memcpy(request.blob.bytes, blobs[b], sizeof request.blob.bytes);
         if (!fetch_start(lookup->node, &request, on_blob, wait)) {
             free(wait);
@@ -277,17 +494,28 @@ static void start_fetching(struct cache_lookup *lookup)
     log_debug("lookup", "job=%s first=%u stage=fetching", peer_name(lookup->node, &lookup->job),
               lookup->first);
     lookup->until_ms = INT64_MAX; /* bulk has its own time-outs */
+    lookup->fetching = 1;         /* none of them ends before all have begun */
     for (uint32_t i = 0; i < lookup->count; i++) {
-        if (lookup->entry[i] && lookup->remote[i] && !fetch_blobs(lookup, i)) {
-            bytes_drop(lookup->entry[i]);
-            lookup->entry[i] = NULL;
-        }
+        struct sought *sought = &lookup->sought[i];
+        if (sought->state == KEY_OPEN && sought->entry && sought->remote && !fetch_blobs(lookup, i))
+            drop_entry(sought);
     }
-    if (lookup->fetching == 0)
+    if (--lookup->fetching == 0)
         keep(lookup);
 }
 
 /* ---- Stage two: entries from their holders */
+
+/* The next holder that may be asked for it; NULL = there is none. */
+static const struct mesh_id *next_holder(const struct cache_lookup *lookup, struct sought *sought)
+{
+    while (sought->tried < sought->holders) {
+        const struct mesh_id *holder = &sought->holder[sought->tried++];
+        if (!bulk_is_liar(lookup->node->bulk, holder))
+            return holder;
+    }
+    return NULL;
+}
 
 static void start_getting(struct cache_lookup *lookup)
 {
@@ -296,12 +524,14 @@ static void start_getting(struct cache_lookup *lookup)
     log_debug("lookup", "job=%s first=%u stage=getting", peer_name(lookup->node, &lookup->job),
               lookup->first);
     lookup->until_ms = clock_now_ms() + GET_TIMEOUT_MS;
-    while (lookup->questions)
-        question_free(lookup, lookup->questions);
+    questions_free(lookup);
     for (uint32_t i = 0; keys && i < lookup->count; i++) {
-        if (lookup->entry[i] || !lookup->remote[i] || is_self(lookup->node, &lookup->holder[i]))
+        if (!is_missing(&lookup->sought[i]))
             continue;
-        struct question *question = question_for(lookup, &lookup->holder[i]);
+        const struct mesh_id *holder = next_holder(lookup, &lookup->sought[i]);
+        if (!holder)
+            continue;
+        struct question *question = question_for(lookup, holder);
         question->index[question->count++] = i;
         question->full = question->count == WIRE_CACHE_ENTRIES_MAX;
     }
@@ -311,66 +541,124 @@ static void start_getting(struct cache_lookup *lookup)
         start_fetching(lookup);
 }
 
+static void take_entry(struct cache_lookup *lookup, uint32_t index, const struct mesh_id *from,
+                       const struct wire_cache_entry *got)
+{
+    struct sought *sought = &lookup->sought[index];
+    struct entry entry;
+    if (!is_missing(sought))
+        return;
+    if (!got->present) {
+        tell_gone(lookup, index, from);
+    } else if (entry_decode(got->entry.bytes, got->entry.count, &entry) && fits(lookup, index, &entry)) {
+        sought->entry = bytes_make(got->entry.bytes, got->entry.count);
+        sought->remote = true;
+    } else if (job_of(lookup)) {
+        caught(lookup, index, from);
+    }
+}
+
 static void on_entries(struct cache_lookup *lookup, struct question *question, const struct wire_frame *frame)
 {
     const uint32_t first = frame->body.cache_entries.first;
     const uint32_t count = frame->body.cache_entries.count;
     if (first > question->count || count > question->count - first)
         return;
-    for (uint32_t e = 0; e < count; e++) {
-        const struct wire_cache_entry *got = &frame->body.cache_entries.entry[e];
-        const uint32_t index = question->index[first + e];
-        struct entry entry;
-        if (got->present && !lookup->entry[index] &&
-            entry_decode(got->entry.bytes, got->entry.count, &entry) && fits(lookup, index, &entry))
-            lookup->entry[index] = bytes_make(got->entry.bytes, got->entry.count);
-    }
+    for (uint32_t e = 0; e < count; e++)
+        take_entry(lookup, question->index[first + e], &question->to, &frame->body.cache_entries.entry[e]);
     if (first + count == question->count)
         question_free(lookup, question);
     if (!lookup->questions)
-        start_fetching(lookup);
+        start_getting(lookup); /* from the next holders, if there are some */
 }
 
-/* ---- Stage one: who holds what we lack */
+/* ---- Stage one: who holds what we lack, and who computes it */
 
 static void note_holder(struct cache_lookup *lookup, uint32_t index, const uint8_t node[32])
 {
+    struct sought *sought = &lookup->sought[index];
     struct mesh_id id;
     memcpy(id.bytes, node, sizeof id.bytes);
-    const struct peer *peer = peers_find(lookup->node, &id);
-    if (is_self(lookup->node, &id) || !peer ||
-        (lookup->remote[index] && transport_link_is_up(lookup->node->transport, &lookup->holder[index])))
+    struct mesh_member_view view;
+    if (is_self(lookup->node, &id) || sought->holders == WIRE_CACHE_HOLDERS_MAX ||
+        !mesh_member_find(lookup->node->host.mesh, &id, &view) || view.state > MESH_SUSPECT)
         return;
-    lookup->holder[index] = id;
-    lookup->remote[index] = true;
+    for (uint32_t h = 0; h < sought->holders; h++)
+        if (memcmp(&sought->holder[h], &id, sizeof id) == 0)
+            return;
+    sought->holder[sought->holders++] = id;
 }
 
-/* One of a key's two owners is enough: a dead one must not hold up the rest. */
+/* One owner is enough where it knows a holder, and the first one's word in any case. */
 static bool all_placed(const struct cache_lookup *lookup)
 {
     for (uint32_t i = 0; i < lookup->count; i++)
-        if (!lookup->entry[i] && !lookup->remote[i])
+        if (is_missing(&lookup->sought[i]) && lookup->sought[i].holders == 0 && !lookup->sought[i].word[0])
             return false;
     return true;
+}
+
+/* What neither we nor a holder has is ours to compute, unless the owners say that somebody does. */
+static void end_finding(struct cache_lookup *lookup)
+{
+    const bool patient = clock_now_ms() < lookup->came_at_ms + WAIT_PATIENCE_MS;
+    for (uint32_t i = 0; i < lookup->count; i++) {
+        struct sought *sought = &lookup->sought[i];
+        const uint8_t word = sought->word[0] ? sought->word[0] : sought->word[1];
+        if (is_missing(sought) && sought->holders == 0 && word == SAID_LEASED && patient)
+            sought->state = KEY_LATER;
+    }
+    start_getting(lookup);
+}
+
+static void note_word(struct cache_lookup *lookup, uint32_t index, const struct mesh_id *owner, bool leased)
+{
+    struct sought *sought = &lookup->sought[index];
+    for (uint32_t o = 0; o < sought->owners; o++)
+        if (memcmp(&sought->owner[o], owner, sizeof *owner) == 0)
+            sought->word[o] = leased ? SAID_LEASED : SAID_FREE;
 }
 
 static void on_found(struct cache_lookup *lookup, struct question *question, const struct wire_frame *frame)
 {
     uint32_t name = 0;
-    if (frame->body.cache_found.count == question->count)
-        for (uint32_t k = 0; k < question->count; k++)
-            for (uint32_t h = 0; h < frame->body.cache_found.holders[k]; h++)
-                note_holder(lookup, question->index[k], frame->body.cache_found.nodes.name[name++]);
+    for (uint32_t k = 0; frame->body.cache_found.count == question->count && k < question->count; k++) {
+        const uint8_t holders = frame->body.cache_found.holders[k];
+        note_word(lookup, question->index[k], &question->to, holders == WIRE_CACHE_LEASED);
+        for (uint32_t h = 0; holders != WIRE_CACHE_LEASED && h < holders; h++)
+            note_holder(lookup, question->index[k], frame->body.cache_found.nodes.name[name++]);
+    }
     question_free(lookup, question);
     if (!lookup->questions || all_placed(lookup))
-        start_getting(lookup);
+        end_finding(lookup);
 }
 
 static void own_pointer(void *context, size_t index, const struct store_holder *holders, size_t count)
 {
     struct cache_lookup *lookup = context;
-    for (size_t h = 0; h < count && !lookup->entry[index]; h++)
+    for (size_t h = 0; h < count && is_missing(&lookup->sought[index]); h++)
         note_holder(lookup, (uint32_t)index, holders[h].node);
+}
+
+/* As the owner of a key of our own job. */
+static void ask_ourselves(struct cache_lookup *lookup, uint32_t index, const struct digest *key)
+{
+    struct node *node = lookup->node;
+    const struct lessee who = {.node = node->self, .job = lookup->job};
+    const bool free =
+        lookup->whole || lookup->sought[index].holders > 0 || cache_claim(node, key->bytes, &who);
+    note_word(lookup, index, &node->self, !free);
+    if (!lookup->whole)
+        claim_note(node, &lookup->job, &node->self);
+}
+
+/* Peers of protocol 1 know no leases. */
+static enum wire_kind kind_for(const struct cache_lookup *lookup, const struct mesh_id *owner)
+{
+    struct transport_protocol protocol;
+    transport_protocol(lookup->node->transport, owner, &protocol);
+    return !lookup->whole && protocol.agreed >= wire_kind_since(WIRE_CACHE_CLAIM) ? WIRE_CACHE_CLAIM
+                                                                                  : WIRE_CACHE_FIND;
 }
 
 static void start_finding(struct cache_lookup *lookup, const struct digest *keys)
@@ -380,32 +668,78 @@ static void start_finding(struct cache_lookup *lookup, const struct digest *keys
     lookup->until_ms = clock_now_ms() + FIND_TIMEOUT_MS;
     store_pointer_get_many(node->store, (const uint8_t(*)[32])keys, lookup->count, own_pointer, lookup);
     for (uint32_t i = 0; i < lookup->count; i++) {
-        if (lookup->entry[i])
+        struct sought *sought = &lookup->sought[i];
+        if (!is_missing(sought))
             continue;
-        struct mesh_id key, owner[2];
+        struct mesh_id key;
         memcpy(key.bytes, keys[i].bytes, sizeof key.bytes);
-        const uint32_t owners = mesh_owners(node->host.mesh, &key, owner);
-        for (uint32_t o = 0; o < owners; o++) {
-            if (is_self(node, &owner[o]))
+        sought->owners = mesh_owners(node->host.mesh, &key, sought->owner);
+        for (uint32_t o = 0; o < sought->owners; o++) {
+            if (is_self(node, &sought->owner[o])) {
+                ask_ourselves(lookup, i, &keys[i]);
                 continue;
-            struct question *question = question_for(lookup, &owner[o]);
+            }
+            struct question *question = question_for(lookup, &sought->owner[o]);
             question->index[question->count++] = i;
         }
     }
     for (struct question *question = lookup->questions; question; question = question->next)
-        question_send(lookup, question, WIRE_CACHE_FIND, keys);
+        question_send(lookup, question, kind_for(lookup, &question->to), keys);
     if (!lookup->questions || all_placed(lookup))
-        start_getting(lookup);
+        end_finding(lookup);
 }
 
-/* ---- Our own cache first */
+/* With --cache site nobody else is told or asked: the other nodes of the site may have it. */
+static void ask_the_site(struct cache_lookup *lookup)
+{
+    struct node *node = lookup->node;
+    struct mesh_member_view self, view;
+    if (mesh_member_find(node->host.mesh, &node->self, &self))
+        for (uint32_t m = 0; mesh_member_view(node->host.mesh, m, &view); m++)
+            for (uint32_t i = 0; view.site == self.site && !view.self && i < lookup->count; i++)
+                if (is_missing(&lookup->sought[i]))
+                    note_holder(lookup, i, view.id.bytes);
+    start_getting(lookup);
+}
+
+/* ---- Rounds */
 
 static void own_entry(void *context, size_t index, const struct store_entry *stored)
 {
     struct cache_lookup *lookup = context;
+    struct sought *sought = &lookup->sought[index];
     struct entry entry;
-    if (entry_decode(stored->bytes, stored->count, &entry) && fits(lookup, (uint32_t)index, &entry))
-        lookup->entry[index] = bytes_make(stored->bytes, stored->count);
+    if (is_missing(sought) && entry_decode(stored->bytes, stored->count, &entry) &&
+        fits(lookup, (uint32_t)index, &entry))
+        sought->entry = bytes_make(stored->bytes, stored->count);
+}
+
+static void begin_round(struct cache_lookup *lookup)
+{
+    struct node *node = lookup->node;
+    const struct job *job = job_of(lookup);
+    const struct digest *keys = keys_of(lookup);
+    uint32_t missing = 0;
+    for (uint32_t i = 0; i < lookup->count; i++) {
+        struct sought *sought = &lookup->sought[i];
+        if (sought->state == KEY_LATER)
+            *sought = (struct sought){.state = KEY_OPEN};
+    }
+    if (!job) {
+        answer(lookup);
+        return;
+    }
+    store_cache_get_many(node->store, (const uint8_t(*)[32])keys, lookup->count, own_entry, lookup);
+    for (uint32_t i = 0; i < lookup->count; i++)
+        missing += is_missing(&lookup->sought[i]);
+    log_debug("lookup", "job=%s first=%u count=%u missing=%u", peer_name(node, &lookup->job), lookup->first,
+              lookup->count, missing);
+    if (missing == 0)
+        keep(lookup);
+    else if (job->spec.cache == JOB_CACHE_MESH)
+        start_finding(lookup, keys);
+    else
+        ask_the_site(lookup);
 }
 
 static void look_up(struct node *node, const struct cache_lookup *wanted)
@@ -415,29 +749,11 @@ static void look_up(struct node *node, const struct cache_lookup *wanted)
     *lookup = *wanted;
     lookup->next = node->cache.lookups;
     lookup->node = node;
-    lookup->entry = calloc(lookup->count, sizeof *lookup->entry);
-    lookup->holder = calloc(lookup->count, sizeof *lookup->holder);
-    lookup->remote = calloc(lookup->count, sizeof *lookup->remote);
-    must(lookup->entry);
-    must(lookup->holder);
-    must(lookup->remote);
+    lookup->came_at_ms = clock_now_ms();
+    lookup->sought = calloc(lookup->count, sizeof *lookup->sought);
+    must(lookup->sought);
     node->cache.lookups = lookup;
-    const struct job *job = jobs_find(node, &lookup->job);
-    const struct digest *keys = keys_of(lookup);
-    if (!keys) {
-        answer(lookup);
-        return;
-    }
-    store_cache_get_many(node->store, (const uint8_t(*)[32])keys, lookup->count, own_entry, lookup);
-    uint32_t missing = 0;
-    for (uint32_t i = 0; i < lookup->count; i++)
-        missing += lookup->entry[i] == NULL;
-    log_debug("lookup", "job=%s first=%u count=%u missing=%u", peer_name(node, &lookup->job), lookup->first,
-              lookup->count, missing);
-    if (missing > 0 && job->spec.cache == JOB_CACHE_MESH)
-        start_finding(lookup, keys);
-    else
-        keep(lookup);
+    begin_round(lookup);
 }
 
 void cache_lookup(struct node *node, const struct mesh_id *job, uint64_t epoch, uint32_t first,
@@ -451,157 +767,34 @@ void cache_lookup_whole(struct node *node, const struct mesh_id *job)
     look_up(node, &(struct cache_lookup){.job = *job, .whole = true, .count = 1});
 }
 
-/* ---- What others ask of us */
-
-struct found {
-    uint8_t holders[WIRE_CACHE_KEYS_MAX];
-    uint8_t nodes[WIRE_CACHE_KEYS_MAX * WIRE_CACHE_HOLDERS_MAX][32];
-    uint32_t node_count;
-};
-
-static void add_found(void *context, size_t index, const struct store_holder *holders, size_t count)
+void cache_job_over(struct node *node, const struct mesh_id *job, bool done)
 {
-    struct found *found = context;
-    found->holders[index] = (uint8_t)count;
-    for (size_t h = 0; h < count; h++)
-        memcpy(found->nodes[found->node_count++], holders[h].node, 32);
+    for (struct cache_claim *claim = node->cache.claims; claim; claim = claim->next)
+        if (memcmp(&claim->job, job, sizeof *job) == 0)
+            claim->over_at_ms = clock_now_ms() + (done ? OVER_AFTER_MS : 0);
+    for (struct cache_lookup *lookup = node->cache.lookups; lookup; lookup = lookup->next)
+        if (lookup->stage == WAITING && memcmp(&lookup->job, job, sizeof *job) == 0)
+            lookup->until_ms = 0; /* the core waits for the end of it */
+    loop_wake(node->loop);
 }
 
-/* A question about one name alone is a search for its holders, see holders.c: we answer for ourselves, too. */
-static bool holds(struct node *node, const uint8_t name[32])
+void cache_open(struct node *node)
 {
-    struct store_blob_info info;
-    return store_blob_stat(node->store, name, &info) == STORE_OK;
+    node->cache.leases = leases_open();
+    must(node->cache.leases);
 }
 
-static void on_find(struct node *node, const struct mesh_id *from, const struct wire_frame *frame)
+void cache_close(struct node *node)
 {
-    static struct found found;
-    static struct wire_frame reply;
-    const struct wire_names keys = frame->body.cache_keys.keys;
-    memset(found.holders, 0, keys.count);
-    found.node_count = 0;
-    store_pointer_get_many(node->store, keys.name, keys.count, add_found, &found);
-    if (keys.count == 1 && found.node_count < WIRE_CACHE_HOLDERS_MAX && holds(node, keys.name[0])) {
-        memcpy(found.nodes[found.node_count++], node->self.bytes, 32);
-        found.holders[0]++;
+    while (node->cache.claims) {
+        struct cache_claim *claim = node->cache.claims;
+        node->cache.claims = claim->next;
+        free(claim);
     }
-    reply.kind = WIRE_CACHE_FOUND;
-    reply.body.cache_found.request = frame->body.cache_keys.request;
-    reply.body.cache_found.count = keys.count;
-    reply.body.cache_found.holders = found.holders;
-    reply.body.cache_found.nodes.name = (const uint8_t(*)[32])found.nodes;
-    reply.body.cache_found.nodes.count = found.node_count;
-    transport_send(node->transport, from, &reply);
+    leases_close(node->cache.leases);
 }
 
-struct given {
-    struct bytes *entry[WIRE_CACHE_ENTRIES_MAX];
-    uint8_t blobs[WIRE_CACHE_ENTRIES_MAX][WIRE_CACHE_BLOBS_MAX][32];
-    uint32_t blob_count[WIRE_CACHE_ENTRIES_MAX];
-};
-
-static void add_given(void *context, size_t index, const struct store_entry *entry)
-{
-    struct given *given = context;
-    if (entry->blob_count > WIRE_CACHE_BLOBS_MAX)
-        return;
-    given->entry[index] = bytes_make(entry->bytes, entry->count);
-    given->blob_count[index] = (uint32_t)entry->blob_count;
-    for (size_t b = 0; b < entry->blob_count; b++)
-        memcpy(given->blobs[index][b], entry->blobs[b], 32);
-}
-
-static void on_get(struct node *node, const struct mesh_id *from, const struct wire_frame *frame)
-{
-    static struct given given;
-    static struct wire_frame reply;
-    const struct wire_names keys = frame->body.cache_keys.keys;
-    memset(given.entry, 0, sizeof given.entry);
-    store_cache_get_many(node->store, keys.name, keys.count, add_given, &given);
-    reply.kind = WIRE_CACHE_ENTRIES;
-    reply.body.cache_entries.request = frame->body.cache_keys.request;
-    reply.body.cache_entries.first = 0;
-    reply.body.cache_entries.count = 0;
-    size_t frame_bytes = 0;
-    for (uint32_t i = 0; i < keys.count; i++) {
-        const size_t entry_bytes =
-            given.entry[i] ? given.entry[i]->count + given.blob_count[i] * 34u + 16u : 8u;
-        if (reply.body.cache_entries.count > 0 && frame_bytes + entry_bytes > ENTRIES_FRAME_BYTES) {
-            transport_send(node->transport, from, &reply);
-            reply.body.cache_entries.first = i;
-            reply.body.cache_entries.count = 0;
-            frame_bytes = 0;
-        }
-        struct wire_cache_entry *entry = &reply.body.cache_entries.entry[reply.body.cache_entries.count++];
-        *entry = (struct wire_cache_entry){.present = given.entry[i] != NULL};
-        if (given.entry[i]) {
-            entry->entry = (struct wire_bytes){.bytes = given.entry[i]->data, .count = given.entry[i]->count};
-            entry->blobs.name = (const uint8_t(*)[32])given.blobs[i];
-            entry->blobs.count = given.blob_count[i];
-        }
-        frame_bytes += entry_bytes;
-    }
-    transport_send(node->transport, from, &reply);
-    for (uint32_t i = 0; i < keys.count; i++)
-        bytes_drop(given.entry[i]);
-}
-
-static void on_done(struct node *node, void *context, enum store_error error)
-{
-    (void)node;
-    (void)context;
-    (void)error; /* a pointer lost costs a computation at most */
-}
-
-static void keep_pointers(struct node *node, const struct mesh_id *holder_id, const uint8_t (*keys)[32],
-                          uint32_t count)
-{
-    struct store_holder holder = {.wall_ms = clock_wall_ms()};
-    memcpy(holder.node, holder_id->bytes, sizeof holder.node);
-    struct store_batch *batch = node_batch(node);
-    for (uint32_t i = 0; i < count; i++)
-        store_batch_pointer(batch, keys[i], &holder);
-    node_commit(node, batch, on_done, NULL);
-}
-
-void cache_publish(struct node *node, const struct digest *keys, uint32_t count)
-{
-    static uint8_t names[WIRE_CACHE_KEYS_MAX][32];
-    static struct wire_frame frame;
-    struct mesh_id(*owners)[2] = calloc(count + 1, sizeof *owners);
-    must(owners);
-    for (uint32_t i = 0; i < count; i++) {
-        struct mesh_id key;
-        memcpy(key.bytes, keys[i].bytes, sizeof key.bytes);
-        mesh_owners(node->host.mesh, &key, owners[i]);
-    }
-    const struct mesh_id nobody = {{0}};
-    /* Takes one owner after another, with all the keys that are its. */
-    for (uint32_t i = 0; i < count; i++)
-        for (int o = 0; o < 2; o++) {
-            const struct mesh_id owner = owners[i][o];
-            if (memcmp(&owner, &nobody, sizeof owner) == 0)
-                continue;
-            uint32_t named = 0;
-            for (uint32_t j = i; j < count && named < WIRE_CACHE_KEYS_MAX; j++)
-                for (int p = 0; p < 2; p++)
-                    if (memcmp(&owners[j][p], &owner, sizeof owner) == 0) {
-                        memcpy(names[named++], keys[j].bytes, 32);
-                        owners[j][p] = nobody;
-                        break;
-                    }
-            if (is_self(node, &owner)) {
-                keep_pointers(node, &node->self, (const uint8_t(*)[32])names, named);
-                continue;
-            }
-            frame.kind = WIRE_CACHE_PUBLISH;
-            frame.body.cache_publish.keys.name = (const uint8_t(*)[32])names;
-            frame.body.cache_publish.keys.count = named;
-            transport_send(node->transport, &owner, &frame);
-        }
-    free(owners);
-}
+/* ---- Answers, and time */
 
 static struct question *find_question(struct node *node, const struct mesh_id *from, uint64_t request,
                                       enum stage stage, struct cache_lookup **lookup)
@@ -618,53 +811,51 @@ static struct question *find_question(struct node *node, const struct mesh_id *f
 
 void cache_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame)
 {
+    if (cache_serve(node, from, frame))
+        return;
     struct cache_lookup *lookup;
     struct question *question;
-    switch (frame->kind) {
-    case WIRE_CACHE_PUBLISH:
-        keep_pointers(node, from, frame->body.cache_publish.keys.name, frame->body.cache_publish.keys.count);
-        break;
-    case WIRE_CACHE_FIND:
-        on_find(node, from, frame);
-        break;
-    case WIRE_CACHE_GET:
-        on_get(node, from, frame);
-        break;
-    case WIRE_CACHE_FOUND:
+    if (frame->kind == WIRE_CACHE_ENTRIES) {
+        question = find_question(node, from, frame->body.cache_entries.request, GETTING, &lookup);
+        if (question)
+            on_entries(lookup, question, frame);
+    } else {
         question = find_question(node, from, frame->body.cache_found.request, FINDING, &lookup);
         if (question)
             on_found(lookup, question, frame);
         else
             holders_on_found(node, frame);
-        break;
-    case WIRE_CACHE_ENTRIES:
-        question = find_question(node, from, frame->body.cache_entries.request, GETTING, &lookup);
-        if (question)
-            on_entries(lookup, question, frame);
-        break;
-    default:
-        break;
     }
+}
+
+static void timed_out(struct cache_lookup *lookup)
+{
+    if (lookup->stage == FINDING)
+        end_finding(lookup);
+    else if (lookup->stage == GETTING)
+        start_getting(lookup);
+    else
+        begin_round(lookup);
 }
 
 int64_t cache_turn(struct node *node, int64_t now_ms)
 {
     int64_t wake_at_ms = INT64_MAX;
-    for (struct cache_lookup *lookup = node->cache.lookups; lookup;) {
-        struct cache_lookup *next = lookup->next;
+    for (struct cache_claim *claim = node->cache.claims; claim; claim = claim->next) {
+        if (claim->over_at_ms && now_ms >= claim->over_at_ms) {
+            claim_end(node, claim);
+            return now_ms; /* the list has changed */
+        }
+        if (claim->over_at_ms && claim->over_at_ms < wake_at_ms)
+            wake_at_ms = claim->over_at_ms;
+    }
+    for (struct cache_lookup *lookup = node->cache.lookups; lookup; lookup = lookup->next) {
         if (now_ms >= lookup->until_ms) {
-            if (lookup->stage == FINDING) {
-                start_getting(lookup);
-            } else if (lookup->stage == GETTING) {
-                while (lookup->questions)
-                    question_free(lookup, lookup->questions);
-                start_fetching(lookup);
-            }
-            return now_ms; /* the list may have changed */
+            timed_out(lookup);
+            return now_ms; /* likewise */
         }
         if (lookup->until_ms < wake_at_ms)
             wake_at_ms = lookup->until_ms;
-        lookup = next;
     }
     return wake_at_ms;
 }

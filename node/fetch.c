@@ -38,4 +38,5 @@ void fetch_on_liar(void *context, const struct mesh_id *holder, const struct dig
     log_warn("bulk",
              "holder=%s blob=%.16s error=\"what it serves is not that blob; it is asked last from now on\"",
              peer_name(node, holder), hex);
+    cache_void(node, holder);
 }

@@ -549,6 +549,10 @@ void host_on_frame(struct node *node, const struct mesh_id *from, const struct w
     case WIRE_CACHE_FOUND:
     case WIRE_CACHE_GET:
     case WIRE_CACHE_ENTRIES:
+    case WIRE_CACHE_CLAIM:
+    case WIRE_CACHE_CLAIMED:
+    case WIRE_CACHE_GONE:
+    case WIRE_CACHE_OVER:
         cache_on_frame(node, from, frame);
         break;
     case WIRE_ASK:

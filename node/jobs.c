@@ -696,6 +696,7 @@ static void end(struct node *node, struct job *job)
              words[job->state], job->committed, job->cached, log_quote(job->error, quoted, sizeof quoted));
     acknowledge(node, job);
     job_release(job);
+    cache_job_over(node, &job->spec.id, job->state == JOB_DONE);
     const struct copy *copy = copies_find(node, &job->spec.id);
     if (!copy || copy->over)
         let_core_forget(node, job);
@@ -840,6 +841,7 @@ static void leave(struct node *node, struct job *job)
         job->moved = true;
         return;
     }
+    cache_job_over(node, &job->spec.id, false);
     take_out(node, job);
     job_free(job);
 }

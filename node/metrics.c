@@ -87,6 +87,8 @@ static void write_store(struct node *node, FILE *out)
     gauge(out, "cache_entries", "Results in the cache.", (double)stats.entries);
     counter(out, "cache_hits", "Lookups that found a result here.", stats.cache_hits);
     counter(out, "cache_misses", "Lookups that did not.", stats.cache_misses);
+    counter(out, "cache_lies", "Entries from others that could not be the results of their keys.",
+            node->cache.lies);
     counter(out, "cache_evictions", "Blobs, entries and pointers evicted.", stats.evictions);
 }
 

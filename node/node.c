@@ -698,6 +698,7 @@ static void close_all(struct node *node)
     store_close(node->store);
     host_close(node);
     jobs_close(node);
+    cache_close(node);
     copies_close(node);
     if (node->zmq)
         zmq_ctx_term(node->zmq);
@@ -743,6 +744,7 @@ int node_run(const struct config *config, int ready_fd)
     node->queued_tail = &node->queued;
     node->started_at_ms = clock_now_ms();
     jobs_open(node);
+    cache_open(node);
     if (!open_all(node)) {
         const int code = node->exit_code ? node->exit_code : EXIT_FAILED;
         close_all(node);

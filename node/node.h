@@ -9,7 +9,7 @@
  *     copies.c    journals of several copies: what is kept here of them, for our own jobs and for others'
  *     execute.c   bundles of others (and our own) on this node's workers
  *     disk.c      lends nothing while the disk is full
- *     cache.c     the result cache across nodes
+ *     cache*.c    the result cache across nodes: the side that asks, and the one that answers
  *     holders.c   who holds a blob
  *     ops*.c      the local API's calls
  *     relay.c     and those about jobs whose home is elsewhere
@@ -31,6 +31,7 @@
 #include "node/federation.h"
 #include "node/job.h"
 #include "node/join.h"
+#include "node/leases.h"
 #include "node/loop.h"
 #include "node/record_body.h"
 #include "node/renewal.h"
@@ -171,9 +172,22 @@ struct disk {
 /* ---- cache.c */
 
 struct cache_lookup;
+struct cache_claim;
+
+#define CACHE_SITES_MAX 64
+
 struct cache {
     struct cache_lookup *lookups;
+    struct cache_claim *claims; /* jobs of ours that hold leases */
+    struct leases *leases;      /* of the keys that we own */
     uint64_t next_request;
+    uint64_t lies; /* entries that could not be the results of their keys */
+    /* Results that jobs here did not have to compute, by the site they came from; our own too. */
+    struct {
+        char name[64];
+        uint64_t hits;
+    } site[CACHE_SITES_MAX];
+    uint32_t site_count;
 };
 
 /* ---- holders.c, ops_blobs.c */
@@ -460,9 +474,24 @@ void cache_lookup(struct node *node, const struct mesh_id *job, uint64_t epoch, 
 void cache_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame);
 /* Looks for the outputs of the whole job; jobs_on_whole gets the answer, perhaps before this returns. */
 void cache_lookup_whole(struct node *node, const struct mesh_id *job);
+void cache_open(struct node *node);
+void cache_close(struct node *node);
+/* A job of ours has ended: its leases end, those of one that is done once its results are known. */
+void cache_job_over(struct node *node, const struct mesh_id *job, bool done);
+int64_t cache_turn(struct node *node, int64_t now_ms);
+
+/* ---- cache_serve.c */
+
 /* Tells the owners of these keys that we hold their results. */
 void cache_publish(struct node *node, const struct digest *keys, uint32_t count);
-int64_t cache_turn(struct node *node, int64_t now_ms);
+/* A message of the serving side? Then it was dealt with. */
+bool cache_serve(struct node *node, const struct mesh_id *from, const struct wire_frame *frame);
+/* As the owner of the key: true if the job may compute it, false if another does. */
+bool cache_claim(struct node *node, const uint8_t key[32], const struct lessee *who);
+/* As their owner: that node does not hold these. */
+void cache_forget(struct node *node, const struct mesh_id *holder, const uint8_t (*keys)[32], uint32_t count);
+/* As their owner: nothing that this node was said to hold counts. */
+void cache_void(struct node *node, const struct mesh_id *holder);
 
 /* ---- holders.c */
 

@@ -418,13 +418,19 @@ void op_cache_stat(void *context, struct api_call *call)
     struct node *node = context;
     struct store_stats stats;
     store_stats(node->store, &stats);
-    api_reply(call,
-              json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "entries", (json_int_t)stats.entries,
-                        "entry_bytes", (json_int_t)stats.entry_bytes, "blobs", (json_int_t)stats.blobs,
-                        "blob_bytes", (json_int_t)stats.blob_bytes, "pointers", (json_int_t)stats.pointers,
-                        "hits", (json_int_t)stats.cache_hits, "misses", (json_int_t)stats.cache_misses,
-                        "evictions", (json_int_t)stats.evictions, "budget_bytes",
-                        (json_int_t)node->config.cache_bytes));
+    json_t *sites = json_array();
+    for (uint32_t i = 0; i < node->cache.site_count; i++)
+        json_array_append_new(sites, json_pack("{s:s, s:I}", "site", node->cache.site[i].name, "hits",
+                                               (json_int_t)node->cache.site[i].hits));
+    json_t *reply = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "entries", (json_int_t)stats.entries,
+        "entry_bytes", (json_int_t)stats.entry_bytes, "blobs", (json_int_t)stats.blobs, "blob_bytes",
+        (json_int_t)stats.blob_bytes, "pointers", (json_int_t)stats.pointers, "hits",
+        (json_int_t)stats.cache_hits, "misses", (json_int_t)stats.cache_misses, "evictions",
+        (json_int_t)stats.evictions, "budget_bytes", (json_int_t)node->config.cache_bytes, "leases",
+        (json_int_t)leases_count(node->cache.leases, clock_now_ms()), "lies", (json_int_t)node->cache.lies,
+        "by_site", sites);
+    api_reply(call, reply);
 }
 
 /* The store clears so many entries at a time; each step orders the next. */

@@ -603,7 +603,7 @@ static uint32_t holder_sum(const uint8_t *holders, uint32_t count)
 {
     uint32_t sum = 0;
     for (uint32_t i = 0; i < count; i++)
-        sum += holders[i];
+        sum += holders[i] == WIRE_CACHE_LEASED ? 0 : holders[i];
     return sum;
 }
 
@@ -613,7 +613,8 @@ static void decode_cache_found(struct field_reader *r, struct wire_frame *frame)
     size_t count;
     const uint8_t *holders = field_get_bin(r, 0, WIRE_CACHE_KEYS_MAX, &count);
     for (size_t i = 0; i < count; i++) {
-        if (holders[i] > WIRE_CACHE_HOLDERS_MAX)
+        const bool leased = holders[i] == WIRE_CACHE_LEASED && frame->kind == WIRE_CACHE_CLAIMED;
+        if (holders[i] > WIRE_CACHE_HOLDERS_MAX && !leased)
             field_fail(r, FIELD_RANGE);
     }
     if (r->error)
@@ -702,6 +703,7 @@ static uint32_t field_count(enum wire_kind kind)
     case WIRE_RENEWED:
     case WIRE_CACHE_PUBLISH:
     case WIRE_UNASK:
+    case WIRE_CACHE_OVER:
         return 1;
     case WIRE_ANSWER:
         return 3;
@@ -717,8 +719,11 @@ static uint32_t field_count(enum wire_kind kind)
     case WIRE_CANCEL:
     case WIRE_CACHE_FIND:
     case WIRE_CACHE_GET:
+    case WIRE_CACHE_GONE:
     case WIRE_BULK_NONE:
         return 2;
+    case WIRE_CACHE_CLAIM:
+    case WIRE_CACHE_CLAIMED:
     case WIRE_CACHE_FOUND:
     case WIRE_CACHE_ENTRIES:
     case WIRE_BULK_LIST:
@@ -778,7 +783,20 @@ static void encode_own(struct field_writer *w, const struct wire_frame *frame)
         put_names(w, frame->body.cache_keys.keys,
                   frame->kind == WIRE_CACHE_GET ? WIRE_CACHE_ENTRIES_MAX : WIRE_CACHE_KEYS_MAX);
         return;
+    case WIRE_CACHE_CLAIM:
+        field_put_uint(w, frame->body.cache_claim.request);
+        field_put_bin(w, frame->body.cache_claim.job.bytes, sizeof frame->body.cache_claim.job.bytes);
+        put_names(w, frame->body.cache_claim.keys, WIRE_CACHE_KEYS_MAX);
+        return;
+    case WIRE_CACHE_GONE:
+        field_put_bin(w, frame->body.cache_gone.holder.bytes, sizeof frame->body.cache_gone.holder.bytes);
+        put_names(w, frame->body.cache_gone.keys, WIRE_CACHE_KEYS_MAX);
+        return;
+    case WIRE_CACHE_OVER:
+        field_put_bin(w, frame->body.cache_over.job.bytes, sizeof frame->body.cache_over.job.bytes);
+        return;
     case WIRE_CACHE_FOUND:
+    case WIRE_CACHE_CLAIMED:
         assert(frame->body.cache_found.nodes.count ==
                holder_sum(frame->body.cache_found.holders, frame->body.cache_found.count));
         field_put_uint(w, frame->body.cache_found.request);
@@ -872,7 +890,20 @@ static void decode_own(struct field_reader *r, struct wire_frame *frame)
         get_names(r, 1, frame->kind == WIRE_CACHE_GET ? WIRE_CACHE_ENTRIES_MAX : WIRE_CACHE_KEYS_MAX,
                   &frame->body.cache_keys.keys);
         return;
+    case WIRE_CACHE_CLAIM:
+        frame->body.cache_claim.request = field_get_uint(r, ANY_U64);
+        field_get_fixed(r, frame->body.cache_claim.job.bytes, sizeof frame->body.cache_claim.job.bytes);
+        get_names(r, 1, WIRE_CACHE_KEYS_MAX, &frame->body.cache_claim.keys);
+        return;
+    case WIRE_CACHE_GONE:
+        field_get_fixed(r, frame->body.cache_gone.holder.bytes, sizeof frame->body.cache_gone.holder.bytes);
+        get_names(r, 1, WIRE_CACHE_KEYS_MAX, &frame->body.cache_gone.keys);
+        return;
+    case WIRE_CACHE_OVER:
+        field_get_fixed(r, frame->body.cache_over.job.bytes, sizeof frame->body.cache_over.job.bytes);
+        return;
     case WIRE_CACHE_FOUND:
+    case WIRE_CACHE_CLAIMED:
         decode_cache_found(r, frame);
         return;
     case WIRE_CACHE_ENTRIES:

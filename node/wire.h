@@ -42,8 +42,9 @@
 #define WIRE_CACHE_KEYS_MAX MESH_LOOKUP_SHARDS_MAX /* keys in a PUBLISH or FIND: 32 KiB */
 #define WIRE_CACHE_ENTRIES_MAX 256u                /* keys in a GET, entries in one ENTRIES */
 #define WIRE_CACHE_HOLDERS_MAX 4u                  /* holders of one key, as the store keeps */
-#define WIRE_CACHE_BLOBS_MAX 16u                   /* blobs that one entry needs, as the store keeps */
-#define WIRE_BULK_LIST_MAX 16384u                  /* chunk digests in one answer: 512 KiB */
+#define WIRE_CACHE_LEASED 255u    /* in place of a number of holders: somebody else computes it */
+#define WIRE_CACHE_BLOBS_MAX 16u  /* blobs that one entry needs, as the store keeps */
+#define WIRE_BULK_LIST_MAX 16384u /* chunk digests in one answer: 512 KiB */
 
 /* name, number, version of its fields, protocol version in which it began, socket */
 #define WIRE_KINDS(X)                                                                                        \
@@ -90,8 +91,12 @@
     X(CACHE_ENTRIES, 52, 1, 1, CONTROL)                                                                      \
     X(ASK, 56, 1, 2, CONTROL) /* a client's call that this node can't answer, see node/relay.c */            \
     X(ANSWER, 57, 1, 2, CONTROL)                                                                             \
-    X(UNASK, 58, 1, 2, CONTROL)  /* its client has left */                                                   \
-    X(BULK_LIST, 64, 1, 1, BULK) /* the chunk digests of a blob, from chunk `first` on */                    \
+    X(UNASK, 58, 1, 2, CONTROL)       /* its client has left */                                              \
+    X(CACHE_CLAIM, 60, 1, 2, CONTROL) /* as FIND; of what nobody holds, the sender wants the lease */        \
+    X(CACHE_CLAIMED, 61, 1, 2, CONTROL)                                                                      \
+    X(CACHE_GONE, 62, 1, 2, CONTROL) /* that holder does not have these, or lied about them */               \
+    X(CACHE_OVER, 63, 1, 2, CONTROL) /* the sender's leases for this job end */                              \
+    X(BULK_LIST, 64, 1, 1, BULK)     /* the chunk digests of a blob, from chunk `first` on */                \
     X(BULK_CHUNKS, 65, 1, 1, BULK)                                                                           \
     X(BULK_GET, 66, 1, 1, BULK) /* bytes of a blob */                                                        \
     X(BULK_DATA, 67, 1, 1, BULK)                                                                             \
@@ -182,10 +187,23 @@ struct wire_frame {
         } cache_keys; /* CACHE_FIND, CACHE_GET */
         struct {
             uint64_t request;
-            uint32_t count;          /* keys of the FIND, in its order */
-            const uint8_t *holders;  /* of each key, how many (0 to WIRE_CACHE_HOLDERS_MAX) */
+            uint32_t count; /* keys of the FIND or CLAIM, in its order */
+            const uint8_t
+                *holders; /* of each key, how many (0 to WIRE_CACHE_HOLDERS_MAX); CLAIMED: or _LEASED */
             struct wire_names nodes; /* the holders of the first key, then those of the second, ... */
-        } cache_found;
+        } cache_found;               /* CACHE_FOUND, CACHE_CLAIMED */
+        struct {
+            uint64_t request;
+            struct mesh_id job;
+            struct wire_names keys; /* as many as of a FIND */
+        } cache_claim;
+        struct {
+            struct mesh_id holder;
+            struct wire_names keys; /* likewise */
+        } cache_gone;
+        struct {
+            struct mesh_id job;
+        } cache_over;
         struct {
             uint64_t request;
             uint32_t first; /* place in the GET of entry[0]; a long answer takes several frames */

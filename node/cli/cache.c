@@ -18,7 +18,19 @@ static int show(struct cli *cli, const json_t *reply)
            (long long)client_number(reply, "evictions"));
     printf("pointers   %s, to results on other nodes\n",
            format_count((uint64_t)client_number(reply, "pointers"), a));
+    printf("leases     %s, of results that are being computed\n",
+           format_count((uint64_t)client_number(reply, "leases"), a));
     printf("lookups    %lld found here, %lld not\n", (long long)hits, (long long)misses);
+    size_t i;
+    const json_t *site;
+    json_array_foreach(client_member(reply, "by_site"), i, site)
+        printf("%s%s %s", i == 0 ? "used from  " : ", ", client_text(site, "site"),
+               format_count((uint64_t)client_number(site, "hits"), a));
+    if (i > 0)
+        puts("");
+    if (client_number(reply, "lies") > 0)
+        printf("refused    %lld results from others that could not be right; the log names them\n",
+               (long long)client_number(reply, "lies"));
     return EXIT_DONE;
 }
 

@@ -188,7 +188,8 @@ static void ranges_are_used_again_in_any_order(void **state)
     fixture_close(f);
 }
 
-static void look_up(struct fixture *f, const struct mesh_effect *ask, uint64_t epoch, uint8_t pattern)
+static void look_up_as(struct fixture *f, const struct mesh_effect *ask, uint64_t epoch, uint8_t pattern,
+                       uint8_t later)
 {
     struct mesh_event event = {.kind = MESH_LOOKED_UP};
     event.body.looked_up.job = ask->body.lookup.job;
@@ -197,7 +198,48 @@ static void look_up(struct fixture *f, const struct mesh_effect *ask, uint64_t e
     event.body.looked_up.count = ask->body.lookup.count;
     event.body.looked_up.handle = fixture_handle(f);
     memset(event.body.looked_up.hit, pattern, sizeof event.body.looked_up.hit);
+    memset(event.body.looked_up.later, later, sizeof event.body.looked_up.later);
     fixture_step(f, &event);
+}
+
+static void look_up(struct fixture *f, const struct mesh_effect *ask, uint64_t epoch, uint8_t pattern)
+{
+    look_up_as(f, ask, epoch, pattern, 0);
+}
+
+static void look_up_part(struct fixture *f, const struct mesh_effect *ask, uint8_t pattern, uint8_t later)
+{
+    look_up_as(f, ask, 1, pattern, later);
+}
+
+/* Some shards' results are being computed elsewhere: the others need not wait for them. */
+static void a_look_up_may_be_answered_in_parts(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(0);
+    struct mesh_job_spec spec = spec_of(1, 2000);
+    spec.lookup = true;
+    assert_int_equal(submit_spec(f, &spec), MESH_ACCEPTED);
+    struct mesh_effect ask[4];
+    assert_true(fixture_did(f, MESH_LOOKUP, &ask[0]));
+    assert_true(fixture_did(f, MESH_LOOKUP, &ask[1]));
+    const uint32_t handles = f->live_count;
+    look_up_part(f, &ask[0], 0xaa, 0x55); /* every second is told, and a hit; what is both is later */
+    assert_int_equal(saved_commits(f), 512);
+    assert_int_equal(view(f, 1).looking_up, 2000 - 512);
+    look_up_part(f, &ask[0], 0xff, 0x01); /* what was told is passed over; of eight one is still to come */
+    assert_int_equal(saved_commits(f), 384);
+    assert_int_equal(view(f, 1).looking_up, 2000 - 512 - 384);
+    look_up_part(f, &ask[0], 0x00, 0x00); /* the rest was not to be had */
+    assert_int_equal(saved_commits(f), 0);
+    assert_int_equal(view(f, 1).looking_up, 2000 - 1024);
+    assert_int_equal(view(f, 1).cached, 896);
+    assert_int_equal(view(f, 1).queued, 128);
+    look_up_part(f, &ask[1], 0xff, 0x00);
+    assert_int_equal(view(f, 1).looking_up, 0);
+    assert_int_equal(view(f, 1).cached, 896 + 976);
+    assert_int_equal(f->live_count, handles);
+    fixture_close(f);
 }
 
 static void look_ups_are_bounded_and_their_hits_committed(void **state)
@@ -1155,6 +1197,7 @@ int main(void)
         cmocka_unit_test(a_submit_is_acknowledged_with_its_save),
         cmocka_unit_test(a_submit_beyond_a_bound_is_refused),
         cmocka_unit_test(ranges_are_used_again_in_any_order),
+        cmocka_unit_test(a_look_up_may_be_answered_in_parts),
         cmocka_unit_test(look_ups_are_bounded_and_their_hits_committed),
         cmocka_unit_test(a_job_all_cached_is_done_at_once),
         cmocka_unit_test(shards_bind_only_on_a_grant_and_the_rest_is_released),

@@ -143,6 +143,22 @@ static void fill_cache(bool large)
         frame.body.cache_found.holders = holders;
         frame.body.cache_found.nodes = some_names(large ? WIRE_CACHE_KEYS_MAX * WIRE_CACHE_HOLDERS_MAX : 0);
         break;
+    case WIRE_CACHE_CLAIMED: /* the last one is leased */
+        memset(holders, large ? WIRE_CACHE_HOLDERS_MAX : 0, sizeof holders);
+        holders[large ? WIRE_CACHE_KEYS_MAX - 1 : 0] = WIRE_CACHE_LEASED;
+        frame.body.cache_found.count = large ? WIRE_CACHE_KEYS_MAX : 1;
+        frame.body.cache_found.holders = holders;
+        frame.body.cache_found.nodes =
+            some_names(large ? (WIRE_CACHE_KEYS_MAX - 1) * WIRE_CACHE_HOLDERS_MAX : 0);
+        break;
+    case WIRE_CACHE_CLAIM:
+        frame.body.cache_claim.keys = some_names(large ? WIRE_CACHE_KEYS_MAX : 1);
+        break;
+    case WIRE_CACHE_GONE:
+        frame.body.cache_gone.keys = some_names(large ? WIRE_CACHE_KEYS_MAX : 1);
+        break;
+    case WIRE_CACHE_OVER:
+        break;
     case WIRE_CACHE_ENTRIES:
         frame.body.cache_entries.count = large ? WIRE_CACHE_ENTRIES_MAX : 1;
         for (uint32_t i = 0; large && i < frame.body.cache_entries.count; i += 2) {
@@ -167,7 +183,8 @@ static void fill(uint8_t kind, bool large)
             return;
         }
     }
-    if (kind >= WIRE_CACHE_PUBLISH && kind <= WIRE_CACHE_ENTRIES) {
+    if ((kind >= WIRE_CACHE_PUBLISH && kind <= WIRE_CACHE_ENTRIES) ||
+        (kind >= WIRE_CACHE_CLAIM && kind <= WIRE_CACHE_OVER)) {
         fill_cache(large);
         return;
     }
@@ -282,6 +299,23 @@ static void a_limit_plus_one_is_refused(void **state)
     fill(WIRE_APPEND, false);
     frame.body.mesh.payload = (struct wire_bytes){data, WIRE_ENTRY_BYTES_MAX + 1};
     assert_int_equal(wire_decode(bytes, wire_encode(&frame, bytes, sizeof bytes), &back), WIRE_RANGE);
+    fill(WIRE_CACHE_CLAIM, true); /* 32 bytes more than the encoder would say */
+    const size_t claim = wire_encode(&frame, bytes, sizeof bytes);
+    assert_int_equal(bytes[claim - 32 * WIRE_CACHE_KEYS_MAX - 3], 0xc5);
+    bytes[claim - 32 * WIRE_CACHE_KEYS_MAX - 1] = 32;
+    memset(bytes + claim, 0, 32);
+    assert_int_equal(wire_decode(bytes, claim + 32, &back), WIRE_RANGE);
+    fill(WIRE_CACHE_GONE, true);
+    const size_t gone = wire_encode(&frame, bytes, sizeof bytes);
+    bytes[gone - 32 * WIRE_CACHE_KEYS_MAX - 1] = 32;
+    memset(bytes + gone, 0, 32);
+    assert_int_equal(wire_decode(bytes, gone + 32, &back), WIRE_RANGE);
+    const uint8_t leased[] = {0x95, WIRE_CACHE_CLAIMED, 1, 7, 0xc4, 1, WIRE_CACHE_LEASED, 0xc4, 0};
+    assert_int_equal(wire_decode(leased, sizeof leased, &back), WIRE_OK);
+    const uint8_t found[] = {0x95, WIRE_CACHE_FOUND, 1, 7, 0xc4, 1, WIRE_CACHE_LEASED, 0xc4, 0};
+    assert_int_equal(wire_decode(found, sizeof found, &back), WIRE_RANGE);
+    const uint8_t odd[] = {0x95, WIRE_CACHE_CLAIMED, 1, 7, 0xc4, 1, WIRE_CACHE_HOLDERS_MAX + 1, 0xc4, 0};
+    assert_int_equal(wire_decode(odd, sizeof odd, &back), WIRE_RANGE);
     fill(WIRE_BULK_GET, true);
     frame.body.bulk_get.bytes++;
     assert_int_equal(wire_decode(bytes, wire_encode(&frame, bytes, sizeof bytes), &back), WIRE_RANGE);
