@@ -270,7 +270,9 @@ void change_tick(struct step *step, uint32_t slot)
 {
     struct mesh *const mesh = step->mesh;
     struct journal *const journal = &mesh->journals.journal[slot];
-    if (!journal->reigns || journal->end != 0 || journal->settled < journal->members_at || journal->handing)
+    /* An end that isn't settled may wait for the very member that must be replaced. */
+    const bool ended = journal->end != 0 && journal->settled >= journal->end;
+    if (!journal->reigns || ended || journal->settled < journal->members_at || journal->handing)
         return;
     const uint32_t self = members_place(&journal->members, &mesh->config.self);
     if (self + 1 == journal->members.leaving)
