@@ -922,9 +922,14 @@ static uint32_t first_attempt_at(const struct home *home, const struct job *job,
     const struct shard *const shard = shards_of(home, job);
     for (uint32_t i = 0; i < report->body.report.count; i++) {
         const struct shard *const one = &shard[report->body.report.shard[i]];
-        if (one->state == SHARD_ASSIGNED)
-            return home->bundle[one->at].other == 0 && home->bundle[one->at].member != member ? one->at
-                                                                                              : MESH_NONE;
+        if (one->state != SHARD_ASSIGNED)
+            continue;
+        /* The two stand for each other, so they are of the same shards. */
+        const struct bundle *const first = &home->bundle[one->at];
+        const bool same =
+            first->count == report->body.report.count &&
+            memcmp(first->shard, report->body.report.shard, first->count * sizeof first->shard[0]) == 0;
+        return same && first->other == 0 && first->member != member ? one->at : MESH_NONE;
     }
     return MESH_NONE;
 }
