@@ -9,7 +9,7 @@ enum {
     SOON_PART = 10,
     PACE_MAX = 64 * 1000,  /* thousandths of places in one grant */
     WISHES_PACE = 3,       /* wishes that stand at one member: for so many times what it frees in good time */
-    OVER_PERMILLE = 1500,  /* members asked free so much of what is needed: others are served there, too */
+    OVER_PERMILLE = 1850,  /* members asked free so much of what is needed: others are served there, too */
     ASKING_MS = 200,       /* what asking a member is worth in time, shared by its places */
     RTT_UNKNOWN_MS = 100,  /* of a member whose distance was not measured */
     DELIVERED_MIN = 50,    /* a member that never delivers is still tried now and then */
