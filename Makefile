@@ -22,7 +22,7 @@ chaos: deps-chaos build
 sim-long: build
 	@/usr/bin/python3 tests/sim/long.py $(ARGS)
 sim-report: deps-sim build
-	@/usr/bin/python3 tests/sim/report.py
+	@/usr/bin/python3 tests/sim/report.py $(ARGS)
 planted: deps-build
 	@tests/planted/planted.py $(ARGS)
 mutate: deps-build deps-test

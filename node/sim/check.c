@@ -34,6 +34,7 @@ static const char *const claims[SIM_CLAIMS] = {
     [SIM_LEASES_HOLD] = "what runs is wanted, renewed in time, and told until it is heard",
     [SIM_WORDS_COUNT] = "a member is accused by those whose latest word it is, and by nobody who went deaf",
     [SIM_WAKES_IN_TIME] = "the core asks to be called when something is due",
+    [SIM_COUNTERS_GROW] = "what is counted for operators only grows",
     [SIM_STORY_HOLDS] = "the story goes as told",
 };
 
@@ -520,6 +521,21 @@ static void check_handles(struct world *world, struct host *host)
     }
 }
 
+/* One that was ever counted down, in whatever width, is beyond all that a run can count. */
+static void check_counters(struct world *world, const struct host *host)
+{
+    struct mesh_counters counters = *mesh_counters(host->mesh);
+    if (world->options.plant == SIM_PLANT_COUNTS_DOWN) {
+        counters.records_new = -counters.records_new;
+    }
+#define GROWS(name)                                                                                          \
+    if (counters.name > INT32_MAX) {                                                                         \
+        sim_check_fail(world, host, SIM_COUNTERS_GROW, "%s went below zero", #name);                         \
+    }
+    MESH_COUNTERS(GROWS)
+#undef GROWS
+}
+
 void sim_check_end(struct world *world)
 {
     check_views(world, true);
@@ -533,6 +549,7 @@ void sim_check_end(struct world *world)
         if (host->alive) {
             mesh_check(host->mesh);
             check_handles(world, host);
+            check_counters(world, host);
         }
     }
 }

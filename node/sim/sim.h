@@ -122,6 +122,7 @@ enum sim_claim {
     SIM_LEASES_HOLD,
     SIM_WORDS_COUNT,
     SIM_WAKES_IN_TIME,
+    SIM_COUNTERS_GROW,
     SIM_STORY_HOLDS, /* a scenario's expectation */
     SIM_CLAIMS,
 };
@@ -147,6 +148,7 @@ enum sim_plant {
     SIM_PLANT_LATE_ACCUSER,     /* a live member is shown down after everything healed */
     SIM_PLANT_STUCK_RUN,        /* a device swallows its attempts */
     SIM_PLANT_DEAF_EXECUTOR,    /* nobody's RESERVE arrives anywhere */
+    SIM_PLANT_COUNTS_DOWN,      /* a counter is read as what is left */
     SIM_PLANTS,
 };
 

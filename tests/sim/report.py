@@ -2,15 +2,18 @@
 """Measures what the protocol costs and promises, in the simulator: make sim-report.
 
 Runs the studies of `weir sim --study` (two at a time), writes build/sim/report.json, and prints every figure beside
-its aim. A figure whose study is missing, failed or did not fit into the time is null there: nothing is invented.
+its aim. A figure whose study is missing, failed or did not fit into the time is null there: nothing is invented. What a
+binary has measured is kept in build/sim/studies.jsonl, so a report that ran out of time goes on where it was (--fresh
+measures all anew).
 
 The two figures of real nodes beside serf are those that `make bench-members` left in build/sim/members.json. If it has
 not been run with this binary, it runs first, alone and in short (three deaths of each kind; about six minutes).
 
-    tests/sim/report.py [--only WORD] [--minutes 28] [--seed 1] [--binary build/weir]
+    tests/sim/report.py [--only WORD] [--minutes 28] [--seed 1] [--binary build/weir] [--fresh]
 """
 import argparse
 import concurrent.futures
+import hashlib
 import json
 import os
 import subprocess
@@ -80,8 +83,34 @@ FIGURES = [
 ]
 
 
-def run_study(binary, study, nodes, seed, deadline):
+class Ledger:
+    """What this very binary has measured: {(study, nodes): the study's own report}."""
+
+    def __init__(self, options):
+        self.path = os.path.join(ROOT, "build", "sim", "studies.jsonl")
+        with open(options.binary, "rb") as file:
+            self.binary = hashlib.sha256(file.read()).hexdigest()
+        self.seed = options.seed
+        self.known = {}
+        if os.path.exists(self.path) and not options.fresh:
+            with open(self.path, encoding="utf-8") as lines:
+                for line in lines:
+                    entry = json.loads(line) if line.endswith("\n") else {}
+                    if (entry.get("binary"), entry.get("seed")) == (self.binary, self.seed):
+                        self.known[entry["study"], entry["nodes"]] = entry["report"]
+
+    def add(self, job, report):
+        self.known[job] = report
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"binary": self.binary, "seed": self.seed, "study": job[0], "nodes": job[1],
+                                    "report": report}) + "\n")
+
+
+def run_study(ledger, binary, study, nodes, seed, deadline):
     """Returns (figures, None) or (None, why not)."""
+    if (study, nodes) in ledger.known:
+        return ledger.known[study, nodes]["figures"], None
     arguments = [binary, "sim", "--study", study, "--seed", str(seed), "--json"]
     if nodes:
         arguments += ["--nodes", str(nodes)]
@@ -96,7 +125,9 @@ def run_study(binary, study, nodes, seed, deadline):
     if done.returncode != 0:
         return None, (done.stderr.strip() or "exit code %d" % done.returncode).splitlines()[0]
     print("%s %d: %s" % (study, nodes, done.stdout.strip()), file=sys.stderr, flush=True)
-    return json.loads(done.stdout)["figures"], None
+    report = json.loads(done.stdout)
+    ledger.add((study, nodes), report)
+    return report["figures"], None
 
 
 def run_members(binary, deadline):
@@ -126,6 +157,7 @@ def known_studies(binary):
 def measure(options, figures):
     """Runs each (study, nodes) once. Returns {(study, nodes): (figures, why not)}."""
     known = known_studies(options.binary)
+    ledger = Ledger(options)
     deadline = time.monotonic() + 60 * options.minutes
     results = {}
     wanted = []
@@ -141,9 +173,12 @@ def measure(options, figures):
             results[job] = (None, "there is no such study here")
     wanted.sort(key=lambda job: job[1])  # the quick ones are done whatever happens to the long ones
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        under_way = {job: pool.submit(run_study, options.binary, *job, options.seed, deadline) for job in wanted}
+        under_way = {job: pool.submit(run_study, ledger, options.binary, *job, options.seed, deadline) for job in wanted}
         for job, result in under_way.items():
             results[job] = result.result()
+    cpu_s = sum(report["cpu_ms"] for report in ledger.known.values()) / 1000
+    print("%d of %d studies are measured, in %d s of processor time" % (
+        sum(job in ledger.known for job in wanted), len(wanted), cpu_s), file=sys.stderr)
     return results
 
 
@@ -167,6 +202,7 @@ def main():
     parser.add_argument("--only", help="only figures whose key contains this word; the others stay null")
     parser.add_argument("--minutes", type=float, default=28, help="of real time for all studies")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--fresh", action="store_true", help="also what this binary has measured before")
     parser.add_argument("--binary", default=os.path.join(ROOT, "build", "weir"))
     options = parser.parse_args()
     chosen = [figure for figure in FIGURES if not options.only or options.only in figure.key]

@@ -36,6 +36,7 @@ static const struct plant_case {
     {"a live member is shown down", SIM_PLANT_LATE_ACCUSER, "none", {SIM_VIEWS_AGREE}},
     {"devices swallow their attempts", SIM_PLANT_STUCK_RUN, "none", {SIM_JOBS_FINISH}},
     {"no RESERVE arrives any more", SIM_PLANT_DEAF_EXECUTOR, "none", {SIM_NO_IDLE_DEVICE}},
+    {"a counter counts down", SIM_PLANT_COUNTS_DOWN, "none", {SIM_COUNTERS_GROW}},
 };
 
 static bool caught(const struct plant_case *one, struct sim_result *result)
