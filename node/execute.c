@@ -19,7 +19,8 @@
 
 #define STOP_GRACE_MS 1000
 #define RETRY_MS 250
-#define RESIDENTS_MAX 32 /* verified broadcast blobs kept open */
+#define SHARED_INPUT_BYTES (UINT64_C(8) << 20) /* from here on it is worth to ask who else has an input */
+#define RESIDENTS_MAX 32                       /* verified broadcast blobs kept open */
 #define INLINE_ENTRY_BYTES                                                                                   \
     (40u * 1024u) /* of all inline outputs of a shard: an entry stays below ENTRY_BYTES_MAX */
 
@@ -249,6 +250,34 @@ static void add_holders(const struct attempt *attempt, struct bulk_request *requ
             request->holders[request->holder_count++] = attempt->others.id[i];
 }
 
+/* What others that hold a large input can give joins the fetch from its home. Nobody waits for this: if it comes too late,
+ * the blob is here already. */
+static void on_more(struct node *node, void *context, const struct bulk_done *done)
+{
+    struct digest *blob = context;
+    if (done->error == BULK_OK)
+        cache_publish(node, blob, 1); /* now we are one of them */
+    free(blob);
+}
+
+static void on_holders(struct node *node, void *context, const struct mesh_id *holders, uint32_t count)
+{
+    struct digest *blob = context;
+    struct bulk_request request = {.holder_count = count, .blob = *blob};
+    memcpy(request.holders, holders, count * sizeof *holders);
+    if (count == 0 || !fetch_start(node, &request, on_more, blob))
+        free(blob);
+}
+
+static void ask_for_more(struct node *node, const struct digest *blob)
+{
+    struct digest *copy = malloc(sizeof *copy);
+    if (!copy)
+        return;
+    *copy = *blob;
+    holders_search(node, copy, HOLDERS_TOLD, on_holders, copy);
+}
+
 static bool fetch_blob(struct attempt *attempt, uint32_t input)
 {
     struct bulk_request request = {.blob = attempt->assign.inputs[input].blob};
@@ -257,6 +286,8 @@ static bool fetch_blob(struct attempt *attempt, uint32_t input)
         return false;
     attempt->asked[input] = fetch_start(attempt->node, &request, on_blob, attempt);
     attempt->fetching += attempt->asked[input];
+    if (attempt->asked[input] && attempt->assign.inputs[input].data_bytes >= SHARED_INPUT_BYTES)
+        ask_for_more(attempt->node, &request.blob);
     return attempt->asked[input];
 }
 

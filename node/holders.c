@@ -15,6 +15,7 @@
 struct holder_search {
     struct holder_search *next;
     struct digest key;
+    enum holders_asked asked;
     uint64_t request;
     int64_t until_ms;
     uint32_t waiting;                        /* for so many answers */
@@ -109,14 +110,15 @@ static void wave(struct node *node, struct holder_search *search, int64_t now_ms
         end(node, search);
 }
 
-struct holder_search *holders_search(struct node *node, const struct digest *key, holders_found *found,
-                                     void *context)
+struct holder_search *holders_search(struct node *node, const struct digest *key, enum holders_asked asked,
+                                     holders_found *found, void *context)
 {
     struct holder_search *search = calloc(1, sizeof *search);
     if (!search)
         abort();
     *search = (struct holder_search){.next = node->searches,
                                      .key = *key,
+                                     .asked = asked,
                                      .request = ++node->cache.next_request,
                                      .until_ms = clock_now_ms() + OWNERS_TIMEOUT_MS,
                                      .found = found,
@@ -163,7 +165,7 @@ int64_t holders_turn(struct node *node, int64_t now_ms)
             wake_at_ms = search->until_ms < wake_at_ms ? search->until_ms : wake_at_ms;
             continue;
         }
-        if (search->count > 0)
+        if (search->count > 0 || search->asked == HOLDERS_TOLD)
             end(node, search);
         else
             wave(node, search, now_ms);

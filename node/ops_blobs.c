@@ -252,7 +252,7 @@ static void get_elsewhere(struct get *get)
     *watch = (struct blob_watch){.next = get->node->blob_watches, .node = get->node, .get = get};
     get->node->blob_watches = watch;
     api_on_gone(get->call, watch_gone, watch);
-    watch->search = holders_search(get->node, &get->blob, watch_found, watch);
+    watch->search = holders_search(get->node, &get->blob, HOLDERS_ALL, watch_found, watch);
 }
 
 /* Tells the waiting clients how far their blobs are. */
@@ -354,7 +354,7 @@ void op_blob_stat(void *context, struct api_call *call)
             abort();
         *wait = (struct stat_wait){.call = call, .node = node, .blob = id};
         api_on_gone(call, stat_gone, wait);
-        wait->search = holders_search(node, &id, stat_found, wait);
+        wait->search = holders_search(node, &id, HOLDERS_ALL, stat_found, wait);
         return;
     }
     if (!find_blob(node, call, text, &id))

@@ -4,6 +4,8 @@ import os
 import subprocess
 import threading
 
+import numpy
+
 from harness import Failed, Skipped, expect, wait_until
 
 MIB = 1 << 20
@@ -173,7 +175,29 @@ def clients_that_ask_at_once_share_a_fetch(place):
     expect(after["fetched_bytes"] == os.path.getsize(path), "it was fetched more than once: %s" % after)
 
 
+def an_input_is_fetched_once_per_node_whatever_the_number_of_shards(place):
+    mesh = place.mesh("ashburn", "berlin", "cairo")
+    home, others = mesh["ashburn"], (mesh["berlin"], mesh["cairo"])
+    draw = numpy.random.default_rng(1)
+    base, query = place.path("base.npy"), place.path("query.npy")
+    numpy.save(base, draw.integers(-127, 128, (64 * 1024, 256), dtype=numpy.int8))  # 16 MiB
+    numpy.save(query, draw.integers(-127, 128, (240, 256), dtype=numpy.int8))
+    job = home.submit_detached("knn", "--input", "base=" + base, "--input", "query=" + query, "--split", "query",
+                               "--shard-items", "2", "--param", "k=5", "--cache", "off")
+    done = home.wait_job(job, timeout_s=120)
+    ran = {row["name"]: row["shards"] for row in done["by_node"]}
+    expect(any(ran.get(node.name, 0) > 1 for node in others), "nobody else ran shards: %s" % ran)
+    size = os.path.getsize(base)
+    for node in others:
+        if ran.get(node.name, 0) == 0:
+            continue
+        fetched = bulk(node)["fetched_bytes"]
+        expect(size <= fetched < size + MIB, "%s ran %d shards and fetched %d bytes for an input of %d" % (
+            node.name, ran[node.name], fetched, size))
+
+
 TESTS = [
+    an_input_is_fetched_once_per_node_whatever_the_number_of_shards,
     a_blob_is_found_wherever_it_is,
     a_fetch_goes_on_after_the_receiver_was_killed,
     a_fetch_goes_on_after_the_holder_was_killed,
