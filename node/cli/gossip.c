@@ -233,7 +233,7 @@ const struct cli_command cli_gossip = {
     .name = "gossip",
     .arguments = "",
     .summary = "links, round trips, suspicions and counters of a node",
-    .notes = "LINK: up, silent (nothing for 5 s), down (reset, unreached), refused (protocol).\n"
+    .notes = "LINK: up, silent (nothing for 6 s), down (reset, unreached), refused (protocol).\n"
              "TREE, LAZY: for how many origins it carries records, and word of them only.\n"
              "P50, P99: round trips of the last 128 pings. HEARD: since it brought anything.\n"
              "AGE: of its capacity record. GIVEN, GOT: how many members it accuses of\n"
