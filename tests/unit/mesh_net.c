@@ -115,6 +115,7 @@ static void save(struct net *net, uint32_t node, const struct mesh_save *what)
         return;
     const struct mesh_record *const record = &live_handle(net, node, what->body.record.handle)->record;
     assert_int_equal(record->kind, what->body.record.kind);
+    assert_memory_equal(&record->origin, &what->body.record.origin, sizeof record->origin);
     for (uint32_t i = 0; i < n->saved_count; i++) {
         struct mesh_record *const old = &n->saved[i];
         const bool same = old->kind == record->kind && !memcmp(&old->origin, &record->origin, 32) &&

@@ -524,6 +524,15 @@ static void the_guest_of_whom_nothing_was_heard_for_longest_gives_way(void **sta
     assert_true(knows(f, &more) && knows(f, &first));
     assert_false(knows(f, &second));
     assert_int_equal(f->mesh->members.count, members);
+    /* Whoever comes and goes, all others are found: each step checks that. */
+    for (uint32_t i = 1; i < 600; i++) {
+        const struct mesh_id next = numbered(20000 + i);
+        f->now_ms++;
+        give(f, &next, member_record(&next, 1, GUEST_SITE, true));
+        assert_true(knows(f, &next));
+        fixture_clear(f);
+    }
+    assert_int_equal(f->mesh->members.count, members);
     fixture_close(f);
 }
 
