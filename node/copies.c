@@ -658,6 +658,65 @@ void copies_on_append(struct node *node, const struct mesh_id *from, const struc
     }
 }
 
+/* ---- What was lost */
+
+struct refetch {
+    struct node *node;
+    struct mesh_id job;
+    copies_fetched *done;
+    uint32_t fetching;
+    struct bulk_request request;
+};
+
+static void refetch_advance(struct refetch *refetch)
+{
+    if (--refetch->fetching > 0)
+        return;
+    refetch->done(refetch->node, &refetch->job);
+    free(refetch);
+}
+
+static void on_refetched(struct node *node, void *context, const struct bulk_done *done)
+{
+    struct refetch *refetch = context;
+    log_info("journal", "job=%s refetched=%s", peer_name(node, &refetch->job),
+             done->error == BULK_OK ? "yes" : bulk_error_text(done->error));
+    refetch_advance(refetch);
+}
+
+static void refetch_blob(void *context, const uint8_t blob[32], const struct digest *pin)
+{
+    struct refetch *refetch = context;
+    struct store_blob_info info;
+    if (store_blob_stat(refetch->node->store, blob, &info) == STORE_OK)
+        return;
+    memcpy(refetch->request.blob.bytes, blob, sizeof refetch->request.blob.bytes);
+    refetch->request.pin = pin;
+    refetch->fetching += fetch_start(refetch->node, &refetch->request, on_refetched, refetch);
+}
+
+static bool refetch_entry(void *context, const struct copies_entry_view *view)
+{
+    struct refetch *refetch = context;
+    each_blob(&refetch->job, view->kind, view->bytes, view->count, refetch_blob, refetch);
+    return true;
+}
+
+void copies_fetch_missing(struct node *node, const struct mesh_id *job, copies_fetched *done)
+{
+    struct refetch *refetch = calloc(1, sizeof *refetch);
+    must(refetch);
+    *refetch = (struct refetch){.node = node, .job = *job, .done = done, .fetching = 1};
+    struct mesh_journal_view view;
+    if (mesh_journal_find(node->host.mesh, job, &view))
+        for (uint32_t i = 0; i < view.members.count && refetch->request.holder_count < BULK_HOLDERS_MAX; i++)
+            if (memcmp(&view.members.id[i], &node->self, sizeof node->self) != 0)
+                refetch->request.holders[refetch->request.holder_count++] = view.members.id[i];
+    if (refetch->request.holder_count > 0)
+        copies_read(node, job, 1, refetch_entry, refetch);
+    refetch_advance(refetch);
+}
+
 /* ---- The end */
 
 /* Rows and pins go in as many steps as it takes. */

@@ -135,8 +135,10 @@ struct job {
     bool preparing;      /* the background thread has it */
     bool first_assign;   /* nothing was assigned yet since this node became its home */
     bool moved;          /* and it is another node's meanwhile: freed when that thread gives it back */
-    bool tended;         /* finished, and the core keeps it for the other members of its journal */
-    bool ends;           /* its end is settled, and the last of its results are not saved here yet */
+    int64_t
+        again_at_ms; /* monotonic: a takeover found something missing here and is tried again then; 0 = no */
+    bool tended;     /* finished, and the core keeps it for the other members of its journal */
+    bool ends;       /* its end is settled, and the last of its results are not saved here yet */
 
     /* From preparation until the job is finished. */
     const uint8_t *map[MANIFEST_INPUTS_MAX]; /* the split inputs' blobs, mapped read-only */

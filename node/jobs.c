@@ -17,6 +17,7 @@
 #define PRUNE_EVERY_MS 60000
 #define FORGET_AFTER_MS 10000
 #define ASSEMBLE_AGAIN_MS 5000
+#define TAKE_OVER_AGAIN_MS 5000
 #define JOBS_TENDED_MAX 1024 /* finished jobs that the core keeps because a member of their journal is away */
 #define OUTPUT_ON_LOOP_BYTES                                                                                 \
     (1u << 20) /* outputs up to this size, together, are put together on the loop's thread */
@@ -277,6 +278,7 @@ static void forget(struct node *node, struct job *job)
     struct store_batch *batch = node_batch(node);
     store_batch_delete(batch, STORE_JOBS, job->spec.id.bytes, sizeof job->spec.id.bytes);
     node_commit(node, batch, on_nothing, NULL);
+    node->jobs.tended -= job->tended;
     copies_sweep(node, &job->spec.id, true);
     copies_forget(node, &job->spec.id);
     take_out(node, job);
@@ -654,6 +656,7 @@ static void run_finish(struct background_task *task)
 /* The journal of a finished job goes, and the pins on its shards' results; if it failed, all pins. */
 static void let_core_forget(struct node *node, struct job *job)
 {
+    node->jobs.tended -= job->tended;
     job->tended = false;
     host_post(node, &(struct mesh_event){.kind = MESH_FORGET_JOB, .body.job.id = job->spec.id});
     copies_sweep(node, &job->spec.id, job->state != JOB_DONE);
@@ -676,15 +679,11 @@ bool jobs_on_over(struct node *node, const struct mesh_id *id)
 static void bound_tended(struct node *node, struct job *latest)
 {
     latest->tended = true;
-    uint32_t tended = 0;
-    struct job *oldest = NULL;
-    for (struct job *job = node->jobs.head; job; job = job->next)
-        if (job->tended) {
-            oldest = oldest ? oldest : job;
-            tended++;
-        }
-    if (tended <= JOBS_TENDED_MAX)
+    if (++node->jobs.tended <= JOBS_TENDED_MAX)
         return;
+    struct job *oldest = node->jobs.head;
+    while (!oldest->tended)
+        oldest = oldest->next;
     copies_on_over(node, &oldest->spec.id, true);
 }
 
@@ -842,6 +841,7 @@ static void leave(struct node *node, struct job *job)
         return;
     }
     cache_job_over(node, &job->spec.id, false);
+    node->jobs.again -= job->again_at_ms != 0;
     take_out(node, job);
     job_free(job);
 }
@@ -1276,14 +1276,19 @@ static void on_taken_over(struct background_task *task)
         job_free(job);
         return;
     }
-    if (!good) { /* it stays as it is, and another member may be voted its home */
-        snprintf(job->last_error, sizeof job->last_error, "%s", job->error);
+    if (good)
+        replay_journal(node, job);
+    if (!good ||
+        job->damaged) { /* a disk lost something, or is full: others have it too, and it may get room */
+        snprintf(job->last_error, sizeof job->last_error, "%s",
+                 good ? "a committed output cannot be read" : job->error);
         job->error[0] = '\0';
-        log_error("job", "job=%s error=\"cannot go on here: %s\"", peer_name(node, &job->spec.id),
-                  job->last_error);
+        job->again_at_ms = clock_now_ms() + TAKE_OVER_AGAIN_MS;
+        node->jobs.again++;
+        log_error("job", "job=%s error=\"cannot go on here, it is tried again: %s\"",
+                  peer_name(node, &job->spec.id), job->last_error);
         return;
     }
-    replay_journal(node, job);
     job->first_assign = true;
     log_info("job", "job=%s state=taken_over shards=%u committed=%u epoch=%llu",
              peer_name(node, &job->spec.id), job->spec.shard_count, job->committed,
@@ -1346,6 +1351,35 @@ void jobs_take_over(struct node *node, const struct mesh_id *id, uint64_t epoch)
     prepare(node, job, &wish, on_taken_over);
 }
 
+static void on_refetched(struct node *node, const struct mesh_id *id)
+{
+    struct job *job = jobs_find(node, id);
+    if (!job || job->state != JOB_PREPARING || job->preparing)
+        return;
+    job_release(job);
+    job->damaged = false;
+    const struct job_wish wish = wish_of(job);
+    prepare(node, job, &wish, on_taken_over);
+}
+
+/* Takeovers that found something missing here. */
+static int64_t take_over_again(struct node *node, int64_t now_ms)
+{
+    int64_t wake_at_ms = INT64_MAX;
+    for (struct job *job = node->jobs.head; node->jobs.again > 0 && job; job = job->next) {
+        if (!job->again_at_ms)
+            continue;
+        if (now_ms < job->again_at_ms) {
+            wake_at_ms = job->again_at_ms < wake_at_ms ? job->again_at_ms : wake_at_ms;
+            continue;
+        }
+        job->again_at_ms = 0;
+        node->jobs.again--;
+        copies_fetch_missing(node, &job->spec.id, on_refetched);
+    }
+    return wake_at_ms;
+}
+
 void jobs_revive(struct node *node, const struct mesh_id *id)
 {
     const struct copy *copy = copies_find(node, id);
@@ -1364,6 +1398,7 @@ static bool restore_row(void *context, const void *key, size_t key_bytes, const 
         job->read_back = true;
         const struct copy *copy = copies_find(node, &job->spec.id);
         job->tended = copy && !copy->over && job->state >= JOB_DONE;
+        node->jobs.tended += job->tended;
         add(node, job);
     } else
         log_error(
@@ -1449,6 +1484,11 @@ int64_t jobs_turn(struct node *node, int64_t now_ms)
         prune(node);
         node->jobs.prune_at_ms = now_ms + PRUNE_EVERY_MS;
     }
-    const int64_t again_at_ms = assemble_again(node, now_ms);
-    return again_at_ms < node->jobs.prune_at_ms ? again_at_ms : node->jobs.prune_at_ms;
+    int64_t wake_at_ms = node->jobs.prune_at_ms;
+    int64_t (*const agains[])(struct node *, int64_t) = {assemble_again, take_over_again};
+    for (size_t i = 0; i < sizeof agains / sizeof agains[0]; i++) {
+        const int64_t at_ms = agains[i](node, now_ms);
+        wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
+    }
+    return wake_at_ms;
 }

@@ -110,6 +110,8 @@ struct jobs {
     struct job **tail;
     struct job *bucket[JOBS_BUCKETS];
     uint32_t count;
+    uint32_t tended;             /* finished ones that the core keeps for members of their journals */
+    uint32_t again;              /* takeovers that are to be tried again */
     uint32_t unstored;           /* jobs whose outputs could not be stored and are tried again */
     struct result_wait *results; /* RESULTs whose blobs are on their way */
     int64_t prune_at_ms;
@@ -437,6 +439,9 @@ typedef bool copies_entry_fn(void *context, const struct copies_entry_view *view
 /* Shows the entries of a log from `first` on, as they are on the disk. */
 void copies_read(struct node *node, const struct mesh_id *job, uint32_t first, copies_entry_fn *entry,
                  void *context);
+/* Fetches from the other members what the entries name and is not here (any more), then calls back, however that went. */
+typedef void copies_fetched(struct node *node, const struct mesh_id *job);
+void copies_fetch_missing(struct node *node, const struct mesh_id *job, copies_fetched *done);
 void copies_send_log(struct node *node, const struct mesh_effect *effect); /* MESH_SEND_LOG */
 /* An APPEND of a peer; takes over `payload`. */
 void copies_on_append(struct node *node, const struct mesh_id *from, const struct mesh_message *message,

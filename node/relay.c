@@ -175,8 +175,14 @@ static bool begins_so(const struct mesh_id *id, const char *text)
 static json_t *where_json(struct node *node, const char *text, const struct mesh_id *claimant)
 {
     json_t *rows = json_array();
-    for (struct job *job = node->jobs.head; job && json_array_size(rows) < FOUND_MAX; job = job->next) {
-        if (!begins_so(&job->spec.id, text))
+    struct mesh_id whole;
+    struct digest digest = {0};
+    const bool exact =
+        digest_from_hex(text, &digest) == CRYPTO_OK; /* as programs name it: there are many jobs */
+    memcpy(whole.bytes, digest.bytes, sizeof whole.bytes);
+    struct job *first = exact ? jobs_find(node, &whole) : node->jobs.head;
+    for (struct job *job = first; job && json_array_size(rows) < FOUND_MAX; job = exact ? NULL : job->next) {
+        if (!exact && !begins_so(&job->spec.id, text))
             continue;
         if (claimant && job->undecided && memcmp(claimant, &node->self, sizeof *claimant) < 0) {
             job->yields = true;
@@ -186,10 +192,10 @@ static json_t *where_json(struct node *node, const char *text, const struct mesh
         json_put(row, "id", json_hex(job->spec.id.bytes, 32));
         json_array_append_new(rows, row);
     }
-    for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
-        for (const struct copy *copy = node->copies.bucket[b]; copy && json_array_size(rows) < FOUND_MAX;
-             copy = copy->chain) {
-            if (!begins_so(&copy->job, text) || jobs_find(node, &copy->job))
+    for (uint32_t b = 0; b < (exact ? 1 : JOBS_BUCKETS); b++)
+        for (const struct copy *copy = exact ? copies_find(node, &whole) : node->copies.bucket[b];
+             copy && json_array_size(rows) < FOUND_MAX; copy = exact ? NULL : copy->chain) {
+            if ((!exact && !begins_so(&copy->job, text)) || jobs_find(node, &copy->job))
                 continue;
             if (copy->over && (!copy->whole || copy->end_state != MESH_JOB_DONE))
                 continue;

@@ -6,6 +6,7 @@ import numpy
 
 from harness import expect, wait_until
 from mesh_test import SPIN, THREE, expect_marks, fill_disk, save_words, small_disk, spin_marks, wait_running
+from refusal_test import COLUMNS, FILE_BLOB_BYTES, rot, save
 
 FIVE = ("ashburn", "berlin", "cairo", "dublin", "essen")
 # Some 4 s on two cores: enough for a takeover to find some of it left.
@@ -232,9 +233,33 @@ def large_inputs_and_outputs_outlive_the_home(place):
         expect(numpy.array_equal(numpy.load(path), a @ b), "the product is wrong at %s" % node.name)
 
 
+def a_new_home_mends_what_its_disk_lost(place):
+    """The input lies rotten on the disk of the one that takes over: it gets it anew from the other member."""
+    mesh = place.mesh(*THREE)
+    home = mesh["ashburn"]
+    rows = numpy.random.default_rng(3).integers(-128, 128, (FILE_BLOB_BYTES // COLUMNS, COLUMNS), dtype=numpy.int8)
+    job = home.submit_detached("knn", "--input", "base=" + save(place, "rows.npy", rows), "--input",
+                               "query=" + save(place, "query.npy", rows[-400:]), "--split", "query", "--param", "k=1",
+                               "--shard-items", "1", "--cache", "off", "--replicas", "3")
+    before = home.job(job)
+    blob = next(row["blob"] for row in before["inputs"] if row["name"] == "base")
+    heir = mesh[before["keepers"][1]["name"]]
+    wait_until("some shards are done", lambda: home.job(job)["done"] > 2)
+    with open(place.path("rows.npy"), "rb") as whole:
+        rot(heir, blob, whole.read()[2000:2064])
+    home.kill()
+    others = [mesh[name] for name in THREE[1:]]
+    for node in others:
+        path = place.path("index.npy")
+        node.weir("submit", "--reattach", job, "--output", "index=" + path, timeout_s=120)
+        expect(numpy.load(path).shape[0] == 400, "rows are missing at %s" % node.name)
+    if heir in homes(others, job):
+        expect("refetched=yes" in heir.log_text(), "the heir never saw that its input is rotten:\n%s" % heir.log_end())
+
+
 TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wherever_it_is_submitted,
          waits_go_on_at_the_next_home, a_job_without_a_majority_waits_for_it, a_cut_off_member_says_so,
          a_finished_job_outlives_its_home, fewer_copies_than_asked_for_are_refused, a_stopped_home_hands_its_jobs_over,
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
-         large_inputs_and_outputs_outlive_the_home]
+         large_inputs_and_outputs_outlive_the_home, a_new_home_mends_what_its_disk_lost]
 LONG_TESTS = []
