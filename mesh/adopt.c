@@ -147,7 +147,12 @@ void adopt_on_report(struct step *step, uint32_t from, const struct mesh_message
         !bundles_adopt(step, slot, from, message))
         return;
     mesh->counters.adoptions++;
-    struct mesh_message *const answer = out_send(step, &mesh->members.slot[from].id, MESH_ADOPTED);
-    answer->body.adopted.name = message->body.report.name;
-    answer->body.adopted.epoch = job->spec.epoch;
+    adopt_answer(step, from, &message->body.report.name, job->spec.epoch);
+}
+
+void adopt_answer(struct step *step, uint32_t to, const struct mesh_bundle_name *name, uint64_t epoch)
+{
+    struct mesh_message *const answer = out_send(step, &step->mesh->members.slot[to].id, MESH_ADOPTED);
+    answer->body.adopted.name = *name;
+    answer->body.adopted.epoch = epoch;
 }

@@ -706,6 +706,15 @@ static void count_unwanted(struct mesh *mesh, const struct job *job, const struc
         mesh->counters.results_stale++;
 }
 
+/* What the result repeats may not be settled yet: then its acknowledgement follows that. */
+static bool await_earlier(struct step *step, uint32_t from, const struct mesh_message *result)
+{
+    const uint32_t journal = journal_led(step->mesh, &result->body.result.job);
+    const struct journal_waiter waiter = {.executor = step->mesh->members.slot[from].id,
+                                          .name = result->body.result.name};
+    return journal != MESH_NONE && journal_await(step, journal, &waiter);
+}
+
 void home_result(struct step *step, uint32_t from, const struct mesh_message *message)
 {
     struct mesh *const mesh = step->mesh;
@@ -734,7 +743,10 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
         return;
     }
     bool acknowledge = true;
-    if (!ours && led && job->state == MESH_JOB_RUNNING && message->body.result.epoch < job->spec.epoch) {
+    const bool inherited = !ours && led && message->body.result.epoch < job->spec.epoch;
+    if (inherited) /* it heeds its home alone */
+        adopt_answer(step, from, name, job->spec.epoch);
+    if (inherited && job->state == MESH_JOB_RUNNING) {
         acknowledge = take_inherited(step, from, job_slot, message);
     } else if (!ours || job->state != MESH_JOB_RUNNING || job->spec.epoch != message->body.result.epoch) {
         count_unwanted(mesh, job, message);
@@ -750,7 +762,7 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
     } else {
         acknowledge = take_result(step, from, slot, message);
     }
-    if (acknowledge)
+    if (acknowledge && !await_earlier(step, from, message))
         ack_later(step, from, name, message->body.result.device_us);
     out_drop(step, message->body.result.handle);
 }

@@ -48,7 +48,7 @@ bool journal_follow(struct step *step, uint32_t slot, const struct mesh_id *home
     return true;
 }
 
-static void save_promise(struct step *step, const struct journal *journal)
+void journal_save_promise(struct step *step, const struct journal *journal)
 {
     struct mesh_save *const save = journal_save(step, MESH_SAVE_PROMISE);
     save->body.promise.job = journal->job;
@@ -115,7 +115,7 @@ static void stand(struct step *step, uint32_t slot, bool handed)
     journal->votes = journal->lost = 0;
     journal->asking = 0;
     journal->stand_at_ms = step->now_ms + JOURNAL_VOTE_MS + stand_after_ms(mesh, journal);
-    save_promise(step, journal);
+    journal_save_promise(step, journal);
     send_voted(step, journal, &mesh->config.self, true);
     send_votes(step, journal, journal->promised, false, handed);
 }
@@ -201,7 +201,7 @@ void journal_on_vote(struct step *step, uint32_t from, const struct mesh_message
         mesh->counters.votes++;
     }
     journal->stand_at_ms = step->now_ms + 2 * JOURNAL_VOTE_MS + stand_after_ms(mesh, journal);
-    save_promise(step, journal);
+    journal_save_promise(step, journal);
     send_voted(step, journal, candidate, true);
 }
 
@@ -260,7 +260,9 @@ static void count_votes(struct step *step, uint32_t slot)
     struct journal *const journal = &mesh->journals.journal[slot];
     if (!change_majority(&journal->members, journal->votes, journal->lost) || !journal_counts(mesh, journal))
         return;
-    if (journal->role == JOURNAL_CANDIDATE && journal_has_room(mesh))
+    /* Ours among them: then all of our own log is durable, and may be read back. */
+    const uint32_t self = members_place(&journal->members, &mesh->config.self);
+    if (journal->role == JOURNAL_CANDIDATE && (journal->votes >> self & 1) && journal_has_room(mesh))
         elected(step, slot);
     else if (journal->role == JOURNAL_FOLLOWER && journal->asking != 0)
         stand(step, slot, false);

@@ -187,6 +187,9 @@ void adopt_report(struct step *step, const struct attempt *attempt);
 void adopt_home_moved(struct step *step, uint32_t from, const struct mesh_message *message);
 void adopt_offer_result(struct step *step, const struct attempt *attempt);
 
+/* For bundles.c: the new home takes a bundle over that an executor told it of. */
+void adopt_answer(struct step *step, uint32_t to, const struct mesh_bundle_name *name, uint64_t epoch);
+
 /* Between executor.c and adopt.c. */
 uint32_t executor_attempt_find(struct executor *executor, const struct mesh_bundle_name *name);
 void executor_attempt_rehome(struct step *step, uint32_t slot, uint32_t home, uint64_t epoch);

@@ -116,6 +116,8 @@ void journal_on_append(struct step *step, uint32_t from, const struct mesh_messa
         const bool fits = log_fits(journal, message, &hint);
         if (fits && message->body.append.index > journal->settled)
             take_entry(step, journal, message);
+        else if (fits) /* it came before, and its save may be under way still */
+            journal_save_promise(step, journal);
         journal_send_appended(step, journal, sender,
                               !fits                                           ? hint
                               : message->body.append.index > journal->settled ? message->body.append.index

@@ -259,7 +259,8 @@ void home_job_moved(struct step *step, const struct mesh_id *id)
 bool home_job_moves(const struct mesh *mesh, const struct job *job)
 {
     const uint32_t journal = journal_led(mesh, &job->spec.id);
-    return journal != MESH_NONE && journal_hands_over(mesh, journal);
+    return journal != MESH_NONE &&
+           (journal_hands_over(mesh, journal) || mesh->journals.journal[journal].stalled);
 }
 
 void home_restore(struct step *step, const struct mesh_event *event)

@@ -247,7 +247,7 @@ void home_job_settled(struct step *step, const struct mesh_id *id, enum mesh_job
 uint64_t home_sequence(struct step *step, const struct mesh_place *place);
 /* Another node is the job's home now, and its executors are told. */
 void home_job_moved(struct step *step, const struct mesh_id *id);
-/* Whether it is about to be: nothing new is bound. */
+/* Whether it is about to be, or too few copies answer: nothing new is bound. */
 bool home_job_moves(const struct mesh *mesh, const struct job *job);
 /* Ends the job as DONE if every shard is committed. */
 void home_job_settle(struct step *step, uint32_t job);

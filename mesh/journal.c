@@ -359,7 +359,7 @@ void journals_tick(struct step *step)
         if (journals->scan_next == 0)
             journals->changes_left = JOURNAL_CHANGES;
         for (; journals->scan_next < journals->pool.fresh; journals->scan_next++) {
-            if (!out_has_room(step->out, 4, 4 * (MESH_COPIES_MAX + 1), MESH_OUT_EFFECTS_MAX / 2)) {
+            if (!out_has_room(step->out, 4, JOURNAL_SENDS, MESH_OUT_EFFECTS_MAX / 2)) {
                 out_wake(step, step->now_ms);
                 return;
             }

@@ -50,7 +50,9 @@ enum {
     JOURNAL_OUT_MS = 10 * 60 * 1000, /* who is told that it is no member any more asks again after so long */
     JOURNAL_CHANGES = 8,             /* members chosen anew in one scan: each looks at all nodes */
     JOURNAL_SCAN_MS = 500, /* timers are looked at so often: there are thousands, and none is in a hurry */
-    JOURNAL_WINDOW = 64,   /* entries sent from the disk at a time */
+    JOURNAL_SENDS =
+        4 * (MESH_COPIES_MAX + 1), /* one journal's timers at most: a beat, an entry, a question to each */
+    JOURNAL_WINDOW = 64,           /* entries sent from the disk at a time */
 };
 
 enum journal_role { JOURNAL_FREE = 0, JOURNAL_FOLLOWER, JOURNAL_CANDIDATE, JOURNAL_LEADER };
@@ -167,6 +169,11 @@ struct mesh_place journal_append(struct step *step, uint32_t slot, enum mesh_ent
                                  const struct journal_waiter *waiter);
 /* A save that belongs to a journal. */
 struct mesh_save *journal_save(struct step *step, enum mesh_save_kind kind);
+/*
+ * What waits for all that was appended so far, in a journal that we lead; journal_has_room. False if all of it is settled
+ * already. One of that bundle that waits is enough.
+ */
+bool journal_await(struct step *step, uint32_t slot, const struct journal_waiter *waiter);
 /* Whether the job's submit or its end is not settled yet. */
 bool journal_waits(const struct mesh *mesh, const struct mesh_id *job);
 /* Whether a job read back may be ours: it has a single copy, or the majority of the others has made us its home in
@@ -228,6 +235,8 @@ void journal_seen(struct step *step, uint32_t slot, uint64_t epoch);
 /* The home of that epoch, not older than promised, spoke. False if that can't be: we are it. */
 bool journal_follow(struct step *step, uint32_t slot, const struct mesh_id *home, uint64_t epoch);
 void journal_tick_election(struct step *step, uint32_t slot);
+/* Saves what was promised, once more if need be: nothing of this step goes before all that was saved until now. */
+void journal_save_promise(struct step *step, const struct journal *journal);
 
 /* change.c */
 /* Members for a new job: ourselves and whoever is chosen. */

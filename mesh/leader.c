@@ -121,6 +121,28 @@ struct mesh_place journal_append(struct step *step, uint32_t slot, enum mesh_ent
         .entry_epoch = journal->promised, .index = journal->last, .settled = journal->settled};
 }
 
+bool journal_await(struct step *step, uint32_t slot, const struct journal_waiter *waiter)
+{
+    struct journals *const journals = &step->mesh->journals;
+    struct journal *const journal = &journals->journal[slot];
+    if (journal->settled == journal->last)
+        return false;
+    for (uint32_t at = list_first(&journal->waiters); at != MESH_NONE;
+         at = list_next(journals->waiter_link, at)) {
+        const struct journal_waiter *const other = &journals->waiter[at];
+        if (other->kind == MESH_ENTRY_COMMIT && id_equal(&other->executor, &waiter->executor) &&
+            other->name.token == waiter->name.token && other->name.index == waiter->name.index)
+            return true;
+    }
+    const uint32_t at = pool_take(&journals->waiter_pool, journals->waiter_link);
+    assert(at != MESH_NONE);
+    journals->waiter[at] = *waiter;
+    journals->waiter[at].kind = MESH_ENTRY_COMMIT;
+    journals->waiter[at].index = journal->last;
+    list_append(&journal->waiters, journals->waiter_link, at);
+    return true;
+}
+
 /* Asks the host to send what a member lacks, a window at a time. */
 static void send_log(struct step *step, struct journal *journal, uint32_t which)
 {
@@ -174,7 +196,8 @@ static uint32_t majority_holds(const struct journal *journal)
 static bool serve_waiter(struct step *step, uint32_t slot, const struct journal_waiter *waiter)
 {
     struct journal *const journal = &step->mesh->journals.journal[slot];
-    if (!out_has_room(step->out, 0, 1, MESH_OUT_EFFECTS_MAX / 8))
+    /* What the timers of one journal say comes behind it in the same step. */
+    if (!out_has_room(step->out, 0, JOURNAL_SENDS, MESH_OUT_EFFECTS_MAX / 8))
         return false;
     switch (waiter->kind) {
     case MESH_ENTRY_SUBMIT:

@@ -13,7 +13,7 @@
 #define RECORDS_ALIKE_MAX 1
 
 static const char *const claims[SIM_CLAIMS] = {
-    [SIM_ACKED_IS_DURABLE] = "an acknowledged job is on its home's disk and stays there",
+    [SIM_ACKED_IS_DURABLE] = "what is acknowledged is on a majority of its journal's disks and stays there",
     [SIM_COMMIT_IS_FINAL] = "one right result per shard is committed and never changes",
     [SIM_EPOCHS_GROW] = "epochs only grow, and an older one never commits",
     [SIM_SLOTS_HOLD] = "running <= slots, and running + waiting + granted <= 2 x slots",
@@ -195,6 +195,7 @@ void sim_check_step(struct world *world, struct host *host, const struct mesh_ev
         }
     }
     check_executor(world, host);
+    sim_truth_step(world, host, world->out);
     const bool whole = host->steps_to_check-- == 0;
     sim_oracle_step(world, host, event, world->out, whole);
     if (whole) {
@@ -341,14 +342,17 @@ static struct waiting *find_waiting(struct world *world, uint32_t *count)
             continue;
         }
         for (uint32_t j = 0; mesh_job_view(home->mesh, j, &view); j++) {
-            if (view.state != MESH_JOB_RUNNING || view.queued == 0) {
+            const uint32_t number = sim_world_job(world, &view.id);
+            /* Too few copies of its journal answer: nothing is begun that could not be settled. */
+            const bool stalled = view.stalled || !world->job[number].acknowledged;
+            if (view.state != MESH_JOB_RUNNING || view.queued == 0 || stalled) {
                 continue;
             }
             if (*count == room) {
                 room = room != 0 ? room * 2 : 16;
                 waiting = sim_grow(waiting, room, sizeof *waiting);
             }
-            waiting[(*count)++] = (struct waiting){.home = home, .job = sim_world_job(world, &view.id)};
+            waiting[(*count)++] = (struct waiting){.home = home, .job = number};
         }
     }
     return waiting;
@@ -380,6 +384,10 @@ static void check_idle(struct world *world, const struct waiting *waiting, uint3
         if (running < host->lent[i]) {
             free = (uint16_t)(free | 1u << i);
         }
+    }
+    /* Results of stalled jobs are kept, and may fill its table. */
+    if (view.running + view.waiting + view.granted + view.unacked >= host->limits.attempts) {
+        free = 0;
     }
     const uint32_t job = free != 0 ? queued_for(world, waiting, count, host, free) : SIM_NONE;
     if (job == SIM_NONE) {
@@ -421,7 +429,7 @@ void sim_check_survey(struct world *world)
 
 /* ---- At the end. */
 
-static bool job_can_run(const struct world *world, const struct sim_job *job)
+bool sim_check_can_run(const struct world *world, const struct sim_job *job)
 {
     for (uint32_t i = 0; i < world->host_count; i++) {
         if (host_could_run(&world->host[job->home], job, &world->host[i])) {
@@ -436,6 +444,10 @@ static void check_job_end(struct world *world, uint32_t number)
     const struct sim_job *const job = &world->job[number];
     struct host *const home = &world->host[job->home];
     struct disk_job *const saved = sim_disk_find(home, number);
+    if (job->truth != NULL) {
+        sim_truth_end(world, number);
+        return;
+    }
     if (job->forgone && saved == NULL) {
         return;
     }
@@ -445,7 +457,7 @@ static void check_job_end(struct world *world, uint32_t number)
         return;
     }
     if (saved == NULL || !host_in_mesh(home) || saved->state != MESH_JOB_RUNNING ||
-        !job_can_run(world, job)) {
+        !sim_check_can_run(world, job)) {
         return;
     }
     struct mesh_job_view view = {0};

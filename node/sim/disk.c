@@ -15,7 +15,7 @@ struct disk_job *sim_disk_find(struct host *host, uint32_t job)
     return NULL;
 }
 
-static struct disk_job *disk_add_job(const struct world *world, struct host *host, uint32_t job)
+struct disk_job *sim_disk_add_job(const struct world *world, struct host *host, uint32_t job)
 {
     struct disk *const disk = &host->disk;
     disk->job = sim_grow(disk->job, disk->job_count + 1, sizeof *disk->job);
@@ -24,6 +24,19 @@ static struct disk_job *disk_add_job(const struct world *world, struct host *hos
                                                    .committed = sim_alloc((shards + 7) / 8, 1),
                                                    .value = sim_alloc(shards, sizeof(uint64_t))};
     return &disk->job[disk->job_count++];
+}
+
+static void disk_job_free(struct disk_job *job)
+{
+    free(job->committed);
+    free(job->value);
+    sim_journal_free(job->log);
+}
+
+void sim_disk_remove_job(struct host *host, struct disk_job *job)
+{
+    disk_job_free(job);
+    *job = host->disk.job[--host->disk.job_count];
 }
 
 static const struct mesh_id *record_subject(const struct mesh_record *record)
@@ -94,7 +107,7 @@ static void disk_save_job(struct world *world, struct host *host, const struct m
         if (sim_world_plant(world, SIM_PLANT_LOST_SAVE)) {
             return;
         }
-        job = disk_add_job(world, host, number);
+        job = sim_disk_add_job(world, host, number);
     }
     if (save->body.job.epoch < job->epoch) {
         sim_check_fail(world, host, SIM_EPOCHS_GROW, "job %u was saved with epoch %llu after epoch %llu",
@@ -149,12 +162,20 @@ static void disk_commit(struct world *world, struct host *host, const struct mes
 static void disk_save(struct world *world, struct host *host, const struct mesh_save *save,
                       struct payload *payload)
 {
+    host->disk.sequence = save->sequence > host->disk.sequence ? save->sequence : host->disk.sequence;
+    if (sim_journal_place(save) != NULL || save->kind == MESH_SAVE_PROMISE) {
+        sim_journal_save(world, host, save, payload);
+        return;
+    }
     switch (save->kind) {
     case MESH_SAVE_INCARNATION:
         if (!sim_world_plant(world, SIM_PLANT_LOST_INCARNATION) &&
             save->body.incarnation > host->disk.incarnation) {
             host->disk.incarnation = save->body.incarnation;
         }
+        break;
+    case MESH_SAVE_STORAGE:
+        host->disk.storage = save->body.storage;
         break;
     case MESH_SAVE_RECORD:
         if (payload == NULL) {
@@ -184,6 +205,9 @@ void sim_disk_apply(struct world *world, struct host *host, const struct batch *
     for (uint32_t i = 0; i < saves; i++) {
         disk_save(world, host, &batch->save[i], batch->save_payload[i]);
     }
+    if (batch->over.job != SIM_NONE) {
+        sim_journal_over(world, host, batch->over.job, batch->over.whole);
+    }
 }
 
 /* ---- Faults. */
@@ -197,7 +221,7 @@ void sim_disk_crash(struct world *world, struct host *host)
         count->saves_unsent++;
         batch = batch->next;
     }
-    if (batch != NULL &&
+    if (batch != NULL && batch->save_count != 0 &&
         sim_chance(&world->random, 500)) { /* the last of what is there is cut and left out */
         sim_disk_apply(world, host, batch, sim_below(&world->random, batch->save_count));
         count->saves_torn++;
@@ -219,8 +243,16 @@ void sim_disk_rot(struct world *world, struct host *host, uint32_t permille, str
             world->result->world.rows_rotten++;
         }
     }
-    for (uint32_t i = 0; i < disk->job_count; i++) {
+    for (uint32_t i = disk->job_count; i-- > 0;) {
         struct disk_job *const job = &disk->job[i];
+        if (job->log != NULL) { /* of a log with a hole nothing can be said: the copy is thrown away */
+            if (!job->log->over && sim_chance(random, permille)) {
+                sim_truth_harmed(world, host, job->job, SIM_HARM_ROTTEN);
+                sim_disk_remove_job(host, job);
+                world->result->world.rows_rotten++;
+            }
+            continue;
+        }
         for (uint32_t shard = 0;
              job->state == MESH_JOB_RUNNING && shard < world->job[job->job].spec.shard_count; shard++) {
             if (bit_get(job->committed, shard) && sim_chance(random, permille)) {
@@ -232,9 +264,27 @@ void sim_disk_rot(struct world *world, struct host *host, uint32_t permille, str
     }
 }
 
+/* Journals of which the older disk knows less than the host has said. */
+static void harm_journals(struct world *world, struct host *host, const struct disk *older)
+{
+    for (uint32_t i = 0; i < host->disk.job_count; i++) {
+        const struct disk_job *const now = &host->disk.job[i];
+        const struct disk_job *then = NULL;
+        for (uint32_t j = 0; j < older->job_count; j++) {
+            then = older->job[j].job == now->job ? &older->job[j] : then;
+        }
+        if (now->log != NULL && (then == NULL || then->log->promised != now->log->promised ||
+                                 then->log->last != now->log->last || then->epoch != now->epoch)) {
+            sim_truth_harmed(world, host, now->job,
+                             older->incarnation == 0 ? SIM_HARM_WIPED : SIM_HARM_ROLLED_BACK);
+        }
+    }
+}
+
 /* What was promised on the old disk and isn't on this one is gone, and the host's own past with it. */
 void sim_disk_replace(struct world *world, struct host *host, const struct disk *older)
 {
+    harm_journals(world, host, older);
     struct disk *const copy = sim_disk_copy(world, older);
     sim_disk_free(&host->disk);
     host->disk = *copy;
@@ -244,7 +294,7 @@ void sim_disk_replace(struct world *world, struct host *host, const struct disk 
     host->signed_version = 0;
     for (uint32_t i = 0; i < world->job_count; i++) {
         struct sim_job *const job = &world->job[i];
-        if (job->home != host->index) {
+        if (job->home != host->index || job->truth != NULL) {
             continue;
         }
         const struct disk_job *const saved = sim_disk_find(host, i);
@@ -252,6 +302,7 @@ void sim_disk_replace(struct world *world, struct host *host, const struct disk 
         if (saved == NULL && job->acknowledged && !job->forgone) {
             job->forgone = true;
             world->result->world.jobs_forgone++;
+            world->result->world.forgone_single++;
         }
     }
 }
@@ -270,6 +321,8 @@ struct disk *sim_disk_copy(const struct world *world, const struct disk *disk)
 {
     struct disk *const copy = sim_alloc(1, sizeof *copy);
     sim_disk_copy_records(copy, disk);
+    copy->storage = disk->storage;
+    copy->sequence = disk->sequence;
     copy->job_count = disk->job_count;
     copy->job = sim_alloc(disk->job_count, sizeof *copy->job);
     for (uint32_t i = 0; i < disk->job_count; i++) {
@@ -277,6 +330,7 @@ struct disk *sim_disk_copy(const struct world *world, const struct disk *disk)
         copy->job[i] = disk->job[i];
         copy->job[i].committed = sim_alloc((shards + 7) / 8, 1);
         copy->job[i].value = sim_alloc(shards, sizeof(uint64_t));
+        copy->job[i].log = sim_journal_copy(disk->job[i].log);
         memcpy(copy->job[i].committed, disk->job[i].committed, (shards + 7) / 8);
         memcpy(copy->job[i].value, disk->job[i].value, shards * sizeof(uint64_t));
     }
@@ -289,8 +343,7 @@ void sim_disk_free(struct disk *disk)
         return;
     }
     for (uint32_t i = 0; i < disk->job_count; i++) {
-        free(disk->job[i].committed);
-        free(disk->job[i].value);
+        disk_job_free(&disk->job[i]);
     }
     for (uint32_t i = 0; i < disk->record_count; i++) {
         sim_payload_drop(disk->record[i].payload);

@@ -549,6 +549,7 @@ static bool clone(struct strike *strike)
     twin->limits = host->limits;
     sim_disk_copy_records(&twin->disk, &host->disk);
     sim_host_start(world, twin);
+    sim_truth_cloned(world);
     end_in(strike, twin, strike->fault->for_us);
     return true;
 }
@@ -734,6 +735,7 @@ void sim_faults_end(struct world *world, const struct event *event)
 static void heal_network(struct world *world)
 {
     struct network *const network = &world->network;
+    network->adversarial = false; /* in order again, as the real transport is */
     network->loss_permille = 0;
     network->double_permille = 0;
     network->reorder_permille = 0;

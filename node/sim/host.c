@@ -10,7 +10,7 @@
 
 /* Steps of one host at one instant, its messages to itself included. More is a loop that would burn a core
  * for ever. */
-#define STEPS_AT_ONCE_MAX 5000
+#define STEPS_AT_ONCE_MAX 20000
 /* As node/host.c does. */
 #define STALLED_RETRY_US SECOND_US
 
@@ -86,9 +86,27 @@ static bool carries_record(const struct mesh_message *message)
     return message->kind == MESH_PUSH || message->kind == MESH_SPREAD;
 }
 
+/* An entry that is sent was written in the same step: its bytes are those of the save. */
+static struct payload *entry_payload(struct world *world, struct host *host, const struct batch *batch,
+                                     const struct mesh_message *message)
+{
+    for (uint32_t i = 0; batch != NULL && i < batch->save_count; i++) {
+        const struct mesh_save *const save = &batch->save[i];
+        const struct mesh_place *const place = sim_journal_place(save);
+        if (place != NULL && place->index == message->body.append.index &&
+            memcmp(sim_journal_job(save), &message->body.append.job, sizeof(struct mesh_id)) == 0) {
+            struct payload *const bytes = batch->save_payload[i];
+            return bytes != NULL ? sim_payload_keep(bytes) : NULL;
+        }
+    }
+    sim_check_fail(world, host, SIM_ANSWERS_FIT, "entry %u is sent and not saved",
+                   message->body.append.index);
+    return NULL;
+}
+
 /* The bytes that go with a message; the inputs of a bundle are the host's own, made from the job's
- * description. */
-static struct payload *message_payload(struct world *world, struct host *host,
+ * description. `batch` is that of the same step, if it has saves. */
+static struct payload *message_payload(struct world *world, struct host *host, const struct batch *batch,
                                        const struct mesh_message *message)
 {
     switch (message->kind) {
@@ -102,7 +120,8 @@ static struct payload *message_payload(struct world *world, struct host *host,
         }
         return payload;
     }
-    case MESH_ASSIGN: {
+    case MESH_ASSIGN:
+    case MESH_ASSIGN_KEPT: {
         const uint32_t job = sim_world_job(world, &message->body.assign.job);
         struct payload *const payload = sim_payload_new(PAYLOAD_INPUT, job, message->body.assign.count);
         for (uint32_t i = 0; i < payload->count; i++) {
@@ -116,15 +135,19 @@ static struct payload *message_payload(struct world *world, struct host *host,
             return NULL;
         }
         return see_or_fail(world, host, message->body.result.handle, "a RESULT");
+    case MESH_APPEND:
+        return entry_payload(world, host, batch, message);
     default:
         return NULL;
     }
 }
 
-static struct flight *flight_new(struct world *world, struct host *host, const struct mesh_send *send)
+struct flight *sim_host_flight(struct world *world, struct host *host, const struct mesh_send *send,
+                               struct payload *payload)
 {
     const uint32_t to = sim_world_identity(world, &send->to);
     if (to == SIM_NONE) {
+        sim_payload_drop(payload);
         sim_check_fail(world, host, SIM_ANSWERS_FIT, "a message to somebody who never was");
         return NULL;
     }
@@ -132,13 +155,14 @@ static struct flight *flight_new(struct world *world, struct host *host, const s
     flight->from = host->index;
     flight->from_life = host->life;
     flight->to = to;
+    flight->early = send->early;
     flight->bytes = mesh_message_bytes(&send->message);
     flight->message = malloc(flight->bytes);
     if (flight->message == NULL) {
         exit(1);
     }
     memcpy(flight->message, &send->message, flight->bytes);
-    flight->payload = message_payload(world, host, &send->message);
+    flight->payload = payload;
     if (carries_record(&send->message) && flight->payload != NULL &&
         flight->payload->record.kind == MESH_RECORD_MEMBER &&
         sim_world_plant(world, SIM_PLANT_FORGED_RECORD)) {
@@ -147,9 +171,28 @@ static struct flight *flight_new(struct world *world, struct host *host, const s
     return flight;
 }
 
+static struct flight *flight_new(struct world *world, struct host *host, const struct batch *batch,
+                                 const struct mesh_send *send)
+{
+    return sim_host_flight(world, host, send, message_payload(world, host, batch, &send->message));
+}
+
+/* Which entry of which job an APPEND or APPENDED is about. */
+static uint64_t entry_detail(const struct world *world, const struct mesh_message *message)
+{
+    const bool append = message->kind == MESH_APPEND;
+    const uint32_t job =
+        sim_world_job(world, append ? &message->body.append.job : &message->body.appended.job);
+    const uint32_t index = append ? message->body.append.index : message->body.appended.last;
+    return (uint64_t)job << 32 | (uint64_t)(!append && message->body.appended.held) << 31 | index;
+}
+
 /* Which record a PUSH carries, in one word for the trace: kind, origin, incarnation, version. */
 static uint64_t push_detail(const struct world *world, const struct mesh_message *message)
 {
+    if (message->kind == MESH_APPEND || message->kind == MESH_APPENDED) {
+        return entry_detail(world, message);
+    }
     if (!carries_record(message)) {
         return 0;
     }
@@ -196,6 +239,7 @@ static void flight_release(struct world *world, struct host *host, struct flight
     }
     sim_trace(world, host, TRACE_SENT, (uint32_t)message->kind, flight->to, flight->bytes,
               push_detail(world, message));
+    sim_truth_sent(world, host, flight);
     if (is_held_back(world, host, flight)) {
         sim_flight_free(flight);
         return;
@@ -230,6 +274,13 @@ static void flight_release(struct world *world, struct host *host, struct flight
         world->watch->sent(world->watch->context, world, flight);
     }
     sim_network_send(world, flight);
+}
+
+bool sim_host_let_go(struct world *world, struct host *host, struct flight *flight)
+{
+    const uint32_t boundary = SIM_BOUNDARY_SEND + (uint32_t)flight->message->kind;
+    flight_release(world, host, flight);
+    return !sim_faults_dies(world, host, boundary);
 }
 
 static void effect_sign(struct world *world, struct host *host, const struct mesh_record *record)
@@ -289,6 +340,26 @@ static void effect_bar(struct world *world, struct host *host, const struct mesh
     sim_network_bar(world, host, peer);
 }
 
+/* What is told of a job of a single copy is what its home's disk says. False if it isn't there at all. */
+static bool check_only_copy(struct world *world, struct host *host, uint32_t number,
+                            const struct disk_job *saved, enum mesh_job_state told)
+{
+    if (saved == NULL) {
+        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE,
+                       "job %u was acknowledged and isn't on the disk of its home", number);
+        return false;
+    }
+    if (told != MESH_JOB_RUNNING && saved->state != told) {
+        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE, "job %u was told to be %s; its disk says %s",
+                       number, sim_trace_job_state(told), sim_trace_job_state(saved->state));
+    }
+    if (told == MESH_JOB_DONE && saved->committed_count != world->job[number].spec.shard_count) {
+        sim_check_fail(world, host, SIM_SHARDS_ADD_UP, "job %u is done with %u of %u shards committed",
+                       number, saved->committed_count, world->job[number].spec.shard_count);
+    }
+    return true;
+}
+
 static void effect_job(struct world *world, struct host *host, const struct mesh_effect *effect)
 {
     const uint32_t number = sim_world_job(world, &effect->body.job.id);
@@ -298,50 +369,80 @@ static void effect_job(struct world *world, struct host *host, const struct mesh
     }
     struct sim_job *const job = &world->job[number];
     struct sim_counters *const count = &world->result->world;
+    const struct disk_job *const saved = sim_disk_find(host, number);
+    if (effect->body.job.refusal != MESH_ACCEPTED && saved != NULL && saved->log != NULL) {
+        job->restore_refused = true;
+        count->takeovers_refused++;
+        return;
+    }
     if (effect->body.job.refusal != MESH_ACCEPTED) {
         job->refused = true;
         count->jobs_refused++;
         return;
     }
-    const struct disk_job *const saved = sim_disk_find(host, number);
-    if (saved == NULL) {
-        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE,
-                       "job %u was acknowledged and isn't on the disk of its home", number);
+    if (effect->body.job.state == MESH_JOB_MOVED) {
         return;
     }
-    job->told = effect->body.job.state;
+    if (job->truth == NULL && !check_only_copy(world, host, number, saved, effect->body.job.state)) {
+        return;
+    }
     if (effect->body.job.state == MESH_JOB_RUNNING) {
+        sim_truth_told(world, host, number, MESH_JOB_RUNNING);
         count->jobs_accepted += job->acknowledged ? 0 : 1;
         job->acknowledged = true;
+        job->told = job->finished ? job->told : MESH_JOB_RUNNING;
+        job->home = host->index;
         return;
     }
-    if (saved->state != effect->body.job.state) {
-        sim_check_fail(world, host, SIM_ACKED_IS_DURABLE, "job %u was told to be %s; its disk says %s",
-                       number, sim_trace_job_state(effect->body.job.state),
-                       sim_trace_job_state(saved->state));
-    }
-    if (effect->body.job.state == MESH_JOB_DONE && saved->committed_count != job->spec.shard_count) {
-        sim_check_fail(world, host, SIM_SHARDS_ADD_UP, "job %u is done with %u of %u shards committed",
-                       number, saved->committed_count, job->spec.shard_count);
-    }
+    const uint32_t failed = job->truth == NULL ? saved->failed_shard : sim_truth_failed_shard(job->truth);
     if (effect->body.job.state == MESH_JOB_CANCELLED && !job->cancel_asked) {
         sim_check_fail(world, host, SIM_JOBS_FINISH, "job %u was cancelled and nobody asked for that",
                        number);
     }
-    if (effect->body.job.state == MESH_JOB_FAILED && saved->failed_shard != job->rejects &&
-        (saved->failed_shard >= job->spec.shard_count ||
-         job->crashes[saved->failed_shard] < MESH_ATTEMPTS_PER_SHARD)) {
+    if (effect->body.job.state == MESH_JOB_FAILED && failed != job->rejects &&
+        (failed >= job->spec.shard_count || job->crashes[failed] < MESH_ATTEMPTS_PER_SHARD)) {
         sim_check_fail(world, host, SIM_JOBS_FINISH,
-                       "job %u failed for shard %u, which neither was refused nor crashed", number,
-                       saved->failed_shard);
+                       "job %u failed for shard %u, which neither was refused nor crashed", number, failed);
     }
-    count->jobs_done += effect->body.job.state == MESH_JOB_DONE;
-    count->jobs_failed += effect->body.job.state == MESH_JOB_FAILED;
-    count->jobs_cancelled += effect->body.job.state == MESH_JOB_CANCELLED;
+    sim_host_told(world, host, number, effect->body.job.state);
+}
+
+void sim_host_told(struct world *world, struct host *host, uint32_t number, enum mesh_job_state state)
+{
+    struct sim_job *const job = &world->job[number];
+    struct sim_counters *const count = &world->result->world;
+    sim_truth_told(world, host, number, state);
+    if (job->finished && job->told != state && !job->forgone) {
+        sim_check_fail(world, host, SIM_COMMIT_IS_FINAL, "job %u was told to be %s, and now %s", number,
+                       sim_trace_job_state(job->told), sim_trace_job_state(state));
+    }
+    count->jobs_done += !job->finished && state == MESH_JOB_DONE;
+    count->jobs_failed += !job->finished && state == MESH_JOB_FAILED;
+    count->jobs_cancelled += !job->finished && state == MESH_JOB_CANCELLED;
     job->finished = true;
+    job->told = state;
     struct event event = sim_world_event(world, sim_between(&world->random, SECOND_US / 100, 20 * SECOND_US),
                                          HAPPEN_FORGET, host->index);
     event.a = number;
+    sim_world_push(world, event);
+}
+
+/* Reading a journal back takes a while. */
+static void effect_take_over(struct world *world, struct host *host, const struct mesh_effect *effect)
+{
+    struct event event =
+        sim_world_event(world, sim_between(&world->random, 200, 20000), HAPPEN_TAKE_OVER, host->index);
+    event.a = sim_world_job(world, &effect->body.take_over.job);
+    event.b = (uint32_t)effect->body.take_over.epoch;
+    sim_world_push(world, event);
+}
+
+static void effect_asked(struct world *world, struct host *host, const struct mesh_effect *effect)
+{
+    struct event event =
+        sim_world_event(world, sim_between(&world->random, 200, 2000), HAPPEN_TELL_OVER, host->index);
+    event.a = sim_world_job(world, &effect->body.asked.job);
+    event.b = sim_world_identity(world, &effect->body.asked.from);
     sim_world_push(world, event);
 }
 
@@ -390,10 +491,17 @@ static void effect_do(struct world *world, struct host *host, const struct mesh_
         }
         break;
     case MESH_TAKE_OVER:
+        effect_take_over(world, host, effect);
+        break;
     case MESH_SEND_LOG:
+        sim_journal_send_log(world, host, effect);
+        break;
     case MESH_JOURNAL_OVER:
+        sim_host_note_over(world, host, sim_world_job(world, &effect->body.over.job),
+                           effect->body.over.whole);
+        break;
     case MESH_JOURNAL_ASKED:
-        sim_check_fail(world, host, SIM_ANSWERS_FIT, "a journal of several copies, where each job has one");
+        effect_asked(world, host, effect);
         break;
     case MESH_DROP:
     case MESH_DECISION:
@@ -466,6 +574,17 @@ static uint64_t effect_detail(const struct world *world, const struct mesh_effec
                (uint64_t)effect->body.decision.why << 16 | effect->body.decision.count;
     case MESH_DROP:
         return effect->body.handle;
+    case MESH_TAKE_OVER:
+        return (uint64_t)sim_world_job(world, &effect->body.take_over.job) << 32 |
+               (uint32_t)effect->body.take_over.epoch;
+    case MESH_SEND_LOG:
+        *peer = sim_world_identity(world, &effect->body.send_log.to);
+        return (uint64_t)sim_world_job(world, &effect->body.send_log.job) << 32 | effect->body.send_log.first;
+    case MESH_JOURNAL_OVER:
+        return (uint64_t)sim_world_job(world, &effect->body.over.job) << 32 | effect->body.over.whole;
+    case MESH_JOURNAL_ASKED:
+        *peer = sim_world_identity(world, &effect->body.asked.from);
+        return (uint64_t)sim_world_job(world, &effect->body.asked.job) << 32;
     case MESH_LOOKUP:
         return (uint64_t)effect->body.lookup.first << 32 | effect->body.lookup.count;
     default:
@@ -477,16 +596,20 @@ static void out_trace(struct world *world, struct host *host, const struct mesh_
 {
     for (uint32_t i = 0; i < out->save_count; i++) {
         const struct mesh_save *const save = &out->save[i];
+        const struct mesh_place *entry = NULL;
         uint64_t detail = 0;
         if (save->kind == MESH_SAVE_INCARNATION) {
             detail = save->body.incarnation;
-        } else if (save->kind == MESH_SAVE_COMMIT) {
-            detail = (uint64_t)sim_world_job(world, &save->body.commit.job) << 32 | save->body.commit.count;
         } else if (save->kind != MESH_SAVE_RECORD) {
-            detail =
-                (uint64_t)sim_world_job(world, &save->body.job.id) << 32 | (uint32_t)save->body.job.state;
+            detail = (uint64_t)sim_world_job(world, sim_journal_job(save)) << 32;
+            detail |= save->kind == MESH_SAVE_COMMIT    ? save->body.commit.count
+                      : save->kind == MESH_SAVE_ENTRY   ? sim_journal_kind(save)
+                      : save->kind == MESH_SAVE_PROMISE ? (uint32_t)save->body.promise.epoch
+                                                        : (uint32_t)save->body.job.state;
+            entry = sim_journal_place(save);
         }
-        sim_trace(world, host, TRACE_SAVE, (uint32_t)save->kind, SIM_NONE, detail, 0);
+        const uint64_t place = entry != NULL ? entry->entry_epoch << 32 | entry->index : 0;
+        sim_trace(world, host, TRACE_SAVE, (uint32_t)save->kind, SIM_NONE, detail, place);
     }
     for (uint32_t i = 0; i < out->effect_count; i++) {
         uint32_t peer = SIM_NONE;
@@ -503,35 +626,8 @@ static int64_t sync_delay_us(struct world *world, const struct host *host)
     return sim_between(&world->random, 200, 3000);
 }
 
-/* Keeps the step's output until its saves are durable. Batches become durable in the order of their steps. */
-static void batch_hold(struct world *world, struct host *host, const struct mesh_out *out)
+static void batch_queue(struct world *world, struct host *host, struct batch *batch)
 {
-    struct batch *const batch = sim_alloc(1, sizeof *batch);
-    batch->save_count = out->save_count;
-    batch->save = sim_alloc(out->save_count, sizeof *batch->save);
-    batch->save_payload = sim_alloc(out->save_count, sizeof *batch->save_payload);
-    for (uint32_t i = 0; i < out->save_count; i++) {
-        const struct mesh_save *const save = &out->save[i];
-        batch->save[i] = *save;
-        const uint64_t handle = save->kind == MESH_SAVE_RECORD   ? save->body.record.handle
-                                : save->kind == MESH_SAVE_COMMIT ? save->body.commit.handle
-                                                                 : 0;
-        if (handle != 0) {
-            batch->save_payload[i] = see_or_fail(world, host, handle, "a save");
-        }
-    }
-    batch->flight = sim_alloc(out->send_count, sizeof(struct flight *));
-    for (uint32_t i = 0; i < out->send_count; i++) {
-        struct flight *const flight = flight_new(world, host, &out->send[i]);
-        if (flight != NULL) {
-            batch->flight[batch->flight_count++] = flight;
-        }
-    }
-    batch->effect = sim_alloc(out->effect_count, sizeof *batch->effect);
-    batch->effect_count = out->effect_count;
-    if (out->effect_count != 0) {
-        memcpy(batch->effect, out->effect, out->effect_count * sizeof *batch->effect);
-    }
     int64_t at_us = world->now_us + sync_delay_us(world, host);
     if (host->last_batch != NULL && at_us < host->last_batch->durable_at_us) {
         at_us = host->last_batch->durable_at_us;
@@ -544,6 +640,69 @@ static void batch_hold(struct world *world, struct host *host, const struct mesh
     }
     host->last_batch = batch;
     sim_world_push(world, sim_world_event(world, at_us - world->now_us, HAPPEN_SYNCED, host->index));
+}
+
+void sim_host_note_over(struct world *world, struct host *host, uint32_t job, bool whole)
+{
+    struct batch *const batch = sim_alloc(1, sizeof *batch);
+    batch->over.job = job;
+    batch->over.whole = whole;
+    batch_queue(world, host, batch);
+}
+
+static struct payload *save_payload(struct world *world, struct host *host, const struct mesh_save *save)
+{
+    if (sim_journal_place(save) != NULL) {
+        return sim_journal_bytes(world, host, save);
+    }
+    const uint64_t handle = save->kind == MESH_SAVE_RECORD   ? save->body.record.handle
+                            : save->kind == MESH_SAVE_COMMIT ? save->body.commit.handle
+                                                             : 0;
+    return handle != 0 ? see_or_fail(world, host, handle, "a save") : NULL;
+}
+
+/* Keeps the step's output until its saves are durable. Batches become durable in the order of their steps. */
+static struct batch *batch_hold(struct world *world, struct host *host, const struct mesh_out *out)
+{
+    struct batch *const batch = sim_alloc(1, sizeof *batch);
+    batch->over.job = SIM_NONE;
+    batch->save_count = out->save_count;
+    batch->save = sim_alloc(out->save_count, sizeof *batch->save);
+    batch->save_payload = sim_alloc(out->save_count, sizeof *batch->save_payload);
+    for (uint32_t i = 0; i < out->save_count; i++) {
+        batch->save[i] = out->save[i];
+        batch->save_payload[i] = save_payload(world, host, &out->save[i]);
+        sim_truth_written(world, host, &out->save[i], batch->save_payload[i]);
+    }
+    batch->flight = sim_alloc(out->send_count, sizeof(struct flight *));
+    for (uint32_t i = 0; i < out->send_count; i++) {
+        struct flight *const flight = flight_new(world, host, batch, &out->send[i]);
+        if (flight != NULL) {
+            batch->flight[batch->flight_count++] = flight;
+        }
+    }
+    batch->effect = sim_alloc(out->effect_count, sizeof *batch->effect);
+    batch->effect_count = out->effect_count;
+    if (out->effect_count != 0) {
+        memcpy(batch->effect, out->effect, out->effect_count * sizeof *batch->effect);
+    }
+    batch_queue(world, host, batch);
+    return batch;
+}
+
+/* What need not wait for the saves. Returns false if the process died on the way. */
+static bool batch_hurry(struct world *world, struct host *host, struct batch *batch)
+{
+    for (uint32_t i = 0; i < batch->flight_count; i++) {
+        struct flight *const flight = batch->flight[i];
+        if (flight->early) {
+            batch->flight[i] = NULL;
+            if (!sim_host_let_go(world, host, flight)) {
+                return false;
+            }
+        }
+    }
+    return true;
 }
 
 void sim_batch_free(struct batch *batch)
@@ -600,16 +759,15 @@ static bool batch_let_go(struct world *world, struct host *host, struct batch *b
     }
     for (uint32_t i = 0; i < batch->flight_count; i++) {
         struct flight *const flight = batch->flight[i];
-        const uint32_t boundary = SIM_BOUNDARY_SEND + (uint32_t)flight->message->kind;
         batch->flight[i] = NULL;
-        flight_release(world, host, flight);
-        if (sim_faults_dies(world, host, boundary)) {
+        if (flight != NULL && !sim_host_let_go(world, host, flight)) {
             return false;
         }
     }
     for (uint32_t i = 0; i < batch->effect_count; i++) {
         effect_do(world, host, &batch->effect[i]);
-        if (sim_faults_dies(world, host, SIM_BOUNDARY_EFFECT + (uint32_t)batch->effect[i].kind)) {
+        if (!host->alive ||
+            sim_faults_dies(world, host, SIM_BOUNDARY_EFFECT + (uint32_t)batch->effect[i].kind)) {
             return false;
         }
     }
@@ -656,16 +814,12 @@ void sim_host_synced(struct world *world, struct host *host)
 /* Returns false if the process died on the way. */
 static bool out_take(struct world *world, struct host *host, const struct mesh_out *out)
 {
-    if (out->save_count != 0) {
-        batch_hold(world, host, out);
+    if (out->save_count != 0 && !batch_hurry(world, host, batch_hold(world, host, out))) {
+        return false;
     }
     for (uint32_t i = 0; i < out->send_count && out->save_count == 0; i++) {
-        struct flight *const flight = flight_new(world, host, &out->send[i]);
-        if (flight == NULL) {
-            continue;
-        }
-        flight_release(world, host, flight);
-        if (sim_faults_dies(world, host, SIM_BOUNDARY_SEND + (uint32_t)out->send[i].message.kind)) {
+        struct flight *const flight = flight_new(world, host, NULL, &out->send[i]);
+        if (flight != NULL && !sim_host_let_go(world, host, flight)) {
             return false;
         }
     }
@@ -675,7 +829,8 @@ static bool out_take(struct world *world, struct host *host, const struct mesh_o
             continue;
         }
         effect_do(world, host, &out->effect[i]);
-        if (sim_faults_dies(world, host, SIM_BOUNDARY_EFFECT + (uint32_t)out->effect[i].kind)) {
+        if (!host->alive ||
+            sim_faults_dies(world, host, SIM_BOUNDARY_EFFECT + (uint32_t)out->effect[i].kind)) {
             return false;
         }
     }
@@ -718,6 +873,7 @@ void sim_host_step(struct world *world, struct host *host, struct mesh_event *ev
         return;
     }
     struct mesh_out *const out = world->out;
+    host->event = event;
     mesh_step(host->mesh, event, out);
     world->result->world.steps++;
     if (sim_world_plant(world, SIM_PLANT_OVERFLOW)) {
@@ -822,9 +978,19 @@ void sim_host_cancel(struct world *world, struct host *host, uint32_t number)
 
 void sim_host_forget(struct world *world, struct host *host, uint32_t number)
 {
+    const struct disk_job *const saved = sim_disk_find(host, number);
+    if (saved != NULL && saved->log != NULL && saved->state == MESH_JOB_RUNNING) {
+        struct event again = sim_world_event(world, SECOND_US, HAPPEN_FORGET, host->index);
+        again.a = number; /* its own disk is behind the others' */
+        sim_world_push(world, again);
+        return;
+    }
     struct mesh_event event = {.kind = MESH_FORGET_JOB};
     event.body.job.id = world->job[number].spec.id;
     sim_host_step(world, host, &event);
+    if (saved != NULL && saved->log != NULL && host->alive) {
+        sim_host_note_over(world, host, number, true);
+    }
 }
 
 void sim_host_receive(struct world *world, struct host *host, struct flight *flight)
@@ -849,12 +1015,20 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
     if (world->watch != NULL && world->watch->received != NULL) {
         world->watch->received(world->watch->context, world, flight);
     }
+    if (message->kind == MESH_APPEND && message->body.append.index == 1 &&
+        sim_journal_is_over(host, sim_world_job(world, &message->body.append.job))) {
+        sim_journal_tell_over(world, host, sim_world_job(world, &message->body.append.job), &from->id);
+        sim_flight_free(flight);
+        return;
+    }
     if (flight->payload != NULL) {
         const uint64_t handle = sim_handle_give(&host->handles, sim_payload_keep(flight->payload));
         if (carries_record(message)) {
             message->body.push.record.handle = handle;
-        } else if (message->kind == MESH_ASSIGN) {
+        } else if (message->kind == MESH_ASSIGN || message->kind == MESH_ASSIGN_KEPT) {
             message->body.assign.handle = handle;
+        } else if (message->kind == MESH_APPEND) {
+            message->body.append.handle = handle;
         } else {
             message->body.result.handle = handle;
         }
@@ -877,7 +1051,7 @@ static void host_restore_jobs(struct world *world, struct host *host)
     for (uint32_t i = 0; i < host->disk.job_count && host->alive && !world->failed; i++) {
         struct disk_job *const saved = &host->disk.job[i];
         struct sim_job *const job = &world->job[saved->job];
-        if (saved->state != MESH_JOB_RUNNING) {
+        if (saved->state != MESH_JOB_RUNNING || saved->log != NULL) {
             continue;
         }
         if (!sim_world_plant(world, SIM_PLANT_OLD_EPOCH)) {
@@ -916,6 +1090,7 @@ static void host_wake_up(struct world *world, struct host *host)
     for (uint32_t i = 0; i < host->disk.record_count && host->alive; i++) {
         sim_host_record(world, host, &host->id, sim_payload_keep(host->disk.record[i].payload));
     }
+    sim_journal_restore(world, host);
     host_restore_jobs(world, host);
     if (host->alive) {
         sim_host_devices(world, host);
@@ -929,10 +1104,10 @@ static void host_wake_up(struct world *world, struct host *host)
  * In every fourth run of faults half of the nodes begin as the program of the version before, and are upgraded when they
  * start again. Nothing is drawn for it, so that other runs go on as they would.
  */
-static uint32_t program_protocol(const struct world *world, const struct host *host)
+uint32_t sim_host_program(const struct world *world, const struct host *host)
 {
     const bool mixed = world->options.seed % 4 == 3 && world->story == NULL && world->watch == NULL;
-    return mixed && host->index % 2 == 1 && host->life == 1 ? MESH_PROTOCOL_MAX - 1 : MESH_PROTOCOL_MAX;
+    return mixed && host->index % 2 == 1 && host->life <= 1 ? MESH_PROTOCOL_MAX - 1 : MESH_PROTOCOL_MAX;
 }
 
 void sim_host_start(struct world *world, struct host *host)
@@ -946,7 +1121,7 @@ void sim_host_start(struct world *world, struct host *host)
     host->draining = false;
     host->leaving = false;
     host->life++;
-    host->protocol = program_protocol(world, host);
+    host->protocol = sim_host_program(world, host);
     host->born_us = world->now_us;
     host->paused_until_us = 0;
     host->must_stop = false;
@@ -969,6 +1144,8 @@ void sim_host_start(struct world *world, struct host *host)
         .region = host->region,
         .incarnation = host->disk.incarnation,
         .session = session,
+        .storage = host->disk.storage,
+        .sequence = host->disk.sequence,
         .seed = {seed, sim_mix(seed, session)},
         .now_ms = sim_host_local_us(world, host) / 1000,
         .wall_ms = host_wall_ms(world, host),

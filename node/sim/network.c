@@ -226,7 +226,27 @@ static struct flight *flight_copy(const struct flight *flight)
     return copy;
 }
 
-static void flight_launch_alone(struct world *world, const struct link *link, struct flight *flight,
+/*
+ * What is said of journals and of the disks that they are on comes in the order in which it was sent, here too: a member's
+ * word that is older than what was seen of its disk counts for nothing, and the real transport keeps the order.
+ */
+static bool keeps_order(const struct flight *flight)
+{
+    switch (flight->message->kind) {
+    case MESH_APPEND:
+    case MESH_APPENDED:
+    case MESH_VOTE:
+    case MESH_VOTED:
+    case MESH_BEAT:
+    case MESH_HAND_OVER:
+    case MESH_DISK:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void flight_launch_alone(struct world *world, struct link *link, struct flight *flight,
                                 int64_t wait_us)
 {
     struct network *const network = &world->network;
@@ -248,6 +268,11 @@ static void flight_launch_alone(struct world *world, const struct link *link, st
     int64_t in_us = wait_us + travel_us(world, link, flight);
     if (sim_chance(&world->random, network->reorder_permille)) {
         in_us += sim_between(&world->random, 0, SECOND_US / 2);
+    }
+    if (keeps_order(flight)) {
+        int64_t *const latest_us = &link->ordered_at_us[link_side_of(link, flight->from)];
+        in_us = world->now_us + in_us < *latest_us ? *latest_us - world->now_us : in_us;
+        *latest_us = world->now_us + in_us;
     }
     flight_launch(world, flight, in_us);
 }

@@ -4,10 +4,10 @@
  * not be quick, bounded or complete; where the two disagree, one of them is wrong.
  *
  *     what it keeps       born of                      ends with
- *     held     (executor) RUN                          RESULT_ACK, or RAN once nobody wants the result
+ *     held     (executor) RUN                          RESULT_ACK, or RAN once nobody wants the result; ADOPTED: another home
  *     promise  (executor) GRANT sent                   2.5 s
- *     out      (home)     ASSIGN sent                  RESULT or EXPIRED received, RESULT_ACK or CANCEL sent,
- *                                                      executor restarted
+ *     out      (home)     ASSIGN or ADOPTED sent       RESULT or EXPIRED received, RESULT_ACK or CANCEL sent,
+ *                                                      executor restarted, job moved
  *     word     (anyone)   ALERT received               a newer one by the same accuser about the same member
  *
  * It is kept for worlds of up to SIM_ORACLE_NODES_MAX nodes: the words take the cube of their number.
@@ -21,6 +21,7 @@ enum {
     RENEW_LEFT_MS = 7500,
     LEASE_MS = 20000,
     HOME_LEASE_MS = 25000,
+    KEPT_MS = 600000, /* an attempt whose job has several homes to come waits for one of them */
     RESEND_MS = 2000,
     RESEND_LONG_MS = 8000,  /* of a bundle of ACK_LATER_US */
     ACK_LATER_US = 4000000, /* the acknowledgement of a longer bundle may wait for company */
@@ -45,6 +46,9 @@ struct held {
     uint32_t job;
     uint64_t epoch;
     struct mesh_bundle_name name;
+    bool kept; /* others keep the job's journal too */
+    uint32_t count;
+    uint32_t *shard; /* those that were done, once it is finished */
     bool stopped;
     bool finished;
     bool took_long;
@@ -153,6 +157,9 @@ void sim_oracle_free(struct host *host)
     for (uint32_t i = 0; i < host->oracle->crashes_count; i++) {
         free(host->oracle->crashes[i].of_shard);
     }
+    for (uint32_t i = 0; i < host->oracle->held_count; i++) {
+        free(host->oracle->held[i].shard);
+    }
     free(host->oracle->crashes);
     free(host->oracle->held);
     free(host->oracle->promise);
@@ -187,6 +194,7 @@ static struct held *held_attempt(struct oracle *oracle, uint32_t attempt)
 
 static void held_forget(struct oracle *oracle, struct held *held)
 {
+    free(held->shard);
     *held = oracle->held[--oracle->held_count];
 }
 
@@ -236,14 +244,44 @@ static void executor_renewed(struct oracle *oracle, uint32_t home, const struct 
     }
 }
 
-static void executor_ran(struct oracle *oracle, uint32_t attempt, uint64_t device_us)
+/* The new home of an attempt's job takes it over. */
+static void executor_adopted(struct oracle *oracle, uint32_t home, const struct mesh_message *message)
 {
-    struct held *const held = held_attempt(oracle, attempt);
+    for (uint32_t i = 0; i < oracle->held_count; i++) {
+        struct held *const held = &oracle->held[i];
+        if (same_name(&held->name, &message->body.adopted.name) && held->kept && !held->stopped &&
+            held->home != home && message->body.adopted.epoch > held->epoch) {
+            held->home = home;
+            held->epoch = message->body.adopted.epoch;
+            held->renewed_ms = oracle->now_ms;
+            held->told_ms = held->finished ? held->told_ms : oracle->now_ms;
+        }
+    }
+}
+
+/* It is let go: what it did is durable. */
+static void executor_let_go(struct world *world, struct host *host, struct oracle *oracle, struct held *held)
+{
+    for (uint32_t i = 0; i < held->count && !held->unwanted; i++) {
+        sim_truth_acked(world, host, &world->host[held->home], held->job, held->shard[i], &held->name);
+    }
+    held_forget(oracle, held);
+}
+
+static void executor_ran(struct oracle *oracle, const struct mesh_event *event)
+{
+    struct held *const held = held_attempt(oracle, event->body.ran.attempt);
     if (held == NULL) {
         return;
     }
+    uint32_t done = 0;
+    for (uint32_t i = 0; i < held->count && i < event->body.ran.count; i++) {
+        held->shard[done] = held->shard[i];
+        done += event->body.ran.outcome[i] == MESH_DONE;
+    }
+    held->count = done;
     held->finished = true;
-    held->took_long = device_us >= ACK_LATER_US;
+    held->took_long = event->body.ran.device_us >= ACK_LATER_US;
     held->told_ms = oracle->now_ms;
     if (held->unwanted) {
         held_forget(oracle, held);
@@ -308,14 +346,26 @@ static void executor_runs(struct world *world, struct host *host, struct oracle 
         promise->used |= UINT64_C(1) << name->index;
     }
     oracle->held = sim_grow(oracle->held, oracle->held_count + 1, sizeof *oracle->held);
-    oracle->held[oracle->held_count++] = (struct held){.attempt = effect->body.run.attempt,
-                                                       .home = home,
-                                                       .job = sim_world_job(world, &effect->body.run.job),
-                                                       .epoch = effect->body.run.epoch,
-                                                       .name = *name,
-                                                       .stop_by_ms = INT64_MAX,
-                                                       .renewed_ms = oracle->now_ms,
-                                                       .told_ms = oracle->now_ms};
+    oracle->held[oracle->held_count++] =
+        (struct held){.attempt = effect->body.run.attempt,
+                      .home = home,
+                      .job = sim_world_job(world, &effect->body.run.job),
+                      .epoch = effect->body.run.epoch,
+                      .name = *name,
+                      .kept = assign->kind == MESH_ASSIGN_KEPT,
+                      .count = effect->body.run.count,
+                      .shard = sim_alloc(effect->body.run.count, sizeof(uint32_t)),
+                      .stop_by_ms = INT64_MAX,
+                      .renewed_ms = oracle->now_ms,
+                      .told_ms = oracle->now_ms};
+    memcpy(oracle->held[oracle->held_count - 1].shard, effect->body.run.shard,
+           effect->body.run.count * sizeof(uint32_t));
+}
+
+/* The lease of an attempt, after which it is stopped; that of a kept one is looked at once a lease. */
+static int64_t held_lease_ms(const struct held *held)
+{
+    return held->renewed_ms + (held->kept ? KEPT_MS + LEASE_MS : LEASE_MS);
 }
 
 static void executor_stops(struct oracle *oracle, uint32_t attempt)
@@ -323,7 +373,7 @@ static void executor_stops(struct oracle *oracle, uint32_t attempt)
     struct held *const held = held_attempt(oracle, attempt);
     if (held != NULL) {
         held->stopped = true;
-        held->unwanted = held->unwanted || oracle->now_ms >= held->renewed_ms + LEASE_MS;
+        held->unwanted = held->unwanted || oracle->now_ms >= held_lease_ms(held);
     }
 }
 
@@ -332,7 +382,7 @@ static void executor_leases_end(struct oracle *oracle)
 {
     for (uint32_t i = 0; i < oracle->held_count; i++) {
         struct held *const held = &oracle->held[i];
-        if (!held->finished && !held->stopped && oracle->now_ms >= held->renewed_ms + LEASE_MS) {
+        if (!held->finished && !held->stopped && oracle->now_ms >= held_lease_ms(held)) {
             held_must_stop(oracle, held);
         }
     }
@@ -347,7 +397,7 @@ static int64_t held_due_ms(const struct held *held)
     if (held->stopped) {
         return INT64_MAX;
     }
-    const int64_t lease_ms = held->renewed_ms + LEASE_MS;
+    const int64_t lease_ms = held_lease_ms(held);
     /* Looked at every RENEW_MS, and said once no more than RENEW_LEFT_MS are left. */
     const int64_t first_ms = held->renewed_ms + LEASE_MS - RENEW_LEFT_MS + RENEW_MS;
     const int64_t again_ms = held->told_ms + RENEW_MS;
@@ -370,7 +420,7 @@ static void check_held(struct world *world, struct host *host, const struct orac
         if (now_ms < oracle->strict_from_ms || held->stopped) {
             continue;
         }
-        if (!held->finished && (held->stop_by_ms < now_ms || now_ms > held->renewed_ms + LEASE_MS)) {
+        if (!held->finished && (held->stop_by_ms < now_ms || now_ms > held_lease_ms(held))) {
             sim_check_fail(world, host, SIM_LEASES_HOLD, "an attempt for %s runs on although %s", home,
                            held->stop_by_ms < now_ms ? "it was cancelled" : "its lease has ended");
         } else if (now_ms > due_ms) {
@@ -433,6 +483,22 @@ static void check_attempts(struct world *world, struct host *host, const struct 
     }
 }
 
+static void out_add(struct oracle *oracle, uint32_t executor, uint32_t job,
+                    const struct mesh_bundle_name *name, uint32_t count, const uint32_t *shard)
+{
+    oracle->out = sim_grow(oracle->out, oracle->out_count + 1, sizeof *oracle->out);
+    struct out_bundle *const bundle = &oracle->out[oracle->out_count++];
+    *bundle = (struct out_bundle){.name = *name,
+                                  .executor = executor,
+                                  .job = job,
+                                  .renewed_ms = oracle->now_ms,
+                                  .cancel_by_ms = INT64_MAX,
+                                  .count = count,
+                                  .left = count,
+                                  .shard = sim_alloc(count, sizeof(uint32_t))};
+    memcpy(bundle->shard, shard, count * sizeof(uint32_t));
+}
+
 static void home_assigns(struct world *world, struct host *host, struct oracle *oracle, uint32_t executor,
                          const struct mesh_message *assign)
 {
@@ -447,19 +513,30 @@ static void home_assigns(struct world *world, struct host *host, struct oracle *
                        world->host[executor].name);
         return;
     }
-    const uint32_t count = assign->body.assign.count;
     check_attempts(world, host, oracle, executor, assign);
-    oracle->out = sim_grow(oracle->out, oracle->out_count + 1, sizeof *oracle->out);
-    struct out_bundle *const bundle = &oracle->out[oracle->out_count++];
-    *bundle = (struct out_bundle){.name = assign->body.assign.name,
-                                  .executor = executor,
-                                  .job = job,
-                                  .renewed_ms = oracle->now_ms,
-                                  .cancel_by_ms = INT64_MAX,
-                                  .count = count,
-                                  .left = count,
-                                  .shard = sim_alloc(count, sizeof(uint32_t))};
-    memcpy(bundle->shard, assign->body.assign.shard, count * sizeof(uint32_t));
+    out_add(oracle, executor, job, &assign->body.assign.name, assign->body.assign.count,
+            assign->body.assign.shard);
+}
+
+/* What a lost home had out is the new home's, some of it perhaps somebody else's by now. */
+static void home_adopts(struct oracle *oracle, uint32_t executor, uint32_t job,
+                        const struct mesh_message *report)
+{
+    if (out_find(oracle, executor, &report->body.report.name) == NULL) {
+        out_add(oracle, executor, job, &report->body.report.name, report->body.report.count,
+                report->body.report.shard);
+        oracle->out[oracle->out_count - 1].ever_lost = true;
+    }
+}
+
+/* Another node is the job's home. */
+static void home_moved(struct oracle *oracle, uint32_t job)
+{
+    for (uint32_t i = oracle->out_count; i-- > 0;) {
+        if (oracle->out[i].job == job) {
+            out_forget(oracle, &oracle->out[i]);
+        }
+    }
 }
 
 static void home_asks(struct world *world, struct host *host, uint32_t executor,
@@ -537,7 +614,8 @@ static void check_result(struct world *world, struct host *host, struct oracle *
         return;
     }
     const uint32_t job = sim_world_job(world, &view.id);
-    for (uint32_t i = 0; i < out->save_count && view.epoch != result->body.result.epoch; i++) {
+    const bool inherited = world->job[job].truth != NULL && result->body.result.epoch < view.epoch;
+    for (uint32_t i = 0; i < out->save_count && view.epoch != result->body.result.epoch && !inherited; i++) {
         if (out->save[i].kind == MESH_SAVE_COMMIT) {
             sim_check_fail(world, host, SIM_EPOCHS_GROW, "job %u: a result of another epoch is committed",
                            job);
@@ -587,7 +665,8 @@ static void check_grant(struct world *world, struct host *host, struct oracle *o
     uint32_t places = 0;
     for (uint32_t i = 0; i < out->send_count; i++) {
         const struct mesh_message *const message = &out->send[i].message;
-        places += message->kind == MESH_ASSIGN && message->body.assign.name.token == token;
+        places += (message->kind == MESH_ASSIGN || message->kind == MESH_ASSIGN_KEPT) &&
+                  message->body.assign.name.token == token;
         if (message->kind == MESH_RELEASE && message->body.release.token == token) {
             places += message->body.release.places;
         }
@@ -767,6 +846,29 @@ static void check_released(struct world *world, struct host *host, const struct 
 
 /* ---- One step. */
 
+/* Of a job that others keep too a result may be left alone: then nothing comes of it. */
+static bool result_taken(const struct world *world, const struct mesh_out *out,
+                         const struct mesh_message *result, const struct mesh_id *from)
+{
+    const struct mesh_id *const job = &result->body.result.job;
+    bool taken = world->job[sim_world_job(world, job)].truth == NULL;
+    for (uint32_t i = 0; i < out->effect_count; i++) {
+        const struct mesh_effect *const effect = &out->effect[i];
+        taken = taken || (effect->kind == MESH_DECISION && effect->body.decision.why >= MESH_WHY_DONE &&
+                          effect->body.decision.why <= MESH_WHY_REJECTED &&
+                          memcmp(&effect->body.decision.member, from, sizeof *from) == 0 &&
+                          memcmp(&effect->body.decision.job, job, sizeof *job) == 0);
+    }
+    for (uint32_t i = 0; i < out->save_count; i++) {
+        taken = taken || out->save[i].kind == MESH_SAVE_COMMIT;
+    }
+    for (uint32_t i = 0; i < out->send_count; i++) {
+        taken = taken || (out->send[i].message.kind == MESH_RESULT_ACK &&
+                          memcmp(&out->send[i].to, from, sizeof *from) == 0);
+    }
+    return taken;
+}
+
 static void take_received(struct world *world, struct host *host, struct oracle *oracle,
                           const struct mesh_event *event, const struct mesh_out *out)
 {
@@ -788,10 +890,22 @@ static void take_received(struct world *world, struct host *host, struct oracle 
         if (held != NULL && !held->finished) {
             held_must_stop(oracle, held); /* somebody else was faster */
         } else if (held != NULL) {
-            held_forget(oracle, held);
+            executor_let_go(world, host, oracle, held);
         }
         break;
+    case MESH_ADOPTED:
+        executor_adopted(oracle, from, message);
+        break;
     case MESH_RESULT:
+        if (!result_taken(world, out, message, &event->body.received.from)) {
+            bundle = out_find(oracle, from, &message->body.result.name);
+            if (bundle != NULL) {
+                bundle->ever_lost =
+                    true; /* and if it was taken, that is not seen: nothing is demanded of it */
+            }
+            bundle = NULL; /* for want of room, or on its way to another home: it comes again */
+            break;
+        }
         check_result(world, host, oracle, from, message, out);
         bundle = out_find(oracle, from, &message->body.result.name);
         break;
@@ -812,7 +926,8 @@ static void take_effect(struct world *world, struct host *host, struct oracle *o
     uint32_t peer = SIM_NONE;
     switch (effect->kind) {
     case MESH_RUN:
-        if (event->kind == MESH_RECEIVED && event->body.received.message->kind == MESH_ASSIGN) {
+        if (event->kind == MESH_RECEIVED && (event->body.received.message->kind == MESH_ASSIGN ||
+                                             event->body.received.message->kind == MESH_ASSIGN_KEPT)) {
             executor_runs(world, host, oracle, sim_world_identity(world, &event->body.received.from), effect,
                           event->body.received.message);
         } else {
@@ -824,7 +939,9 @@ static void take_effect(struct world *world, struct host *host, struct oracle *o
         executor_stops(oracle, effect->body.stop.attempt);
         break;
     case MESH_JOB:
-        if (effect->body.job.refusal == MESH_ACCEPTED && effect->body.job.state != MESH_JOB_RUNNING) {
+        if (effect->body.job.refusal == MESH_ACCEPTED && effect->body.job.state == MESH_JOB_MOVED) {
+            home_moved(oracle, sim_world_job(world, &effect->body.job.id));
+        } else if (effect->body.job.refusal == MESH_ACCEPTED && effect->body.job.state != MESH_JOB_RUNNING) {
             home_job_ended(oracle, sim_world_job(world, &effect->body.job.id));
         }
         break;
@@ -871,7 +988,7 @@ static void take_effect(struct world *world, struct host *host, struct oracle *o
 }
 
 static void take_send(struct world *world, struct host *host, struct oracle *oracle,
-                      const struct mesh_send *send)
+                      const struct mesh_event *event, const struct mesh_send *send)
 {
     const struct mesh_message *const message = &send->message;
     const uint32_t to = sim_world_identity(world, &send->to);
@@ -896,6 +1013,7 @@ static void take_send(struct world *world, struct host *host, struct oracle *ora
         }
         break;
     case MESH_ASSIGN:
+    case MESH_ASSIGN_KEPT:
         home_assigns(world, host, oracle, to, message);
         break;
     case MESH_RESERVE:
@@ -911,6 +1029,12 @@ static void take_send(struct world *world, struct host *host, struct oracle *ora
         bundle = out_find(oracle, to, &message->body.result_ack.name);
         if (bundle != NULL) {
             out_forget(oracle, bundle);
+        }
+        break;
+    case MESH_ADOPTED:
+        if (event->kind == MESH_RECEIVED && event->body.received.message->kind == MESH_REPORT) {
+            home_adopts(oracle, to, sim_world_job(world, &event->body.received.message->body.report.job),
+                        event->body.received.message);
         }
         break;
     case MESH_CANCEL:
@@ -955,7 +1079,8 @@ static void check_answer(struct world *world, struct host *host, struct oracle *
         message->kind == MESH_RESERVE || (message->kind == MESH_WISH && !message->body.reserve.patient);
     if (asks && message->body.reserve.wanted != 0) {
         answered = answers(out, from, MESH_GRANT, job) || answers(out, from, MESH_WAIT, job);
-    } else if (message->kind == MESH_RESULT && message->body.result.device_us < ACK_LATER_US) {
+    } else if (message->kind == MESH_RESULT && message->body.result.device_us < ACK_LATER_US &&
+               world->job[sim_world_job(world, &message->body.result.job)].truth == NULL) {
         answered = answers(out, from, MESH_RESULT_ACK, NULL);
     } else if (message->kind == MESH_PING) {
         answered = answers(out, from, MESH_PONG, NULL);
@@ -984,7 +1109,7 @@ void sim_oracle_step(struct world *world, struct host *host, const struct mesh_e
     if (event->kind == MESH_RECEIVED) {
         take_received(world, host, oracle, event, out);
     } else if (event->kind == MESH_RAN) {
-        executor_ran(oracle, event->body.ran.attempt, event->body.ran.device_us);
+        executor_ran(oracle, event);
     }
     for (uint32_t i = 0; i < out->save_count; i++) {
         if (out->save[i].kind == MESH_SAVE_COMMIT) {
@@ -995,7 +1120,7 @@ void sim_oracle_step(struct world *world, struct host *host, const struct mesh_e
         take_effect(world, host, oracle, event, &out->effect[i]);
     }
     for (uint32_t i = 0; i < out->send_count && !world->failed; i++) {
-        take_send(world, host, oracle, &out->send[i]);
+        take_send(world, host, oracle, event, &out->send[i]);
     }
     if (oracle->released && !world->failed) {
         check_released(world, host, oracle);

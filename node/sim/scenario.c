@@ -444,6 +444,8 @@ static void act_submit(struct world *world, const struct line *line)
     job->spec.bundle_shards_max = 4;
     job->spec.classes = 1;
     job->spec.lookup = false;
+    job->spec.copies = 1;
+    job->spec.copies_min = 0;
     job->spec.local_only = false;
     job->spec.speculate = true;
     job->spec.price_limit_micro = 0;

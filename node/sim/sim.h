@@ -62,7 +62,21 @@
     X(saves_unsent)  /* durable, but the process died before it could say so */                              \
     X(saves_stalled) /* found no room, and waited */                                                         \
     X(rows_rotten)                                                                                           \
-    X(jobs_forgone) /* acknowledged, on a disk that was lost or rolled back: their loss is no fault */       \
+    X(jobs_forgone)        /* acknowledged, and their loss is no fault, since: */                            \
+    X(forgone_single)      /* the disk of their only copy was lost or rolled back */                         \
+    X(forgone_minority)    /* too few of their journal's nodes are left */                                   \
+    X(forgone_wiped)       /* a disk of their journal was wiped, */                                          \
+    X(forgone_rolled_back) /* or replaced by an old copy of itself, */                                       \
+    X(forgone_rotten)      /* or lost a journal to rot, */                                                   \
+    X(forgone_cloned)      /* or another process spoke in its node's name */                                 \
+    X(promises)            /* votes made durable */                                                          \
+    X(votes_refused)                                                                                         \
+    X(tails_cut)         /* of a log, by a later home's entries */                                           \
+    X(logs_sent)         /* stretches of a journal read from a disk for a member */                          \
+    X(journals_restored) /* at a start */                                                                    \
+    X(journals_over)                                                                                         \
+    X(results_thrown)    /* acknowledged and not committed: their bundle was forgotten */                    \
+    X(takeovers_refused) /* the new home had no room, and tried again */                                     \
     X(messages)                                                                                              \
     X(messages_lost)                                                                                         \
     X(messages_doubled)                                                                                      \

@@ -5,15 +5,27 @@
 #include <stdio.h>
 
 static const char *const event_names[] = {
-    [MESH_TICK] = "tick",       [MESH_RECEIVED] = "received",   [MESH_RECORD] = "record",
-    [MESH_LINK_UP] = "link up", [MESH_LINK_DOWN] = "link down", [MESH_DEVICES] = "devices",
-    [MESH_DRAIN] = "drain",     [MESH_LEAVE] = "leave",         [MESH_SUBMIT] = "submit",
-    [MESH_RESTORE] = "restore", [MESH_CANCEL_JOB] = "cancel",   [MESH_LOOKED_UP] = "looked up",
-    [MESH_RAN] = "ran",         [MESH_FORGET_JOB] = "forget",
+    [MESH_TICK] = "tick",
+    [MESH_RECEIVED] = "received",
+    [MESH_RECORD] = "record",
+    [MESH_LINK_UP] = "link up",
+    [MESH_LINK_DOWN] = "link down",
+    [MESH_DEVICES] = "devices",
+    [MESH_DRAIN] = "drain",
+    [MESH_LEAVE] = "leave",
+    [MESH_SUBMIT] = "submit",
+    [MESH_RESTORE] = "restore",
+    [MESH_CANCEL_JOB] = "cancel",
+    [MESH_LOOKED_UP] = "looked up",
+    [MESH_RAN] = "ran",
+    [MESH_FORGET_JOB] = "forget",
+    [MESH_JOB_IS_OVER] = "job is over",
+    [MESH_RESTORE_JOURNAL] = "restore journal",
 };
 static const char *const save_names[] = {
     [MESH_SAVE_INCARNATION] = "incarnation", [MESH_SAVE_RECORD] = "record",       [MESH_SAVE_JOB] = "job",
-    [MESH_SAVE_COMMIT] = "commit",           [MESH_SAVE_JOB_STATE] = "job state",
+    [MESH_SAVE_COMMIT] = "commit",           [MESH_SAVE_JOB_STATE] = "job state", [MESH_SAVE_ENTRY] = "entry",
+    [MESH_SAVE_PROMISE] = "promise",         [MESH_SAVE_STORAGE] = "storage",
 };
 static const char *const effect_names[] = {
     [MESH_DROP] = "drop",
@@ -32,6 +44,10 @@ static const char *const effect_names[] = {
     [MESH_DECISION] = "decision",
     [MESH_ECHOED] = "echoed",
     [MESH_DRAINED] = "drained",
+    [MESH_TAKE_OVER] = "take over",
+    [MESH_SEND_LOG] = "send log",
+    [MESH_JOURNAL_OVER] = "journal over",
+    [MESH_JOURNAL_ASKED] = "journal asked",
 };
 static const char *const life_names[] = {
     [LIFE_STARTS] = "starts",
@@ -44,10 +60,8 @@ static const char *const member_states[] = {
     [MESH_LEFT] = "left", [MESH_REVOKED] = "revoked",
 };
 static const char *const job_states[] = {
-    [MESH_JOB_RUNNING] = "running",
-    [MESH_JOB_DONE] = "done",
-    [MESH_JOB_FAILED] = "failed",
-    [MESH_JOB_CANCELLED] = "cancelled",
+    [MESH_JOB_RUNNING] = "running",     [MESH_JOB_DONE] = "done",   [MESH_JOB_FAILED] = "failed",
+    [MESH_JOB_CANCELLED] = "cancelled", [MESH_JOB_MOVED] = "moved",
 };
 
 #define NAME(table, index)                                                                                   \
@@ -83,6 +97,11 @@ static int format_effect(const struct trace_line *line, char *text, size_t room)
     case MESH_DECISION:
         return snprintf(text, room, "effect decision job %u, why %u, count %u", high, low >> 16,
                         low & 0xffff);
+    case MESH_TAKE_OVER:
+    case MESH_SEND_LOG:
+    case MESH_JOURNAL_OVER:
+    case MESH_JOURNAL_ASKED:
+        return snprintf(text, room, "effect %s of job %u, %u", name, high, low);
     case MESH_SIGN:
         return snprintf(text, room, "effect sign record kind %u, version %u", high, low);
     default:
@@ -103,6 +122,10 @@ static void format_message(const struct world *world, const struct trace_line *l
                          origin < world->host_count ? world->host[origin].name : "the authority",
                          (unsigned)(line->b >> 24) & 0xffff, (unsigned)line->b & 0xffffff);
     }
+    if (line->kind == MESH_APPEND || line->kind == MESH_APPENDED) {
+        used += snprintf(text + used, room - (size_t)used, " job %u entry %u%s", (unsigned)(line->b >> 32),
+                         (unsigned)line->b & 0x7fffffff, (line->b >> 31 & 1) != 0 ? " held" : "");
+    }
     snprintf(text + used, room - (size_t)used, " (%u B) %s", (unsigned)line->a, sent ? "to" : "from");
 }
 
@@ -119,8 +142,8 @@ void sim_trace_format(const struct world *world, const struct host *host, const 
         format_message(world, line, detail, sizeof detail);
         break;
     case TRACE_SAVE:
-        snprintf(detail, sizeof detail, "save %s %u/%u", NAME(save_names, line->kind),
-                 (unsigned)(line->a >> 32), (unsigned)line->a);
+        snprintf(detail, sizeof detail, "save %s %u/%u, entry %u.%u", NAME(save_names, line->kind),
+                 (unsigned)(line->a >> 32), (unsigned)line->a, (unsigned)(line->b >> 32), (unsigned)line->b);
         break;
     case TRACE_EFFECT:
         format_effect(line, detail, sizeof detail);

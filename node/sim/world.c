@@ -85,6 +85,9 @@ bool sim_world_plant(struct world *world, enum sim_plant plant)
 /* Device time of one job at most, so that a run's jobs can end in its last third even on a single slot. */
 #define JOB_DEVICE_US_MAX (30 * SECOND_US)
 
+/* A full check of one core takes time with what it holds, which is much there. */
+#define CROWDED_CHECK_EVERY 64
+
 /* A job that fills hundreds of slots with bundles of a shard or two. */
 static void crowd_job(struct world *world, struct sim_job *job)
 {
@@ -95,6 +98,25 @@ static void crowd_job(struct world *world, struct sim_job *job)
     job->shard_us = (uint32_t)sim_between(&world->random, SECOND_US / 2, 3 * SECOND_US);
     free(job->crashes);
     job->crashes = sim_alloc(job->spec.shard_count, 1);
+}
+
+/*
+ * Most have three copies; a few insist on what they ask for. While some node's program knows no journals, its operators
+ * ask for one.
+ */
+static void draw_copies(const struct world *world, struct mesh_job_spec *spec, uint32_t number)
+{
+    struct sim_random own = {sim_mix(sim_mix(world->options.seed, number), 0x6c616e72756f6a)};
+    const uint32_t draw = sim_below(&own, 100);
+    spec->copies = draw < 60 ? 3 : draw < 75 ? 1 : draw < 90 ? 2 : 5;
+    spec->copies_min = sim_chance(&own, 100) ? spec->copies : 0;
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        if (sim_host_program(world, &world->host[i]) < mesh_message_since(MESH_APPEND) ||
+            world->options.plant == SIM_PLANT_OLD_EPOCH) { /* which only a single copy's restart shows */
+            spec->copies = 1;
+            spec->copies_min = 0;
+        }
+    }
 }
 
 uint32_t sim_world_new_job(struct world *world)
@@ -126,6 +148,7 @@ uint32_t sim_world_new_job(struct world *world)
         job->shard_us = (uint32_t)(JOB_DEVICE_US_MAX / shards);
     }
     job->spec.shard_us_guess = sim_chance(random, 700) ? job->shard_us : 0;
+    draw_copies(world, &job->spec, number);
     if (number % 7 == 3) {
         job->spec.price_limit_micro = 40;
     }
@@ -179,6 +202,8 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
         .bundles = tight ? 6 : 128,
         .attempts = tight ? 12 : 128,
         .demands = tight ? 2 : 64,
+        .journals = tight ? 12 : 256,
+        .waiters = tight ? 64 : 256,
     };
     if (world->crowded) {
         host->slots[0] = (uint16_t)(250 + sim_below(random, 150));
@@ -187,6 +212,7 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
         host->limits.bundles = 1024;
         host->limits.attempts = 1024;
         host->limits.demands = 64;
+        host->limits.waiters = 2048;
     }
     memcpy(host->lent, host->slots, sizeof host->lent);
     world->host_count++;
@@ -242,9 +268,12 @@ bool sim_world_init(struct world *world, const struct sim_options *options, stru
     return true;
 }
 
-static void world_populate(struct world *world)
+static void world_populate(struct world *world, uint32_t check_every)
 {
     world->crowded = world->options.nodes <= 6 && sim_chance(&world->random, 100);
+    if (world->crowded && check_every == 0) {
+        world->options.check_every = CROWDED_CHECK_EVERY;
+    }
     for (uint32_t i = 0; i < world->options.nodes; i++) {
         char name[16];
         snprintf(name, sizeof name, "n%u", i);
@@ -345,6 +374,12 @@ static void happen_at_host(struct world *world, struct host *host, struct event 
         break;
     case HAPPEN_FORGET:
         sim_host_forget(world, host, event->a);
+        break;
+    case HAPPEN_TAKE_OVER:
+        sim_journal_take_over(world, host, event->a, event->b);
+        break;
+    case HAPPEN_TELL_OVER:
+        sim_journal_tell_over(world, host, event->a, &world->host[event->b].id);
         break;
     case HAPPEN_DIAL:
         sim_network_dialed(world, event);
@@ -452,6 +487,7 @@ void sim_world_finish(struct world *world)
     }
     for (uint32_t i = 0; i < world->job_count; i++) {
         free(world->job[i].crashes);
+        sim_truth_free(world->job[i].truth);
     }
     sim_network_free(&world->network);
     sim_plan_free(world->plan);
@@ -476,7 +512,7 @@ bool sim_run(const struct sim_options *options, struct sim_result *result)
 {
     struct world world;
     sim_world_init(&world, options, result);
-    world_populate(&world);
+    world_populate(&world, options->check_every);
     sim_world_loop(&world);
     if (!world.failed) {
         sim_check_end(&world);

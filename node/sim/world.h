@@ -8,6 +8,8 @@
  *     known.c     whom a host has met
  *     host.c      a node: its core, and what it does with a step's output
  *     disk.c      what a node finds again after its process died
+ *     journal.c   its copies of journals: what they hold, replaying and sending it
+ *     truth.c     what was promised of each journal, over all its copies
  *     device.c    attempts and cache look-ups
  *     faults.c    what goes wrong; plan.c draws it from the seed, script.c reads and writes it, minimise.c cuts it down
  *     check.c     what must hold
@@ -59,6 +61,8 @@ enum happening {
     HAPPEN_RAN,       /* an attempt ends */
     HAPPEN_LOOKED_UP, /* the cache answers */
     HAPPEN_FORGET,    /* a finished job is pruned */
+    HAPPEN_TAKE_OVER, /* a copy of a journal has been read back by its new home */
+    HAPPEN_TELL_OVER, /* a host looked up whether a journal that it was asked about is over */
     HAPPEN_START,     /* a node starts or starts again */
     HAPPEN_SUBMIT,    /* a user submits */
     HAPPEN_FAULT,
@@ -97,7 +101,7 @@ struct event sim_heap_pop(struct heap *heap);
 void sim_heap_free(struct heap *heap);
 
 /* ---- Bytes behind handles. */
-enum payload_kind { PAYLOAD_RECORD = 1, PAYLOAD_INPUT, PAYLOAD_RESULT };
+enum payload_kind { PAYLOAD_RECORD = 1, PAYLOAD_INPUT, PAYLOAD_RESULT, PAYLOAD_ENTRY };
 
 struct payload {
     uint32_t references;
@@ -105,7 +109,11 @@ struct payload {
     struct mesh_record record; /* RECORD: as its origin signed it; the handle is zero */
     uint32_t job;              /* otherwise */
     uint32_t count;
-    uint64_t value[]; /* INPUT: shard numbers; RESULT: the bytes of each place, in short */
+    /*
+     * INPUT: shard numbers; RESULT: the bytes of each place, in short. ENTRY, of a submit: nothing; of a commit: the
+     * executor, then each shard and its bytes; of an end: the state, then the shard at fault.
+     */
+    uint64_t value[];
 };
 struct payload *sim_payload_new(enum payload_kind kind, uint32_t job, uint32_t count);
 struct payload *sim_payload_of_record(const struct mesh_record *record);
@@ -140,13 +148,35 @@ struct sim_job {
     bool finished; /* told to the user */
     bool forgone;  /* its home's disk was lost or rolled back since it was acknowledged */
     enum mesh_job_state told;
-    uint64_t epoch_used; /* the highest that any life of the home ran it with */
-    uint8_t *crashes;    /* per shard, reported */
+    uint64_t epoch_used;  /* the highest that any life of the home ran it with */
+    uint8_t *crashes;     /* per shard, reported */
+    bool restore_refused; /* by who takes it over, for want of room */
+    struct truth *truth;  /* of its journal; NULL: a single copy, or not submitted */
 };
 
 /* ---- A host. */
+struct disk_entry {
+    uint64_t epoch;
+    uint32_t settled; /* as it was known when the entry was saved */
+    enum mesh_entry_kind kind;
+    struct payload *payload;      /* NULL: no bytes */
+    struct mesh_members *members; /* of the journal from here on; NULL: as before */
+};
+
+/* One copy of a journal of several. */
+struct disk_log {
+    uint64_t promised;
+    struct mesh_id voted;
+    bool own;   /* the last entry is of this host's own reign */
+    bool over;  /* its end is settled: it is not given to the core any more */
+    bool whole; /* over: and everything settled is here */
+    uint32_t last;
+    struct disk_entry *entry; /* from 1 on: entry i is entry[i - 1] */
+};
+
 struct disk_job {
     uint32_t job;
+    struct disk_log *log; /* NULL: this is the only copy. Else what follows is what the log says */
     uint64_t epoch;
     enum mesh_job_state state;
     uint32_t failed_shard;
@@ -161,6 +191,8 @@ struct disk_record {
 
 struct disk {
     uint64_t incarnation;
+    uint64_t storage;  /* see struct mesh_config, as for the next */
+    uint64_t sequence; /* the highest that a save here bore */
     struct disk_job *job;
     uint32_t job_count;
     struct disk_record *record;
@@ -174,6 +206,10 @@ struct batch {
     struct batch *next;
     int64_t durable_at_us;
     bool refused; /* the job in it, for want of room */
+    struct {
+        uint32_t job; /* SIM_NONE: of none */
+        bool whole;
+    } over; /* the host's own note that a journal is over; such a batch has nothing else */
     uint32_t save_count;
     struct mesh_save *save;
     struct payload **save_payload;
@@ -189,6 +225,7 @@ struct flight {
     uint32_t from; /* hosts */
     uint32_t to;
     uint32_t from_life;
+    bool early;
     struct payload *payload; /* what the message's handle stands for, or NULL */
     size_t bytes;
     struct mesh_message *message; /* only the prefix that is in use */
@@ -269,6 +306,7 @@ struct host {
 
     void *memory;
     struct mesh *mesh;
+    const struct mesh_event *event; /* of the step that is being taken; borrowed */
     struct handles handles;
     struct known known;
     uint32_t first_link;         /* number + 1 */
@@ -350,6 +388,7 @@ struct link {
     uint32_t host[2];
     uint32_t next[2]; /* each side's next link, number + 1 */
     int64_t latency_us;
+    int64_t ordered_at_us[2]; /* on the adversarial network: what keeps its order */
     bool up;
     uint32_t session;
     struct link_side side[2];
@@ -468,10 +507,24 @@ void sim_host_free(struct host *host);
 /* How the host sees that member; false if it is none. O(members). */
 bool sim_host_view(const struct host *host, const struct mesh_id *id, struct mesh_member_view *view);
 int64_t sim_host_local_us(const struct world *world, const struct host *host);
+/* A message with its bytes, of which it takes over one reference; NULL if nobody is there to get it. */
+struct flight *sim_host_flight(struct world *world, struct host *host, const struct mesh_send *send,
+                               struct payload *payload);
+/* Lets it go. False if the process died of that. */
+bool sim_host_let_go(struct world *world, struct host *host, struct flight *flight);
+/* The user hears how the job ended. */
+void sim_host_told(struct world *world, struct host *host, uint32_t job, enum mesh_job_state state);
+/* Makes a note durable, behind what is under way: a journal is over. */
+void sim_host_note_over(struct world *world, struct host *host, uint32_t job, bool whole);
+/* The latest version that its program speaks, of this life or, before the first one, of that. */
+uint32_t sim_host_program(const struct world *world, const struct host *host);
 void sim_batch_free(struct batch *batch);
 
 /* disk.c */
 struct disk_job *sim_disk_find(struct host *host, uint32_t job);
+struct disk_job *sim_disk_add_job(const struct world *world, struct host *host, uint32_t job);
+/* Forgets a job, as if it had never been saved. */
+void sim_disk_remove_job(struct host *host, struct disk_job *job);
 /* Whether a restart would find the record: of that kind, about that member. */
 bool sim_disk_has_record(struct host *host, enum mesh_record_kind kind, const struct mesh_id *subject);
 void sim_disk_apply(struct world *world, struct host *host, const struct batch *batch, uint32_t saves);
@@ -482,6 +535,61 @@ void sim_disk_replace(struct world *world, struct host *host, const struct disk 
 struct disk *sim_disk_copy(const struct world *world, const struct disk *disk);
 void sim_disk_copy_records(struct disk *to, const struct disk *from);
 void sim_disk_free(struct disk *disk); /* what it holds; NULL is fine */
+
+/* journal.c */
+/* The place of a save in a journal of several copies, or NULL. */
+const struct mesh_place *sim_journal_place(const struct mesh_save *save);
+const struct mesh_id *sim_journal_job(const struct mesh_save *save);
+enum mesh_entry_kind sim_journal_kind(const struct mesh_save *save);
+/* The entry's bytes as the host makes them of a save with a place; the caller's to drop, may be NULL. */
+struct payload *sim_journal_bytes(struct world *world, struct host *host, const struct mesh_save *save);
+bool sim_journal_same(const struct payload *one, const struct payload *other);
+/* Whether the host has that entry of that job, on its disk or on the way there. Borrowed. */
+bool sim_journal_entry(struct host *host, uint32_t job, const struct mesh_id *id, uint32_t index,
+                       struct disk_entry *entry);
+void sim_journal_save(struct world *world, struct host *host, const struct mesh_save *save,
+                      struct payload *payload);
+void sim_journal_over(struct world *world, struct host *host, uint32_t job, bool whole);
+void sim_journal_send_log(struct world *world, struct host *host, const struct mesh_effect *effect);
+void sim_journal_take_over(struct world *world, struct host *host, uint32_t job, uint64_t epoch);
+bool sim_journal_is_over(struct host *host, uint32_t job);
+void sim_journal_tell_over(struct world *world, struct host *host, uint32_t job, const struct mesh_id *to);
+/* Gives the copies that are not over to a core that has just started. */
+void sim_journal_restore(struct world *world, struct host *host);
+struct disk_log *sim_journal_copy(const struct disk_log *log);
+void sim_journal_free(struct disk_log *log);
+
+/* truth.c */
+/* A home's own entry, as its step is taken. */
+void sim_truth_written(struct world *world, struct host *host, const struct mesh_save *save,
+                       struct payload *payload);
+/* An entry is durable at a member; its log is cut; its promise is durable. */
+void sim_truth_held(struct world *world, struct host *host, uint32_t job, uint32_t index,
+                    const struct disk_entry *entry);
+void sim_truth_cut(struct world *world, struct host *host, uint32_t job, uint32_t last);
+void sim_truth_promised(struct world *world, struct host *host, uint32_t job, uint64_t epoch,
+                        const struct mesh_id *candidate);
+/* A home says or shows that entries up to that one are settled. */
+void sim_truth_settled(struct world *world, struct host *host, uint32_t job, uint32_t index);
+void sim_truth_step(struct world *world, struct host *host, const struct mesh_out *out);
+/* The claim is broken for that job, unless its journal was harmed. */
+void sim_truth_broken(struct world *world, const struct host *host, uint32_t job, enum sim_claim claim,
+                      const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* A message leaves the host. */
+void sim_truth_sent(struct world *world, struct host *host, const struct flight *flight);
+/* An acknowledgement lets an executor forget a shard's result. */
+void sim_truth_acked(struct world *world, struct host *host, struct host *home, uint32_t job, uint32_t shard,
+                     const struct mesh_bundle_name *name);
+/* The host's user hears of it. */
+void sim_truth_told(struct world *world, struct host *host, uint32_t job, enum mesh_job_state state);
+/* A member's copy may have lost what was held or promised there. */
+enum sim_harm { SIM_HARM_WIPED = 1, SIM_HARM_ROLLED_BACK, SIM_HARM_ROTTEN, SIM_HARM_CLONED };
+void sim_truth_harmed(struct world *world, const struct host *host, uint32_t job, enum sim_harm harm);
+void sim_truth_cloned(struct world *world); /* a clone has started */
+void sim_truth_end(struct world *world, uint32_t job);
+/* The shard at fault, by the latest end that was written. */
+uint32_t sim_truth_failed_shard(const struct truth *truth);
+void sim_truth_free(struct truth *truth);
 
 /* network.c */
 void sim_flight_free(struct flight *flight);
@@ -531,6 +639,8 @@ void sim_check_signed(struct world *world, struct host *host, const struct mesh_
 void sim_check_survey(struct world *world);
 void sim_check_end(struct world *world);
 const char *sim_check_claim(enum sim_claim claim);
+/* Whether any node of the mesh as it is could run it. */
+bool sim_check_can_run(const struct world *world, const struct sim_job *job);
 
 /* drill.c */
 void sim_drill_survey(struct world *world);

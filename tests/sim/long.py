@@ -7,7 +7,7 @@ Every line of the ledger is one block of seeds that was played to its end on one
 
     DATE COMMIT TREE PROFILE:FAULTS FIRST-LAST RESULT HASH
 
-COMMIT is what was checked out, TREE the tree hash of mesh/ as git names it (a `+` behind it says that the working tree
+COMMIT is what was checked out, TREE the tree hashes of mesh/ and store/ as git names them (a `+` behind them says that the working tree
 differed), RESULT `held` or `failed:SEED`, HASH the hash over the block's traces. A block that is in the ledger for
 the TREE of today is not played again (unless the working tree differs from it), so a run may be interrupted at any moment and goes on with the next block; a
 line is written, whole and on disk, only when its block is done. When the core changes, everything is to be played anew.
@@ -37,9 +37,9 @@ def git(*arguments):
 
 
 def tree_of_core():
-    """The hash of mesh/ and of what is built beside it, as they are now."""
-    changed = git("status", "--porcelain", "--", "mesh", "node/sim")
-    return git("rev-parse", "--short=12", "HEAD:mesh") + ("+" if changed else "")
+    """The hashes of mesh/ and store/, as they are now, and whether they or what is built beside them differ from that."""
+    changed = git("status", "--porcelain", "--", "mesh", "store", "node/sim")
+    return "-".join(git("rev-parse", "--short=12", "HEAD:" + folder) for folder in ("mesh", "store")) + ("+" if changed else "")
 
 
 def blocks(options):
@@ -120,7 +120,7 @@ def main():
     commit = git("rev-parse", "--short=12", "HEAD")
     done = {} if tree.endswith("+") else played(options.ledger, tree)
     todo = [block for block in blocks(options) if (name_of(block), "%d-%d" % (block.first, block.last)) not in done]
-    print("mesh/ is %s: %d blocks are in the ledger, %d to play" % (tree, len(done), len(todo)), flush=True)
+    print("mesh/ and store/ are %s: %d blocks are in the ledger, %d to play" % (tree, len(done), len(todo)), flush=True)
     failed = sum(result != "held" for result in done.values())
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         under_way = {pool.submit(play, options.binary, block): block for block in todo}
