@@ -112,6 +112,12 @@ void metrics_write(struct node *node, FILE *out)
     counter(out, "api_calls", "Calls of local clients.", api.calls);
     counter(out, "api_denied", "Calls refused for want of a right.", api.denied);
     counter(out, "api_malformed", "Connections of local clients ended for bad frames.", api.malformed);
+    counter(out, "journal_refused", "Entries of other homes that made no sense here.", node->copies.refused);
+    counter(out, "journal_blobs_fetched", "Blobs fetched because an entry names them.",
+            node->copies.blobs_fetched);
+    counter(out, "journal_blob_bytes", "Their bytes.", node->copies.blob_bytes);
+    counter(out, "journal_blobs_missed", "Those that did not come; their entries were not held.",
+            node->copies.blobs_missed);
     counter(out, "records_refused", "Signed records that did not verify.", node->records_refused);
 
     const struct mesh_counters *core = mesh_counters(node->host.mesh);

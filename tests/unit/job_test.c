@@ -1,5 +1,6 @@
-/* How a home puts reduced outputs together: every type, every way, in one order. */
+/* How a home puts reduced outputs together: every type, every way, in one order; and how jobs and their ends are told. */
 #include "node/job.h"
+#include "node/payload.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -98,6 +99,107 @@ static void floats_are_added_by_pairs_of_neighbours(void **state)
     job_drop(job);
 }
 
+/* A job as a home describes it to the other members of its journal. */
+static struct job *described_job(void)
+{
+    struct job *job = job_make();
+    assert_non_null(job);
+    job->spec.manifest = manifest_find("spin");
+    job->spec.kernel = job_kernel_digest(job->spec.manifest);
+    snprintf(job->spec.tenant, sizeof job->spec.tenant, "geology");
+    snprintf(job->spec.key, sizeof job->spec.key, "monday");
+    snprintf(job->spec.origin, sizeof job->spec.origin, "ashburn");
+    job->spec.id = job_id(job->spec.tenant, job->spec.key);
+    char error[MANIFEST_ERROR_BYTES];
+    assert_int_equal(manifest_params_parse(job->spec.manifest, NULL, 0, &job->spec.params, error),
+                     MANIFEST_OK);
+    job->spec.items = 40;
+    job->spec.shard_items = 1;
+    job->spec.shard_count = 40;
+    job->copies = 3;
+    return job;
+}
+
+static void rows_of_jobs_are_read_by_later_versions_and_not_when_cut(void **state)
+{
+    (void)state;
+    struct job *job = described_job();
+    static uint8_t row[JOB_ROW_BYTES_MAX];
+    const size_t count = job_row_encode(job, row, sizeof row);
+    assert_true(count > 0);
+    struct job *back = job_row_decode(row, count);
+    assert_non_null(back);
+    assert_int_equal(back->copies, 3);
+    assert_string_equal(back->spec.origin, "ashburn");
+    const struct digest one = job_request(job), other = job_request(back);
+    assert_true(digest_equal(&one, &other));
+    job_free(back);
+    for (size_t cut = 0; cut < count; cut++) {
+        uint8_t *exact = malloc(cut ? cut : 1); /* so that a sanitizer sees a read past the end */
+        memcpy(exact, row, cut);
+        assert_null(job_row_decode(exact, cut));
+        free(exact);
+    }
+    /* A row of the first version: 23 fields, without copies and origin. */
+    assert_int_equal(row[0], 0xdc);
+    assert_int_equal(row[2], 25);
+    row[2] = 23;
+    back = job_row_decode(row, count - 1 - 8);
+    assert_non_null(back);
+    assert_int_equal(back->copies, 1);
+    assert_string_equal(back->spec.origin, "");
+    job_free(back);
+    row[2] = 24;
+    assert_null(job_row_decode(row, count - 8));
+    job_free(job);
+}
+
+static void two_requests_under_one_key_are_told_apart(void **state)
+{
+    (void)state;
+    struct job *job = described_job();
+    const struct digest one = job_request(job);
+    char error[MANIFEST_ERROR_BYTES];
+    const char *settings[] = {"us=7"};
+    assert_int_equal(manifest_params_parse(job->spec.manifest, settings, 1, &job->spec.params, error),
+                     MANIFEST_OK);
+    const struct digest other = job_request(job);
+    assert_false(digest_equal(&one, &other));
+    job->spec.inputs[0].role = MANIFEST_SPLIT;
+    const struct digest third = job_request(job);
+    assert_false(digest_equal(&other, &third));
+    job_free(job);
+}
+
+static void an_end_comes_back_as_it_went_and_not_when_cut(void **state)
+{
+    (void)state;
+    struct journal_end end = {
+        .state = MESH_JOB_FAILED, .at_ms = 1700000000000, .error = "shard 3 at berlin: no"};
+    uint8_t bytes[JOB_ERROR_BYTES + 64];
+    size_t count = journal_end_encode(&end, bytes, sizeof bytes);
+    struct journal_end back;
+    assert_true(journal_end_decode(bytes, count, &back));
+    assert_int_equal(back.state, MESH_JOB_FAILED);
+    assert_int_equal(back.at_ms, end.at_ms);
+    assert_string_equal(back.error, end.error);
+    for (size_t cut = 0; cut < count; cut++)
+        assert_false(journal_end_decode(bytes, cut, &back));
+    bytes[count] = 0;
+    assert_false(journal_end_decode(bytes, count + 1, &back));
+    memset(end.error, 'x', sizeof end.error - 1); /* the longest */
+    count = journal_end_encode(&end, bytes, sizeof bytes);
+    assert_true(journal_end_decode(bytes, count, &back));
+    assert_int_equal(strlen(back.error), JOB_ERROR_BYTES - 1);
+    for (enum mesh_job_state none = 0; none < MESH_JOB_MOVED + 2;
+         none++) { /* only what ends a job is an end */
+        end.state = none;
+        count = journal_end_encode(&end, bytes, sizeof bytes);
+        assert_int_equal(journal_end_decode(bytes, count, &back),
+                         none >= MESH_JOB_DONE && none <= MESH_JOB_CANCELLED);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const unsigned seed = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : (unsigned)time(NULL);
@@ -106,6 +208,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(outputs_are_reduced_once_in_every_type_and_way),
         cmocka_unit_test(floats_are_added_by_pairs_of_neighbours),
+        cmocka_unit_test(rows_of_jobs_are_read_by_later_versions_and_not_when_cut),
+        cmocka_unit_test(two_requests_under_one_key_are_told_apart),
+        cmocka_unit_test(an_end_comes_back_as_it_went_and_not_when_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
