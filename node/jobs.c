@@ -17,7 +17,7 @@
 #define PRUNE_EVERY_MS 60000
 #define FORGET_AFTER_MS 10000
 #define ASSEMBLE_AGAIN_MS 5000
-#define TAKE_OVER_AGAIN_MS 5000
+#define GO_ON_AGAIN_MS 5000
 #define JOBS_TENDED_MAX 1024 /* finished jobs that the core keeps because a member of their journal is away */
 #define OUTPUT_ON_LOOP_BYTES                                                                                 \
     (1u << 20) /* outputs up to this size, together, are put together on the loop's thread */
@@ -365,9 +365,18 @@ void jobs_refuse(struct node *node, const struct mesh_id *id, enum store_error e
     host_post(node, &(struct mesh_event){.kind = MESH_FORGET_JOB, .body.job.id = *id});
 }
 
-void jobs_cancel(struct node *node, struct job *job)
+bool jobs_cancel(struct node *node, struct job *job)
 {
+    if (job->again_at_ms) { /* the core doesn't have it yet */
+        if (copies_find(node, &job->spec.id))
+            return false;
+        node->jobs.again--;
+        job->again_at_ms = 0;
+        jobs_on_state(node, &job->spec.id, MESH_ACCEPTED, MESH_JOB_CANCELLED);
+        return true;
+    }
     host_post(node, &(struct mesh_event){.kind = MESH_CANCEL_JOB, .body.job.id = job->spec.id});
+    return true;
 }
 
 /* ---- What the core saves */
@@ -1232,6 +1241,19 @@ static void on_epoch_saved(struct node *node, void *context, enum store_error er
                         .body.restore = {.spec = core_spec(job), .committed = job->committed_bits}});
 }
 
+/* A disk lost something, or is full: what was acknowledged waits until it has it again. */
+static void go_on_later(struct node *node, struct job *job, const char *why)
+{
+    char text[sizeof job->error];
+    snprintf(text, sizeof text, "%s", why);
+    snprintf(job->last_error, sizeof job->last_error, "%s", text);
+    job->error[0] = '\0';
+    job->again_at_ms = clock_now_ms() + GO_ON_AGAIN_MS;
+    node->jobs.again++;
+    log_error("job", "job=%s error=\"cannot go on here, it is tried again: %s\"",
+              peer_name(node, &job->spec.id), text);
+}
+
 static void on_restored(struct background_task *task)
 {
     struct preparing *preparing = (struct preparing *)task;
@@ -1241,15 +1263,7 @@ static void on_restored(struct background_task *task)
     free(preparing);
     job->preparing = false;
     if (!good) {
-        log_error("job", "job=%s error=\"cannot go on: %s\"", peer_name(node, &job->spec.id), job->error);
-        job->state = JOB_FAILED;
-        job->finished_at_ms = clock_wall_ms();
-        struct store_batch *batch = node_batch(node);
-        put_row(batch, job);
-        store_batch_unpin_all(batch, job->spec.id.bytes);
-        node_commit(node, batch, on_nothing, NULL);
-        acknowledge(node, job);
-        job_release(job);
+        go_on_later(node, job, job->error);
         return;
     }
     replay_journal(node, job);
@@ -1278,15 +1292,8 @@ static void on_taken_over(struct background_task *task)
     }
     if (good)
         replay_journal(node, job);
-    if (!good ||
-        job->damaged) { /* a disk lost something, or is full: others have it too, and it may get room */
-        snprintf(job->last_error, sizeof job->last_error, "%s",
-                 good ? "a committed output cannot be read" : job->error);
-        job->error[0] = '\0';
-        job->again_at_ms = clock_now_ms() + TAKE_OVER_AGAIN_MS;
-        node->jobs.again++;
-        log_error("job", "job=%s error=\"cannot go on here, it is tried again: %s\"",
-                  peer_name(node, &job->spec.id), job->last_error);
+    if (!good || job->damaged) { /* others have it too, and it may get room */
+        go_on_later(node, job, good ? "a committed output cannot be read" : job->error);
         return;
     }
     job->first_assign = true;
@@ -1362,8 +1369,8 @@ static void on_refetched(struct node *node, const struct mesh_id *id)
     prepare(node, job, &wish, on_taken_over);
 }
 
-/* Takeovers that found something missing here. */
-static int64_t take_over_again(struct node *node, int64_t now_ms)
+/* Jobs that found something missing here, or no room. */
+static int64_t go_on_again(struct node *node, int64_t now_ms)
 {
     int64_t wake_at_ms = INT64_MAX;
     for (struct job *job = node->jobs.head; node->jobs.again > 0 && job; job = job->next) {
@@ -1375,7 +1382,13 @@ static int64_t take_over_again(struct node *node, int64_t now_ms)
         }
         job->again_at_ms = 0;
         node->jobs.again--;
-        copies_fetch_missing(node, &job->spec.id, on_refetched);
+        if (copies_find(node, &job->spec.id)) {
+            copies_fetch_missing(node, &job->spec.id, on_refetched);
+        } else {
+            const struct job_wish wish = wish_of(job);
+            job_release(job);
+            prepare(node, job, &wish, on_restored);
+        }
     }
     return wake_at_ms;
 }
@@ -1485,7 +1498,7 @@ int64_t jobs_turn(struct node *node, int64_t now_ms)
         node->jobs.prune_at_ms = now_ms + PRUNE_EVERY_MS;
     }
     int64_t wake_at_ms = node->jobs.prune_at_ms;
-    int64_t (*const agains[])(struct node *, int64_t) = {assemble_again, take_over_again};
+    int64_t (*const agains[])(struct node *, int64_t) = {assemble_again, go_on_again};
     for (size_t i = 0; i < sizeof agains / sizeof agains[0]; i++) {
         const int64_t at_ms = agains[i](node, now_ms);
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;

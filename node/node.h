@@ -397,7 +397,8 @@ void jobs_submitter_gone(struct node *node, const struct api_call *call); /* the
 /* The answer to cache_lookup_whole: the outputs, which are in our store and pinned by the job, or NULL. */
 struct entry;
 void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct entry *outputs);
-void jobs_cancel(struct node *node, struct job *job);
+/* False: it waits for its disk, and its end can't be written to all copies of its journal now. */
+bool jobs_cancel(struct node *node, struct job *job);
 /* What the first entry of a new job's journal says. */
 struct bytes *jobs_describe(struct node *node, const struct mesh_save *save);
 /* The core has made this node the job's home: reads it back from our copy of its journal and goes on with it. */

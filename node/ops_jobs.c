@@ -485,7 +485,11 @@ void op_cancel(void *context, struct api_call *call)
                   job->state == JOB_ASSEMBLING ? "complete" : state_word(job->state));
         return;
     }
-    jobs_cancel(node, job);
+    if (!jobs_cancel(node, job)) {
+        api_error(call, EXIT_PARTIAL, "the job can't go on at its home now (%s); cancel it once it does",
+                  job->last_error);
+        return;
+    }
     json_t *reply = json_pack("{s:s}", "state", "cancelled");
     json_put(reply, "job", json_hex(job->spec.id.bytes, 32));
     api_reply(call, reply);

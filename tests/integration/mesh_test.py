@@ -330,6 +330,29 @@ def save_words(place, count):
     return path
 
 
+def a_home_that_starts_without_room_keeps_its_jobs(place):
+    small_disk(place, "ashburn", "64m")
+    home = place.mesh("ashburn", work__cpu_slots=0)["ashburn"]
+    rows = numpy.arange(200000 * 8, dtype=numpy.uint64).astype(numpy.uint8).reshape(-1, 8)
+    numpy.save(place.path("rows.npy"), rows)
+    wait, give_up = (home.submit_detached("noop", "--input", "data=" + place.path("rows.npy"), "--split", "data",
+                                          "--replicas", "1", "--cache", "off", "--key", key) for key in ("wait", "give up"))
+    home.kill()
+    ballast = fill_disk(place, "ashburn", 900000)  # room for a start, not for 1.6 MB of output
+    home.settings["work.cpu_slots"] = 1
+    home.start()
+    wait_until("the home says that it can't go on", lambda: "it is tried again" in home.log_text())
+    expect(home.job(wait)["state"] == "preparing", "%s" % home.job(wait))
+    home.weir("cancel", give_up)
+    home.wait_job(give_up, "cancelled")
+    os.unlink(ballast)
+    home.wait_job(wait)
+    sums = numpy.full(len(rows), 0xCBF29CE484222325, dtype=numpy.uint64)
+    for column in range(8):
+        sums = (sums ^ rows[:, column]) * numpy.uint64(0x100000001B3)
+    expect(numpy.array_equal(fetch(home, wait, place.path("sums.npy"), "sum").reshape(-1), sums), "the sums are wrong")
+
+
 def an_executor_without_room_fails_nobody(place):
     """Berlin can't keep what its shards put out: they run at home, berlin lends nothing and says why, until it has room."""
     small_disk(place, "berlin", "24m")
@@ -482,7 +505,7 @@ TESTS = [three_nodes, a_killed_node_is_seen_down_and_up_again, a_stopped_node_is
          a_worker_that_stands_still_does_not_hold_its_job, a_cancelled_job_stops_everywhere, two_homes_share_the_mesh,
          thousands_of_short_shards_cost_no_worker, another_site_finds_cached_results,
          a_repeated_key_finds_the_same_job, large_outputs_travel_whole,
-         reduced_outputs_are_the_shards_in_one_order, an_executor_without_room_fails_nobody,
+         reduced_outputs_are_the_shards_in_one_order, an_executor_without_room_fails_nobody, a_home_that_starts_without_room_keeps_its_jobs,
          outputs_without_room_at_home_are_told_and_stored_later,
          results_without_room_at_home_are_told_and_taken_later, a_node_whose_devices_failed_is_listed_at_fault,
          a_full_disk_is_told_and_loses_nothing,
