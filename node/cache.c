@@ -22,6 +22,7 @@
 #define WAIT_FIRST_MS 100      /* until a result that is being computed is looked for again, */
 #define WAIT_MAX_MS 1000       /* doubling up to this */
 #define WAIT_PATIENCE_MS 30000 /* without any of them coming: then we compute them, too */
+#define OURS_ROUNDS 3          /* that we look for what we are said to hold */
 #define OVER_AFTER_MS 2000     /* its last results are in the owners' stores by then */
 #define CLAIM_OWNERS_MAX 64    /* told of a job's end; the leases at others end by themselves */
 #define CLAIMS_MAX 1024        /* jobs; likewise */
@@ -42,6 +43,8 @@ struct sought {
     uint8_t word[2]; /* what each owner said of it, in this round */
     uint32_t owners;
     struct mesh_id owner[2];
+    bool ours;           /* they say that we hold it: then it came while we asked */
+    uint8_t ours_rounds; /* in so many rounds now */
     uint32_t holders;
     uint32_t tried; /* of them; the entry, if there is one and it is not our own, came from the last */
     struct mesh_id holder[WIRE_CACHE_HOLDERS_MAX];
@@ -580,6 +583,7 @@ static void note_holder(struct cache_lookup *lookup, uint32_t index, const uint8
     struct mesh_id id;
     memcpy(id.bytes, node, sizeof id.bytes);
     struct mesh_member_view view;
+    sought->ours = sought->ours || is_self(lookup->node, &id);
     if (is_self(lookup->node, &id) || sought->holders == WIRE_CACHE_HOLDERS_MAX ||
         !mesh_member_find(lookup->node->host.mesh, &id, &view) || view.state > MESH_SUSPECT)
         return;
@@ -605,7 +609,13 @@ static void end_finding(struct cache_lookup *lookup)
     for (uint32_t i = 0; i < lookup->count; i++) {
         struct sought *sought = &lookup->sought[i];
         const uint8_t word = sought->word[0] ? sought->word[0] : sought->word[1];
-        if (is_missing(sought) && sought->holders == 0 && word == SAID_LEASED && patient)
+        if (!is_missing(sought) || sought->holders > 0 || lookup->whole)
+            continue;
+        if (sought->ours && sought->ours_rounds < OURS_ROUNDS)
+            sought->state = KEY_LATER;
+        else if (sought->ours)
+            tell_gone(lookup, i, &lookup->node->self); /* we had it once */
+        else if (word == SAID_LEASED && patient)
             sought->state = KEY_LATER;
     }
     start_getting(lookup);
@@ -723,7 +733,8 @@ static void begin_round(struct cache_lookup *lookup)
     for (uint32_t i = 0; i < lookup->count; i++) {
         struct sought *sought = &lookup->sought[i];
         if (sought->state == KEY_LATER)
-            *sought = (struct sought){.state = KEY_OPEN};
+            *sought = (struct sought){.state = KEY_OPEN,
+                                      .ours_rounds = (uint8_t)(sought->ours_rounds + sought->ours)};
     }
     if (!job) {
         answer(lookup);

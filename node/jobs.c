@@ -543,14 +543,32 @@ static void place_entry(struct node *node, struct job *job, uint32_t shard, cons
     }
 }
 
+/* Results that are being written into the cache. */
+struct remembering {
+    bool publish;
+    uint32_t count;
+    struct digest keys[];
+};
+
+/* The owners hear of them once they are here for whoever asks next. */
+static void on_remembered(struct node *node, void *context, enum store_error error)
+{
+    struct remembering *remembering = context;
+    if (error == STORE_OK && remembering->publish && remembering->count > 0)
+        cache_publish(node, remembering->keys, remembering->count);
+    free(remembering);
+}
+
 /* The results are worth remembering. Best effort, so nobody waits for it. */
 static void remember(struct node *node, struct job *job, const struct mesh_save *save,
                      const struct result_item *items)
 {
     struct store_batch *batch = node_batch(node);
-    struct digest keys[MESH_BUNDLE_SHARDS_MAX];
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < save->body.commit.count && count < MESH_BUNDLE_SHARDS_MAX; i++) {
+    struct remembering *remembering =
+        malloc(sizeof *remembering + save->body.commit.count * sizeof *remembering->keys);
+    must(remembering);
+    *remembering = (struct remembering){.publish = job->spec.cache == JOB_CACHE_MESH};
+    for (uint32_t i = 0; i < save->body.commit.count; i++) {
         const struct result_item *item = &items[save->body.commit.shard[i].place];
         struct entry entry;
         uint8_t blobs[MANIFEST_OUTPUTS_MAX][32];
@@ -562,11 +580,9 @@ static void remember(struct node *node, struct job *job, const struct mesh_save 
                                         .blob_count = entry_blobs(&entry, blobs)};
         const struct digest *key = &job->keys[save->body.commit.shard[i].shard];
         store_batch_cache(batch, key->bytes, &row);
-        keys[count++] = *key;
+        remembering->keys[remembering->count++] = *key;
     }
-    node_commit(node, batch, on_nothing, NULL);
-    if (job->spec.cache == JOB_CACHE_MESH)
-        cache_publish(node, keys, count);
+    node_commit(node, batch, on_remembered, remembering);
 }
 
 static void assemble(struct node *node, struct job *job);

@@ -438,6 +438,34 @@ static void silent_owners_and_holders_cost_their_time_only(void **state)
     assert_int_equal(count_sent(WIRE_CACHE_OVER, 2), 1);
 }
 
+/* A job here committed it between our look at our own cache and the owner's answer. */
+static void what_we_are_said_to_hold_is_looked_for_again(void **state)
+{
+    (void)state;
+    cache_lookup(&node, &job.spec.id, 1, 0, KEYS);
+    node.self = peer(8); /* as the script can name it */
+    claimed(1, "111", "888");
+    assert_int_equal(posted_count, 0); /* nothing to tell yet */
+    struct entry entry = {.output_count = 1};
+    entry.output[0].bytes = (const uint8_t *)"result";
+    entry.output[0].count = OUTPUT_BYTES;
+    uint8_t encoded[64];
+    const struct store_entry row = {.bytes = encoded, .count = entry_encode(&entry, encoded, sizeof encoded)};
+    struct store_batch *batch = node_batch(&node);
+    store_batch_cache(batch, keys[0].bytes, &row);
+    assert_int_equal(store_commit_wait(node.store, batch), STORE_OK);
+    pass(100);
+    claimed(1, "11", "88");
+    expect_told(1, 6);
+    for (int round = 0; round < 4 && posted_count == 0; round++) { /* the others are not here after all */
+        pass(1000);
+        if (posted_count == 0)
+            claimed(1, "11", "88");
+    }
+    expect_told(0, 0);
+    assert_int_equal(count_sent(WIRE_CACHE_GONE, 1), 2);
+}
+
 static void nobody_owns_up_and_it_is_computed(void **state)
 {
     (void)state;
@@ -516,6 +544,7 @@ int main(void)
         TEST(a_holder_that_lies_is_marked_void_and_passed_over),
         TEST(what_a_holder_lacks_is_forgotten_by_the_owners_and_computed),
         TEST(silent_owners_and_holders_cost_their_time_only),
+        TEST(what_we_are_said_to_hold_is_looked_for_again),
         TEST(nobody_owns_up_and_it_is_computed),
         TEST(patience_with_a_lease_ends),
         TEST(an_owner_of_protocol_1_is_asked_in_its_words),
