@@ -293,8 +293,14 @@ def run_all(base, mutants, count, ledger):
     return judged
 
 
+def place_of(mutant):
+    """What stays the same when lines move: the file, the line's text, and the change."""
+    return "%s: %s: %s -> %s" % (mutant.path, words(variant.read(mutant.path).splitlines()[mutant.line - 1]),
+                                 words(mutant.old), words(mutant.new))
+
+
 def read_explained():
-    """Lines `file: old -> new | why nobody could notice`, in the order of the core's text."""
+    """Lines `file: the line's text: old -> new | why nobody could notice`."""
     explained = {}
     if os.path.exists(EXPLAINED):
         with open(EXPLAINED, encoding="utf-8") as lines:
@@ -323,9 +329,8 @@ def main():
     survivors = []
     for mutant, state, _ in judged:
         if state == "survived":
-            key = "%s: %s -> %s" % (mutant.path, words(mutant.old), words(mutant.new))
             survivors.append({"at": "%s:%d" % (mutant.path, mutant.line), "old": words(mutant.old),
-                              "new": words(mutant.new), "why": explained.get(key)})
+                              "new": words(mutant.new), "why": explained.get(place_of(mutant))})
     with open(os.path.join(variant.OUT, "mutants.json"), "w", encoding="utf-8") as out:
         json.dump({"seed": options.seed, "mutants": len(judged), "killed": killed, "survivors": survivors,
                    "each": [{"at": "%s:%d" % (m.path, m.line), "old": words(m.old), "new": words(m.new), "by": by}
