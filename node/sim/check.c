@@ -533,7 +533,7 @@ static void check_handles(struct world *world, struct host *host)
     }
 }
 
-/* One that was ever counted down, in whatever width, is beyond all that a run can count. */
+/* One that was ever counted down is beyond all that a run can count, microseconds among it. */
 static void check_counters(struct world *world, const struct host *host)
 {
     struct mesh_counters counters = *mesh_counters(host->mesh);
@@ -541,7 +541,7 @@ static void check_counters(struct world *world, const struct host *host)
         counters.records_new = -counters.records_new;
     }
 #define GROWS(name)                                                                                          \
-    if (counters.name > INT32_MAX) {                                                                         \
+    if (counters.name > INT64_MAX) {                                                                         \
         sim_check_fail(world, host, SIM_COUNTERS_GROW, "%s went below zero", #name);                         \
     }
     MESH_COUNTERS(GROWS)
