@@ -260,6 +260,7 @@ static int teardown(void **state)
 {
     (void)state;
     cache_close(&node);
+    handles_deinit(&node.host.handles);
     store_close(node.store);
     nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
     return 0;
