@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "node/duration.h"
+#include "node/log.h"
 
 #define FOLDER "federation"
 #define PATH_BYTES (FEDERATION_PATH_BYTES_MAX + 64u)
@@ -336,15 +337,21 @@ static enum federation_error check_time(struct federation *federation, int64_t w
     if (error == CRYPTO_OK)
         return FEDERATION_OK;
     char span[DURATION_BYTES];
+    /* One that begins later was made while this clock was ahead, or the clock is behind: its peers will tell. */
+    if ((error == CRYPTO_EXPIRED || error == CRYPTO_NOT_YET_VALID) &&
+        federation_renew_self(federation, wall_s, NULL) == CRYPTO_OK) {
+        log_warn("certificate_renewed", "at=start reason=\"%s\"", crypto_error_text(error));
+        return FEDERATION_OK;
+    }
     if (error == CRYPTO_EXPIRED) {
-        if (federation_renew_self(federation, wall_s, NULL) == CRYPTO_OK)
-            return FEDERATION_OK;
         const int64_t past_s = wall_s - federation->certificate.not_after_s;
-        return federation_fail(failure, FEDERATION_EXPIRED,
-                               "this node's certificate%s ended %s ago; ask a member for a new token (weir "
-                               "invite --site %s) and run weir join with it: the node keeps its keys",
-                               past_s > 0 ? "" : " (or its issuer's)",
-                               duration_text(past_s > 0 ? past_s : 0, span), federation->certificate.site);
+        return federation_fail(
+            failure, FEDERATION_EXPIRED,
+            "this node's certificate%s ended %s ago, by this machine's clock: if that is right, ask a "
+            "member for a new token (weir invite --site %s) and run weir join with it: the "
+            "node keeps its keys",
+            past_s > 0 ? "" : " (or its issuer's)", duration_text(past_s > 0 ? past_s : 0, span),
+            federation->certificate.site);
     }
     if (error == CRYPTO_NOT_YET_VALID)
         return federation_fail(failure, FEDERATION_EXPIRED,

@@ -256,7 +256,9 @@ enum crypto_error federation_renew(const struct federation *federation, const ui
 
 bool federation_renew_due(const struct federation *federation, int64_t wall_s)
 {
-    return wall_s >= certificate_renew_at_s(&federation->certificate);
+    const struct certificate *own = &federation->certificate;
+    return wall_s >= certificate_renew_at_s(own) ||
+           wall_s < own->not_before_s - RECORD_TOLERANCE_S; /* made while this clock was ahead */
 }
 
 static enum crypto_error keep(struct federation *federation, const uint8_t *chain, size_t chain_bytes,

@@ -1510,7 +1510,8 @@ static int64_t assemble_again(struct node *node, int64_t now_ms)
 int64_t jobs_turn(struct node *node, int64_t now_ms)
 {
     if (now_ms >= node->jobs.prune_at_ms) {
-        prune(node);
+        if (skew_settled(node, now_ms)) /* a clock that is a year fast would forget every finished job */
+            prune(node);
         node->jobs.prune_at_ms = now_ms + PRUNE_EVERY_MS;
     }
     int64_t wake_at_ms = node->jobs.prune_at_ms;

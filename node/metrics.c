@@ -104,6 +104,9 @@ void metrics_write(struct node *node, FILE *out)
           (double)federation_certificate(node->federation)->not_after_s);
     gauge(out, "revoked_by", "Members that refuse this node's certificate as revoked.",
           records_revoked_by(node));
+    gauge(out, "clock_ahead_seconds",
+          "How far most of the other members say this clock is ahead; 0: within 5 min.",
+          (double)skew_own(node));
     write_members(node, out);
     write_work(node, out);
     write_store(node, out);

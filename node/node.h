@@ -28,6 +28,7 @@
 #include "node/bulk.h"
 #include "node/bytes.h"
 #include "node/config.h"
+#include "node/duration.h"
 #include "node/federation.h"
 #include "node/job.h"
 #include "node/join.h"
@@ -89,6 +90,8 @@ struct peer {
     uint32_t rights;
     uint8_t serial[CERTIFICATE_SERIAL_BYTES];
     int64_t certificate_ends_s;
+    int64_t clock_ahead_s;       /* of ours; 0 = near it. Behind: negative */
+    int64_t clock_told_at_ms;    /* when its last capacity record said so; 0 = never */
     int64_t introduced_at_ms;    /* when we last showed it our certificate on its join socket; 0 = never */
     struct samples *round_trips; /* in microseconds; NULL until one was measured */
 };
@@ -273,7 +276,9 @@ struct node {
     int64_t stalled_at_ms;
     struct node_commit *queued; /* batches that the store's queue had no room for yet, in order */
     struct node_commit **queued_tail;
-    uint64_t records_refused; /* by our own verification, and why */
+    int64_t clock_offset_ms; /* skew.c: of the wall clock from the monotonic one, as it was last looked at */
+    int64_t clock_even_since_ms; /* and since when it has not jumped */
+    uint64_t records_refused;    /* by our own verification, and why */
     struct record_refusals record_refusals;
     int64_t
         look_at_ms; /* when records_turn shows our certificate to the next one out of reach; 0 = not begun */
@@ -363,6 +368,16 @@ size_t records_list(struct node *node, uint8_t *out, size_t capacity);
 /* For node/renewal.h: who may renew our certificate, and that it was renewed. `node` is a struct node. */
 bool records_issuer(void *node, uint32_t index, struct federation_contact *contact);
 void records_renewed(void *node);
+
+/* ---- skew.c: whose clock is off, in seconds; ahead is positive, 0 is within the tolerance of records */
+#define SKEW_TEXT_BYTES (DURATION_BYTES + 16)
+/* Looks at the time of a record whose signature is good: of a capacity record that its origin itself sent. */
+void skew_told(struct node *node, const struct mesh_id *from, const struct record *record);
+int64_t skew_of(const struct peer *peer);
+int64_t skew_own(const struct node *node); /* by most of the others, of at least two */
+const char *skew_text(int64_t ahead_s, char text[SKEW_TEXT_BYTES]);
+/* This clock has run evenly for some minutes and most others agree: what is old by it may be thrown away. */
+bool skew_settled(struct node *node, int64_t now_ms);
 
 /* ---- jobs.c */
 struct job *jobs_find(struct node *node, const struct mesh_id *id);

@@ -47,7 +47,8 @@ static enum mesh_fault fault_of(const struct node *node, const struct mesh_membe
 /* What an operator should know of this row, or do, in the 21 characters that 80 columns leave; a reason for a
  * revocation may be longer. Borrowed until the peer changes. */
 static const char *note_of(struct node *node, const struct mesh_member_view *view, const struct peer *peer,
-                           const struct transport_protocol *protocol)
+                           const struct transport_protocol *protocol, int64_t clock_ahead_s,
+                           char clock[SKEW_TEXT_BYTES])
 {
     const int64_t left_s = peer ? peer->certificate_ends_s - clock_wall_ms() / 1000 : INT64_MAX;
     if (view->state == MESH_REVOKED)
@@ -60,6 +61,8 @@ static const char *note_of(struct node *node, const struct mesh_member_view *vie
         return "revoked, others say";
     if (protocol->max > 0 && protocol->agreed == 0)
         return protocol->max < WIRE_PROTOCOL_MIN ? "upgrade it: protocol" : "upgrade this node";
+    if (clock_ahead_s != 0)
+        return skew_text(clock_ahead_s, clock);
     switch (view->state) {
     case MESH_DOWN:
         return "start it, check ports";
@@ -119,6 +122,8 @@ static json_t *member_json(struct node *node, const struct mesh_member_view *vie
         queue += capacity.class[c].waiting;
     }
     const struct transport_protocol protocol = protocol_of(node, view);
+    const int64_t clock_ahead_s = view->self ? skew_own(node) : peer ? skew_of(peer) : 0;
+    char clock[SKEW_TEXT_BYTES];
     const char *link = view->self ? "self" : view->link_up ? "up" : view->neighbour ? "down" : "none";
     json_t *row = json_pack(
         "{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:s, s:i, s:i, s:i, s:o, s:i, s:i, s:s, s:s, s:I, s:i, s:s}",
@@ -129,7 +134,8 @@ static json_t *member_json(struct node *node, const struct mesh_member_view *vie
         queue, "classes", classes_json(&capacity), "price_micro", (int)capacity.price_micro, "rtt_us",
         (int)view->rtt_us, "address", peer ? peer->control : "", "version", peer ? peer->software : "",
         "incarnation", (json_int_t)view->incarnation, "accusers", (int)view->accusers, "note",
-        note_of(node, view, peer, &protocol));
+        note_of(node, view, peer, &protocol, clock_ahead_s, clock));
+    json_put(row, "clock_ahead_s", json_integer(clock_ahead_s));
     json_put(row, "id", json_hex(view->id.bytes, 32));
     static const char *const faults[] = {
         [MESH_FAULT_NONE] = NULL, [MESH_FAULT_DEVICE] = "device", [MESH_FAULT_DISK] = "disk"};

@@ -319,8 +319,13 @@ bool records_received(struct node *node, const struct mesh_id *from, const uint8
         return revocation_received(node, from, bytes, count);
     struct record record;
     const enum crypto_error error = record_verify(bytes, count, federation_id(node), wall_s(), &record);
-    if (error != CRYPTO_OK)
+    if (error != CRYPTO_OK) {
+        if ((error == CRYPTO_NOT_YET_VALID || error == CRYPTO_EXPIRED) &&
+            record_verify(bytes, count, federation_id(node), view.not_before_s, &record) == CRYPTO_OK)
+            skew_told(node, from, &record);
         return refused(node, from, error);
+    }
+    skew_told(node, from, &record);
     struct mesh_record out = {
         .origin = id_of(&record.origin), .incarnation = record.incarnation, .version = record.sequence};
     bool good = false;

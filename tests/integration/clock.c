@@ -1,19 +1,33 @@
-/* LD_PRELOAD: the wall clock WEIR_TEST_CLOCK_S seconds off, to see what time does to certificates and tokens. */
+/*
+ * LD_PRELOAD: a machine whose clock is off by as many seconds as the file named by WEIR_TEST_CLOCK says; it may be set
+ * while the program runs. Durations are not touched.
+ */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
-int clock_gettime(clockid_t clock, struct timespec *now)
+static long off_s(void)
 {
-    static int (*real)(clockid_t, struct timespec *);
-    if (real == NULL) {
-        *(void **)&real = dlsym(RTLD_NEXT, "clock_gettime");
-    }
-    const int result = real(clock, now);
-    const char *const offset = getenv("WEIR_TEST_CLOCK_S");
-    if (clock == CLOCK_REALTIME && offset != NULL) {
-        now->tv_sec += atol(offset);
-    }
+    char text[32] = "";
+    const char *const path = getenv("WEIR_TEST_CLOCK");
+    const int file = path != NULL ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (file < 0)
+        return 0;
+    const ssize_t count = read(file, text, sizeof text - 1);
+    close(file);
+    return count > 0 ? strtol(text, NULL, 10) : 0;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *time)
+{
+    static int (*next)(clockid_t, struct timespec *);
+    if (next == NULL)
+        *(void **)&next = dlsym(RTLD_NEXT, "clock_gettime");
+    const int result = next(clock, time);
+    if (result == 0 && clock == CLOCK_REALTIME)
+        time->tv_sec += off_s();
     return result;
 }

@@ -161,6 +161,7 @@ class Node:
                          "work.cuda_devices": 0, "log.level": "debug", "api.socket": self.socket}
         self.settings.update({key.replace("__", "."): value for key, value in settings.items()})
         self.program = place.program  # may be set to that of another build
+        self.environment = None  # ours
         self.process = None
 
     @property
@@ -173,7 +174,7 @@ class Node:
         for key, value in self.settings.items():
             arguments += ["--set", "%s=%s" % (key, value)]
         with open(self.log, "ab") as log:
-            self.process = self.place.start(arguments, stdout=log, stderr=log, **options)
+            self.process = self.place.start(arguments, stdout=log, stderr=log, **{"env": self.environment, **options})
         return self
 
     def start(self):

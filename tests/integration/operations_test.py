@@ -1,12 +1,13 @@
 """What operators do to a mesh at work: restart it node by node, drain it, cut it in two."""
 import os
+import subprocess
 import threading
 import time
 
 import numpy
 
-from harness import PATIENCE, Failed, expect, wait_until
-from mesh_test import spin_marks
+from harness import PATIENCE, Failed, Skipped, expect, wait_until
+from mesh_test import THREE, expect_marks, metric, spin_marks
 from takeover_test import FIVE
 
 ITEMS = 8
@@ -108,5 +109,97 @@ def a_mesh_is_restarted_node_by_node_under_load(place):
     expect(load.run_again() <= len(nodes), "%d shards of %d jobs ran again" % (load.run_again(), len(load.jobs)))
 
 
-TESTS = [a_mesh_is_restarted_node_by_node_under_load]
+# ---- Clocks
+
+DAY_S = 86400
+YEAR_S = 365 * DAY_S
+
+
+def odd_clock(place):
+    """A library that gives a node another time, to be preloaded."""
+    if place.sanitized:
+        raise Skipped("a sanitizer's own hooks and a preloaded clock don't go together")
+    library = place.path("clock.so")
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+def set_clock(node, off_s):
+    with open(node.data + ".clock.new", "w", encoding="ascii") as file:
+        file.write(str(off_s))
+    os.replace(node.data + ".clock.new", node.data + ".clock")
+
+
+def start_with_clock(node, library, off_s):
+    set_clock(node, off_s)
+    node.environment = {**os.environ, "LD_PRELOAD": library, "WEIR_TEST_CLOCK": node.data + ".clock"}
+    return node
+
+
+def note(node, name):
+    return node.nodes()[name]["note"]
+
+
+def wait_note(mesh, name, wanted):
+    """At all nodes. Short jobs make them tell of their capacity at once instead of within half a minute."""
+    def all_note():
+        for node in mesh.values():
+            node.submit_detached("spin", "--items", "1", "--param", "us=1000", "--local", "--cache", "off")
+        return all(note(node, name) == wanted for node in mesh.values())
+    wait_until(lambda: "all note %r of %s: %r" % (wanted, name, [note(node, name) for node in mesh.values()]), all_note, 60)
+
+
+def a_clock_that_is_off_is_told(place):
+    """A member's clock jumps by a day, either way: it and the others say whose, and that it is set right again."""
+    library = odd_clock(place)
+    mesh = place.mesh(*THREE)
+    odd = mesh["cairo"]
+    expect(odd.stop() == 0, odd.log_end())
+    start_with_clock(odd, library, 0).start()
+    mesh["ashburn"].wait_states({"cairo": "up"}, 45)
+    for off_s, word in ((DAY_S, "fast"), (-DAY_S, "slow")):
+        set_clock(odd, off_s)
+        wait_note(mesh, "cairo", "clock 24 h " + word)
+        expect(all(not note(mesh["ashburn"], name) for name in ("ashburn", "berlin")), mesh["ashburn"].nodes())
+        ahead_s = metric(odd, "weir_clock_ahead_seconds")
+        expect(abs(ahead_s - off_s) < 600 and metric(mesh["berlin"], "weir_clock_ahead_seconds") == 0, ahead_s)
+        set_clock(odd, 0)
+        wait_note(mesh, "cairo", "")
+    for node, peer in ((mesh["ashburn"], "cairo"), (odd, "ashburn")):
+        for state in ("ahead_s=", "state=good"):
+            expect(node.log_text().count("event=clock peer=%s %s" % (peer, state)) == 2, node.log_end())
+    odd.submit("spin", "--items", "4", "--cache", "off")
+
+
+def a_clock_that_is_a_year_off_harms_no_identity(place):
+    """At the start: a member says that its certificate is of another time. The authority's node renews its own, either
+    way, and again when the clock is right. What it acknowledged is still there."""
+    library = odd_clock(place)
+    mesh = place.mesh("ashburn", "berlin")
+    for node in mesh.values():
+        node.job_kept = node.submit_detached("spin", "--items", "3", "--shard-items", "1")
+        node.wait_job(node.job_kept)
+    member, authority = mesh["berlin"], mesh["ashburn"]
+    for off_s, words in ((YEAR_S, ("ended", "by this machine's clock")), (-YEAR_S, ("begins", "set this machine's clock"))):
+        for node in (member, authority):
+            expect(node.stop() == 0, node.log_end())
+            start_with_clock(node, library, off_s)
+        member.launch()
+        expect(member.wait_end(30) == 1, "it runs with a certificate of another time")
+        expect(all(word in member.log_end(1) for word in words), member.log_end(1))
+        authority.start()
+        expect(authority.job(authority.job_kept)["state"] == "done", "a clock made it forget a job")
+        set_clock(member, 0)
+        member.start()
+        set_clock(authority, 0)
+        expect(authority.stop() == 0, authority.log_end())
+        authority.start()
+        for node in (member, authority):
+            node.wait_states({"ashburn": "up", "berlin": "up"}, 60)
+            expect_marks(node, node.job_kept, 3)
+
+
+TESTS = [a_mesh_is_restarted_node_by_node_under_load, a_clock_that_is_off_is_told,
+         a_clock_that_is_a_year_off_harms_no_identity]
 LONG_TESTS = []

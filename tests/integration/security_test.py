@@ -12,6 +12,7 @@ import msgpack
 
 import rogue
 from harness import Node, Skipped, expect, wait_until
+from operations_test import odd_clock, start_with_clock
 
 NOBODY = 65534
 
@@ -285,18 +286,13 @@ def a_certificate_is_renewed_in_time(place):
 
 def an_expired_certificate_is_refused(place):
     """The other side's clock runs an hour ahead, so that a certificate of ten minutes has ended there."""
-    shim = place.path("clock.so")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, os.path.join(os.path.dirname(__file__), "clock.c"), "-ldl"],
-                   check=True)
-    if place.sanitized:
-        raise Skipped("a sanitizer's own hooks and a preloaded clock don't go together")
+    library = odd_clock(place)
     node = place.mesh("ashburn")["ashburn"]
     guest = place.join(node, "berlin", "--lifetime", "10m")
     node.wait_states({"berlin": "up"})
     guest.kill()
     node.stop()
-    node.launch(env={**os.environ, "LD_PRELOAD": shim, "WEIR_TEST_CLOCK_S": "3600"})
-    wait_until("ashburn serves", node.serves)
+    start_with_clock(node, library, 3600).start()
     before = node.count("admission", "handshakes_expired")
     with rogue.Rogue(address(node), rogue.curve_public(node.data), rogue.curve_secret(guest.data)) as peer:
         expect(peer.handshake_refused(), "an expired certificate was let in")
