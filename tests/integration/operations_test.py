@@ -1,5 +1,6 @@
 """What operators do to a mesh at work: restart it node by node, drain it, cut it in two."""
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -7,8 +8,8 @@ import time
 import numpy
 
 from harness import PATIENCE, Failed, Skipped, expect, wait_until
-from mesh_test import THREE, expect_marks, metric, spin_marks
-from takeover_test import FIVE
+from mesh_test import SPIN, THREE, expect_marks, get, metric, spin_marks, wait_running
+from takeover_test import FIVE, LONG_ITEMS, LONG_SPIN
 
 ITEMS = 8
 SHARD_US = 20000
@@ -109,6 +110,71 @@ def a_mesh_is_restarted_node_by_node_under_load(place):
     expect(load.run_again() <= len(nodes), "%d shards of %d jobs ran again" % (load.run_again(), len(load.jobs)))
 
 
+# ---- Drains
+
+
+def drain(place, node, **options):
+    return place.start([place.program, "drain", "--node", node.socket], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       text=True, **options)
+
+
+def a_drain_ends_when_it_is_empty_whoever_looks_on(place):
+    """The only node with a live job: it is finished. Meanwhile a second drain and a submit are refused in words, and Ctrl-C
+    stops neither the drain nor the job; a later drain looks on again."""
+    node = place.found()
+    job = node.submit_detached("spin", *SPIN)
+    wait_until("it runs", lambda: node.job(job)["done"] > 0)
+    first = drain(place, node)
+    wait_until("it drains", lambda: node.status()["draining"])
+    second = node.weir("drain", code=1)
+    expect("draining this node already" in second.error, second)
+    refused = node.submit("spin", "--items", "1", code=1)
+    expect("this node is draining; submit at another one" in refused.error, refused)
+    expect(get(node, "/readyz") == (503, "draining\n"), get(node, "/readyz"))
+    first.send_signal(signal.SIGINT)
+    _, error = first.communicate(timeout=30)
+    expect(first.returncode == 130 and "goes on draining" in error, (first.returncode, error))
+    expect(node.job(job)["state"] == "running", "the job ended too early: %s" % node.job(job))
+    again = node.weir("drain", timeout_s=120)
+    expect("has left the mesh and ends" in again.out, again)
+    expect(node.wait_end() == 0, node.log_end())
+    node.start()
+    expect_marks(node, job)
+
+
+# ---- Partitions
+
+
+def a_minority_says_so_and_goes_on_when_it_meets_the_others(place):
+    """Two of three stand still, as behind a cut: the job's home says within 10 s that nothing is acknowledged any more, runs
+    what it was given, and a job that was submitted meanwhile is acknowledged when they are back."""
+    mesh = place.mesh(*THREE)
+    home, others = mesh["ashburn"], [mesh["berlin"], mesh["cairo"]]
+    job = home.submit_detached("spin", *LONG_SPIN, "--replicas", "3")
+    wait_running(home, mesh["berlin"], job)
+    began = time.monotonic()
+    for node in others:
+        node.signal(signal.SIGSTOP)
+    wait_until(lambda: "the job is stalled: %s" % home.job(job), lambda: home.job(job).get("stalled"), 20)
+    took_s = time.monotonic() - began
+    expect(took_s < 10 * PATIENCE / 2, "it took %.1f s to say so" % took_s)
+    expect(" stalled " in home.weir("jobs").out and "stalled: " in home.weir("explain", job).out, home.weir("jobs"))
+    done = home.job(job)["done"]
+    waiting = place.start([place.program, "submit", "spin", "--items", "2", "--param", "us=77", "--cache", "off",
+                           "--replicas", "3", "--node", home.socket], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True)
+    wait_until("what runs here is finished", lambda: home.job(job)["done"] > done, 30)
+    wait_until("the new job waits", lambda: len(home.call("jobs")["jobs"]) == 2)
+    expect(waiting.poll() is None, "a submit was answered by a minority")
+    for node in others:
+        node.signal(signal.SIGCONT)
+    said = waiting.communicate(timeout=120)[0]
+    expect(waiting.returncode == 0, "the submit ended with %d: %s" % (waiting.returncode, said))
+    home.wait_job(job, timeout_s=120)
+    for node in mesh.values():
+        expect_marks(node, job, LONG_ITEMS)
+
+
 # ---- Clocks
 
 DAY_S = 86400
@@ -200,6 +266,7 @@ def a_clock_that_is_a_year_off_harms_no_identity(place):
             expect_marks(node, node.job_kept, 3)
 
 
-TESTS = [a_mesh_is_restarted_node_by_node_under_load, a_clock_that_is_off_is_told,
+TESTS = [a_mesh_is_restarted_node_by_node_under_load, a_drain_ends_when_it_is_empty_whoever_looks_on,
+         a_minority_says_so_and_goes_on_when_it_meets_the_others, a_clock_that_is_off_is_told,
          a_clock_that_is_a_year_off_harms_no_identity]
 LONG_TESTS = []
