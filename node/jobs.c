@@ -516,10 +516,11 @@ static void count_share(struct job *job, const struct mesh_id *executor, uint32_
     share->device_us += device_us;
 }
 
-/* Copies one committed shard's outputs to their places. */
-static void place_entry(struct node *node, struct job *job, uint32_t shard, const struct result_item *item)
+/* Copies one committed shard's outputs to their places; false if one of them can't be read back. */
+static bool place_entry(struct node *node, struct job *job, uint32_t shard, const struct result_item *item)
 {
     struct entry entry;
+    bool good = true;
     if (!entry_decode(item->bytes, item->count, &entry))
         abort(); /* was checked before it was committed */
     for (uint32_t o = 0; o < entry.output_count; o++) {
@@ -535,12 +536,13 @@ static void place_entry(struct node *node, struct job *job, uint32_t shard, cons
         if (error == STORE_OK) {
             job_assemble(job, o, shard, buffer, output->count);
         } else {
-            job->damaged = true;
+            good = false;
             log_error("job", "job=%s shard=%u error=\"a committed output cannot be read: %s\"",
                       peer_name(node, &job->spec.id), shard, store_error_text(error));
         }
         free(buffer);
     }
+    return good;
 }
 
 /* Results that are being written into the cache. */
@@ -598,7 +600,9 @@ void jobs_saved(struct node *node, const struct mesh_save *save, const struct by
     const int count = result_decode(bytes, items, MESH_LOOKUP_SHARDS_MAX);
     assert(count >= 0);
     for (uint32_t i = 0; i < save->body.commit.count; i++)
-        place_entry(node, job, save->body.commit.shard[i].shard, &items[save->body.commit.shard[i].place]);
+        if (!place_entry(node, job, save->body.commit.shard[i].shard,
+                         &items[save->body.commit.shard[i].place]))
+            job->damaged = true;
     job->committed += save->body.commit.count;
     job->keep_error = STORE_OK;
     if (save->body.commit.cached)
@@ -791,8 +795,34 @@ static void on_put(struct background_task *task)
     node_commit(node, batch, on_finished, finishing);
 }
 
+static void go_on_later(struct node *node, struct job *job, const char *why);
+
+/* What was committed can't be read back, so the outputs would be wrong. Other members of the journal have it too; a job of
+ * a single copy fails. */
+static void spoilt(struct node *node, struct job *job)
+{
+    static const char why[] = "a committed output cannot be read back from its home's disk";
+    if (copies_find(node, &job->spec.id)) {
+        job->state = JOB_PREPARING;
+        go_on_later(node, job, why);
+        return;
+    }
+    snprintf(job->error, sizeof job->error, "%s: look at that disk, and submit the job again", why);
+    job->state = JOB_FAILED;
+    job->finished_at_ms = clock_wall_ms();
+    struct store_batch *batch = node_batch(node);
+    put_row(batch, job);
+    store_batch_unpin_all(batch, job->spec.id.bytes);
+    node_commit(node, batch, on_nothing, NULL);
+    end(node, job);
+}
+
 static void assemble(struct node *node, struct job *job)
 {
+    if (job->damaged) {
+        spoilt(node, job);
+        return;
+    }
     struct finishing *finishing = calloc(1, sizeof *finishing);
     must(finishing);
     *finishing = (struct finishing){.node = node, .job = job, .batch = node_batch(node)};
@@ -1198,8 +1228,11 @@ static void replay_commit(struct replay *replay, const void *bytes, size_t count
         const uint32_t shard = row.item[i].shard;
         if (shard >= job->spec.shard_count || (job->committed_bits[shard / 8] & 1u << shard % 8))
             continue;
+        if (!place_entry(replay->node, job, shard, &row.item[i].entry)) {
+            job->damaged = true; /* not committed, as far as this disk can tell */
+            continue;
+        }
         job->committed_bits[shard / 8] = (uint8_t)(job->committed_bits[shard / 8] | 1u << shard % 8);
-        place_entry(replay->node, job, shard, &row.item[i].entry);
         fresh++;
     }
     job->committed += fresh;
@@ -1283,6 +1316,7 @@ static void on_restored(struct background_task *task)
         return;
     }
     replay_journal(node, job);
+    job->damaged = false; /* nobody else has what was lost: it is computed again */
     job->epoch++;
     log_info("job", "job=%s state=restored shards=%u committed=%u epoch=%llu", peer_name(node, &job->spec.id),
              job->spec.shard_count, job->committed, (unsigned long long)job->epoch);

@@ -1,11 +1,13 @@
 """What an operator does with a node's disk: back it up while it works, take it back, and what is refused."""
+import contextlib
 import os
 import random
 import shutil
 import subprocess
 
-from harness import Failed, Node, Skipped, expect
-from mesh_test import SPIN, SPIN_ITEMS, THREE, expect_marks, wait_running
+from harness import Failed, Node, Skipped, expect, wait_until
+from mesh_test import SPIN, SPIN_ITEMS, THREE, expect_marks, spin_marks, wait_running
+from refusal_test import rot
 
 
 def a_backup_is_taken_at_work_and_taken_back(place):
@@ -159,5 +161,26 @@ def a_folder_that_cannot_be_written_is_refused(place):
     start_fails(place, mounted, "Read-only file system")
 
 
-TESTS = [a_backup_is_taken_at_work_and_taken_back, what_is_no_backup_or_no_place_for_one_is_refused,
+def a_committed_result_that_rots_is_computed_again(place):
+    """Its home has the one copy of the journal; outputs with zeros in the place of a lost result would be wrong."""
+    home = place.mesh("ashburn", work__cpu_slots=1)["ashburn"]
+    items, part = 200000, 5000  # 20,000 bytes a shard: kept as blobs
+    job = home.submit_detached("spin", "--items", str(items), "--shard-items", str(part), "--param", "us=20", "--cache", "off",
+                               "--replicas", "1")
+    wait_until("some shards are done", lambda: home.job(job)["done"] >= 3)
+    home.kill()
+    marks = spin_marks(items).tobytes()
+    for shard in range(items // part):
+        with contextlib.suppress(Failed):
+            rot(home, "of shard %d" % shard, marks[4 * part * shard + 8000:4 * part * shard + 8064])
+            break
+    else:
+        raise Failed("no result is in the store")
+    home.start()
+    home.wait_job(job, timeout_s=90)
+    expect("a committed output cannot be read" in home.log_text(), "the damage was not seen: %s" % home.log_end())
+    expect_marks(home, job, items)
+
+
+TESTS = [a_committed_result_that_rots_is_computed_again, a_backup_is_taken_at_work_and_taken_back, what_is_no_backup_or_no_place_for_one_is_refused,
          a_damaged_store_is_refused_in_words, flipped_bits_never_crash_a_node, a_folder_that_cannot_be_written_is_refused]
