@@ -121,7 +121,7 @@ void executor_capacity(const struct mesh *mesh, struct mesh_capacity *capacity)
         const uint32_t waiting = class->waiting.count + executor->wanted;
         capacity->class[index] = (struct mesh_class_capacity){
             .slots = (uint16_t) class->slots,
-            .free = mesh->draining ? 0 : (uint16_t)executor_places(class, 0),
+            .free = executor_serves(mesh, mesh->members.self) ? (uint16_t)executor_places(class, 0) : 0,
             .waiting = (uint16_t)(waiting < UINT16_MAX ? waiting : UINT16_MAX),
         };
     }
@@ -571,9 +571,15 @@ void executor_devices(struct step *step, const struct mesh_event *event)
     grants_offer(step);
 }
 
+bool executor_serves(const struct mesh *mesh, uint32_t home)
+{
+    return !mesh->draining || (home == mesh->members.self && !mesh->stopping && !mesh->leaving);
+}
+
 void executor_drain(struct step *step)
 {
     struct executor *const executor = &step->mesh->executor;
+    grants_drain(step);
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         struct executor_class *const class = &executor->class[index];
         while (class->waiting.count > 0)

@@ -204,6 +204,8 @@ bool grants_use(struct step *step, uint32_t from, const struct mesh_message *ass
 /* Forgets the demands and promises of a home; of one job of it where `job` is not NULL. */
 void grants_forget(struct step *step, uint32_t home, const struct mesh_id *job);
 /* Takes back promises of the class until no more than `places` are left, the newest first. */
+/* Forgets who is no longer served. */
+void grants_drain(struct step *step);
 void grants_revoke(struct step *step, uint32_t class, uint32_t places);
 void grants_tick(struct step *step);
 void grants_check(const struct executor *executor);

@@ -197,7 +197,7 @@ void grants_offer(struct step *step)
 {
     struct mesh *const mesh = step->mesh;
     struct executor *const executor = &mesh->executor;
-    if (mesh->draining || executor->demands.count == 0)
+    if (!executor_serves(mesh, mesh->members.self) || executor->demands.count == 0)
         return;
     uint32_t dealt = 0;
     /* The scarcer class first: a demand that takes either leaves the common one to others. */
@@ -309,7 +309,7 @@ void executor_reserve(struct step *step, uint32_t from, const struct mesh_messag
         send_refusal(step, from, job);
         return;
     }
-    if (mesh->draining) {
+    if (!executor_serves(mesh, from)) {
         send_wait(step, from, job);
         return;
     }
@@ -398,6 +398,16 @@ void grants_forget(struct step *step, uint32_t home, const struct mesh_id *job)
             grant_free(executor, grant);
     }
     gossip_capacity_changed(step);
+}
+
+void grants_drain(struct step *step)
+{
+    struct executor *const executor = &step->mesh->executor;
+    for (uint32_t slot = list_first(&executor->demands), next; slot != MESH_NONE; slot = next) {
+        next = list_next(executor->demand_link, slot);
+        if (!executor_serves(step->mesh, executor->demand[slot].home))
+            demand_free(executor, slot);
+    }
 }
 
 void grants_revoke(struct step *step, uint32_t class, uint32_t places)

@@ -111,6 +111,7 @@ struct mesh {
     uint64_t incarnation;    /* ours; see gossip_incarnation() */
     uint64_t record_version; /* of our latest member record within the incarnation */
     bool draining;
+    bool stopping; /* drains, and ends whether its own jobs are done or not */
     bool leaving;
     bool booted; /* the first step has announced us */
     struct members members;
@@ -155,6 +156,8 @@ void executor_capacity(const struct mesh *mesh, struct mesh_capacity *capacity);
 /* Work's entry points, called by the dispatch in mesh.c. `from` is a member's slot, known and not revoked. */
 void executor_devices(struct step *step, const struct mesh_event *event);
 void executor_drain(struct step *step);
+/* Whether that member's jobs get places here. A node that drains serves its own jobs: some may run nowhere else. */
+bool executor_serves(const struct mesh *mesh, uint32_t home);
 void executor_ran(struct step *step, const struct mesh_event *event);
 void executor_reserve(struct step *step, uint32_t from, const struct mesh_message *message);
 void executor_release(struct step *step, uint32_t from, const struct mesh_message *message);

@@ -278,6 +278,7 @@ static void dispatch(struct step *step, const struct mesh_event *event)
         break;
     case MESH_DRAIN:
         step->mesh->draining = true;
+        step->mesh->stopping = event->body.drain.stops;
         executor_drain(step);
         break;
     case MESH_LEAVE:

@@ -68,7 +68,7 @@ enum mesh_event_kind {
     MESH_LINK_UP,   /* a link to the peer has a new session: resync */
     MESH_LINK_DOWN, /* a link was reset and one re-dial failed */
     MESH_DEVICES,   /* the own devices changed, or the owner claimed some */
-    MESH_DRAIN,     /* take no new work, give back what is not running; own jobs go on until done */
+    MESH_DRAIN,     /* take no new work, give back what is not running; own jobs go on until done, or wait */
     MESH_LEAVE,     /* announce that this node goes on purpose */
     MESH_ANNOUNCE,  /* what the host says in our MEMBER record changed: sign and spread it anew */
     MESH_SUBMIT,    /* a job for which this node becomes home */
@@ -151,6 +151,9 @@ struct mesh_event {
             int64_t available_until_ms;
             uint8_t fault; /* enum mesh_fault */
         } devices;
+        struct {
+            bool stops; /* DRAIN: this node ends soon: its own jobs get no place here either */
+        } drain;
         struct mesh_job_spec submit; /* SUBMIT */
         struct {
             struct mesh_job_spec spec;

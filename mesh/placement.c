@@ -91,7 +91,7 @@ static bool job_deep(const struct job *job)
 bool placement_permits(const struct mesh *mesh, const struct job *job, uint32_t member)
 {
     if (member == mesh->members.self)
-        return true;
+        return executor_serves(mesh, member);
     return members_takes_work(mesh, member) &&
            (!job->spec.local_only || mesh->members.slot[member].record.site == mesh->config.site);
 }
@@ -194,7 +194,8 @@ static bool weigh(const struct step *step, const struct job *job, uint32_t membe
 {
     const struct mesh *const mesh = step->mesh;
     struct mesh_capacity capacity;
-    if (!placement_permits(mesh, job, member) || !capacity_of(mesh, member, &capacity) || capacity.draining)
+    if (!placement_permits(mesh, job, member) || !capacity_of(mesh, member, &capacity) ||
+        (capacity.draining && member != mesh->members.self))
         return false;
     if (has_refused(mesh, job, member))
         return false;

@@ -131,13 +131,14 @@ void node_stop(struct node *node, int exit_code)
     loop_stop(node->loop);
 }
 
-void node_drain(struct node *node)
+void node_drain(struct node *node, bool stops)
 {
-    if (node->draining)
+    if (node->draining && !stops)
         return;
+    if (!node->draining)
+        log_info("drain", "state=begun");
     node->draining = true;
-    log_info("drain", "state=begun");
-    host_post(node, &(struct mesh_event){.kind = MESH_DRAIN});
+    host_post(node, &(struct mesh_event){.kind = MESH_DRAIN, .body.drain.stops = stops});
 }
 
 static void on_signal(void *context, uint32_t events)
@@ -154,7 +155,7 @@ static void on_signal(void *context, uint32_t events)
     sd_notify(0, "STOPPING=1");
     node->stop_at_ms = clock_now_ms() + DRAIN_DEADLINE_MS;
     node->stop_when_idle = true;
-    node_drain(node);
+    node_drain(node, true);
 }
 
 static void tell_drainer(struct node *node, const struct mesh_executor_view *view, int64_t now_ms)

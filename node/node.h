@@ -305,7 +305,7 @@ int node_run(const struct config *config, int ready_fd);
 void node_commit(struct node *node, struct store_batch *batch, node_committed *committed, void *context);
 struct store_batch *node_batch(struct node *node); /* an empty batch; aborts when out of memory */
 /* Takes no new work, gives back what is not running, and ends when everything is done. */
-void node_drain(struct node *node);
+void node_drain(struct node *node, bool stops); /* `stops`: its own jobs wait for the next start */
 /* Ends the loop. */
 void node_stop(struct node *node, int exit_code);
 

@@ -371,7 +371,7 @@ void op_drain(void *context, struct api_call *call)
                   "somebody is draining this node already; `weir nodes` shows when it has left");
         return;
     }
-    node_drain(node);
+    node_drain(node, false);
     node->drain_call = call;
     api_on_gone(call, drain_gone, node);
 }

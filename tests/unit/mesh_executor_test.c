@@ -487,6 +487,32 @@ static void a_cancel_stops_and_nothing_comes_back(void **state)
     fixture_close(f);
 }
 
+static void a_draining_node_has_places_for_its_own_jobs_alone(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    uint64_t token = 0;
+    fixture_devices(f, 1, 0);
+    occupy(f, 0, 1, 1);
+    const uint32_t running = run_of(f);
+    reserve(f, 0, 2, 1, 1, false); /* stands: of no use to it any more */
+    struct mesh_event drain = {.kind = MESH_DRAIN};
+    fixture_step(f, &drain);
+    fixture_clear(f);
+    reserve(f, 0, 3, 1, 1, false);
+    assert_true(sent(f, 0, MESH_WAIT));
+    reserve(f, UINT32_MAX, 4, 1, 1, false);
+    ran(f, running, MESH_DONE);
+    assert_int_equal(granted(f, 0, &token), 0);
+    assert_int_equal(granted(f, UINT32_MAX, &token), 1);
+    drain.body.drain.stops = true;
+    fixture_step(f, &drain);
+    fixture_clear(f);
+    reserve(f, UINT32_MAX, 4, 1, 1, false);
+    assert_int_equal(granted(f, UINT32_MAX, &token), 0);
+    fixture_close(f);
+}
+
 static void draining_gives_back_what_waits(void **state)
 {
     (void)state;
@@ -891,6 +917,7 @@ int main(void)
         cmocka_unit_test(a_lease_ends_20_s_after_the_last_renewal),
         cmocka_unit_test(renewals_are_split_at_64),
         cmocka_unit_test(a_cancel_stops_and_nothing_comes_back),
+        cmocka_unit_test(a_draining_node_has_places_for_its_own_jobs_alone),
         cmocka_unit_test(draining_gives_back_what_waits),
         cmocka_unit_test(the_owner_takes_slots_back),
         cmocka_unit_test(bounds_of_demands_and_attempts_hold),
