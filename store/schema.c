@@ -121,7 +121,8 @@ enum store_error store_schema_agree(struct store *store, enum side side, MDB_txn
     if (error == STORE_OK && memcmp(store->storage_id, value.mv_data, STORE_STORAGE_ID_BYTES) == 0)
         return migrate(store, side, txn, version, failure);
     store_failure_set(failure, STORE_SCHEMA, 0,
-                      "%.100s/%s belongs to another store than the folder beside it; put the right one back",
+                      "%.100s/%s belongs to another store than the folder beside it, or one of them is "
+                      "damaged; put the right one back, or restore a backup",
                       store->path, environment->name);
     return STORE_SCHEMA;
 }
