@@ -294,14 +294,15 @@ static bool is_shortcut(const struct mesh *mesh, uint32_t slot, const struct mes
            ours.version == word->version && word->hops + 1u < member->hops;
 }
 
-/* A link's end forgets it while words are still under way: those are of no use any more. */
+/* A link's end forgets it while words are still under way: those are of no use any more, nor are those of a peer that
+ * agreed on a version without them: it would not get the answer. */
 static bool is_usable(struct mesh *mesh, const struct link *link, const struct mesh_message *message)
 {
     if (message->body.words.count > MESH_WORDS_MAX) {
         mesh->counters.bad_messages++;
         return false;
     }
-    return link != NULL;
+    return link != NULL && link->protocol >= MESH_PROTOCOL_TREES;
 }
 
 void tree_have(struct step *step, uint32_t from, const struct mesh_message *message)

@@ -209,15 +209,19 @@ static uint32_t agreed_protocol(const struct world *world, const struct host *ho
     return theirs < host->protocol ? theirs : host->protocol;
 }
 
-/*
- * The transport, through which what a node says to itself does not go, sends no kind to a peer whose version lacks it. What goes along the trees the core itself must not send
- * there: it knows its links.
- */
+/* The transport, through which what a node says to itself does not go, sends no kind over a link whose version lacks it. */
+static bool is_understood(const struct world *world, const struct host *host, uint32_t to,
+                          enum mesh_message_kind kind)
+{
+    return to == host->index || mesh_message_since(kind) <= MESH_PROTOCOL_MIN ||
+           mesh_message_since(kind) <= agreed_protocol(world, host, to);
+}
+
+/* What goes along the trees the core itself must not send to who lacks it: it knows its links. */
 static bool is_held_back(struct world *world, struct host *host, const struct flight *flight)
 {
     const enum mesh_message_kind kind = flight->message->kind;
-    if (flight->to == host->index || mesh_message_since(kind) <= MESH_PROTOCOL_MIN ||
-        mesh_message_since(kind) <= agreed_protocol(world, host, flight->to)) {
+    if (is_understood(world, host, flight->to, kind)) {
         return false;
     }
     if (kind == MESH_SPREAD || kind == MESH_HAVE || kind == MESH_GRAFT || kind == MESH_PRUNE) {
@@ -251,8 +255,9 @@ static void flight_release(struct world *world, struct host *host, struct flight
         return;
     }
     for (uint32_t i = 0; world->doubles != 0 && i < world->host_count; i++) {
-        if (i == flight->to || flight->to == host->index || world->host[i].identity != flight->to) {
-            continue;
+        if (i == flight->to || flight->to == host->index || world->host[i].identity != flight->to ||
+            !is_understood(world, host, i, message->kind)) {
+            continue; /* a clone's program may be an older one, and its link is its own */
         }
         struct flight *const copy = sim_alloc(1, sizeof *copy);
         *copy = *flight;

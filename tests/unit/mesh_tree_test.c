@@ -718,6 +718,28 @@ static uint32_t pushes(struct fixture *f, uint32_t origin, enum mesh_record_kind
     return to;
 }
 
+/* It could not read our answer. Found by the simulator: a clone ran the older program and got words for its original. */
+static void words_over_a_link_without_trees_change_nothing(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(4);
+    copy(f, 1, 0, MESH_RECORD_MEMBER, first(2), 4);
+    relink(f, 3, MESH_PROTOCOL_TREES - 1);
+    say(f, 3, MESH_HAVE, word_of(f, 0, 2, 1));  /* over fewer links */
+    say(f, 3, MESH_HAVE, word_of(f, 0, 9, 1));  /* a newer one */
+    say(f, 3, MESH_GRAFT, word_of(f, 0, 1, 0)); /* it lacks what we hold */
+    say(f, 3, MESH_PRUNE, word_of(f, 0, 2, 0));
+    assert_int_equal(f->send_count, 0);
+    assert_int_equal(missing(f), 0);
+    assert_int_equal(member_of(f, 0)->hops, 4);
+    assert_int_equal(member_of(f, 0)->lazy & 1u << link_to(f, 3)->place, 0);
+    assert_int_equal(member_of(f, 0)->comes_from, link_to(f, 1)->place + 1);
+    relink(f, 3, MESH_PROTOCOL_TREES);
+    say(f, 3, MESH_HAVE, word_of(f, 0, 2, 1));
+    assert_int_equal(words(f, MESH_GRAFT, word_of(f, 0, 2, 0)), PEER(3));
+    fixture_close(f);
+}
+
 static void a_neighbour_that_knows_no_trees_is_sent_everything(void **state)
 {
     (void)state;
@@ -892,6 +914,7 @@ int main(void)
         cmocka_unit_test(a_capacity_waits_and_the_newest_takes_its_place),
         cmocka_unit_test(word_of_a_capacity_is_given_once_a_minute),
         cmocka_unit_test(a_capacity_that_was_forgotten_is_not_sent),
+        cmocka_unit_test(words_over_a_link_without_trees_change_nothing),
         cmocka_unit_test(a_neighbour_that_knows_no_trees_is_sent_everything),
         cmocka_unit_test(what_is_owed_to_a_link_ends_with_it),
         cmocka_unit_test(flush_goes_on_in_the_next_step_when_the_output_is_full),
