@@ -334,7 +334,7 @@ static uint32_t copy_bind(struct step *step, uint32_t job, uint32_t from, const 
 
 /* Whether that GRANT came before: its names are spent, and releasing them would take them from their first
  * use. Later than the ring remembers, a name in use still gives it away; one that is spent is answered
- * EXPIRED. */
+ * EXPIRED, or with its first RESULT as long as that is not acknowledged. */
 static bool grant_repeated(struct home *home, uint32_t from, uint64_t token, uint32_t places)
 {
     struct home_member *const member = &home->member[from];

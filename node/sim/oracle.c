@@ -8,6 +8,7 @@
  *     promise  (executor) GRANT sent                   2.5 s
  *     out      (home)     ASSIGN or ADOPTED sent       RESULT or EXPIRED received, RESULT_ACK or CANCEL sent,
  *                                                      executor restarted, job moved
+ *     owed     (home)     RESULT taken                 RESULT_ACK sent, executor restarted, job moved
  *     word     (anyone)   ALERT received               a newer one by the same accuser about the same member
  *
  * It is kept for worlds of up to SIM_ORACLE_NODES_MAX nodes: the words take the cube of their number.
@@ -82,6 +83,16 @@ struct out_bundle {
     uint32_t *shard;
 };
 
+/*
+ * A result that was taken and is acknowledged once that is settled. Meanwhile a grant repeated late may bind its name
+ * anew: then the acknowledgement is of the first use, and the second is still out.
+ */
+struct owed {
+    struct mesh_bundle_name name;
+    uint32_t executor;
+    uint32_t job;
+};
+
 /* How often each shard of a job crashed in a bundle that was never lost, in this life of its home, until it was
  * committed. */
 struct crashes {
@@ -124,6 +135,8 @@ struct oracle {
     uint32_t promise_count;
     struct out_bundle *out;
     uint32_t out_count;
+    struct owed *owed;
+    uint32_t owed_count;
     struct mesh_bundle_name token[TOKENS_KEPT]; /* the index is the executor */
     uint32_t tokens;
     struct peer_note *note; /* [hosts] */
@@ -164,6 +177,7 @@ void sim_oracle_free(struct host *host)
     free(host->oracle->held);
     free(host->oracle->promise);
     free(host->oracle->out);
+    free(host->oracle->owed);
     free(host->oracle->note);
     free(host->oracle->word);
     free(host->oracle);
@@ -529,9 +543,48 @@ static void home_adopts(struct oracle *oracle, uint32_t executor, uint32_t job,
     }
 }
 
+/* A repeated result is owed no second acknowledgement. */
+static void home_owes(struct oracle *oracle, uint32_t executor, uint32_t job,
+                      const struct mesh_bundle_name *name)
+{
+    for (uint32_t i = 0; i < oracle->owed_count; i++) {
+        if (oracle->owed[i].executor == executor && same_name(&oracle->owed[i].name, name)) {
+            return;
+        }
+    }
+    oracle->owed = sim_grow(oracle->owed, oracle->owed_count + 1, sizeof *oracle->owed);
+    oracle->owed[oracle->owed_count++] = (struct owed){.name = *name, .executor = executor, .job = job};
+}
+
+/* Of a bundle of which nothing is owed it says that others were faster. */
+static void home_acknowledges(struct oracle *oracle, uint32_t executor, const struct mesh_bundle_name *name)
+{
+    for (uint32_t i = 0; i < oracle->owed_count; i++) {
+        if (oracle->owed[i].executor == executor && same_name(&oracle->owed[i].name, name)) {
+            oracle->owed[i] = oracle->owed[--oracle->owed_count];
+            return;
+        }
+    }
+    struct out_bundle *const bundle = out_find(oracle, executor, name);
+    if (bundle != NULL) {
+        out_forget(oracle, bundle);
+    }
+}
+
+static void home_owes_nothing(struct oracle *oracle, uint32_t executor, uint32_t job)
+{
+    for (uint32_t i = oracle->owed_count; i-- > 0;) {
+        if ((executor == SIM_NONE || oracle->owed[i].executor == executor) &&
+            (job == SIM_NONE || oracle->owed[i].job == job)) {
+            oracle->owed[i] = oracle->owed[--oracle->owed_count];
+        }
+    }
+}
+
 /* Another node is the job's home. */
 static void home_moved(struct oracle *oracle, uint32_t job)
 {
+    home_owes_nothing(oracle, SIM_NONE, job);
     for (uint32_t i = oracle->out_count; i-- > 0;) {
         if (oracle->out[i].job == job) {
             out_forget(oracle, &oracle->out[i]);
@@ -907,6 +960,7 @@ static void take_received(struct world *world, struct host *host, struct oracle 
             break;
         }
         check_result(world, host, oracle, from, message, out);
+        home_owes(oracle, from, sim_world_job(world, &message->body.result.job), &message->body.result.name);
         bundle = out_find(oracle, from, &message->body.result.name);
         break;
     case MESH_EXPIRED:
@@ -965,6 +1019,7 @@ static void take_effect(struct world *world, struct host *host, struct oracle *o
         const uint64_t session = payload->record.body.member.session;
         if (oracle->note[peer].session != 0 && oracle->note[peer].session != session) {
             home_forgets(oracle, peer, SIM_NONE);
+            home_owes_nothing(oracle, peer, SIM_NONE);
         }
         oracle->note[peer].session = session;
         break;
@@ -993,7 +1048,6 @@ static void take_send(struct world *world, struct host *host, struct oracle *ora
     const struct mesh_message *const message = &send->message;
     const uint32_t to = sim_world_identity(world, &send->to);
     struct held *held = NULL;
-    struct out_bundle *bundle = NULL;
     switch (message->kind) {
     case MESH_GRANT:
         promise_made(world, host, oracle, to, message);
@@ -1026,10 +1080,7 @@ static void take_send(struct world *world, struct host *host, struct oracle *ora
         home_renews(oracle, to, message);
         break;
     case MESH_RESULT_ACK:
-        bundle = out_find(oracle, to, &message->body.result_ack.name);
-        if (bundle != NULL) {
-            out_forget(oracle, bundle);
-        }
+        home_acknowledges(oracle, to, &message->body.result_ack.name);
         break;
     case MESH_ADOPTED:
         if (event->kind == MESH_RECEIVED && event->body.received.message->kind == MESH_REPORT) {
