@@ -34,8 +34,8 @@ void disk_failed(struct node *node, enum store_error error)
     disk->try_at_ms = now_ms + disk->pause_ms;
     log_error(
         "disk",
-        "state=%s data=%s error=\"%s\" reason=\"no device is lent until there is room: free some, or lower "
-        "store.cache\"",
+        "state=%s data=%s error=\"%s\" reason=\"no device is lent until there is room: free some, lower "
+        "store.cache, or raise store.state_map and store.blobs_map where the disk has room\"",
         error == STORE_FULL ? "full" : "failing", node->config.data, store_error_text(error));
     execute_devices(node);
 }

@@ -175,6 +175,37 @@ def a_minority_says_so_and_goes_on_when_it_meets_the_others(place):
         expect_marks(node, job, LONG_ITEMS)
 
 
+# ---- Disks
+
+
+def a_disk_whose_syncs_fail_ends_its_node_and_loses_nothing(place):
+    """It says why, with code 1, and to the others it is a node that died; started again on a sound disk it is as before."""
+    if place.sanitized:
+        raise Skipped("a sanitizer's own hooks and a preloaded disk don't go together")
+    library, fault = place.path("faulty_disk.so"), place.path("fault")
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "chaos", "faulty_disk.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    mesh = place.mesh(*THREE)
+    bad, home = mesh["berlin"], mesh["ashburn"]
+    kept = bad.submit_detached("spin", "--items", "4", "--cache", "off", "--replicas", "1")
+    bad.wait_job(kept)
+    expect(bad.stop() == 0, bad.log_end())
+    bad.environment = {**os.environ, "LD_PRELOAD": library, "WEIR_CHAOS_SYNC_FAULT": fault}
+    bad.start()
+    home.wait_states({name: "up" for name in THREE}, 45)
+    with open(fault, "w", encoding="ascii"):
+        pass
+    job = home.submit_detached("spin", *SPIN, "--replicas", "3")
+    expect(bad.wait_end(30) == 1, bad.log_end())
+    expect("event=store" in bad.log_text() and "check the disk first" in bad.log_text(), bad.log_end())
+    expect(home.wait_job(job, timeout_s=90)["done"] == 60, home.job(job))
+    os.unlink(fault)
+    bad.start()
+    home.wait_states({name: "up" for name in THREE}, 45)
+    expect_marks(bad, kept, 4)
+    expect_marks(bad, job)
+
+
 # ---- Clocks
 
 DAY_S = 86400
@@ -267,6 +298,7 @@ def a_clock_that_is_a_year_off_harms_no_identity(place):
 
 
 TESTS = [a_mesh_is_restarted_node_by_node_under_load, a_drain_ends_when_it_is_empty_whoever_looks_on,
-         a_minority_says_so_and_goes_on_when_it_meets_the_others, a_clock_that_is_off_is_told,
+         a_minority_says_so_and_goes_on_when_it_meets_the_others,
+         a_disk_whose_syncs_fail_ends_its_node_and_loses_nothing, a_clock_that_is_off_is_told,
          a_clock_that_is_a_year_off_harms_no_identity]
 LONG_TESTS = []
