@@ -886,3 +886,39 @@ void copies_close(struct node *node)
         while (node->copies.bucket[b])
             take_out(node, node->copies.bucket[b]);
 }
+
+/* ---- Checking a stopped node's disk */
+
+struct present {
+    struct store *store;
+    bool all;
+};
+
+static void look_for(void *context, const uint8_t blob[32], const struct digest *pin)
+{
+    (void)pin;
+    struct present *const present = context;
+    struct store_blob_info info;
+    present->all = present->all && store_blob_stat(present->store, blob, &info) == STORE_OK;
+}
+
+const char *copies_entry_fault(struct store *store, const void *key, size_t key_bytes, const void *value,
+                               size_t value_bytes)
+{
+    struct copies_entry_view entry;
+    struct mesh_id job;
+    struct present present = {.store = store, .all = true};
+    if (!get_entry(key, key_bytes, value, value_bytes, &entry))
+        return "an entry is damaged";
+    memcpy(job.bytes, key, sizeof job.bytes);
+    if (!each_blob(&job, entry.kind, entry.bytes, entry.count, look_for, &present))
+        return "an entry makes no sense, or names a kernel that this build lacks";
+    return present.all ? NULL
+                       : "a blob that an entry names is missing; its node fetches it from the other members";
+}
+
+bool copies_head_is_sound(const void *value, size_t value_bytes)
+{
+    struct copy copy;
+    return get_head(value, value_bytes, &copy);
+}

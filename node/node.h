@@ -464,6 +464,10 @@ void copies_on_append(struct node *node, const struct mesh_id *from, const struc
                       struct bytes *payload);
 void copies_on_asked(struct node *node, const struct mesh_id *job, const struct mesh_id *from);
 void copies_on_over(struct node *node, const struct mesh_id *job, bool whole);
+/* For `weir store check`: what is wrong with a row of STORE_ENTRIES, or NULL, and whether one of STORE_COPIES can be read. */
+const char *copies_entry_fault(struct store *store, const void *key, size_t key_bytes, const void *value,
+                               size_t value_bytes);
+bool copies_head_is_sound(const void *value, size_t value_bytes);
 /* Removes a job's journal and the pins on its shards' results, and with `inputs` all that it pins. */
 void copies_sweep(struct node *node, const struct mesh_id *job, bool inputs);
 void copies_forget(struct node *node, const struct mesh_id *job);

@@ -4,6 +4,7 @@
 #include "node/cli/member.h"
 #include "node/config.h"
 #include "node/job.h"
+#include "node/node.h"
 #include "node/payload.h"
 #include "node/store_digests.h"
 
@@ -16,10 +17,11 @@
 #include <unistd.h>
 
 struct check {
+    struct store *store;
     const struct federation *federation;
     int64_t wall_s;
     json_t *findings;
-    uint64_t records, revocations, jobs, entries; /* read */
+    uint64_t records, revocations, jobs, copies, entries; /* read */
     uint64_t expired; /* of the records and revocations: normal with time, not a finding */
 };
 
@@ -96,24 +98,48 @@ static bool check_entry(void *context, const void *key, size_t key_bytes, const 
     return true;
 }
 
+static bool check_copy(void *context, const void *key, size_t key_bytes, const void *value,
+                       size_t value_bytes)
+{
+    struct check *check = context;
+    check->copies++;
+    if (!copies_head_is_sound(value, value_bytes))
+        found_in(check, "copy of a journal", key, key_bytes, "its row is damaged");
+    return true;
+}
+
+static bool check_copied_entry(void *context, const void *key, size_t key_bytes, const void *value,
+                               size_t value_bytes)
+{
+    struct check *check = context;
+    check->entries++;
+    const char *const fault = copies_entry_fault(check->store, key, key_bytes, value, value_bytes);
+    if (fault)
+        found_in(check, "copy of a journal", key, key_bytes, fault);
+    return true;
+}
+
 static void check_rows(struct store *store, struct check *check)
 {
     store_each(store, STORE_RECORDS, NULL, check_record, check);
     store_each(store, STORE_REVOCATIONS, NULL, check_revocation, check);
     store_each(store, STORE_JOBS, NULL, check_job, check);
     store_each(store, STORE_JOURNAL, NULL, check_entry, check);
+    store_each(store, STORE_COPIES, NULL, check_copy, check);
+    store_each(store, STORE_ENTRIES, NULL, check_copied_entry, check);
 }
 
 static void show(const struct cli *cli, const struct check *check, const struct store_stats *stats)
 {
     const size_t count = json_array_size(check->findings);
     if (cli->json) {
-        json_t *object = json_pack(
-            "{s:b,s:O,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "sound", count == 0, "findings", check->findings,
-            "records", (json_int_t)check->records, "revocations", (json_int_t)check->revocations, "expired",
-            (json_int_t)check->expired, "jobs", (json_int_t)check->jobs, "journal_rows",
-            (json_int_t)check->entries, "blobs", (json_int_t)stats->blobs, "blob_bytes",
-            (json_int_t)stats->blob_bytes, "cached_results", (json_int_t)stats->entries);
+        json_t *object =
+            json_pack("{s:b,s:O,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "sound", count == 0, "findings",
+                      check->findings, "records", (json_int_t)check->records, "revocations",
+                      (json_int_t)check->revocations, "expired", (json_int_t)check->expired, "jobs",
+                      (json_int_t)check->jobs, "journals_kept", (json_int_t)check->copies, "journal_rows",
+                      (json_int_t)check->entries, "blobs", (json_int_t)stats->blobs, "blob_bytes",
+                      (json_int_t)stats->blob_bytes, "cached_results", (json_int_t)stats->entries);
         cli_print_json(object);
         json_decref(object);
         return;
@@ -121,9 +147,11 @@ static void show(const struct cli *cli, const struct check *check, const struct 
     for (size_t i = 0; i < count; i++)
         printf("%s\n", json_string_value(json_array_get(check->findings, i)));
     printf("%s: %" PRIu64 " records and %" PRIu64 " revocations (%" PRIu64 " expired), %" PRIu64
-           " jobs, %" PRIu64 " journal rows,\n%" PRIu64 " blobs of %.1f MB, %" PRIu64 " cached results\n",
+           " jobs, %" PRIu64 " journals of several copies, %" PRIu64 " journal rows,\n%" PRIu64
+           " blobs of %.1f MB, %" PRIu64 " cached results\n",
            count == 0 ? "sound" : "NOT SOUND", check->records, check->revocations, check->expired,
-           check->jobs, check->entries, stats->blobs, (double)stats->blob_bytes / 1e6, stats->entries);
+           check->jobs, check->copies, check->entries, stats->blobs, (double)stats->blob_bytes / 1e6,
+           stats->entries);
 }
 
 static int check_store(struct cli *cli, const char *data, const struct federation *federation)
@@ -139,7 +167,7 @@ static int check_store(struct cli *cli, const char *data, const struct federatio
     if (store_open(path, &options, &failure, &store) != STORE_OK)
         return cli_fail(EXIT_FAILED, "%s", failure.text);
     struct check check = {
-        .federation = federation, .wall_s = clock_wall_ms() / 1000, .findings = json_array()};
+        .store = store, .federation = federation, .wall_s = clock_wall_ms() / 1000, .findings = json_array()};
     struct store_stats stats;
     uint8_t id[32];
     size_t bytes;

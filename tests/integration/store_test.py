@@ -29,7 +29,7 @@ def a_backup_is_taken_at_work_and_taken_back(place):
                          "--set", "network.bulk_port=0", "--set", "network.join_port=0", "--set", "http.port=off", code=None)
     expect(refused.code == 1 and "is a backup" in refused.error and "weir store restore" in refused.error, "%s" % refused)
     sound = place.weir("store", "check", "--data", copy, "--json").json
-    expect(sound["sound"] and sound["jobs"] == 2, "%s" % sound)
+    expect(sound["sound"] and sound["journals_kept"] >= 1 and sound["journal_rows"] >= 2, "%s" % sound)
 
     home.kill()
     shutil.move(home.data, home.data + ".lost")
