@@ -48,8 +48,9 @@ const struct cli_command cli_drain = {
     .name = "drain",
     .arguments = "",
     .summary = "let a node finish what it has, leave and end",
-    .notes = "It takes no new work, gives back what is not running, and ends once nothing runs\n"
-             "there and its own jobs are done. Exit code 0 when it is empty.\n",
+    .notes = "It takes no new work, gives back what is not running, hands its own jobs over to\n"
+             "others that keep them or finishes them, and ends once nothing is left, with exit\n"
+             "code 0. Ctrl-C stops looking on, not the drain.\n",
     .example = "weir drain --node /run/weir/api.sock",
     .options = options,
     .run = drain,
