@@ -1052,6 +1052,33 @@ static void own_slots_come_first(void **state)
     fixture_close(f);
 }
 
+/* What others had comes back while a wish for less stands at home: that is raised at once, and not when it is due. */
+static void an_own_wish_grows_with_what_is_needed(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    fixture_devices(f, 1, 0);
+    fixture_capacity(f, 0, 16, 16, 0);
+    struct mesh_job_spec spec = spec_of(1, 10);
+    struct mesh_message wish;
+    spec.bundle_shards_max = 1;
+    assert_int_equal(submit_spec(f, &spec), MESH_ACCEPTED);
+    assert_true(fixture_sent(f, UINT32_MAX, MESH_WISH, &wish));
+    assert_int_equal(wish.body.reserve.wanted, 10);
+    grant(f, 0, 1, 7, 9);
+    fixture_run(f, 16000);
+    while (fixture_sent(f, UINT32_MAX, MESH_WISH, &wish))
+        assert_int_equal(wish.body.reserve.wanted, 1); /* repeated */
+    f->incarnation[0] = 2;
+    f->version[0] = 0;
+    fixture_member(f, 0, 900, 2);
+    fixture_run(f, 1100);
+    assert_int_equal(view(f, 1).queued, 10);
+    assert_true(fixture_sent(f, UINT32_MAX, MESH_WISH, &wish));
+    assert_int_equal(wish.body.reserve.wanted, 10);
+    fixture_close(f);
+}
+
 static void speaks(struct fixture *f, uint32_t peer, uint32_t protocol)
 {
     struct mesh_event event = {.kind = MESH_LINK_UP};
@@ -1191,6 +1218,44 @@ static void a_draining_home_finishes_its_jobs(void **state)
     fixture_close(f);
 }
 
+/* One that says each of what brings a handle; nothing of it stays with us. */
+static void refuse_all_that_is_said(struct fixture *f, const struct mesh_id *from)
+{
+    const enum mesh_message_kind kinds[] = {MESH_ASSIGN, MESH_ASSIGN_KEPT, MESH_RESULT, MESH_APPEND};
+    for (uint32_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        const uint32_t live = f->live_count;
+        const uint64_t refused = mesh_counters(f->mesh)->bad_messages;
+        struct mesh_message message = {.kind = kinds[i]};
+        if (kinds[i] == MESH_RESULT)
+            message.body.result.handle = fixture_handle(f);
+        else if (kinds[i] == MESH_APPEND)
+            message.body.append.handle = fixture_handle(f);
+        else
+            message.body.assign.handle = fixture_handle(f);
+        struct mesh_event event = {.kind = MESH_RECEIVED};
+        event.body.received.from = *from;
+        event.body.received.message = &message;
+        fixture_step(f, &event);
+        assert_int_equal(f->live_count, live);
+        assert_int_equal(mesh_counters(f->mesh)->bad_messages, refused + 1);
+        assert_int_equal(f->send_count + f->save_count, 0);
+    }
+}
+
+static void what_is_refused_gives_its_handle_back(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    const struct mesh_id stranger = {{0xee}};
+    refuse_all_that_is_said(f, &stranger);
+    struct mesh_record revocation = {.kind = MESH_RECORD_REVOCATION};
+    revocation.body.revocation.subject = f->peer[0];
+    fixture_record(f, 1, revocation);
+    fixture_clear(f);
+    refuse_all_that_is_said(f, &f->peer[0]);
+    fixture_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1228,11 +1293,13 @@ int main(void)
         cmocka_unit_test(demands_are_repeated_and_withdrawn),
         cmocka_unit_test(who_has_not_the_kernel_is_not_asked_again_before_a_minute_or_a_restart),
         cmocka_unit_test(own_slots_come_first),
+        cmocka_unit_test(an_own_wish_grows_with_what_is_needed),
         cmocka_unit_test(a_wish_says_how_long_its_job_has_waited),
         cmocka_unit_test(the_choice_weighs_price_distance_owner_reliability_and_queue),
         cmocka_unit_test(a_member_that_has_the_inputs_is_chosen),
         cmocka_unit_test(nobody_is_said_once_a_second),
         cmocka_unit_test(a_draining_home_finishes_its_jobs),
+        cmocka_unit_test(what_is_refused_gives_its_handle_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

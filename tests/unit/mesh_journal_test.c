@@ -1189,6 +1189,109 @@ static void second_home_of_the_first_epoch_is_not_heard(void **state)
     close_cluster(net);
 }
 
+/* ---- What members take. */
+
+/* `node` hears it from `from` at once, whoever runs. */
+static void hear(struct net *net, uint32_t node, uint32_t from, const struct mesh_message *message)
+{
+    struct mesh_event event = {.kind = MESH_RECEIVED};
+    event.body.received.from = net->node[from].id;
+    event.body.received.message = message;
+    net_step(net, node, &event);
+}
+
+static struct mesh_journal_view journal_view(const struct net *net, uint32_t node, uint32_t job)
+{
+    struct mesh_journal_view view;
+    assert_true(mesh_journal_find(net->node[node].mesh, &cluster->spec[job].id, &view));
+    return view;
+}
+
+/* An entry without bytes, of a home of that epoch, which goes behind `last`. */
+static struct mesh_message append_behind(uint32_t node, uint32_t job, uint32_t last, uint64_t epoch,
+                                         enum mesh_entry_kind kind)
+{
+    struct mesh_message message = {.kind = MESH_APPEND};
+    message.body.append.job = cluster->spec[job].id;
+    message.body.append.epoch = message.body.append.entry_epoch = epoch;
+    message.body.append.before_epoch = cluster->log[node][job].entry[last].epoch;
+    message.body.append.index = last + 1;
+    message.body.append.kind = (uint32_t)kind;
+    return message;
+}
+
+/* Loses the home of a job once a member of its journal knows that everything is settled. Returns that member. */
+static uint32_t lose_home_when_all_is_settled(struct net *net, uint32_t job)
+{
+    advance(net, 3000);
+    const uint32_t member = other_node(net, 1, job, 0);
+    struct mesh_journal_view view = journal_view(net, member, job);
+    for (int i = 0; i < 1000 && (view.settled < view.last || view.last < 3); i++) {
+        advance(net, 20);
+        view = journal_view(net, member, job);
+    }
+    assert_true(view.settled == view.last && view.last >= 3);
+    assert_int_equal(view.epoch, 1);
+    net_kill(net, 1, true);
+    return member;
+}
+
+static void settled_stays_settled_though_the_next_home_knows_of_less(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t job = submit(net, 1, 3);
+    const uint32_t member = lose_home_when_all_is_settled(net, job);
+    const uint32_t next = other_node(net, 1, job, 1);
+    const uint32_t last = journal_view(net, member, job).last;
+    struct mesh_message message = append_behind(member, job, last, 2, MESH_ENTRY_TAKEOVER);
+    message.body.append.settled = 1;
+    hear(net, member, next, &message);
+    assert_int_equal(journal_view(net, member, job).last, last + 1);
+    assert_int_equal(journal_view(net, member, job).settled, last);
+    assert_int_equal(cluster->log[member][job].entry[last + 1].settled, last); /* so says the disk */
+    /* And of what it is told, no more than it holds. */
+    message = append_behind(member, job, last + 1, 2, MESH_ENTRY_COMMIT);
+    message.body.append.settled = last + 9;
+    hear(net, member, next, &message);
+    assert_int_equal(journal_view(net, member, job).settled, last + 2);
+    close_cluster(net); /* nobody else holds these */
+}
+
+/* The home dies with a change of members that only one of them has heard of, and the next home never does. */
+static void change_that_was_not_settled_is_taken_back(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t job = submit(net, 1, 3);
+    const uint32_t member = lose_home_when_all_is_settled(net, job);
+    const uint32_t next = other_node(net, 1, job, 1);
+    const uint32_t joins = other_node(net, 1, job, 2);
+    const struct mesh_journal_view before = journal_view(net, member, job);
+    struct mesh_message change = append_behind(member, job, before.last, 1, MESH_ENTRY_CHANGE);
+    change.body.append.settled = before.settled;
+    struct mesh_members *const members = &change.body.append.members;
+    *members = before.members;
+    members->number++;
+    members->id[members->count] = net->node[joins].id;
+    members->storage[members->count] = net->node[joins].storage;
+    members->joining = ++members->count;
+    hear(net, member, 1, &change);
+    struct mesh_journal_view after = journal_view(net, member, job);
+    assert_memory_equal(&after.members, members, sizeof *members);
+    struct mesh_message first = append_behind(member, job, before.last, 2, MESH_ENTRY_TAKEOVER);
+    first.body.append.settled = before.settled;
+    hear(net, member, next, &first);
+    after = journal_view(net, member, job);
+    assert_int_equal(after.last, before.last + 1);
+    assert_int_equal(after.epoch, 2);
+    assert_memory_equal(&after.members, &before.members, sizeof after.members);
+    start(net, 1);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
 static uint32_t unfinished(void)
 {
     uint32_t count = 0;
@@ -1369,6 +1472,8 @@ int main(int count, char **arguments)
         cmocka_unit_test(one_of_two_copies_is_lost_and_replaced),
         cmocka_unit_test(attempts_are_adopted_by_members_that_joined_since_they_began),
         cmocka_unit_test(second_home_of_the_first_epoch_is_not_heard),
+        cmocka_unit_test(settled_stays_settled_though_the_next_home_knows_of_less),
+        cmocka_unit_test(change_that_was_not_settled_is_taken_back),
         cmocka_unit_test(nothing_acknowledged_is_lost_or_doubled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
