@@ -311,6 +311,7 @@ static void add_results(struct sim_result *sum, const struct sim_result *one)
     for (uint32_t i = 0; i < SIM_BOUNDARIES; i++) {
         sum->boundary[i] += one->boundary[i];
         sum->passed[i] += one->passed[i];
+        sum->met[i] += one->passed[i] > 0;
     }
     sum->virtual_us += one->virtual_us;
     sum->hash = sim_mix(sum->hash, one->hash);
@@ -342,10 +343,11 @@ static const char *boundary_name(uint32_t boundary)
                : sim_trace_effect(boundary - SIM_BOUNDARY_EFFECT);
 }
 
-/* A boundary that was passed so often over all seeds must have been the end of somebody. */
+/* A boundary that was passed so often over all seeds, and in three of four seeds, must have been the end of somebody: what
+ * comes in bursts in some seeds is seldom the next thing that happens once a death is due. */
 #define BOUNDARY_OFTEN 10000
 
-static bool covered(const struct sim_result *sum)
+static bool covered(const struct sim_result *sum, uint32_t seeds)
 {
     bool all = true;
 #define COVER(part, name)                                                                                    \
@@ -358,7 +360,7 @@ static bool covered(const struct sim_result *sum)
     COVERED_CORE(COVER_CORE)
     COVERED_WORLD(COVER_WORLD)
     for (uint32_t i = 1; i < SIM_BOUNDARIES; i++) {
-        if (sum->boundary[i] == 0 && sum->passed[i] >= BOUNDARY_OFTEN) {
+        if (sum->boundary[i] == 0 && sum->passed[i] >= BOUNDARY_OFTEN && 4 * sum->met[i] >= 3 * seeds) {
             fprintf(stderr, "weir: sim: no process died right after %s in any seed\n", boundary_name(i));
             all = false;
         }
@@ -478,7 +480,7 @@ static int run_seeds(struct command *command)
         print_report(command, sum, ran, ok, cpu_now_ms() - began_ms);
     }
     if (ok && command->coverage) {
-        ok = covered(sum);
+        ok = covered(sum, ran);
     }
     free(sum);
     free(one);

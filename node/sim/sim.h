@@ -193,6 +193,7 @@ struct sim_result {
     struct sim_counters world;
     uint64_t boundary[SIM_BOUNDARIES]; /* crashes at each */
     uint64_t passed[SIM_BOUNDARIES];   /* times that each was come to */
+    uint32_t met[SIM_BOUNDARIES];      /* in a sum: seeds in which it was */
     char failure[8192]; /* in words, with the last events of the node and the command that replays it */
 };
 
