@@ -1292,6 +1292,87 @@ static void change_that_was_not_settled_is_taken_back(void **state)
     close_cluster(net);
 }
 
+/* The first entry that the last step of a home sent again, 0 = none. */
+static uint32_t sent_again(const struct net *net)
+{
+    for (uint32_t i = 0; i < net->out->effect_count; i++) {
+        if (net->out->effect[i].kind == MESH_SEND_LOG)
+            return net->out->effect[i].body.send_log.first;
+    }
+    return 0;
+}
+
+/* Who turns out to lack still more than it said first doesn't wait until what it was sent is due again. */
+static void member_that_lacks_what_it_held_is_sent_it_at_once(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 4000);
+    const uint32_t member = other_node(net, 1, job, 0);
+    struct mesh_journal_view view = journal_view(net, 1, job);
+    for (int i = 0; i < 1000 && (view.settled < view.last || view.last < 4); i++) {
+        advance(net, 20);
+        view = journal_view(net, 1, job);
+    }
+    advance(net, 20); /* the other one has acknowledged it, too */
+    view = journal_view(net, 1, job);
+    struct mesh_message lacks = {.kind = MESH_APPENDED};
+    lacks.body.appended.job = cluster->spec[job].id;
+    lacks.body.appended.epoch = view.epoch;
+    for (uint32_t last = view.last - 1; last > 0; last--) {
+        lacks.body.appended.last = last;
+        hear(net, 1, member, &lacks);
+        assert_int_equal(sent_again(net), last + 1);
+    }
+    hear(net, 1, member, &lacks); /* the same again is no news */
+    assert_int_equal(sent_again(net), 0);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+static bool answered(const struct net *net, enum mesh_message_kind kind)
+{
+    for (uint32_t i = 0; i < net->out->send_count; i++) {
+        if (net->out->send[i].message.kind == kind)
+            return true;
+    }
+    return false;
+}
+
+/* Until the others have said how far they saw its disk, a member that has started takes no entry and gives no vote. */
+static void member_has_no_voice_before_it_knows_its_disk_to_be_whole(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t job = submit(net, 1, 3);
+    const uint32_t member = lose_home_when_all_is_settled(net, job);
+    const uint32_t next = other_node(net, 1, job, 1);
+    const struct mesh_journal_view before = journal_view(net, member, job);
+    net_kill(net, member, true);
+    start(net, member);
+    struct mesh_message vote = {.kind = MESH_VOTE};
+    vote.body.vote.job = cluster->spec[job].id;
+    vote.body.vote.epoch = 2;
+    vote.body.vote.last_epoch = 1;
+    vote.body.vote.last = before.last;
+    vote.body.vote.handed = true;
+    hear(net, member, next, &vote);
+    assert_false(answered(net, MESH_VOTED));
+    assert_int_equal(journal_view(net, member, job).epoch, before.epoch);
+    const struct mesh_message append = append_behind(member, job, before.last, 2, MESH_ENTRY_TAKEOVER);
+    hear(net, member, next, &append);
+    assert_false(answered(net, MESH_APPENDED));
+    assert_int_equal(journal_view(net, member, job).last, before.last);
+    advance(net, 60000); /* it has a voice again: the home is not there, and the two do without */
+    assert_true(cluster->told[job] != 0 || home_of(net, job) != UINT32_MAX);
+    start(net, 1);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
 static uint32_t unfinished(void)
 {
     uint32_t count = 0;
@@ -1474,6 +1555,8 @@ int main(int count, char **arguments)
         cmocka_unit_test(second_home_of_the_first_epoch_is_not_heard),
         cmocka_unit_test(settled_stays_settled_though_the_next_home_knows_of_less),
         cmocka_unit_test(change_that_was_not_settled_is_taken_back),
+        cmocka_unit_test(member_that_lacks_what_it_held_is_sent_it_at_once),
+        cmocka_unit_test(member_has_no_voice_before_it_knows_its_disk_to_be_whole),
         cmocka_unit_test(nothing_acknowledged_is_lost_or_doubled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
