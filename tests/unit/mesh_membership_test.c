@@ -1003,40 +1003,6 @@ static void nonsense_is_counted_and_changes_nothing(void **state)
     end(net);
 }
 
-/* Whoever is asked for records sends those that it has, and nothing for the others. */
-static void what_is_wanted_is_sent(void **state)
-{
-    (void)state;
-    struct net *const net = make_mesh(3);
-    give(net, 0, 0, revocation_of(&net->node[0].id, &(struct mesh_id){{0xee, 9}}));
-    struct mesh_message want = {.kind = MESH_WANT, .body.entries.count = 4};
-    want.body.entries.entry[0] = (struct mesh_entry){.kind = MESH_RECORD_MEMBER, .origin = stranger(1)};
-    want.body.entries.entry[1] = (struct mesh_entry){.kind = MESH_RECORD_MEMBER, .origin = net->node[2].id};
-    want.body.entries.entry[2] = (struct mesh_entry){
-        .kind = MESH_RECORD_REVOCATION, .origin = net->node[0].id, .subject = {{0xee, 9}}};
-    want.body.entries.entry[3] = (struct mesh_entry){
-        .kind = MESH_RECORD_REVOCATION, .origin = net->node[0].id, .subject = {{0xee, 8}}};
-    struct mesh_event event = {.kind = MESH_RECEIVED};
-    event.body.received.from = net->node[1].id;
-    event.body.received.message = &want;
-    net_step(net, 0, &event);
-    uint32_t sent[2] = {0};
-    for (uint32_t i = 0; i < net->out->send_count; i++) {
-        const struct mesh_send *const send = &net->out->send[i];
-        const struct mesh_record *const record = &send->message.body.push.record;
-        if (send->message.kind != MESH_PUSH || memcmp(&send->to, &net->node[1].id, sizeof send->to))
-            continue;
-        assert_true(record->handle != 0);
-        sent[0] += record->kind == MESH_RECORD_MEMBER &&
-                   !memcmp(&record->origin, &net->node[2].id, sizeof record->origin);
-        sent[1] += record->kind == MESH_RECORD_REVOCATION;
-        assert_memory_not_equal(&record->origin, &want.body.entries.entry[0].origin, sizeof record->origin);
-    }
-    assert_int_equal(sent[0], 1);
-    assert_int_equal(sent[1], 1);
-    end(net);
-}
-
 /* --------------------------------------------------------------------- pieces */
 
 static void neighbours_are_mutual_and_reach_everyone(void **state)
@@ -1243,7 +1209,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(full_output_goes_on_in_the_next_step),
         cmocka_unit_test(newcomer_learns_a_large_table_in_seconds),
         cmocka_unit_test(nonsense_is_counted_and_changes_nothing),
-        cmocka_unit_test(what_is_wanted_is_sent),
         cmocka_unit_test(neighbours_are_mutual_and_reach_everyone),
         cmocka_unit_test(owners_are_the_same_on_every_node_and_stable),
         cmocka_unit_test(everybody_sees_everybody_after_chaos),
