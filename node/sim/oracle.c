@@ -263,8 +263,9 @@ static void executor_adopted(struct oracle *oracle, uint32_t home, const struct 
 {
     for (uint32_t i = 0; i < oracle->held_count; i++) {
         struct held *const held = &oracle->held[i];
-        if (same_name(&held->name, &message->body.adopted.name) && held->kept && !held->stopped &&
-            held->home != home && message->body.adopted.epoch > held->epoch) {
+        if (same_name(&held->name, &message->body.adopted.name) && held->kept &&
+            (!held->stopped || held->finished) && held->home != home &&
+            message->body.adopted.epoch > held->epoch) {
             held->home = home;
             held->epoch = message->body.adopted.epoch;
             held->renewed_ms = oracle->now_ms;
