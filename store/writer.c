@@ -383,11 +383,24 @@ static enum store_error batch_apply(struct change *change, struct store_batch *b
     return STORE_OK;
 }
 
+static bool touches_blobs(struct store_batch *const *group, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        for (const struct operation *operation = group[i]->first; operation != NULL;
+             operation = operation->next)
+            if (operation->kind > OP_DELETE_PREFIX)
+                return true;
+    return false;
+}
+
 static enum store_error group_try(struct store *store, struct store_batch **group, size_t count)
 {
     const int64_t began_us = store_now_us();
     struct change change = {.store = store, .totals = store->totals};
     enum store_error error = store_health(store, NULL);
+    MDB_txn *txn; /* blobs before state, so that LMDB's two locks are always taken in one order */
+    if (error == STORE_OK && touches_blobs(group, count))
+        error = store_change_txn(&change, SIDE_BLOBS, &txn);
     size_t operations = 0;
     for (size_t i = 0; i < count && error == STORE_OK; i++) {
         error = batch_apply(&change, group[i]);
