@@ -54,6 +54,22 @@ static void sine_and_cosine_of_turns_are_accurate(void **state)
     }
 }
 
+static void floats_are_as_accurate_as_promised(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 1000000; i++) {
+        const float u = i <= 8 ? (float)i / 8.0f : (float)any_double(0, 1);
+        float sine, cosine;
+        weir_sincos_turnsf(u, &sine, &cosine);
+        assert_true(fabs((double)sine - sin(2 * M_PI * (double)u)) < 2e-7);
+        assert_true(fabs((double)cosine - cos(2 * M_PI * (double)u)) < 2e-7);
+        const float x = (float)exp(any_double(-69, 69));
+        assert_true(fabs((double)weir_rsqrtf(x) * sqrt((double)x) - 1) < 2.4e-7);
+    }
+    assert_true(weir_unitf(0) == 0.0f && weir_unitf(UINT32_MAX) < 1.0f);
+    assert_true(weir_fmaf(1.0f + 0x1p-23f, 1.0f - 0x1p-23f, -1.0f) == -0x1p-46f); /* rounded once */
+}
+
 /* kat_vectors of Random123 1.09: philox4x32, 10 rounds. */
 static void philox_gives_the_published_numbers(void **state)
 {
@@ -112,6 +128,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(exp_is_within_three_ulps),
         cmocka_unit_test(log_is_within_three_ulps),
         cmocka_unit_test(sine_and_cosine_of_turns_are_accurate),
+        cmocka_unit_test(floats_are_as_accurate_as_promised),
         cmocka_unit_test(philox_gives_the_published_numbers),
         cmocka_unit_test(normals_have_the_moments_of_a_normal),
     };
