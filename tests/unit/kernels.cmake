@@ -15,3 +15,4 @@ set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/kernel_math_test.c PROPERT
 weir_kernel_test(worker_test weir_kernels)
 target_compile_definitions(worker_test PRIVATE WORKER_PATH="$<TARGET_FILE:weir-worker>")
 add_dependencies(worker_test weir-worker)
+weir_kernel_test(sandbox_test weir_sandbox)
