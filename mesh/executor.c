@@ -115,6 +115,7 @@ void executor_capacity(const struct mesh *mesh, struct mesh_capacity *capacity)
         .available_until_ms = executor->available_until_ms,
         .draining = mesh->draining || mesh->leaving,
         .fault = executor->fault,
+        .details = executor->details,
     };
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         const struct executor_class *const class = &executor->class[index];
@@ -561,6 +562,12 @@ void executor_devices(struct step *step, const struct mesh_event *event)
     executor->price_micro = event->body.devices.price_micro;
     executor->available_until_ms = event->body.devices.available_until_ms;
     executor->fault = event->body.devices.fault;
+    executor->details = event->body.devices.details;
+    for (uint32_t i = 0; i < event->body.devices.stop_count; i++) {
+        const uint32_t slot = event->body.devices.stop[i];
+        if (slot < executor->attempt_pool.fresh && attempt_live(&executor->attempt[slot]))
+            attempt_stop(executor, slot, false);
+    }
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         executor->class[index].slots = event->body.devices.class[index].slots;
         class_shrink(step, index);

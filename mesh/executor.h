@@ -134,6 +134,7 @@ struct executor {
     uint32_t price_micro;
     int64_t available_until_ms;
     uint8_t fault;        /* enum mesh_fault: as the host said, told to the others */
+    uint64_t details;     /* as the host said: see struct mesh_capacity */
     uint64_t turn;        /* of serving demands */
     uint64_t grants_made; /* part of the next token */
 

@@ -424,7 +424,8 @@ static bool is_as_announced(const struct mesh *mesh)
             return false;
     }
     return now.site.members == then->site.members && now.price_micro == then->price_micro &&
-           now.available_until_ms == then->available_until_ms && now.draining == then->draining;
+           now.available_until_ms == then->available_until_ms && now.draining == then->draining &&
+           now.fault == then->fault && now.details == then->details;
 }
 
 /* When ours is to be announced next; a change that was undone meanwhile is none. */

@@ -122,6 +122,9 @@
 #define MESH_ENTRIES_MESSAGES_MAX 4
 #define MESH_REPAIRS_MAX 64
 
+/* Attempts that one DEVICES event may name as lost with their device, which has at most two in hand. */
+#define MESH_DEVICE_STOPS_MAX 2
+
 /* One step's output. When a step has more to do it sets wake_at_ms to now and goes on in the next step. */
 #define MESH_OUT_SAVES_MAX 64
 #define MESH_OUT_SENDS_MAX 192

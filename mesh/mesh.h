@@ -150,6 +150,11 @@ struct mesh_event {
             uint32_t price_micro;
             int64_t available_until_ms;
             uint8_t fault; /* enum mesh_fault */
+            uint64_t
+                details; /* of what the host says of its devices beside this; announced anew when it changes */
+            /* Attempts at devices that are gone with this event: they are stopped, rather than the newest. */
+            uint32_t stop_count;
+            uint32_t stop[MESH_DEVICE_STOPS_MAX];
         } devices;
         struct {
             bool stops; /* DRAIN: this node ends soon: its own jobs get no place here either */

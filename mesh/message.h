@@ -50,6 +50,7 @@ struct mesh_capacity {
         available_until_ms; /* wall time until which the slots are expected to be lendable; 0 = open-ended */
     bool draining;          /* takes no new work, still returns results */
     uint8_t fault;          /* enum mesh_fault */
+    uint64_t details; /* own record only: stands for what the host adds to it, which is announced with it */
     /* Of a reporter: what its site has behind it, see tiers.h; no members where the site has no interior. */
     struct {
         uint32_t members;

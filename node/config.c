@@ -56,6 +56,8 @@ static const struct key keys[] = {
      .help = "asked price, millionths of a unit per device-second"},
     {"work", "hang", SECONDS, AT(hang_s), .least = 1, .most = 86400, .standard = "30s",
      .help = "a worker without progress for so long is killed"},
+    {"work", "owner_grace_ms", NUMBER, AT(owner_grace_ms), .most = 60000, .standard = "50",
+     .help = "milliseconds that running shards have to end once the owner claims their device"},
     {"work", "worker", TEXT_AT(worker), .standard = "", .help = "path of weir-worker; empty: beside weir"},
     {"store", "cache", BYTES, AT(cache_bytes), .least = 1 << 20, .most = UINT64_C(1) << 50,
      .standard = "8GiB", .help = "results and blobs that no job needs, at most"},

@@ -45,6 +45,7 @@ struct config {
     int32_t cuda_devices;           /* -1 = all that are found */
     uint32_t price_micro;           /* millionths per device-second */
     uint32_t hang_s;                /* a worker without progress for so long is killed */
+    uint32_t owner_grace_ms;        /* what runs has so long to end once the owner claims its device */
     char worker[CONFIG_TEXT_BYTES]; /* path of weir-worker; "" = beside the weir binary */
     /* [store] */
     uint64_t cache_bytes;

@@ -4,8 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What came back for one reason isn't put together with what did for another: an owner's claim is told as such. */
 static bool alike(const struct job_decision *a, const struct job_decision *b)
 {
+    if (a->why == MESH_WHY_RETURNED && a->reason && b->reason && strcmp(a->reason, b->reason) != 0)
+        return false;
     return a->why == b->why && memcmp(&a->node, &b->node, sizeof a->node) == 0;
 }
 

@@ -37,7 +37,7 @@ void disk_failed(struct node *node, enum store_error error)
         "state=%s data=%s error=\"%s\" reason=\"no device is lent until there is room: free some, lower "
         "store.cache, or raise store.state_map and store.blobs_map where the disk has room\"",
         error == STORE_FULL ? "full" : "failing", node->config.data, store_error_text(error));
-    execute_devices(node);
+    devices_tell(node);
 }
 
 static void on_removed(struct node *node, void *context, enum store_error error)
@@ -60,7 +60,7 @@ static void on_tried(struct node *node, void *context, enum store_error error)
         disk->error = STORE_OK;
         disk->room_at_ms = clock_now_ms();
         log_info("disk", "state=room data=%s", node->config.data);
-        execute_devices(node);
+        devices_tell(node);
     }
     free(blob);
 }

@@ -34,6 +34,7 @@ struct attempt {
     uint64_t bundle; /* the workers' */
     enum phase phase;
     bool stopped;
+    char why[64]; /* its shards go back; "" = the core knows */
     struct mesh_id home;
     struct mesh_members others; /* of the job's journal */
     uint16_t class;
@@ -65,6 +66,14 @@ static struct resident residents[RESIDENTS_MAX];
 static void advance_all(struct node *node);
 
 /* ---- End of an attempt */
+
+static struct attempt *find_bundle(struct node *node, uint64_t bundle)
+{
+    struct attempt *attempt = node->execute.attempts;
+    while (attempt && attempt->bundle != bundle)
+        attempt = attempt->next;
+    return attempt;
+}
 
 static void attempt_free(struct attempt *attempt)
 {
@@ -109,7 +118,7 @@ static void finish(struct attempt *attempt)
     struct result_item items[MESH_BUNDLE_SHARDS_MAX] = {0};
     for (uint32_t s = 0; s < count; s++) {
         if (attempt->outcome[s] == 0)
-            set_message(attempt, s, MESH_RETURNED, "not run");
+            set_message(attempt, s, MESH_RETURNED, attempt->why[0] ? attempt->why : "not run");
         items[s] = (struct result_item){.bytes = attempt->item[s]->data, .count = attempt->item[s]->count};
     }
     struct bytes *payload = result_encode(items, count);
@@ -494,21 +503,30 @@ void execute_stop(struct node *node, uint32_t number)
         attempt->stopped = true;
         if (attempt->phase == RUNNING)
             workers_stop(node->workers, attempt->bundle, STOP_GRACE_MS);
-        else if (attempt->phase != STORING)
+        else if (attempt->phase != STORING) {
+            devices_why(node, attempt->class, attempt->why, sizeof attempt->why);
             finish(attempt);
+        }
         return;
     }
 }
 
-/* ---- Results */
-
-static struct attempt *find_bundle(struct node *node, uint64_t bundle)
+uint32_t execute_claimed(struct node *node, const uint64_t *bundles, uint32_t count, const char *why,
+                         uint32_t *numbers)
 {
-    struct attempt *attempt = node->execute.attempts;
-    while (attempt && attempt->bundle != bundle)
-        attempt = attempt->next;
-    return attempt;
+    uint32_t found = 0;
+    for (uint32_t b = 0; b < count; b++) {
+        struct attempt *attempt = find_bundle(node, bundles[b]);
+        if (!attempt || attempt->phase != RUNNING)
+            continue;
+        attempt->stopped = true;
+        snprintf(attempt->why, sizeof attempt->why, "%s", why);
+        numbers[found++] = attempt->number;
+    }
+    return found;
 }
+
+/* ---- Results */
 
 static enum store_error keep_output(struct attempt *attempt, const struct worker_output *from,
                                     struct entry_output *to)
@@ -535,6 +553,10 @@ void execute_shard(void *context, const struct workers_shard *shard)
     struct attempt *attempt = find_bundle(context, shard->bundle);
     if (!attempt)
         return;
+    if (shard->outcome == MESH_RETURNED) { /* nobody pays for it */
+        set_message(attempt, shard->shard, MESH_RETURNED, attempt->why[0] ? attempt->why : "not run");
+        return;
+    }
     attempt->device_us += shard->device_us;
     if (shard->outcome != MESH_DONE) {
         set_message(attempt, shard->shard, shard->outcome, shard->message ? shard->message : "");
@@ -612,17 +634,6 @@ enum mesh_fault execute_fault(const struct node *node)
         if (device.fault)
             return MESH_FAULT_DEVICE;
     return MESH_FAULT_NONE;
-}
-
-void execute_devices(void *context)
-{
-    struct node *node = context;
-    struct mesh_event event = {
-        .kind = MESH_DEVICES,
-        .body.devices = {.price_micro = node->config.price_micro, .fault = (uint8_t)execute_fault(node)}};
-    for (uint32_t class = 0; class < MESH_DEVICE_CLASSES && !node->disk.error; class ++)
-        event.body.devices.class[class].slots = workers_slots(node->workers, class);
-    host_post(node, &event);
 }
 
 void execute_close(struct node *node)

@@ -27,6 +27,7 @@
 #define JOB_TENANT_BYTES 64
 #define JOB_KEY_BYTES 65
 #define JOB_ERROR_BYTES 400
+#define JOB_RETURN_BYTES 96
 #define JOB_INLINE_BYTES_MAX                                                                                 \
     (16u * 1024u) /* rows and outputs of a shard up to this size ride in ASSIGN and RESULT */
 
@@ -105,7 +106,7 @@ struct job_decision {
     uint32_t times;      /* how many decisions */
     uint32_t free_slots; /* ASKED, ASSIGNED: what the node offered when it was asked, */
     uint32_t rtt_us;     /* and how far away it is; 0 = here, or not measured */
-    char *reason;        /* CRASHED, REJECTED: what the latest attempt said; owned, NULL = nothing */
+    char *reason; /* CRASHED, REJECTED, RETURNED: what the latest attempt said; owned, NULL = nothing */
 };
 
 /* A call that submitted the job, or asked for the same under the same key before it was durable. */
@@ -122,6 +123,7 @@ struct job {
     int64_t finished_at_ms;
     char error[JOB_ERROR_BYTES];                     /* FAILED: why */
     char last_error[JOB_ERROR_BYTES];                /* of the latest attempt that went wrong */
+    char last_return[JOB_RETURN_BYTES];              /* why the latest shards that came back did */
     struct digest output_blob[MANIFEST_OUTPUTS_MAX]; /* DONE */
     uint64_t output_bytes[MANIFEST_OUTPUTS_MAX];
     uint32_t committed; /* shards; kept here for finished jobs, which the core forgets */

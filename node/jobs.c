@@ -1008,6 +1008,9 @@ void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct 
     if ((why == MESH_WHY_CRASHED || why == MESH_WHY_REJECTED) && job->last_error[0]) {
         one.reason = strdup(job->last_error); /* of the very result that the core speaks of */
         must(one.reason);
+    } else if (why == MESH_WHY_RETURNED && job->last_return[0]) {
+        one.reason = strdup(job->last_return);
+        must(one.reason);
     }
     job_decide(job, &one);
     count_in_hand(job, member, why, count);
@@ -1112,16 +1115,22 @@ static void want_blob(struct node *node, struct job *job, struct result_wait *wa
         wait->failed = true;
 }
 
-static void note_failure(struct node *node, struct job *job, const struct mesh_id *from, uint32_t shard,
-                         const struct result_item *item)
+/* What a peer wrote, as it may go to terminals and logs. */
+static void item_text(const struct result_item *item, char *text, size_t text_bytes)
 {
-    char text[JOB_ERROR_BYTES / 2];
-    const size_t count = item->count < sizeof text - 1 ? item->count : sizeof text - 1;
+    const size_t count = item->count < text_bytes - 1 ? item->count : text_bytes - 1;
     memcpy(text, item->bytes, count);
     text[count] = '\0';
     for (size_t i = 0; i < count; i++)
         if (text[i] < 0x20 || text[i] > 0x7e)
-            text[i] = '?'; /* a peer wrote it, and it goes to terminals and logs */
+            text[i] = '?';
+}
+
+static void note_failure(struct node *node, struct job *job, const struct mesh_id *from, uint32_t shard,
+                         const struct result_item *item)
+{
+    char text[JOB_ERROR_BYTES / 2];
+    item_text(item, text, sizeof text);
     snprintf(job->last_error, sizeof job->last_error, "shard %u at %s: %s", shard, peer_name(node, from),
              text);
 }
@@ -1167,7 +1176,9 @@ void jobs_on_result(struct node *node, const struct mesh_id *from, const struct 
         const bool there = item_count == (int)count;
         struct entry entry;
         if (message->body.result.shard[i].outcome != MESH_DONE) {
-            if (there && message->body.result.shard[i].outcome != MESH_RETURNED)
+            if (there && message->body.result.shard[i].outcome == MESH_RETURNED)
+                item_text(&items[i], job->last_return, sizeof job->last_return);
+            else if (there)
                 note_failure(node, job, from, shard, &items[i]);
         } else if (!there || !entry_decode(items[i].bytes, items[i].count, &entry) ||
                    !job_entry_fits(job, shard, &entry)) {

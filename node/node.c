@@ -221,8 +221,8 @@ static int64_t turn(void *context, int64_t now_ms)
     struct node *node = context;
     int64_t wake_at_ms = host_turn(node, now_ms);
     int64_t (*const parts[])(struct node *, int64_t) = {
-        jobs_turn,    cache_turn, execute_turn, disk_turn,         watches_turn, pings_turn,
-        records_turn, drain_turn, holders_turn, blob_watches_turn, relays_turn};
+        devices_turn, jobs_turn,    cache_turn, execute_turn, disk_turn,         watches_turn,
+        pings_turn,   records_turn, drain_turn, holders_turn, blob_watches_turn, relays_turn};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const int64_t at_ms = parts[i](node, now_ms);
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
@@ -492,7 +492,7 @@ static bool open_workers(struct node *node)
                                             .hang_ms = (int64_t)node->config.hang_s * 1000,
                                             .shard = execute_shard,
                                             .done = execute_done,
-                                            .devices = execute_devices,
+                                            .devices = devices_tell,
                                             .context = node};
     char error[512];
     if (!workers_open(&node->workers, &options, error, sizeof error))
@@ -666,8 +666,8 @@ static bool open_all(struct node *node)
 {
     raise_descriptor_limit();
     if (!loop_open(&node->loop) || !open_signals(node) || !open_identity(node) || !open_store(node) ||
-        !background_open(&node->background, node->loop) || !open_workers(node) || !open_network(node) ||
-        !open_join(node))
+        !background_open(&node->background, node->loop) || !open_workers(node) || !devices_open(node) ||
+        !open_network(node) || !open_join(node))
         return false;
     if (!host_open(node, node->incarnation))
         return complain("out of memory");
@@ -689,6 +689,7 @@ static void close_all(struct node *node)
         transport_close(node->transport);
     if (node->zap)
         zap_close(node->zap);
+    devices_close(node);
     workers_close(node->workers);
     background_close(node->background);
     background_close(node->copier);
@@ -753,7 +754,7 @@ int node_run(const struct config *config, int ready_fd)
         return code;
     }
     loop_on_turn(node->loop, turn, node);
-    execute_devices(node);
+    devices_tell(node);
     records_restore(node);
     copies_restore(node);
     jobs_restore(node);

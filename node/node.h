@@ -34,6 +34,7 @@
 #include "node/join.h"
 #include "node/leases.h"
 #include "node/loop.h"
+#include "node/owner.h"
 #include "node/record_body.h"
 #include "node/renewal.h"
 #include "node/samples.h"
@@ -163,6 +164,25 @@ struct execute {
     int64_t retry_at_ms; /* attempts that wait for a worker are tried again then */
 };
 
+/* ---- devices.c: this node's devices and their owner */
+
+struct device {
+    struct owner owner;
+    char name[24]; /* as workers_view has it */
+    int64_t
+        claimed_until_ms; /* wall, of `weir reclaim`; 0 = not claimed so, INT64_MAX = until `weir release` */
+    bool held;            /* nothing new is started there, as the workers were told */
+    uint32_t reclaims;
+};
+
+struct devices {
+    struct device *device; /* [count], in the workers' order */
+    uint32_t count;
+    struct reclaim_wait *waits; /* calls that wait for devices to be free */
+    struct samples reclaim_ms;
+    uint64_t reclaims;
+};
+
 /* ---- disk.c */
 
 struct disk {
@@ -249,6 +269,7 @@ struct node {
     struct peers peers;
     struct execute execute;
     struct disk disk;
+    struct devices devices;
     struct cache cache;
     struct jobs jobs;
     struct holder_search *searches;
@@ -488,10 +509,32 @@ void execute_run(struct node *node,
 void execute_stop(struct node *node, uint32_t attempt);
 void execute_shard(void *node, const struct workers_shard *shard);
 void execute_done(void *node, uint64_t bundle);
-void execute_devices(void *node);
+/* The devices of these bundles are their owner's now: their shards go back for that reason. Gives the core's numbers of
+ * those that run, at most `count`. */
+uint32_t execute_claimed(struct node *node, const uint64_t *bundles, uint32_t count, const char *why,
+                         uint32_t *numbers);
 enum mesh_fault execute_fault(const struct node *node); /* why it lends less than it has */
 int64_t execute_turn(struct node *node, int64_t now_ms);
 void execute_close(struct node *node);
+
+/* ---- devices.c */
+/* After the store and the workers: claims that stood before the restart stand again. */
+bool devices_open(struct node *node);
+void devices_close(struct node *node);
+void devices_tell(void *node); /* tells the core what is lent now */
+int64_t devices_turn(struct node *node, int64_t now_ms);
+/* Why a device of the class is not lent: "its owner claimed cpu:0 (command)"; "" if all are. */
+void devices_why(const struct node *node, uint32_t class, char *text, size_t text_bytes);
+/* How many devices their owner has. */
+uint32_t devices_claimed(const struct node *node);
+/* Adds what `weir reclaim` asked of the device to the batch. */
+void devices_save(struct node *node, uint32_t index, struct store_batch *batch);
+
+/* ---- ops_devices.c */
+/* One row per device, for listings. The caller owns it. */
+struct json_t *devices_json(struct node *node);
+/* Answers calls whose devices are free by now, or took too long. */
+int64_t reclaims_turn(struct node *node, int64_t now_ms);
 
 /* ---- cache.c */
 void cache_lookup(struct node *node, const struct mesh_id *job, uint64_t epoch, uint32_t first,

@@ -568,7 +568,7 @@ static void decision_text(struct node *node, const struct job_decision *decision
         snprintf(out, out_bytes, "%u shard%s came from the cache", n, s);
         break;
     case MESH_WHY_RETURNED:
-        snprintf(out, out_bytes, "%s gave %u shard%s back, not run: queued again", name, n, s);
+        snprintf(out, out_bytes, "%s gave %u shard%s back, queued again: %s", name, n, s, reason);
         break;
     case MESH_WHY_CRASHED:
         snprintf(out, out_bytes, "%u attempt%s failed at %s, queued again: %s", n, s, name, reason);

@@ -83,6 +83,8 @@ static const char *note_of(struct node *node, const struct mesh_member_view *vie
     case MESH_FAULT_NONE:
         break;
     }
+    if (view->self && devices_claimed(node) > 0)
+        return devices_claimed(node) == node->devices.count ? "owner has all devices" : "owner has devices";
     if (left_s < (int64_t)3 * 86400)
         return "cert ends soon";
     if (view->neighbour && !view->self && !view->link_up)

@@ -32,7 +32,10 @@ struct slot {
     struct hand hand[WORKER_BUNDLES_MAX];
     uint32_t faults; /* exits in a row without a finished shard */
     bool fault;
-    bool hung; /* killed by us for that */
+    bool hung;    /* killed by us for that */
+    bool stopped; /* killed by us because a stop was asked for: no shard is to blame */
+    bool claimed; /* its owner has it */
+    bool held;    /* nothing new is to start there for now */
     uint64_t shards;
     uint64_t restarts;
     uint64_t busy_us;
@@ -151,7 +154,8 @@ uint16_t workers_slots(const struct workers *workers, uint32_t class)
 {
     uint16_t count = 0;
     for (uint32_t i = 0; i < workers->slot_count; i++)
-        count = (uint16_t)(count + (workers->slots[i].class == class && !workers->slots[i].fault));
+        count = (uint16_t)(count + (workers->slots[i].class == class && !workers->slots[i].fault &&
+                                    !workers->slots[i].claimed));
     return count;
 }
 
@@ -169,7 +173,7 @@ static struct slot *choose(const struct workers *workers, uint32_t class, const 
     for (uint32_t i = 0; i < workers->slot_count; i++) {
         struct slot *slot = &workers->slots[i];
         const uint32_t count = in_hand(slot);
-        if (slot->class != class || slot->fault || count == WORKER_BUNDLES_MAX)
+        if (slot->class != class || slot->fault || slot->claimed || slot->held || count == WORKER_BUNDLES_MAX)
             continue;
         if (count > 0 && strcmp(slot->tenant, tenant) != 0)
             continue;
@@ -194,7 +198,7 @@ static bool start_process(struct slot *slot, const char *tenant)
         return false;
     }
     slot->restarts++;
-    slot->hung = false;
+    slot->hung = slot->stopped = false;
     loop_watch(slot->workers->options.loop, worker_fd(slot->worker), EPOLLIN, on_readable, slot);
     return true;
 }
@@ -254,6 +258,45 @@ void workers_stop(struct workers *workers, uint64_t bundle, int64_t grace_ms)
     }
 }
 
+void workers_claim(struct workers *workers, uint32_t index, int64_t grace_ms)
+{
+    struct slot *slot = &workers->slots[index];
+    slot->claimed = true;
+    if (!slot->worker)
+        return;
+    const int64_t kill_at_ms = clock_now_ms() + grace_ms;
+    for (int i = 0; i < WORKER_BUNDLES_MAX; i++) {
+        struct hand *hand = &slot->hand[i];
+        if (hand->shard_count == 0)
+            continue;
+        worker_cancel(slot->worker, hand->bundle);
+        if (kill_at_ms < hand->kill_at_ms)
+            hand->kill_at_ms = kill_at_ms;
+    }
+    if (in_hand(slot) == 0)
+        worker_kill(slot->worker);
+}
+
+void workers_lend(struct workers *workers, uint32_t index)
+{
+    workers->slots[index].claimed = false;
+}
+
+void workers_hold_back(struct workers *workers, uint32_t index, bool held)
+{
+    workers->slots[index].held = held;
+}
+
+uint32_t workers_bundles(const struct workers *workers, uint32_t index, uint64_t bundle[WORKER_BUNDLES_MAX])
+{
+    const struct slot *slot = &workers->slots[index];
+    uint32_t count = 0;
+    for (int i = 0; i < WORKER_BUNDLES_MAX; i++)
+        if (slot->hand[i].shard_count > 0)
+            bundle[count++] = slot->hand[i].bundle;
+    return count;
+}
+
 bool workers_hold(const struct workers *workers, uint32_t class, const char *tenant,
                   const uint8_t id[WORKER_ID_BYTES])
 {
@@ -308,6 +351,8 @@ static void end_hand(struct slot *slot, struct hand *hand)
     hand->shard_count = 0;
     hand->kill_at_ms = INT64_MAX;
     slot->workers->options.done(slot->workers->options.context, bundle);
+    if (slot->claimed && slot->worker && in_hand(slot) == 0)
+        worker_kill(slot->worker); /* what it keeps in memory is the owner's room */
 }
 
 /* The process is gone: the first shard without a report was being run, unless its bundle was waiting. */
@@ -316,7 +361,7 @@ static void lose_hand(struct slot *slot, struct hand *hand, bool *blamed, const 
     for (uint32_t i = 0; i < hand->shard_count; i++) {
         if (hand->seen[i])
             continue;
-        const bool stopped = hand->kill_at_ms != INT64_MAX;
+        const bool stopped = slot->stopped || hand->kill_at_ms != INT64_MAX;
         const struct workers_shard shard = {.bundle = hand->bundle,
                                             .shard = i,
                                             .outcome = *blamed || stopped ? MESH_RETURNED : MESH_CRASHED,
@@ -348,13 +393,15 @@ static void on_exit_of(struct slot *slot, const struct worker_event *event)
     else
         snprintf(message, sizeof message, "the worker ended with status %d", event->exit_status);
     bool blamed = false;
+    const bool expected = slot->claimed || slot->stopped;
     for (struct hand *hand = older_hand(slot); hand; hand = older_hand(slot))
         lose_hand(slot, hand, &blamed, message);
     char quoted[2 * WORKER_MESSAGE_BYTES];
-    log_warn("worker", "device=%s tenant=%s error=%s", slot->device, slot->tenant,
-             log_quote(message, quoted, sizeof quoted));
+    if (!expected)
+        log_warn("worker", "device=%s tenant=%s error=%s", slot->device, slot->tenant,
+                 log_quote(message, quoted, sizeof quoted));
     stop_process(slot);
-    if (blamed && ++slot->faults == FAULTS_MAX) {
+    if (blamed && !expected && ++slot->faults == FAULTS_MAX) {
         slot->fault = true;
         log_error("device", "device=%s state=fault reason=\"three workers in a row failed without a result\"",
                   slot->device);
@@ -406,6 +453,7 @@ int64_t workers_turn(void *context, int64_t now_ms)
         const bool hung = worker_stalled_ms(slot->worker, now_ms) > workers->options.hang_ms;
         if (hung || now_ms >= kill_at_ms) {
             slot->hung = hung;
+            slot->stopped = now_ms >= kill_at_ms;
             worker_kill(slot->worker);
         }
         const int64_t look_at_ms = now_ms + 250 < kill_at_ms ? now_ms + 250 : kill_at_ms;
@@ -421,6 +469,7 @@ bool workers_view(const struct workers *workers, uint32_t index, struct workers_
         return false;
     const struct slot *slot = &workers->slots[index];
     *view = (struct workers_view){.device = slot->device,
+                                  .class = slot->class,
                                   .pid = slot->worker ? worker_pid(slot->worker) : 0,
                                   .in_hand = in_hand(slot),
                                   .fault = slot->fault,

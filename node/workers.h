@@ -5,7 +5,8 @@
  * A slot's process serves one tenant; when another tenant's bundle comes and the slot is idle, the process is
  * replaced. A process that dies, or shows no progress for `hang_ms`, costs the shard it was at one attempt
  * (CRASHED); the shards behind it were not run (RETURNED). A device whose worker fails three times in a row
- * without finishing a shard is at fault: its slot is withdrawn and `devices` is told.
+ * without finishing a shard is at fault: its slot is withdrawn and `devices` is told. A device that its owner claims
+ * gets no bundle, and its worker ends: devices.c decides.
  *
  * Runs on the loop's thread and never blocks after workers_open.
  */
@@ -62,6 +63,16 @@ enum workers_answer workers_submit(struct workers *workers, uint32_t class, cons
  * on for `grace_ms`, then its worker is killed. */
 void workers_stop(struct workers *workers, uint64_t bundle, int64_t grace_ms);
 
+/* The owner has the device: nothing starts there any more; what runs there is told to stop, has `grace_ms`, and its
+ * worker is killed then, or as soon as it has ended. Shards not done are reported RETURNED. */
+void workers_claim(struct workers *workers, uint32_t index, int64_t grace_ms);
+/* It may be used again. */
+void workers_lend(struct workers *workers, uint32_t index);
+/* While held, nothing new is started there; what runs goes on. */
+void workers_hold_back(struct workers *workers, uint32_t index, bool held);
+/* The bundles that a device has in hand; returns how many. */
+uint32_t workers_bundles(const struct workers *workers, uint32_t index, uint64_t bundle[WORKER_BUNDLES_MAX]);
+
 /* Whether the slot that would take that tenant's next bundle has a worker that maps this broadcast blob. */
 bool workers_hold(const struct workers *workers, uint32_t class, const char *tenant,
                   const uint8_t id[WORKER_ID_BYTES]);
@@ -71,6 +82,7 @@ int64_t workers_turn(void *workers, int64_t now_ms);
 
 struct workers_view {
     const char *device; /* "cpu:0" */
+    uint32_t class;
     char name[WORKER_NAME_BYTES];
     int pid; /* 0 = not running */
     uint32_t in_hand;

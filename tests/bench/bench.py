@@ -5,7 +5,8 @@
 
 Prints a table and writes bench.json into the build folder. Figures are medians of 5 runs, or of 3 where one run takes
 longer than 20 s (`runs` in bench.json says how many). Nothing here passes or fails by its time; a wrong result fails.
-Parts: noop, single, cached, submits, commits, takeover, recovery, efficiency, blob, idle, kernels, gearman, dask.
+Parts: noop, single, cached, submits, commits, takeover, recovery, efficiency, blob, idle, kernels, gearman, dask,
+reclaim.
 """
 import argparse
 import io
@@ -20,6 +21,7 @@ import numpy
 
 import journals
 import local_mesh
+import owner
 from blob import bench_blob
 from figures import Report, cpu_seconds, family, machine, memory_mb, number
 from local_mesh import Mesh
@@ -62,6 +64,7 @@ AIMS = {
     "recovery_s": ("<=", 5),
     "recovery_rss_mb": ("<=", 300),
     "idle_cpu_percent": ("<=", 0.5),
+    "reclaim_p99_ms": ("<=", 100),
 }
 
 
@@ -360,7 +363,7 @@ def print_table(report):
 PARTS = {"kernels": bench_kernels, "gearman": bench_gearman, "dask": bench_dask, "noop": bench_noop,
          "single": bench_single, "cached": bench_cached, "submits": journals.bench_submits, "commits": journals.bench_commits,
          "takeover": journals.bench_takeover, "recovery": journals.bench_recovery, "efficiency": bench_efficiency,
-         "blob": bench_blob, "idle": bench_idle}
+         "blob": bench_blob, "idle": bench_idle, "reclaim": owner.bench_reclaim}
 
 
 def main():

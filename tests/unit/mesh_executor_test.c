@@ -579,6 +579,39 @@ static void the_owner_takes_slots_back(void **state)
     fixture_close(f);
 }
 
+/* The owner takes one of two devices: what has it in hand is stopped, not the newest, and nothing else. */
+static void a_device_that_goes_takes_its_own_attempts_along(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    fixture_devices(f, 2, 0);
+    occupy(f, 0, 1, 4); /* 0 and 1 run, 2 and 3 wait behind them */
+    struct mesh_event event = {.kind = MESH_DEVICES};
+    event.body.devices.class[0].slots = 1;
+    event.body.devices.stop_count = 2;
+    event.body.devices.stop[0] = 0;
+    event.body.devices.stop[1] = 2;
+    fixture_step(f, &event);
+    struct mesh_effect effect;
+    assert_true(fixture_did(f, MESH_STOP, &effect));
+    assert_int_equal(effect.body.stop.attempt, 0);
+    assert_true(fixture_did(f, MESH_STOP, &effect));
+    assert_int_equal(effect.body.stop.attempt, 2);
+    assert_false(did(f, MESH_STOP));
+    assert_int_equal(view(f).running, 1);
+    assert_int_equal(view(f).waiting, 1);
+    struct mesh_message result;
+    ran(f, 0, MESH_RETURNED);
+    assert_true(fixture_sent(f, 0, MESH_RESULT, &result)); /* in the same step */
+    assert_int_equal(result.body.result.shard[0].outcome, MESH_RETURNED);
+    /* Attempts that have ended, or never were, are passed over. */
+    event.body.devices.stop[1] = 99999;
+    fixture_step(f, &event);
+    assert_false(did(f, MESH_STOP));
+    ran(f, 2, MESH_RETURNED);
+    fixture_close(f);
+}
+
 static void bounds_of_demands_and_attempts_hold(void **state)
 {
     (void)state;
@@ -920,6 +953,7 @@ int main(void)
         cmocka_unit_test(a_draining_node_has_places_for_its_own_jobs_alone),
         cmocka_unit_test(draining_gives_back_what_waits),
         cmocka_unit_test(the_owner_takes_slots_back),
+        cmocka_unit_test(a_device_that_goes_takes_its_own_attempts_along),
         cmocka_unit_test(bounds_of_demands_and_attempts_hold),
         cmocka_unit_test(a_demand_is_forgotten_after_40_s),
         cmocka_unit_test(who_has_waited_longest_is_served_first),

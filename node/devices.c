@@ -1,0 +1,265 @@
+/*
+ * This node's devices, and their owner, who comes first (owner.h has the states).
+ *
+ * On a claim, in this order and within one turn of the loop: the worker's stop word is set and nothing new starts
+ * there; the core hears which attempts lose their device and that a slot is gone, and tells the others. What runs has
+ * the grace of the settings, then its worker is killed. When no process of ours is left and the memory was seen free,
+ * the time that took is kept: the p99 of it is published.
+ *
+ * What `weir reclaim` asked for is kept in the store, with its end: a node that was restarted doesn't lend what its owner
+ * has.
+ */
+#include "node/little_endian.h"
+#include "node/log.h"
+#include "node/node.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CLAIM_KEY "claim "
+
+/* ---- What was asked for, kept */
+
+static size_t claim_key(const struct device *device, char key[48])
+{
+    return (size_t)snprintf(key, 48, CLAIM_KEY "%s", device->name);
+}
+
+void devices_save(struct node *node, uint32_t index, struct store_batch *batch)
+{
+    const struct device *device = &node->devices.device[index];
+    char key[48];
+    const size_t bytes = claim_key(device, key);
+    uint8_t until[8];
+    le64_put(until, (uint64_t)device->claimed_until_ms);
+    if (device->claimed_until_ms)
+        store_batch_put(batch, STORE_META, key, bytes, until, sizeof until);
+    else
+        store_batch_delete(batch, STORE_META, key, bytes);
+}
+
+static void restore(struct node *node, struct device *device)
+{
+    char key[48];
+    uint8_t until[8];
+    size_t bytes;
+    const size_t key_bytes = claim_key(device, key);
+    if (store_get(node->store, STORE_META, key, key_bytes, until, sizeof until, &bytes) == STORE_OK &&
+        bytes == sizeof until)
+        device->claimed_until_ms = (int64_t)le64_get(until);
+}
+
+/* ---- Looking */
+
+static enum owner_cause claim_of(const struct device *device, int64_t wall_ms)
+{
+    return device->claimed_until_ms > wall_ms ? OWNER_COMMAND : OWNER_NONE;
+}
+
+static struct owner_facts look(const struct device *device, const struct workers_view *view, int64_t wall_ms)
+{
+    return (struct owner_facts){.claim = claim_of(device, wall_ms),
+                                .working = view->in_hand > 0,
+                                .gone = view->pid == 0,
+                                .memory_free = view->pid == 0, /* the process's memory goes with it */
+                                .fault = view->fault};
+}
+
+static void on_forgotten(struct node *node, void *context, enum store_error error)
+{
+    (void)node;
+    (void)context;
+    (void)error; /* its end is past: it claims nothing after a restart either */
+}
+
+/* `weir reclaim --for` is over. */
+static void end_claim(struct node *node, uint32_t index)
+{
+    node->devices.device[index].claimed_until_ms = 0;
+    struct store_batch *batch = node_batch(node);
+    devices_save(node, index, batch);
+    node_commit(node, batch, on_forgotten, NULL);
+}
+
+/* ---- Acting */
+
+static void why_text(const struct device *device, char *text, size_t text_bytes)
+{
+    snprintf(text, text_bytes, "its owner claimed %s (%s)", device->name,
+             owner_cause_word(device->owner.cause));
+}
+
+static bool is_claimed(const struct device *device)
+{
+    return device->owner.state == OWNER_RECLAIM || device->owner.state == OWNER_OWNED;
+}
+
+uint32_t devices_claimed(const struct node *node)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < node->devices.count; i++)
+        count += is_claimed(&node->devices.device[i]);
+    return count;
+}
+
+void devices_why(const struct node *node, uint32_t class, char *text, size_t text_bytes)
+{
+    struct workers_view view;
+    text[0] = '\0';
+    for (uint32_t i = 0; i < node->devices.count && workers_view(node->workers, i, &view); i++) {
+        const struct device *device = &node->devices.device[i];
+        if (view.class == class && is_claimed(device))
+            why_text(device, text, text_bytes);
+    }
+}
+
+/* What the capacity record says beside the slots; it is announced anew when this changes. */
+static uint64_t details_of(const struct node *node)
+{
+    uint64_t details = 1;
+    for (uint32_t i = 0; i < node->devices.count; i++)
+        details = details * 31 + node->devices.device[i].owner.state;
+    return details * 31 + samples_quantile(&node->devices.reclaim_ms, 990);
+}
+
+static void tell(struct node *node, const uint32_t *stopped, uint32_t count)
+{
+    struct mesh_event event = {.kind = MESH_DEVICES,
+                               .body.devices = {.price_micro = node->config.price_micro,
+                                                .fault = (uint8_t)execute_fault(node),
+                                                .details = details_of(node),
+                                                .stop_count = count}};
+    assert(count <= MESH_DEVICE_STOPS_MAX);
+    memcpy(event.body.devices.stop, stopped, count * sizeof *stopped);
+    for (uint32_t class = 0; class < MESH_DEVICE_CLASSES && !node->disk.error; class ++)
+        event.body.devices.class[class].slots = workers_slots(node->workers, class);
+    host_post(node, &event);
+}
+
+void devices_tell(void *node)
+{
+    tell(node, &(uint32_t){0}, 0);
+}
+
+/* The bundles there are named before the stop word is set: those that it ends are named for certain. */
+static void stop(struct node *node, uint32_t index)
+{
+    struct device *device = &node->devices.device[index];
+    uint64_t bundle[WORKER_BUNDLES_MAX];
+    uint32_t attempt[WORKER_BUNDLES_MAX];
+    char why[64];
+    why_text(device, why, sizeof why);
+    const uint32_t bundles = workers_bundles(node->workers, index, bundle);
+    workers_claim(node->workers, index, node->config.owner_grace_ms);
+    const uint32_t count = execute_claimed(node, bundle, bundles, why, attempt);
+    tell(node, attempt, count);
+}
+
+static void note_reclaim(struct node *node, struct device *device)
+{
+    samples_add(&node->devices.reclaim_ms, device->owner.reclaim_ms);
+    node->devices.reclaims++;
+    device->reclaims++;
+}
+
+static void log_state(const struct device *device)
+{
+    const struct owner *owner = &device->owner;
+    switch (owner->state) {
+    case OWNER_RECLAIM:
+        log_info("device", "device=%s state=reclaim cause=\"%s\"", device->name,
+                 owner_cause_word(owner->cause));
+        break;
+    case OWNER_OWNED:
+        log_info("device", "device=%s state=owned cause=\"%s\" reclaim_ms=%u", device->name,
+                 owner_cause_word(owner->cause), owner->reclaim_ms);
+        break;
+    case OWNER_COOLING:
+        log_info("device", "device=%s state=cooling for_s=%lld", device->name,
+                 (long long)((owner->cool_until_ms - owner->since_ms) / 1000));
+        break;
+    default:
+        log_debug("device", "device=%s state=%s", device->name, owner_state_word(owner->state));
+        break;
+    }
+}
+
+static void step(struct node *node, uint32_t index, int64_t now_ms)
+{
+    struct device *device = &node->devices.device[index];
+    const int64_t wall_ms = clock_wall_ms();
+    struct workers_view view;
+    if (!workers_view(node->workers, index, &view))
+        return;
+    if (device->claimed_until_ms && device->claimed_until_ms <= wall_ms)
+        end_claim(node, index);
+    const struct owner_facts facts = look(device, &view, wall_ms);
+    const bool was_lendable = device->owner.state == OWNER_SPARE || device->owner.state == OWNER_LENT;
+    const uint32_t acts = owner_step(&device->owner, &facts, now_ms);
+    if (acts & OWNER_STOP)
+        stop(node, index);
+    if ((acts & OWNER_RECLAIMED) && !(acts & OWNER_STOP)) /* else nothing of ours was there */
+        note_reclaim(node, device);
+    if (acts & OWNER_LEND)
+        workers_lend(node->workers, index);
+    const bool held = !owner_lends(&device->owner, now_ms);
+    if (held != device->held)
+        workers_hold_back(node->workers, index, held);
+    device->held = held;
+    const bool lendable = device->owner.state == OWNER_SPARE || device->owner.state == OWNER_LENT;
+    if (!(acts & OWNER_CHANGED) || (was_lendable && lendable))
+        return;
+    log_state(device);
+    if (!(acts & OWNER_STOP) || device->owner.state != OWNER_RECLAIM)
+        devices_tell(node);
+}
+
+int64_t devices_turn(struct node *node, int64_t now_ms)
+{
+    int64_t wake_at_ms = INT64_MAX;
+    const int64_t wall_ms = clock_wall_ms();
+    for (uint32_t i = 0; i < node->devices.count; i++) {
+        const struct device *device = &node->devices.device[i];
+        step(node, i, now_ms);
+        int64_t at_ms = owner_wake_ms(&device->owner, now_ms);
+        if (device->claimed_until_ms && device->claimed_until_ms < INT64_MAX) {
+            const int64_t ends_ms = now_ms + device->claimed_until_ms - wall_ms;
+            at_ms = ends_ms < at_ms ? ends_ms : at_ms;
+        }
+        wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
+    }
+    const int64_t waits_ms = reclaims_turn(node, now_ms);
+    return waits_ms < wake_at_ms ? waits_ms : wake_at_ms;
+}
+
+/* ---- Opening */
+
+bool devices_open(struct node *node)
+{
+    struct devices *devices = &node->devices;
+    struct workers_view view;
+    while (workers_view(node->workers, devices->count, &view))
+        devices->count++;
+    devices->device = calloc(devices->count + 1, sizeof *devices->device);
+    if (!devices->device)
+        return false;
+    for (uint32_t i = 0; i < devices->count; i++) {
+        struct device *device = &devices->device[i];
+        workers_view(node->workers, i, &view);
+        snprintf(device->name, sizeof device->name, "%s", view.device);
+        owner_init(&device->owner, clock_now_ms());
+        restore(node, device);
+        if (device->claimed_until_ms > clock_wall_ms()) /* before anything can be started on it */
+            workers_claim(node->workers, i, 0);
+    }
+    return true;
+}
+
+void devices_close(struct node *node)
+{
+    free(node->devices.device);
+    node->devices.device = NULL;
+    node->devices.count = 0;
+}
