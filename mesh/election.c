@@ -54,6 +54,8 @@ void journal_save_promise(struct step *step, const struct journal *journal)
     save->body.promise.job = journal->job;
     save->body.promise.epoch = journal->promised;
     save->body.promise.candidate = journal->voted;
+    if (journal->last == 0)
+        save->body.promise.members = journal->members;
 }
 
 static struct mesh_message *send_voted(struct step *step, const struct journal *journal,
@@ -82,6 +84,8 @@ static void send_votes(struct step *step, const struct journal *journal, uint64_
         message->body.vote.asks = asks;
         message->body.vote.handed = handed;
         message->body.vote.sequence = disk_saved(step);
+        if (journal->last > 0)
+            message->body.vote.members = journal->members;
     }
 }
 
@@ -150,16 +154,54 @@ static bool home_is_well(const struct step *step, const struct journal *journal,
            step->now_ms - journal->heard_at_ms < JOURNAL_FRESH_MS;
 }
 
+/* Whether these make us one of them, by a copy that may be on this disk. */
+static bool names_us(const struct mesh *mesh, const struct mesh_members *members)
+{
+    const uint32_t which =
+        change_makes_sense(members) ? members_place(members, &mesh->config.self) : MESH_NONE;
+    return which != MESH_NONE && disk_holds(mesh, members->storage[which]);
+}
+
+/* It is over, or our copy is lost and has no voice, or nothing of it came before its home was gone: the host knows. */
+static void ask_host(struct step *step, const struct mesh_id *candidate, const struct mesh_message *message)
+{
+    struct mesh_effect *const effect = out_effect(step, MESH_JOURNAL_ASKED);
+    effect->body.asked.job = message->body.vote.job;
+    effect->body.asked.from = *candidate;
+    effect->body.asked.epoch = message->body.vote.epoch;
+    if (names_us(step->mesh, &message->body.vote.members))
+        effect->body.asked.members = message->body.vote.members;
+}
+
+void journal_begin(struct step *step, const struct mesh_event *event)
+{
+    struct mesh *const mesh = step->mesh;
+    const struct mesh_members *const members = &event->body.fresh.members;
+    const uint32_t from = members_find(mesh, &event->body.fresh.from);
+    if (from == MESH_NONE || !names_us(mesh, members) ||
+        journal_find(mesh, &event->body.fresh.job) != MESH_NONE)
+        return;
+    const uint32_t slot = journal_make(mesh, &event->body.fresh.job, members);
+    if (slot == MESH_NONE)
+        return;
+    /* We ask seldom, and only whether it is over. */
+    mesh->journals.journal[slot].stand_at_ms = step->now_ms + JOURNAL_OUT_MS;
+    mesh->counters.unheard++;
+    struct mesh_message vote = {.kind = MESH_VOTE};
+    vote.body.vote.job = event->body.fresh.job;
+    vote.body.vote.epoch = event->body.fresh.epoch;
+    vote.body.vote.asks = true;
+    journal_on_vote(step, from, &vote);
+}
+
 void journal_on_vote(struct step *step, uint32_t from, const struct mesh_message *message)
 {
     struct mesh *const mesh = step->mesh;
     const struct mesh_id *const candidate = &mesh->members.slot[from].id;
     disk_seen(mesh, from, message->body.vote.sequence);
     const uint32_t slot = journal_find(mesh, &message->body.vote.job);
-    if (slot == MESH_NONE) { /* it is over, or we have lost our copy and have no voice */
-        struct mesh_effect *const effect = out_effect(step, MESH_JOURNAL_ASKED);
-        effect->body.asked.job = message->body.vote.job;
-        effect->body.asked.from = *candidate;
+    if (slot == MESH_NONE) {
+        ask_host(step, candidate, message);
         return;
     }
     struct journal *const journal = &mesh->journals.journal[slot];

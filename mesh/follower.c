@@ -24,6 +24,10 @@ static void take_entry(struct step *step, struct journal *journal, const struct 
         step->mesh->counters.entries_void += journal->last - index + 1;
         journal_cut(journal, index - 1);
     }
+    if (journal->last == 0) { /* a candidate's question may have named later ones */
+        journal->members = message->body.append.members;
+        journal->members_at = 1;
+    }
     if (index > journal->last)
         journal_add(journal, message->body.append.entry_epoch,
                     (enum mesh_entry_kind)message->body.append.kind, &message->body.append.members);

@@ -208,7 +208,7 @@ uint32_t journal_open(struct step *step, const struct mesh_job_spec *spec, enum 
 bool journal_counts(const struct mesh *mesh, const struct journal *journal)
 {
     const uint32_t which = members_place(&journal->members, &mesh->config.self);
-    return which != MESH_NONE && disk_holds(mesh, journal->members.storage[which]);
+    return journal->last > 0 && which != MESH_NONE && disk_holds(mesh, journal->members.storage[which]);
 }
 
 bool journal_proven(struct step *step, struct journal *journal)

@@ -15,7 +15,8 @@
  *
  * A journal at one node, by role:
  *
- *     FOLLOWER   takes entries from the home of its epoch. Born of the first entry, or read back from the disk.
+ *     FOLLOWER   takes entries from the home of its epoch. Born of the first entry, of a candidate's question, or read
+ *                back from the disk.
  *     CANDIDATE  asks for votes: the home is down or has been silent for JOURNAL_QUIET_MS, or this node was the
  *                home before it restarted.
  *     LEADER     this node is the job's home, or about to be: it has the votes and its first entry isn't settled.
@@ -24,6 +25,10 @@
  * when it comes back (Ongaro, "Consensus: Bridging Theory and Practice", 2014, section 9.6). A home that drains asks the
  * member that has everything to stand at once (section 3.10). Members are replaced one at a time: see change.c. And who
  * can't be sure of its own disk has no voice: see disk.h.
+ *
+ * A member of which the home was lost before the first entry came there hears of the journal by a candidate's VOTE, which
+ * names the members. It has a vote like others, for an empty log is behind no other, if it is one of them by its storage and
+ * nothing of the journal was ever on its disk. It never stands itself.
  *
  * A higher epoch makes a follower of anybody. Once all members hold the job's end the followers are told and forget the journal,
  * and the leader when all have; or each when its host forgets the job, the leader also when the table needs room.
@@ -186,6 +191,7 @@ void journal_others(const struct mesh *mesh, uint32_t slot, struct mesh_members 
 void journal_forget(struct step *step, const struct mesh_id *job);
 
 /* For the dispatch in mesh.c, and members.c. `from` is a member's slot. */
+void journal_begin(struct step *step, const struct mesh_event *event);
 void journal_restore(struct step *step, const struct mesh_event *event);
 void journal_told_over(struct step *step, const struct mesh_event *event);
 void journal_on_append(struct step *step, uint32_t from, const struct mesh_message *message);
@@ -208,7 +214,7 @@ void journal_waiters_free(struct journals *journals, struct journal *journal);
 void journal_cut(struct journal *journal, uint32_t last);
 void journal_add(struct journal *journal, uint64_t epoch, enum mesh_entry_kind kind,
                  const struct mesh_members *members);
-/* Whether our copy counts: it is in the set, and of a disk that has lost nothing since it was chosen. */
+/* Whether our copy counts: it has something, is in the set, and of a disk that has lost nothing since it was chosen. */
 bool journal_counts(const struct mesh *mesh, const struct journal *journal);
 /* The incarnation at which a copy of ours must have been chosen, or later, for our word to count. */
 uint64_t journal_storage(const struct mesh *mesh, const struct journal *journal);

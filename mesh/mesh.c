@@ -297,6 +297,13 @@ static void dispatch(struct step *step, const struct mesh_event *event)
     case MESH_JOB_IS_OVER:
         journal_told_over(step, event);
         break;
+    case MESH_JOURNAL_NEW:
+        journal_begin(step, event);
+        break;
+    case MESH_FORGOT:
+        if (event->body.forgot >= step->mesh->incarnation)
+            detector_raise(step);
+        break;
     case MESH_RESTORE_JOURNAL:
         journal_restore(step, event);
         break;

@@ -74,6 +74,8 @@ enum mesh_event_kind {
     MESH_SUBMIT,    /* a job for which this node becomes home */
     MESH_RESTORE,   /* a job read back from the store: at start, or after MESH_TAKE_OVER */
     MESH_JOB_IS_OVER,     /* answer to MESH_JOURNAL_ASKED, or to the first entry of a journal that was over */
+    MESH_JOURNAL_NEW,     /* answer to MESH_JOURNAL_ASKED with members: nothing of it was ever on this disk */
+    MESH_FORGOT,          /* the host has forgotten that there was a journal, for its job is long over */
     MESH_RESTORE_JOURNAL, /* at start: a journal of several copies, before any MESH_RESTORE */
     MESH_CANCEL_JOB,      /* the user cancels */
     MESH_LOOKED_UP, /* answer to MESH_LOOKUP; each is answered, also when its job is over; in parts if need be */
@@ -104,9 +106,10 @@ struct mesh_job_spec {
 /* A journal of several copies as it stands on the disk. */
 struct mesh_journal_image {
     struct mesh_id job;
-    struct mesh_members members; /* of the last entry that was saved with some */
-    uint32_t members_at;         /* which that is; 0: the first */
-    struct mesh_members before;  /* of the last such entry before that one, where there are two */
+    struct mesh_members
+        members;         /* of the last entry that was saved with some, or of the promise before the first */
+    uint32_t members_at; /* which that is; 0: the first */
+    struct mesh_members before; /* of the last such entry before that one, where there are two */
     uint32_t before_at;
     uint64_t promised;    /* of the latest MESH_SAVE_PROMISE; 0 = none */
     uint32_t last;        /* entries 1 to last are there */
@@ -173,6 +176,18 @@ struct mesh_event {
             uint32_t last;
             uint64_t last_epoch;
         } is_over;
+        struct {
+            struct mesh_id job;
+            struct mesh_id from; /* this and what follows as in JOURNAL_ASKED */
+            uint64_t epoch;
+            struct mesh_members members;
+        } fresh; /* JOURNAL_NEW */
+        /*
+         * FORGOT: the incarnation at which our copy was chosen. From now on the host can't tell a journal of such a
+         * copy that it forgot from one that it never had, and answers MESH_JOURNAL_NEW only for copies chosen later;
+         * so there is a later incarnation from here on.
+         */
+        uint64_t forgot;
         struct {
             struct mesh_id id;
         } job; /* CANCEL_JOB, FORGET_JOB */
@@ -259,6 +274,7 @@ struct mesh_save {
             struct mesh_id job;
             uint64_t epoch;
             struct mesh_id candidate;
+            struct mesh_members members; /* of a journal without entries: its first save. Otherwise none */
         } promise;
         struct {
             struct mesh_id job;
@@ -302,7 +318,11 @@ enum mesh_effect_kind {
     MESH_TAKE_OVER, /* we are the job's home now: read it back from our copy of its journal, and MESH_RESTORE it */
     MESH_SEND_LOG,     /* send entries [first, first + count) of a journal to a member, each as an APPEND */
     MESH_JOURNAL_OVER, /* the end of a job is settled, and no more entries come: not to be restored any more */
-    MESH_JOURNAL_ASKED, /* a member asks about a journal that we don't have: answer MESH_JOB_IS_OVER if it is that */
+    /*
+     * A member asks about a journal that we don't have: answer MESH_JOB_IS_OVER if it is that. If there are members, we
+     * are one: answer MESH_JOURNAL_NEW if nothing of it was ever on this disk.
+     */
+    MESH_JOURNAL_ASKED,
     MESH_DECISION, /* one line of a job's story, for `weir explain` */
     MESH_ECHOED,   /* a member holds our latest capacity, so long after it was announced */
     MESH_DRAINED,  /* nothing runs here, nothing waits to be acknowledged, and no own job is live */
@@ -412,6 +432,8 @@ struct mesh_effect {
         struct {
             struct mesh_id job;
             struct mesh_id from;
+            uint64_t epoch;              /* that it would be home of */
+            struct mesh_members members; /* none: we have no voice in it anyway */
         } asked;
         struct {
             struct mesh_id id;
@@ -628,6 +650,7 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(entries_void)   /* replaced by a later home's */                                                       \
     X(elections)      /* times we stood */                                                                   \
     X(votes)          /* given to others */                                                                  \
+    X(unheard)        /* journals of which a candidate was the first to tell us */                           \
     X(takeovers)      /* jobs that became ours */                                                            \
     X(step_downs)     /* jobs that were ours and went to another home */                                     \
     X(stalls)         /* times a journal of ours had no majority for a while */                              \

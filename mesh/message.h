@@ -333,9 +333,10 @@ struct mesh_message {
             uint64_t epoch; /* that it wants to be home of */
             uint64_t last_epoch;
             uint32_t last;
-            bool asks;         /* would you? Nothing is promised yet, and no epoch used up */
-            bool handed;       /* the home itself wants it */
-            uint64_t sequence; /* of the candidate's disk; 0 = not said */
+            bool asks;                   /* would you? Nothing is promised yet, and no epoch used up */
+            bool handed;                 /* the home itself wants it */
+            uint64_t sequence;           /* of the candidate's disk; 0 = not said */
+            struct mesh_members members; /* by the candidate's log; none where that is empty */
         } vote;
         struct {
             struct mesh_id job;

@@ -9,7 +9,12 @@
  *
  * Rows. STORE_ENTRIES: key job's id and index, big-endian; value [version, epoch, settled, kind, members, bytes].
  * STORE_COPIES: key job's id; value [version, promised, candidate, reign, over, whole, last, last's epoch, end's state,
- * end's time]. The head is written when one of these changes, not with each entry.
+ * end's time, chosen at, members of a journal without entries]. The head is written when one of these changes, not with
+ * each entry.
+ *
+ * Whether this node ever had anything of a journal decides whether it may vote about it with empty hands. A row that is
+ * pruned takes that knowledge along; what stays is the highest incarnation at which such a copy was chosen (the counter
+ * "forgotten"), and of copies chosen until then nothing is claimed any more.
  */
 #include "node/field.h"
 #include "node/log.h"
@@ -22,7 +27,9 @@
 #include <string.h>
 
 #define COPY_VERSION 1
-#define COPY_ROW_BYTES_MAX 512u
+#define HEAD_VERSION                                                                                         \
+    2 /* of rows of STORE_COPIES; the first has neither when the copy was chosen nor members */
+#define COPY_ROW_BYTES_MAX 1024u
 #define ENTRY_ROW_BYTES_MAX (WIRE_ENTRY_BYTES_MAX + 1024u)
 /* Entries that wait for blobs. One more is not taken; its home sends it again. */
 #define WAITS_MAX 1024u
@@ -90,8 +97,8 @@ static void put_head(struct store_batch *batch, const struct copy *copy)
     uint8_t row[COPY_ROW_BYTES_MAX];
     struct field_writer writer;
     field_writer_init(&writer, row, sizeof row);
-    field_put_array(&writer, 10);
-    field_put_uint(&writer, COPY_VERSION);
+    field_put_array(&writer, 12);
+    field_put_uint(&writer, HEAD_VERSION);
     field_put_uint(&writer, copy->promised);
     field_put_bin(&writer, copy->voted.bytes, sizeof copy->voted.bytes);
     field_put_uint(&writer, copy->reign);
@@ -101,6 +108,8 @@ static void put_head(struct store_batch *batch, const struct copy *copy)
     field_put_uint(&writer, copy->last_epoch);
     field_put_uint(&writer, copy->end_state);
     field_put_int(&writer, copy->ended_at_ms);
+    field_put_uint(&writer, copy->chosen);
+    wire_put_members(&writer, &copy->members);
     assert(!writer.full);
     store_batch_put(batch, STORE_COPIES, copy->job.bytes, sizeof copy->job.bytes, row, writer.count);
 }
@@ -109,8 +118,9 @@ static bool get_head(const uint8_t *bytes, size_t count, struct copy *copy)
 {
     struct field_reader reader;
     field_reader_init(&reader, bytes, count);
-    field_get_array(&reader, 10, 10);
-    if (field_get_uint(&reader, UINT32_MAX) != COPY_VERSION)
+    const uint32_t fields = field_get_array(&reader, 10, 12);
+    const uint64_t version = field_get_uint(&reader, UINT32_MAX);
+    if (version != HEAD_VERSION && version != COPY_VERSION)
         return false;
     copy->promised = field_get_uint(&reader, UINT64_MAX);
     field_get_fixed(&reader, copy->voted.bytes, sizeof copy->voted.bytes);
@@ -121,6 +131,11 @@ static bool get_head(const uint8_t *bytes, size_t count, struct copy *copy)
     copy->last_epoch = field_get_uint(&reader, UINT64_MAX);
     copy->end_state = (enum mesh_job_state)field_get_uint(&reader, MESH_JOB_MOVED);
     copy->ended_at_ms = field_get_int(&reader, INT64_MIN, INT64_MAX);
+    copy->chosen = UINT64_MAX; /* not known */
+    if (version == HEAD_VERSION && fields == 12) {
+        copy->chosen = field_get_uint(&reader, UINT64_MAX);
+        wire_get_members(&reader, &copy->members);
+    }
     return field_get_end(&reader);
 }
 
@@ -312,6 +327,15 @@ static void cut(struct node *node, struct store_batch *batch, struct copy *copy,
         copy->end = 0;
 }
 
+/* When we were chosen as one of them. */
+static void note_chosen(const struct node *node, struct copy *copy, const struct mesh_members *members)
+{
+    for (uint32_t i = 0; i < members->count; i++)
+        if (memcmp(&members->id[i], &node->self, sizeof node->self) == 0 &&
+            members->storage[i] > copy->chosen)
+            copy->chosen = members->storage[i];
+}
+
 static void save_entry(struct node *node, struct store_batch *batch, const struct mesh_save *save,
                        const struct bytes *bytes)
 {
@@ -336,7 +360,11 @@ static void save_entry(struct node *node, struct store_batch *batch, const struc
     const struct mesh_members *members = theirs ? &save->body.entry.members
                                          : head ? &save->body.job.members
                                                 : &none;
-    if (theirs ? save->body.entry.own : head) {
+    copy->members.count = 0;
+    const uint64_t chosen = copy->chosen;
+    note_chosen(node, copy, members);
+    head = head || copy->chosen != chosen;
+    if (theirs ? save->body.entry.own : place->index == 1) {
         copy->reign = place->entry_epoch;
         head = true;
     }
@@ -360,9 +388,15 @@ void copies_save(struct node *node, struct store_batch *batch, const struct mesh
         save_entry(node, batch, save, bytes);
         return;
     }
+    const struct mesh_members *members = &save->body.promise.members;
     struct copy *copy = copies_find(node, &save->body.promise.job);
-    if (!copy)
+    if (!copy && members->count == 0)
         return;
+    if (!copy)
+        copy = make(node, &save->body.promise.job);
+    if (copy->last == 0)
+        copy->members = *members;
+    note_chosen(node, copy, members);
     if (save->body.promise.epoch >= copy->promised) {
         copy->promised = save->body.promise.epoch;
         copy->voted = save->body.promise.candidate;
@@ -619,17 +653,37 @@ static bool knows_end(struct node *node, const struct mesh_id *id)
     return copy ? copy->over : job && job->state >= JOB_DONE;
 }
 
-void copies_on_asked(struct node *node, const struct mesh_id *job, const struct mesh_id *from)
+/* Whether nothing of that journal, whose members these are, was ever on this disk. */
+static bool never_had(struct node *node, const struct mesh_id *job, const struct mesh_members *members)
 {
-    if (!knows_end(node, job))
-        return;
+    struct copy asked = {0};
+    note_chosen(node, &asked, members);
+    return !copies_find(node, job) && !jobs_find(node, job) && asked.chosen > node->copies.forgotten;
+}
+
+static void tell_over(struct node *node, const struct mesh_id *job, const struct mesh_id *to)
+{
     const struct copy *copy = copies_find(node, job);
-    struct mesh_event event = {.kind = MESH_JOB_IS_OVER, .body.is_over = {.job = *job, .to = *from}};
+    struct mesh_event event = {.kind = MESH_JOB_IS_OVER, .body.is_over = {.job = *job, .to = *to}};
     if (copy && copy->whole) {
         event.body.is_over.last = copy->last;
         event.body.is_over.last_epoch = copy->last_epoch;
     }
     host_post(node, &event);
+}
+
+void copies_on_asked(struct node *node, const struct mesh_effect *effect)
+{
+    const struct mesh_id *job = &effect->body.asked.job;
+    const struct mesh_members *members = &effect->body.asked.members;
+    if (knows_end(node, job))
+        tell_over(node, job, &effect->body.asked.from);
+    else if (members->count > 0 && never_had(node, job, members))
+        host_post(node, &(struct mesh_event){.kind = MESH_JOURNAL_NEW,
+                                             .body.fresh = {.job = *job,
+                                                            .from = effect->body.asked.from,
+                                                            .epoch = effect->body.asked.epoch,
+                                                            .members = *members}});
 }
 
 void copies_on_append(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
@@ -647,7 +701,7 @@ void copies_on_append(struct node *node, const struct mesh_id *from, const struc
                  peer_name(node, job), peer_name(node, from), message->body.append.index);
         bytes_drop(payload);
     } else if (message->body.append.index == 1 && knows_end(node, job)) {
-        copies_on_asked(node, job, from);
+        tell_over(node, job, from);
         bytes_drop(payload);
     } else if (!waits(node, message, &again) && blobs == 0) {
         host_received(node, from, message, payload);
@@ -750,6 +804,15 @@ void copies_sweep(struct node *node, const struct mesh_id *job, bool inputs)
     on_swept(node, sweeping, STORE_MORE);
 }
 
+static void note_forgotten(struct node *node, struct store_batch *batch, uint64_t chosen)
+{
+    if (chosen <= node->copies.forgotten)
+        return;
+    node->copies.forgotten = chosen;
+    store_batch_put(batch, STORE_COUNTERS, "forgotten", 9, &chosen, sizeof chosen);
+    host_post(node, &(struct mesh_event){.kind = MESH_FORGOT, .body.forgot = chosen});
+}
+
 void copies_forget(struct node *node, const struct mesh_id *job)
 {
     struct copy *copy = copies_find(node, job);
@@ -757,6 +820,7 @@ void copies_forget(struct node *node, const struct mesh_id *job)
         return;
     struct store_batch *batch = node_batch(node);
     store_batch_delete(batch, STORE_COPIES, job->bytes, sizeof job->bytes);
+    note_forgotten(node, batch, copy->chosen);
     node_commit(node, batch, on_nothing, NULL);
     take_out(node, copy);
 }
@@ -833,6 +897,13 @@ static void restore_copy(struct node *node, struct copy *copy)
     struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
     struct mesh_journal_image *image = &event.body.journal;
     copies_read(node, &copy->job, 1, restore_entry, image);
+    if (image->last == 0)
+        image->members = copy->members;
+    if (image->members.count == 0) {
+        log_error("journal", "job=%s error=\"the entries of its copy here are gone: it is left out\"",
+                  peer_name(node, &copy->job));
+        return;
+    }
     copy->last = image->last;
     copy->last_epoch = image->run_count > 0 ? image->run[image->run_count - 1].epoch : 0;
     if (image->settled >
@@ -859,8 +930,10 @@ static bool restore_head(void *context, const void *key, size_t key_bytes, const
         return true;
     memcpy(id.bytes, key, sizeof id.bytes);
     struct copy *copy = make(node, &id);
-    if (get_head(value, value_bytes, copy))
+    if (get_head(value, value_bytes, copy)) {
+        copy->chosen = copy->chosen < node->incarnation ? copy->chosen : node->incarnation;
         return true;
+    }
     log_error("journal", "job=%s error=\"the row of its copy is damaged\"", peer_name(node, &id));
     take_out(node, copy);
     return true;
@@ -868,6 +941,9 @@ static bool restore_head(void *context, const void *key, size_t key_bytes, const
 
 void copies_restore(struct node *node)
 {
+    size_t bytes;
+    store_get(node->store, STORE_COUNTERS, "forgotten", 9, &node->copies.forgotten,
+              sizeof node->copies.forgotten, &bytes);
     store_each(node->store, STORE_COPIES, NULL, restore_head, node);
     for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
         for (struct copy *copy = node->copies.bucket[b]; copy; copy = copy->chain)

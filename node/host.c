@@ -257,7 +257,7 @@ static void let_effect_go(struct node *node, struct held_effect *held)
         node->drained = true;
         break;
     case MESH_JOURNAL_ASKED:
-        copies_on_asked(node, &effect->body.asked.job, &effect->body.asked.from);
+        copies_on_asked(node, effect);
         break;
     case MESH_TAKE_OVER:
         jobs_take_over(node, &effect->body.take_over.job, effect->body.take_over.epoch);

@@ -367,6 +367,11 @@ static bool next_incarnation(struct node *node)
     node->incarnation = last + 1;
     struct store_batch *batch = node_batch(node);
     store_batch_put(batch, STORE_COUNTERS, "incarnation", 11, &node->incarnation, sizeof node->incarnation);
+    /* What an earlier build forgot, it didn't count. */
+    uint64_t forgotten = last;
+    if (store_get(node->store, STORE_COUNTERS, "forgotten", 9, &forgotten, sizeof forgotten, &bytes) !=
+        STORE_OK)
+        store_batch_put(batch, STORE_COUNTERS, "forgotten", 9, &forgotten, sizeof forgotten);
     /* A folder made of a backup has a new id, and has forgotten what came after: its copies of journals are lost. */
     uint8_t id[STORE_STORAGE_ID_BYTES], id_before[STORE_STORAGE_ID_BYTES] = {0};
     store_storage_id(node->store, id);

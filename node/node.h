@@ -123,14 +123,20 @@ struct jobs {
 
 /* ---- copies.c */
 
-/* A journal of several copies, of which this node keeps one. Born of its first entry; the core decides what it says. */
+/*
+ * A journal of several copies, of which this node keeps one. Born of its first entry, or of a promise to a candidate that
+ * asked before that came; the core decides what it says.
+ */
 struct copy {
     struct copy *chain; /* in the same bucket of the table */
     struct mesh_id job;
     uint64_t promised; /* of the latest promise, and whom to */
     struct mesh_id voted;
-    uint64_t reign; /* the latest epoch of which this node is or was the home; 0 = none */
-    uint32_t last;  /* entries 1 to last are saved, or in a batch that will be */
+    struct mesh_members
+        members;     /* as the promise before the first entry named them; none once there is an entry */
+    uint64_t chosen; /* the incarnation at which this node was chosen for it, the latest where it was twice */
+    uint64_t reign;  /* the latest epoch of which this node is or was the home; 0 = none */
+    uint32_t last;   /* entries 1 to last are saved, or in a batch that will be */
     uint64_t last_epoch;
     uint32_t end;                  /* the entry that holds the job's end; 0 = none */
     enum mesh_job_state end_state; /* with `end` */
@@ -148,7 +154,8 @@ struct copies {
     uint32_t count;
     struct append_wait *waits; /* entries of other homes that wait for blobs, as they came */
     uint32_t wait_count;
-    uint64_t refused;       /* entries that made no sense */
+    uint64_t forgotten; /* the highest incarnation at which a copy was chosen of which nothing is left here */
+    uint64_t refused;   /* entries that made no sense */
     uint64_t blobs_fetched; /* that entries named */
     uint64_t blob_bytes;
     uint64_t blobs_missed;
@@ -483,7 +490,7 @@ void copies_send_log(struct node *node, const struct mesh_effect *effect); /* ME
 /* An APPEND of a peer; takes over `payload`. */
 void copies_on_append(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
                       struct bytes *payload);
-void copies_on_asked(struct node *node, const struct mesh_id *job, const struct mesh_id *from);
+void copies_on_asked(struct node *node, const struct mesh_effect *effect); /* MESH_JOURNAL_ASKED */
 void copies_on_over(struct node *node, const struct mesh_id *job, bool whole);
 /* For `weir store check`: what is wrong with a row of STORE_ENTRIES, or NULL, and whether one of STORE_COPIES can be read. */
 const char *copies_entry_fault(struct store *store, const void *key, size_t key_bytes, const void *value,

@@ -197,6 +197,8 @@ static json_t *where_json(struct node *node, const char *text, const struct mesh
              copy && json_array_size(rows) < FOUND_MAX; copy = exact ? NULL : copy->chain) {
             if ((!exact && !begins_so(&copy->job, text)) || jobs_find(node, &copy->job))
                 continue;
+            if (copy->last == 0) /* it promised a vote, and nothing came */
+                continue;
             if (copy->over && (!copy->whole || copy->end_state != MESH_JOB_DONE))
                 continue;
             json_t *row = json_pack("{s:b, s:b, s:I}", "home", 0, "over", copy->over, "epoch",

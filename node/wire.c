@@ -741,10 +741,10 @@ static uint32_t field_count(enum wire_kind kind)
         return 5;
     case WIRE_REPORT:
         return 6;
-    case WIRE_VOTE:
     case WIRE_VOTED:
         return 7;
     case WIRE_RESULT:
+    case WIRE_VOTE:
     case WIRE_APPENDED:
         return 8;
     case WIRE_RESERVE:

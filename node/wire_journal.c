@@ -194,7 +194,7 @@ void wire_encode_journal(struct field_writer *w, const struct mesh_message *m, s
         field_put_uint(w, m->body.appended.sequence);
         return;
     case MESH_VOTE:
-        put_head(w, m->kind, 7);
+        put_head(w, m->kind, 8);
         put_id(w, &m->body.vote.job);
         field_put_uint(w, m->body.vote.epoch);
         field_put_uint(w, m->body.vote.last_epoch);
@@ -202,6 +202,7 @@ void wire_encode_journal(struct field_writer *w, const struct mesh_message *m, s
         field_put_bool(w, m->body.vote.asks);
         field_put_bool(w, m->body.vote.handed);
         field_put_uint(w, m->body.vote.sequence);
+        wire_put_members(w, &m->body.vote.members);
         return;
     case MESH_VOTED:
         put_head(w, m->kind, 7);
@@ -274,6 +275,7 @@ void wire_decode_journal(struct field_reader *r, struct mesh_message *m, struct 
         m->body.vote.asks = field_get_bool(r);
         m->body.vote.handed = field_get_bool(r);
         m->body.vote.sequence = field_get_uint(r, ANY_U64);
+        wire_get_members(r, &m->body.vote.members);
         return;
     case MESH_VOTED:
         get_id(r, &m->body.voted.job);

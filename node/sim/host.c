@@ -448,6 +448,9 @@ static void effect_asked(struct world *world, struct host *host, const struct me
         sim_world_event(world, sim_between(&world->random, 200, 2000), HAPPEN_TELL_OVER, host->index);
     event.a = sim_world_job(world, &effect->body.asked.job);
     event.b = sim_world_identity(world, &effect->body.asked.from);
+    struct mesh_effect *const asked = sim_alloc(1, sizeof *asked);
+    *asked = *effect;
+    event.item = asked;
     sim_world_push(world, event);
 }
 

@@ -241,6 +241,10 @@ static void save_promise(struct world *world, struct host *host, struct disk_job
         sim_truth_broken(world, host, job->job, SIM_EPOCHS_GROW, "epoch %llu is promised after epoch %llu",
                          (unsigned long long)save->body.promise.epoch, (unsigned long long)log->promised);
     }
+    if (log->last == 0) {
+        log->members = save->body.promise.members;
+        world->result->world.promises_unheard++;
+    }
     log->promised = save->body.promise.epoch;
     log->voted = save->body.promise.candidate;
     world->result->world.promises++;
@@ -252,7 +256,8 @@ static struct disk_job *job_for(struct world *world, struct host *host, uint32_t
 {
     struct disk_job *job = sim_disk_find(host, number);
     const struct mesh_place *const place = sim_journal_place(save);
-    if (job == NULL && place != NULL && place->index == 1) {
+    const bool promise = save->kind == MESH_SAVE_PROMISE && save->body.promise.members.count != 0;
+    if (job == NULL && (promise || (place != NULL && place->index == 1))) {
         job = sim_disk_add_job(world, host, number);
         job->state = MESH_JOB_RUNNING;
         job->log = sim_alloc(1, sizeof *job->log);
@@ -409,6 +414,20 @@ bool sim_journal_is_over(struct host *host, uint32_t number)
     return job != NULL && job->log != NULL && job->log->over;
 }
 
+void sim_journal_tell_new(struct world *world, struct host *host, const struct mesh_effect *asked)
+{
+    const uint32_t number = sim_world_job(world, &asked->body.asked.job);
+    if (asked->body.asked.members.count == 0 || number == SIM_NONE || sim_disk_find(host, number) != NULL) {
+        return;
+    }
+    struct mesh_event event = {.kind = MESH_JOURNAL_NEW};
+    event.body.fresh.job = asked->body.asked.job;
+    event.body.fresh.from = asked->body.asked.from;
+    event.body.fresh.epoch = asked->body.asked.epoch;
+    event.body.fresh.members = asked->body.asked.members;
+    sim_host_step(world, host, &event);
+}
+
 void sim_journal_tell_over(struct world *world, struct host *host, uint32_t number, const struct mesh_id *to)
 {
     if (!sim_journal_is_over(host, number)) {
@@ -463,6 +482,9 @@ void sim_journal_restore(struct world *world, struct host *host)
                 image->members = *entry->members;
                 image->members_at = index;
             }
+        }
+        if (log->last == 0) {
+            image->members = log->members;
         }
         sim_host_step(world, host, &event);
         world->result->world.journals_restored++;

@@ -38,6 +38,7 @@ enum verb {
     VERB_CUT,
     VERB_HEAL,
     VERB_SUBMIT,
+    VERB_SUBMIT_KEPT,
     VERB_CANCEL,
     VERB_DRAIN,
     VERB_LEAVE,
@@ -63,6 +64,7 @@ static const struct pattern {
     {"deafen NODE", VERB_DEAFEN}, /* nothing reaches it any more */
     {"heal", VERB_HEAL},
     {"submit NEWJOB at NODE shards COUNT of TIME", VERB_SUBMIT},
+    {"submit NEWJOB at NODE shards COUNT of TIME copies COUNT", VERB_SUBMIT_KEPT},
     {"cancel JOB", VERB_CANCEL},
     {"drain NODE", VERB_DRAIN},
     {"leave NODE", VERB_LEAVE},
@@ -444,7 +446,7 @@ static void act_submit(struct world *world, const struct line *line)
     job->spec.bundle_shards_max = 4;
     job->spec.classes = 1;
     job->spec.lookup = false;
-    job->spec.copies = 1;
+    job->spec.copies = line->what == VERB_SUBMIT_KEPT ? (uint8_t)line->value[4] : 1;
     job->spec.copies_min = 0;
     job->spec.local_only = false;
     job->spec.speculate = true;
@@ -531,6 +533,7 @@ void sim_story_line(struct world *world, uint32_t number)
         act_heal(world);
         break;
     case VERB_SUBMIT:
+    case VERB_SUBMIT_KEPT:
         act_submit(world, line);
         break;
     case VERB_CANCEL:
@@ -685,8 +688,14 @@ bool sim_scenario(const struct sim_options *options, const char *path, FILE *out
         host->slots[1] = 0;
         memcpy(host->lent, host->slots, sizeof host->lent);
         host->site = sim_mix(1, i);
-        host->limits = (struct mesh_limits){
-            .members = 64, .jobs = 16, .shards = 4096, .bundles = 64, .attempts = 64, .demands = 16};
+        host->limits = (struct mesh_limits){.members = 64,
+                                            .jobs = 16,
+                                            .shards = 4096,
+                                            .bundles = 64,
+                                            .attempts = 64,
+                                            .demands = 16,
+                                            .journals = 16,
+                                            .waiters = 32};
     }
     world.end_us = 0;
     for (uint32_t i = 0; i < story->line_count; i++) {

@@ -65,11 +65,11 @@
     X(jobs_forgone)        /* acknowledged, and their loss is no fault, since: */                            \
     X(forgone_single)      /* the disk of their only copy was lost or rolled back */                         \
     X(forgone_minority)    /* too few of their journal's nodes are left */                                   \
-    X(forgone_unheard)     /* one that had it is gone, and another never heard of it and so has no vote */   \
     X(forgone_wiped)       /* a disk of their journal was wiped, */                                          \
     X(forgone_rolled_back) /* or replaced by an old copy of itself, */                                       \
     X(forgone_rotten)      /* or lost a journal to rot, */                                                   \
     X(forgone_cloned)      /* or another process spoke in its node's name */                                 \
+    X(promises_unheard)    /* by a member of which the journal's first entry had not come */                 \
     X(promises)            /* votes made durable */                                                          \
     X(votes_refused)                                                                                         \
     X(tails_cut)         /* of a log, by a later home's entries */                                           \

@@ -21,6 +21,8 @@ static const char *const event_names[] = {
     [MESH_FORGET_JOB] = "forget",
     [MESH_JOB_IS_OVER] = "job is over",
     [MESH_RESTORE_JOURNAL] = "restore journal",
+    [MESH_JOURNAL_NEW] = "journal new",
+    [MESH_FORGOT] = "forgot",
 };
 static const char *const save_names[] = {
     [MESH_SAVE_INCARNATION] = "incarnation", [MESH_SAVE_RECORD] = "record",       [MESH_SAVE_JOB] = "job",

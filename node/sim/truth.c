@@ -624,7 +624,7 @@ static uint64_t chosen_at(const struct host *host, const struct mesh_members *me
 
 /*
  * At the end. What a majority of the members that are left holds has come to its end, or can't run anywhere; what too few
- * are left of is forgone, and so is what one of the rest never heard of.
+ * are left of is forgone.
  */
 void sim_truth_end(struct world *world, uint32_t number)
 {
@@ -636,16 +636,12 @@ void sim_truth_end(struct world *world, uint32_t number)
     const struct mesh_members *const members = &truth->set[truth->set_count - 1].members;
     uint32_t left = 0;
     uint32_t hold = 0;
-    uint32_t ever = 0; /* had the first entry */
-    for (uint32_t i = 0; i < truth->entry_count; i++) {
-        ever |= truth->entry[i].index == 1 ? truth->entry[i].held : 0;
-    }
     for (uint32_t i = 0; i < truth->keepers; i++) {
         struct host *const host = &world->host[truth->keeper[i].host];
         const struct disk_job *const saved = in_mesh(host) ? sim_disk_find(host, number) : NULL;
         const bool counts = in_mesh(host) && host->disk.storage <= chosen_at(host, members);
         left |= (uint32_t)counts << i;
-        hold |= (uint32_t)(counts && saved != NULL && saved->log != NULL) << i;
+        hold |= (uint32_t)(counts && saved != NULL && saved->log != NULL && saved->log->last > 0) << i;
     }
     if (!is_majority_of(world, truth, members, left)) {
         world->result->world.forgone_minority += job->acknowledged;
@@ -661,11 +657,6 @@ void sim_truth_end(struct world *world, uint32_t number)
         sim_check_fail(world, &world->host[job->home], SIM_JOBS_FINISH,
                        "job %u isn't finished: %u of %u committed, %u entries settled, %u reigns", number,
                        committed, job->spec.shard_count, truth->settled, truth->reign_count);
-    } else if (job->acknowledged && !is_majority_of(world, truth, members, hold) && (ever & ~left) != 0) {
-        /* One of those that had it is gone, and who never heard of a journal has no vote in it. */
-        world->result->world.forgone_unheard++;
-        world->result->world.jobs_forgone++;
-        job->forgone = true;
     } else if (job->acknowledged && !is_majority_of(world, truth, members, hold)) {
         sim_check_fail(world, &world->host[job->home], SIM_ACKED_IS_DURABLE,
                        "job %u was acknowledged and is on too few disks", number);

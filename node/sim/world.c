@@ -380,6 +380,7 @@ static void happen_at_host(struct world *world, struct host *host, struct event 
         break;
     case HAPPEN_TELL_OVER:
         sim_journal_tell_over(world, host, event->a, &world->host[event->b].id);
+        sim_journal_tell_new(world, host, event->item);
         break;
     case HAPPEN_DIAL:
         sim_network_dialed(world, event);

@@ -167,9 +167,10 @@ struct disk_entry {
 struct disk_log {
     uint64_t promised;
     struct mesh_id voted;
-    bool own;   /* the last entry is of this host's own reign */
-    bool over;  /* its end is settled: it is not given to the core any more */
-    bool whole; /* over: and everything settled is here */
+    struct mesh_members members; /* while there is no entry: as the promise named them */
+    bool own;                    /* the last entry is of this host's own reign */
+    bool over;                   /* its end is settled: it is not given to the core any more */
+    bool whole;                  /* over: and everything settled is here */
     uint32_t last;
     struct disk_entry *entry; /* from 1 on: entry i is entry[i - 1] */
 };
@@ -553,6 +554,8 @@ void sim_journal_over(struct world *world, struct host *host, uint32_t job, bool
 void sim_journal_send_log(struct world *world, struct host *host, const struct mesh_effect *effect);
 void sim_journal_take_over(struct world *world, struct host *host, uint32_t job, uint64_t epoch);
 bool sim_journal_is_over(struct host *host, uint32_t job);
+/* Answers MESH_JOURNAL_ASKED if nothing of it was ever on this disk, and somebody wants our voice. */
+void sim_journal_tell_new(struct world *world, struct host *host, const struct mesh_effect *asked);
 void sim_journal_tell_over(struct world *world, struct host *host, uint32_t job, const struct mesh_id *to);
 /* Gives the copies that are not over to a core that has just started. */
 void sim_journal_restore(struct world *world, struct host *host);

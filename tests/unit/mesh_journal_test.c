@@ -36,6 +36,7 @@ struct entry {
 /* One node's copy of one job's journal. */
 struct log {
     bool there;
+    struct mesh_members members; /* while it has no entry */
     uint64_t promised;
     struct mesh_id voted;
     bool own; /* the last entry is of this node's own reign */
@@ -171,6 +172,11 @@ static void on_save(struct net *net, uint32_t node, const struct mesh_save *save
         break;
     case MESH_SAVE_PROMISE:
         log = &cluster->log[node][job_of(&save->body.promise.job)];
+        assert_true(log->last > 0 || save->body.promise.members.count > 0);
+        if (log->last == 0) {
+            log->there = true;
+            log->members = save->body.promise.members;
+        }
         assert_true(log->there && save->body.promise.epoch >= log->promised);
         /* One vote per epoch. */
         assert_true(save->body.promise.epoch > log->promised ||
@@ -220,9 +226,9 @@ static void restore_journals(struct net *net, uint32_t node)
         struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
         struct mesh_journal_image *const image = &event.body.journal;
         image->job = cluster->spec[job].id;
-        image->members = *members_of(log);
+        image->members = log->last > 0 ? *members_of(log) : log->members;
         image->members_at = members_at(log, log->last);
-        image->before_at = members_at(log, image->members_at - 1);
+        image->before_at = image->members_at > 0 ? members_at(log, image->members_at - 1) : 0;
         image->before = log->entry[image->before_at].members;
         image->promised = log->promised;
         image->voted = log->voted;
@@ -296,6 +302,16 @@ static void say_over(struct net *net, uint32_t node, const struct mesh_id *job, 
     net_step(net, node, &event);
 }
 
+static void say_new(struct net *net, uint32_t node, const struct mesh_effect *effect)
+{
+    struct mesh_event event = {.kind = MESH_JOURNAL_NEW};
+    event.body.fresh.job = effect->body.asked.job;
+    event.body.fresh.from = effect->body.asked.from;
+    event.body.fresh.epoch = effect->body.asked.epoch;
+    event.body.fresh.members = effect->body.asked.members;
+    net_step(net, node, &event);
+}
+
 static bool answers(struct net *net, uint32_t node, uint32_t from, const struct mesh_message *message)
 {
     if (message->kind != MESH_APPEND || message->body.append.index != 1 ||
@@ -342,6 +358,9 @@ static void on_effect(struct net *net, uint32_t node, const struct mesh_effect *
     case MESH_JOURNAL_ASKED:
         if (cluster->log[node][job_of(&effect->body.asked.job)].over)
             say_over(net, node, &effect->body.asked.job, &effect->body.asked.from);
+        else if (!cluster->log[node][job_of(&effect->body.asked.job)].there &&
+                 effect->body.asked.members.count > 0)
+            say_new(net, node, effect);
         break;
     case MESH_TAKE_OVER:
         take_over(net, node, effect);
@@ -1373,6 +1392,179 @@ static void member_has_no_voice_before_it_knows_its_disk_to_be_whole(void **stat
     close_cluster(net);
 }
 
+/* ---- A member of which the first entry never came. */
+
+/* A job that is acknowledged, whose home is gone, and of which one member has heard nothing: which that is. */
+static uint32_t lose_home_unheard(struct net *net, uint32_t *job)
+{
+    *job = submit(net, 1, 3);
+    const uint32_t unheard = other_node(net, 1, *job, 0);
+    net->cut[1][unheard] = true;
+    advance(net, 1000);
+    assert_true(cluster->accepted[*job] && !cluster->log[unheard][*job].there);
+    net_kill(net, 1, true);
+    net->cut[1][unheard] = false;
+    return unheard;
+}
+
+static void member_that_heard_of_nothing_has_a_vote_and_takes_the_log(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    uint32_t job;
+    const uint32_t unheard = lose_home_unheard(net, &job);
+    int64_t waited_ms = 0;
+    for (; home_of(net, job) == UINT32_MAX && waited_ms < 30000; waited_ms += 100)
+        advance(net, 100);
+    print_message("    taken over after %.1f s\n", (double)waited_ms / 1000);
+    assert_true(waited_ms < 15000);
+    assert_int_equal(mesh_counters(net->node[unheard].mesh)->unheard, 1);
+    finish(net, job);
+    check_job(net, job);
+    assert_true(cluster->log[unheard][job].last > 0);
+    close_cluster(net);
+}
+
+/* The candidate as it asks: its members, and that it has the first entry. */
+static struct mesh_message vote_of(uint32_t candidate, uint32_t job, uint64_t epoch)
+{
+    struct mesh_message vote = {.kind = MESH_VOTE};
+    vote.body.vote.job = cluster->spec[job].id;
+    vote.body.vote.epoch = epoch;
+    vote.body.vote.last_epoch = 1;
+    vote.body.vote.last = cluster->log[candidate][job].last;
+    vote.body.vote.members = *kept_by(candidate, job);
+    return vote;
+}
+
+static bool grants(const struct net *net)
+{
+    for (uint32_t i = 0; i < net->out->send_count; i++) {
+        if (net->out->send[i].message.kind == MESH_VOTED && net->out->send[i].message.body.voted.granted)
+            return true;
+    }
+    return false;
+}
+
+static void promise_of_an_empty_journal_survives_a_restart(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    uint32_t job;
+    const uint32_t unheard = lose_home_unheard(net, &job);
+    uint32_t candidate = 0;
+    while (candidate == unheard || candidate == 1 || !cluster->log[candidate][job].there)
+        candidate++;
+    const struct log *const log = &cluster->log[unheard][job];
+    struct mesh_journal_view view;
+    for (int i = 0; i < 500 && !mesh_journal_find(net->node[unheard].mesh, &cluster->spec[job].id, &view);
+         i++)
+        advance(net, 20);
+    net_kill(net, candidate, true);
+    const uint64_t promised = 7;
+    struct mesh_message vote = vote_of(candidate, job, promised);
+    hear(net, unheard, candidate, &vote);
+    assert_true(grants(net));
+    assert_true(log->promised == promised && log->last == 0);
+    net_kill(net, unheard, true);
+    start(net, unheard);
+    assert_int_equal(journal_view(net, unheard, job).epoch, promised);
+    assert_int_equal(journal_view(net, unheard, job).last, 0);
+    advance(net, 40000); /* its disk is proven, and it never stands itself */
+    assert_int_equal(home_of(net, job), UINT32_MAX);
+    assert_int_equal(cluster->log[unheard][job].promised, promised);
+    const uint32_t rival = other_node(net, candidate, job, 2);
+    hear(net, unheard, rival, &vote);
+    assert_false(grants(net));
+    hear(net, unheard, candidate, &vote);
+    assert_true(grants(net));
+    start(net, candidate);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+/* Whether it would let its host say that it never had anything of that journal. */
+static bool asks_host(struct net *net, uint32_t node, uint32_t from, const struct mesh_message *vote)
+{
+    hear(net, node, from, vote);
+    for (uint32_t i = 0; i < net->out->effect_count; i++) {
+        if (net->out->effect[i].kind == MESH_JOURNAL_ASKED)
+            return net->out->effect[i].body.asked.members.count > 0;
+    }
+    fail();
+    return false;
+}
+
+static void only_a_member_by_its_storage_votes_with_an_empty_log(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    uint32_t job;
+    for (uint32_t i = 0; i < NODES; i++) /* so that all have seen each disk */
+        finish(net, submit(net, i, 5));
+    const uint32_t unheard = lose_home_unheard(net, &job);
+    const uint32_t candidate = other_node(net, 1, job, 1);
+    const uint32_t stranger = other_node(net, 1, job, 2);
+    const struct mesh_message good = vote_of(candidate, job, 2);
+    struct mesh_message vote = good;
+    assert_false(asks_host(net, stranger, candidate, &good)); /* no member */
+    vote.body.vote.members.count = 0;                         /* the candidate's own log is empty */
+    assert_false(asks_host(net, unheard, candidate, &vote));
+    vote = good;
+    vote.body.vote.members.number = 0; /* makes no sense */
+    assert_false(asks_host(net, unheard, candidate, &vote));
+    vote = good;
+    for (uint32_t i = 0; i < vote.body.vote.members.count; i++)
+        vote.body.vote.members.storage[i] += 1; /* of a life that its disk doesn't know */
+    assert_false(asks_host(net, unheard, candidate, &vote));
+    /* Its disk is a new one: what the copy was chosen for is gone. */
+    net_kill(net, unheard, true);
+    snapshot_put_back(net, unheard, calloc(1, sizeof(struct snapshot)));
+    net_start(net, unheard, false);
+    net_introduce(net, unheard, candidate);
+    net_introduce(net, candidate, unheard);
+    advance(net, 60000);
+    assert_true(mesh_counters(net->node[unheard].mesh)->disks_lost > 0);
+    assert_false(asks_host(net, unheard, candidate, &good));
+    assert_int_equal(home_of(net, job), UINT32_MAX);
+    net_step(net, unheard,
+             &(struct mesh_event){.kind = MESH_JOURNAL_NEW,
+                                  .body.fresh = {.job = cluster->spec[job].id,
+                                                 .from = net->node[candidate].id,
+                                                 .epoch = 2,
+                                                 .members = good.body.vote.members}});
+    assert_int_equal(mesh_counters(net->node[unheard].mesh)->unheard, 0);
+    start(net, 1);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+static void journals_forgotten_make_way_for_a_new_incarnation(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    struct mesh_member_view before, after;
+    assert_true(net_view(net, 0, 2, &before));
+    struct mesh_event forgot = {.kind = MESH_FORGOT, .body.forgot = before.incarnation - 1};
+    net_step(net, 2, &forgot);
+    advance(net, 5000);
+    assert_true(net_view(net, 0, 2, &after) && after.incarnation == before.incarnation);
+    forgot.body.forgot = before.incarnation;
+    net_step(net, 2, &forgot);
+    advance(net, 5000);
+    assert_true(net_view(net, 0, 2, &after) && after.incarnation == before.incarnation + 1);
+    const uint32_t job = submit(net, 1, 5); /* copies that are chosen from now on are later ones */
+    advance(net, 1000);
+    const struct mesh_members *const members = kept_by(1, job);
+    for (uint32_t i = 0; i < members->count; i++)
+        assert_true(node_of(net, &members->id[i]) != 2 || members->storage[i] == after.incarnation);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
 static uint32_t unfinished(void)
 {
     uint32_t count = 0;
@@ -1557,6 +1749,10 @@ int main(int count, char **arguments)
         cmocka_unit_test(change_that_was_not_settled_is_taken_back),
         cmocka_unit_test(member_that_lacks_what_it_held_is_sent_it_at_once),
         cmocka_unit_test(member_has_no_voice_before_it_knows_its_disk_to_be_whole),
+        cmocka_unit_test(member_that_heard_of_nothing_has_a_vote_and_takes_the_log),
+        cmocka_unit_test(promise_of_an_empty_journal_survives_a_restart),
+        cmocka_unit_test(only_a_member_by_its_storage_votes_with_an_empty_log),
+        cmocka_unit_test(journals_forgotten_make_way_for_a_new_incarnation),
         cmocka_unit_test(nothing_acknowledged_is_lost_or_doubled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -105,6 +105,8 @@ static void fill_mesh(enum mesh_message_kind kind, bool large)
         break;
     case MESH_VOTE:
         m->body.vote.asks = m->body.vote.handed = large;
+        m->body.vote.members.count = large ? MESH_COPIES_MAX + 1 : 0;
+        m->body.vote.members.joining = m->body.vote.members.leaving = m->body.vote.members.count;
         break;
     case MESH_HAND_OVER:
         m->body.hand_over.done = large;
