@@ -3,7 +3,8 @@
  * blobs that entries name.
  *
  * An *entry* is durable at a node when its row is, and every blob that it names is in that node's store, pinned: the
- * job's inputs for the first entry, large outputs for a commit. So an entry of another home waits here until what
+ * job's inputs for the first entry, large outputs for a commit. Small ones ride in the entry itself; of inputs that do,
+ * a new home makes blobs before it goes on (jobs_take_over). So an entry of another home waits here until what
  * it names was fetched, from that home or another member, and only then does the core see it. Entries of one job
  * pass in the order in which they came. Whoever is voted the job's home therefore has all that it needs.
  *
@@ -207,14 +208,15 @@ static bool each_blob(const struct mesh_id *job, enum mesh_entry_kind kind, cons
     memcpy(pin.bytes, job->bytes, sizeof pin.bytes);
     switch (kind) {
     case MESH_ENTRY_SUBMIT: {
-        struct job *described = job_row_decode(bytes, count);
+        struct first_entry first;
+        struct job *described = first_entry_decode(bytes, count, &first);
         if (!described)
             return false;
         const struct mesh_id named = job_id(described->spec.tenant, described->spec.key);
         const bool good =
             memcmp(&named, job, sizeof named) == 0 && memcmp(&described->spec.id, job, sizeof *job) == 0;
         for (uint32_t i = 0; good && i < described->spec.manifest->input_count; i++)
-            if (described->spec.inputs[i].role)
+            if (described->spec.inputs[i].role && !first.input[i].bytes)
                 found(context, described->spec.inputs[i].blob.bytes, &pin);
         job_free(described);
         return good;

@@ -248,7 +248,7 @@ static void on_rows(struct node *node, void *context, const struct bulk_done *do
     on_blob(node, wait.attempt, done);
 }
 
-/* The home has a job's inputs, and so have the others that keep its journal. */
+/* The home has a job's inputs, and so have the others that keep its journal, the large ones. */
 static void add_holders(const struct attempt *attempt, struct bulk_request *request)
 {
     const struct mesh_id *self = &attempt->node->self;

@@ -98,6 +98,7 @@ struct preparing {
     struct node *node;
     struct job *job;
     struct job_wish wish;
+    struct store_batch *inputs; /* blobs that rode in its journal, to be stored first; NULL = none */
     bool good;
     int exit_code;
 };
@@ -105,6 +106,14 @@ struct preparing {
 static void run_prepare(struct background_task *task)
 {
     struct preparing *preparing = (struct preparing *)task;
+    struct job *job = preparing->job;
+    const enum store_error error =
+        preparing->inputs ? store_commit_wait(preparing->node->store, preparing->inputs) : STORE_OK;
+    if (error != STORE_OK) {
+        snprintf(job->error, sizeof job->error, "an input cannot be stored at %s: %s", preparing->wish.home,
+                 store_error_text(error));
+        return;
+    }
     preparing->good = job_prepare(preparing->job, &preparing->wish, preparing->node->store,
                                   preparing->node->scratch, &preparing->exit_code);
 }
@@ -253,6 +262,30 @@ void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken)
     job_free(job);
 }
 
+/* Inputs that ride in its journal become blobs of this store before the job is prepared, as at its first home. */
+static bool unpack_inputs(void *context, const struct copies_entry_view *view)
+{
+    struct preparing *const preparing = context;
+    struct first_entry entry;
+    struct store_blob_info info;
+    struct digest id;
+    struct job *const described = first_entry_decode(view->bytes, view->count, &entry);
+    if (!described)
+        return false;
+    job_free(described);
+    for (uint32_t i = 0; i < entry.input_count; i++) {
+        const struct digest *const blob = &preparing->job->spec.inputs[i].blob;
+        if (!entry.input[i].bytes ||
+            (store_blob_stat(preparing->node->store, blob->bytes, &info) == STORE_OK && info.pinned))
+            continue;
+        if (!preparing->inputs)
+            preparing->inputs = node_batch(preparing->node);
+        store_batch_blob(preparing->inputs, entry.input[i].bytes, entry.input[i].count, id.bytes);
+        store_batch_pin(preparing->inputs, id.bytes, preparing->job->spec.id.bytes);
+    }
+    return false;
+}
+
 static void prepare(struct node *node, struct job *job, const struct job_wish *wish,
                     void (*done)(struct background_task *task))
 {
@@ -263,6 +296,8 @@ static void prepare(struct node *node, struct job *job, const struct job_wish *w
     preparing->task.run = run_prepare;
     preparing->task.done = done;
     job->preparing = true;
+    if (copies_find(node, &job->spec.id))
+        copies_read(node, &job->spec.id, 1, unpack_inputs, preparing);
     background_add(node->background, &preparing->task);
 }
 
@@ -383,14 +418,27 @@ bool jobs_cancel(struct node *node, struct job *job)
 
 struct bytes *jobs_describe(struct node *node, const struct mesh_save *save)
 {
-    static uint8_t row[JOB_ROW_BYTES_MAX];
+    static uint8_t row[JOB_ROW_BYTES_MAX], out[FIRST_ENTRY_BYTES_MAX];
+    static uint8_t input[MANIFEST_INPUTS_MAX][JOB_INLINE_BYTES_MAX];
     struct job *job = jobs_find(node, &save->body.job.id);
     assert(job && job->state == JOB_PREPARING); /* it was submitted, and nothing has answered for it yet */
     job->epoch = save->body.job.epoch;
     job->copies = save->body.job.members.count;
-    const size_t count = job_row_encode(job, row, sizeof row);
+    struct first_entry entry = {.row = row, .row_bytes = job_row_encode(job, row, sizeof row)};
+    assert(entry.row_bytes > 0);
+    for (uint32_t i = 0; i < job->spec.manifest->input_count; i++) {
+        size_t count;
+        if (!job->spec.inputs[i].role ||
+            store_blob_get(node->store, job->spec.inputs[i].blob.bytes, input[i], sizeof input[i], &count))
+            continue; /* too large; or damaged, which whoever needs it will find */
+        entry.input[i] = (struct result_item){.bytes = input[i], .count = count};
+        entry.input_count = job->spec.manifest->input_count;
+    }
+    if (entry.input_count == 0)
+        return bytes_make(row, entry.row_bytes);
+    const size_t count = first_entry_encode(&entry, out, sizeof out);
     assert(count > 0);
-    return bytes_make(row, count);
+    return bytes_make(out, count);
 }
 
 static void put_row(struct store_batch *batch, const struct job *job)
@@ -1374,8 +1422,9 @@ static void on_taken_over(struct background_task *task)
 
 static bool read_description(void *context, const struct copies_entry_view *view)
 {
+    struct first_entry entry;
     struct job **job = context;
-    *job = view->kind == MESH_ENTRY_SUBMIT ? job_row_decode(view->bytes, view->count) : NULL;
+    *job = view->kind == MESH_ENTRY_SUBMIT ? first_entry_decode(view->bytes, view->count, &entry) : NULL;
     return false;
 }
 

@@ -450,6 +450,52 @@ struct job *job_row_decode(const uint8_t *bytes, size_t count)
     return NULL;
 }
 
+size_t first_entry_encode(const struct first_entry *entry, uint8_t *out, size_t capacity)
+{
+    struct field_writer writer;
+    field_writer_init(&writer, out, capacity);
+    field_put_array(&writer, 1 + entry->input_count);
+    field_put_bin(&writer, entry->row, entry->row_bytes);
+    for (uint32_t i = 0; i < entry->input_count; i++)
+        field_put_bin(&writer, entry->input[i].bytes, entry->input[i].count);
+    return writer.full ? 0 : writer.count;
+}
+
+static bool is_input(const struct result_item *riding, const struct job_input *input)
+{
+    const struct digest id = blob_id(riding->bytes, riding->count);
+    return input->role && digest_equal(&id, &input->blob);
+}
+
+struct job *first_entry_decode(const uint8_t *bytes, size_t count, struct first_entry *entry)
+{
+    struct field_reader reader;
+    field_reader_init(&reader, bytes, count);
+    *entry = (struct first_entry){.row = bytes, .row_bytes = count};
+    const uint32_t items = field_get_array(&reader, 2, JOB_ROW_FIELDS);
+    if (items <= 1 + MANIFEST_INPUTS_MAX) {
+        entry->row = field_get_bin(&reader, 0, JOB_ROW_BYTES_MAX, &entry->row_bytes);
+        entry->input_count = items ? items - 1 : 0;
+        for (uint32_t i = 0; i < entry->input_count; i++) {
+            struct result_item *riding = &entry->input[i];
+            riding->bytes = field_get_bin(&reader, 0, JOB_INLINE_BYTES_MAX, &riding->count);
+            if (riding->count == 0)
+                riding->bytes = NULL;
+        }
+        if (!field_get_end(&reader))
+            return NULL;
+    }
+    struct job *job = job_row_decode(entry->row, entry->row_bytes);
+    bool good = job != NULL;
+    for (uint32_t i = 0; good && i < entry->input_count; i++)
+        good = !entry->input[i].bytes || is_input(&entry->input[i], &job->spec.inputs[i]);
+    if (good)
+        return job;
+    if (job)
+        job_free(job);
+    return NULL;
+}
+
 size_t journal_row_encode(const struct journal_row *row, uint8_t *out, size_t capacity)
 {
     struct field_writer writer;

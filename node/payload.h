@@ -94,6 +94,23 @@ size_t job_row_encode(const struct job *job, uint8_t *out, size_t capacity);
 /* Makes a job from its row; NULL if the row is damaged or names a kernel that this build lacks. */
 struct job *job_row_decode(const uint8_t *bytes, size_t count);
 
+/*
+ * The first entry of a job's journal: [row, input, ...], an input being the whole blob if it is small (up to
+ * JOB_INLINE_BYTES_MAX), so that it is held with the entry and need not be fetched, or empty. The row alone stands for an
+ * entry in which nothing rides.
+ */
+#define FIRST_ENTRY_BYTES_MAX (JOB_ROW_BYTES_MAX + MANIFEST_INPUTS_MAX * (JOB_INLINE_BYTES_MAX + 8u))
+struct first_entry {
+    const uint8_t *row;
+    size_t row_bytes;
+    uint32_t input_count;                          /* as the manifest's; 0 where nothing rides */
+    struct result_item input[MANIFEST_INPUTS_MAX]; /* manifest order; bytes NULL: it does not ride along */
+};
+size_t first_entry_encode(const struct first_entry *entry, uint8_t *out, size_t capacity);
+/* Returns the job as job_row_decode does, and what rides along, borrowed from `bytes`: each input is the blob that the
+ * row names, else the entry makes no sense (NULL). */
+struct job *first_entry_decode(const uint8_t *bytes, size_t count, struct first_entry *entry);
+
 /* A part of one commit: as many of its shards as fit JOURNAL_ROW_BYTES_MAX. Its key is the job's id and its
  * first shard, big-endian: a shard is committed once, so the key is unique. */
 #define JOURNAL_ROW_BYTES_MAX (512u * 1024u)

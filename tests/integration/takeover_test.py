@@ -233,6 +233,63 @@ def large_inputs_and_outputs_outlive_the_home(place):
         expect(numpy.array_equal(numpy.load(path), a @ b), "the product is wrong at %s" % node.name)
 
 
+def lend(node, slots):
+    """Starts the node anew with so many slots."""
+    node.kill()
+    node.settings["work.cpu_slots"] = slots
+    node.start()
+
+
+def small_inputs_ride_in_the_journal(place):
+    """No other node has the input as a blob when the home dies before anything ran: the new home has it from the journal."""
+    mesh = place.mesh(*FIVE[:4], work__cpu_slots=0)
+    home = mesh["ashburn"]
+    rows = numpy.random.default_rng(5).integers(0, 256, (40, 200), dtype=numpy.uint8)
+    job = home.submit_detached("noop", "--input", "data=" + save(place, "rows.npy", rows), "--split", "data",
+                               "--shard-items", "1", "--cache", "off", "--replicas", "3")
+    told = home.job(job)
+    blob, keepers = told["inputs"][0]["blob"], {row["name"] for row in told["keepers"]}
+    others = [node for name, node in mesh.items() if name != "ashburn"]
+    for node in others:
+        expect(not any(row["blob"] == blob for row in node.call("blob.ls")["blobs"]), 
+               "%s has the input" % node.name)
+    home.kill()
+    next_home = wait_taken_over(others, job)
+    expect(any(row["blob"] == blob for row in next_home.call("blob.ls")["blobs"]), "the new home made no blob of it")
+    worker = next(node for node in others if node.name not in keepers)
+    lend(worker, 1)
+    next_home.wait_job(job)
+    path = place.path("sums.npy")
+    next_home.weir("submit", "--reattach", job, "--output", "sum=" + path, timeout_s=90)
+    sums = numpy.full(len(rows), 0xCBF29CE484222325, dtype=numpy.uint64)
+    for column in range(rows.shape[1]):
+        sums = (sums ^ rows[:, column]) * numpy.uint64(0x100000001B3)
+    expect(numpy.array_equal(numpy.load(path).reshape(-1), sums), "the sums are wrong")
+
+
+def a_takeover_on_a_full_disk_waits_for_room(place):
+    """Its new home has no room for what the job needs: it says so, and goes on by itself once there is some."""
+    for name in ("berlin", "cairo"):
+        small_disk(place, name, "24m")
+    mesh = place.mesh(*THREE, work__cpu_slots=0)
+    home = mesh["ashburn"]
+    rows = numpy.arange(40 * 8, dtype=numpy.uint64).astype(numpy.uint8).reshape(-1, 8)
+    job = home.submit_detached("noop", "--input", "data=" + save(place, "rows.npy", rows), "--split", "data",
+                               "--shard-items", "1", "--cache", "off", "--replicas", "3")
+    others = [mesh["berlin"], mesh["cairo"]]
+    for node in others:
+        wait_until("%s holds the job" % node.name, lambda: node.call("where", job=job)["jobs"])
+    ballast = [fill_disk(place, node.name, 16384) for node in others]
+    home.kill()
+    wait_until("the new home says what it lacks",
+               lambda: any("it is tried again: an input cannot be stored" in node.log_text() for node in others), 60)
+    for path in ballast:
+        os.unlink(path)
+    next_home = wait_taken_over(others, job, 60)
+    lend(next(node for node in others if node is not next_home), 1)
+    next_home.wait_job(job, timeout_s=60)
+
+
 def a_new_home_mends_what_its_disk_lost(place):
     """The input lies rotten on the disk of the one that takes over: it gets it anew from the other member."""
     mesh = place.mesh(*THREE)
@@ -261,5 +318,6 @@ TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wher
          waits_go_on_at_the_next_home, a_job_without_a_majority_waits_for_it, a_cut_off_member_says_so,
          a_finished_job_outlives_its_home, fewer_copies_than_asked_for_are_refused, a_stopped_home_hands_its_jobs_over,
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
-         large_inputs_and_outputs_outlive_the_home, a_new_home_mends_what_its_disk_lost]
+         large_inputs_and_outputs_outlive_the_home, small_inputs_ride_in_the_journal,
+         a_takeover_on_a_full_disk_waits_for_room, a_new_home_mends_what_its_disk_lost]
 LONG_TESTS = []

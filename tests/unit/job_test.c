@@ -154,6 +154,67 @@ static void rows_of_jobs_are_read_by_later_versions_and_not_when_cut(void **stat
     job_free(job);
 }
 
+/* A first entry with an input of so many bytes. Returns how long it is; 0: it does not fit, or can't be written. */
+static size_t first_entry_of(struct job *job, const uint8_t *input, size_t bytes, uint8_t *out,
+                             size_t capacity)
+{
+    static uint8_t row[JOB_ROW_BYTES_MAX];
+    job->spec.inputs[0] = (struct job_input){.role = MANIFEST_SPLIT, .blob = blob_id(input, bytes)};
+    struct first_entry entry = {
+        .row = row, .row_bytes = job_row_encode(job, row, sizeof row), .input_count = 1};
+    entry.input[0] = (struct result_item){.bytes = input, .count = bytes};
+    return first_entry_encode(&entry, out, capacity);
+}
+
+static void small_inputs_ride_in_the_first_entry_if_they_are_what_it_names(void **state)
+{
+    (void)state;
+    static uint8_t input[JOB_INLINE_BYTES_MAX + 1], out[FIRST_ENTRY_BYTES_MAX + 64];
+    struct first_entry entry;
+    struct job *job = described_job();
+    job->spec.manifest = manifest_find("noop");
+    job->spec.kernel = job_kernel_digest(job->spec.manifest);
+    memset(input, 7, sizeof input);
+
+    size_t count = first_entry_of(job, input, JOB_INLINE_BYTES_MAX, out, sizeof out);
+    assert_true(count > JOB_INLINE_BYTES_MAX && count <= FIRST_ENTRY_BYTES_MAX);
+    struct job *back = first_entry_decode(out, count, &entry);
+    assert_non_null(back);
+    assert_memory_equal(&back->spec.id, &job->spec.id, sizeof back->spec.id);
+    assert_int_equal(entry.input_count, 1);
+    assert_int_equal(entry.input[0].count, JOB_INLINE_BYTES_MAX);
+    assert_memory_equal(entry.input[0].bytes, input, JOB_INLINE_BYTES_MAX);
+    job_free(back);
+    assert_null(first_entry_decode(out, count - 1, &entry));
+    assert_null(first_entry_decode(out, count + 1, &entry));
+    out[count - 1] ^= 1; /* no longer the blob that the row names */
+    assert_null(first_entry_decode(out, count, &entry));
+    count = first_entry_of(job, input, JOB_INLINE_BYTES_MAX + 1, out, sizeof out);
+    assert_null(first_entry_decode(out, count, &entry));
+
+    count = first_entry_of(job, input, 100, out, sizeof out);
+    for (size_t cut = 0; cut < count; cut++) {
+        uint8_t *exact = malloc(cut ? cut : 1); /* so that a sanitizer sees a read past the end */
+        memcpy(exact, out, cut);
+        assert_null(first_entry_decode(exact, cut, &entry));
+        free(exact);
+    }
+    /* An input that nobody asked for. */
+    job->spec.inputs[0].role = 0;
+    static uint8_t row[JOB_ROW_BYTES_MAX];
+    struct first_entry odd = {
+        .row = row, .row_bytes = job_row_encode(job, row, sizeof row), .input_count = 1};
+    odd.input[0] = (struct result_item){.bytes = input, .count = 100};
+    count = first_entry_encode(&odd, out, sizeof out);
+    assert_null(first_entry_decode(out, count, &entry));
+    /* Large inputs only: the row stands for itself. */
+    back = first_entry_decode(row, odd.row_bytes, &entry);
+    assert_non_null(back);
+    assert_int_equal(entry.input_count, 0);
+    job_free(back);
+    job_free(job);
+}
+
 static void two_requests_under_one_key_are_told_apart(void **state)
 {
     (void)state;
@@ -209,6 +270,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(outputs_are_reduced_once_in_every_type_and_way),
         cmocka_unit_test(floats_are_added_by_pairs_of_neighbours),
         cmocka_unit_test(rows_of_jobs_are_read_by_later_versions_and_not_when_cut),
+        cmocka_unit_test(small_inputs_ride_in_the_first_entry_if_they_are_what_it_names),
         cmocka_unit_test(two_requests_under_one_key_are_told_apart),
         cmocka_unit_test(an_end_comes_back_as_it_went_and_not_when_cut),
     };
