@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/gpu.h"
+#include "kernels/user_run.h"
 
 static const struct {
     const char *name;
@@ -18,6 +19,8 @@ static const struct {
 
 enum kernel_error kernel_run(struct kernel_call *call, struct gpu *gpu)
 {
+    if (call->manifest->user)
+        return gpu ? user_run_gpu(call, gpu) : user_run(call);
     for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
         if (strcmp(kernels[i].name, call->manifest->name) == 0)
             return gpu ? kernels[i].run_gpu(call, gpu) : kernels[i].run(call);

@@ -11,6 +11,7 @@
 #include "kernels/manifest.h"
 
 struct gpu;
+struct user_image;
 
 enum kernel_error {
     KERNEL_OK,
@@ -56,6 +57,7 @@ struct kernel_call {
     struct kernel_output outputs[MANIFEST_OUTPUTS_MAX];
     uint32_t output_count;
     struct kernel_watch watch;
+    const struct user_image *image;     /* a user's kernel: its code (kernels/user_run.h) */
     char message[MANIFEST_ERROR_BYTES]; /* set unless KERNEL_OK */
 };
 

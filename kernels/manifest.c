@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernels/builtin.h"
+#include "kernels/manifest_user.h"
 
 #define NAME_SHOWN 40 /* a user's word is cut to this in a sentence */
 
@@ -105,6 +106,21 @@ void manifest_unknown_text(const char *name, char error[MANIFEST_ERROR_BYTES])
     else
         snprintf(error, MANIFEST_ERROR_BYTES, "unknown kernel '%.*s'; `weir kernels` lists them", NAME_SHOWN,
                  name);
+}
+
+static enum manifest_error shape_of(const struct manifest *manifest, const struct manifest_shapes *shapes,
+                                    const struct manifest_params *params,
+                                    struct array_type outputs[MANIFEST_OUTPUTS_MAX], uint32_t *output_count,
+                                    char error[MANIFEST_ERROR_BYTES])
+{
+    return manifest->user ? manifest_user_shape(manifest, shapes, params, outputs, output_count, error)
+                          : manifest->shape(shapes, params, outputs, output_count, error);
+}
+
+static struct manifest_cost cost_of(const struct manifest *manifest, const struct manifest_shapes *shapes,
+                                    const struct manifest_params *params)
+{
+    return manifest->user ? manifest_user_cost(manifest, shapes) : manifest->cost(shapes, params);
 }
 
 static void store_bits(struct manifest_params *params, uint32_t index, uint64_t bits)
@@ -248,7 +264,7 @@ enum manifest_error manifest_outputs(const struct manifest *manifest, const stru
         result = MANIFEST_NO_ITEMS;
     }
     if (!result)
-        result = manifest->shape(shapes, params, outputs, output_count, error);
+        result = shape_of(manifest, shapes, params, outputs, output_count, error);
     for (uint32_t i = 0; !result && i < *output_count; i++) {
         uint64_t bytes;
         if (array_bytes(&outputs[i], &bytes)) {
@@ -266,13 +282,13 @@ uint64_t manifest_cut(const struct manifest *manifest, const struct manifest_par
     struct array_type outputs[MANIFEST_OUTPUTS_MAX];
     uint32_t output_count = 0;
     char error[MANIFEST_ERROR_BYTES];
-    const struct manifest_cost cost = manifest->cost(shapes, params);
+    const struct manifest_cost cost = cost_of(manifest, shapes, params);
     double items = cost.cpu_ns > 1 ? MANIFEST_SHARD_NS_AIM / cost.cpu_ns : MANIFEST_SHARD_NS_AIM;
     if (shapes->items > 0 && shapes->split_bytes > 0) {
         const double input = MANIFEST_SHARD_BYTES_AIM / ((double)shapes->split_bytes / (double)shapes->items);
         items = input < items ? input : items;
     }
-    if (manifest->shape(shapes, params, outputs, &output_count, error) == MANIFEST_OK)
+    if (shape_of(manifest, shapes, params, outputs, &output_count, error) == MANIFEST_OK)
         for (uint32_t i = 0; i < output_count; i++) {
             uint64_t row_bytes;
             if (manifest->outputs[i].combine != MANIFEST_CONCAT || array_row_bytes(&outputs[i], &row_bytes) ||
@@ -310,7 +326,7 @@ enum manifest_error manifest_check(const struct manifest *manifest, const struct
         else
             array_bytes(&plan->outputs[i], &plan->output_item_bytes[i]);
     }
-    plan->item_cost = manifest->cost(&shapes, params);
+    plan->item_cost = cost_of(manifest, &shapes, params);
     plan->shard_items = wish->shard_items ? wish->shard_items : manifest_cut(manifest, params, &shapes);
     plan->shard_count = (plan->items - 1) / plan->shard_items + 1;
     if (plan->shard_count > MANIFEST_SHARDS_MAX) {

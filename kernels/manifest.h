@@ -1,4 +1,4 @@
-/* Manifests: what each built-in kernel takes, gives and costs.
+/* Manifests: what each kernel takes, gives and costs, built in or a user's own (kernels/manifest_user.h).
  *
  * The node plans jobs with this module alone: it finds the kernel, turns `--param` strings into canonical
  * bytes, checks the inputs, learns the output types and cuts the items into shards. No compute code hangs on
@@ -96,6 +96,7 @@ struct manifest_cost {
 };
 
 struct manifest;
+struct manifest_user;
 
 /* What a kernel's shape function sees: types in manifest order, and which of them are there. */
 struct manifest_shapes {
@@ -117,6 +118,8 @@ struct manifest {
     struct manifest_input inputs[MANIFEST_INPUTS_MAX];
     struct manifest_output outputs[MANIFEST_OUTPUTS_MAX];
     struct manifest_param params[MANIFEST_PARAMS_MAX];
+    /* A user's kernel has no functions here but its shapes as data (kernels/manifest_user.h). NULL: built in. */
+    const struct manifest_user *user;
     /* Checks what depends on several inputs and the parameters, and fills outputs[] for shapes->items items.
      * The first `output_count` outputs are produced; returning fewer means that the parameters switch the
      * last ones off. */

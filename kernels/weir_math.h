@@ -7,9 +7,11 @@
 #ifndef KERNELS_WEIR_MATH_H
 #define KERNELS_WEIR_MATH_H
 
+#ifndef KERNELS_WEIR_KERNEL_H /* which is compiled where there are no such headers, and has what is needed */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#endif
 
 #ifdef __CUDACC__
 #define WEIR_INLINE static __device__ __forceinline__
@@ -104,13 +106,10 @@ WEIR_INLINE double weir_log(double x)
     return n * 6.93147180369123816490e-01 + (2.0 * s + (2.0 * s * sum + n * 1.90821492927058770002e-10));
 }
 
-/* cos(2 pi u) and sin(2 pi u) for u in [0, 1]: by quarter turns, Taylor series on [-pi/4, pi/4]. */
-WEIR_INLINE void weir_sincos_turns(double u, double *sine, double *cosine)
+/* Sine and cosine of r, |r| <= pi/4, and `quarter` quarter turns: Taylor series. */
+WEIR_INLINE void weir_sincos_quarters(double r, uint64_t quarter, double *sine, double *cosine)
 {
-    const double magic = 6755399441055744.0;
-    const double shifted = u * 4.0 + magic;
-    const uint64_t quarter = weir_bits(shifted);
-    const double r = (u * 4.0 - (shifted - magic)) * 1.5707963267948966, z = r * r;
+    const double z = r * r;
     double s = -7.6471637318198165e-13; /* -1/15! */
     s = s * z + 1.6059043836821613e-10;
     s = s * z - 2.5052108385441720e-08;
@@ -134,6 +133,68 @@ WEIR_INLINE void weir_sincos_turns(double u, double *sine, double *cosine)
     const uint64_t cosine_bits = (weir_bits(c) & ~swap) | (weir_bits(s) & swap);
     *sine = weir_double(sine_bits ^ ((quarter & 2) << 62));
     *cosine = weir_double(cosine_bits ^ (((quarter + 1) & 2) << 62));
+}
+
+/* cos(2 pi u) and sin(2 pi u) for u in [0, 1]. */
+WEIR_INLINE void weir_sincos_turns(double u, double *sine, double *cosine)
+{
+    const double magic = 6755399441055744.0;
+    const double shifted = u * 4.0 + magic;
+    weir_sincos_quarters((u * 4.0 - (shifted - magic)) * 1.5707963267948966, weir_bits(shifted), sine,
+                         cosine);
+}
+
+/* cos(x) and sin(x) for |x| <= 1e6. pi/2 is taken off in three parts; the first two have 33 bits, so that n times
+ * them is exact. */
+WEIR_INLINE void weir_sincos(double x, double *sine, double *cosine)
+{
+    const double magic = 6755399441055744.0;
+    const double shifted = x * 0.63661977236758138 + magic;
+    const double n = shifted - magic;
+    const double r =
+        ((x - n * 1.57079632673412561417) - n * 6.07710050630396597660e-11) - n * 2.02226624879595063154e-21;
+    weir_sincos_quarters(r, weir_bits(shifted), sine, cosine);
+}
+
+WEIR_INLINE double weir_sin(double x)
+{
+    double sine, cosine;
+    weir_sincos(x, &sine, &cosine);
+    return sine;
+}
+
+WEIR_INLINE double weir_cos(double x)
+{
+    double sine, cosine;
+    weir_sincos(x, &sine, &cosine);
+    return cosine;
+}
+
+/* 1 / sqrt(x), rounded twice. */
+WEIR_INLINE double weir_rsqrt(double x)
+{
+    return 1.0 / weir_sqrt(x);
+}
+
+/* The same for float32, by way of float64: as exact, and slow where float64 is. */
+WEIR_INLINE float weir_expf(float x)
+{
+    return (float)weir_exp((double)x);
+}
+
+WEIR_INLINE float weir_logf(float x)
+{
+    return (float)weir_log((double)x);
+}
+
+WEIR_INLINE float weir_sinf(float x)
+{
+    return (float)weir_sin((double)x);
+}
+
+WEIR_INLINE float weir_cosf(float x)
+{
+    return (float)weir_cos((double)x);
 }
 
 /* Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC 2011). */

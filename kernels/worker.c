@@ -39,6 +39,7 @@ struct region {
     struct shard_record *shards;
     uint8_t *own_memory; /* NULL: the resident one */
     uint64_t own_bytes;
+    uint64_t bytes; /* of all that lies in it */
 };
 
 struct resident {
@@ -268,6 +269,7 @@ enum worker_error worker_submit(struct worker *worker, const struct worker_bundl
         .shards = shards,
         .own_memory = own_memory,
         .own_bytes = layout.bytes,
+        .bytes = layout.bytes,
     };
     memcpy(filled.outputs, layout.outputs, sizeof filled.outputs);
     copy_bundle(bundle, &filled, memory);
@@ -640,14 +642,35 @@ static uint64_t align(uint64_t bytes)
     return (bytes + WIRE_ALIGNMENT - 1) / WIRE_ALIGNMENT * WIRE_ALIGNMENT;
 }
 
+/* Where the buffers begin: behind the job, its shards and a user's manifest, and a page that can be taken away. */
+static uint64_t head_bytes(const struct worker_bundle *bundle)
+{
+    const struct manifest_user *user = bundle->manifest->user;
+    uint64_t bytes = sizeof(struct wire_job) + bundle->shard_count * sizeof(struct wire_shard);
+    if (!user)
+        return align(bytes);
+    bytes += user->text_bytes;
+    manifest_user_place(&bytes, 0);
+    return bytes;
+}
+
+/* Moves *at behind a buffer that is placed there. */
+static uint64_t place(const struct manifest *manifest, uint64_t *at, uint64_t bytes)
+{
+    if (manifest->user)
+        return manifest_user_place(at, bytes);
+    const uint64_t offset = *at;
+    *at += align(bytes);
+    return offset;
+}
+
 /* Checks every shard against the manifest and lays the bundle out: job, inputs, outputs, each shard's side by
  * side. The output types are kept for one item, since only the first axis differs between shards. */
 static enum worker_error check_bundle(const struct worker_bundle *bundle, struct shard_record *shards,
                                       struct layout *layout, char message[WORKER_MESSAGE_BYTES])
 {
     const struct manifest *manifest = bundle->manifest;
-    const uint64_t head = sizeof(struct wire_job) + bundle->shard_count * sizeof(struct wire_shard);
-    uint64_t at = align(head), inputs_bytes = 0;
+    uint64_t at = head_bytes(bundle), inputs_bytes = 0;
     for (uint32_t i = 0; i < bundle->shard_count; i++) {
         const struct worker_shard *shard = &bundle->shards[i];
         struct manifest_shapes shapes = {.items = shard->items};
@@ -679,7 +702,7 @@ static enum worker_error check_bundle(const struct worker_bundle *bundle, struct
                 }
                 if (given > WORKER_BUNDLE_BYTES_MAX)
                     return WORKER_TOO_LARGE;
-                inputs_bytes += align(given);
+                place(manifest, &inputs_bytes, given);
                 shapes.split_bytes += given;
             }
         }
@@ -697,8 +720,7 @@ static enum worker_error check_bundle(const struct worker_bundle *bundle, struct
             array_bytes(&outputs[output], &bytes);
             if (bytes > WORKER_BUNDLE_BYTES_MAX)
                 return WORKER_TOO_LARGE;
-            shards[i].offsets[output] = at;
-            at += align(bytes);
+            shards[i].offsets[output] = place(manifest, &at, bytes);
             if (manifest->outputs[output].combine == MANIFEST_CONCAT)
                 layout->outputs[output].shape[0] = outputs[output].shape[0] / shard->items;
         }
@@ -715,7 +737,15 @@ static void copy_bundle(const struct worker_bundle *bundle, const struct region 
     struct wire_job *job = (struct wire_job *)(void *)memory;
     *job = (struct wire_job){.params = bundle->params, .shard_count = bundle->shard_count};
     snprintf(job->kernel, sizeof job->kernel, "%s", bundle->manifest->name);
-    uint64_t at = align(sizeof *job + bundle->shard_count * sizeof *job->shards);
+    uint64_t at = head_bytes(bundle);
+    const struct manifest_user *user = bundle->manifest->user;
+    if (user) {
+        job->manifest = (struct wire_place){.offset = sizeof *job + bundle->shard_count * sizeof *job->shards,
+                                            .bytes = user->text_bytes};
+        memcpy(memory + job->manifest.offset, user->text, user->text_bytes);
+        job->guard_offset = at - MANIFEST_PAGE_BYTES;
+        job->memory_bytes = region->bytes;
+    }
     for (uint32_t input = 0; input < bundle->manifest->input_count; input++) {
         job->roles[input] = bundle->roles[input];
         if (bundle->roles[input] == MANIFEST_BROADCAST) {
@@ -733,7 +763,7 @@ static void copy_bundle(const struct worker_bundle *bundle, const struct region 
             shard_output(region, output, bundle->shards[i].items, &bytes);
             job->shards[i].outputs[output] =
                 (struct wire_place){.offset = region->shards[i].offsets[output], .bytes = bytes};
-            at = region->shards[i].offsets[output] + align(bytes);
+            place(bundle->manifest, &at, bytes);
         }
     }
     for (uint32_t i = 0; i < bundle->shard_count; i++)
@@ -741,9 +771,9 @@ static void copy_bundle(const struct worker_bundle *bundle, const struct region 
             if (bundle->roles[input] != MANIFEST_SPLIT)
                 continue;
             const struct worker_rows *rows = &bundle->shards[i].rows[input];
-            memcpy(memory + at, rows->data, rows->bytes);
-            job->shards[i].inputs[input] = (struct wire_place){.offset = at, .bytes = rows->bytes};
-            at += align(rows->bytes);
+            const uint64_t offset = place(bundle->manifest, &at, rows->bytes);
+            memcpy(memory + offset, rows->data, rows->bytes);
+            job->shards[i].inputs[input] = (struct wire_place){.offset = offset, .bytes = rows->bytes};
         }
 }
 
@@ -805,6 +835,11 @@ static enum worker_error plan_residents(const struct worker *worker, const struc
         sent->bytes = blob->bytes;
         memcpy(sent->id, blob->id, WORKER_ID_BYTES);
         fds[(*fd_count)++] = blob->fd;
+    }
+    if (bundle->manifest->user) { /* the worker knows which it has mapped already */
+        wire->code.bytes = bundle->code.bytes;
+        memcpy(wire->code.id, bundle->code.id, WORKER_ID_BYTES);
+        fds[(*fd_count)++] = bundle->code.fd;
     }
     wire->evict_count = table->evict_count;
     memcpy(wire->evict, table->evict, sizeof wire->evict);

@@ -105,7 +105,9 @@ struct worker_bundle {
     struct manifest_params params;
     uint8_t roles[MANIFEST_INPUTS_MAX];            /* enum manifest_role; 0 = absent */
     struct worker_blob blobs[MANIFEST_INPUTS_MAX]; /* used where roles[] says MANIFEST_BROADCAST */
-    const struct worker_shard *shards;             /* borrowed during worker_submit */
+    struct worker_blob
+        code; /* of a user's kernel: what kernels/user_compile.h made for this kind of device */
+    const struct worker_shard *shards; /* borrowed during worker_submit */
     uint32_t shard_count;
 };
 

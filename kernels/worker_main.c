@@ -9,6 +9,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "kernels/user_compile.h"
+#include "kernels/worker_check.h"
 #include "kernels/worker_run.h"
 #include "kernels/worker_serve.h"
 
@@ -17,7 +19,9 @@ static const char usage[] =
     "                   [--items N] [--output NAME=FILE.npy]... [--device cpu:0|cuda:0]\n"
     "       weir-worker --list       the devices of this machine, as JSON lines\n"
     "       weir-worker --kernels    the kernels and what they take\n"
+    "       weir-worker --check FILE.cu [--manifest FILE.ini] [--items N]    a kernel of your own\n"
     "       weir-worker --serve --device D    for the node, which hands over a socket and memory\n"
+    "       weir-worker --compile             for the node, which hands over three descriptors\n"
     "\n"
     "Files are .npy, lines of text, or raw bytes (NAME=FILE:row=BYTES makes rows of them).\n"
     "Example: weir-worker --run knn --input base=base.npy --input query=query.npy:split \\\n"
@@ -78,16 +82,41 @@ static void confine(void)
 
 int main(int argc, char **argv)
 {
-    enum { LIST = 256, KERNELS, SERVE, RUN, INPUT, PARAM, OUTPUT, ITEMS, DEVICE, TENANT, HELP };
+    enum {
+        LIST = 256,
+        KERNELS,
+        SERVE,
+        RUN,
+        INPUT,
+        PARAM,
+        OUTPUT,
+        ITEMS,
+        DEVICE,
+        TENANT,
+        CHECK,
+        MANIFEST,
+        COMPILE,
+        HELP
+    };
     static const struct option options[] = {
-        {"list", no_argument, NULL, LIST},           {"kernels", no_argument, NULL, KERNELS},
-        {"serve", no_argument, NULL, SERVE},         {"run", required_argument, NULL, RUN},
-        {"input", required_argument, NULL, INPUT},   {"param", required_argument, NULL, PARAM},
-        {"output", required_argument, NULL, OUTPUT}, {"items", required_argument, NULL, ITEMS},
-        {"device", required_argument, NULL, DEVICE}, {"tenant", required_argument, NULL, TENANT},
-        {"help", no_argument, NULL, HELP},           {0},
+        {"list", no_argument, NULL, LIST},
+        {"kernels", no_argument, NULL, KERNELS},
+        {"serve", no_argument, NULL, SERVE},
+        {"run", required_argument, NULL, RUN},
+        {"input", required_argument, NULL, INPUT},
+        {"param", required_argument, NULL, PARAM},
+        {"output", required_argument, NULL, OUTPUT},
+        {"items", required_argument, NULL, ITEMS},
+        {"device", required_argument, NULL, DEVICE},
+        {"tenant", required_argument, NULL, TENANT},
+        {"check", required_argument, NULL, CHECK},
+        {"manifest", required_argument, NULL, MANIFEST},
+        {"compile", no_argument, NULL, COMPILE},
+        {"help", no_argument, NULL, HELP},
+        {0},
     };
     struct worker_run run = {0};
+    struct worker_check check = {0};
     const char *device_name = "cpu:0";
     bool serve = false;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -128,6 +157,14 @@ int main(int argc, char **argv)
         case DEVICE:
             device_name = optarg;
             break;
+        case CHECK:
+            check.source = optarg;
+            break;
+        case MANIFEST:
+            check.manifest = optarg;
+            break;
+        case COMPILE:
+            return user_compile_serve();
         case TENANT:
             break; /* seen in the process list only */
         case HELP:
@@ -138,7 +175,7 @@ int main(int argc, char **argv)
             return 2;
         }
     }
-    if (optind != argc || (!serve && !run.kernel)) {
+    if (optind != argc || (!serve && !run.kernel && !check.source)) {
         fputs(usage, stderr);
         return 2;
     }
@@ -151,7 +188,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "weir-worker: %s\n", message);
         return 2;
     }
-    const int status = serve ? worker_serve(&device, gpu) : worker_run(&run, gpu);
+    check.items = run.items;
+    const int status = serve          ? worker_serve(&device, gpu)
+                       : check.source ? worker_check(&check, gpu)
+                                      : worker_run(&run, gpu);
     gpu_close(gpu);
     return status;
 }

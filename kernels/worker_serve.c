@@ -11,9 +11,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kernels/user_run.h"
 #include "kernels/worker_wire.h"
 
 #define REPORT_EVERY_US 4000 /* small shards are reported together, but not later than this */
+#define IMAGES_MAX 16        /* users' kernels that stay loaded */
 
 /* A broadcast input, mapped when the node first sends it, unmapped when the node says so. */
 struct mapping {
@@ -26,6 +28,14 @@ struct mapping {
     struct kernel_keep keep;
 };
 
+/* A user's kernel, loaded when its first bundle comes; the one that was not used longest makes room. */
+struct loaded {
+    uint8_t id[WORKER_ID_BYTES];
+    uint64_t used; /* 0: none; counts bundles */
+    struct user_image *image;
+    struct manifest_user *user;
+};
+
 struct server {
     struct gpu *gpu;
     uint8_t *memory;
@@ -33,11 +43,19 @@ struct server {
     struct mapping mappings[WORKER_RESIDENTS_MAX];
     struct wire_result result; /* outcomes not yet sent */
     uint64_t sent_us;          /* when the last ones were */
+    struct loaded loaded[IMAGES_MAX];
+    uint64_t bundles;
+    uint32_t shard, shard_count; /* of the bundle that runs: a foreign kernel's fault is told of that shard */
 };
+
+static struct server *faulty; /* whom a fault is told of: a signal handler has no other way to know */
 
 static bool serve_bundle(struct server *server, const struct wire_bundle *bundle, const int *fds,
                          uint32_t fd_count);
-static bool run_shards(struct server *server, const struct wire_bundle *bundle, uint8_t *memory);
+static bool run_shards(struct server *server, const struct wire_bundle *bundle, uint8_t *memory,
+                       const struct loaded *loaded);
+static bool report(struct server *server, const char *text);
+static void tell_fault(const char *message);
 static bool map_blob(struct server *server, const struct wire_blob *blob, int fd);
 static void unmap_blob(struct mapping *mapping);
 static struct mapping *find_mapping(struct server *server, const uint8_t *id);
@@ -75,7 +93,8 @@ static int receive(struct wire_bundle *bundle, int fds[WIRE_FDS_MAX], uint32_t *
     const bool sound =
         got == sizeof *bundle && bundle->kind == WIRE_BUNDLE && bundle->region < WORKER_BUNDLES_MAX &&
         bundle->blob_count <= MANIFEST_INPUTS_MAX && bundle->evict_count <= WORKER_RESIDENTS_MAX &&
-        *fd_count == bundle->blob_count + (bundle->own_bytes ? 1 : 0) && !(message.msg_flags & MSG_CTRUNC);
+        *fd_count == bundle->blob_count + (bundle->own_bytes ? 1 : 0) + (bundle->code.bytes ? 1 : 0) &&
+        !(message.msg_flags & MSG_CTRUNC);
     return sound ? 1 : -1;
 }
 
@@ -97,6 +116,8 @@ int worker_serve(const struct worker_device *device, struct gpu *gpu)
         return 1;
     }
     server->control = (struct wire_control *)(void *)server->memory;
+    faulty = server;
+    user_faults(tell_fault);
 
     struct wire_hello hello = {.kind = WIRE_HELLO, .version = WIRE_VERSION, .device = *device};
     wire_build(hello.build);
@@ -121,13 +142,99 @@ int worker_serve(const struct worker_device *device, struct gpu *gpu)
     return result;
 }
 
+/* ---- Users' kernels */
+
+static void unload(struct loaded *loaded)
+{
+    user_image_close(loaded->image);
+    free(loaded->user);
+    *loaded = (struct loaded){0};
+}
+
+/* The kernel of a bundle, mapped already or now. NULL with a message. */
+static struct loaded *load_code(struct server *server, const struct wire_bundle *bundle,
+                                const uint8_t *memory, int fd, char message[MANIFEST_ERROR_BYTES])
+{
+    const struct wire_job *job = (const struct wire_job *)(const void *)memory;
+    struct loaded *oldest = server->loaded;
+    server->bundles++;
+    for (struct loaded *each = server->loaded; each < server->loaded + IMAGES_MAX; each++) {
+        if (each->used && memcmp(each->id, bundle->code.id, WORKER_ID_BYTES) == 0) {
+            each->used = server->bundles;
+            return each;
+        }
+        oldest = each->used < oldest->used ? each : oldest;
+    }
+    unload(oldest);
+    oldest->user = malloc(sizeof *oldest->user);
+    snprintf(message, MANIFEST_ERROR_BYTES, "out of memory");
+    if (oldest->user && manifest_user_parse("manifest", (const char *)memory + job->manifest.offset,
+                                            job->manifest.bytes, oldest->user, message))
+        oldest->image = user_image_open(fd, bundle->code.bytes, server->gpu, message);
+    if (!oldest->image) {
+        unload(oldest);
+        return NULL;
+    }
+    memcpy(oldest->id, bundle->code.id, WORKER_ID_BYTES);
+    oldest->used = server->bundles;
+    return oldest;
+}
+
+/* Takes away the pages around the buffers of all shards. */
+static void guard_buffers(const struct wire_job *job, const struct manifest_user *user, uint8_t *memory)
+{
+    user_guard(memory, job->guard_offset, 0);
+    for (uint32_t i = 0; i < job->shard_count; i++) {
+        for (uint32_t input = 0; input < user->manifest.input_count; input++)
+            if (job->roles[input] == MANIFEST_SPLIT)
+                user_guard(memory, job->shards[i].inputs[input].offset, job->shards[i].inputs[input].bytes);
+        for (uint32_t output = 0; output < user->manifest.output_count; output++)
+            user_guard(memory, job->shards[i].outputs[output].offset, job->shards[i].outputs[output].bytes);
+    }
+}
+
+static void begin_result(struct server *server, const struct wire_bundle *bundle)
+{
+    server->result.kind = WIRE_RESULT;
+    server->result.region = bundle->region;
+    server->result.sequence = bundle->sequence;
+}
+
+/* One shard's outcome with its text, then the rest as not run. */
+static bool report_rest(struct server *server, uint32_t shard, uint32_t shard_count, const char *message)
+{
+    struct wire_result *result = &server->result;
+    bool good = result->count < WIRE_RESULTS_MAX || report(server, "");
+    result->outcomes[result->count++] =
+        (struct wire_outcome){.shard = shard, .outcome = WORKER_SHARD_REJECTED};
+    good = good && report(server, message);
+    for (uint32_t i = shard + 1; good && i < shard_count; i++) {
+        result->outcomes[result->count++] =
+            (struct wire_outcome){.shard = i, .outcome = WORKER_SHARD_CANCELLED};
+        if (result->count == WIRE_RESULTS_MAX || i + 1 == shard_count)
+            good = report(server, "");
+    }
+    return good;
+}
+
+static bool reject_all(struct server *server, const struct wire_bundle *bundle, const uint8_t *memory,
+                       const char *message)
+{
+    begin_result(server, bundle);
+    return report_rest(server, 0, ((const struct wire_job *)(const void *)memory)->shard_count, message);
+}
+
+static void tell_fault(const char *message)
+{
+    report_rest(faulty, faulty->shard, faulty->shard_count, message);
+}
+
 /* False ends the worker: it is then of no use, and a fresh one is cheap. */
 static bool serve_bundle(struct server *server, const struct wire_bundle *bundle, const int *fds,
                          uint32_t fd_count)
 {
     uint8_t *memory = server->memory + WIRE_CONTROL_BYTES + (uint64_t)bundle->region * WORKER_REGION_BYTES;
     const int *blob_fds = fds + (bundle->own_bytes ? 1 : 0);
-    (void)fd_count;
     for (uint32_t i = 0; i < bundle->evict_count; i++) {
         struct mapping *mapping = find_mapping(server, bundle->evict[i]);
         if (mapping)
@@ -146,9 +253,16 @@ static bool serve_bundle(struct server *server, const struct wire_bundle *bundle
             return false;
         }
     }
-    const bool good = run_shards(server, bundle, memory);
+    struct loaded *loaded = NULL;
+    char message[MANIFEST_ERROR_BYTES];
+    if (bundle->code.bytes)
+        loaded = load_code(server, bundle, memory, fds[fd_count - 1], message);
+    const bool good = bundle->code.bytes && !loaded ? reject_all(server, bundle, memory, message)
+                                                    : run_shards(server, bundle, memory, loaded);
     if (bundle->own_bytes)
         munmap(memory, bundle->own_bytes);
+    else if (loaded && !server->gpu)
+        mprotect(memory, WORKER_REGION_BYTES, PROT_READ | PROT_WRITE);
     return good;
 }
 
@@ -174,10 +288,11 @@ static bool report(struct server *server, const char *text)
 
 static enum kernel_error run_shard(struct server *server, const struct wire_job *job,
                                    const struct wire_shard *shard, uint32_t region, uint8_t *memory,
-                                   struct kernel_call *call)
+                                   const struct loaded *loaded, struct kernel_call *call)
 {
     *call = (struct kernel_call){
-        .manifest = manifest_find(job->kernel),
+        .manifest = loaded ? &loaded->user->manifest : manifest_find(job->kernel),
+        .image = loaded ? loaded->image : NULL,
         .params = &job->params,
         .first_item = shard->first_item,
         .items = shard->items,
@@ -216,7 +331,8 @@ static enum kernel_error run_shard(struct server *server, const struct wire_job 
     return kernel_run(call, server->gpu);
 }
 
-static bool run_shards(struct server *server, const struct wire_bundle *bundle, uint8_t *memory)
+static bool run_shards(struct server *server, const struct wire_bundle *bundle, uint8_t *memory,
+                       const struct loaded *loaded)
 {
     static const enum worker_outcome outcomes[] = {
         [KERNEL_OK] = WORKER_SHARD_OK,
@@ -228,16 +344,18 @@ static bool run_shards(struct server *server, const struct wire_bundle *bundle, 
     /* Read once: after the last report the node may put the next bundle there. */
     const uint32_t shard_count = job->shard_count;
     struct wire_result *result = &server->result;
-    result->kind = WIRE_RESULT;
-    result->region = bundle->region;
-    result->sequence = bundle->sequence;
+    begin_result(server, bundle);
+    if (loaded && !server->gpu)
+        guard_buffers(job, loaded->user, memory);
+    server->shard_count = shard_count;
     uint64_t before_us = server->sent_us = now_us();
     for (uint32_t i = 0; i < shard_count; i++) {
         struct kernel_call call;
         enum kernel_error error = KERNEL_CANCELLED;
         call.message[0] = '\0';
+        server->shard = i;
         if (atomic_load(&server->control->cancel[bundle->region]) == 0)
-            error = run_shard(server, job, &job->shards[i], bundle->region, memory, &call);
+            error = run_shard(server, job, &job->shards[i], bundle->region, memory, loaded, &call);
         atomic_fetch_add(&server->control->stamp, 1);
         const uint64_t after_us = now_us();
         result->outcomes[result->count++] = (struct wire_outcome){
@@ -272,15 +390,24 @@ static bool map_blob(struct server *server, const struct wire_blob *blob, int fd
         errno = ENOSPC;
         return false;
     }
-    const uint64_t skip = blob->offset % (uint64_t)sysconf(_SC_PAGESIZE);
-    void *pages =
-        mmap(NULL, (size_t)(blob->bytes + skip), PROT_READ, MAP_SHARED, fd, (off_t)(blob->offset - skip));
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), skip = blob->offset % page;
+    const uint64_t inner = (skip + blob->bytes + page - 1) / page * page;
+    /* A page on both sides that can't be touched: users' kernels may look too far. */
+    uint8_t *pages =
+        mmap(NULL, (size_t)(inner + 2 * page), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages == MAP_FAILED)
         return false;
+    if (inner > 0 && mmap(pages + page, (size_t)(blob->bytes + skip), PROT_READ, MAP_SHARED | MAP_FIXED, fd,
+                          (off_t)(blob->offset - skip)) == MAP_FAILED) {
+        const int saved = errno;
+        munmap(pages, (size_t)(inner + 2 * page));
+        errno = saved;
+        return false;
+    }
     *mapping = (struct mapping){.used = true,
                                 .pages = pages,
-                                .page_bytes = (size_t)(blob->bytes + skip),
-                                .data = (const uint8_t *)pages + skip,
+                                .page_bytes = (size_t)(inner + 2 * page),
+                                .data = pages + page + skip,
                                 .bytes = blob->bytes};
     memcpy(mapping->id, blob->id, WORKER_ID_BYTES);
     return true;

@@ -11,16 +11,17 @@
 #include <stdatomic.h>
 
 #include "kernels/builtin.h"
+#include "kernels/manifest_user.h"
 #include "kernels/worker.h"
 
 #define WIRE_SOCKET_FD 3 /* in the worker, from its start */
 #define WIRE_MEMORY_FD 4
-#define WIRE_VERSION 1
+#define WIRE_VERSION 2
 #define WIRE_CONTROL_BYTES 4096
 #define WIRE_MEMORY_BYTES (WIRE_CONTROL_BYTES + (uint64_t)WORKER_BUNDLES_MAX * WORKER_REGION_BYTES)
 #define WIRE_ALIGNMENT 64
 #define WIRE_RESULTS_MAX 128 /* shards reported in one message */
-#define WIRE_FDS_MAX (1 + MANIFEST_INPUTS_MAX)
+#define WIRE_FDS_MAX (2 + MANIFEST_INPUTS_MAX)
 
 enum wire_kind { WIRE_HELLO = 1, WIRE_BUNDLE, WIRE_RESULT };
 
@@ -42,13 +43,14 @@ struct wire_blob {
     uint64_t offset, bytes;
 };
 
-/* Node to worker. Descriptors ride along: the bundle's own memory if it has one, then one per blob. */
+/* Node to worker. Descriptors ride along: the bundle's own memory if it has one, then one per blob, then a user's code. */
 struct wire_bundle {
     uint32_t kind, region;
     uint64_t sequence;  /* counts bundles, so that a result can't be taken for another bundle's */
     uint64_t own_bytes; /* of memory of its own; 0: it lies in its region */
     uint32_t blob_count, evict_count;
     struct wire_blob blobs[MANIFEST_INPUTS_MAX]; /* to be mapped, after the evictions */
+    struct wire_blob code;                       /* bytes 0: the kernel is built in */
     uint8_t evict[WORKER_RESIDENTS_MAX][WORKER_ID_BYTES];
 };
 
@@ -69,6 +71,10 @@ struct wire_job {
     uint8_t roles[MANIFEST_INPUTS_MAX];
     struct array_type types[MANIFEST_INPUTS_MAX];
     uint8_t blobs[MANIFEST_INPUTS_MAX][WORKER_ID_BYTES];
+    struct wire_place manifest; /* text of a user's kernel; bytes 0: built in */
+    uint64_t guard_offset;      /* a user's kernel: of the page before its first buffer, */
+    uint64_t
+        memory_bytes; /* and of all of the bundle; manifest_user_place says where pages are to be taken away */
     uint32_t shard_count;
     struct wire_shard shards[];
 };

@@ -9,6 +9,7 @@ endfunction()
 
 weir_kernel_test(array_test weir_kernels)
 weir_kernel_test(kernel_manifest_test weir_kernels)
+weir_kernel_test(kernel_user_test weir_kernels)
 weir_kernel_test(kernel_compute_test weir_compute)
 weir_kernel_test(kernel_math_test weir_compute)
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/kernel_math_test.c PROPERTIES COMPILE_OPTIONS -ffp-contract=off)

@@ -1,0 +1,302 @@
+#include "kernels/worker_check.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kernels/user_compile.h"
+#include "kernels/user_run.h"
+
+#define ITEMS 1000
+#define EXTENT 7 /* of an axis that only has a name */
+#define RUN_SECONDS 20
+#define TEXT_BYTES (64u << 10)
+
+struct checking {
+    const struct worker_check *check;
+    struct gpu *gpu;
+    struct manifest_user user;
+    struct user_source source;
+    struct manifest_params params;
+    struct manifest_shapes shapes;
+    struct array_type outputs[MANIFEST_OUTPUTS_MAX];
+    uint32_t output_count;
+    uint8_t *memory; /* shared with the process that runs the kernel */
+    uint64_t memory_bytes, places[MANIFEST_INPUTS_MAX + MANIFEST_OUTPUTS_MAX];
+    char text[TEXT_BYTES];
+};
+
+static int complain(const char *text)
+{
+    fprintf(stderr, "weir: %s\n", text);
+    return 1;
+}
+
+static double now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+}
+
+static char *read_file(const char *path, size_t *bytes)
+{
+    struct stat status;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char *text = NULL;
+    if (fd >= 0 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size <= 4 << 20) {
+        text = malloc((size_t)status.st_size + 1);
+        *bytes = (size_t)status.st_size;
+        if (text && read(fd, text, *bytes) != (ssize_t)*bytes) {
+            free(text);
+            text = NULL;
+        }
+    }
+    if (!text)
+        fprintf(stderr, "weir: cannot read %s: %s\n", path,
+                fd < 0 ? strerror(errno) : "it is no file, or too large");
+    if (fd >= 0)
+        close(fd);
+    return text;
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static int open_kernel(struct checking *checking)
+{
+    char path[4096], error[MANIFEST_ERROR_BYTES];
+    const char *source = checking->check->source, *dot = strrchr(source, '.');
+    size_t manifest_bytes = 0, source_bytes = 0;
+    if (checking->check->manifest)
+        snprintf(path, sizeof path, "%s", checking->check->manifest);
+    else
+        snprintf(path, sizeof path, "%.*s.ini", (int)(dot ? (size_t)(dot - source) : strlen(source)), source);
+    char *manifest = read_file(path, &manifest_bytes);
+    char *text = manifest ? read_file(source, &source_bytes) : NULL;
+    int status = 2;
+    if (text) {
+        status = 0;
+        if (!manifest_user_parse(base_name(path), manifest, manifest_bytes, &checking->user, error) ||
+            !user_source_open(&checking->source, &checking->user, base_name(source), text, source_bytes,
+                              error))
+            status = complain(error);
+    }
+    free(manifest);
+    free(text);
+    return status;
+}
+
+/* ---- Random inputs */
+
+/* Small, finite, of both signs where there is one: every type's. */
+static void fill(uint8_t *data, const struct array_type *type, uint64_t bytes, uint64_t *state)
+{
+    const size_t element = array_dtype_bytes((enum array_dtype)type->dtype);
+    for (uint64_t at = 0; at + element <= bytes; at += element) {
+        *state = *state * 6364136223846793005u + 1442695040888963407u;
+        const uint32_t random = (uint32_t)(*state >> 33);
+        const float single = (float)random * 4.656612873e-10f * 4 - 2;
+        const double real = (double)random * 4.656612873077393e-10 * 4 - 2;
+        const int64_t whole = (int64_t)(random % 201) - 100;
+        const bool sign =
+            type->dtype == ARRAY_INT8 || type->dtype == ARRAY_INT32 || type->dtype == ARRAY_INT64;
+        const uint64_t natural = sign ? (uint64_t)whole : random % 256;
+        if (type->dtype == ARRAY_FLOAT32)
+            memcpy(data + at, &single, element);
+        else if (type->dtype == ARRAY_FLOAT64)
+            memcpy(data + at, &real, element);
+        else
+            memcpy(data + at, &natural, element); /* little-endian: the low bytes */
+    }
+}
+
+static int lay_out(struct checking *checking)
+{
+    const struct manifest_user *user = &checking->user;
+    const struct manifest *manifest = &user->manifest;
+    struct manifest_shapes *shapes = &checking->shapes;
+    char error[MANIFEST_ERROR_BYTES];
+    uint64_t at = USER_PAGE_BYTES, bytes, random = 1;
+    uint32_t place = 0;
+    manifest_params_parse(manifest, NULL, 0, &checking->params, error);
+    shapes->items = checking->check->items ? checking->check->items : ITEMS;
+    for (uint32_t i = 0; i < manifest->input_count; i++) {
+        const struct manifest_axes *axes = &user->inputs[i];
+        struct array_type *type = &shapes->inputs[i];
+        *type = (struct array_type){.dtype = axes->dtype, .rank = axes->rank};
+        shapes->roles[i] = manifest->inputs[i].roles;
+        for (uint32_t axis = 0; axis < axes->rank; axis++)
+            type->shape[axis] =
+                axes->axis[axis].kind == MANIFEST_AXIS_ITEMS    ? shapes->items
+                : axes->axis[axis].kind == MANIFEST_AXIS_NUMBER ? axes->axis[axis].value
+                : axes->axis[axis].kind == MANIFEST_AXIS_PARAM
+                    ? (uint64_t)manifest_param_integer(&checking->params, (uint32_t)axes->axis[axis].value)
+                    : EXTENT;
+        if (array_bytes(type, &bytes) || bytes > (1u << 30))
+            return complain("its inputs would be larger than 1 GiB; give fewer --items");
+        checking->places[place++] = manifest_user_place(&at, bytes);
+    }
+    if (manifest_outputs(manifest, &checking->params, shapes, checking->outputs, &checking->output_count,
+                         error))
+        return complain(error);
+    for (uint32_t i = 0; i < checking->output_count; i++) {
+        if (array_bytes(&checking->outputs[i], &bytes) || bytes > (1u << 30))
+            return complain("its outputs would be larger than 1 GiB; give fewer --items");
+        checking->places[place++] = manifest_user_place(&at, bytes);
+    }
+    checking->memory_bytes = at;
+    checking->memory = mmap(NULL, at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (checking->memory == MAP_FAILED)
+        return complain("out of memory");
+    for (uint32_t i = 0; i < manifest->input_count; i++) {
+        array_bytes(&shapes->inputs[i], &bytes);
+        fill(checking->memory + checking->places[i], &shapes->inputs[i], bytes, &random);
+    }
+    return 0;
+}
+
+/* ---- Running */
+
+static void tell(const char *message)
+{
+    fprintf(stderr, "weir: %s\n", message);
+}
+
+static int run_once(struct checking *checking, const struct user_image *image, struct gpu *gpu)
+{
+    const struct manifest *manifest = &checking->user.manifest;
+    struct kernel_call call = {.manifest = manifest,
+                               .params = &checking->params,
+                               .items = checking->shapes.items,
+                               .output_count = checking->output_count,
+                               .image = image};
+    uint32_t place = 0;
+    for (uint32_t i = 0; i < manifest->input_count; i++) {
+        call.inputs[i].type = checking->shapes.inputs[i];
+        array_bytes(&call.inputs[i].type, &call.inputs[i].bytes);
+        call.inputs[i].data = checking->memory + checking->places[place++];
+    }
+    for (uint32_t i = 0; i < checking->output_count; i++) {
+        call.outputs[i].type = checking->outputs[i];
+        array_bytes(&call.outputs[i].type, &call.outputs[i].bytes);
+        call.outputs[i].data = checking->memory + checking->places[place++];
+    }
+    if (!gpu) {
+        user_faults(tell);
+        for (uint32_t i = 0; i < manifest->input_count; i++)
+            user_guard(checking->memory, checking->places[i], call.inputs[i].bytes);
+        for (uint32_t i = 0; i < checking->output_count; i++)
+            user_guard(checking->memory, checking->places[manifest->input_count + i], call.outputs[i].bytes);
+        mprotect(checking->memory, USER_PAGE_BYTES, PROT_NONE);
+    }
+    const double begin = now_ms();
+    if (kernel_run(&call, gpu)) {
+        fprintf(stderr, "weir: %s\n", call.message);
+        return 1;
+    }
+    printf("; ran %llu items in %.3g ms\n", (unsigned long long)call.items, now_ms() - begin);
+    fflush(stdout);
+    return 0;
+}
+
+/* In a process of its own, so that whatever the kernel does ends there. */
+static int run_apart(struct checking *checking, const struct user_image *image)
+{
+    fflush(stdout);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        alarm(RUN_SECONDS);
+        _exit(run_once(checking, image, NULL));
+    }
+    int status = 0;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        return complain("the kernel can't be run: no process for it");
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return 0;
+    printf("\n");
+    if (WIFSIGNALED(status))
+        fprintf(stderr, "weir: the kernel %s %s\n",
+                WTERMSIG(status) == SIGALRM ? "did not end within 20 s" : "died of",
+                WTERMSIG(status) == SIGALRM ? "" : strsignal(WTERMSIG(status)));
+    return 1;
+}
+
+static int check_target(struct checking *checking, enum user_target target, struct gpu *gpu)
+{
+    static const char *const names[] = {"cpu", "cuda"};
+    char toolkit[USER_TOOLKIT_BYTES], error[MANIFEST_ERROR_BYTES];
+    struct user_request request = {.target = target, .compute_major = 9};
+    if (!user_toolkit(target, toolkit)) {
+        printf("%-5s not compiled: %s\n", names[target], toolkit);
+        return 0;
+    }
+    const int code = memfd_create("weir-kernel", MFD_CLOEXEC);
+    const double begin = now_ms();
+    const enum user_status status =
+        code < 0 ? USER_UNABLE
+                 : user_compile(&checking->source, &request, code, checking->text, sizeof checking->text);
+    if (status != USER_COMPILED) {
+        fprintf(stderr, "%s%s", checking->text,
+                checking->text[0] && checking->text[strlen(checking->text) - 1] == '\n' ? "" : "\n");
+        fprintf(stderr, "weir: %s does not compile for %s\n", checking->source.file,
+                target == USER_CPU ? "CPUs" : "GPUs");
+        if (code >= 0)
+            close(code);
+        return 1;
+    }
+    printf("%-5s compiled in %.0f ms (%s)", names[target], now_ms() - begin, toolkit);
+    int result = 0;
+    if (target == USER_CUDA && !gpu) {
+        printf("; not run: there is no GPU here\n");
+    } else {
+        const off_t bytes = lseek(code, 0, SEEK_END);
+        struct user_image *image = user_image_open(code, (uint64_t)bytes, gpu, error);
+        if (!image) {
+            printf("\n");
+            result = complain(error);
+        } else {
+            result = gpu ? run_once(checking, image, gpu) : run_apart(checking, image);
+        }
+        user_image_close(image);
+    }
+    close(code);
+    return result;
+}
+
+int worker_check(const struct worker_check *check, struct gpu *gpu)
+{
+    static const char *const items[] = {"an item per thread", "an item per block", "a block for all items"};
+    struct checking *checking = calloc(1, sizeof *checking);
+    char signature[1024];
+    if (!checking)
+        return 1;
+    checking->check = check;
+    int status = open_kernel(checking);
+    if (!status)
+        status = lay_out(checking);
+    if (!status) {
+        user_source_signature(&checking->source, signature, sizeof signature);
+        printf("%s\n%s, blocks of %u threads%s\n", signature, items[checking->user.item],
+               checking->user.block, checking->source.fibres ? " that wait for each other" : "");
+        fflush(stdout);
+        const int cpu = check_target(checking, USER_CPU, NULL);
+        const int cuda = check_target(checking, USER_CUDA, gpu);
+        status = cpu ? cpu : cuda;
+    }
+    if (checking->memory && checking->memory != MAP_FAILED)
+        munmap(checking->memory, checking->memory_bytes);
+    user_source_close(&checking->source);
+    free(checking);
+    return status;
+}
