@@ -221,6 +221,7 @@ static const struct manifest matmul = {
     .outputs = {{.name = "c", .help = "float32 [m, n], or int32 of int8 inputs"}},
     .shape = matmul_shape,
     .cost = matmul_cost,
+    .certify = matmul_certify,
 };
 
 /* montecarlo: every option is priced on the same paths (common random numbers), so that prices along a

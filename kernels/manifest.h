@@ -98,6 +98,16 @@ struct manifest_cost {
 struct manifest;
 struct manifest_user;
 
+/* The inputs and outputs of one shard, as a certificate sees them: data in manifest order, types of whole inputs. */
+struct manifest_evidence {
+    struct array_type types[MANIFEST_INPUTS_MAX];
+    const void *inputs[MANIFEST_INPUTS_MAX]; /* SPLIT: the shard's rows; NULL = absent */
+    const void *outputs[MANIFEST_OUTPUTS_MAX];
+    uint64_t items;
+    void **
+        memo; /* what the calls with one seed and the same broadcast inputs share; NULL at first, the caller's to free */
+};
+
 /* What a kernel's shape function sees: types in manifest order, and which of them are there. */
 struct manifest_shapes {
     struct array_type inputs[MANIFEST_INPUTS_MAX];
@@ -130,6 +140,11 @@ struct manifest {
     /* Checks single values of an input beyond NaN; NULL if any value will do. */
     enum manifest_error (*values)(uint32_t input, const struct array_type *type, const void *rows,
                                   uint64_t count, uint64_t first_row, char error[MANIFEST_ERROR_BYTES]);
+    /*
+     * Proves a shard's outputs right in far less time than it takes to compute them, by what `seed` draws, which whoever
+     * computed them must not know. What is within the tolerance always passes. NULL: there is no such proof.
+     */
+    bool (*certify)(const struct manifest_evidence *evidence, uint64_t seed);
 };
 
 /* NULL if there is none. Manifests are static. */

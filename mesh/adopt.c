@@ -143,7 +143,7 @@ void adopt_on_report(struct step *step, uint32_t from, const struct mesh_message
         return; /* somebody else's, or not ours yet: it comes again */
     }
     const struct job *const job = &mesh->home.job[slot];
-    if (job->state != MESH_JOB_RUNNING || !report_makes_sense(job, message) ||
+    if (job->state != MESH_JOB_RUNNING || verify_bars(mesh, from) || !report_makes_sense(job, message) ||
         !bundles_adopt(step, slot, from, message))
         return;
     mesh->counters.adoptions++;

@@ -27,12 +27,15 @@ uint32_t bundles_room(const struct home *home)
 }
 
 /*
- * It is no longer one of two attempts. Where it was the first, the second is now a bundle like any other, and no extra
- * work: it is not charged.
+ * It is no longer one of two attempts, nor an opinion that a check waits for. Where it was the first, the second is now a
+ * bundle like any other, and no extra work: it is not charged.
  */
 static void bundle_part(struct home *home, uint32_t slot)
 {
     struct bundle *const bundle = &home->bundle[slot];
+    if (bundle->check != 0)
+        verify_lost(home, bundle->check - 1);
+    bundle->check = 0;
     if (bundle->slow)
         speculation_withdraw(home, bundle);
     if (bundle->other == 0)
@@ -56,6 +59,8 @@ static void bundle_unlist(struct home *home, uint32_t slot)
 {
     if (bundles_room(home) == 0 && home->timed.count > 0)
         home_job_ready(home, list_first(&home->timed));
+    home->verify.promised -= home->bundle[slot].promised;
+    home->bundle[slot].promised = false;
     list_remove(home->bundle[slot].orphan ? &home->orphans : &home->leases, home->bundle_link, slot);
 }
 
@@ -96,10 +101,10 @@ static bool bundle_of_use(const struct home *home, uint32_t slot)
     const struct bundle *const bundle = &home->bundle[slot];
     const struct shard *const shard = shards_of(home, &home->job[bundle->job]);
     for (uint32_t i = 0; i < bundle->count; i++) {
-        if (shard[bundle->shard[i]].state != SHARD_COMMITTED)
+        if (shard[bundle->shard[i]].state < SHARD_HELD)
             return true;
     }
-    return false;
+    return bundle->check != 0;
 }
 
 /* Shards that its executor is believed to bring. */
@@ -109,6 +114,8 @@ static uint32_t bundle_holds(const struct home *home, uint32_t slot)
     const struct job *const job = &home->job[bundle->job];
     if (bundle->orphan || job->state != MESH_JOB_RUNNING)
         return 0;
+    if (bundle->check != 0)
+        return bundle->count;
     const struct shard *const shard = shards_of(home, job);
     const uint32_t owner = bundle->copy ? bundle->other - 1 : slot;
     uint32_t count = 0;
@@ -170,6 +177,13 @@ static void bundle_orphan(struct step *step, uint32_t slot)
     bundle->due_at_ms = step->now_ms + HOME_ORPHAN_MS;
 }
 
+/* Its results are perhaps to be held. */
+static void bundle_promise(struct home *home, struct bundle *bundle)
+{
+    bundle->promised = verify_holds(&home->job[bundle->job]) && bundle->check == 0;
+    home->verify.promised += bundle->promised;
+}
+
 /* Its executor came back with it: takes back what nobody else was given meanwhile. False if nothing is left
  * of it. */
 static bool bundle_adopt(struct step *step, uint32_t slot)
@@ -193,6 +207,7 @@ static bool bundle_adopt(struct step *step, uint32_t slot)
         return false;
     list_remove(&home->orphans, home->bundle_link, slot);
     list_append(&home->leases, home->bundle_link, slot);
+    bundle_promise(home, bundle);
     bundle->orphan = false;
     return true;
 }
@@ -257,6 +272,7 @@ static void bundle_list(struct step *step, uint32_t slot)
     *bucket = slot + 1;
     bundle->assigned_at_ms = step->now_ms;
     bundle->due_at_ms = step->now_ms + HOME_LEASE_MS;
+    bundle_promise(home, bundle);
     list_append(&home->leases, home->bundle_link, slot);
     list_append(&home->member[bundle->member].bundles, home->member_link, slot);
     list_append(&home->job[bundle->job].bundles, home->of_job_link, slot);
@@ -285,7 +301,8 @@ static uint32_t bundle_bind(struct step *step, uint32_t job, uint32_t from, cons
                             uint32_t index)
 {
     struct home *const home = &step->mesh->home;
-    const uint32_t slot = home->job[job].queued > 0 ? bundle_make(home, job, from, grant, index) : MESH_NONE;
+    const bool some = home->job[job].queued > 0 && verify_permits(home, &home->job[job], 1) > 0;
+    const uint32_t slot = some ? bundle_make(home, job, from, grant, index) : MESH_NONE;
     if (slot == MESH_NONE)
         return MESH_NONE;
     bundle_fill(home, slot,
@@ -329,6 +346,26 @@ static uint32_t copy_bind(struct step *step, uint32_t job, uint32_t from, const 
     send_assign(step, copy);
     step->mesh->counters.copies++;
     home_decide(step, &home->job[job], from, MESH_WHY_SPECULATED, copy->shard[0], copy->count);
+    return slot;
+}
+
+/* Binds the shards of a check that may go to that member. Returns the bundle's slot, or MESH_NONE if there is none, or no
+ * room. */
+static uint32_t check_bind(struct step *step, uint32_t job, uint32_t from, const struct mesh_message *grant,
+                           uint32_t index)
+{
+    struct home *const home = &step->mesh->home;
+    const uint32_t check = verify_pick(step->mesh, &home->job[job], from);
+    const uint32_t slot = check == MESH_NONE ? MESH_NONE : bundle_make(home, job, from, grant, index);
+    if (slot == MESH_NONE)
+        return MESH_NONE;
+    struct bundle *const bundle = &home->bundle[slot];
+    bundle->count = verify_send(home, check, bundle->shard);
+    bundle->check = check + 1;
+    bundle_list(step, slot);
+    send_assign(step, bundle);
+    step->mesh->counters.checks++;
+    home_decide(step, &home->job[job], from, MESH_WHY_CHECKING, bundle->shard[0], bundle->count);
     return slot;
 }
 
@@ -394,17 +431,22 @@ void home_grant(struct step *step, uint32_t from, const struct mesh_message *mes
     if (grant_fits(mesh, job, from, message)) {
         uint32_t shards = 0;
         uint32_t first = 0;
+        /* What is found out soon spares checks. */
+        while (bound < places && job->wanting > 0 && out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 8, 0) &&
+               check_bind(step, slot, from, message, bound) != MESH_NONE)
+            bound++;
         while (bound < places && job->queued > 0 && out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 8, 0)) {
             const uint32_t bundle = bundle_bind(step, slot, from, message, bound);
             if (bundle == MESH_NONE) {
                 mesh->counters.bound_bundles++;
                 break;
             }
-            if (bound++ == 0)
+            bound++;
+            if (shards == 0)
                 first = home->bundle[bundle].shard[0];
             shards += home->bundle[bundle].count;
         }
-        if (bound > 0)
+        if (shards > 0)
             home_decide(step, job, from, MESH_WHY_ASSIGNED, first, shards);
         while (bound < places && job->slow > 0 && out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 8, 0) &&
                copy_bind(step, slot, from, message, bound) != MESH_NONE)
@@ -439,6 +481,8 @@ struct tally {
     uint32_t duplicate;
     uint32_t returned;
     uint32_t crashed;
+    uint32_t held;   /* of those done: not committed yet */
+    uint32_t wrong;  /* proved so */
     uint32_t failed; /* the shard that fails the job, or MESH_NONE */
     bool rejected;
     bool waits; /* what was committed is not settled yet: the acknowledgement follows */
@@ -546,7 +590,7 @@ static bool result_matches(const struct bundle *bundle, const struct mesh_messag
 /*
  * Commits what is done and was not committed before, wherever it stands; one save for the bundle, which is
  * acknowledged when that is settled: at once if the job has a single copy. `bundle` is the one that brings it, or
- * MESH_NONE; others at which the same shards are come too late.
+ * MESH_NONE; others at which the same shards are come too late. Where a quorum is asked for they are held instead.
  */
 static void commit_done(struct step *step, uint32_t from, uint32_t job_slot, uint32_t bundle,
                         const struct mesh_message *result, struct tally *tally)
@@ -555,13 +599,18 @@ static void commit_done(struct step *step, uint32_t from, uint32_t job_slot, uin
     struct job *const job = &home->job[job_slot];
     struct shard *const shard = shards_of(home, job);
     struct mesh_save *save = NULL;
+    uint32_t check = MESH_NONE;
     for (uint32_t i = 0; i < result->body.result.count; i++) {
         const uint32_t index = result->body.result.shard[i].shard;
         if (result->body.result.shard[i].outcome != MESH_DONE || index >= job->spec.shard_count)
             continue;
-        if (shard[index].state == SHARD_COMMITTED) {
+        if (shard[index].state >= SHARD_HELD) {
             tally->duplicate++;
             continue;
+        }
+        if (job->spec.verify == MESH_VERIFY_CERTIFICATE && verify_digest(step, i) == MESH_DIGEST_WRONG) {
+            tally->wrong++;
+            continue; /* it is queued again with what is not done */
         }
         const uint32_t owner = shard[index].state == SHARD_ASSIGNED ? shard[index].at : bundle;
         if (shard[index].state == SHARD_QUEUED)
@@ -571,8 +620,17 @@ static void commit_done(struct step *step, uint32_t from, uint32_t job_slot, uin
         else
             job->looking_up--;
         shard[index].state = SHARD_COMMITTED;
+        tally->done++;
+        if (verify_holds(job)) {
+            verify_hold(step, job_slot, from, result, i, &check);
+            tally->held++;
+        } else {
+            verify_sample(step, job_slot, from, result, i, &check);
+        }
         if (owner != bundle)
             bundle_overtaken(step, owner, bundle);
+        if (verify_holds(job))
+            continue;
         if (!save) {
             save = out_save(step, MESH_SAVE_COMMIT);
             save->body.commit.job = job->spec.id;
@@ -588,9 +646,8 @@ static void commit_done(struct step *step, uint32_t from, uint32_t job_slot, uin
         }
         save->body.commit.shard[save->body.commit.count].shard = index;
         save->body.commit.shard[save->body.commit.count++].place = i;
-        tally->done++;
     }
-    job->committed += tally->done;
+    job->committed += tally->done - tally->held;
     if (tally->done > 0)
         speculation_earn(step->mesh, result->body.result.device_us, result->body.result.count);
 }
@@ -606,7 +663,7 @@ static void requeue_undone(struct home *home, uint32_t slot, const struct mesh_m
     for (uint32_t i = bundle->count; i-- > 0;) {
         const uint32_t index = bundle->shard[i];
         const uint32_t outcome = result->body.result.shard[i].outcome;
-        if (outcome == MESH_REJECTED && shard[index].state != SHARD_COMMITTED) {
+        if (outcome == MESH_REJECTED && shard[index].state < SHARD_HELD) {
             tally->failed = index;
             tally->rejected = true;
         }
@@ -628,7 +685,7 @@ static void requeue_undone(struct home *home, uint32_t slot, const struct mesh_m
 static void tell_result(struct step *step, uint32_t from, const struct job *job, uint32_t first,
                         const struct tally *tally)
 {
-    step->mesh->counters.commits += tally->done;
+    step->mesh->counters.commits += tally->done - tally->held;
     step->mesh->counters.results_duplicate += tally->duplicate;
     step->mesh->counters.requeued_returned += tally->returned;
     step->mesh->counters.requeued_crashed += tally->crashed;
@@ -642,8 +699,14 @@ static void tell_result(struct step *step, uint32_t from, const struct job *job,
         home_decide(step, job, from, MESH_WHY_DONE, first, tally->done);
 }
 
-/* Returns whether the result may be acknowledged now. */
-static bool take_result(struct step *step, uint32_t from, uint32_t slot, const struct mesh_message *message)
+/* What remains to be done with a RESULT that was taken. */
+struct taken {
+    bool acknowledge; /* now; otherwise once it is settled */
+    bool kept;        /* its handle */
+};
+
+static struct taken take_result(struct step *step, uint32_t from, uint32_t slot,
+                                const struct mesh_message *message)
 {
     struct home *const home = &step->mesh->home;
     const uint32_t job_slot = home->bundle[slot].job;
@@ -663,28 +726,49 @@ static bool take_result(struct step *step, uint32_t from, uint32_t slot, const s
     if (bundle->other != 0 && !bundle->copy && tally.done > 0)
         bundle_overtaken(step, bundle->other - 1, slot);
     step->mesh->counters.copies_needed += bundle->other != 0 && !bundle->copy;
+    const uint32_t first = bundle->shard[0];
     bundle_free(home, slot);
+    if (tally.wrong > 0) {
+        home_decide(step, job, from, MESH_WHY_WRONG, first, tally.wrong);
+        verify_caught(step, from, job_slot, first);
+    }
+    const struct taken taken = {.acknowledge = !tally.waits, .kept = tally.held > 0};
     if (tally.failed != MESH_NONE) {
         home_job_end(step, job_slot, MESH_JOB_FAILED, tally.failed, message->body.result.handle);
-        return !tally.waits;
+        return taken;
     }
     home_job_settle(step, job_slot);
     if (job->state == MESH_JOB_RUNNING &&
         (tally.crashed + tally.returned > 0 || placement_due(step->mesh, job)))
         home_job_ready(home, job_slot);
-    return !tally.waits;
+    return taken;
+}
+
+/* A further opinion came that a check waits for. Returns whether the handle is kept. */
+static bool take_opinion(struct step *step, uint32_t from, uint32_t slot, const struct mesh_message *message)
+{
+    struct home *const home = &step->mesh->home;
+    struct bundle *const bundle = &home->bundle[slot];
+    const uint32_t check = bundle->check - 1;
+    step->mesh->counters.checks_us += speculation_believed(message->body.result.device_us, bundle->count);
+    placement_returned(step, from, bundle->class, 1);
+    bundle->check = 0;
+    bundle_free(home, slot);
+    return verify_opinion(step, check, from, message);
 }
 
 /* A result of the time before we took the job over. Nobody here bound its bundle; what it brings is as good. */
-static bool take_inherited(struct step *step, uint32_t from, uint32_t job_slot,
-                           const struct mesh_message *message)
+static struct taken take_inherited(struct step *step, uint32_t from, uint32_t job_slot,
+                                   const struct mesh_message *message)
 {
     struct tally tally = {.failed = MESH_NONE};
     struct job *const job = &step->mesh->home.job[job_slot];
     commit_done(step, from, job_slot, MESH_NONE, message, &tally);
     tell_result(step, from, job, message->body.result.shard[0].shard, &tally);
+    if (tally.wrong > 0)
+        verify_caught(step, from, job_slot, message->body.result.shard[0].shard);
     home_job_settle(step, job_slot);
-    return !tally.waits;
+    return (struct taken){.acknowledge = !tally.waits, .kept = tally.held > 0};
 }
 
 /* A result that nobody waits for: of a job that is over or an older epoch, or reported before. */
@@ -695,7 +779,7 @@ static void count_unwanted(struct mesh *mesh, const struct job *job, const struc
         const struct shard *const shard = shards_of(&mesh->home, job);
         for (uint32_t i = 0; i < message->body.result.count; i++) {
             const uint32_t index = message->body.result.shard[i].shard;
-            if (index < job->spec.shard_count && shard[index].state == SHARD_COMMITTED &&
+            if (index < job->spec.shard_count && shard[index].state >= SHARD_HELD &&
                 message->body.result.shard[i].outcome == MESH_DONE)
                 duplicate++;
         }
@@ -742,13 +826,21 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
         out_drop(step, message->body.result.handle);
         return;
     }
-    bool acknowledge = true;
+    const bool opinion = ours && home->bundle[slot].check != 0;
+    if (job && job->state == MESH_JOB_RUNNING && verify_holds(job) && !opinion && !verify_has_room(home)) {
+        mesh->counters.bound_checks++; /* it comes again */
+        out_drop(step, message->body.result.handle);
+        return;
+    }
+    struct taken taken = {.acknowledge = true};
+    const bool barred = verify_bars(mesh, from);
     const bool inherited = !ours && led && message->body.result.epoch < job->spec.epoch;
     if (inherited) /* it heeds its home alone */
         adopt_answer(step, from, name, job->spec.epoch);
-    if (inherited && job->state == MESH_JOB_RUNNING) {
-        acknowledge = take_inherited(step, from, job_slot, message);
-    } else if (!ours || job->state != MESH_JOB_RUNNING || job->spec.epoch != message->body.result.epoch) {
+    if (inherited && !barred && job->state == MESH_JOB_RUNNING) {
+        taken = take_inherited(step, from, job_slot, message);
+    } else if (!ours || barred || job->state != MESH_JOB_RUNNING ||
+               job->spec.epoch != message->body.result.epoch) {
         count_unwanted(mesh, job, message);
         if (ours) {
             /* No need to call it back; or the name was spent in an earlier life of ours, by which nobody runs this. */
@@ -759,12 +851,15 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
         mesh->counters.bad_messages++;
         mesh->counters.requeued_returned += bundle_requeue(step, slot);
         bundle_free(home, slot);
+    } else if (opinion) {
+        taken.kept = take_opinion(step, from, slot, message);
     } else {
-        acknowledge = take_result(step, from, slot, message);
+        taken = take_result(step, from, slot, message);
     }
-    if (acknowledge && !await_earlier(step, from, message))
+    if (taken.acknowledge && !await_earlier(step, from, message))
         ack_later(step, from, name, message->body.result.device_us);
-    out_drop(step, message->body.result.handle);
+    if (!taken.kept)
+        out_drop(step, message->body.result.handle);
 }
 
 void home_expired(struct step *step, uint32_t from, const struct mesh_message *message)
@@ -860,6 +955,11 @@ void home_member_down(struct step *step, uint32_t member)
 void home_member_restarted(struct step *step, uint32_t member)
 {
     member_lost(step, member, MESH_WHY_RESTARTED, &step->mesh->counters.requeued_restart, true);
+}
+
+void bundles_discard(struct step *step, uint32_t member)
+{
+    member_lost(step, member, MESH_WHY_QUARANTINED, &step->mesh->counters.requeued_caught, true);
 }
 
 /* Once per member and ending; false when the output is full. */

@@ -33,6 +33,8 @@ void home_layout(struct home *home, const struct mesh_limits *limits, struct car
 
     home->speculation.usual = carve(from, MESH_USUAL_KERNELS, sizeof *home->speculation.usual);
 
+    verify_layout(&home->verify, limits, from);
+
     home->ack_pool.capacity = limits->bundles;
     home->ack = carve(from, limits->bundles, sizeof *home->ack);
     home->ack_link = carve(from, limits->bundles, sizeof *home->ack_link);
@@ -77,7 +79,9 @@ static void job_view(const struct mesh *mesh, const struct job *job, struct mesh
         .looking_up = job->looking_up,
         .queued = job->queued,
         .assigned = job->assigned,
+        .held = job->held,
         .committed = job->committed,
+        .checks = job->checks.count,
         .cached = job->cached,
         .reassigned = job->reassigned,
         .copies = journal == MESH_NONE ? 1 : mesh->journals.journal[journal].members.count,
@@ -348,6 +352,7 @@ static uint32_t take_lookup(struct step *step, struct job *job, const struct mes
         save->body.commit.shard[save->body.commit.count].shard = index;
         save->body.commit.shard[save->body.commit.count++].place = i;
         shard[index].state = SHARD_COMMITTED;
+        shard[index].at = step->mesh->members.self;
         job->committed++;
         job->cached++;
     }
@@ -417,6 +422,7 @@ void home_job_end(struct step *step, uint32_t slot, enum mesh_job_state state, u
     save->sequence = home_sequence(step, &save->body.job.place);
     if (save->body.job.place.index == 0)
         tell_host(step, &job->spec.id, MESH_ACCEPTED, state);
+    verify_job_over(home, slot);
     shards_give(&home->shards, job->first, job->spec.shard_count);
     job->queue_head = job->queue_tail = 0;
     job->looking_up = job->queued = job->assigned = job->slow = 0;
@@ -428,7 +434,7 @@ void home_job_end(struct step *step, uint32_t slot, enum mesh_job_state state, u
 void home_job_settle(struct step *step, uint32_t slot)
 {
     const struct job *const job = &step->mesh->home.job[slot];
-    if (job->state == MESH_JOB_RUNNING && job->committed == job->spec.shard_count)
+    if (job->state == MESH_JOB_RUNNING && job->committed == job->spec.shard_count && !verify_awaited(job))
         home_job_end(step, slot, MESH_JOB_DONE, 0, 0);
 }
 
@@ -448,6 +454,7 @@ static void job_drop(struct step *step, uint32_t slot)
     struct home *const home = &step->mesh->home;
     struct job *const job = &home->job[slot];
     if (job->state == MESH_JOB_RUNNING) {
+        verify_job_over(home, slot);
         shards_give(&home->shards, job->first, job->spec.shard_count);
         home->live--;
         job->state = MESH_JOB_CANCELLED; /* as far as its bundles and asks are concerned */
@@ -515,7 +522,7 @@ static void job_serve(struct step *step, uint32_t slot)
     job_look_up(step, job);
     if (step->now_ms >= job->bind_at_ms && !home_job_moves(step->mesh, job))
         placement_serve(step, slot);
-    if (job->queued + job->slow > 0 && job->service == SERVICE_NONE) {
+    if (job->queued + job->slow + job->wanting > 0 && job->service == SERVICE_NONE) {
         job->service = SERVICE_TIMED;
         job->service_at_ms = step->now_ms + HOME_SERVICE_MS;
         list_append(&home->timed, home->service_link, slot);
@@ -548,6 +555,7 @@ void home_tick(struct step *step)
     struct home *const home = &mesh->home;
     bundles_tick(step);
     speculation_tick(step);
+    verify_tick(step);
     serve_jobs(step);
     acks_tick(step);
     if (mesh->draining && !home->drained_told && home->live == 0 && home->ready.count == 0 &&
@@ -578,9 +586,9 @@ void home_check(const struct mesh *mesh)
         live++;
         shards += job->spec.shard_count;
         shards_check(home, job);
-        assert(job->committed < job->spec.shard_count);
+        assert(job->committed < job->spec.shard_count || verify_awaited(job));
         /* None is forgotten: whoever has queued shards has a turn coming. */
-        assert(job->queued + job->slow == 0 || job->service != SERVICE_NONE ||
+        assert(job->queued + job->slow + job->wanting == 0 || job->service != SERVICE_NONE ||
                journal_waits(mesh, &job->spec.id));
     }
     assert(live == home->live && ready == home->ready.count && timed == home->timed.count);
@@ -590,5 +598,6 @@ void home_check(const struct mesh *mesh)
     assert(shards == home->shards.capacity);
     bundles_check(mesh);
     speculation_check(mesh);
+    verify_check(mesh);
     placement_check(mesh);
 }

@@ -7,9 +7,11 @@
  *
  * A *shard* is in exactly one state:
  *
- *     looking up -> queued -> assigned -> committed
- *                     ^          |
- *                     +----------+   returned, crashed, expired, lease ended, executor lost
+ *     looking up -> queued -> assigned -> (held ->) committed
+ *                     ^          |           |
+ *                     +----------+-----------+   returned, crashed, expired, lease ended, executor lost or caught
+ *
+ * It is held where a quorum is asked for: a result is here, and waits for another site's. See verify.h.
  *
  * The queue is a doubly linked list through the shards of a job, so that a late result takes its shard out at
  * once.
@@ -32,6 +34,7 @@
 
 #include "mesh/list.h"
 #include "mesh/mesh.h"
+#include "mesh/verify.h"
 
 enum {
     HOME_LEASE_MS = 25000, /* the executor's 20 s and 25 % */
@@ -59,14 +62,17 @@ enum shard_state {
     SHARD_LOOKING_UP = 1,
     SHARD_QUEUED,
     SHARD_ASSIGNED,
+    SHARD_HELD,
     SHARD_COMMITTED,
 };
 
 struct shard {
-    uint32_t next;    /* QUEUED: the next in the queue, index in the job + 1 */
-    uint32_t at;      /* QUEUED: the one before, index + 1; ASSIGNED: the bundle's slot */
-    uint8_t state;    /* enum shard_state */
+    uint32_t next; /* QUEUED: the next in the queue, index in the job + 1; COMMITTED: its digest, see `at` */
+    uint32_t at;   /* QUEUED: the one before, index + 1; ASSIGNED: the bundle's slot; HELD: the check's;
+                         COMMITTED: the member whose word alone it is; our own slot, 0: nothing to be checked */
+    uint8_t state; /* enum shard_state */
     uint8_t attempts; /* that ended in a crash */
+    bool checked;     /* COMMITTED: by a check that is open */
 };
 
 /* shards.c: one pool of shards, dealt to jobs in contiguous ranges. */
@@ -95,7 +101,7 @@ struct job {
     uint32_t first;      /* of its range in the pool; while RUNNING */
     uint32_t queue_head; /* index in the job + 1 */
     uint32_t queue_tail;
-    uint32_t looking_up, queued, assigned, committed;
+    uint32_t looking_up, queued, assigned, held, committed;
     uint32_t cached, reassigned;
     uint32_t lookup_next; /* shards from here on have not been asked for yet */
     uint32_t lookups_in_flight;
@@ -109,7 +115,10 @@ struct job {
     int64_t wider_at_ms;  /* when it last asked one member more than seemed needed */
     int64_t bind_at_ms;   /* nothing is bound before that; 0 = at once */
     uint32_t slow;        /* bundles for whose copy a place is looked for */
-    struct list bundles;  /* orphans too */
+    uint32_t wanting;     /* checks for which one is */
+    uint32_t recheck;     /* committed shards up to here may be of a member that was caught since */
+    struct list checks;
+    struct list bundles; /* orphans too */
     struct list asks;
 };
 
@@ -134,6 +143,9 @@ struct bundle {
     bool copy;        /* of two attempts at its shards the second: it owns none of them */
     uint16_t class;
     uint32_t other; /* the other attempt's slot + 1; 0 = none */
+    bool promised;  /* counted in verify.promised */
+    uint32_t
+        check; /* it is a further opinion for that check, slot + 1, and owns none of its shards; 0 = it isn't */
     int64_t assigned_at_ms;
     uint64_t charge_us; /* taken from the budget beforehand: of a copy, or of a slow one that is to get it */
     int64_t due_at_ms;  /* end of the lease; orphan: when it is forgotten */
@@ -209,6 +221,7 @@ struct home {
     struct list_link *ask_link; /* free, or job.asks */
 
     struct speculation speculation;
+    struct verify verify;
     struct home_member *member; /* by member slot */
     uint64_t turn;              /* of placement; see home_member.asked */
     uint64_t endings;           /* jobs ended so far; numbers them for home_member.cancelled */
@@ -249,7 +262,7 @@ uint64_t home_sequence(struct step *step, const struct mesh_place *place);
 void home_job_moved(struct step *step, const struct mesh_id *id);
 /* Whether it is about to be, or too few copies answer: nothing new is bound. */
 bool home_job_moves(const struct mesh *mesh, const struct job *job);
-/* Ends the job as DONE if every shard is committed. */
+/* Ends the job as DONE if every shard is committed and none is being checked. */
 void home_job_settle(struct step *step, uint32_t job);
 /* One line of the job's story; left out when the output is nearly full. */
 void home_decide(struct step *step, const struct job *job, uint32_t member, enum mesh_reason why,
@@ -274,6 +287,8 @@ void bundles_forget(struct home *home, uint32_t job);
  * False if there is no use for it, or no room.
  */
 bool bundles_adopt(struct step *step, uint32_t job, uint32_t member, const struct mesh_message *report);
+/* The member was caught: its bundles are forgotten, and their shards queued again. */
+void bundles_discard(struct step *step, uint32_t member);
 void bundles_tick(struct step *step);
 /* Last in a step: sends acknowledgements that are due or have company. */
 void acks_tick(struct step *step);
@@ -284,6 +299,8 @@ void bundles_check(const struct mesh *mesh);
 void speculation_learn(struct home *home, const struct job *job, uint64_t device_us, uint32_t count);
 /* Device time of a bundle of `count` shards was delivered: a share of it may be spent on copies. */
 void speculation_earn(struct mesh *mesh, uint64_t device_us, uint32_t count);
+/* Of the device time that a member says `count` shards took, what is believed. */
+uint64_t speculation_believed(uint64_t device_us, uint32_t count);
 /* The copy has cost so much. Until then its charge is an estimate. */
 void speculation_settle(struct mesh *mesh, struct bundle *copy, uint64_t device_us);
 /* No copy is made of it: it is not slow any more, or is gone. */

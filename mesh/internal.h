@@ -21,6 +21,7 @@
  *     shards.c     their queues
  *     bundles.c    shards bound to places: results, leases, orphans
  *     speculation.c  bundles that take too long
+ *     verify.c     results that are computed a second time elsewhere
  *     placement.c  where to ask for places
  *     journal.c    what is said of a job, at a majority of the nodes that keep it
  *     change.c     which nodes those are
@@ -46,6 +47,7 @@ struct step {
     struct mesh_out *out;
     int64_t now_ms;
     int64_t wall_ms;
+    const uint32_t *digest; /* of the RESULT that is being taken; see struct mesh_event */
 };
 
 /* out.c. Appending asserts that there is room; ask first wherever the amount depends on peers or on table sizes. */

@@ -100,6 +100,24 @@
 /* What a bundle may take beside its device time: messages, and a slot that was promised ahead of time. */
 #define MESH_SLOW_GRACE_MS 1000
 
+/*
+ * Verification (mesh/verify.c). Until so many results of a member were confirmed in a row each of them is checked; then
+ * one in as many as were confirmed, and so many in a thousand at least.
+ */
+#define MESH_TRUSTED_RESULTS 10
+#define MESH_VERIFY_PERMILLE 20
+/* Checks that one home has open: a quarter of its bundles. At the bound results are not sampled, and those that a quorum
+ * is asked for come again (bound_checks). */
+#define MESH_CHECKS_PART 4
+/* A check of what is committed is given up when no other site had a place for so long, since a job waits for its checks. */
+#define MESH_CHECK_PATIENCE_MS 30000
+/* Second opinions that may fail to come (a crash, a return) before a check is given up. */
+#define MESH_CHECK_TRIES 3
+/* Members in quarantine. At the bound the one that was caught first gives way. */
+#define MESH_QUARANTINED_MAX 256
+/* Committed shards looked through in one step for those of a member that was caught. */
+#define MESH_RECHECK_SHARDS 4096
+
 /* Shards in one LOOKUP effect: a bitmap of 128 bytes comes back. */
 #define MESH_LOOKUP_SHARDS_MAX 1024
 /* LOOKUP effects in flight per job. */

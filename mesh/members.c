@@ -164,6 +164,7 @@ static void fill(struct mesh *mesh, uint32_t slot, const struct mesh_record *rec
     set_record(member, record);
     place_insert(mesh, slot);
     overlay_place(mesh, slot);
+    verify_member_added(mesh, slot);
 }
 
 void members_init(struct mesh *mesh)
@@ -293,6 +294,7 @@ void members_remove(struct step *step, uint32_t slot)
     detector_forget(step->mesh, slot);
     tree_forget(step->mesh, slot);
     echo_forget(step->mesh, slot);
+    verify_member_removed(step->mesh, slot);
     out_drop(step, member->record.handle);
     out_drop(step, member->capacity.handle);
     const uint32_t place = sorted_place(members, &member->id);

@@ -81,6 +81,10 @@ struct member {
     uint32_t delivered_permille;         /* moving average of places granted per place believed free */
     uint32_t rtt_var_us;
 
+    /* Verification's, see verify.c. */
+    uint32_t confirmed; /* results that others confirmed since one was wrong */
+    bool quarantined;
+
     /* What we know of its disk, and it of ours, see disk.c. */
     uint64_t disk_seen;       /* the highest sequence that it named */
     int64_t disk_ask_at_ms;   /* when we may ask it again */

@@ -319,6 +319,9 @@ static void dispatch(struct step *step, const struct mesh_event *event)
     case MESH_FORGET_JOB:
         home_forget(step, event);
         break;
+    case MESH_QUARANTINE:
+        verify_quarantine(step, event);
+        break;
     }
 }
 
@@ -331,6 +334,8 @@ void mesh_step(struct mesh *mesh, const struct mesh_event *event, struct mesh_ou
     out->send_count = 0;
     out->effect_count = 0;
     struct step step = {.mesh = mesh, .out = out, .now_ms = mesh->now_ms, .wall_ms = event->wall_ms};
+    if (event->kind == MESH_RECEIVED)
+        step.digest = event->body.received.digest;
 
     /* What we knew before we were started comes first: it may tell how we stand in our site. */
     const bool stored = event->kind == MESH_RECORD && id_equal(&event->body.record.from, &mesh->config.self);
@@ -446,6 +451,8 @@ static void view_member(const struct mesh *mesh, uint32_t slot, struct mesh_memb
         .accusers = detector_accusers(mesh, slot),
         .accuses = detector_accuses(mesh, slot),
         .delivered_permille = member->delivered_permille,
+        .confirmed = member->confirmed,
+        .quarantined = member->quarantined,
     };
     if (member->has_capacity)
         view->capacity = member->capacity.offer;

@@ -81,7 +81,19 @@ enum mesh_event_kind {
     MESH_LOOKED_UP, /* answer to MESH_LOOKUP; each is answered, also when its job is over; in parts if need be */
     MESH_RAN,       /* an attempt ended: answer to MESH_RUN or MESH_STOP */
     MESH_FORGET_JOB, /* the host pruned a finished job: its slot may be used again once its look-ups are answered */
+    MESH_QUARANTINE, /* at start: a member that was caught before; later: an operator forgives one */
 };
+
+/* See mesh/verify.h. The own site's results are believed, except by a quorum. */
+enum mesh_verify {
+    MESH_VERIFY_NONE = 0,
+    MESH_VERIFY_SPOT,   /* some are computed again at another site, once they are committed */
+    MESH_VERIFY_QUORUM, /* none is committed before two sites agree on it, of three if need be */
+    MESH_VERIFY_CERTIFICATE, /* the host proves each when it comes, and says MESH_DIGEST_WRONG of one that isn't right */
+};
+
+/* Of a result: proved wrong. No other one has this digest. */
+#define MESH_DIGEST_WRONG 0u
 
 struct mesh_job_spec {
     struct mesh_id id;
@@ -96,11 +108,13 @@ struct mesh_job_spec {
         lookup_shards_max; /* whose results fit one entry of a journal, up to MESH_LOOKUP_SHARDS_MAX; 0: so many */
     uint8_t copies;     /* of the job's journal, ours included, up to MESH_COPIES_MAX; 0 or 1: ours alone */
     uint8_t copies_min; /* refuse the job where fewer can be had; 0: be content with what there is */
-    uint32_t shard_us_guess; /* the manifest's estimate of one shard's device time; 0 = unknown */
-    uint16_t classes;        /* bit per device class that will do */
-    bool lookup;             /* ask the result cache before binding */
-    bool local_only;         /* never leaves this node's site */
-    bool speculate;          /* shards that take too long are also given to another member */
+    uint32_t shard_us_guess;  /* the manifest's estimate of one shard's device time; 0 = unknown */
+    uint16_t classes;         /* bit per device class that will do */
+    uint16_t verify_permille; /* SPOT: of the shards of a member that is trusted; 0: MESH_VERIFY_PERMILLE */
+    uint8_t verify;           /* enum mesh_verify: what its results must pass */
+    bool lookup;              /* ask the result cache before binding */
+    bool local_only;          /* never leaves this node's site */
+    bool speculate;           /* shards that take too long are also given to another member */
 };
 
 /* A journal of several copies as it stands on the disk. */
@@ -135,6 +149,11 @@ struct mesh_event {
             const struct mesh_message *message; /* borrowed for the step */
             uint32_t
                 rtt_us; /* of a PONG: the host's clock less the returned stamp, at least 1; otherwise 0 */
+            /*
+             * Of a RESULT for a job that is verified: one for each shard, the same for results that count as equal, mixed
+             * with a secret of the host so that none can be aimed at. Borrowed for the step; NULL: all are MESH_DIGEST_WRONG.
+             */
+            const uint32_t *digest;
         } received;
         struct {
             struct mesh_id from; /* the peer that pushed it, or self */
@@ -192,6 +211,10 @@ struct mesh_event {
             struct mesh_id id;
         } job; /* CANCEL_JOB, FORGET_JOB */
         struct {
+            struct mesh_id id;
+            bool on; /* as it was saved; false: forgiven, and checked as one that nobody knows yet */
+        } quarantine;
+        struct {
             struct mesh_id job;
             uint64_t epoch;
             uint32_t first;
@@ -220,6 +243,7 @@ enum mesh_save_kind {
     MESH_SAVE_ENTRY, /* an entry of a journal whose bytes came from the home, or one of ours that has none */
     MESH_SAVE_PROMISE, /* no entry of an older epoch is taken any more, and this one belongs to that candidate */
     MESH_SAVE_STORAGE, /* our disk was seen to have forgotten something: what was on it before counts no more */
+    MESH_SAVE_QUARANTINE, /* a member was caught with a wrong result, or is forgiven */
 };
 
 /*
@@ -277,6 +301,12 @@ struct mesh_save {
             struct mesh_members members; /* of a journal without entries: its first save. Otherwise none */
         } promise;
         struct {
+            struct mesh_id id;
+            struct mesh_id job; /* in which, and */
+            uint32_t shard;     /* one of the shards it was wrong about */
+            bool on;            /* false: forgiven; the two above are zero */
+        } quarantine;
+        struct {
             struct mesh_id job;
             uint64_t epoch;
             struct mesh_id executor; /* self for cache hits */
@@ -323,9 +353,11 @@ enum mesh_effect_kind {
      * are one: answer MESH_JOURNAL_NEW if nothing of it was ever on this disk.
      */
     MESH_JOURNAL_ASKED,
-    MESH_DECISION, /* one line of a job's story, for `weir explain` */
-    MESH_ECHOED,   /* a member holds our latest capacity, so long after it was announced */
-    MESH_DRAINED,  /* nothing runs here, nothing waits to be acknowledged, and no own job is live */
+    MESH_QUARANTINED, /* as saved: what the member holds is void */
+    MESH_DISPUTED,    /* committed results of a job of ours proved wrong; they stay as they are */
+    MESH_DECISION,    /* one line of a job's story, for `weir explain` */
+    MESH_ECHOED,      /* a member holds our latest capacity, so long after it was announced */
+    MESH_DRAINED,     /* nothing runs here, nothing waits to be acknowledged, and no own job is live */
 };
 
 enum mesh_member_state {
@@ -364,6 +396,13 @@ enum mesh_reason {
     MESH_WHY_NO_KERNEL,    /* `member` has another version of the kernel, or none */
     MESH_WHY_SPECULATED,   /* `count` shards from `shard` on take long elsewhere and went to `member` too */
     MESH_WHY_OVERTAKEN,    /* another member was faster: `member` need not finish `count` shards */
+    MESH_WHY_CHECKING, /* `count` shards whose results another site brought went to `member` to be computed again */
+    MESH_WHY_AGREES,      /* `member` has the same results for `count` of them */
+    MESH_WHY_DIFFERS,     /* `member` has others for `count` of them: a third site decides */
+    MESH_WHY_WRONG,       /* `member` was wrong about `count` of them, and is quarantined */
+    MESH_WHY_QUARANTINED, /* `member` is quarantined: what it had is queued again */
+    MESH_WHY_UNCHECKED,   /* no other site could compute the `count` shards that `member` brought again */
+    MESH_WHY_UNDECIDED,   /* no two sites agree about `count` shards that `member` brought */
 };
 
 struct mesh_effect {
@@ -441,6 +480,17 @@ struct mesh_effect {
             enum mesh_job_state state;
         } job;
         struct {
+            struct mesh_id id;
+            struct mesh_id job;
+            uint32_t shard;
+            bool on;
+        } quarantined;
+        struct {
+            struct mesh_id job;
+            uint32_t shard; /* one of them */
+            uint32_t count; /* more than before */
+        } disputed;
+        struct {
             struct mesh_id job;
             struct mesh_id member;
             enum mesh_reason why;
@@ -509,6 +559,8 @@ struct mesh_member_view {
     uint32_t accusers;
     uint32_t accuses;            /* how many members it accuses now */
     uint32_t delivered_permille; /* own average of places granted over places advertised, 1000 = as told */
+    uint32_t confirmed;          /* results that others confirmed in a row, see mesh/verify.h */
+    bool quarantined;
 };
 bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_member_view *view);
 
@@ -546,7 +598,9 @@ struct mesh_job_view {
     uint32_t looking_up;
     uint32_t queued;
     uint32_t assigned;
+    uint32_t held; /* its result is here, and waits for a second site's */
     uint32_t committed;
+    uint32_t checks;     /* that are open: wanted, or at a member */
     uint32_t cached;     /* of those committed */
     uint32_t reassigned; /* times a shard was queued again after it had been assigned */
     uint32_t copies;     /* of its journal */
@@ -566,6 +620,14 @@ struct mesh_ask_view {
 /* Returns false if the job is not ours, or nothing stands at that member. */
 bool mesh_job_ask(const struct mesh *mesh, const struct mesh_id *job, const struct mesh_id *member,
                   struct mesh_ask_view *view);
+
+/*
+ * How many in a thousand of that member's results are computed again, with that share of a trusted member's: for results
+ * of it that did not come to us in a RESULT.
+ */
+uint32_t mesh_verify_permille(const struct mesh *mesh, const struct mesh_id *member, uint32_t permille);
+/* Those in quarantine, known as members or not. False when `index` is past the last. */
+bool mesh_quarantined(const struct mesh *mesh, uint32_t index, struct mesh_id *id);
 
 /* A journal of several copies of which this node keeps one. */
 struct mesh_journal_view {
@@ -642,6 +704,15 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(delivered_us)    /* device time of results that were wanted */                                         \
     X(copies_us)       /* device time of copies: two percent of that at most, beyond an allowance */         \
     X(overtaken)       /* attempts an executor stopped because another one was faster */                     \
+    X(checks)          /* bundles computed again elsewhere, to be compared */                                \
+    X(checks_us)       /* device time of those */                                                            \
+    X(checks_agreed)   /* shards that a second site computed to the same result */                           \
+    X(checks_differed) /* and to another one: a third was asked */                                           \
+    X(checks_skipped)  /* shards left unchecked: no other site had a place in time, or no check was free */  \
+    X(undecided)       /* shards about which no two of three agreed */                                       \
+    X(caught)          /* members caught with a wrong result */                                              \
+    X(disputed)        /* committed shards that proved wrong */                                              \
+    X(requeued_caught) /* shards queued again because their executor was caught */                           \
     X(cancels)                                                                                               \
     X(entries)        /* appended to journals as their home */                                               \
     X(entries_taken)  /* taken from another node's journal */                                                \
@@ -663,6 +734,7 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(bound_demands) /* times each bound was reached */                                                      \
     X(bound_attempts)                                                                                        \
     X(bound_bundles)                                                                                         \
+    X(bound_checks)                                                                                          \
     X(bound_jobs)                                                                                            \
     X(bound_awaited)                                                                                         \
     X(bound_missing)                                                                                         \

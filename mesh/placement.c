@@ -77,7 +77,8 @@ uint32_t placement_bundle_shards(const struct home *home, const struct job *job,
 static uint32_t job_need(const struct home *home, const struct job *job)
 {
     const uint32_t shards = shards_by_time(job, 0);
-    const uint32_t bundles = (job->queued + shards - 1) / shards + job->slow;
+    const uint32_t queued = verify_permits(home, job, (job->queued + shards - 1) / shards);
+    const uint32_t bundles = queued + job->slow + job->wanting;
     return least(least(bundles, bundles_room(home)), UINT16_MAX);
 }
 
@@ -90,6 +91,8 @@ static bool job_deep(const struct job *job)
 
 bool placement_permits(const struct mesh *mesh, const struct job *job, uint32_t member)
 {
+    if (verify_bars(mesh, member))
+        return false;
     if (member == mesh->members.self)
         return executor_serves(mesh, member);
     return members_takes_work(mesh, member) &&
@@ -199,7 +202,9 @@ static bool weigh(const struct step *step, const struct job *job, uint32_t membe
         return false;
     if (has_refused(mesh, job, member))
         return false;
-    if (job->queued == 0 && speculation_pick(&mesh->home, job, member) == MESH_NONE)
+    const bool some = job->queued > 0 && verify_permits(&mesh->home, job, 1) > 0;
+    if (!some && speculation_pick(&mesh->home, job, member) == MESH_NONE &&
+        verify_pick(mesh, job, member) == MESH_NONE)
         return false;
     if (job->spec.price_limit_micro > 0 && capacity.price_micro > job->spec.price_limit_micro)
         return false;

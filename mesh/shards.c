@@ -124,7 +124,8 @@ void shards_check(const struct home *home, const struct job *job)
         }
     }
     assert(count[SHARD_LOOKING_UP] == job->looking_up && count[SHARD_QUEUED] == job->queued);
-    assert(count[SHARD_ASSIGNED] == job->assigned && count[SHARD_COMMITTED] == job->committed);
+    assert(count[SHARD_ASSIGNED] == job->assigned && count[SHARD_HELD] == job->held);
+    assert(count[SHARD_COMMITTED] == job->committed);
     uint32_t queued = 0;
     uint32_t before = 0;
     for (uint32_t at = job->queue_head; at != 0; at = shard[at - 1].next) {

@@ -109,21 +109,21 @@ static void credit_add(struct home *home, uint64_t us)
         home->speculation.credit_us = MESH_COPIES_CREDIT_MAX_US;
 }
 
-static uint64_t believed_us(uint64_t device_us, uint32_t shards)
+uint64_t speculation_believed(uint64_t device_us, uint32_t shards)
 {
     return device_us < shards * SHARD_US_MAX ? device_us : shards * SHARD_US_MAX;
 }
 
 void speculation_earn(struct mesh *mesh, uint64_t device_us, uint32_t count)
 {
-    const uint64_t us = believed_us(device_us, count);
+    const uint64_t us = speculation_believed(device_us, count);
     mesh->counters.delivered_us += us;
     credit_add(&mesh->home, us * MESH_COPIES_PERCENT / 100);
 }
 
 void speculation_settle(struct mesh *mesh, struct bundle *copy, uint64_t device_us)
 {
-    const uint64_t us = believed_us(device_us, copy->count);
+    const uint64_t us = speculation_believed(device_us, copy->count);
     mesh->counters.copies_us += us;
     credit_add(&mesh->home, copy->charge_us);
     copy->charge_us = 0;
@@ -188,7 +188,8 @@ static void look_at(struct step *step, uint32_t slot)
     struct home *const home = &step->mesh->home;
     struct bundle *const bundle = &home->bundle[slot];
     struct job *const job = &home->job[bundle->job];
-    if (job->state != MESH_JOB_RUNNING || !job->spec.speculate || bundle->slow || bundle->other != 0)
+    if (job->state != MESH_JOB_RUNNING || !job->spec.speculate || bundle->slow || bundle->other != 0 ||
+        bundle->check != 0)
         return;
     const uint64_t shard_us = usual_us(home, job);
     const uint64_t passed_us = (uint64_t)(step->now_ms - bundle->assigned_at_ms) * 1000;

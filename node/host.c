@@ -18,6 +18,7 @@ struct host_event {
     struct host_event *next;
     struct mesh_event event;
     struct mesh_message *message; /* a copy, for MESH_RECEIVED */
+    uint32_t *digest;             /* owned; of a RESULT */
 };
 
 struct outgoing {
@@ -113,6 +114,7 @@ void host_close(struct node *node)
         struct host_event *event = host->head;
         host->head = event->next;
         free(event->message);
+        free(event->digest);
         free(event);
     }
     handles_deinit(&host->handles);
@@ -245,6 +247,12 @@ static void let_effect_go(struct node *node, struct held_effect *held)
         break;
     case MESH_JOB:
         jobs_on_state(node, &effect->body.job.id, effect->body.job.refusal, effect->body.job.state);
+        break;
+    case MESH_QUARANTINED:
+        quarantine_on(node, effect);
+        break;
+    case MESH_DISPUTED:
+        jobs_on_disputed(node, &effect->body.disputed.job, effect->body.disputed.count);
         break;
     case MESH_DECISION:
         jobs_on_decision(node, &effect->body.decision.job, &effect->body.decision.member,
@@ -423,6 +431,9 @@ static void add_save(struct node *node, struct store_batch *batch, const struct 
         if (held->entry)
             copies_save(node, batch, save, held->entry);
         break;
+    case MESH_SAVE_QUARANTINE:
+        quarantine_save(batch, save);
+        break;
     case MESH_SAVE_STORAGE:
         store_batch_put(batch, STORE_COUNTERS, "storage", 7, &save->body.storage, 8);
         break;
@@ -505,6 +516,12 @@ void host_post(struct node *node, const struct mesh_event *event)
         queued->message = must(calloc(1, sizeof *queued->message));
         memcpy(queued->message, message, mesh_message_bytes(message));
         queued->event.body.received.message = queued->message;
+        if (message->kind == MESH_RESULT) {
+            const uint64_t handle = message->body.result.handle;
+            const struct bytes *payload = handle ? handles_get(&host->handles, handle) : NULL;
+            queued->digest = verify_digests(node, message, payload);
+            queued->event.body.received.digest = queued->digest;
+        }
     }
     *host->tail = queued;
     host->tail = &queued->next;
@@ -601,6 +618,7 @@ static void step(struct node *node)
         mesh_step(host->mesh, &queued->event, host->out);
         host->wake_at_ms = host->out->wake_at_ms;
         free(queued->message);
+        free(queued->digest);
         free(queued);
         apply(node, host->out);
     }

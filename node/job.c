@@ -523,6 +523,8 @@ void job_release(struct job *job)
         free(job->slices[i]);
         job->slices[i] = NULL;
     }
+    free(job->proof_memo);
+    job->proof_memo = NULL;
     free(job->keys);
     job->keys = NULL;
     free(job->committed_bits);

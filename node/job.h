@@ -64,6 +64,8 @@ struct job_spec {
     uint32_t shard_count;
     enum job_cache cache;
     bool local_only;
+    enum mesh_verify verify;  /* what its results must pass */
+    uint32_t verify_permille; /* SPOT: of a trusted node's; 0: MESH_VERIFY_PERMILLE */
     char
         origin[NAME_BYTES_MAX + 1]; /* the site where it was submitted: its people may cancel it from there */
     int64_t created_at_ms;          /* wall */
@@ -129,6 +131,7 @@ struct job {
     uint32_t committed; /* shards; kept here for finished jobs, which the core forgets */
     uint32_t cached;
     uint32_t reassigned;
+    uint32_t disputed;   /* committed shards that proved wrong; they stay as they are */
     uint32_t copies;     /* of its journal, ours included; until it is accepted, how many are wished for */
     uint32_t copies_min; /* while it is being submitted: fewer won't do */
     bool keyed;          /* its submitter named the key: others may be submitting it elsewhere */
@@ -143,9 +146,11 @@ struct job {
     bool ends;       /* its end is settled, and the last of its results are not saved here yet */
 
     /* From preparation until the job is finished. */
-    const uint8_t *map[MANIFEST_INPUTS_MAX]; /* the split inputs' blobs, mapped read-only */
+    const uint8_t *map[MANIFEST_INPUTS_MAX]; /* the inputs' blobs, mapped read-only */
     uint64_t map_bytes[MANIFEST_INPUTS_MAX];
-    int broadcast_fd[MANIFEST_INPUTS_MAX];      /* -1 = none */
+    int broadcast_fd[MANIFEST_INPUTS_MAX]; /* -1 = none */
+    uint64_t proof_seed;                   /* of this process's certificates for the job; 0 = not drawn yet */
+    void *proof_memo;                      /* see struct manifest_evidence */
     uint64_t *line_offset[MANIFEST_INPUTS_MAX]; /* text: [shard_count + 1], of each shard's first line */
     struct digest *keys;                        /* [shard_count]; NULL with the cache off */
     struct digest whole_key; /* over all keys: names the outputs of the whole job; valid with `keys` */

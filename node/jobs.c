@@ -139,7 +139,9 @@ static struct mesh_job_spec core_spec(const struct job *job)
                                 .lookup_shards_max = job->copies > 1 ? job_lookup_shards(job) : 0,
                                 .lookup = spec->cache != JOB_CACHE_OFF,
                                 .local_only = spec->local_only,
-                                .speculate = true};
+                                .speculate = true,
+                                .verify = (uint8_t)spec->verify,
+                                .verify_permille = (uint16_t)spec->verify_permille};
     for (uint32_t i = 0; i < spec->manifest->input_count; i++)
         if (spec->inputs[i].role == MANIFEST_BROADCAST)
             out.memory_bytes += spec->inputs[i].data_bytes;
@@ -1019,6 +1021,7 @@ static void count_in_hand(struct job *job, const struct mesh_id *member, enum me
     switch (why) {
     case MESH_WHY_ASSIGNED:
     case MESH_WHY_SPECULATED:
+    case MESH_WHY_CHECKING:
         share_of(job, member)->in_hand += count;
         break;
     case MESH_WHY_DONE:
@@ -1029,7 +1032,10 @@ static void count_in_hand(struct job *job, const struct mesh_id *member, enum me
     case MESH_WHY_RESTARTED:
     case MESH_WHY_EXPIRED:
     case MESH_WHY_LEASE_ENDED:
-    case MESH_WHY_OVERTAKEN: {
+    case MESH_WHY_OVERTAKEN:
+    case MESH_WHY_AGREES:
+    case MESH_WHY_DIFFERS:
+    case MESH_WHY_QUARANTINED: {
         struct job_node_share *share = share_of(job, member);
         share->in_hand -= count < share->in_hand ? count : share->in_hand;
         break;
@@ -1037,6 +1043,21 @@ static void count_in_hand(struct job *job, const struct mesh_id *member, enum me
     default:
         break;
     }
+}
+
+void jobs_on_disputed(struct node *node, const struct mesh_id *id, uint32_t count)
+{
+    struct job *job = jobs_find(node, id);
+    if (!job)
+        return;
+    job->disputed += count;
+    log_warn("job", "job=%s disputed=%u reason=\"committed results proved wrong; they stay as they are\"",
+             peer_name(node, id), job->disputed);
+    if (job->state == JOB_PREPARING || copies_find(node, id))
+        return; /* its row is written when it ends */
+    struct store_batch *batch = node_batch(node);
+    put_row(batch, job);
+    node_commit(node, batch, on_nothing, NULL);
 }
 
 void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct mesh_id *member,
@@ -1047,7 +1068,8 @@ void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct 
         return;
     struct job_decision one = {
         .at_ms = clock_wall_ms(), .node = *member, .why = why, .shard = shard, .count = count, .times = 1};
-    if (why == MESH_WHY_RESERVED || why == MESH_WHY_ASSIGNED || why == MESH_WHY_SPECULATED)
+    if (why == MESH_WHY_RESERVED || why == MESH_WHY_ASSIGNED || why == MESH_WHY_SPECULATED ||
+        why == MESH_WHY_CHECKING)
         note_choice(node, job, &one);
     if (why == MESH_WHY_ASSIGNED && job->first_assign) {
         job->first_assign = false;

@@ -761,6 +761,7 @@ int node_run(const struct config *config, int ready_fd)
     loop_on_turn(node->loop, turn, node);
     devices_tell(node);
     records_restore(node);
+    quarantine_restore(node);
     copies_restore(node);
     jobs_restore(node);
     node->serving = true;

@@ -121,6 +121,16 @@ struct jobs {
     int64_t prune_at_ms;
 };
 
+/* ---- verify.c */
+
+/* A member in quarantine, and what it was wrong about. */
+struct caught {
+    struct mesh_id id;
+    struct mesh_id job;
+    uint32_t shard;
+    int64_t at_ms; /* wall */
+};
+
 /* ---- copies.c */
 
 /*
@@ -279,6 +289,8 @@ struct node {
     struct devices devices;
     struct cache cache;
     struct jobs jobs;
+    struct caught caught[MESH_QUARANTINED_MAX];
+    uint32_t caught_count;
     struct holder_search *searches;
     struct blob_watch *blob_watches; /* clients that wait for a blob from elsewhere */
     struct copies copies;
@@ -424,6 +436,8 @@ void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusa
                    enum mesh_job_state state);
 /* The store had no room for a new job's row: tell the submitter and take the job out of the core. */
 void jobs_refuse(struct node *node, const struct mesh_id *id, enum store_error error);
+/* Committed results proved wrong; the job says so from now on. */
+void jobs_on_disputed(struct node *node, const struct mesh_id *id, uint32_t count);
 void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct mesh_id *member,
                       enum mesh_reason why, uint32_t shard, uint32_t count);
 /* A RESULT came: fetch what it names before the core commits it. Takes over `payload`. */
@@ -457,6 +471,15 @@ bool jobs_on_over(struct node *node, const struct mesh_id *id);
 void jobs_open(struct node *node);
 void jobs_close(struct node *node);
 int64_t jobs_turn(struct node *node, int64_t now_ms);
+
+/* ---- verify.c */
+/* The digests that go with a RESULT, see struct mesh_event; the caller's to free, NULL if its job is not verified. */
+uint32_t *verify_digests(struct node *node, const struct mesh_message *message, const struct bytes *payload);
+void quarantine_save(struct store_batch *batch, const struct mesh_save *save);
+void quarantine_restore(struct node *node); /* before any job is */
+void quarantine_on(struct node *node, const struct mesh_effect *effect);
+/* NULL: it is in none. */
+const struct caught *quarantine_find(const struct node *node, const struct mesh_id *id);
 
 /* ---- copies.c */
 struct copy *copies_find(struct node *node, const struct mesh_id *job); /* NULL: none is kept here */

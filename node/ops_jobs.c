@@ -131,6 +131,11 @@ static const char *stall_text(struct node *node, const struct job *job, char tex
     return text;
 }
 
+static const char *const verify_words[] = {[MESH_VERIFY_NONE] = "none",
+                                           [MESH_VERIFY_SPOT] = "spot",
+                                           [MESH_VERIFY_QUORUM] = "quorum",
+                                           [MESH_VERIFY_CERTIFICATE] = "certificate"};
+
 /* Who keeps its journal, while it is kept. */
 static json_t *keepers_json(struct node *node, const struct job *job)
 {
@@ -167,6 +172,10 @@ static json_t *job_json(struct node *node, const struct job *job, bool whole)
     json_put(row, "id", json_hex(job->spec.id.bytes, 32));
     json_put(row, "epoch", json_integer((json_int_t)job->epoch));
     json_put(row, "replicas", json_integer(job->copies));
+    json_put(row, "verify", json_string(verify_words[job->spec.verify]));
+    json_put(row, "disputed", json_integer(job->disputed));
+    json_put(row, "held", json_integer(live ? view.held : 0));
+    json_put(row, "checks", json_integer(live ? view.checks : 0));
     json_put(row, "finished_at", job->state >= JOB_DONE ? json_integer(job->finished_at_ms) : json_null());
     if (job->error[0])
         json_put(row, "error", json_string(job->error));
@@ -344,6 +353,40 @@ static bool read_params(struct api_call *call, struct job *job)
     return false;
 }
 
+/* What its results must pass; whether the kernel and the other options allow that. */
+static bool read_verify(struct api_call *call, struct job *job)
+{
+    const char *word = body_text(call, "verify");
+    const struct manifest *manifest = job->spec.manifest;
+    const int64_t permille = body_integer(call, "verify_permille", 0);
+    int verify = MESH_VERIFY_NONE;
+    while (word && verify <= MESH_VERIFY_CERTIFICATE && strcmp(word, verify_words[verify]) != 0)
+        verify++;
+    if (verify > MESH_VERIFY_CERTIFICATE || permille < 0 || permille > 1000)
+        api_error(call, EXIT_USAGE,
+                  "'verify' is none, spot, certificate or quorum, 'verify_permille' 0 to 1000");
+    else if (verify == MESH_VERIFY_CERTIFICATE && !manifest->certify)
+        api_error(call, EXIT_USAGE,
+                  "kernel '%s' has no certificate: only matmul's results can be proved; take --verify spot "
+                  "or quorum",
+                  manifest->name);
+    else if ((verify == MESH_VERIFY_SPOT || verify == MESH_VERIFY_QUORUM) &&
+             manifest->class == MANIFEST_TOLERANT && !manifest->certify)
+        api_error(call, EXIT_USAGE,
+                  "kernel '%s' is tolerant: right results differ from device to device, so none can be told "
+                  "from wrong ones; take --verify none",
+                  manifest->name);
+    else if (verify == MESH_VERIFY_QUORUM && job->spec.local_only)
+        api_error(call, EXIT_USAGE,
+                  "--verify quorum asks other sites, and --local keeps the job on this one");
+    else {
+        job->spec.verify = (enum mesh_verify)verify;
+        job->spec.verify_permille = (uint32_t)permille;
+        return true;
+    }
+    return false;
+}
+
 static bool read_options(struct api_call *call, struct job *job, struct job_wish *wish)
 {
     const char *cache = body_text(call, "cache");
@@ -376,7 +419,7 @@ static bool read_options(struct api_call *call, struct job *job, struct job_wish
     wish->items = (uint64_t)items;
     wish->shard_items = (uint64_t)shard_items;
     job->spec.local_only = json_is_true(json_object_get(api_body(call), "local"));
-    return true;
+    return read_verify(call, job);
 }
 
 static bool read_identity(struct node *node, struct api_call *call, struct job *job)
@@ -516,6 +559,13 @@ static const char *const why_words[] = {
     [MESH_WHY_LEASE_ENDED] = "lease-ended",
     [MESH_WHY_SPECULATED] = "speculated",
     [MESH_WHY_OVERTAKEN] = "overtaken",
+    [MESH_WHY_CHECKING] = "checking",
+    [MESH_WHY_AGREES] = "agrees",
+    [MESH_WHY_DIFFERS] = "differs",
+    [MESH_WHY_WRONG] = "wrong",
+    [MESH_WHY_QUARANTINED] = "quarantined",
+    [MESH_WHY_UNCHECKED] = "unchecked",
+    [MESH_WHY_UNDECIDED] = "undecided",
 };
 
 /* "12 free slots, 3.1 ms away" */
@@ -595,6 +645,31 @@ static void decision_text(struct node *node, const struct job_decision *decision
     case MESH_WHY_OVERTAKEN:
         snprintf(out, out_bytes, "%s need not finish %u shard%s: another node was faster", name, n, s);
         break;
+    case MESH_WHY_CHECKING:
+        snprintf(out, out_bytes, "%s computes %u shard%s of another site again, to compare%s: %s", name, n, s,
+                 times, choice);
+        break;
+    case MESH_WHY_AGREES:
+        snprintf(out, out_bytes, "%s has the same result%s for %u shard%s", name, s, n, s);
+        break;
+    case MESH_WHY_DIFFERS:
+        snprintf(out, out_bytes, "%s has another result for %u shard%s, from %u on: a third site decides",
+                 name, n, s, shard);
+        break;
+    case MESH_WHY_WRONG:
+        snprintf(out, out_bytes, "%s was wrong about %u shard%s, from %u on, and is quarantined", name, n, s,
+                 shard);
+        break;
+    case MESH_WHY_QUARANTINED:
+        snprintf(out, out_bytes, "%s is quarantined: %u shard%s queued again", name, n, s);
+        break;
+    case MESH_WHY_UNCHECKED:
+        snprintf(out, out_bytes, "no other site could check %u shard%s of %s in time", n, s, name);
+        break;
+    case MESH_WHY_UNDECIDED:
+        snprintf(out, out_bytes, "no two sites agree about %u shard%s that %s brought, from %u on", n, s,
+                 name, shard);
+        break;
     }
 }
 
@@ -652,6 +727,8 @@ static json_t *waiting_json(struct node *node, const struct job *job)
             reason = words;
         } else if (view.capacity.draining || (view.self && node->draining))
             reason = "draining";
+        else if (view.quarantined)
+            reason = "quarantined: it brought a wrong result";
         else if (job->spec.local_only && strcmp(peer_site(node, &view.id), peer_site(node, &node->self)) != 0)
             reason = "another site, and the job is local";
         else if (!view.self && view.capacity_at_ms == 0)
@@ -675,6 +752,22 @@ static json_t *waiting_json(struct node *node, const struct job *job)
     return list;
 }
 
+/* What verification has to say of the job: ", 3 checks open, 2 wrong results committed: disputed". */
+static const char *checks_text(const struct job *job, const struct mesh_job_view *view, char text[160])
+{
+    int used = 0;
+    text[0] = '\0';
+    if (view->held > 0)
+        used += snprintf(text, 160, ", %u held for a second site's word", view->held);
+    if (view->checks > 0)
+        used += snprintf(text + used, (size_t)(160 - used), ", %u check%s open", view->checks,
+                         view->checks == 1 ? "" : "s");
+    if (job->disputed > 0)
+        snprintf(text + used, (size_t)(160 - used), "; disputed: %u committed result%s proved wrong",
+                 job->disputed, job->disputed == 1 ? "" : "s");
+    return text;
+}
+
 void op_explain(void *context, struct api_call *call)
 {
     struct node *node = context;
@@ -683,7 +776,7 @@ void op_explain(void *context, struct api_call *call)
         return;
     struct mesh_job_view view = {0};
     mesh_job_find(node->host.mesh, &job->spec.id, &view);
-    char summary[600], stall[STALL_TEXT_BYTES];
+    char summary[600], stall[STALL_TEXT_BYTES], checks[160];
     if (job->state == JOB_FAILED)
         snprintf(summary, sizeof summary, "failed: %s", job->error);
     else if (stall_text(node, job, stall)[0])
@@ -691,9 +784,9 @@ void op_explain(void *context, struct api_call *call)
                  job->spec.shard_count, stall);
     else
         snprintf(summary, sizeof summary,
-                 "%s: %u of %u shards done (%u from the cache), %u running, %u waiting, %u reassigned",
+                 "%s: %u of %u shards done (%u from the cache), %u running, %u waiting, %u reassigned%s",
                  state_word(job->state), job->committed, job->spec.shard_count, job->cached, view.assigned,
-                 view.queued + view.looking_up, job->reassigned);
+                 view.queued + view.looking_up, job->reassigned, checks_text(job, &view, checks));
     json_t *decisions = json_array();
     for (uint32_t d = 0; d < job->decision_count; d++)
         json_array_append_new(decisions, decision_json(node, &job->decision[d]));

@@ -44,6 +44,14 @@ static enum mesh_fault fault_of(const struct node *node, const struct mesh_membe
     return view->self ? execute_fault(node) : (enum mesh_fault)view->capacity.fault;
 }
 
+/* "wrong in job 1a2b3c4d" */
+static const char *wrong_text(struct node *node, const struct mesh_id *id, char text[SKEW_TEXT_BYTES])
+{
+    const struct caught *caught = quarantine_find(node, id);
+    snprintf(text, SKEW_TEXT_BYTES, "wrong in job %.8s", caught ? peer_name(node, &caught->job) : "");
+    return text;
+}
+
 /* What an operator should know of this row, or do, in the 21 characters that 80 columns leave; a reason for a
  * revocation may be longer. Borrowed until the peer changes. */
 static const char *note_of(struct node *node, const struct mesh_member_view *view, const struct peer *peer,
@@ -63,6 +71,8 @@ static const char *note_of(struct node *node, const struct mesh_member_view *vie
         return protocol->max < WIRE_PROTOCOL_MIN ? "upgrade it: protocol" : "upgrade this node";
     if (clock_ahead_s != 0)
         return skew_text(clock_ahead_s, clock);
+    if (view->quarantined)
+        return wrong_text(node, &view->id, clock);
     switch (view->state) {
     case MESH_DOWN:
         return "start it, check ports";
@@ -137,6 +147,8 @@ static json_t *member_json(struct node *node, const struct mesh_member_view *vie
         (int)view->rtt_us, "address", peer ? peer->control : "", "version", peer ? peer->software : "",
         "incarnation", (json_int_t)view->incarnation, "accusers", (int)view->accusers, "note",
         note_of(node, view, peer, &protocol, clock_ahead_s, clock));
+    json_put(row, "quarantined", json_boolean(view->quarantined));
+    json_put(row, "confirmed", json_integer(view->confirmed));
     json_put(row, "clock_ahead_s", json_integer(clock_ahead_s));
     json_put(row, "id", json_hex(view->id.bytes, 32));
     static const char *const faults[] = {
@@ -157,7 +169,7 @@ void op_nodes(void *context, struct api_call *call)
     struct node *node = context;
     json_t *rows = json_array();
     int states[6] = {0};
-    json_int_t slots = 0, free_slots = 0;
+    json_int_t slots = 0, free_slots = 0, quarantined = 0;
     struct mesh_member_view view;
     for (uint32_t i = 0; records_barred_view(node, i, &view); i++) {
         json_array_append_new(rows, member_json(node, &view));
@@ -166,6 +178,7 @@ void op_nodes(void *context, struct api_call *call)
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
         json_t *row = member_json(node, &view);
         states[view.state]++;
+        quarantined += view.quarantined;
         if (view.state == MESH_UP) {
             slots += json_integer_value(json_object_get(row, "slots"));
             free_slots += json_integer_value(json_object_get(row, "free"));
@@ -175,6 +188,7 @@ void op_nodes(void *context, struct api_call *call)
     json_t *summary = json_pack("{s:i, s:i, s:i, s:i, s:i, s:I, s:I}", "up", states[MESH_UP], "suspect",
                                 states[MESH_SUSPECT], "down", states[MESH_DOWN], "left", states[MESH_LEFT],
                                 "revoked", states[MESH_REVOKED], "slots", slots, "free", free_slots);
+    json_put(summary, "quarantined", json_integer(quarantined));
     api_reply(call, json_pack("{s:o, s:o, s:o}", "view", view_json(node), "nodes", rows, "summary", summary));
 }
 

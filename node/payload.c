@@ -329,8 +329,8 @@ int result_decode(const struct bytes *bytes, struct result_item *items, uint32_t
 
 /* ---- Rows */
 
-/* A job's row; the first version had no word of copies and of where the job came from. */
-enum { JOB_ROW_FIELDS_FIRST = 23, JOB_ROW_FIELDS = 25 };
+/* A job's row; the first version had no word of copies and of where the job came from, the second none of verification. */
+enum { JOB_ROW_FIELDS_FIRST = 23, JOB_ROW_FIELDS_SECOND = 25, JOB_ROW_FIELDS = 28 };
 
 size_t job_row_encode(const struct job *job, uint8_t *out, size_t capacity)
 {
@@ -372,6 +372,9 @@ size_t job_row_encode(const struct job *job, uint8_t *out, size_t capacity)
     }
     field_put_uint(&writer, job->copies);
     field_put_text(&writer, spec->origin);
+    field_put_uint(&writer, spec->verify);
+    field_put_uint(&writer, spec->verify_permille);
+    field_put_uint(&writer, job->disputed);
     return writer.full ? 0 : writer.count;
 }
 
@@ -438,12 +441,17 @@ struct job *job_row_decode(const uint8_t *bytes, size_t count)
     unpack_outputs(&reader, job);
     unpack_progress(&reader, job);
     job->copies = 1;
-    if (fields == JOB_ROW_FIELDS) {
+    if (fields >= JOB_ROW_FIELDS_SECOND) {
         job->copies = (uint32_t)field_get_uint(&reader, MESH_COPIES_MAX);
         field_get_text(&reader, spec->origin, sizeof spec->origin);
-    } else if (fields != JOB_ROW_FIELDS_FIRST) {
-        field_fail(&reader, FIELD_RANGE);
     }
+    if (fields == JOB_ROW_FIELDS) {
+        spec->verify = (enum mesh_verify)field_get_uint(&reader, MESH_VERIFY_CERTIFICATE);
+        spec->verify_permille = (uint32_t)field_get_uint(&reader, 1000);
+        job->disputed = (uint32_t)field_get_uint(&reader, MESH_SHARDS_MAX);
+    }
+    if (fields != JOB_ROW_FIELDS_FIRST && fields != JOB_ROW_FIELDS_SECOND && fields != JOB_ROW_FIELDS)
+        field_fail(&reader, FIELD_RANGE);
     if (field_get_end(&reader) && call.manifest)
         return job;
     job_free(job);

@@ -9,6 +9,8 @@
  * most. */
 #define ONE_VIEW_US (60 * SECOND_US)
 #define IDLE_US (10 * SECOND_US)
+/* Sites that a quorum needs, when two of them differ. */
+#define QUORUM_SITES 3
 /* Handles of one record that a node may hold at rest. */
 #define RECORDS_ALIKE_MAX 1
 
@@ -17,7 +19,7 @@ static const char *const claims[SIM_CLAIMS] = {
     [SIM_COMMIT_IS_FINAL] = "one right result per shard is committed and never changes",
     [SIM_EPOCHS_GROW] = "epochs only grow, and an older one never commits",
     [SIM_SLOTS_HOLD] = "running <= slots, and running + waiting + granted <= 2 x slots",
-    [SIM_SHARDS_ADD_UP] = "every shard is looked up, queued, assigned or committed; none vanishes",
+    [SIM_SHARDS_ADD_UP] = "every shard is looked up, queued, assigned, held or committed; none vanishes",
     [SIM_ORIGIN_ADVANCES] = "only its origin advances a record, and only with what it saved",
     [SIM_DOWN_STAYS_DOWN] = "a member that is down comes up only with a higher incarnation",
     [SIM_BOUNDS_HOLD] = "every step's output is bounded and comes to rest",
@@ -35,6 +37,7 @@ static const char *const claims[SIM_CLAIMS] = {
     [SIM_WORDS_COUNT] = "a member is accused by those whose latest word it is, and by nobody who went deaf",
     [SIM_WAKES_IN_TIME] = "the core asks to be called when something is due",
     [SIM_COUNTERS_GROW] = "what is counted for operators only grows",
+    [SIM_WRONG_IS_CAUGHT] = "who was caught has no work and stays so, and nobody else is",
     [SIM_STORY_HOLDS] = "the story goes as told",
 };
 
@@ -136,11 +139,11 @@ static void check_jobs(struct world *world, struct host *host)
         if (sim_world_plant(world, SIM_PLANT_LOST_SHARD)) {
             view.committed--;
         }
-        if (view.looking_up + view.queued + view.assigned + view.committed != view.shards) {
+        if (view.looking_up + view.queued + view.assigned + view.held + view.committed != view.shards) {
             sim_check_fail(world, host, SIM_SHARDS_ADD_UP,
-                           "job %u: %u looked up + %u queued + %u assigned + %u committed != %u",
+                           "job %u: %u looked up + %u queued + %u assigned + %u held + %u committed != %u",
                            sim_world_job(world, &view.id), view.looking_up, view.queued, view.assigned,
-                           view.committed, view.shards);
+                           view.held, view.committed, view.shards);
             return;
         }
     }
@@ -302,6 +305,9 @@ static bool host_could_run(const struct host *home, const struct sim_job *job, c
     if (!sim_host_affordable(host, job)) {
         return false;
     }
+    if (sim_disk_quarantines(home, host->identity)) {
+        return false;
+    }
     if (!host_in_mesh(host) || host->draining || (job->spec.local_only && host->site != home->site)) {
         return false;
     }
@@ -319,7 +325,7 @@ static bool at_bundle_bound(const struct host *home)
     struct mesh_job_view view;
     uint32_t assigned = 0;
     for (uint32_t i = 0; mesh_job_view(home->mesh, i, &view); i++) {
-        assigned += view.assigned;
+        assigned += view.assigned + view.checks;
     }
     return assigned >= home->limits.bundles;
 }
@@ -344,7 +350,9 @@ static struct waiting *find_waiting(struct world *world, uint32_t *count)
         for (uint32_t j = 0; mesh_job_view(home->mesh, j, &view); j++) {
             const uint32_t number = sim_world_job(world, &view.id);
             /* Too few copies of its journal answer: nothing is begun that could not be settled. */
-            const bool stalled = view.stalled || !world->job[number].acknowledged;
+            const bool stalled =
+                view.stalled || !world->job[number].acknowledged ||
+                world->job[number].spec.verify == MESH_VERIFY_QUORUM; /* which checks bound */
             if (view.state != MESH_JOB_RUNNING || view.queued == 0 || stalled) {
                 continue;
             }
@@ -431,12 +439,20 @@ void sim_check_survey(struct world *world)
 
 bool sim_check_can_run(const struct world *world, const struct sim_job *job)
 {
-    for (uint32_t i = 0; i < world->host_count; i++) {
-        if (host_could_run(&world->host[job->home], job, &world->host[i])) {
-            return true;
+    const uint32_t sites_needed = job->spec.verify == MESH_VERIFY_QUORUM ? QUORUM_SITES : 1;
+    uint64_t site[QUORUM_SITES];
+    uint32_t sites = 0;
+    for (uint32_t i = 0; i < world->host_count && sites < sites_needed; i++) {
+        const struct host *const host = &world->host[i];
+        bool met = false;
+        for (uint32_t j = 0; j < sites; j++) {
+            met = met || site[j] == host->site;
+        }
+        if (!met && host_could_run(&world->host[job->home], job, host)) {
+            site[sites++] = host->site;
         }
     }
-    return false;
+    return sites == sites_needed;
 }
 
 static void check_job_end(struct world *world, uint32_t number)
@@ -533,6 +549,21 @@ static void check_handles(struct world *world, struct host *host)
     }
 }
 
+static void check_quarantined(struct world *world, struct host *host)
+{
+    struct mesh_id id;
+    uint32_t count = 0;
+    for (; mesh_quarantined(host->mesh, count, &id); count++) {
+        if (!sim_disk_quarantines(host, sim_world_identity(world, &id))) {
+            sim_check_fail(world, host, SIM_WRONG_IS_CAUGHT, "it quarantines one that its disk doesn't");
+        }
+    }
+    if (count != host->disk.quarantined_count) {
+        sim_check_fail(world, host, SIM_WRONG_IS_CAUGHT, "%u are quarantined, %u on its disk", count,
+                       host->disk.quarantined_count);
+    }
+}
+
 /* One that was ever counted down is beyond all that a run can count, microseconds among it. */
 static void check_counters(struct world *world, const struct host *host)
 {
@@ -561,6 +592,9 @@ void sim_check_end(struct world *world)
         if (host->alive) {
             mesh_check(host->mesh);
             check_handles(world, host);
+            if (host->first_batch == NULL) {
+                check_quarantined(world, host);
+            }
             check_counters(world, host);
         }
     }

@@ -2,8 +2,7 @@
  * What runs bundles: a device takes its time over each shard and brings forth the one right result, a hash of
  * job and shard, so that a wrong commit can't hide. It may crash, hang until it is stopped or a watchdog ends
  * it or for as long as a fault lasts, be slow, hand back results that don't fit the kernel (which a host counts as a
- * crash), or hand the rest back. Results that fit and are wrong are not among this: nothing compares them yet, and the
- * checks here would only find what was planted. And the result cache, which remembers as much as the job's hit rate says.
+ * crash), hand the rest back, or, at all nodes of one site, bring results that fit and are wrong. And the result cache, which remembers as much as the job's hit rate says.
  */
 #include "node/sim/world.h"
 
@@ -13,6 +12,28 @@
 uint64_t sim_device_result(const struct world *world, uint32_t job, uint32_t shard)
 {
     return sim_mix(sim_mix(world->options.seed, job), shard);
+}
+
+/* All nodes of a site tell the same lie, about the same shards. */
+static uint64_t lie_of(const struct world *world, uint32_t job, uint32_t shard, uint64_t site)
+{
+    return sim_mix(sim_mix(sim_device_result(world, job, shard), site), 0x6c6965);
+}
+
+bool sim_device_excused(struct world *world, const struct mesh_save *commit, uint32_t job, uint32_t shard,
+                        uint64_t value)
+{
+    if (value == sim_device_result(world, job, shard)) {
+        return true;
+    }
+    const uint32_t executor = sim_world_identity(world, &commit->body.commit.executor);
+    if (executor == SIM_NONE || world->lying_site == 0 || world->host[executor].site != world->lying_site ||
+        commit->body.commit.cached || value != lie_of(world, job, shard, world->lying_site) ||
+        world->job[job].spec.verify == MESH_VERIFY_QUORUM) {
+        return false;
+    }
+    world->result->world.wrong_committed++;
+    return true;
 }
 
 static uint32_t attempt_slot(struct host *host)
@@ -41,7 +62,8 @@ static void attempt_plan_end(struct world *world, struct host *host, uint32_t sl
 static enum attempt_plan attempt_draw(struct world *world, const struct host *host)
 {
     const uint32_t draw = sim_below(&world->random, 10);
-    if (host->device_fault == DEVICE_FINE || host->device_fault == DEVICE_SLOW) {
+    if (host->device_fault == DEVICE_FINE || host->device_fault == DEVICE_SLOW ||
+        host->device_fault == DEVICE_LIES) {
         return sim_chance(&world->random, 2) ? ATTEMPT_CRASHES : ATTEMPT_RUNS;
     }
     if (host->device_fault == DEVICE_STUCK) {
@@ -223,6 +245,10 @@ void sim_device_ran(struct world *world, struct host *host, uint32_t slot, uint3
             done = true;
             payload->value[i] = sim_device_result(world, attempt.job, attempt.shard[i]);
             payload->value[i] += sim_world_plant(world, SIM_PLANT_WRONG_RESULT);
+            const uint64_t lie = lie_of(world, attempt.job, attempt.shard[i], host->site);
+            if (host->device_fault == DEVICE_LIES && lie % 1000 < host->lie_permille) {
+                payload->value[i] = lie;
+            }
         } else if (event.body.ran.outcome[i] == MESH_CRASHED) {
             uint8_t *const crashes = &world->job[attempt.job].crashes[attempt.shard[i]];
             *crashes = (uint8_t)(*crashes + (*crashes < UINT8_MAX));

@@ -149,13 +149,39 @@ static void disk_commit(struct world *world, struct host *host, const struct mes
             sim_check_fail(world, host, SIM_COMMIT_IS_FINAL, "job %u: shard %u was committed a second time",
                            number, shard);
         }
-        if (payload->value[place] != sim_device_result(world, number, shard)) {
+        if (!sim_device_excused(world, save, number, shard, payload->value[place])) {
             sim_check_fail(world, host, SIM_COMMIT_IS_FINAL,
                            "job %u: shard %u was committed with the wrong bytes", number, shard);
         }
         bit_set(job->committed, shard);
         job->committed_count++;
         job->value[shard] = payload->value[place];
+    }
+}
+
+bool sim_disk_quarantines(const struct host *host, uint32_t identity)
+{
+    for (uint32_t i = 0; i < host->disk.quarantined_count; i++) {
+        if (host->disk.quarantined[i] == identity) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void disk_quarantine(struct world *world, struct host *host, const struct mesh_save *save)
+{
+    struct disk *const disk = &host->disk;
+    const uint32_t whom = sim_world_identity(world, &save->body.quarantine.id);
+    for (uint32_t i = disk->quarantined_count; i-- > 0;) {
+        if (disk->quarantined[i] == whom) {
+            disk->quarantined[i] = disk->quarantined[--disk->quarantined_count];
+        }
+    }
+    if (save->body.quarantine.on) {
+        disk->quarantined =
+            sim_grow(disk->quarantined, disk->quarantined_count + 1, sizeof *disk->quarantined);
+        disk->quarantined[disk->quarantined_count++] = whom;
     }
 }
 
@@ -176,6 +202,9 @@ static void disk_save(struct world *world, struct host *host, const struct mesh_
         break;
     case MESH_SAVE_STORAGE:
         host->disk.storage = save->body.storage;
+        break;
+    case MESH_SAVE_QUARANTINE:
+        disk_quarantine(world, host, save);
         break;
     case MESH_SAVE_RECORD:
         if (payload == NULL) {
@@ -323,6 +352,11 @@ struct disk *sim_disk_copy(const struct world *world, const struct disk *disk)
     sim_disk_copy_records(copy, disk);
     copy->storage = disk->storage;
     copy->sequence = disk->sequence;
+    copy->quarantined_count = disk->quarantined_count;
+    copy->quarantined = sim_alloc(disk->quarantined_count + 1, sizeof *copy->quarantined);
+    for (uint32_t i = 0; i < disk->quarantined_count; i++) {
+        copy->quarantined[i] = disk->quarantined[i];
+    }
     copy->job_count = disk->job_count;
     copy->job = sim_alloc(disk->job_count, sizeof *copy->job);
     for (uint32_t i = 0; i < disk->job_count; i++) {
@@ -350,5 +384,6 @@ void sim_disk_free(struct disk *disk)
     }
     free(disk->job);
     free(disk->record);
+    free(disk->quarantined);
     *disk = (struct disk){0};
 }

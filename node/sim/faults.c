@@ -392,6 +392,38 @@ static bool garbled(struct strike *strike)
     return device(strike, DEVICE_GARBLES);
 }
 
+/* Only one site ever does, so that two of three are right. */
+static bool wrong_results(struct strike *strike)
+{
+    struct world *const world = strike->world;
+    if (world->lying_site == 0) {
+        world->lying_site = strike->host->site;
+    }
+    struct host *first = NULL;
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        struct host *const host = &world->host[i];
+        if (host->site == world->lying_site && host->device_fault == DEVICE_FINE) {
+            host->device_fault = DEVICE_LIES;
+            host->lie_permille = (uint32_t)strike->fault->size;
+            first = first != NULL ? first : host;
+        }
+    }
+    if (first != NULL) {
+        end_in(strike, first, strike->fault->for_us);
+    }
+    return first != NULL;
+}
+
+static void wrong_results_end(struct strike *strike)
+{
+    for (uint32_t i = 0; i < strike->world->host_count; i++) {
+        struct host *const host = &strike->world->host[i];
+        if (host->device_fault == DEVICE_LIES) {
+            host->device_fault = DEVICE_FINE;
+        }
+    }
+}
+
 /* Somebody looks after the device: what was stuck there is killed. */
 static void device_end(struct strike *strike)
 {
@@ -645,6 +677,7 @@ static const struct {
     [SIM_FAULT_SLOW_DEVICE] = {.strike = slow_device, .end = device_end},
     [SIM_FAULT_STUCK_DEVICE] = {.strike = stuck_device, .end = device_end},
     [SIM_FAULT_GARBLED] = {.strike = garbled, .end = device_end},
+    [SIM_FAULT_WRONG] = {.strike = wrong_results, .end = wrong_results_end},
     [SIM_FAULT_SLOW_DISK] = {.strike = slow_disk, .end = slow_disk_end},
     [SIM_FAULT_FULL_DISK] = {.strike = full_disk, .end = full_disk_end},
     [SIM_FAULT_FAILED_SYNC] = {.strike = failed_sync},

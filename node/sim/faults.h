@@ -45,7 +45,8 @@
     X(SLOW_DEVICE, "slow-device", slow_devices, 5000, 60000, 2, 10) /* size: times slower */                 \
     X(STUCK_DEVICE, "stuck-device", stuck_devices, 5000, 60000, 0, 0)                                        \
     X(GARBLED, "garbled-results", garbled_devices, 5000, 60000, 0, 0)                                        \
-    X(SLOW_DISK, "slow-disk", slow_disks, 5000, 60000, 20, 500) /* size: ms per sync at most */              \
+    X(WRONG, "wrong-results", lying_sites, 20000, 240000, 20, 1000) /* size: per mille of shards */          \
+    X(SLOW_DISK, "slow-disk", slow_disks, 5000, 60000, 20, 500)     /* size: ms per sync at most */          \
     X(FULL_DISK, "full-disk", full_disks, 2000, 40000, 0, 0)                                                 \
     X(FAILED_SYNC, "failed-sync", failed_syncs, 500, 15000, 0, 0)                                            \
     X(ROT, "rot", rotten_disks, 500, 15000, 10, 500) /* size: per mille of what is read */                   \

@@ -454,6 +454,18 @@ static void effect_asked(struct world *world, struct host *host, const struct me
     sim_world_push(world, event);
 }
 
+/* Of honest homes nobody who is honest is caught. */
+static void effect_quarantined(struct world *world, struct host *host, const struct mesh_effect *effect)
+{
+    const uint32_t whom = sim_world_identity(world, &effect->body.quarantined.id);
+    world->result->world.quarantines += effect->body.quarantined.on;
+    if (effect->body.quarantined.on && host->site != world->lying_site &&
+        (whom == SIM_NONE || world->host[whom].site != world->lying_site)) {
+        sim_check_fail(world, host, SIM_WRONG_IS_CAUGHT, "%s is quarantined and brought nothing wrong",
+                       whom == SIM_NONE ? "nobody" : world->host[whom].name);
+    }
+}
+
 static void effect_do(struct world *world, struct host *host, const struct mesh_effect *effect)
 {
     switch (effect->kind) {
@@ -511,6 +523,10 @@ static void effect_do(struct world *world, struct host *host, const struct mesh_
     case MESH_JOURNAL_ASKED:
         effect_asked(world, host, effect);
         break;
+    case MESH_QUARANTINED:
+        effect_quarantined(world, host, effect);
+        break;
+    case MESH_DISPUTED:
     case MESH_DROP:
     case MESH_DECISION:
     case MESH_ECHOED:
@@ -593,6 +609,11 @@ static uint64_t effect_detail(const struct world *world, const struct mesh_effec
     case MESH_JOURNAL_ASKED:
         *peer = sim_world_identity(world, &effect->body.asked.from);
         return (uint64_t)sim_world_job(world, &effect->body.asked.job) << 32;
+    case MESH_QUARANTINED:
+        *peer = sim_world_identity(world, &effect->body.quarantined.id);
+        return effect->body.quarantined.on;
+    case MESH_DISPUTED:
+        return (uint64_t)sim_world_job(world, &effect->body.disputed.job) << 32 | effect->body.disputed.count;
     case MESH_LOOKUP:
         return (uint64_t)effect->body.lookup.first << 32 | effect->body.lookup.count;
     default:
@@ -608,6 +629,8 @@ static void out_trace(struct world *world, struct host *host, const struct mesh_
         uint64_t detail = 0;
         if (save->kind == MESH_SAVE_INCARNATION) {
             detail = save->body.incarnation;
+        } else if (save->kind == MESH_SAVE_QUARANTINE) {
+            detail = sim_world_identity(world, &save->body.quarantine.id);
         } else if (save->kind != MESH_SAVE_RECORD) {
             detail = (uint64_t)sim_world_job(world, sim_journal_job(save)) << 32;
             detail |= save->kind == MESH_SAVE_COMMIT    ? save->body.commit.count
@@ -1001,6 +1024,15 @@ void sim_host_forget(struct world *world, struct host *host, uint32_t number)
     }
 }
 
+static void result_digests(struct world *world, const struct payload *payload,
+                           uint32_t digest[MESH_BUNDLE_SHARDS_MAX])
+{
+    for (uint32_t i = 0; i < payload->count && i < MESH_BUNDLE_SHARDS_MAX; i++) {
+        digest[i] = (uint32_t)(payload->value[i] >> 32) | 1;
+        digest[i] += 2 * (uint32_t)sim_world_plant(world, SIM_PLANT_FALSE_DIGEST) * world->planted;
+    }
+}
+
 void sim_host_receive(struct world *world, struct host *host, struct flight *flight)
 {
     const struct host *const from = &world->host[flight->from];
@@ -1044,6 +1076,11 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
     struct mesh_event event = {.kind = MESH_RECEIVED};
     event.body.received.from = from->id;
     event.body.received.message = message;
+    uint32_t digest[MESH_BUNDLE_SHARDS_MAX];
+    if (message->kind == MESH_RESULT && flight->payload != NULL) {
+        result_digests(world, flight->payload, digest);
+        event.body.received.digest = digest;
+    }
     if (message->kind == MESH_PONG) {
         const int64_t rtt_us = sim_host_local_us(world, host) - (int64_t)message->body.ping.stamp_us;
         event.body.received.rtt_us = rtt_us > 1 ? (uint32_t)rtt_us : 1;
@@ -1097,6 +1134,12 @@ static void host_wake_up(struct world *world, struct host *host)
 {
     for (uint32_t i = 0; i < host->disk.record_count && host->alive; i++) {
         sim_host_record(world, host, &host->id, sim_payload_keep(host->disk.record[i].payload));
+    }
+    for (uint32_t i = 0; i < host->disk.quarantined_count && host->alive; i++) {
+        struct mesh_event event = {.kind = MESH_QUARANTINE};
+        event.body.quarantine.id = world->host[host->disk.quarantined[i]].id;
+        event.body.quarantine.on = true;
+        sim_host_step(world, host, &event);
     }
     sim_journal_restore(world, host);
     host_restore_jobs(world, host);

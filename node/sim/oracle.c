@@ -528,6 +528,12 @@ static void home_assigns(struct world *world, struct host *host, struct oracle *
                        world->host[executor].name);
         return;
     }
+    struct mesh_member_view view;
+    if (sim_host_view(host, &world->host[executor].id, &view) && view.quarantined) {
+        sim_check_fail(world, host, SIM_WRONG_IS_CAUGHT, "%s is quarantined and is given a bundle",
+                       world->host[executor].name);
+        return;
+    }
     check_attempts(world, host, oracle, executor, assign);
     out_add(oracle, executor, job, &assign->body.assign.name, assign->body.assign.count,
             assign->body.assign.shard);
@@ -686,7 +692,8 @@ static void check_result(struct world *world, struct host *host, struct oracle *
             continue;
         }
         *crashed = (uint8_t)(*crashed + (result->body.result.shard[i].outcome == MESH_CRASHED));
-        if (*crashed >= MESH_ATTEMPTS_PER_SHARD && view.state == MESH_JOB_RUNNING) {
+        if (*crashed >= MESH_ATTEMPTS_PER_SHARD && view.state == MESH_JOB_RUNNING &&
+            world->job[job].spec.verify != MESH_VERIFY_QUORUM) {
             sim_check_fail(world, host, SIM_JOBS_FINISH,
                            "job %u: shard %u crashed %u times and is tried again", job, bundle->shard[i],
                            *crashed);
@@ -900,12 +907,13 @@ static void check_released(struct world *world, struct host *host, const struct 
 
 /* ---- One step. */
 
-/* Of a job that others keep too a result may be left alone: then nothing comes of it. */
+/* Of a job that others keep too, or that wants a quorum, a result may be left alone: then nothing comes of it. */
 static bool result_taken(const struct world *world, const struct mesh_out *out,
                          const struct mesh_message *result, const struct mesh_id *from)
 {
     const struct mesh_id *const job = &result->body.result.job;
-    bool taken = world->job[sim_world_job(world, job)].truth == NULL;
+    const struct sim_job *const about = &world->job[sim_world_job(world, job)];
+    bool taken = about->truth == NULL && about->spec.verify != MESH_VERIFY_QUORUM;
     for (uint32_t i = 0; i < out->effect_count; i++) {
         const struct mesh_effect *const effect = &out->effect[i];
         taken = taken || (effect->kind == MESH_DECISION && effect->body.decision.why >= MESH_WHY_DONE &&
@@ -1025,6 +1033,12 @@ static void take_effect(struct world *world, struct host *host, struct oracle *o
         oracle->note[peer].session = session;
         break;
     }
+    case MESH_QUARANTINED:
+        peer = sim_world_identity(world, &effect->body.quarantined.id);
+        if (peer != SIM_NONE && effect->body.quarantined.on) {
+            home_forgets(oracle, peer, SIM_NONE); /* they are left to their leases */
+        }
+        break;
     case MESH_LINK_KEEP:
     case MESH_LINK_RELEASE:
         peer = sim_world_identity(world, &effect->body.peer);
@@ -1132,7 +1146,9 @@ static void check_answer(struct world *world, struct host *host, struct oracle *
     if (asks && message->body.reserve.wanted != 0) {
         answered = answers(out, from, MESH_GRANT, job) || answers(out, from, MESH_WAIT, job);
     } else if (message->kind == MESH_RESULT && message->body.result.device_us < ACK_LATER_US &&
-               world->job[sim_world_job(world, &message->body.result.job)].truth == NULL) {
+               world->job[sim_world_job(world, &message->body.result.job)].truth == NULL &&
+               world->job[sim_world_job(world, &message->body.result.job)].spec.verify !=
+                   MESH_VERIFY_QUORUM) {
         answered = answers(out, from, MESH_RESULT_ACK, NULL);
     } else if (message->kind == MESH_PING) {
         answered = answers(out, from, MESH_PONG, NULL);

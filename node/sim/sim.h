@@ -51,6 +51,9 @@
     X(slow_devices)                                                                                          \
     X(stuck_devices)   /* they accept and never finish */                                                    \
     X(garbled_devices) /* results come back that don't fit their kernel: the host counts a crash */          \
+    X(lying_sites)     /* spells in which all devices of a site bring wrong results that fit */              \
+    X(wrong_committed) /* of those: taken for right. They must never be by a quorum */                       \
+    X(quarantines)     /* members caught */                                                                  \
     X(slow_disks)                                                                                            \
     X(full_disks)                                                                                            \
     X(failed_syncs)  /* an fsync failed: the node stops, and its last saves may be durable or not */         \
@@ -138,6 +141,7 @@ enum sim_claim {
     SIM_WORDS_COUNT,
     SIM_WAKES_IN_TIME,
     SIM_COUNTERS_GROW,
+    SIM_WRONG_IS_CAUGHT,
     SIM_STORY_HOLDS, /* a scenario's expectation */
     SIM_CLAIMS,
 };
@@ -149,6 +153,7 @@ enum sim_plant {
     SIM_PLANT_LOST_SAVE,        /* a job's save is reported durable and isn't */
     SIM_PLANT_SECOND_COMMIT,    /* a commit is applied twice */
     SIM_PLANT_WRONG_RESULT,     /* a device returns wrong bytes */
+    SIM_PLANT_FALSE_DIGEST,     /* a host tells its core that results differ which don't */
     SIM_PLANT_OLD_EPOCH,        /* a restart forgets to raise the epoch */
     SIM_PLANT_LOST_INCARNATION, /* an incarnation is used before it is durable */
     SIM_PLANT_FORGED_RECORD,    /* a relay changes a record */

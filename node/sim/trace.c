@@ -23,11 +23,18 @@ static const char *const event_names[] = {
     [MESH_RESTORE_JOURNAL] = "restore journal",
     [MESH_JOURNAL_NEW] = "journal new",
     [MESH_FORGOT] = "forgot",
+    [MESH_QUARANTINE] = "quarantine",
 };
 static const char *const save_names[] = {
-    [MESH_SAVE_INCARNATION] = "incarnation", [MESH_SAVE_RECORD] = "record",       [MESH_SAVE_JOB] = "job",
-    [MESH_SAVE_COMMIT] = "commit",           [MESH_SAVE_JOB_STATE] = "job state", [MESH_SAVE_ENTRY] = "entry",
-    [MESH_SAVE_PROMISE] = "promise",         [MESH_SAVE_STORAGE] = "storage",
+    [MESH_SAVE_INCARNATION] = "incarnation",
+    [MESH_SAVE_RECORD] = "record",
+    [MESH_SAVE_JOB] = "job",
+    [MESH_SAVE_COMMIT] = "commit",
+    [MESH_SAVE_JOB_STATE] = "job state",
+    [MESH_SAVE_ENTRY] = "entry",
+    [MESH_SAVE_PROMISE] = "promise",
+    [MESH_SAVE_STORAGE] = "storage",
+    [MESH_SAVE_QUARANTINE] = "quarantine",
 };
 static const char *const effect_names[] = {
     [MESH_DROP] = "drop",
@@ -43,6 +50,8 @@ static const char *const effect_names[] = {
     [MESH_RUN] = "run",
     [MESH_STOP] = "stop",
     [MESH_JOB] = "job",
+    [MESH_QUARANTINED] = "quarantined",
+    [MESH_DISPUTED] = "disputed",
     [MESH_DECISION] = "decision",
     [MESH_ECHOED] = "echoed",
     [MESH_DRAINED] = "drained",

@@ -119,6 +119,19 @@ static void draw_copies(const struct world *world, struct mesh_job_spec *spec, u
     }
 }
 
+/* Every third is checked by chance, or insists on a quorum where there are sites enough. */
+static void draw_verify(const struct world *world, struct mesh_job_spec *spec, uint32_t number)
+{
+    struct sim_random own = {sim_mix(sim_mix(world->options.seed, number), 0x766572696679)};
+    const uint32_t draw = sim_below(&own, 100);
+    spec->verify_permille = (uint16_t)(sim_chance(&own, 500) ? sim_below(&own, 1001) : 0);
+    if (draw < 25) {
+        spec->verify = MESH_VERIFY_SPOT;
+    } else if (draw < 35 && world->options.nodes >= 3 * world->options.site_nodes && !spec->local_only) {
+        spec->verify = MESH_VERIFY_QUORUM;
+    }
+}
+
 uint32_t sim_world_new_job(struct world *world)
 {
     struct sim_random *const random = &world->random;
@@ -149,6 +162,7 @@ uint32_t sim_world_new_job(struct world *world)
     }
     job->spec.shard_us_guess = sim_chance(random, 700) ? job->shard_us : 0;
     draw_copies(world, &job->spec, number);
+    draw_verify(world, &job->spec, number);
     if (number % 7 == 3) {
         job->spec.price_limit_micro = 40;
     }

@@ -192,8 +192,10 @@ struct disk_record {
 
 struct disk {
     uint64_t incarnation;
-    uint64_t storage;  /* see struct mesh_config, as for the next */
-    uint64_t sequence; /* the highest that a save here bore */
+    uint64_t storage;      /* see struct mesh_config, as for the next */
+    uint64_t sequence;     /* the highest that a save here bore */
+    uint32_t *quarantined; /* identities */
+    uint32_t quarantined_count;
     struct disk_job *job;
     uint32_t job_count;
     struct disk_record *record;
@@ -234,7 +236,7 @@ struct flight {
 
 enum attempt_plan { ATTEMPT_RUNS = 1, ATTEMPT_CRASHES, ATTEMPT_HANGS, ATTEMPT_RETURNS, ATTEMPT_STICKS };
 
-enum device_fault { DEVICE_FINE = 0, DEVICE_BAD, DEVICE_SLOW, DEVICE_STUCK, DEVICE_GARBLES };
+enum device_fault { DEVICE_FINE = 0, DEVICE_BAD, DEVICE_SLOW, DEVICE_STUCK, DEVICE_GARBLES, DEVICE_LIES };
 
 struct attempt {
     uint32_t id;
@@ -350,6 +352,7 @@ struct host {
     int64_t shuts_out_until_us;
     enum device_fault device_fault;
     uint32_t device_slowness; /* DEVICE_SLOW: times */
+    uint32_t lie_permille;    /* DEVICE_LIES: of shards */
     uint16_t lies_of_slots;   /* what it advertises instead of what it has; 0 = the truth */
     uint32_t sync_most_ms;    /* 0: a good disk */
     bool disk_full;
@@ -452,6 +455,7 @@ struct world {
     uint32_t host_count;
     uint32_t host_room;
     uint32_t lost_for_good;
+    uint64_t lying_site; /* the only one that ever brings wrong results; 0 = none */
     uint32_t dies_at;    /* the boundary at which the next process dies, see SIM_BOUNDARIES; 0 = none */
     int64_t dead_for_us; /* after which it starts again */
     struct network network;
@@ -536,6 +540,7 @@ void sim_disk_replace(struct world *world, struct host *host, const struct disk 
 struct disk *sim_disk_copy(const struct world *world, const struct disk *disk);
 void sim_disk_copy_records(struct disk *to, const struct disk *from);
 void sim_disk_free(struct disk *disk); /* what it holds; NULL is fine */
+bool sim_disk_quarantines(const struct host *host, uint32_t identity);
 
 /* journal.c */
 /* The place of a save in a journal of several copies, or NULL. */
@@ -623,6 +628,9 @@ void sim_device_lent(struct world *world, struct host *host);
 void sim_device_unstick(struct world *world, struct host *host); /* ends what never would */
 void sim_device_clear(struct host *host);
 uint64_t sim_device_result(const struct world *world, uint32_t job, uint32_t shard);
+/* Whether a result that is committed may be what it is: the right one, or one of the lying site's that nothing showed to be wrong. */
+bool sim_device_excused(struct world *world, const struct mesh_save *commit, uint32_t job, uint32_t shard,
+                        uint64_t value);
 
 /* faults.c */
 void sim_faults_schedule(struct world *world);

@@ -124,6 +124,9 @@ static void rows_of_jobs_are_read_by_later_versions_and_not_when_cut(void **stat
 {
     (void)state;
     struct job *job = described_job();
+    job->spec.verify = MESH_VERIFY_SPOT;
+    job->spec.verify_permille = 50;
+    job->disputed = 7;
     static uint8_t row[JOB_ROW_BYTES_MAX];
     const size_t count = job_row_encode(job, row, sizeof row);
     assert_true(count > 0);
@@ -131,6 +134,9 @@ static void rows_of_jobs_are_read_by_later_versions_and_not_when_cut(void **stat
     assert_non_null(back);
     assert_int_equal(back->copies, 3);
     assert_string_equal(back->spec.origin, "ashburn");
+    assert_int_equal(back->spec.verify, MESH_VERIFY_SPOT);
+    assert_int_equal(back->spec.verify_permille, 50);
+    assert_int_equal(back->disputed, 7);
     const struct digest one = job_request(job), other = job_request(back);
     assert_true(digest_equal(&one, &other));
     job_free(back);
@@ -140,17 +146,26 @@ static void rows_of_jobs_are_read_by_later_versions_and_not_when_cut(void **stat
         assert_null(job_row_decode(exact, cut));
         free(exact);
     }
-    /* A row of the first version: 23 fields, without copies and origin. */
+    /* A row of the second version: 25 fields, without the last three, which take a byte each. */
     assert_int_equal(row[0], 0xdc);
-    assert_int_equal(row[2], 25);
+    assert_int_equal(row[2], 28);
+    row[2] = 25;
+    back = job_row_decode(row, count - 3);
+    assert_non_null(back);
+    assert_int_equal(back->copies, 3);
+    assert_int_equal(back->spec.verify, MESH_VERIFY_NONE);
+    job_free(back);
+    /* One of the first: 23 fields, without copies and origin. */
     row[2] = 23;
-    back = job_row_decode(row, count - 1 - 8);
+    back = job_row_decode(row, count - 3 - 1 - 8);
     assert_non_null(back);
     assert_int_equal(back->copies, 1);
     assert_string_equal(back->spec.origin, "");
     job_free(back);
     row[2] = 24;
-    assert_null(job_row_decode(row, count - 8));
+    assert_null(job_row_decode(row, count - 3 - 8));
+    row[2] = 26;
+    assert_null(job_row_decode(row, count - 2));
     job_free(job);
 }
 

@@ -89,6 +89,8 @@ static inline void fixture_keep(struct fixture *f, const struct mesh_effect *eff
     case MESH_STOP:
     case MESH_JOB:
     case MESH_DRAINED:
+    case MESH_QUARANTINED:
+    case MESH_DISPUTED:
         assert_true(f->effect_count < FIXTURE_KEPT);
         f->effect[f->effect_count++] = *effect;
         break;
@@ -106,7 +108,8 @@ static inline void fixture_step(struct fixture *f, struct mesh_event *event)
     f->wake_at_ms = f->out->wake_at_ms;
     for (uint32_t i = 0; i < f->out->save_count; i++) {
         const enum mesh_save_kind kind = f->out->save[i].kind;
-        if (kind != MESH_SAVE_JOB && kind != MESH_SAVE_COMMIT && kind != MESH_SAVE_JOB_STATE)
+        if (kind != MESH_SAVE_JOB && kind != MESH_SAVE_COMMIT && kind != MESH_SAVE_JOB_STATE &&
+            kind != MESH_SAVE_QUARANTINE)
             continue;
         assert_true(f->save_count < 512);
         f->save[f->save_count++] = f->out->save[i];

@@ -1,0 +1,219 @@
+/*
+ * The node's part of verification (mesh/verify.h tells the core's): what two equal results share, and who is in quarantine.
+ *
+ * A result's digest is taken over its outputs' blob ids, inline or not, with a key of this process: nobody can aim at one.
+ * Where a kernel is tolerant, results that its certificate proves right all have the same digest, since their bits may
+ * differ from device to device.
+ */
+#include "node/log.h"
+#include "node/node.h"
+#include "node/payload.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Before a member's id in STORE_META: who is in quarantine here. */
+#define ROW_PREFIX "quarantine "
+#define ROW_PREFIX_BYTES (sizeof ROW_PREFIX - 1)
+#define ROW_KEY_BYTES (ROW_PREFIX_BYTES + 32)
+
+static void must(void *memory)
+{
+    if (!memory)
+        abort();
+}
+
+/* ---- Digests */
+
+static uint32_t keyed(const uint8_t *bytes, size_t count)
+{
+    static uint8_t key[crypto_shorthash_KEYBYTES];
+    static bool drawn;
+    if (!drawn)
+        crypto_shorthash_keygen(key);
+    drawn = true;
+    uint8_t hash[crypto_shorthash_BYTES];
+    uint32_t word;
+    crypto_shorthash(hash, bytes, count, key);
+    memcpy(&word, hash, sizeof word);
+    return word == MESH_DIGEST_WRONG ? 1 : word;
+}
+
+static uint32_t digest_of_entry(const struct entry *entry)
+{
+    uint8_t ids[MANIFEST_OUTPUTS_MAX][32];
+    for (uint32_t o = 0; o < entry->output_count; o++) {
+        const struct entry_output *output = &entry->output[o];
+        const struct digest id = output->bytes ? blob_id(output->bytes, output->count) : output->blob;
+        memcpy(ids[o], id.bytes, sizeof id.bytes);
+    }
+    return keyed(ids[0], (size_t)entry->output_count * 32);
+}
+
+/* Proves the result of one shard by the kernel's certificate; false too when its bytes can't be read. */
+static bool is_proved(struct node *node, struct job *job, uint32_t shard, const struct entry *entry)
+{
+    struct manifest_evidence evidence = {.items = job_shard_items(job, shard), .memo = &job->proof_memo};
+    uint8_t *fetched[MANIFEST_OUTPUTS_MAX] = {0};
+    bool good = true;
+    for (uint32_t i = 0; i < job->spec.manifest->input_count; i++) {
+        const struct job_input *input = &job->spec.inputs[i];
+        evidence.types[i] = input->type;
+        if (input->role == MANIFEST_SPLIT)
+            evidence.inputs[i] = job->map[i] + job_slice(job, i, shard).offset;
+        else if (input->role == MANIFEST_BROADCAST)
+            evidence.inputs[i] = job->map[i] + input->data_offset;
+    }
+    for (uint32_t o = 0; good && o < entry->output_count; o++) {
+        const struct entry_output *output = &entry->output[o];
+        evidence.outputs[o] = output->bytes;
+        if (output->bytes)
+            continue;
+        fetched[o] = malloc(output->count);
+        must(fetched[o]);
+        good = store_blob_read(node->store, output->blob.bytes, 0, output->count, fetched[o]) == STORE_OK;
+        evidence.outputs[o] = fetched[o];
+    }
+    if (good && job->proof_seed == 0)
+        randombytes_buf(&job->proof_seed, sizeof job->proof_seed);
+    good = good && job->spec.manifest->certify(&evidence, job->proof_seed);
+    for (uint32_t o = 0; o < entry->output_count; o++)
+        free(fetched[o]);
+    return good;
+}
+
+static uint32_t digest_of_result(struct node *node, struct job *job, uint32_t shard,
+                                 const struct result_item *item)
+{
+    struct entry entry;
+    if (!entry_decode(item->bytes, item->count, &entry))
+        return MESH_DIGEST_WRONG;
+    const bool certified = job->spec.verify == MESH_VERIFY_CERTIFICATE;
+    if (!job->spec.manifest->certify || (!certified && job->spec.manifest->class == MANIFEST_EXACT))
+        return digest_of_entry(&entry);
+    if (!is_proved(node, job, shard, &entry))
+        return certified ? MESH_DIGEST_WRONG : digest_of_entry(&entry);
+    uint8_t name[36];
+    memcpy(name, job->spec.id.bytes, 32);
+    memcpy(name + 32, &shard, sizeof shard);
+    return keyed(name, sizeof name);
+}
+
+uint32_t *verify_digests(struct node *node, const struct mesh_message *message, const struct bytes *payload)
+{
+    struct job *job = jobs_find(node, &message->body.result.job);
+    if (!job || job->spec.verify == MESH_VERIFY_NONE || job->state > JOB_RUNNING)
+        return NULL;
+    static struct result_item items[MESH_BUNDLE_SHARDS_MAX];
+    const int count = payload ? result_decode(payload, items, MESH_BUNDLE_SHARDS_MAX) : -1;
+    uint32_t *digests = calloc(message->body.result.count + 1, sizeof *digests);
+    must(digests);
+    for (uint32_t i = 0; count == (int)message->body.result.count && i < message->body.result.count; i++) {
+        const uint32_t shard = message->body.result.shard[i].shard;
+        if (message->body.result.shard[i].outcome == MESH_DONE && shard < job->spec.shard_count)
+            digests[i] = digest_of_result(node, job, shard, &items[i]);
+    }
+    return digests;
+}
+
+/* ---- Quarantine */
+
+static void row_key(const struct mesh_id *id, uint8_t key[ROW_KEY_BYTES])
+{
+    memcpy(key, ROW_PREFIX, ROW_PREFIX_BYTES);
+    memcpy(key + ROW_PREFIX_BYTES, id->bytes, 32);
+}
+
+/* job, shard, when: little-endian as the machine is. */
+struct row {
+    uint8_t job[32];
+    uint8_t shard[4];
+    uint8_t at_ms[8];
+};
+
+void quarantine_save(struct store_batch *batch, const struct mesh_save *save)
+{
+    uint8_t key[ROW_KEY_BYTES];
+    row_key(&save->body.quarantine.id, key);
+    if (!save->body.quarantine.on) {
+        store_batch_delete(batch, STORE_META, key, sizeof key);
+        return;
+    }
+    struct row row;
+    const int64_t at_ms = clock_wall_ms();
+    memcpy(row.job, save->body.quarantine.job.bytes, sizeof row.job);
+    memcpy(row.shard, &save->body.quarantine.shard, sizeof row.shard);
+    memcpy(row.at_ms, &at_ms, sizeof row.at_ms);
+    store_batch_put(batch, STORE_META, key, sizeof key, &row, sizeof row);
+}
+
+const struct caught *quarantine_find(const struct node *node, const struct mesh_id *id)
+{
+    for (uint32_t i = 0; i < node->caught_count; i++)
+        if (memcmp(&node->caught[i].id, id, sizeof *id) == 0)
+            return &node->caught[i];
+    return NULL;
+}
+
+static void note(struct node *node, const struct caught *caught)
+{
+    if (quarantine_find(node, &caught->id) || node->caught_count == MESH_QUARANTINED_MAX)
+        return;
+    node->caught[node->caught_count++] = *caught;
+}
+
+static bool restore_row(void *context, const void *key, size_t key_bytes, const void *value,
+                        size_t value_bytes)
+{
+    struct node *node = context;
+    struct caught caught = {0};
+    struct row row;
+    if (key_bytes != ROW_KEY_BYTES || value_bytes != sizeof row)
+        return true;
+    memcpy(&row, value, sizeof row);
+    memcpy(caught.id.bytes, (const uint8_t *)key + ROW_PREFIX_BYTES, 32);
+    memcpy(caught.job.bytes, row.job, sizeof row.job);
+    memcpy(&caught.shard, row.shard, sizeof caught.shard);
+    memcpy(&caught.at_ms, row.at_ms, sizeof caught.at_ms);
+    note(node, &caught);
+    host_post(node, &(struct mesh_event){.kind = MESH_QUARANTINE,
+                                         .body.quarantine = {.id = caught.id, .on = true}});
+    return true;
+}
+
+void quarantine_restore(struct node *node)
+{
+    const struct store_range range = {.prefix = ROW_PREFIX, .prefix_bytes = ROW_PREFIX_BYTES};
+    store_each(node->store, STORE_META, &range, restore_row, node);
+}
+
+static void forget(struct node *node, const struct mesh_id *id)
+{
+    for (uint32_t i = node->caught_count; i-- > 0;)
+        if (memcmp(&node->caught[i].id, id, sizeof *id) == 0)
+            node->caught[i] = node->caught[--node->caught_count];
+}
+
+void quarantine_on(struct node *node, const struct mesh_effect *effect)
+{
+    const struct mesh_id *id = &effect->body.quarantined.id;
+    if (!effect->body.quarantined.on) {
+        forget(node, id);
+        log_info("quarantine", "node=%s state=forgiven", peer_name(node, id));
+        return;
+    }
+    note(node, &(struct caught){.id = *id,
+                                .job = effect->body.quarantined.job,
+                                .shard = effect->body.quarantined.shard,
+                                .at_ms = clock_wall_ms()});
+    char job[9];
+    snprintf(job, sizeof job, "%.8s", peer_name(node, &effect->body.quarantined.job));
+    log_warn("quarantine",
+             "node=%s site=%s job=%s shard=%u reason=\"two other sites have another result: it gets no more "
+             "work of this node's jobs. `weir nodes --forgive %s` lifts that\"",
+             peer_name(node, id), peer_site(node, id), job, effect->body.quarantined.shard,
+             peer_name(node, id));
+    cache_void(node, id);
+}
