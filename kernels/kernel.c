@@ -27,6 +27,11 @@ enum kernel_error kernel_run(struct kernel_call *call, struct gpu *gpu)
     return kernel_fail(call, KERNEL_FAILED, "this worker has no code for kernel %s", call->manifest->name);
 }
 
+void kernel_prepare(void)
+{
+    matmul_prepare();
+}
+
 bool kernel_pulse(const struct kernel_call *call)
 {
     if (call->watch.stamp)

@@ -66,6 +66,8 @@ typedef enum kernel_error kernel_gpu_function(struct kernel_call *call, struct g
 
 /* Runs one shard: on the GPU, or on the CPU where `gpu` is NULL. */
 enum kernel_error kernel_run(struct kernel_call *call, struct gpu *gpu);
+/* Opens the libraries that CPU kernels use, before a sandbox shuts the files away. */
+void kernel_prepare(void);
 /* Shows progress; true if the call should end with KERNEL_CANCELLED. */
 bool kernel_pulse(const struct kernel_call *call);
 /* Says why in call->message and returns `error`. */
@@ -73,6 +75,7 @@ enum kernel_error kernel_fail(struct kernel_call *call, enum kernel_error error,
     __attribute__((format(printf, 3, 4)));
 void kernel_keep_release(struct kernel_keep *keep);
 
+void matmul_prepare(void);
 kernel_function embed_run, knn_run, matmul_run, montecarlo_run, noop_run, spin_run;
 kernel_gpu_function embed_gpu, knn_gpu, matmul_gpu, montecarlo_gpu, noop_gpu, spin_gpu;
 

@@ -45,6 +45,16 @@ static sgemm_function *find_sgemm(void)
     return found;
 }
 
+/* Opens the library and lets it take its memory, while files can still be opened. */
+void matmul_prepare(void)
+{
+    sgemm_function *sgemm = find_sgemm();
+    float one = 1, product = 0;
+    if (sgemm)
+        sgemm(CBLAS_ROW_MAJOR, CBLAS_NO_TRANSPOSE, CBLAS_NO_TRANSPOSE, 1, 1, 1, 1.0f, &one, 1, &one, 1, 0.0f,
+              &product, 1);
+}
+
 static void plain_sgemm(const float *a, const float *b, float *c, size_t m, size_t n, size_t k)
 {
     memset(c, 0, m * n * sizeof *c);

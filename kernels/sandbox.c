@@ -140,7 +140,8 @@ static void enter_limits(struct entering *entering)
     const struct sandbox_profile *profile = entering->profile;
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_NOFILE, NOFILE);
-    limit(RLIMIT_FSIZE, profile->file_bytes);
+    if (profile->file_bytes || profile->kind != SANDBOX_GPU)
+        limit(RLIMIT_FSIZE, profile->file_bytes);
     limit(RLIMIT_MSGQUEUE, 0);
     if (profile->cpu_seconds)
         limit(RLIMIT_CPU, profile->cpu_seconds);

@@ -111,10 +111,11 @@ struct sandbox_profile {
     const char *const *devices;  /* device nodes shown in /dev, NULL-ended; NULL: none */
     uint64_t tmp_bytes;          /* of a /tmp of its own, in memory; 0: there is none */
     uint64_t memory_bytes;       /* RLIMIT_DATA; 0: none */
-    uint64_t file_bytes;         /* of a file it writes (RLIMIT_FSIZE); 0: it writes none */
-    uint32_t cpu_seconds;        /* RLIMIT_CPU; 0: none */
-    uint32_t processes;          /* RLIMIT_NPROC, threads included; 0: none of its own */
-    uint32_t off;                /* as above */
+    uint64_t
+        file_bytes; /* of a file it writes (RLIMIT_FSIZE), stderr included; 0: none, for a GPU no limit */
+    uint32_t cpu_seconds; /* RLIMIT_CPU; 0: none */
+    uint32_t processes;   /* RLIMIT_NPROC, threads included; 0: none of its own */
+    uint32_t off;         /* as above */
 };
 
 /* Puts on all layers of the program's half. Never fails; `report` says what is on. Descriptors that are open

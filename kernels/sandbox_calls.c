@@ -4,184 +4,73 @@
 #include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #ifdef WEIR_SECCOMP
 #include <seccomp.h>
 #endif
 
-#define LIST(...) ((const char *const[]){__VA_ARGS__, NULL})
 #define SOCKET_FD 3
+#define NAMESPACES                                                                                           \
+    (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |            \
+     CLONE_NEWNET)
 
 /* What computing needs, and what malloc, a lock and the end of a process are made of. */
-static const char *const compute[] = {
-    "brk",          "clock_gettime", "close",    "exit",   "exit_group", "futex",           "getrandom",
-    "madvise",      "mmap",          "mprotect", "mremap", "munmap",     "restart_syscall", "rt_sigprocmask",
-    "rt_sigreturn", "sched_yield",   NULL,
-};
+static const char compute[] =
+    "brk clock_gettime close exit exit_group futex getrandom madvise mmap mprotect mremap munmap "
+    "restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn sched_yield sigaltstack";
 
 /* The worker's words with its node. */
-static const char *const talk[] = {"recvmsg", "sendmsg", NULL};
+static const char talk[] = "recvmsg sendmsg";
 
 /* A C library asks such things in passing and copes with a no. */
-static const char *const harmless[] = {
-    "fstat",     "getpid",  "getppid",           "gettid", "getrlimit", "newfstatat",
-    "prlimit64", "sysinfo", "sched_getaffinity", "tgkill", "uname",     "write",
-    "writev",    NULL,
-};
+static const char harmless[] =
+    "fstat getpid getppid getrlimit gettid newfstatat prlimit64 sched_getaffinity sysinfo tgkill "
+    "uname write writev";
 
 /* Files, descriptors, time and threads: what a driver or a compiler needs beyond computing. */
-static const char *const ordinary[] = {
-    "access",
-    "arch_prctl",
-    "clock_getres",
-    "clock_nanosleep",
-    "close_range",
-    "dup",
-    "dup2",
-    "dup3",
-    "epoll_create1",
-    "epoll_ctl",
-    "epoll_pwait",
-    "epoll_wait",
-    "eventfd2",
-    "faccessat",
-    "faccessat2",
-    "fadvise64",
-    "fallocate",
-    "fcntl",
-    "fstat",
-    "fstatfs",
-    "fsync",
-    "ftruncate",
-    "futex_waitv",
-    "getcpu",
-    "getcwd",
-    "getdents64",
-    "getegid",
-    "geteuid",
-    "getgid",
-    "getgroups",
-    "getpid",
-    "getppid",
-    "getpriority",
-    "getresgid",
-    "getresuid",
-    "getrlimit",
-    "getrusage",
-    "gettid",
-    "gettimeofday",
-    "getuid",
-    "get_mempolicy",
-    "get_robust_list",
-    "lseek",
-    "lstat",
-    "mbind",
-    "membarrier",
-    "memfd_create",
-    "mincore",
-    "mlock",
-    "mlock2",
-    "msync",
-    "munlock",
-    "nanosleep",
-    "newfstatat",
-    "open",
-    "openat",
-    "pipe",
-    "pipe2",
-    "poll",
-    "ppoll",
-    "prctl",
-    "pread64",
-    "prlimit64",
-    "pselect6",
-    "pwrite64",
-    "read",
-    "readlink",
-    "readlinkat",
-    "readv",
-    "rseq",
-    "rt_sigaction",
-    "rt_sigpending",
-    "rt_sigsuspend",
-    "rt_sigtimedwait",
-    "sched_getaffinity",
-    "sched_getparam",
-    "sched_getscheduler",
-    "sched_get_priority_max",
-    "sched_get_priority_min",
-    "sched_setaffinity",
-    "select",
-    "set_robust_list",
-    "set_tid_address",
-    "sigaltstack",
-    "stat",
-    "statfs",
-    "statx",
-    "sysinfo",
-    "tgkill",
-    "time",
-    "timerfd_create",
-    "timerfd_settime",
-    "times",
-    "uname",
-    "write",
-    "writev",
-    NULL,
-};
+static const char ordinary[] =
+    "access arch_prctl clock_getres clock_nanosleep close_range dup dup2 dup3 epoll_create1 epoll_ctl "
+    "epoll_pwait epoll_wait eventfd2 faccessat faccessat2 fadvise64 fallocate fcntl fstat fstatfs "
+    "fsync ftruncate futex_waitv get_mempolicy get_robust_list getcpu getcwd getdents64 getegid "
+    "geteuid getgid getgroups getpid getppid getpriority getresgid getresuid getrlimit getrusage "
+    "gettid gettimeofday getuid lseek lstat mbind membarrier memfd_create mincore mlock mlock2 msync "
+    "munlock nanosleep newfstatat open openat pipe pipe2 poll ppoll prctl pread64 prlimit64 pselect6 "
+    "pwrite64 read readlink readlinkat readv rseq rt_sigaction rt_sigpending rt_sigsuspend "
+    "rt_sigtimedwait sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getparam "
+    "sched_getscheduler sched_setaffinity select set_robust_list set_tid_address sigaltstack stat "
+    "statfs statx sysinfo tgkill time timerfd_create timerfd_settime times uname write writev";
 
-static const char *const drive[] = {"ioctl", NULL};
+static const char drive[] = "ioctl";
 
 /* A compiler's driver starts its passes and removes their files. */
-static const char *const compile[] = {
-    "chdir",     "chmod", "clone",   "clone3",    "creat",    "execve",  "fchmod", "fchmodat",
-    "fork",      "kill",  "link",    "linkat",    "mkdir",    "mkdirat", "rename", "renameat",
-    "renameat2", "rmdir", "symlink", "symlinkat", "truncate", "umask",   "unlink", "unlinkat",
-    "utimensat", "vfork", "wait4",   "waitid",    NULL,
-};
+static const char compile[] =
+    "chdir chmod creat execve fchmod fchmodat fork kill link linkat mkdir mkdirat rename "
+    "renameat renameat2 rmdir symlink symlinkat truncate umask unlink unlinkat utimensat vfork wait4 "
+    "waitid";
 
 /* Nothing that is at peace calls these: whoever does has taken the program over. */
-static const char *const hostile[] = {
-    "add_key",
-    "bpf",
-    "finit_module",
-    "fsopen",
-    "init_module",
-    "io_uring_enter",
-    "io_uring_register",
-    "io_uring_setup",
-    "kexec_load",
-    "keyctl",
-    "mount",
-    "move_mount",
-    "open_by_handle_at",
-    "open_tree",
-    "perf_event_open",
-    "pidfd_getfd",
-    "pivot_root",
-    "process_vm_readv",
-    "process_vm_writev",
-    "ptrace",
-    "request_key",
-    "setns",
-    "umount2",
-    "unshare",
-    "userfaultfd",
-    NULL,
-};
+static const char hostile[] =
+    "add_key bpf finit_module fsopen init_module io_uring_enter io_uring_register io_uring_setup "
+    "kexec_load keyctl mount move_mount open_by_handle_at open_tree perf_event_open pidfd_getfd "
+    "pivot_root process_vm_readv process_vm_writev ptrace request_key setns umount2 unshare "
+    "userfaultfd";
 
 const struct sandbox_calls sandbox_cpu_calls = {.allowed = {compute}, .socket = talk, .refused = harmless};
-const struct sandbox_calls sandbox_gpu_calls = {
-    .allowed = {compute, ordinary, drive}, .socket = talk, .fatal = hostile, .threads = true};
+const struct sandbox_calls sandbox_gpu_calls = {.allowed = {compute, ordinary, drive},
+                                                .socket = talk,
+                                                .fatal = hostile,
+                                                .clone_mask = CLONE_THREAD,
+                                                .clone_value = CLONE_THREAD};
 const struct sandbox_calls sandbox_compile_calls = {
-    .allowed = {compute, ordinary, compile}, .socket = talk, .fatal = hostile};
+    .allowed = {compute, ordinary, compile}, .socket = talk, .fatal = hostile, .clone_mask = NAMESPACES};
 
 #ifdef WEIR_SECCOMP
-static int add(scmp_filter_ctx filter, uint32_t action, const char *const *names,
-               const struct scmp_arg_cmp *test)
+static int add(scmp_filter_ctx filter, uint32_t action, const char *names, const struct scmp_arg_cmp *test)
 {
-    for (; names && *names; names++) {
-        const int call = seccomp_syscall_resolve_name(*names);
+    char name[32];
+    for (int used; names && sscanf(names, "%31s%n", name, &used) == 1; names += used) {
+        const int call = seccomp_syscall_resolve_name(name);
         if (call == __NR_SCMP_ERROR)
             continue;
         const int error = test ? seccomp_rule_add(filter, action, call, 1, *test)
@@ -195,7 +84,7 @@ static int add(scmp_filter_ctx filter, uint32_t action, const char *const *names
 static int fill(scmp_filter_ctx filter, const struct sandbox_calls *calls)
 {
     const struct scmp_arg_cmp on_socket = SCMP_A0(SCMP_CMP_EQ, SOCKET_FD);
-    const struct scmp_arg_cmp thread = SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD);
+    const struct scmp_arg_cmp flags = SCMP_A0(SCMP_CMP_MASKED_EQ, calls->clone_mask, calls->clone_value);
     int error = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2);
     if (!error)
         error = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
@@ -203,11 +92,11 @@ static int fill(scmp_filter_ctx filter, const struct sandbox_calls *calls)
         error = add(filter, SCMP_ACT_ALLOW, calls->allowed[i], NULL);
     if (!error)
         error = add(filter, SCMP_ACT_ALLOW, calls->socket, &on_socket);
-    if (!error && calls->threads) {
+    if (!error && calls->clone_mask) {
         /* clone3 hides its flags from a filter; libc falls back to clone where it isn't there. */
-        error = add(filter, SCMP_ACT_ALLOW, LIST("clone"), &thread);
+        error = add(filter, SCMP_ACT_ALLOW, "clone", &flags);
         if (!error)
-            error = add(filter, SCMP_ACT_ERRNO(ENOSYS), LIST("clone3"), NULL);
+            error = add(filter, SCMP_ACT_ERRNO(ENOSYS), "clone3", NULL);
     }
     if (!error && calls->fatal)
         error = add(filter, SCMP_ACT_KILL_PROCESS, calls->fatal, NULL);

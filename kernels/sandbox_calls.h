@@ -2,15 +2,13 @@
 #ifndef KERNELS_SANDBOX_CALLS_H
 #define KERNELS_SANDBOX_CALLS_H
 
-#include <stdbool.h>
-
-/* Names of system calls, NULL-ended lists; a name that this kernel's library doesn't know is passed over. */
+/* Names of system calls with spaces between; NULL: none. A name that libseccomp doesn't know is passed over. */
 struct sandbox_calls {
-    const char *const *allowed[3];
-    const char *const *socket;  /* allowed on descriptor 3 alone */
-    const char *const *refused; /* EPERM, and whatever is in no list ends the process; NULL: see fatal */
-    const char *const *fatal;   /* ends the process, and whatever is in no list gets EPERM */
-    bool threads;               /* clone may start threads, and nothing else */
+    const char *allowed[3];
+    const char *socket;  /* allowed on descriptor 3 alone */
+    const char *refused; /* EPERM, and whatever is in no list ends the process; NULL: see fatal */
+    const char *fatal;   /* ends the process, and whatever is in no list gets EPERM */
+    unsigned long clone_mask, clone_value; /* clone is allowed if (flags & mask) == value; mask 0: never */
 };
 
 extern const struct sandbox_calls sandbox_cpu_calls, sandbox_gpu_calls, sandbox_compile_calls;

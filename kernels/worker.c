@@ -3,14 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
-#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -55,8 +53,9 @@ struct resident_table {
 };
 
 struct worker {
-    pid_t pid;
-    int socket, pidfd, epoll;
+    struct sandbox_process process;
+    struct sandbox_report sandbox; /* this end's half, from the hello on the whole */
+    int socket, epoll;
     bool socket_open, exited_told;
     uint8_t *memory; /* WIRE_MEMORY_BYTES */
     struct region regions[WORKER_BUNDLES_MAX];
@@ -93,7 +92,7 @@ static const struct {
     [WORKER_SYSTEM] = {WORKER_CLASS_LOCAL, "a system call failed"},
 };
 
-static enum worker_error spawn(struct worker *worker, const struct worker_options *options, int socket,
+static enum worker_error start(struct worker *worker, const struct worker_options *options, int socket,
                                int memory);
 static void break_off(struct worker *worker, const char *reason);
 static bool receive(struct worker *worker, struct worker_event *event);
@@ -125,8 +124,8 @@ enum worker_error worker_open(struct worker **out, const struct worker_options *
     struct worker *worker = calloc(1, sizeof *worker);
     if (!worker)
         return WORKER_SYSTEM;
-    worker->pid = -1;
-    worker->pidfd = worker->epoll = worker->socket = -1;
+    worker->process = (struct sandbox_process){.pid = -1, .pidfd = -1};
+    worker->epoll = worker->socket = -1;
     worker->memory = MAP_FAILED;
     worker->resident_bytes_max =
         options->resident_bytes_max ? options->resident_bytes_max : WORKER_RESIDENT_BYTES;
@@ -141,16 +140,16 @@ enum worker_error worker_open(struct worker **out, const struct worker_options *
     worker->memory = mmap(NULL, WIRE_MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
     if (worker->memory == MAP_FAILED)
         goto fail;
-    result = spawn(worker, options, sockets[1], memory);
+    result = start(worker, options, sockets[1], memory);
     if (result)
         goto fail;
     result = WORKER_SYSTEM;
-    worker->pidfd = pidfd_open(worker->pid, 0);
     worker->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (worker->pidfd < 0 || worker->epoll < 0 ||
+    if (worker->epoll < 0 ||
         epoll_ctl(worker->epoll, EPOLL_CTL_ADD, worker->socket, &(struct epoll_event){.events = EPOLLIN}) !=
             0 ||
-        epoll_ctl(worker->epoll, EPOLL_CTL_ADD, worker->pidfd, &(struct epoll_event){.events = EPOLLIN}) != 0)
+        epoll_ctl(worker->epoll, EPOLL_CTL_ADD, worker->process.pidfd,
+                  &(struct epoll_event){.events = EPOLLIN}) != 0)
         goto fail;
     worker->socket_open = true;
     close(sockets[1]);
@@ -173,10 +172,10 @@ void worker_close(struct worker *worker)
 {
     if (!worker)
         return;
-    if (worker->pid > 0 && !worker->exited_told) {
+    if (worker->process.pid > 0 && !worker->exited_told) {
         /* The kill can't be refused, so this wait is short; a process stuck in a driver is left to init. */
-        kill(worker->pid, SIGKILL);
-        for (int i = 0; i < 200 && waitpid(worker->pid, NULL, WNOHANG) == 0; i++)
+        kill(worker->process.pid, SIGKILL);
+        for (int i = 0; i < 200 && waitpid(worker->process.pid, NULL, WNOHANG) == 0; i++)
             usleep(1000);
     }
     for (unsigned i = 0; i < WORKER_BUNDLES_MAX; i++) {
@@ -188,8 +187,7 @@ void worker_close(struct worker *worker)
         munmap(worker->memory, WIRE_MEMORY_BYTES);
     if (worker->epoll >= 0)
         close(worker->epoll);
-    if (worker->pidfd >= 0)
-        close(worker->pidfd);
+    sandbox_reaped(&worker->process);
     if (worker->socket >= 0)
         close(worker->socket);
     free(worker);
@@ -202,7 +200,12 @@ int worker_fd(const struct worker *worker)
 
 int worker_pid(const struct worker *worker)
 {
-    return worker->pid;
+    return worker->process.pid;
+}
+
+const struct sandbox_report *worker_sandbox(const struct worker *worker)
+{
+    return &worker->sandbox;
 }
 
 uint32_t worker_bundles(const struct worker *worker)
@@ -366,8 +369,8 @@ int64_t worker_stalled_ms(struct worker *worker, int64_t now_ms)
 
 void worker_kill(struct worker *worker)
 {
-    if (worker->pid > 0 && !worker->exited_told)
-        kill(worker->pid, SIGKILL);
+    if (worker->process.pid > 0 && !worker->exited_told)
+        kill(worker->process.pid, SIGKILL);
 }
 
 bool worker_holds(const struct worker *worker, const uint8_t id[WORKER_ID_BYTES])
@@ -445,10 +448,10 @@ static bool env_passes(const char *entry)
     return false;
 }
 
-static enum worker_error spawn(struct worker *worker, const struct worker_options *options, int socket,
+static enum worker_error start(struct worker *worker, const struct worker_options *options, int socket,
                                int memory)
 {
-    char *environment[64], device[WORKER_NAME_BYTES], tenant[WORKER_NAME_BYTES];
+    char *environment[64], device[WORKER_NAME_BYTES], tenant[WORKER_NAME_BYTES], memory_option[40];
     size_t used = 0;
     for (char **entry = environ; *entry && used < 63; entry++)
         if (env_passes(*entry))
@@ -456,47 +459,24 @@ static enum worker_error spawn(struct worker *worker, const struct worker_option
     environment[used] = NULL;
     snprintf(device, sizeof device, "--device=%s", options->device);
     snprintf(tenant, sizeof tenant, "--tenant=%s", options->tenant ? options->tenant : "");
-    char *arguments[] = {"weir-worker", "--serve", device, options->tenant ? tenant : NULL, NULL};
-
-    /* Above the target numbers first, so that neither copy overwrites the other's source. */
-    const int socket_high = fcntl(socket, F_DUPFD_CLOEXEC, 16),
-              memory_high = fcntl(memory, F_DUPFD_CLOEXEC, 16);
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    sigset_t none, all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    int error = socket_high < 0 || memory_high < 0 ? errno : 0;
-    if (!error)
-        error = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    if (!error)
-        error = posix_spawn_file_actions_adddup2(&actions, socket_high, WIRE_SOCKET_FD);
-    if (!error)
-        error = posix_spawn_file_actions_adddup2(&actions, memory_high, WIRE_MEMORY_FD);
-    if (!error)
-        error = posix_spawn_file_actions_addclosefrom_np(&actions, WIRE_MEMORY_FD + 1);
-    if (!error)
-        error = posix_spawnattr_setsigmask(&attributes, &none);
-    if (!error)
-        error = posix_spawnattr_setsigdefault(&attributes, &all);
-    if (!error)
-        error = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    if (!error)
-        error = posix_spawn(&worker->pid, options->path, &actions, &attributes, arguments, environment);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    if (socket_high >= 0)
-        close(socket_high);
-    if (memory_high >= 0)
-        close(memory_high);
-    if (error) {
-        worker->pid = -1;
-        errno = error;
-        return WORKER_SYSTEM;
-    }
-    return WORKER_OK;
+    snprintf(memory_option, sizeof memory_option, "--memory=%llu", (unsigned long long)options->memory_bytes);
+    char *arguments[8] = {"weir-worker", "--serve", device};
+    size_t count = 3;
+    if (options->memory_bytes)
+        arguments[count++] = memory_option;
+    if (options->tenant)
+        arguments[count++] = tenant;
+    if (options->unboxed)
+        arguments[count++] = "--unboxed";
+    const int fds[] = {socket, memory}; /* WIRE_SOCKET_FD, WIRE_MEMORY_FD */
+    const struct sandbox_spawn spawn = {.path = options->path,
+                                        .argv = arguments,
+                                        .envp = environment,
+                                        .fds = fds,
+                                        .fd_count = 2,
+                                        .memory_bytes = options->memory_bytes,
+                                        .processes = WORKER_PROCESSES};
+    return sandbox_spawn(&worker->process, &spawn, &worker->sandbox) ? WORKER_OK : WORKER_SYSTEM;
 }
 
 /* The type and the bytes of one output of a shard of `items`. They were checked at submit, so they don't
@@ -561,6 +541,7 @@ static bool receive(struct worker *worker, struct worker_event *event)
             return true;
         }
         worker->ready = true;
+        sandbox_merge(&worker->sandbox, &in.hello.sandbox);
         event->kind = WORKER_READY;
         event->device = in.hello.device;
         event->device.kind[sizeof event->device.kind - 1] = '\0';
@@ -623,10 +604,10 @@ static bool reap(struct worker *worker, struct worker_event *event)
     siginfo_t info = {0};
     if (worker->exited_told)
         return false;
-    const int waited = waitid(P_PIDFD, (id_t)worker->pidfd, &info, WEXITED | WNOHANG);
+    const int waited = waitid(P_PIDFD, (id_t)worker->process.pidfd, &info, WEXITED | WNOHANG);
     if (waited == 0 && info.si_pid == 0)
         return false; /* not yet */
-    epoll_ctl(worker->epoll, EPOLL_CTL_DEL, worker->pidfd, NULL);
+    epoll_ctl(worker->epoll, EPOLL_CTL_DEL, worker->process.pidfd, NULL);
     worker->exited_told = true;
     event->kind = WORKER_EXITED;
     if (waited == 0 && info.si_code == CLD_EXITED)

@@ -21,13 +21,13 @@
  *   worker_stalled_ms(worker, now)              a hang is for the node to judge: worker_kill, then EXITED
  * follows worker_close(worker)                        kills what still runs
  *
- * A worker ends by itself when the node's end of the socket closes or the node dies. It holds no privilege it
- * can cheaply drop (no new privileges, no core files, no inherited descriptors); a full sandbox (seccomp,
- * namespaces, Landlock) is not part of it yet. */
+ * A worker ends by itself when the node's end of the socket closes or the node dies. It is sandboxed before it
+ * says that it is ready (kernels/sandbox.h); how far, worker_sandbox tells. */
 #ifndef KERNELS_WORKER_H
 #define KERNELS_WORKER_H
 
 #include "kernels/manifest.h"
+#include "kernels/sandbox.h"
 
 #define WORKER_BUNDLES_MAX 2                 /* in hand: one runs, one waits */
 #define WORKER_SHARDS_MAX 512                /* of a bundle */
@@ -38,6 +38,8 @@
 #define WORKER_NAME_BYTES 96
 #define WORKER_ID_BYTES 32
 #define WORKER_MESSAGE_BYTES 320
+#define WORKER_PROCESSES 64  /* threads of a GPU's driver; the program starts none */
+#define WORKER_EXIT_DEVICE 4 /* exit status: its device doesn't open inside the sandbox; unboxed it may */
 
 enum worker_error {
     WORKER_OK,
@@ -65,6 +67,8 @@ struct worker_options {
     const char *device;          /* "cpu:0", "cuda:1" */
     const char *tenant;          /* shown in the process list; NULL: none */
     uint64_t resident_bytes_max; /* 0: WORKER_RESIDENT_BYTES */
+    uint64_t memory_bytes;       /* of its own, beside shared memory and mapped files; 0: no limit */
+    bool unboxed; /* without the layers about files and calls: for a driver that doesn't start inside them */
 };
 
 struct worker_device {
@@ -148,6 +152,8 @@ void worker_close(struct worker *worker); /* NULL is allowed */
 /* Readable when worker_next has something. Level-triggered; owned by the worker. */
 int worker_fd(const struct worker *worker);
 int worker_pid(const struct worker *worker);
+/* The layers in force: those of this end at once, all from WORKER_READY on. Borrowed for the worker's life. */
+const struct sandbox_report *worker_sandbox(const struct worker *worker);
 /* Copies the shards' rows and hands the bundle over. On WORKER_BAD_BUNDLE `message` says what is wrong. */
 enum worker_error worker_submit(struct worker *worker, const struct worker_bundle *bundle,
                                 char message[WORKER_MESSAGE_BYTES]);

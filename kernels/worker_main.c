@@ -1,12 +1,12 @@
 /* weir-worker: the program that runs kernels. The node starts it with --serve; people start it with --run and
  * --list. */
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "kernels/user_compile.h"
@@ -14,12 +14,15 @@
 #include "kernels/worker_run.h"
 #include "kernels/worker_serve.h"
 
+#define SHOW_MS 10000
+
 static const char usage[] =
     "usage: weir-worker --run KERNEL [--input NAME=FILE[:split]]... [--param NAME=VALUE]...\n"
     "                   [--items N] [--output NAME=FILE.npy]... [--device cpu:0|cuda:0]\n"
     "       weir-worker --list       the devices of this machine, as JSON lines\n"
     "       weir-worker --kernels    the kernels and what they take\n"
     "       weir-worker --check FILE.cu [--manifest FILE.ini] [--items N]    a kernel of your own\n"
+    "       weir-worker --sandbox [--device D]  the layers of the sandbox on this machine\n"
     "       weir-worker --serve --device D    for the node, which hands over a socket and memory\n"
     "       weir-worker --compile             for the node, which hands over three descriptors\n"
     "\n"
@@ -69,15 +72,69 @@ static int list_kernels(void)
     return 0;
 }
 
-/* What can be dropped without a sandbox: privileges by exec, core files, and life after the node. */
+/* Life after the node is what a worker must not have. */
 static void confine(void)
 {
-    const struct rlimit none = {0, 0};
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_NAME, "weir-worker", 0, 0, 0); /* it was started by a descriptor, which would be its name */
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); /* a terminal's Ctrl-C is for the node, which ends its workers itself */
+}
+
+/* A CPU worker opens all it will need first, and then can open nothing; a GPU's driver starts threads, so it is
+ * opened inside. */
+static int serve(const char *device_name, uint64_t memory_bytes, bool unboxed)
+{
+    struct worker_device device;
+    struct sandbox_report report;
+    struct gpu *gpu = NULL;
+    char message[MANIFEST_ERROR_BYTES];
+    confine();
+    struct server *server = worker_serve_open();
+    if (!server)
+        return 2;
+    const bool cuda = strncmp(device_name, "cuda:", 5) == 0;
+    bool opened = cuda || worker_device_open(device_name, &device, &gpu, message);
+    if (opened) {
+        worker_box(&device_name, memory_bytes, unboxed, &report);
+        opened = !cuda || worker_device_open(device_name, &device, &gpu, message);
+    }
+    if (!opened) {
+        fprintf(stderr, "weir-worker: %s\n", message);
+        return cuda && !unboxed ? WORKER_EXIT_DEVICE : 2;
+    }
+    const int status = worker_serve(server, &device, gpu, &report);
+    gpu_close(gpu);
+    return status;
+}
+
+/* Starts a worker as the node does and prints what it reports, one JSON line per layer. */
+static int show_sandbox(const char *device_name)
+{
+    struct worker *worker;
+    struct worker_event event = {0};
+    const struct worker_options options = {
+        .path = "/proc/self/exe", .device = device_name, .memory_bytes = 1u << 30};
+    if (worker_open(&worker, &options)) {
+        perror("weir-worker: can't start a worker");
+        return 1;
+    }
+    struct pollfd wait = {.fd = worker_fd(worker), .events = POLLIN};
+    while (event.kind == WORKER_NONE && poll(&wait, 1, SHOW_MS) > 0)
+        worker_next(worker, &event);
+    const struct sandbox_report *report = worker_sandbox(worker);
+    for (int i = 0; event.kind == WORKER_READY && i < SANDBOX_LAYERS; i++) {
+        printf("{\"layer\":\"%s\",\"on\":%s,\"detail\":", sandbox_layer_name((enum sandbox_layer)i),
+               report->layers[i].on ? "true" : "false");
+        print_string(report->layers[i].detail);
+        printf(",\"fix\":");
+        print_string(report->layers[i].on ? "" : sandbox_layer_fix((enum sandbox_layer)i));
+        printf("}\n");
+    }
+    if (event.kind != WORKER_READY)
+        fprintf(stderr, "weir-worker: the worker did not start: %s\n", event.message);
+    worker_close(worker);
+    return event.kind == WORKER_READY ? 0 : 1;
 }
 
 int main(int argc, char **argv)
@@ -85,6 +142,7 @@ int main(int argc, char **argv)
     enum {
         LIST = 256,
         KERNELS,
+        SANDBOX,
         SERVE,
         RUN,
         INPUT,
@@ -96,11 +154,16 @@ int main(int argc, char **argv)
         CHECK,
         MANIFEST,
         COMPILE,
+        MEMORY,
+        UNBOXED,
         HELP
     };
     static const struct option options[] = {
         {"list", no_argument, NULL, LIST},
         {"kernels", no_argument, NULL, KERNELS},
+        {"sandbox", no_argument, NULL, SANDBOX},
+        {"memory", required_argument, NULL, MEMORY},
+        {"unboxed", no_argument, NULL, UNBOXED},
         {"serve", no_argument, NULL, SERVE},
         {"run", required_argument, NULL, RUN},
         {"input", required_argument, NULL, INPUT},
@@ -118,7 +181,11 @@ int main(int argc, char **argv)
     struct worker_run run = {0};
     struct worker_check check = {0};
     const char *device_name = "cpu:0";
-    bool serve = false;
+    uint64_t memory_bytes = 0;
+    setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID",
+           1); /* one order for --list and for the sandbox (worker_box.c) */
+    enum { NOTHING, SERVING, SHOWING } mode = NOTHING;
+    bool unboxed = false;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         char *end = NULL;
         if ((option == INPUT && run.input_count == RUN_ARGUMENTS_MAX) ||
@@ -133,7 +200,16 @@ int main(int argc, char **argv)
         case KERNELS:
             return list_kernels();
         case SERVE:
-            serve = true;
+            mode = SERVING;
+            break;
+        case SANDBOX:
+            mode = SHOWING;
+            break;
+        case MEMORY:
+            memory_bytes = strtoull(optarg, &end, 10);
+            break;
+        case UNBOXED:
+            unboxed = true;
             break;
         case RUN:
             run.kernel = optarg;
@@ -175,12 +251,14 @@ int main(int argc, char **argv)
             return 2;
         }
     }
-    if (optind != argc || (!serve && !run.kernel && !check.source)) {
+    if (optind != argc || (mode == NOTHING && !run.kernel && !check.source)) {
         fputs(usage, stderr);
         return 2;
     }
-    if (serve)
-        confine();
+    if (mode == SERVING)
+        return serve(device_name, memory_bytes, unboxed);
+    if (mode == SHOWING)
+        return show_sandbox(device_name);
     struct worker_device device;
     struct gpu *gpu;
     char message[MANIFEST_ERROR_BYTES];
@@ -189,9 +267,7 @@ int main(int argc, char **argv)
         return 2;
     }
     check.items = run.items;
-    const int status = serve          ? worker_serve(&device, gpu)
-                       : check.source ? worker_check(&check, gpu)
-                                      : worker_run(&run, gpu);
+    const int status = check.source ? worker_check(&check, gpu) : worker_run(&run, gpu);
     gpu_close(gpu);
     return status;
 }

@@ -98,30 +98,44 @@ static int receive(struct wire_bundle *bundle, int fds[WIRE_FDS_MAX], uint32_t *
     return sound ? 1 : -1;
 }
 
-int worker_serve(const struct worker_device *device, struct gpu *gpu)
+struct server *worker_serve_open(void)
 {
     struct stat status;
     if (fstat(WIRE_MEMORY_FD, &status) != 0 || (uint64_t)status.st_size != WIRE_MEMORY_BYTES) {
         fprintf(stderr, "weir-worker: --serve is for the node, which hands over a socket and memory\n");
-        return 2;
+        return NULL;
     }
     struct server *server = calloc(1, sizeof *server);
     if (!server)
-        return 1;
-    server->gpu = gpu;
+        return NULL;
     server->memory = mmap(NULL, WIRE_MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, WIRE_MEMORY_FD, 0);
     if (server->memory == MAP_FAILED) {
         perror("weir-worker: mmap");
         free(server);
-        return 1;
+        return NULL;
     }
     server->control = (struct wire_control *)(void *)server->memory;
     faulty = server;
     user_faults(tell_fault);
+    return server;
+}
 
-    struct wire_hello hello = {.kind = WIRE_HELLO, .version = WIRE_VERSION, .device = *device};
+/* Not send(), which is another call: the sandbox knows one way to speak. */
+static bool say(const void *bytes, size_t count)
+{
+    struct iovec part = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = count};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    return sendmsg(WIRE_SOCKET_FD, &message, MSG_NOSIGNAL) == (ssize_t)count;
+}
+
+int worker_serve(struct server *server, const struct worker_device *device, struct gpu *gpu,
+                 const struct sandbox_report *sandbox)
+{
+    struct wire_hello hello = {
+        .kind = WIRE_HELLO, .version = WIRE_VERSION, .device = *device, .sandbox = *sandbox};
     wire_build(hello.build);
-    int result = send(WIRE_SOCKET_FD, &hello, sizeof hello, MSG_NOSIGNAL) == sizeof hello ? -1 : 0;
+    server->gpu = gpu;
+    int result = say(&hello, sizeof hello) ? -1 : 0;
     while (result < 0) {
         struct wire_bundle bundle;
         int fds[WIRE_FDS_MAX];
@@ -229,6 +243,17 @@ static void tell_fault(const char *message)
     report_rest(faulty, faulty->shard, faulty->shard_count, message);
 }
 
+/* The first shard fails with the reason, since there is no other way to tell it. */
+static bool give_up(struct server *server, const struct wire_bundle *bundle, const char *what, uint64_t bytes)
+{
+    char text[WORKER_MESSAGE_BYTES];
+    snprintf(text, sizeof text, "%s (%llu bytes): %s", what, (unsigned long long)bytes, strerror(errno));
+    begin_result(server, bundle);
+    server->result.outcomes[server->result.count++] = (struct wire_outcome){.outcome = WORKER_SHARD_FAILED};
+    report(server, text);
+    return false;
+}
+
 /* False ends the worker: it is then of no use, and a fresh one is cheap. */
 static bool serve_bundle(struct server *server, const struct wire_bundle *bundle, const int *fds,
                          uint32_t fd_count)
@@ -241,17 +266,12 @@ static bool serve_bundle(struct server *server, const struct wire_bundle *bundle
             unmap_blob(mapping);
     }
     for (uint32_t i = 0; i < bundle->blob_count; i++)
-        if (!map_blob(server, &bundle->blobs[i], blob_fds[i])) {
-            fprintf(stderr, "weir-worker: can't map a broadcast input of %llu bytes: %s\n",
-                    (unsigned long long)bundle->blobs[i].bytes, strerror(errno));
-            return false;
-        }
+        if (!map_blob(server, &bundle->blobs[i], blob_fds[i]))
+            return give_up(server, bundle, "a broadcast input could not be mapped", bundle->blobs[i].bytes);
     if (bundle->own_bytes) {
         memory = mmap(NULL, bundle->own_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
-        if (memory == MAP_FAILED) {
-            perror("weir-worker: mmap of a bundle");
-            return false;
-        }
+        if (memory == MAP_FAILED)
+            return give_up(server, bundle, "the bundle's memory could not be mapped", bundle->own_bytes);
     }
     struct loaded *loaded = NULL;
     char message[MANIFEST_ERROR_BYTES];

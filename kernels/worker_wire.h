@@ -36,6 +36,7 @@ struct wire_hello {
     uint32_t kind, version;
     uint8_t build[MANIFEST_DIGEST_BYTES];
     struct worker_device device;
+    struct sandbox_report sandbox; /* its own half */
 };
 
 struct wire_blob {

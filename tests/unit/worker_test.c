@@ -456,6 +456,68 @@ static void worker_ends_when_the_node_closes(void **state)
     assert_int_equal(errno, ESRCH);
 }
 
+/* A line of /proc/PID/status, without its name. */
+static void status_of(pid_t pid, const char *name, char value[64])
+{
+    char path[64], line[256];
+    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    value[0] = '\0';
+    while (fgets(line, sizeof line, file))
+        if (strncmp(line, name, strlen(name)) == 0)
+            sscanf(line + strlen(name), " %63s", value);
+    fclose(file);
+}
+
+static void worker_is_boxed_before_it_is_ready_and_says_how(void **state)
+{
+    (void)state;
+    struct worker *worker = NULL;
+    const struct worker_options options = {.path = WORKER_PATH, .device = "cpu:0", .memory_bytes = 1u << 30};
+    assert_int_equal(worker_open(&worker, &options), WORKER_OK);
+    wait_ready(worker);
+    const struct sandbox_report *report = worker_sandbox(worker);
+    char value[64];
+    status_of(worker_pid(worker), "NoNewPrivs:", value);
+    assert_int_equal(report->layers[SANDBOX_PRIVILEGES].on, strcmp(value, "1") == 0);
+    status_of(worker_pid(worker), "CapEff:", value);
+    assert_string_equal(value, "0000000000000000");
+    status_of(worker_pid(worker), "Seccomp:", value);
+    assert_int_equal(report->layers[SANDBOX_SECCOMP].on, strcmp(value, "2") == 0);
+    for (int i = 0; i < SANDBOX_LAYERS; i++)
+        assert_true(report->layers[i].on || report->layers[i].detail[0]);
+    worker_close(worker);
+}
+
+/* It takes its library and memory before the box is shut. */
+static void float_matmul_runs_inside_the_box(void **state)
+{
+    (void)state;
+    struct worker *worker = open_worker();
+    wait_ready(worker);
+    const float a[4] = {1, 2, 3, 4}, b[4] = {5, 6, 7, 8};
+    struct worker_blob right = {.id = {3}, .bytes = sizeof b, .type = {ARRAY_FLOAT32, 2, {2, 2}}};
+    right.fd = worker_memfd(b, sizeof b);
+    const struct worker_shard shard = {
+        .items = 2, .rows = {{.data = a, .bytes = sizeof a, .type = {ARRAY_FLOAT32, 2, {2, 2}}}}};
+    const struct worker_bundle bundle = {.id = 1,
+                                         .manifest = manifest_find("matmul"),
+                                         .params = params_of("matmul", NULL),
+                                         .roles = {MANIFEST_SPLIT, MANIFEST_BROADCAST},
+                                         .blobs = {[1] = right},
+                                         .shards = &shard,
+                                         .shard_count = 1};
+    char message[WORKER_MESSAGE_BYTES];
+    assert_int_equal(worker_submit(worker, &bundle, message), WORKER_OK);
+    close(right.fd);
+    const struct worker_event event = wait_event(worker);
+    assert_int_equal(event.kind, WORKER_SHARD);
+    assert_int_equal(event.outcome, WORKER_SHARD_OK);
+    assert_memory_equal(event.outputs[0].data, ((const float[4]){19, 22, 43, 50}), 16);
+    worker_close(worker);
+}
+
 static void missing_program_and_missing_device_are_reported(void **state)
 {
     (void)state;
@@ -575,6 +637,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(bundle_that_does_not_fit_its_manifest_is_refused),
         cmocka_unit_test(text_with_too_few_lines_is_rejected_by_the_worker),
         cmocka_unit_test(worker_ends_when_the_node_closes),
+        cmocka_unit_test(worker_is_boxed_before_it_is_ready_and_says_how),
+        cmocka_unit_test(float_matmul_runs_inside_the_box),
         cmocka_unit_test(missing_program_and_missing_device_are_reported),
         cmocka_unit_test(worker_that_lies_fails_only_its_own_bundle),
     };
