@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "kernels/user_compile.h"
+#include "kernels/watch.h"
 #include "kernels/worker_check.h"
 #include "kernels/worker_run.h"
 #include "kernels/worker_serve.h"
@@ -24,6 +25,7 @@ static const char usage[] =
     "       weir-worker --check FILE.cu [--manifest FILE.ini] [--items N]    a kernel of your own\n"
     "       weir-worker --sandbox [--device D]  the layers of the sandbox on this machine\n"
     "       weir-worker --serve --device D    for the node, which hands over a socket and memory\n"
+    "       weir-worker --watch      what happens on the GPUs, as JSON lines, until its input ends\n"
     "       weir-worker --compile             for the node, which hands over three descriptors\n"
     "\n"
     "Files are .npy, lines of text, or raw bytes (NAME=FILE:row=BYTES makes rows of them).\n"
@@ -139,6 +141,9 @@ static int show_sandbox(const char *device_name)
 
 int main(int argc, char **argv)
 {
+    setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0); /* the numbers that the watcher and people know them by */
+    if (argc == 2 && strcmp(argv[1], "--watch") == 0)
+        return worker_watch();
     enum {
         LIST = 256,
         KERNELS,

@@ -718,6 +718,8 @@ static struct taken take_result(struct step *step, uint32_t from, uint32_t slot,
     commit_done(step, from, job_slot, slot, message, &tally);
     requeue_undone(home, slot, message, &tally);
     tell_result(step, from, job, bundle->shard[0], &tally);
+    if (tally.returned > 0) /* where owners often take their devices back, work goes later */
+        placement_delivered(step, from, bundle->count - tally.returned, bundle->count);
     if (tally.done + tally.duplicate == bundle->count)
         placement_learn(job, message->body.result.device_us, bundle->count);
     if (tally.done == bundle->count)

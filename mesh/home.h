@@ -320,6 +320,8 @@ uint32_t placement_bundle_shards(const struct home *home, const struct job *job,
 /* Asks members for places as the job's queue needs, repeats standing demands, withdraws what is not needed.
  */
 void placement_serve(struct step *step, uint32_t job);
+/* Moves the average of what the member delivers of what it promised: places granted, or shards that its owner left it. */
+void placement_delivered(struct step *step, uint32_t member, uint32_t got, uint32_t promised);
 /* Notes an answer: `places` granted, 0 for WAIT. */
 void placement_answered(struct step *step, uint32_t job, uint32_t member, uint32_t places);
 /* The job's kernel does not run there. */

@@ -558,7 +558,7 @@ struct mesh_member_view {
     uint32_t rtt_us; /* smoothed (RFC 6298); 0 = not measured */
     uint32_t accusers;
     uint32_t accuses;            /* how many members it accuses now */
-    uint32_t delivered_permille; /* own average of places granted over places advertised, 1000 = as told */
+    uint32_t delivered_permille; /* own average of places granted, and shards kept, of those promised */
     uint32_t confirmed;          /* results that others confirmed in a row, see mesh/verify.h */
     bool quarantined;
 };

@@ -549,19 +549,22 @@ bool placement_due(const struct mesh *mesh, const struct job *job)
     return need == 0 ? job->asks.count > 0 : short_of(mesh, job, need) > 0;
 }
 
+void placement_delivered(struct step *step, uint32_t member, uint32_t got, uint32_t promised)
+{
+    uint32_t *const permille = &step->mesh->members.slot[member].delivered_permille;
+    *permille = (delivered(&step->mesh->members.slot[member]) * 7 + got * 1000 / promised) / 8;
+}
+
 void placement_answered(struct step *step, uint32_t job_slot, uint32_t from, uint32_t places)
 {
     struct home *const home = &step->mesh->home;
     struct job *const job = &home->job[job_slot];
-    struct member *const member = &step->mesh->members.slot[from];
     const uint32_t slot = ask_find(home, job, from);
     if (slot == MESH_NONE)
         return;
     struct ask *const ask = &home->ask[slot];
-    if (ask->expected > 0) {
-        const uint32_t permille = least(places, ask->expected) * 1000 / ask->expected;
-        member->delivered_permille = (delivered(member) * 7 + permille) / 8;
-    }
+    if (ask->expected > 0)
+        placement_delivered(step, from, least(places, ask->expected), ask->expected);
     ask_settle(step, job, ask, places);
     ask->left -= least(places, ask->left);
     if (ask->left == 0)

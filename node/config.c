@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum type { TEXT, PORT, HTTP_PORT, SLOTS, NUMBER, SECONDS, BYTES, LEVEL };
+enum type { TEXT, PORT, HTTP_PORT, SLOTS, NUMBER, SECONDS, BYTES, LEVEL, HOURS };
 
 struct key {
     const char *section;
@@ -56,6 +56,11 @@ static const struct key keys[] = {
      .help = "asked price, millionths of a unit per device-second"},
     {"work", "hang", SECONDS, AT(hang_s), .least = 1, .most = 86400, .standard = "30s",
      .help = "a worker without progress for so long is killed"},
+    {"work", "owner", HOURS, AT(owner), .bytes = sizeof(((struct config *)0)->owner), .standard = "",
+     .help = "hours when the owner has the devices, such as mon-fri 08:00-18:00, sat 22:00-06:00"},
+    {"work", "owner_ignore", TEXT_AT(owner_ignore),
+     .standard = "nvidia-smi, nv-hostengine, dcgm-exporter, nvtop",
+     .help = "programs whose use of a GPU claims nothing, by name"},
     {"work", "owner_grace_ms", NUMBER, AT(owner_grace_ms), .most = 60000, .standard = "50",
      .help = "milliseconds that running shards have to end once the owner claims their device"},
     {"work", "worker", TEXT_AT(worker), .standard = "", .help = "path of weir-worker; empty: beside weir"},
@@ -123,6 +128,8 @@ static const char *expected(const struct key *key)
         return "a size such as 512MiB or 8GiB";
     case LEVEL:
         return "error, warn, info or debug";
+    case HOURS:
+        return "up to 16 times of the week in local time, such as mon-fri 08:00-18:00, sat 22:00-06:00, sun";
     }
     return "";
 }
@@ -170,6 +177,11 @@ static bool set_value(struct config *config, const struct key *key, const char *
             return false;
         *(uint64_t *)(void *)at = number;
         return true;
+    case HOURS:
+        if (strlen(text) >= key->bytes || !schedule_parse(text, &config->owner_hours))
+            return false;
+        snprintf(at, key->bytes, "%s", text);
+        return true;
     case LEVEL:
         for (int32_t l = 0; l < 4; l++)
             if (strcmp(text, levels[l]) == 0) {
@@ -195,6 +207,7 @@ static void print_value(FILE *out, const struct config *config, const struct key
     const char *at = (const char *)config + key->offset;
     switch (key->type) {
     case TEXT:
+    case HOURS:
         fputs(at, out);
         break;
     case PORT:

@@ -9,6 +9,8 @@
 #ifndef NODE_CONFIG_H
 #define NODE_CONFIG_H
 
+#include "node/schedule.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -41,12 +43,15 @@ struct config {
     char http_bind[CONFIG_TEXT_BYTES]; /* 127.0.0.1 */
     uint32_t http_port;                /* 7780; 0 = any free port; 65536 = off */
     /* [work] */
-    int32_t cpu_slots;              /* -1 = one per core this process may use */
-    int32_t cuda_devices;           /* -1 = all that are found */
-    uint32_t price_micro;           /* millionths per device-second */
-    uint32_t hang_s;                /* a worker without progress for so long is killed */
-    uint32_t owner_grace_ms;        /* what runs has so long to end once the owner claims its device */
-    char worker[CONFIG_TEXT_BYTES]; /* path of weir-worker; "" = beside the weir binary */
+    int32_t cpu_slots;                    /* -1 = one per core this process may use */
+    int32_t cuda_devices;                 /* -1 = all that are found */
+    uint32_t price_micro;                 /* millionths per device-second */
+    uint32_t hang_s;                      /* a worker without progress for so long is killed */
+    char owner[CONFIG_TEXT_BYTES];        /* the owner's hours, as they were written, */
+    struct schedule owner_hours;          /* and as they are */
+    char owner_ignore[CONFIG_TEXT_BYTES]; /* programs that claim no device, by name, comma-separated */
+    uint32_t owner_grace_ms;              /* what runs has so long to end once the owner claims its device */
+    char worker[CONFIG_TEXT_BYTES];       /* path of weir-worker; "" = beside the weir binary */
     /* [store] */
     uint64_t cache_bytes;
     uint64_t state_map_bytes;

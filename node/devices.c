@@ -14,11 +14,20 @@
 #include "node/node.h"
 
 #include <assert.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #define CLAIM_KEY "claim "
+#define MINUTE_MS 60000
+#define LOCK_EVERY_MS 10000
+#define FIRST_LOOK_MS 10000 /* a driver may take seconds to start */
+#define UNSEEN_MS                                                                                            \
+    4000 /* a watched GPU that was not seen for so long may be its owner's: nothing new starts there */
 
 /* ---- What was asked for, kept */
 
@@ -51,20 +60,84 @@ static void restore(struct node *node, struct device *device)
         device->claimed_until_ms = (int64_t)le64_get(until);
 }
 
-/* ---- Looking */
+/* ---- One node of a machine lends a GPU */
 
-static enum owner_cause claim_of(const struct device *device, int64_t wall_ms)
+static bool is_gpu(const struct device *device)
 {
-    return device->claimed_until_ms > wall_ms ? OWNER_COMMAND : OWNER_NONE;
+    return strncmp(device->name, "cuda:", 5) == 0;
 }
 
-static struct owner_facts look(const struct device *device, const struct workers_view *view, int64_t wall_ms)
+/* A name in the abstract namespace of Unix sockets: nobody has to clean up behind a node that was killed. */
+static void try_lock(struct device *device, int64_t now_ms)
 {
-    return (struct owner_facts){.claim = claim_of(device, wall_ms),
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (!is_gpu(device) || device->lock >= 0 || now_ms < device->lock_at_ms)
+        return;
+    const bool first = device->lock_at_ms == 0;
+    device->lock_at_ms = now_ms + LOCK_EVERY_MS;
+    const int count =
+        snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "weir lends %s", device->name);
+    const socklen_t bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)count);
+    const int lock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (lock >= 0 && bind(lock, (const struct sockaddr *)&address, bytes) == 0) {
+        device->lock = lock;
+        return;
+    }
+    if (lock >= 0)
+        close(lock);
+    if (first)
+        log_error(
+            "device",
+            "device=%s state=owned reason=\"another node of this machine lends it: give each its own with "
+            "work.cuda_devices, or CUDA_VISIBLE_DEVICES\"",
+            device->name);
+}
+
+/* ---- Looking */
+
+static enum owner_cause claim_of(const struct node *node, const struct device *device, int64_t wall_ms)
+{
+    if (device->claimed_until_ms > wall_ms)
+        return OWNER_COMMAND;
+    if (schedule_active(&node->config.owner_hours, schedule_week_minute(wall_ms)))
+        return OWNER_SCHEDULE;
+    if (is_gpu(device) && device->lock < 0)
+        return OWNER_ELSEWHERE;
+    return device->witness.cause;
+}
+
+/* Not only the process must be gone: a driver may take its time with the memory, and the watcher must have seen it since. */
+static bool memory_is_free(const struct device *device, int64_t now_ms)
+{
+    if (device->gone_at_ms == 0)
+        return false;
+    const int64_t until_ms = device->owner.state == OWNER_RECLAIM ? device->owner.claimed_at_ms : now_ms;
+    if (until_ms - device->gone_at_ms >= SIGHTING_REST_MS)
+        return true; /* nothing of ours was there when it was claimed: what is used is its owner's */
+    return device->seen_at_ms == 0 ||
+           (device->seen_at_ms > device->gone_at_ms && device->witness.memory_free);
+}
+
+/* A GPU that is to be watched, and is not: it may be its owner's by now, so nothing new starts there. */
+static bool is_unseen(const struct node *node, const struct device *device, int64_t now_ms)
+{
+    if (!node->devices.watch || !is_gpu(device))
+        return false;
+    if (device->seen_at_ms)
+        return now_ms - device->seen_at_ms >= UNSEEN_MS;
+    struct watch_view view;
+    watch_view(node->devices.watch, &view);
+    return !view.why[0] && now_ms - node->started_at_ms < FIRST_LOOK_MS;
+}
+
+static struct owner_facts look(const struct node *node, const struct device *device,
+                               const struct workers_view *view, int64_t wall_ms)
+{
+    return (struct owner_facts){.claim = claim_of(node, device, wall_ms),
                                 .working = view->in_hand > 0,
                                 .gone = view->pid == 0,
-                                .memory_free = view->pid == 0, /* the process's memory goes with it */
-                                .fault = view->fault};
+                                .memory_free = memory_is_free(device, clock_now_ms()),
+                                .fault = view->fault || device->vanished};
 }
 
 static void on_forgotten(struct node *node, void *context, enum store_error error)
@@ -124,11 +197,23 @@ static uint64_t details_of(const struct node *node)
     return details * 31 + samples_quantile(&node->devices.reclaim_ms, 990);
 }
 
+/* When the owner's hours begin: what can't end before is better placed elsewhere. 0 = never, or they are now. */
+static int64_t available_until_ms(const struct node *node)
+{
+    const int64_t wall_ms = clock_wall_ms();
+    const uint32_t minute = schedule_week_minute(wall_ms);
+    const uint32_t left = schedule_minutes_left(&node->config.owner_hours, minute);
+    if (left == 0 || schedule_active(&node->config.owner_hours, minute))
+        return 0;
+    return (wall_ms / MINUTE_MS + left) * MINUTE_MS;
+}
+
 static void tell(struct node *node, const uint32_t *stopped, uint32_t count)
 {
     struct mesh_event event = {.kind = MESH_DEVICES,
                                .body.devices = {.price_micro = node->config.price_micro,
                                                 .fault = (uint8_t)execute_fault(node),
+                                                .available_until_ms = available_until_ms(node),
                                                 .details = details_of(node),
                                                 .stop_count = count}};
     assert(count <= MESH_DEVICE_STOPS_MAX);
@@ -195,7 +280,12 @@ static void step(struct node *node, uint32_t index, int64_t now_ms)
         return;
     if (device->claimed_until_ms && device->claimed_until_ms <= wall_ms)
         end_claim(node, index);
-    const struct owner_facts facts = look(device, &view, wall_ms);
+    if (view.pid != 0)
+        device->gone_at_ms = 0;
+    else if (device->gone_at_ms == 0)
+        device->gone_at_ms = now_ms;
+    try_lock(device, now_ms);
+    const struct owner_facts facts = look(node, device, &view, wall_ms);
     const bool was_lendable = device->owner.state == OWNER_SPARE || device->owner.state == OWNER_LENT;
     const uint32_t acts = owner_step(&device->owner, &facts, now_ms);
     if (acts & OWNER_STOP)
@@ -204,7 +294,7 @@ static void step(struct node *node, uint32_t index, int64_t now_ms)
         note_reclaim(node, device);
     if (acts & OWNER_LEND)
         workers_lend(node->workers, index);
-    const bool held = !owner_lends(&device->owner, now_ms);
+    const bool held = is_unseen(node, device, now_ms) || !owner_lends(&device->owner, now_ms);
     if (held != device->held)
         workers_hold_back(node->workers, index, held);
     device->held = held;
@@ -230,11 +320,88 @@ int64_t devices_turn(struct node *node, int64_t now_ms)
         }
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
     }
+    if (node->config.owner_hours.count > 0 && node->devices.count > 0) {
+        const int64_t minute_ms = now_ms + MINUTE_MS - wall_ms % MINUTE_MS;
+        wake_at_ms = minute_ms < wake_at_ms ? minute_ms : wake_at_ms;
+    }
+    if (node->devices.watch) {
+        const int64_t watch_ms = watch_turn(node->devices.watch, now_ms);
+        wake_at_ms = watch_ms < wake_at_ms ? watch_ms : wake_at_ms;
+    }
     const int64_t waits_ms = reclaims_turn(node, now_ms);
     return waits_ms < wake_at_ms ? waits_ms : wake_at_ms;
 }
 
+/* ---- What the watcher saw */
+
+static struct device *find_gpu(struct node *node, uint32_t number, uint32_t *index)
+{
+    char name[24];
+    snprintf(name, sizeof name, "cuda:%u", number);
+    for (*index = 0; *index < node->devices.count; ++*index)
+        if (strcmp(node->devices.device[*index].name, name) == 0)
+            return &node->devices.device[*index];
+    return NULL;
+}
+
+static void note_vanished(struct device *device, const struct sighting *sighting, const char *error)
+{
+    const bool vanished = error || sighting->xid != 0;
+    if (vanished && !device->vanished) {
+        char text[80], quoted[600];
+        snprintf(text, sizeof text, "the driver blames it for error Xid %u", sighting->xid);
+        log_error("device", "device=%s state=fault reason=%s", device->name,
+                  log_quote(error ? error : text, quoted, sizeof quoted));
+    }
+    device->vanished = vanished;
+}
+
+static void on_seen(void *context, uint32_t number, const struct sighting *sighting, const char *error)
+{
+    struct node *node = context;
+    uint32_t index;
+    struct workers_view view;
+    struct device *device = find_gpu(node, number, &index);
+    if (!device || !workers_view(node->workers, index, &view))
+        return;
+    note_vanished(device, sighting, error);
+    device->seen_at_ms = clock_now_ms();
+    if (error)
+        return;
+    const enum owner_cause before = device->witness.cause;
+    device->memory_bytes = sighting->memory_total;
+    witness_see(&device->witness, sighting, view.pid != 0 || device->owner.state == OWNER_RECLAIM,
+                view.in_hand > 0, node->config.owner_ignore, device->seen_at_ms);
+    if (device->witness.cause && device->witness.cause != before)
+        log_info("device", "device=%s seen=\"%s%s%s\"", device->name, owner_cause_word(device->witness.cause),
+                 device->witness.who[0] ? ": " : "", device->witness.who);
+}
+
+static void on_opened(void *context, uint32_t number)
+{
+    struct node *node = context;
+    uint32_t index;
+    struct device *device = find_gpu(node, number, &index);
+    if (!device)
+        return;
+    owner_opened(&device->owner, clock_now_ms());
+    workers_hold_back(node->workers, index, true); /* at once: not even this turn starts anything there */
+    device->held = true;
+}
+
 /* ---- Opening */
+
+static bool open_watch(struct node *node)
+{
+    struct watch_options options = {.loop = node->loop,
+                                    .path = workers_path(node->workers),
+                                    .seen = on_seen,
+                                    .opened = on_opened,
+                                    .context = node};
+    for (uint32_t i = 0; i < node->devices.count; i++)
+        options.devices += is_gpu(&node->devices.device[i]);
+    return options.devices == 0 || watch_open(&node->devices.watch, &options);
+}
 
 bool devices_open(struct node *node)
 {
@@ -249,16 +416,24 @@ bool devices_open(struct node *node)
         struct device *device = &devices->device[i];
         workers_view(node->workers, i, &view);
         snprintf(device->name, sizeof device->name, "%s", view.device);
+        device->lock = -1;
+        device->gone_at_ms = 1; /* nothing of ours was ever there */
         owner_init(&device->owner, clock_now_ms());
         restore(node, device);
-        if (device->claimed_until_ms > clock_wall_ms()) /* before anything can be started on it */
+        try_lock(device, clock_now_ms());
+        if (claim_of(node, device, clock_wall_ms())) /* before anything can be started on it */
             workers_claim(node->workers, i, 0);
     }
-    return true;
+    return open_watch(node);
 }
 
 void devices_close(struct node *node)
 {
+    watch_close(node->devices.watch);
+    node->devices.watch = NULL;
+    for (uint32_t i = 0; i < node->devices.count; i++)
+        if (node->devices.device[i].lock >= 0)
+            close(node->devices.device[i].lock);
     free(node->devices.device);
     node->devices.device = NULL;
     node->devices.count = 0;

@@ -630,8 +630,8 @@ enum mesh_fault execute_fault(const struct node *node)
     if (node->disk.error)
         return MESH_FAULT_DISK;
     struct workers_view device;
-    for (uint32_t i = 0; workers_view(node->workers, i, &device); i++)
-        if (device.fault)
+    for (uint32_t i = 0; i < node->devices.count && workers_view(node->workers, i, &device); i++)
+        if (device.fault || node->devices.device[i].vanished)
             return MESH_FAULT_DEVICE;
     return MESH_FAULT_NONE;
 }

@@ -38,7 +38,9 @@
 #include "node/record_body.h"
 #include "node/renewal.h"
 #include "node/samples.h"
+#include "node/sighting.h"
 #include "node/transport.h"
+#include "node/watch.h"
 #include "node/workers.h"
 #include "store/store.h"
 
@@ -190,6 +192,14 @@ struct device {
         claimed_until_ms; /* wall, of `weir reclaim`; 0 = not claimed so, INT64_MAX = until `weir release` */
     bool held;            /* nothing new is started there, as the workers were told */
     uint32_t reclaims;
+    int64_t gone_at_ms; /* since when no worker of ours is there; 0 = one is */
+    /* Of a GPU, as the watcher sees it. */
+    struct witness witness;
+    int64_t seen_at_ms;    /* when it last was; 0 = never */
+    uint64_t memory_bytes; /* 0 = unknown */
+    bool vanished;         /* the driver can't see it any more, or blames it for an error */
+    int lock; /* that this node alone of this machine lends it; -1 = another does, or it is no GPU */
+    int64_t lock_at_ms; /* when that is tried again */
 };
 
 struct devices {
@@ -198,6 +208,7 @@ struct devices {
     struct reclaim_wait *waits; /* calls that wait for devices to be free */
     struct samples reclaim_ms;
     uint64_t reclaims;
+    struct watch *watch; /* NULL = no GPU is lent */
 };
 
 /* ---- disk.c */

@@ -56,6 +56,10 @@ static json_t *device_json(struct node *node, uint32_t index)
                             "state", owner_state_word(owner->state), "since_ms",
                             (json_int_t)(now_ms - owner->since_ms), "in_hand", (int)view.in_hand, "reclaims",
                             (int)device->reclaims, "reclaim_ms", (int)owner->reclaim_ms);
+    json_put(row, "held", json_boolean(device->held));
+    json_put(row, "memory_bytes",
+             device->memory_bytes ? json_integer((json_int_t)device->memory_bytes) : json_null());
+    json_put(row, "who", device->witness.who[0] ? json_string(device->witness.who) : json_null());
     const bool claimed = owner->state == OWNER_RECLAIM || owner->state == OWNER_OWNED;
     json_put(row, "cause", claimed ? json_string(owner_cause_word(owner->cause)) : json_null());
     json_put(row, "until",
@@ -92,6 +96,13 @@ void op_devices(void *context, struct api_call *call)
     const struct samples *samples = &node->devices.reclaim_ms;
     json_put(reply, "reclaim_p99_ms",
              samples->count ? json_integer(samples_quantile(samples, 990)) : json_null());
+    if (node->devices.watch) {
+        struct watch_view view;
+        watch_view(node->devices.watch, &view);
+        json_put(reply, "watch",
+                 json_pack("{s:b, s:b, s:s, s:s}", "running", view.running, "opens", view.opens, "driver",
+                           view.driver, "why", view.why));
+    }
     api_reply(call, reply);
 }
 

@@ -159,6 +159,11 @@ uint16_t workers_slots(const struct workers *workers, uint32_t class)
     return count;
 }
 
+const char *workers_path(const struct workers *workers)
+{
+    return workers->path;
+}
+
 static uint32_t in_hand(const struct slot *slot)
 {
     uint32_t count = 0;

@@ -49,6 +49,7 @@ bool workers_open(struct workers **workers, const struct workers_options *option
 void workers_close(struct workers *workers); /* kills what runs */
 
 uint16_t workers_slots(const struct workers *workers, uint32_t class);
+const char *workers_path(const struct workers *workers); /* of weir-worker */
 
 enum workers_answer {
     WORKERS_TAKEN,

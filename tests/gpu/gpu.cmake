@@ -25,3 +25,7 @@ if(WEIR_CUDA AND WEIR_NVCC AND WEIR_CXX AND NOT WEIR_SANITIZE)
     set_tests_properties(gpu.emulated PROPERTIES LABELS gpu TIMEOUT 300 SKIP_RETURN_CODE 77
                          ENVIRONMENT "LD_LIBRARY_PATH=${emulated}")
 endif()
+
+# Plays the driver's management library for the watcher, by a script (tests/integration/gpu_owner_test.py).
+add_library(nvml_script MODULE ${CMAKE_CURRENT_LIST_DIR}/nvml_script.c)
+set_target_properties(nvml_script PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})

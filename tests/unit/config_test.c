@@ -103,6 +103,8 @@ static void what_is_wrong_is_said_with_file_and_line(void **state)
         {"[store]\ncache = 1KiB\n", 2, "1MiB"},
         {"[work]\nhang = 0s\n", 2, "1s"},
         {"[work]\ncpu_slots = 257\n", 2, "256"},
+        {"[work]\n\nowner = mon-fry 08:00-18:00\n", 3, "mon-fri 08:00-18:00"},
+        {"[work]\nowner = mon 08:00-25:00\n", 2, "'mon 08:00-25:00' is not good for owner in [work]"},
         {"[network]\ncontrol_port = 65536\n", 2, "a port"},
         {"[log]\nlevel = loud\n", 2, "error, warn, info or debug"},
         {"[tenants]\nbob = research\n", 2, "uid-NUMBER"},

@@ -487,6 +487,34 @@ static void returned_shards_come_next_and_are_not_blamed(void **state)
     fixture_close(f);
 }
 
+static uint32_t delivered_permille(struct fixture *f)
+{
+    struct mesh_member_view member;
+    assert_true(mesh_member_find(f->mesh, &f->peer[0], &member));
+    return member.delivered_permille;
+}
+
+/* Its slots count for less where owners take them back again and again, and for more with each bundle that it ends. */
+static void a_member_that_gives_shards_back_delivers_less(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    submit(f, 1, 5);
+    grant(f, 0, 1, 100, 1);
+    const struct mesh_message bundle = assigned(f, 0);
+    const uint32_t before = delivered_permille(f);
+    result(f, 0, &bundle, MESH_RETURNED);
+    assert_int_equal(delivered_permille(f), before * 7 / 8);
+    for (uint64_t i = 0; i < 50; i++) {
+        grant(f, 0, 1, 101 + i, 1);
+        const struct mesh_message again = assigned(f, 0);
+        result(f, 0, &again, MESH_RETURNED);
+    }
+    assert_true(delivered_permille(f) < 50 &&
+                view(f, 1).state == MESH_JOB_RUNNING); /* the least is asked still */
+    fixture_close(f);
+}
+
 static void the_story_tells_how_a_bundle_ended(void **state)
 {
     (void)state;
@@ -1272,6 +1300,7 @@ int main(void)
         cmocka_unit_test(a_result_of_an_earlier_epoch_gives_its_shards_to_others),
         cmocka_unit_test(a_result_must_be_what_was_assigned_to_who_reports_it),
         cmocka_unit_test(returned_shards_come_next_and_are_not_blamed),
+        cmocka_unit_test(a_member_that_gives_shards_back_delivers_less),
         cmocka_unit_test(the_story_tells_how_a_bundle_ended),
         cmocka_unit_test(the_third_crash_of_a_shard_fails_its_job),
         cmocka_unit_test(a_rejection_fails_the_job_with_its_reason),
