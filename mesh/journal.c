@@ -120,6 +120,13 @@ bool mesh_journal_find(const struct mesh *mesh, const struct mesh_id *job, struc
     return true;
 }
 
+uint32_t mesh_journal_copies(const struct mesh *mesh, uint32_t wished)
+{
+    struct mesh_members members;
+    change_choose(mesh, &(struct mesh_job_spec){.copies = (uint8_t)wished}, &members);
+    return members.count;
+}
+
 /* The log. */
 
 uint64_t journal_epoch_of(const struct journal *journal, uint32_t index)

@@ -641,6 +641,8 @@ struct mesh_journal_view {
     bool stalled; /* what we appended waits for a majority for long */
 };
 bool mesh_journal_find(const struct mesh *mesh, const struct mesh_id *job, struct mesh_journal_view *view);
+/* How many nodes, this one included, would keep the journal of a job that was submitted now and wishes for so many. */
+uint32_t mesh_journal_copies(const struct mesh *mesh, uint32_t wished);
 
 struct mesh_executor_view {
     struct mesh_class_capacity class[MESH_DEVICE_CLASSES];

@@ -115,6 +115,7 @@ struct job_decision {
 struct job_submitter {
     struct job_submitter *next;
     struct api_call *call;
+    int64_t tell_at_ms; /* monotonic: when it is told what it waits for; INT64_MAX: it was */
     bool existing;
 };
 

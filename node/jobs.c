@@ -18,6 +18,8 @@
 #define FORGET_AFTER_MS 10000
 #define ASSEMBLE_AGAIN_MS 5000
 #define GO_ON_AGAIN_MS 5000
+#define TELL_AFTER_MS 2000 /* a submit that is not acknowledged by then is told what it waits for */
+#define TELL_EVERY_MS 1000
 #define JOBS_TENDED_MAX 1024 /* finished jobs that the core keeps because a member of their journal is away */
 #define OUTPUT_ON_LOOP_BYTES                                                                                 \
     (1u << 20) /* outputs up to this size, together, are put together on the loop's thread */
@@ -148,11 +150,13 @@ static struct mesh_job_spec core_spec(const struct job *job)
     return out;
 }
 
-static void add_submitter(struct job *job, struct api_call *call, bool existing)
+static void add_submitter(struct node *node, struct job *job, struct api_call *call, bool existing)
 {
     struct job_submitter *submitter = malloc(sizeof *submitter);
     must(submitter);
-    *submitter = (struct job_submitter){.call = call, .existing = existing};
+    *submitter = (struct job_submitter){
+        .call = call, .existing = existing, .tell_at_ms = clock_now_ms() + TELL_AFTER_MS};
+    node->jobs.submitters++;
     struct job_submitter **link = &job->submitters;
     while (*link)
         link = &(*link)->next;
@@ -160,7 +164,7 @@ static void add_submitter(struct job *job, struct api_call *call, bool existing)
 }
 
 /* The next one to be answered; NULL = none. */
-static struct api_call *next_submitter(struct job *job, bool *existing)
+static struct api_call *next_submitter(struct node *node, struct job *job, bool *existing)
 {
     struct job_submitter *submitter = job->submitters;
     if (!submitter)
@@ -168,6 +172,7 @@ static struct api_call *next_submitter(struct job *job, bool *existing)
     struct api_call *call = submitter->call;
     *existing = submitter->existing;
     job->submitters = submitter->next;
+    node->jobs.submitters--;
     free(submitter);
     return call;
 }
@@ -177,7 +182,7 @@ static void acknowledge(struct node *node, struct job *job)
 {
     bool existing;
     struct api_call *call;
-    while ((call = next_submitter(job, &existing)))
+    while ((call = next_submitter(node, job, &existing)))
         submit_accepted(node, call, job, existing);
 }
 
@@ -188,22 +193,23 @@ void jobs_submitter_gone(struct node *node, const struct api_call *call)
             if ((*link)->call == call) {
                 struct job_submitter *submitter = *link;
                 *link = submitter->next;
+                node->jobs.submitters--;
                 free(submitter);
                 return;
             }
 }
 
-static void turn_away(struct job *job, enum exit_code code, const char *text)
+static void turn_away(struct node *node, struct job *job, enum exit_code code, const char *text)
 {
     bool existing;
     struct api_call *call;
-    while ((call = next_submitter(job, &existing)))
+    while ((call = next_submitter(node, job, &existing)))
         api_error(call, code, "%s", text);
 }
 
 static void refuse(struct node *node, struct job *job, enum exit_code code, const char *text)
 {
-    turn_away(job, code, text);
+    turn_away(node, job, code, text);
     take_out(node, job);
     job_free(job);
 }
@@ -256,7 +262,7 @@ void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken)
     bool existing;
     take_out(node, job);
     struct api_call *call;
-    while ((call = next_submitter(job, &existing)))
+    while ((call = next_submitter(node, job, &existing)))
         if (api_remote_site(call))
             api_error(call, EXIT_UNREACHABLE, "another node takes the job");
         else
@@ -349,7 +355,7 @@ static void accept_again(struct node *node, struct job *known, struct api_call *
 {
     if (known->state == JOB_PREPARING ||
         known->submitters) /* not durable yet: it shares the first one's fate */
-        add_submitter(known, call, true);
+        add_submitter(node, known, call, true);
     else
         submit_accepted(node, call, known, true);
 }
@@ -384,7 +390,7 @@ void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish
     job->state = JOB_PREPARING;
     job->epoch = 1;
     job->undecided = job->keyed;
-    add_submitter(job, call, false);
+    add_submitter(node, job, call, false);
     add(node, job);
     prepare(node, job, wish, on_prepared);
 }
@@ -940,7 +946,7 @@ static void leave(struct node *node, struct job *job)
     if (job->state >= JOB_ASSEMBLING || job->ends)
         return;
     log_info("job", "job=%s state=moved", peer_name(node, &job->spec.id));
-    turn_away(job, EXIT_PARTIAL, "the job has moved to another home; `weir jobs` finds it");
+    turn_away(node, job, EXIT_PARTIAL, "the job has moved to another home; `weir jobs` finds it");
     if (job->preparing) {
         job->moved = true;
         return;
@@ -1361,7 +1367,7 @@ static void on_epoch_saved(struct node *node, void *context, enum store_error er
     if (error != STORE_OK) {
         log_error("job", "job=%s error=\"cannot go on: %s\"", peer_name(node, &job->spec.id),
                   store_error_text(error));
-        turn_away(job, EXIT_FAILED, store_error_text(error));
+        turn_away(node, job, EXIT_FAILED, store_error_text(error));
         return;
     }
     job->state = JOB_RUNNING;
@@ -1623,6 +1629,21 @@ static int64_t assemble_again(struct node *node, int64_t now_ms)
     return wake_at_ms;
 }
 
+/* Who waits for an acknowledgement hears what for. */
+static int64_t tell_submitters(struct node *node, int64_t now_ms)
+{
+    if (node->jobs.submitters == 0)
+        return INT64_MAX;
+    if (now_ms < node->jobs.tell_at_ms)
+        return node->jobs.tell_at_ms;
+    for (struct job *job = node->jobs.head; job; job = job->next)
+        for (struct job_submitter *submitter = job->submitters; submitter; submitter = submitter->next)
+            if (now_ms >= submitter->tell_at_ms && submit_waits(node, submitter->call, job))
+                submitter->tell_at_ms = INT64_MAX;
+    node->jobs.tell_at_ms = now_ms + TELL_EVERY_MS;
+    return node->jobs.tell_at_ms;
+}
+
 int64_t jobs_turn(struct node *node, int64_t now_ms)
 {
     if (now_ms >= node->jobs.prune_at_ms) {
@@ -1631,7 +1652,7 @@ int64_t jobs_turn(struct node *node, int64_t now_ms)
         node->jobs.prune_at_ms = now_ms + PRUNE_EVERY_MS;
     }
     int64_t wake_at_ms = node->jobs.prune_at_ms;
-    int64_t (*const agains[])(struct node *, int64_t) = {assemble_again, go_on_again};
+    int64_t (*const agains[])(struct node *, int64_t) = {assemble_again, go_on_again, tell_submitters};
     for (size_t i = 0; i < sizeof agains / sizeof agains[0]; i++) {
         const int64_t at_ms = agains[i](node, now_ms);
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;

@@ -119,6 +119,8 @@ struct jobs {
     uint32_t tended;             /* finished ones that the core keeps for members of their journals */
     uint32_t again;              /* takeovers that are to be tried again */
     uint32_t unstored;           /* jobs whose outputs could not be stored and are tried again */
+    uint32_t submitters;         /* calls that wait for their acknowledgement */
+    int64_t tell_at_ms;          /* when the next of them may be told why */
     struct result_wait *results; /* RESULTs whose blobs are on their way */
     int64_t prune_at_ms;
 };
@@ -646,6 +648,8 @@ void relays_close(struct node *node);
 /* ---- ops_jobs.c */
 /* Answers the submitter of a job that was accepted, or is known already. */
 void submit_accepted(struct node *node, struct api_call *call, const struct job *job, bool existing);
+/* Tells a submit what its acknowledgement waits for; false if nothing is known to be in its way. */
+bool submit_waits(struct node *node, struct api_call *call, const struct job *job);
 int64_t watches_turn(struct node *node, int64_t now_ms);
 
 /* ---- ops_blobs.c */

@@ -19,6 +19,7 @@ const struct api_op node_ops[] = {
     {"gossip", API_LOOK, op_gossip},
     {"ping", API_LOOK, op_ping},
     {"kernels", API_LOOK, op_kernels},
+    {"replicas", API_SUBMIT, op_replicas},
     {"submit", API_SUBMIT, op_submit},
     {"job", API_LOOK, op_job},
     {"jobs", API_LOOK, op_jobs},

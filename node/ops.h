@@ -10,6 +10,7 @@ OP(nodes);
 OP(gossip);
 OP(ping);
 OP(kernels);
+OP(replicas);
 OP(submit);
 OP(job);
 OP(jobs);

@@ -449,6 +449,18 @@ static bool read_identity(struct node *node, struct api_call *call, struct job *
     return true;
 }
 
+/* So that a submit that insists on more need not send its inputs first. */
+void op_replicas(void *context, struct api_call *call)
+{
+    const struct node *node = context;
+    const int64_t replicas = body_integer(call, "replicas", JOB_COPIES_DEFAULT);
+    if (replicas < 1 || replicas > MESH_COPIES_MAX)
+        api_error(call, EXIT_USAGE, "'replicas' is 1 to %d", MESH_COPIES_MAX);
+    else
+        api_reply(call, json_pack("{s:i}", "replicas",
+                                  (int)mesh_journal_copies(node->host.mesh, (uint32_t)replicas)));
+}
+
 static void submit_gone(void *context, struct api_call *call)
 {
     jobs_submitter_gone(context, call);
@@ -492,6 +504,53 @@ void submit_accepted(struct node *node, struct api_call *call, const struct job 
                               outputs_json(job), "replicas", (int)job->copies, "existing", existing);
     json_put(reply, "job", json_hex(job->spec.id.bytes, 32));
     api_reply(call, reply);
+}
+
+/* "berlin, cairo": those that keep the journal and are out of our reach, at most. */
+static void name_silent(struct node *node, const struct mesh_members *members, char *out, size_t out_bytes)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (uint32_t i = 0; i < members->count; i++) {
+        struct mesh_member_view member;
+        const struct mesh_id *const id = &members->id[i];
+        const bool up = mesh_member_find(node->host.mesh, id, &member) && member.state == MESH_UP &&
+                        transport_link_is_up(node->transport, id);
+        if (up || memcmp(id, &node->self, sizeof *id) == 0 || used >= out_bytes)
+            continue;
+        used +=
+            (size_t)snprintf(out + used, out_bytes - used, "%s%s", used > 0 ? ", " : "", peer_name(node, id));
+    }
+}
+
+bool submit_waits(struct node *node, struct api_call *call, const struct job *job)
+{
+    char why[2 * STALL_TEXT_BYTES], names[STALL_TEXT_BYTES], stall[STALL_TEXT_BYTES];
+    const char *id = peer_name(node, &job->spec.id);
+    struct mesh_journal_view journal;
+    if (mesh_journal_find(node->host.mesh, &job->spec.id, &journal)) {
+        name_silent(node, &journal.members, names, sizeof names);
+        snprintf(why, sizeof why, "%u of the %u nodes that keep its journal must have it on disk%s%s",
+                 journal.members.count / 2 + 1, journal.members.count, names[0] ? "; out of reach: " : "",
+                 names);
+    } else if (job->undecided && !job->preparing) {
+        snprintf(why, sizeof why, "the other nodes are asked whether one of them has a job of this key");
+    } else if (job->preparing) {
+        snprintf(why, sizeof why, "its inputs are being checked and cut into shards");
+    } else if (stall_text(node, job, stall)[0]) {
+        snprintf(why, sizeof why, "%s", stall);
+    } else {
+        return false;
+    }
+    char text[3 * STALL_TEXT_BYTES];
+    snprintf(text, sizeof text,
+             "job %.8s is not accepted yet: %s. Ctrl-C leaves it waiting for that; `weir cancel %.8s` "
+             "ends it",
+             id, why, id);
+    json_t *note = json_pack("{s:s}", "note", text);
+    json_put(note, "job", json_hex(job->spec.id.bytes, 32));
+    api_more(call, note);
+    return true;
 }
 
 /* A node of another site can't speak for the people of the one where the job was submitted. */

@@ -182,8 +182,55 @@ static void say_how_to_reattach(const struct submit *submit)
     fputc('\n', stderr);
 }
 
+/* What the asked node has to say meanwhile: while it looks for the job's home, or can't take it yet. */
+static bool say_note(const json_t *object)
+{
+    const char *note = client_text(object, "note");
+    if (*note)
+        fprintf(stderr, "weir: %s\n", note);
+    return *note != '\0';
+}
+
+/* Before anything is sent. A node that doesn't know the question answers it at the submit. */
+static int check_replicas(const struct submit *submit)
+{
+    json_t *reply = NULL;
+    struct client_failure failure;
+    if (submit->replicas < 2 ||
+        client_call(submit->cli->client,
+                    json_pack("{s:s, s:I}", "op", "replicas", "replicas", (json_int_t)submit->replicas),
+                    &reply, &failure) != EXIT_DONE)
+        return EXIT_DONE;
+    const int64_t got = client_number(reply, "replicas");
+    json_decref(reply);
+    if (got >= submit->replicas)
+        return EXIT_DONE;
+    return cli_fail(EXIT_FAILED,
+                    "--replicas %lld: too few nodes are up for the copies that the job insists on, %lld with "
+                    "this one; nothing was sent, start more or ask for fewer",
+                    (long long)submit->replicas, (long long)got);
+}
+
+/* The answer to the submit. `job` gets the job's id if the node told it before that. */
+static int await_answer(struct submit *submit, json_t **reply, struct client_failure *failure)
+{
+    int code = (int)client_begin(submit->cli->client, request_json(submit), failure);
+    for (bool final = false; code == EXIT_DONE && !final;) {
+        code = (int)client_next(submit->cli->client, reply, &final, failure);
+        if (code != EXIT_DONE || final)
+            break;
+        if (say_note(*reply))
+            snprintf(submit->job, sizeof submit->job, "%s", client_text(*reply, "job"));
+        json_decref(*reply);
+        *reply = NULL;
+    }
+    return code;
+}
+
 static int send_job(struct submit *submit)
 {
+    if (check_replicas(submit) != EXIT_DONE)
+        return EXIT_FAILED;
     for (int i = 0; i < submit->source_count; i++) {
         const int code = source_upload(submit->sources, i, submit->cli);
         if (code != EXIT_DONE)
@@ -192,7 +239,12 @@ static int send_job(struct submit *submit)
     struct client_failure failure;
     json_t *reply = NULL;
     client_set_timeout(submit->cli->client, 0); /* a large input takes its time to be checked and cut */
-    const int code = (int)client_call(submit->cli->client, request_json(submit), &reply, &failure);
+    const int code = await_answer(submit, &reply, &failure);
+    if (code == EXIT_INTERRUPTED && submit->job[0])
+        return cli_fail((enum exit_code)code,
+                        "interrupted before job %.8s was accepted; its node goes on trying: `weir jobs %.8s` "
+                        "shows it, `weir cancel %.8s` ends it",
+                        submit->job, submit->job, submit->job);
     if (code == EXIT_INTERRUPTED)
         return cli_fail((enum exit_code)code,
                         "interrupted before the node answered; `weir jobs` shows whether it took the job");
@@ -213,15 +265,6 @@ static int send_job(struct submit *submit)
     }
     json_decref(reply);
     return EXIT_DONE;
-}
-
-/* What the asked node has to say while it looks for the job's home. */
-static bool say_note(const json_t *object)
-{
-    const char *note = client_text(object, "note");
-    if (*note)
-        fprintf(stderr, "weir: %s\n", note);
-    return *note != '\0';
 }
 
 /* With --reattach: the full id, and outputs that the job really has. */

@@ -1,5 +1,8 @@
 """Jobs outlive their homes: journals of several copies on real nodes."""
+import json
 import os
+import re
+import signal
 import subprocess
 
 import numpy
@@ -163,12 +166,39 @@ def fewer_copies_than_asked_for_are_refused(place):
     """By default a job is content with what there is, and says what it got."""
     mesh = place.mesh("ashburn", "berlin")
     answer = mesh["ashburn"].weir("submit", "spin", "--items", "2", "--replicas", "3", code=1)
-    expect("too few nodes are up" in answer.error, answer)
+    expect("too few nodes are up" in answer.error and "2 with this one" in answer.error, answer)
+    rows = save(place, "rows.npy", numpy.zeros((4, 8), dtype=numpy.uint8))
+    mesh["ashburn"].weir("submit", "noop", "--input", "data=" + rows, "--split", "data", "--replicas", "3", code=1)
+    expect(not mesh["ashburn"].call("blob.ls")["blobs"], "an input was sent all the same")
     for wanted, got in (((), 2), (("--replicas", "2"), 2), (("--replicas", "1"), 1)):
         accepted = mesh["ashburn"].weir("submit", "spin", "--items", "2", "--cache", "off", "--detach", "--json",
                                         *wanted).json
         expect(accepted["replicas"] == got, accepted)
         mesh["ashburn"].wait_job(accepted["job"])
+
+
+def a_submit_without_a_majority_says_what_it_waits_for(place):
+    """Both others hang: two submits say so on standard error, one is interrupted; both jobs are taken once the others go on."""
+    mesh = place.mesh(*THREE)
+    home, others = mesh["ashburn"], [mesh[name] for name in THREE[1:]]
+    for node in others:
+        node.signal(signal.SIGSTOP)
+    submits = [place.start([place.program, "submit", "spin", "--node", home.socket, "--items", "2", "--cache", "off",
+                            "--detach", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+               for _ in range(2)]
+    notes = [process.stderr.readline() for process in submits]
+    expect(all("2 of the 3 nodes that keep its journal" in note and "Ctrl-C leaves it waiting" in note for note in notes),
+           notes)
+    submits[1].send_signal(signal.SIGINT)
+    out, error = submits[1].communicate(timeout=20)
+    expect(submits[1].returncode == 130 and not out and "weir cancel" in error, (submits[1].returncode, out, error))
+    job = re.search(r"before job ([0-9a-f]{8}) was accepted", error).group(1)
+    for node in others:
+        node.signal(signal.SIGCONT)
+    out, error = submits[0].communicate(timeout=60)
+    expect(submits[0].returncode == 0 and json.loads(out)["replicas"] == 3, (out, error))
+    for one in (json.loads(out)["job"], next(row["id"] for row in home.call("jobs")["jobs"] if row["id"].startswith(job))):
+        home.wait_job(one)
 
 
 def a_stopped_home_hands_its_jobs_over(place):
@@ -316,7 +346,8 @@ def a_new_home_mends_what_its_disk_lost(place):
 
 TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wherever_it_is_submitted,
          waits_go_on_at_the_next_home, a_job_without_a_majority_waits_for_it, a_cut_off_member_says_so,
-         a_finished_job_outlives_its_home, fewer_copies_than_asked_for_are_refused, a_stopped_home_hands_its_jobs_over,
+         a_finished_job_outlives_its_home, fewer_copies_than_asked_for_are_refused,
+         a_submit_without_a_majority_says_what_it_waits_for, a_stopped_home_hands_its_jobs_over,
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
          large_inputs_and_outputs_outlive_the_home, small_inputs_ride_in_the_journal,
          a_takeover_on_a_full_disk_waits_for_room, a_new_home_mends_what_its_disk_lost]

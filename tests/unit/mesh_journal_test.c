@@ -729,6 +729,8 @@ static void too_few_nodes_for_the_copies_insisted_on_is_refused(void **state)
     advance(net, 20000);
     net_step(net, 0, &event);
     assert_int_equal(cluster->refused, 1);
+    for (uint32_t wished = 1; wished <= MESH_COPIES_MAX; wished++)
+        assert_int_equal(mesh_journal_copies(net->node[0].mesh, wished), wished < 4 ? wished : 4);
     event.body.submit.copies = event.body.submit.copies_min = 4;
     net_step(net, 0, &event);
     assert_int_equal(cluster->refused, 1);
