@@ -280,11 +280,26 @@ static void let_effect_go(struct node *node, struct held_effect *held)
     bytes_drop(held->bytes);
 }
 
+/* The first disk that a node ever has is none that was lost. */
+static void on_storage(const struct node *node)
+{
+    if (mesh_counters(node->host.mesh)->disks_lost > 0)
+        log_warn(
+            "disk",
+            "state=put_back data=%s reason=\"peers have seen this disk further than it is: data of an "
+            "earlier time was put back, or data was lost; its copies of journals have no vote until they "
+            "are brought up anew, and jobs of a single copy that it forgot are lost\"",
+            node->config.data);
+}
+
 static void let_go(struct node *node, struct host_release *release)
 {
-    for (uint32_t i = 0; i < release->save_count; i++)
+    for (uint32_t i = 0; i < release->save_count; i++) {
         if (release->saves[i].save.kind == MESH_SAVE_INCARNATION)
             transport_set_incarnation(node->transport, release->saves[i].save.body.incarnation);
+        if (release->saves[i].save.kind == MESH_SAVE_STORAGE)
+            on_storage(node);
+    }
     for (uint32_t i = 0; i < release->save_count; i++) {
         jobs_saved(node, &release->saves[i].save, release->saves[i].bytes);
         bytes_drop(release->saves[i].bytes);

@@ -268,7 +268,10 @@ static void pass_on(struct node *node, struct relay *relay, const struct found *
         pause_relay(relay);
 }
 
-/* The home with the latest epoch; else whoever keeps a job that is over. NULL: a job whose home is lost, or none. */
+/*
+ * The home with the latest epoch; else whoever keeps a job that is over. NULL: a job whose home is lost, or none. Of two
+ * jobs of one key the one at the lower id, so that all nodes tell of the same.
+ */
 static const struct found *best_of(const struct relay *relay)
 {
     const struct found *best = NULL;
@@ -276,10 +279,27 @@ static const struct found *best_of(const struct relay *relay)
         const struct found *found = &relay->found[i];
         if (!found->home && !found->over)
             continue;
-        if (!best || found->home > best->home || (found->home == best->home && found->epoch > best->epoch))
+        if (!best || found->home > best->home ||
+            (found->home == best->home &&
+             (found->epoch > best->epoch ||
+              (found->epoch == best->epoch && memcmp(&found->node, &best->node, sizeof best->node) < 0))))
             best = found;
     }
     return best;
+}
+
+/* Two homes that reign in the same epoch: one key was submitted on both sides of a cut. */
+static void tell_of_twins(struct node *node, const struct relay *relay, const struct found *best)
+{
+    for (uint32_t i = 0; i < relay->found_count; i++) {
+        const struct found *found = &relay->found[i];
+        if (found != best && found->home && best->home && found->epoch == best->epoch)
+            log_warn(
+                "job",
+                "job=%s home=%s also_at=%s reason=\"one key was submitted on both sides of a cut: each side "
+                "has a job of its own, and the first of these is told of\"",
+                peer_name(node, &best->job), peer_name(node, &best->node), peer_name(node, &found->node));
+    }
 }
 
 static void end_claim(struct node *node, struct relay *relay)
@@ -311,6 +331,7 @@ static void located(struct node *node, struct relay *relay)
     const struct found *best = best_of(relay);
     const bool late = clock_now_ms() >= relay->give_up_at_ms;
     if (best) {
+        tell_of_twins(node, relay, best);
         pass_on(node, relay, best);
     } else if (relay->found_count == 0 && (!relay->streams || !relay->session || late)) {
         snprintf(text, sizeof text,

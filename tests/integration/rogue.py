@@ -9,6 +9,7 @@ from zmq.utils import z85
 HELLO = 1
 PING = 16
 PUSH = 18
+APPEND, APPENDED, VOTE, BEAT = 38, 39, 40, 42
 BULK_GET = 66
 
 

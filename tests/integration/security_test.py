@@ -1,18 +1,24 @@
 """Who is let in, and what becomes of those who are not: over real sockets, with real processes."""
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 
 import msgpack
 
 import rogue
 from harness import Node, Skipped, expect, wait_until
+from mesh_test import expect_marks, get
 from operations_test import odd_clock, start_with_clock
+
+sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "chaos"))
+import stores  # noqa: E402
 
 NOBODY = 65534
 
@@ -38,6 +44,71 @@ def accomplice(place, inviter, name):
     inviter.wait_states({name: "up"})
     node.kill()
     return node
+
+
+# ---- Journals
+
+def forgeries(job, sender, real, keeps):
+    """What a node may say of a journal that it has no right to: (words, message). `real` is the true first entry. One that
+    keeps a copy itself is believed what it says of its own copy (docs/security.md), so that is left to others."""
+    epoch, members, body = real
+    far = 1 << 20
+    mine = [members[0], 0, 0, sender, 1] + members[5:]
+    lies = [
+        ("a first entry that makes no sense", [rogue.APPEND, 1, job, 1, 1, 0, 1, 0, 1, 1, members, b"nonsense"]),
+        ("the true first entry, from another", [rogue.APPEND, 1, job, epoch, epoch, 0, 1, 0, 1, 1, members, body]),
+        ("a first entry that names the sender home", [rogue.APPEND, 1, job, 1, 1, 0, 1, 0, 1, 1, mine, body]),
+        ("an end", [rogue.APPEND, 1, job, 1, 1, 1, 2, 2, 1, 3, [], msgpack.packb([1, 4, 1, b""])]),
+        ("a vote for itself, with an older log", [rogue.VOTE, 1, job, 2, 0, 0, False, False, 1, []]),
+        ("that it leads, and that it is over", [rogue.BEAT, 1, 1, [[job, 1, far, far, True]]]),
+    ]
+    return lies if keeps else lies + [
+        ("that it holds what nobody wrote", [rogue.APPENDED, 1, job, 1, far, 1, True, False, 1, 1]),
+        ("that all is over", [rogue.APPENDED, 1, job, 1, far, 1, True, True, 1, 1]),
+        ("a vote for itself, with a log from the future", [rogue.VOTE, 1, job, 99, 98, far, False, False, 1, members]),
+    ]
+
+
+def first_entry(data, job):
+    """From the disk of a node that keeps the journal: epoch, members, bytes."""
+    for key, value in stores.rows(data, "entries"):
+        if key == job + b"\0\0\0\1":
+            _, epoch, _, _, members, body = msgpack.unpackb(value, raw=True)
+            return epoch, members, body
+    raise AssertionError("no first entry of %s in %s" % (job.hex(), data))
+
+
+def refusals(node):
+    """Of what was said about journals: senseless messages, and entries that make no sense."""
+    refused = re.search(r"^weir_journal_refused\S* (\d+)", get(node, "/metrics")[1], re.M)
+    return node.count("core", "bad_messages") + int(refused.group(1))
+
+
+def forged_and_older_logs_change_nothing(place):
+    """A node that keeps no copy, and then one that does, tell lies about a journal to its home and to the other member."""
+    mesh = place.mesh("ashburn", "berlin", "cairo", "dublin")
+    home = mesh["ashburn"]
+    job = home.submit_detached("spin", "--items", "120", "--shard-items", "1", "--param", "us=100000", "--cache", "off",
+                               "--replicas", "3")
+    wait_until("some shards are done", lambda: home.job(job)["done"] > 2, 60)
+    keepers = [row["name"] for row in home.job(job)["keepers"]]
+    outsider = next(node for name, node in mesh.items() if name not in keepers)
+    liar, witness = (mesh[name] for name in keepers if name != "ashburn")
+    ids = {name: bytes.fromhex(row["id"]) for name, row in home.nodes().items()}
+    real = first_entry(witness.data, bytes.fromhex(job))
+    for node, keeps in ((outsider, False), (liar, True)):
+        node.kill()
+        for target in (home, witness):
+            before = refusals(target)
+            with rogue.Rogue(address(target), rogue.curve_public(target.data), rogue.curve_secret(node.data)) as peer:
+                expect(peer.send(rogue.hello(ids[node.name], protocol=(2, 2), incarnation=100)), "it was not let in")
+                for words, message in forgeries(bytes.fromhex(job), ids[node.name], real, keeps):
+                    expect(peer.send(msgpack.packb(message)), "%s was not taken" % words)
+                wait_until("%s refuses what %s says" % (target.name, node.name), lambda: refusals(target) > before)
+        expect(witness.call("where", job=job)["jobs"], "%s was talked out of its copy" % witness.name)
+    home.wait_job(job, timeout_s=120)
+    expect_marks(home, job, 120)
+    expect(home.job(job)["home"] == "ashburn" and "makes no sense" in home.log_text(), home.log_end())
 
 
 # ---- The transport
@@ -542,7 +613,7 @@ def a_uid_is_its_tenant(place):
     expect(node.job(job)["tenant"] == "geology", json.dumps(node.job(job)))
 
 
-TESTS = [a_stranger_gets_past_neither_socket, a_plain_connection_is_refused, another_federation_is_strange,
+TESTS = [forged_and_older_logs_change_nothing, a_stranger_gets_past_neither_socket, a_plain_connection_is_refused, another_federation_is_strange,
          bad_messages_are_counted_and_shut_their_sender_out, records_that_do_not_verify_are_counted_by_kind_and_go_no_further,
          an_oversized_message_ends_its_connection,
          bulk_takes_no_bad_messages_either, fragments_of_tcp_do_no_harm, a_token_works_once,

@@ -3,8 +3,10 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 
+import lmdb
 import numpy
 
 from harness import Failed, Node, Skipped, expect, wait_until
@@ -187,5 +189,63 @@ def a_committed_result_that_rots_is_computed_again(place):
     expect_marks(home, job, items)
 
 
-TESTS = [a_committed_result_that_rots_is_computed_again, a_backup_is_taken_at_work_and_taken_back, what_is_no_backup_or_no_place_for_one_is_refused,
+def a_store_of_a_newer_format_is_refused(place):
+    """Written by a later version: this one touches nothing and says which is older."""
+    node = place.mesh("ashburn")["ashburn"]
+    expect(node.stop() == 0, node.log_end())
+    environment = lmdb.open(os.path.join(node.data, "store", "state"), max_dbs=32)
+    with environment.begin(write=True) as txn:
+        table = environment.open_db(b"store", txn=txn)
+        now = int.from_bytes(txn.get(b"schema", db=table), "little")
+        txn.put(b"schema", (now + 1).to_bytes(4, "little"), db=table)
+    environment.close()
+    start_fails(place, node.data, "format %d" % (now + 1), "up to %d" % now, "older than the data")
+    checked = place.weir("store", "check", "--data", node.data, code=None)
+    expect(checked.code != 0 and "older than the data" in checked.error, "%s" % checked)
+    environment = lmdb.open(os.path.join(node.data, "store", "state"), max_dbs=32)
+    with environment.begin(write=True) as txn:
+        txn.put(b"schema", now.to_bytes(4, "little"), db=environment.open_db(b"store", txn=txn))
+    environment.close()
+    node.start()
+
+
+def a_full_state_map_holds_up_and_loses_nothing(place):
+    """The least map there may be, and a job whose journal is larger: it waits, says so, and goes on in a larger map."""
+    too_small = place.found("berlin")
+    too_small.stop()
+    too_small.settings["store.state_map"] = "15MiB"
+    too_small.launch()
+    expect(too_small.wait_end(30) == 2 and "16" in too_small.log_end(1), "a map below the least: " + too_small.log_end())
+    node = place.mesh("ashburn", store__state_map="16MiB", work__cpu_slots=1)["ashburn"]
+    rows = numpy.random.default_rng(9).integers(0, 256, (1_000_000, 8), dtype=numpy.uint8)
+    numpy.save(place.path("rows.npy"), rows)
+    job = node.submit_detached("noop", "--input", "data=" + place.path("rows.npy"), "--split", "data", "--shard-items", "1",
+                               "--cache", "off", "--replicas", "1")
+    wait_until("the job is stalled", lambda: node.job(job).get("stalled"), 90)
+    expect("state=full" in node.log_text() and "store.state_map" in node.log_text(), node.log_end())
+    expect(node.nodes()["ashburn"]["fault"] == "disk", node.nodes())
+    done = node.job(job)["done"]
+    expect(0 < done < len(rows), "%s" % node.job(job))
+    other = place.start([place.program, "submit", "spin", "--node", node.socket, "--items", "2", "--replicas", "1"],
+                        stderr=subprocess.PIPE, text=True)
+    said = other.stderr.readline()
+    expect("full" in said, "a submit says %r" % said)
+    other.send_signal(signal.SIGINT)
+    other.wait(20)
+    node.kill()
+    node.settings["store.state_map"] = "64MiB"
+    node.start()
+    wait_until("the job goes on", lambda: node.job(job)["state"] != "preparing", 60)
+    expect(node.job(job)["done"] >= done, "shards were lost: %d of %d" % (node.job(job)["done"], done))
+    node.wait_job(job, timeout_s=120)
+    path = place.path("sums.npy")
+    node.weir("submit", "--reattach", job, "--output", "sum=" + path, timeout_s=60)
+    sums = numpy.full(len(rows), 0xCBF29CE484222325, dtype=numpy.uint64)
+    for column in range(rows.shape[1]):
+        sums = (sums ^ rows[:, column]) * numpy.uint64(0x100000001B3)
+    expect(numpy.array_equal(numpy.load(path).reshape(-1), sums), "the sums are wrong")
+
+
+TESTS = [a_store_of_a_newer_format_is_refused, a_full_state_map_holds_up_and_loses_nothing,
+         a_committed_result_that_rots_is_computed_again, a_backup_is_taken_at_work_and_taken_back, what_is_no_backup_or_no_place_for_one_is_refused,
          a_damaged_store_is_refused_in_words, flipped_bits_never_crash_a_node, a_folder_that_cannot_be_written_is_refused]

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 
@@ -320,6 +321,67 @@ def a_takeover_on_a_full_disk_waits_for_room(place):
     next_home.wait_job(job, timeout_s=60)
 
 
+def a_disk_that_was_put_back_is_named(place):
+    """A member's data of an hour ago: its node says so, and takes part again once its copies are brought up."""
+    mesh = place.mesh(*THREE)
+    home, member = mesh["ashburn"], mesh["berlin"]
+    member.kill()
+    shutil.copytree(member.data, place.path("before"))
+    member.start()
+    home.wait_states({name: "up" for name in THREE}, 60)
+    job = home.submit_detached("spin", *SPIN, "--replicas", "3")
+    home.wait_job(job, timeout_s=90)
+    wait_until("the member holds the job", lambda: member.call("where", job=job)["jobs"])
+    expect("state=put_back" not in member.log_text(), member.log_end())
+    member.kill()
+    shutil.rmtree(member.data)
+    shutil.move(place.path("before"), member.data)
+    member.start()
+    wait_until("it says that its disk was put back", lambda: "event=disk state=put_back" in member.log_text(), 30)
+    home.wait_states({name: "up" for name in THREE}, 60)
+    again = home.submit_detached("spin", "--items", "2", "--cache", "off", "--replicas", "3")
+    home.wait_job(again)
+
+
+def wait_alone(node, others):
+    wait_until("%s sees the others down" % node.name,
+               lambda: all(node.states().get(name) == "down" for name in others), 90)
+
+
+def a_key_on_both_sides_of_a_cut_is_two_jobs_of_one_id(place):
+    """Neither side hears of the other. Afterwards both jobs are there, each at its home, with the same bytes; others tell of
+    one of them, the same one every time."""
+    mesh = place.mesh(*THREE, **{"tenants__uid-%d" % os.getuid(): "geology"})
+    ashburn, berlin, cairo = (mesh[name] for name in THREE)
+    submit = ("spin", "--items", "4", "--key", "monday", "--cache", "off")
+    for node in (berlin, cairo):
+        node.signal(signal.SIGSTOP)
+    wait_alone(ashburn, ("berlin", "cairo"))
+    one = ashburn.submit_detached(*submit)
+    ashburn.wait_job(one)
+    ashburn.signal(signal.SIGSTOP)
+    for node in (berlin, cairo):
+        node.signal(signal.SIGCONT)
+    wait_until("the others see each other, and ashburn down",
+               lambda: berlin.states().get("cairo") == "up" and berlin.states().get("ashburn") == "down", 90)
+    other = berlin.submit_detached(*submit)
+    expect(one == other, "one key made two ids: %s, %s" % (one, other))
+    berlin.wait_job(other)
+    ashburn.signal(signal.SIGCONT)
+    cairo.wait_states({name: "up" for name in THREE}, 90)
+    listed = [row["home"] for row in cairo.weir("jobs", "--mesh", "--json").json["jobs"] if row["id"] == one]
+    expect(sorted(listed) == ["ashburn", "berlin"], listed)
+    ids = {name: row["id"] for name, row in cairo.nodes().items()}
+    lower = min(("ashburn", "berlin"), key=ids.get)
+    for _ in range(5):
+        expect(cairo.job(one)["home"] == lower, "another one than before: %s" % cairo.job(one))
+    expect("also_at=" in cairo.log_text(), "nothing is said of two jobs:\n" + cairo.log_end())
+    for node in mesh.values():
+        expect_marks(node, one, 4)
+    again = cairo.weir("submit", *submit, "--detach", "--json").json
+    expect(again["existing"] and again["job"] == one, again)
+
+
 def a_new_home_mends_what_its_disk_lost(place):
     """The input lies rotten on the disk of the one that takes over: it gets it anew from the other member."""
     mesh = place.mesh(*THREE)
@@ -350,5 +412,5 @@ TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wher
          a_submit_without_a_majority_says_what_it_waits_for, a_stopped_home_hands_its_jobs_over,
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
          large_inputs_and_outputs_outlive_the_home, small_inputs_ride_in_the_journal,
-         a_takeover_on_a_full_disk_waits_for_room, a_new_home_mends_what_its_disk_lost]
-LONG_TESTS = []
+         a_takeover_on_a_full_disk_waits_for_room, a_disk_that_was_put_back_is_named, a_new_home_mends_what_its_disk_lost]
+LONG_TESTS = [a_key_on_both_sides_of_a_cut_is_two_jobs_of_one_id]
