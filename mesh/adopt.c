@@ -37,11 +37,56 @@ void adopt_report(struct step *step, const struct attempt *attempt)
     }
 }
 
-void adopt_offer_result(struct step *step, const struct attempt *attempt)
+/* A result of a job whose home is lost, which waits here for another one. */
+static bool is_orphan(const struct attempt *attempt, const struct mesh_id *job, int64_t now_ms)
 {
+    return attempt->state == ATTEMPT_FINISHED && !attempt->discard && id_equal(&attempt->job, job) &&
+           adopt_seems_lost(attempt, now_ms);
+}
+
+/* One result of each job goes on asking; the others would bring the same answer. */
+static bool asks_for_all(const struct step *step, uint32_t slot)
+{
+    const struct executor *const executor = &step->mesh->executor;
+    for (uint32_t i = 0; i < slot; i++) {
+        if (is_orphan(&executor->attempt[i], &executor->attempt[slot].job, step->now_ms))
+            return false;
+    }
+    return true;
+}
+
+void adopt_offer_result(struct step *step, uint32_t slot)
+{
+    struct attempt *const attempt = &step->mesh->executor.attempt[slot];
+    if (attempt->passes > 0 && !asks_for_all(step, slot)) {
+        attempt->passes--;
+        return;
+    }
+    if (attempt->offers < EXECUTOR_OFFERS_DOUBLED)
+        attempt->offers++;
+    attempt->passes = (uint8_t)((1u << attempt->offers) - 1);
+    executor_fill_result(attempt, out_send(step, &step->mesh->members.slot[attempt->home].id, MESH_RESULT));
     uint32_t at = 0;
     for (const struct mesh_id *id = next_member(step, attempt, &at); id; id = next_member(step, attempt, &at))
         executor_fill_result(attempt, out_send(step, id, MESH_RESULT));
+}
+
+/* Who is the job's home was said: all that waits for it goes there. Said again and not taken, it goes more and more seldom. */
+static void offer_to_named(struct step *step, const struct mesh_id *job, const struct mesh_id *home)
+{
+    struct executor *const executor = &step->mesh->executor;
+    for (uint32_t slot = 0; slot < executor->attempt_pool.fresh; slot++) {
+        struct attempt *const attempt = &executor->attempt[slot];
+        if (!is_orphan(attempt, job, step->now_ms) || members_place(&attempt->others, home) == MESH_NONE ||
+            (attempt->named > 0 && step->now_ms - attempt->named_at_ms < (int64_t)EXECUTOR_RESEND_MS
+                                                                             << attempt->named) ||
+            !out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 4, 0))
+            continue;
+        attempt->named_at_ms = step->now_ms;
+        if (attempt->named < EXECUTOR_OFFERS_DOUBLED)
+            attempt->named++;
+        executor_fill_result(attempt, out_send(step, home, MESH_RESULT));
+    }
 }
 
 /* Its home said so itself. */
@@ -82,6 +127,8 @@ void adopt_home_moved(struct step *step, uint32_t from, const struct mesh_messag
                   members_place(&attempt->others, &step->mesh->members.slot[from].id) != MESH_NONE))
             learn_home(step, attempt, home);
     }
+    if (!id_equal(home, &nobody))
+        offer_to_named(step, &message->body.hand_over.job, home);
 }
 
 void adopt_on_adopted(struct step *step, uint32_t from, const struct mesh_message *message)
@@ -91,6 +138,8 @@ void adopt_on_adopted(struct step *step, uint32_t from, const struct mesh_messag
     if (slot == MESH_NONE)
         return; /* it ended */
     const struct attempt *const attempt = &executor->attempt[slot];
+    if (attempt->home == from)
+        offer_to_named(step, &attempt->job, &step->mesh->members.slot[from].id);
     if (attempt->home == from || attempt->state == ATTEMPT_STOPPING ||
         message->body.adopted.epoch <= attempt->epoch)
         return;
@@ -99,6 +148,7 @@ void adopt_on_adopted(struct step *step, uint32_t from, const struct mesh_messag
         return;
     }
     executor_attempt_rehome(step, slot, from, message->body.adopted.epoch);
+    offer_to_named(step, &attempt->job, &step->mesh->members.slot[from].id);
 }
 
 /* ---- The home. */

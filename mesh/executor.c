@@ -379,6 +379,7 @@ void executor_attempt_rehome(struct step *step, uint32_t slot, uint32_t home, ui
     attempt->home = home;
     attempt->epoch = epoch;
     attempt->renewed_at_ms = step->now_ms;
+    attempt->offers = attempt->passes = attempt->named = 0;
 }
 
 /* Keeps what the host reported. A report that is short or makes no sense counts as a crash of what it leaves
@@ -699,9 +700,10 @@ static void tick_results(struct step *step, struct list *results)
         if (step->now_ms - attempt->finished_at_ms >= EXECUTOR_HELD_MS)
             attempt_stop(executor, slot, true);
         else if (!attempt->discard) {
-            send_result(step, attempt);
             if (adopt_seems_lost(attempt, step->now_ms))
-                adopt_offer_result(step, attempt);
+                adopt_offer_result(step, slot);
+            else
+                send_result(step, attempt);
         }
     }
 }

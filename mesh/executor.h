@@ -41,6 +41,8 @@ enum {
     EXECUTOR_HELD_MS = 10 * 60 * 1000, /* results kept for a home that is silent */
     EXECUTOR_GRANT_PLACES_MAX = 64,    /* places in one grant: a bit each in grant.used */
     EXECUTOR_RESENDS_PER_STEP = 32,
+    EXECUTOR_OFFERS_DOUBLED =
+        5, /* the time between offers of a result whose home is lost is doubled so often */
     EXECUTOR_LOST_MS =
         6000, /* a home that answers nothing for so long, a renewal and a bit, may be another node now */
 };
@@ -98,6 +100,12 @@ struct attempt {
     int64_t began_at_ms;        /* RUNNING, FINISHED */
     struct mesh_members others; /* of the job's journal, beside its home */
     int64_t finished_at_ms;
+    /* FINISHED, and its home seems lost: how often its result was offered to the members since, and how many times that it
+       is due are passed over; how often to a home that was named, and when that was last. */
+    uint8_t offers;
+    uint8_t passes;
+    uint8_t named;
+    int64_t named_at_ms;
     uint32_t hash_next; /* index + 1 */
     uint32_t count;
     uint32_t shard[MESH_BUNDLE_SHARDS_MAX];
@@ -186,7 +194,7 @@ bool adopt_seems_lost(const struct attempt *attempt, int64_t now_ms);
 void adopt_report(struct step *step, const struct attempt *attempt);
 /* The job has another home now: who it is, or the members known here, hear at once what runs here. */
 void adopt_home_moved(struct step *step, uint32_t from, const struct mesh_message *message);
-void adopt_offer_result(struct step *step, const struct attempt *attempt);
+void adopt_offer_result(struct step *step, uint32_t slot);
 
 /* For bundles.c: the new home takes a bundle over that an executor told it of. */
 void adopt_answer(struct step *step, uint32_t to, const struct mesh_bundle_name *name, uint64_t epoch);

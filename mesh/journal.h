@@ -57,7 +57,7 @@ enum {
     JOURNAL_SCAN_MS = 500, /* timers are looked at so often: there are thousands, and none is in a hurry */
     JOURNAL_SENDS =
         4 * (MESH_COPIES_MAX + 1), /* one journal's timers at most: a beat, an entry, a question to each */
-    JOURNAL_WINDOW = 64,           /* entries sent from the disk at a time */
+    JOURNAL_WINDOW = 64, /* entries sent from the disk at a time; the host sends fewer where they are large */
 };
 
 enum journal_role { JOURNAL_FREE = 0, JOURNAL_FOLLOWER, JOURNAL_CANDIDATE, JOURNAL_LEADER };
@@ -192,6 +192,7 @@ void journal_forget(struct step *step, const struct mesh_id *job);
 
 /* For the dispatch in mesh.c, and members.c. `from` is a member's slot. */
 void journal_begin(struct step *step, const struct mesh_event *event);
+void journal_log_sent(struct step *step, const struct mesh_event *event);
 void journal_restore(struct step *step, const struct mesh_event *event);
 void journal_told_over(struct step *step, const struct mesh_event *event);
 void journal_on_append(struct step *step, uint32_t from, const struct mesh_message *message);

@@ -163,6 +163,19 @@ static void send_log(struct step *step, struct journal *journal, uint32_t which)
     step->mesh->counters.entries_resent += count;
 }
 
+/* What was left out follows when the member holds what was sent, and not only when it is due again. */
+void journal_log_sent(struct step *step, const struct mesh_event *event)
+{
+    const uint32_t slot = journal_led(step->mesh, &event->body.log_sent.job);
+    struct journal *const journal = slot == MESH_NONE ? NULL : &step->mesh->journals.journal[slot];
+    const uint32_t which = journal ? peer_find(journal, &event->body.log_sent.to) : MESH_NONE;
+    if (which == MESH_NONE || event->body.log_sent.epoch != journal->promised)
+        return;
+    struct journal_peer *const peer = &journal->peer[which];
+    if (peer->behind && event->body.log_sent.last < peer->sent && event->body.log_sent.last >= peer->held)
+        peer->sent = event->body.log_sent.last;
+}
+
 static uint32_t lost_peers(const struct journal *journal)
 {
     uint32_t bits = 0;

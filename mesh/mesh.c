@@ -297,6 +297,9 @@ static void dispatch(struct step *step, const struct mesh_event *event)
     case MESH_JOB_IS_OVER:
         journal_told_over(step, event);
         break;
+    case MESH_LOG_SENT:
+        journal_log_sent(step, event);
+        break;
     case MESH_JOURNAL_NEW:
         journal_begin(step, event);
         break;

@@ -74,6 +74,7 @@ enum mesh_event_kind {
     MESH_SUBMIT,    /* a job for which this node becomes home */
     MESH_RESTORE,   /* a job read back from the store: at start, or after MESH_TAKE_OVER */
     MESH_JOB_IS_OVER,     /* answer to MESH_JOURNAL_ASKED, or to the first entry of a journal that was over */
+    MESH_LOG_SENT,        /* answer to MESH_SEND_LOG, where not all of it could be sent for now */
     MESH_JOURNAL_NEW,     /* answer to MESH_JOURNAL_ASKED with members: nothing of it was ever on this disk */
     MESH_FORGOT,          /* the host has forgotten that there was a journal, for its job is long over */
     MESH_RESTORE_JOURNAL, /* at start: a journal of several copies, before any MESH_RESTORE */
@@ -195,6 +196,12 @@ struct mesh_event {
             uint32_t last;
             uint64_t last_epoch;
         } is_over;
+        struct {
+            struct mesh_id job;
+            struct mesh_id to;
+            uint64_t epoch;
+            uint32_t last; /* up to here it was */
+        } log_sent;
         struct {
             struct mesh_id job;
             struct mesh_id from; /* this and what follows as in JOURNAL_ASKED */

@@ -36,7 +36,8 @@
 #define WAITS_MAX 1024u
 /* Rows of a tail that is replaced, deleted in one batch. */
 #define CUT_ROWS_MAX 2048u
-/* Entries sent in one go to a member that lacks them: what its queue takes. The home asks for the rest again. */
+/* Sent in one go to a member that lacks entries, as their bytes and the last entry's: its queue takes twice that, for what
+ * else it is sent. The core is told where that ended, and asks for the rest when this has come. */
 #define SEND_LOG_BYTES_MAX (TRANSPORT_QUEUE_BYTES_MAX / 2)
 
 static void must(const void *memory)
@@ -443,6 +444,7 @@ struct sending {
     struct node *node;
     const struct mesh_effect *effect;
     uint64_t before_epoch;
+    uint32_t last; /* sent */
     size_t bytes;
 };
 
@@ -464,6 +466,7 @@ static bool send_entry(void *context, const struct copies_entry_view *view)
         wire_message(&frame, &message, (struct wire_bytes){.bytes = view->bytes, .count = view->count});
         if (!transport_send(sending->node->transport, &sending->effect->body.send_log.to, &frame))
             return false;
+        sending->last = view->index;
         sending->bytes += view->count;
     }
     sending->before_epoch = view->epoch;
@@ -473,9 +476,15 @@ static bool send_entry(void *context, const struct copies_entry_view *view)
 
 void copies_send_log(struct node *node, const struct mesh_effect *effect)
 {
-    struct sending sending = {.node = node, .effect = effect};
     const uint32_t first = effect->body.send_log.first;
+    struct sending sending = {.node = node, .effect = effect, .last = first - 1};
     copies_read(node, &effect->body.send_log.job, first > 1 ? first - 1 : 1, send_entry, &sending);
+    if (sending.last - first + 1 < effect->body.send_log.count)
+        host_post(node, &(struct mesh_event){.kind = MESH_LOG_SENT,
+                                             .body.log_sent = {.job = effect->body.send_log.job,
+                                                               .to = effect->body.send_log.to,
+                                                               .epoch = effect->body.send_log.epoch,
+                                                               .last = sending.last}});
 }
 
 /* ---- Taking what a home sends */

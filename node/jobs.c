@@ -969,6 +969,10 @@ void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusa
     struct job *job = jobs_find(node, id);
     if (!job)
         return;
+    if (refusal != MESH_ACCEPTED && job->read_back) { /* acknowledged long ago: it waits for room */
+        go_on_later(node, job, refusals[refusal]);
+        return;
+    }
     if (refusal != MESH_ACCEPTED) {
         refuse(node, job, refusal == MESH_REFUSED_EMPTY ? EXIT_USAGE : EXIT_FAILED, refusals[refusal]);
         return;

@@ -85,6 +85,18 @@ static const char help_text[] =
     X(copies_late)                                                                                           \
     X(copies_needed)                                                                                         \
     X(overtaken)                                                                                             \
+    X(entries_resent)                                                                                        \
+    X(entries_fenced)                                                                                        \
+    X(entries_void)                                                                                          \
+    X(elections)                                                                                             \
+    X(votes)                                                                                                 \
+    X(takeovers)                                                                                             \
+    X(step_downs)                                                                                            \
+    X(adoptions)                                                                                             \
+    X(handovers)                                                                                             \
+    X(changes)                                                                                               \
+    X(stalls)                                                                                                \
+    X(unheard)                                                                                               \
     X(cancels)                                                                                               \
     X(bound_demands)                                                                                         \
     X(bound_attempts)                                                                                        \
@@ -115,6 +127,15 @@ static const char help_text[] =
     X(saves_torn)                                                                                            \
     X(saves_stalled)                                                                                         \
     X(rows_rotten)                                                                                           \
+    X(promises)                                                                                              \
+    X(promises_unheard)                                                                                      \
+    X(votes_refused)                                                                                         \
+    X(tails_cut)                                                                                             \
+    X(logs_sent)                                                                                             \
+    X(logs_cut_short)                                                                                        \
+    X(journals_restored)                                                                                     \
+    X(journals_over)                                                                                         \
+    X(jobs_restored)                                                                                         \
     X(jobs_forgone)                                                                                          \
     X(messages_corrupted)                                                                                    \
     X(messages_overflowed)                                                                                   \

@@ -5,6 +5,8 @@
  */
 #include "node/sim/world.h"
 
+/* Sent at a time, in words of eight bytes: a real host's queue for one peer is bounded in bytes. */
+#define SEND_LOG_WORDS_MAX 24u
 /* A job that its new home has no room for is tried again. */
 #define TAKE_OVER_AGAIN_US SECOND_US
 
@@ -346,18 +348,37 @@ void sim_journal_free(struct disk_log *log)
 
 /* ---- What the core asks for. */
 
+static void log_sent(struct world *world, struct host *host, const struct mesh_effect *effect, uint32_t last)
+{
+    struct mesh_event *const sent = sim_alloc(1, sizeof *sent);
+    sent->kind = MESH_LOG_SENT;
+    sent->body.log_sent.job = effect->body.send_log.job;
+    sent->body.log_sent.to = effect->body.send_log.to;
+    sent->body.log_sent.epoch = effect->body.send_log.epoch;
+    sent->body.log_sent.last = last;
+    struct event event = sim_world_event(world, 0, HAPPEN_LOG_SENT, host->index);
+    event.item = sent;
+    sim_world_push(world, event);
+    world->result->world.logs_cut_short++;
+}
+
 void sim_journal_send_log(struct world *world, struct host *host, const struct mesh_effect *effect)
 {
     const struct mesh_id *const id = &effect->body.send_log.job;
     const uint32_t number = sim_world_job(world, id);
     struct disk_entry before = {0};
     struct disk_entry entry = {0};
+    uint32_t words = 0;
     world->result->world.logs_sent++;
     if (effect->body.send_log.first > 1) {
         sim_journal_entry(host, number, id, effect->body.send_log.first - 1, &before);
     }
     for (uint32_t i = 0; i < effect->body.send_log.count; i++, before = entry) {
         const uint32_t index = effect->body.send_log.first + i;
+        if (words >= SEND_LOG_WORDS_MAX) {
+            log_sent(world, host, effect, index - 1);
+            return;
+        }
         if (number == SIM_NONE || !sim_journal_entry(host, number, id, index, &entry)) {
             sim_truth_broken(world, host, number, SIM_ANSWERS_FIT, "entry %u is to be sent and isn't here",
                              index);
@@ -379,6 +400,7 @@ void sim_journal_send_log(struct world *world, struct host *host, const struct m
         if (flight != NULL && !sim_host_let_go(world, host, flight)) {
             return;
         }
+        words += 1 + (entry.payload != NULL ? entry.payload->count : 0);
     }
 }
 

@@ -24,6 +24,8 @@ enum {
     HOME_LEASE_MS = 25000,
     KEPT_MS = 600000, /* an attempt whose job has several homes to come waits for one of them */
     RESEND_MS = 2000,
+    OFFERS_DUE =
+        32, /* times that a result is due, of which one at least is used where others keep the journal */
     RESEND_LONG_MS = 8000,  /* of a bundle of ACK_LATER_US */
     ACK_LATER_US = 4000000, /* the acknowledgement of a longer bundle may wait for company */
     ALERT_TTL_MS = 20000,
@@ -403,11 +405,18 @@ static void executor_leases_end(struct oracle *oracle)
     }
 }
 
+/* Of results whose home is silent one of each job goes on asking, and the others more and more seldom. */
+static int64_t result_due_ms(const struct held *held)
+{
+    const int64_t resend_ms = held->took_long ? RESEND_LONG_MS : RESEND_MS;
+    return held->told_ms + (held->kept ? OFFERS_DUE * resend_ms : resend_ms);
+}
+
 /* When the core must do something about this attempt by itself; it has to have asked to be called by then. */
 static int64_t held_due_ms(const struct held *held)
 {
     if (held->finished) {
-        return held->told_ms + (held->took_long ? RESEND_LONG_MS : RESEND_MS);
+        return result_due_ms(held);
     }
     if (held->stopped) {
         return INT64_MAX;

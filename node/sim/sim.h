@@ -77,6 +77,7 @@
     X(votes_refused)                                                                                         \
     X(tails_cut)         /* of a log, by a later home's entries */                                           \
     X(logs_sent)         /* stretches of a journal read from a disk for a member */                          \
+    X(logs_cut_short)    /* of them: more than is sent at a time */                                          \
     X(journals_restored) /* at a start */                                                                    \
     X(journals_over)                                                                                         \
     X(results_thrown)    /* acknowledged and not committed: their bundle was forgotten */                    \

@@ -21,6 +21,7 @@ static const char *const event_names[] = {
     [MESH_FORGET_JOB] = "forget",
     [MESH_JOB_IS_OVER] = "job is over",
     [MESH_RESTORE_JOURNAL] = "restore journal",
+    [MESH_LOG_SENT] = "log sent",
     [MESH_JOURNAL_NEW] = "journal new",
     [MESH_FORGOT] = "forgot",
     [MESH_QUARANTINE] = "quarantine",

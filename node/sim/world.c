@@ -392,6 +392,9 @@ static void happen_at_host(struct world *world, struct host *host, struct event 
     case HAPPEN_TAKE_OVER:
         sim_journal_take_over(world, host, event->a, event->b);
         break;
+    case HAPPEN_LOG_SENT:
+        sim_host_step(world, host, event->item);
+        break;
     case HAPPEN_TELL_OVER:
         sim_journal_tell_over(world, host, event->a, &world->host[event->b].id);
         sim_journal_tell_new(world, host, event->item);

@@ -62,6 +62,7 @@ enum happening {
     HAPPEN_LOOKED_UP, /* the cache answers */
     HAPPEN_FORGET,    /* a finished job is pruned */
     HAPPEN_TAKE_OVER, /* a copy of a journal has been read back by its new home */
+    HAPPEN_LOG_SENT,  /* less of a journal was sent than was asked for, and its core hears how much */
     HAPPEN_TELL_OVER, /* a host looked up whether a journal that it was asked about is over */
     HAPPEN_START,     /* a node starts or starts again */
     HAPPEN_SUBMIT,    /* a user submits */

@@ -72,9 +72,10 @@ struct cluster {
     uint32_t attempts; /* shards run, over all */
     uint32_t moved;
     uint32_t drained[NODES];
-    uint32_t handed; /* of nodes that drained */
-    uint32_t run_ms; /* a bundle takes once to twice that; default 2000 */
-    bool speculate;  /* of jobs from now on; since devices report a millisecond, every bundle is soon slow */
+    uint32_t handed;    /* of nodes that drained */
+    uint32_t sends_max; /* entries of a log that a host sends in one go; 0: as many as it is asked for */
+    uint32_t run_ms;    /* a bundle takes once to twice that; default 2000 */
+    bool speculate; /* of jobs from now on; since devices report a millisecond, every bundle is soon slow */
 };
 
 static struct cluster *cluster;
@@ -203,6 +204,15 @@ static void send_log(struct net *net, uint32_t node, const struct mesh_effect *e
     const struct log *const log = &cluster->log[node][job];
     for (uint32_t i = 0; i < effect->body.send_log.count; i++) {
         const uint32_t index = effect->body.send_log.first + i;
+        if (cluster->sends_max && i == cluster->sends_max) {
+            struct mesh_event event = {.kind = MESH_LOG_SENT};
+            event.body.log_sent.job = effect->body.send_log.job;
+            event.body.log_sent.to = effect->body.send_log.to;
+            event.body.log_sent.epoch = effect->body.send_log.epoch;
+            event.body.log_sent.last = index - 1;
+            net_step(net, node, &event);
+            return;
+        }
         assert_true(index <= log->last);
         struct mesh_send send = {.to = effect->body.send_log.to, .message.kind = MESH_APPEND};
         send.message.body.append.job = effect->body.send_log.job;
@@ -1567,6 +1577,72 @@ static void journals_forgotten_make_way_for_a_new_incarnation(void **state)
     close_cluster(net);
 }
 
+/* A queue that takes two entries at a time doesn't make each further two wait until they are due again. */
+static void log_follows_as_fast_as_its_host_can_send_it(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 3000);
+    const uint32_t lagging = other_node(net, 1, job, 0);
+    net_split(net, 1u << lagging, true);
+    for (int i = 0; i < 600 && cluster->told[job] == 0; i++)
+        advance(net, 100);
+    const struct log *const log = &cluster->log[lagging][job];
+    const uint32_t before = log->last;
+    const uint32_t all = cluster->log[1][job].last;
+    assert_true(before + 6 <= all);
+    cluster->sends_max = 2;
+    net_split(net, 1u << lagging, false);
+    for (int i = 0; i < 3000 && log->last == before; i++)
+        advance(net, 20);
+    int64_t took_ms = 0;
+    for (; took_ms < 10000 && log->last < all; took_ms += 20)
+        advance(net, 20);
+    assert_true(took_ms < 1000);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
+/* What a node has finished for a home that is gone asks about in one voice, and is there, all of it, when there is a home. */
+static void results_of_a_lost_home_ask_sparingly_and_are_not_run_again(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    for (uint32_t i = 2; i < NODES; i++) {
+        struct mesh_event event = {.kind = MESH_DEVICES};
+        event.body.devices.class[0].slots = 8;
+        net_step(net, i, &event);
+    }
+    advance(net, 3000);
+    cluster->run_ms = 4000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 3500); /* nothing is finished yet */
+    const uint32_t other = other_node(net, 1, job, 0);
+    uint32_t died = 0; /* shards that run there, and will have to again */
+    for (uint32_t i = 0; i < RUNS; i++) {
+        const struct run *const run = &cluster->run[i];
+        died += run->busy && (run->node == 1 || run->node == other) ? run->count : 0;
+    }
+    net_kill(net, 1, true);
+    net_kill(net, other, true);
+    advance(net, 20000);
+    assert_int_equal(home_of(net, job), UINT32_MAX);
+    const uint64_t before = COUNTED(net, results);
+    advance(net, 5 * 60 * 1000);
+    const uint64_t asked = COUNTED(net, results) - before;
+    print_message("    %llu results offered in 5 minutes\n", (unsigned long long)asked);
+    assert_true(
+        asked > 0 &&
+        asked < 3 * 150 + SHARDS * 6); /* a node has one that asks each 2 s; the others do so now and then */
+    start(net, other);
+    finish(net, job);
+    check_job(net, job);
+    assert_int_equal(cluster->attempts, SHARDS + died);
+    close_cluster(net);
+}
+
 static uint32_t unfinished(void)
 {
     uint32_t count = 0;
@@ -1755,6 +1831,8 @@ int main(int count, char **arguments)
         cmocka_unit_test(promise_of_an_empty_journal_survives_a_restart),
         cmocka_unit_test(only_a_member_by_its_storage_votes_with_an_empty_log),
         cmocka_unit_test(journals_forgotten_make_way_for_a_new_incarnation),
+        cmocka_unit_test(log_follows_as_fast_as_its_host_can_send_it),
+        cmocka_unit_test(results_of_a_lost_home_ask_sparingly_and_are_not_run_again),
         cmocka_unit_test(nothing_acknowledged_is_lost_or_doubled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
