@@ -72,6 +72,7 @@
     X(forgone_rolled_back) /* or replaced by an old copy of itself, */                                       \
     X(forgone_rotten)      /* or lost a journal to rot, */                                                   \
     X(forgone_cloned)      /* or another process spoke in its node's name */                                 \
+    X(forgone_one_disk)    /* of these: only one of three disks or more had forgotten anything */            \
     X(promises_unheard)    /* by a member of which the journal's first entry had not come */                 \
     X(promises)            /* votes made durable */                                                          \
     X(votes_refused)                                                                                         \

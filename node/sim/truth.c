@@ -127,11 +127,19 @@ static bool is_majority(const struct world *world, const struct truth *truth, ui
     return false;
 }
 
+/* At most one disk of the three or more that keep it now has forgotten anything: that alone should lose nothing. */
+static bool one_disk_alone(const struct truth *truth)
+{
+    return (truth->harmed & (truth->harmed - 1)) == 0 && truth->harm != SIM_HARM_CLONED &&
+           truth->set[truth->set_count - 1].members.count >= 3;
+}
+
 static void forgo(struct world *world, struct sim_job *job)
 {
     struct sim_counters *const count = &world->result->world;
     job->forgone = true;
     count->jobs_forgone++;
+    count->forgone_one_disk += one_disk_alone(job->truth);
     count->forgone_wiped += job->truth->harm == SIM_HARM_WIPED;
     count->forgone_rolled_back += job->truth->harm == SIM_HARM_ROLLED_BACK;
     count->forgone_rotten += job->truth->harm == SIM_HARM_ROTTEN;
@@ -513,6 +521,13 @@ static void hear_home(struct world *world, struct host *home, uint32_t job)
     }
 }
 
+/* A home whose own disk had nothing of the job yet knows nothing of it once it has restarted, and wants no result of it. */
+static bool knows_of(const struct world *world, const struct host *home, uint32_t job)
+{
+    struct mesh_journal_view view;
+    return home->alive && mesh_journal_find(home->mesh, &world->job[job].spec.id, &view);
+}
+
 static uint64_t reign_of(const struct truth *truth, const struct host *home)
 {
     uint64_t epoch = 0;
@@ -547,7 +562,9 @@ void sim_truth_acked(struct world *world, struct host *host, struct host *home, 
         }
         commit = its ? entry : commit;
     }
-    if (commit != NULL) {
+    const uint32_t keeper = member_of(truth, home->index);
+    const bool had = commit != NULL && keeper != SIM_NONE && (commit->held >> keeper & 1);
+    if (commit != NULL && (had || knows_of(world, home, job))) {
         sim_truth_broken(world, host, job, SIM_ACKED_IS_DURABLE,
                          "a result is acknowledged, and no majority holds entry %u that commits it",
                          commit->index);
