@@ -2,7 +2,10 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "kernels/render_scene.h"
 
 #define DTYPE(name) (1u << ARRAY_##name)
 
@@ -63,6 +66,130 @@ static const struct manifest embed = {
     .outputs = {{.name = "vectors", .help = "int8 [lines, 256]"}},
     .shape = embed_shape,
     .cost = embed_cost,
+    .cost_help = "operations on the line's features, 20 per byte",
+};
+
+/* kmeans: a centre is the sum and the count of its points, so that the outputs of one round are inputs of the next. */
+
+static enum manifest_error kmeans_shape(const struct manifest_shapes *shapes,
+                                        const struct manifest_params *params,
+                                        struct array_type outputs[MANIFEST_OUTPUTS_MAX],
+                                        uint32_t *output_count, char error[MANIFEST_ERROR_BYTES])
+{
+    (void)params;
+    const struct array_type *point = &shapes->inputs[KMEANS_POINT], *sum = &shapes->inputs[KMEANS_SUM],
+                            *count = &shapes->inputs[KMEANS_COUNT];
+    char a[ARRAY_TYPE_TEXT_BYTES], b[ARRAY_TYPE_TEXT_BYTES];
+    if (point->shape[1] != sum->shape[1] || point->shape[1] == 0 || point->shape[1] > KNN_DIMENSIONS_MAX) {
+        snprintf(error, MANIFEST_ERROR_BYTES,
+                 "kmeans: point is %s and sum is %s; give both the same second axis, 1 to %d",
+                 text_of(point, a), text_of(sum, b), KNN_DIMENSIONS_MAX);
+        return MANIFEST_BAD_INPUT;
+    }
+    if (sum->shape[0] != count->shape[0]) {
+        snprintf(error, MANIFEST_ERROR_BYTES,
+                 "kmeans: sum is %s and count is %s; give a count for each row of sum", text_of(sum, a),
+                 text_of(count, b));
+        return MANIFEST_BAD_INPUT;
+    }
+    if (sum->shape[0] > KMEANS_CENTRES_MAX || sum->shape[0] * sum->shape[1] > KMEANS_CELLS_MAX) {
+        snprintf(error, MANIFEST_ERROR_BYTES, "kmeans: sum is %s; give at most %d centres, and %d numbers",
+                 text_of(sum, a), KMEANS_CENTRES_MAX, KMEANS_CELLS_MAX);
+        return MANIFEST_BAD_INPUT;
+    }
+    outputs[KMEANS_LABEL] = vector_of(ARRAY_INT32, shapes->items);
+    outputs[KMEANS_NEW_SUM] = matrix_of(ARRAY_INT64, sum->shape[0], sum->shape[1]);
+    outputs[KMEANS_NEW_COUNT] = vector_of(ARRAY_INT64, sum->shape[0]);
+    outputs[KMEANS_SPREAD] = vector_of(ARRAY_INT64, 1);
+    *output_count = 4;
+    return MANIFEST_OK;
+}
+
+static struct manifest_cost kmeans_cost(const struct manifest_shapes *shapes,
+                                        const struct manifest_params *params)
+{
+    (void)params;
+    const double centres = (double)shapes->inputs[KMEANS_SUM].shape[0];
+    const double dimensions = (double)shapes->inputs[KMEANS_SUM].shape[1];
+    return (struct manifest_cost){
+        .operations = 2 * centres * dimensions + dimensions,
+        .bytes = dimensions + 4,
+        .cpu_ns = centres * (dimensions * 0.02 + 1.2) + dimensions * 0.6 + 20,
+    };
+}
+
+static enum manifest_error kmeans_values(uint32_t input, const struct array_type *type, const void *rows,
+                                         uint64_t bytes, uint64_t count, uint64_t first_row,
+                                         char error[MANIFEST_ERROR_BYTES])
+{
+    static const int64_t sum_max = (int64_t)1 << 47, count_max = (int64_t)1 << 40;
+    if (input == KMEANS_POINT)
+        return MANIFEST_OK;
+    const int64_t low = input == KMEANS_SUM ? -sum_max : 0, high = input == KMEANS_SUM ? sum_max : count_max;
+    bool any = false;
+    (void)type;
+    for (uint64_t at = 0; at + 8 <= bytes; at += 8) {
+        int64_t value;
+        memcpy(&value, (const char *)rows + at, sizeof value);
+        any |= value > 0;
+        if (value >= low && value <= high)
+            continue;
+        snprintf(error, MANIFEST_ERROR_BYTES,
+                 "kmeans: row %llu of %s has %lld; it must be between %lld and %lld",
+                 (unsigned long long)(first_row + at / (bytes / count)),
+                 input == KMEANS_SUM ? "sum" : "count", (long long)value, (long long)low, (long long)high);
+        return MANIFEST_BAD_VALUE;
+    }
+    if (input == KMEANS_COUNT && !any) {
+        snprintf(error, MANIFEST_ERROR_BYTES, "kmeans: count is all 0; give at least one centre a point");
+        return MANIFEST_BAD_VALUE;
+    }
+    return MANIFEST_OK;
+}
+
+static const struct manifest kmeans = {
+    .name = "kmeans",
+    .version = 1,
+    .help = "one round of k-means over int8 points: labels, and the sums and counts that are the next "
+            "round's centres",
+    .class = MANIFEST_EXACT,
+    .input_count = 3,
+    .inputs = {[KMEANS_POINT] = {.name = "point",
+                                 .help = "int8 [n, d]; d to 4096",
+                                 .dtypes = DTYPE(INT8),
+                                 .rank_min = 2,
+                                 .rank_max = 2,
+                                 .roles = MANIFEST_SPLIT},
+               [KMEANS_SUM] = {.name = "sum",
+                               .help = "int64 [k, d]: centre = sum / count; k to 4096, k d to 262144",
+                               .dtypes = DTYPE(INT64),
+                               .rank_min = 2,
+                               .rank_max = 2,
+                               .roles = MANIFEST_BROADCAST},
+               [KMEANS_COUNT] =
+                   {.name = "count",
+                    .help = "int64 [k]; a centre of count 0 takes no points; 1 with a point as its sum "
+                            "begins",
+                    .dtypes = DTYPE(INT64),
+                    .rank_min = 1,
+                    .rank_max = 1,
+                    .roles = MANIFEST_BROADCAST}},
+    .output_count = 4,
+    .outputs = {[KMEANS_LABEL] = {.name = "label",
+                                  .help = "int32 [n]: the nearest centre, ties by lower number"},
+                [KMEANS_NEW_SUM] = {.name = "sum",
+                                    .help = "int64 [k, d]: of the points of each label",
+                                    .combine = MANIFEST_SUM},
+                [KMEANS_NEW_COUNT] = {.name = "count",
+                                      .help = "int64 [k]: how many they are",
+                                      .combine = MANIFEST_SUM},
+                [KMEANS_SPREAD] = {.name = "spread",
+                                   .help = "int64 [1]: the squared distances to the centres given, added up",
+                                   .combine = MANIFEST_SUM}},
+    .shape = kmeans_shape,
+    .cost = kmeans_cost,
+    .values = kmeans_values,
+    .cost_help = "multiply-adds of a point with every centre, in two halves: 2 k d",
 };
 
 /* knn */
@@ -147,6 +274,7 @@ static const struct manifest knn = {
                                   .choices = {"no", "yes"}}},
     .shape = knn_shape,
     .cost = knn_cost,
+    .cost_help = "multiply-adds of a query with every row of base: n d",
 };
 
 /* matmul */
@@ -156,7 +284,6 @@ static enum manifest_error matmul_shape(const struct manifest_shapes *shapes,
                                         struct array_type outputs[MANIFEST_OUTPUTS_MAX],
                                         uint32_t *output_count, char error[MANIFEST_ERROR_BYTES])
 {
-    (void)params;
     const struct array_type *a = &shapes->inputs[0], *b = &shapes->inputs[1];
     char left[ARRAY_TYPE_TEXT_BYTES], right[ARRAY_TYPE_TEXT_BYTES];
     if (a->dtype != b->dtype || a->shape[1] != b->shape[0] || a->shape[1] == 0 || b->shape[1] == 0) {
@@ -177,6 +304,12 @@ static enum manifest_error matmul_shape(const struct manifest_shapes *shapes,
             "matmul: a is %s; int8 products of more than %d columns could pass int32, so split that axis",
             text_of(a, left), MATMUL_INT8_DEPTH_MAX);
         return MANIFEST_BAD_INPUT;
+    }
+    if (a->dtype == ARRAY_INT8 && manifest_param_integer(params, MATMUL_PRECISION)) {
+        snprintf(error, MANIFEST_ERROR_BYTES,
+                 "matmul: precision=bfloat16 is for float32 inputs, and a is %s; leave it out",
+                 text_of(a, left));
+        return MANIFEST_BAD_PARAM;
     }
     outputs[0] = matrix_of(a->dtype == ARRAY_INT8 ? ARRAY_INT32 : ARRAY_FLOAT32, shapes->items, b->shape[1]);
     *output_count = 1;
@@ -219,9 +352,17 @@ static const struct manifest matmul = {
                 .finite = true}},
     .output_count = 1,
     .outputs = {{.name = "c", .help = "float32 [m, n], or int32 of int8 inputs"}},
+    .param_count = 1,
+    .params =
+        {[MATMUL_PRECISION] = {.name = "precision",
+                               .help = "of float32 inputs: as they are (never TF32), or rounded to bfloat16 "
+                                       "first, which GPUs multiply faster; sums are float32",
+                               .type = MANIFEST_CHOICE,
+                               .choices = {"float32", "bfloat16"}}},
     .shape = matmul_shape,
     .cost = matmul_cost,
     .certify = matmul_certify,
+    .cost_help = "multiply-adds of a row of a with b: k n",
 };
 
 /* montecarlo: every option is priced on the same paths (common random numbers), so that prices along a
@@ -270,7 +411,7 @@ static struct manifest_cost montecarlo_cost(const struct manifest_shapes *shapes
 }
 
 static enum manifest_error montecarlo_values(uint32_t input, const struct array_type *type, const void *rows,
-                                             uint64_t count, uint64_t first_row,
+                                             uint64_t bytes, uint64_t count, uint64_t first_row,
                                              char error[MANIFEST_ERROR_BYTES])
 {
     static const struct {
@@ -281,7 +422,7 @@ static enum manifest_error montecarlo_values(uint32_t input, const struct array_
         [OPTION_RATE] = {"rate", -1, 1},          [OPTION_VOLATILITY] = {"volatility", 0, 5},
         [OPTION_MATURITY] = {"maturity", 0, 100},
     };
-    (void)input;
+    (void)input, (void)bytes;
     if (type->rank != 2 || type->shape[1] != OPTION_COLUMNS)
         return MANIFEST_OK; /* the shape check speaks of it */
     for (uint64_t row = 0; row < count; row++)
@@ -349,7 +490,99 @@ static const struct manifest montecarlo = {
                               .choices = {"no", "yes"}}},
     .shape = montecarlo_shape,
     .cost = montecarlo_cost,
+    .cost_help = "about 100 per path and step",
     .values = montecarlo_values,
+};
+
+/* nbody: positional, since a shard's bodies are rows of an input that all shards need whole. */
+
+static enum manifest_error nbody_shape(const struct manifest_shapes *shapes,
+                                       const struct manifest_params *params,
+                                       struct array_type outputs[MANIFEST_OUTPUTS_MAX],
+                                       uint32_t *output_count, char error[MANIFEST_ERROR_BYTES])
+{
+    const struct array_type *bodies = &shapes->inputs[0];
+    char a[ARRAY_TYPE_TEXT_BYTES];
+    (void)params;
+    if (bodies->shape[1] != NBODY_COLUMNS || bodies->shape[0] > INT32_MAX) {
+        snprintf(error, MANIFEST_ERROR_BYTES,
+                 "nbody: bodies is %s; give rows of 7: position, velocity, mass (x y z vx vy vz m)",
+                 text_of(bodies, a));
+        return MANIFEST_BAD_INPUT;
+    }
+    outputs[0] = matrix_of(ARRAY_FLOAT32, shapes->items, NBODY_COLUMNS);
+    *output_count = 1;
+    return MANIFEST_OK;
+}
+
+static struct manifest_cost nbody_cost(const struct manifest_shapes *shapes,
+                                       const struct manifest_params *params)
+{
+    (void)params;
+    const double bodies = (double)shapes->inputs[0].shape[0];
+    return (struct manifest_cost){
+        .operations = 34 * bodies,
+        .bytes = 8 * NBODY_COLUMNS,
+        .cpu_ns = 0.6 * bodies + 20,
+    };
+}
+
+static uint64_t nbody_items(const struct manifest_shapes *shapes, const struct manifest_params *params)
+{
+    (void)params;
+    return shapes->inputs[0].shape[0];
+}
+
+static enum manifest_error nbody_values(uint32_t input, const struct array_type *type, const void *rows,
+                                        uint64_t bytes, uint64_t count, uint64_t first_row,
+                                        char error[MANIFEST_ERROR_BYTES])
+{
+    (void)input, (void)bytes;
+    if (type->rank != 2 || type->shape[1] != NBODY_COLUMNS)
+        return MANIFEST_OK; /* the shape check speaks of it */
+    for (uint64_t at = 0; at < count * NBODY_COLUMNS; at++) {
+        float value;
+        memcpy(&value, (const char *)rows + at * sizeof value, sizeof value);
+        if (value >= -1e12f && value <= 1e12f)
+            continue;
+        snprintf(error, MANIFEST_ERROR_BYTES,
+                 "nbody: row %llu of bodies has %g; it must be between -1e12 and 1e12",
+                 (unsigned long long)(first_row + at / NBODY_COLUMNS), (double)value);
+        return MANIFEST_BAD_VALUE;
+    }
+    return MANIFEST_OK;
+}
+
+static const struct manifest nbody = {
+    .name = "nbody",
+    .version = 1,
+    .help = "one step of bodies under their gravity, all pairs: its output is the next step's input",
+    .class = MANIFEST_EXACT,
+    .positional = true,
+    .input_count = 1,
+    .inputs = {{.name = "bodies",
+                .help = "float32 [n, 7]: position, velocity, mass; G is 1",
+                .dtypes = DTYPE(FLOAT32),
+                .rank_min = 2,
+                .rank_max = 2,
+                .roles = MANIFEST_BROADCAST,
+                .finite = true}},
+    .output_count = 1,
+    .outputs = {{.name = "bodies", .help = "float32 [n, 7]: after the step"}},
+    .param_count = 2,
+    .params = {[NBODY_DT] = {.name = "dt",
+                             .help = "length of the step",
+                             .type = MANIFEST_REAL,
+                             .range = {.minimum = -1000, .maximum = 1000, .fallback = 0.01}},
+               [NBODY_SOFTENING] = {.name = "softening",
+                                    .help = "what keeps near encounters finite, as a distance",
+                                    .type = MANIFEST_REAL,
+                                    .range = {.minimum = 1e-6, .maximum = 1e6, .fallback = 0.01}}},
+    .shape = nbody_shape,
+    .cost = nbody_cost,
+    .items = nbody_items,
+    .values = nbody_values,
+    .cost_help = "34 floating-point operations per other body: 34 n",
 };
 
 /* noop */
@@ -390,6 +623,117 @@ static const struct manifest noop = {
     .outputs = {{.name = "sum", .help = "uint64 [rows]"}},
     .shape = noop_shape,
     .cost = noop_cost,
+    .cost_help = "bytes of the row",
+};
+
+/* render: an item is a row of the picture. */
+
+static enum manifest_error render_shape(const struct manifest_shapes *shapes,
+                                        const struct manifest_params *params,
+                                        struct array_type outputs[MANIFEST_OUTPUTS_MAX],
+                                        uint32_t *output_count, char error[MANIFEST_ERROR_BYTES])
+{
+    const uint64_t lines = shapes->inputs[0].shape[0];
+    if (lines > RENDER_LINES_MAX) {
+        snprintf(error, MANIFEST_ERROR_BYTES, "render: scene has %llu lines; give at most %d",
+                 (unsigned long long)lines, RENDER_LINES_MAX);
+        return MANIFEST_BAD_INPUT;
+    }
+    outputs[0] = (struct array_type){
+        .dtype = ARRAY_UINT8,
+        .rank = 3,
+        .shape = {shapes->items, (uint64_t)manifest_param_integer(params, RENDER_WIDTH), 3}};
+    *output_count = 1;
+    return MANIFEST_OK;
+}
+
+static struct manifest_cost render_cost(const struct manifest_shapes *shapes,
+                                        const struct manifest_params *params)
+{
+    const double paths = (double)manifest_param_integer(params, RENDER_WIDTH) *
+                         (double)manifest_param_integer(params, RENDER_SAMPLES);
+    const double lines = (double)shapes->inputs[0].shape[0];
+    return (struct manifest_cost){
+        .operations = paths * 5 * (20 * lines + 200),
+        .bytes = 3 * (double)manifest_param_integer(params, RENDER_WIDTH),
+        .cpu_ns = paths * (600 + 10 * lines),
+    };
+}
+
+static uint64_t render_items(const struct manifest_shapes *shapes, const struct manifest_params *params)
+{
+    (void)shapes;
+    return (uint64_t)manifest_param_integer(params, RENDER_HEIGHT);
+}
+
+static enum manifest_error render_values(uint32_t input, const struct array_type *type, const void *rows,
+                                         uint64_t bytes, uint64_t count, uint64_t first_row,
+                                         char error[MANIFEST_ERROR_BYTES])
+{
+    (void)input, (void)type, (void)count, (void)first_row;
+    char why[MANIFEST_ERROR_BYTES - 16];
+    struct render_scene *scene = malloc(sizeof *scene);
+    const bool good = scene && render_parse(scene, rows, bytes, why, sizeof why);
+    if (!good)
+        snprintf(error, MANIFEST_ERROR_BYTES, "render: %s", scene ? why : "out of memory");
+    free(scene);
+    return good ? MANIFEST_OK : MANIFEST_BAD_VALUE;
+}
+
+static const struct manifest render = {
+    .name = "render",
+    .version = 1,
+    .help = "a picture of spheres and planes by path tracing, the same bits on every device",
+    .class = MANIFEST_EXACT,
+    .positional = true,
+    .input_count = 1,
+    .inputs = {{.name = "scene",
+                .help =
+                    "text, a thing a line: camera EYE AT FIELD [APERTURE FOCUS]; sky ZENITH HORIZON; "
+                    "sphere CENTRE RADIUS MATERIAL; plane POINT NORMAL MATERIAL. MATERIAL: diffuse COLOUR, "
+                    "checker COLOUR COLOUR SIZE, metal COLOUR ROUGHNESS, glass COLOUR INDEX, light COLOUR",
+                .dtypes = DTYPE(TEXT),
+                .rank_min = 1,
+                .rank_max = 1,
+                .roles = MANIFEST_BROADCAST}},
+    .output_count = 1,
+    .outputs = {{.name = "picture",
+                 .help = "uint8 [height, width, 3]; to a file that ends in .png it goes as one"}},
+    .param_count = 7,
+    .params = {[RENDER_WIDTH] = {.name = "width",
+                                 .help = "of the picture, in pixels",
+                                 .type = MANIFEST_INTEGER,
+                                 .range = {.minimum = 1, .maximum = 16384, .fallback = 640}},
+               [RENDER_HEIGHT] = {.name = "height",
+                                  .help = "of the picture; a row of pixels is an item",
+                                  .type = MANIFEST_INTEGER,
+                                  .range = {.minimum = 1, .maximum = 16384, .fallback = 360}},
+               [RENDER_SAMPLES] = {.name = "samples",
+                                   .help = "paths per pixel; four times as many halve the grain",
+                                   .type = MANIFEST_INTEGER,
+                                   .range = {.minimum = 1, .maximum = 16384, .fallback = 64}},
+               [RENDER_DEPTH] = {.name = "depth",
+                                 .help = "turns of a path at most",
+                                 .type = MANIFEST_INTEGER,
+                                 .range = {.minimum = 1, .maximum = 64, .fallback = 12}},
+               [RENDER_SEED] = {.name = "seed",
+                                .help = "key of the Philox generator",
+                                .type = MANIFEST_INTEGER,
+                                .range = {.minimum = 0, .maximum = 9007199254740991.0, .fallback = 1}},
+               [RENDER_EXPOSURE] = {.name = "exposure",
+                                    .help = "what light is multiplied by",
+                                    .type = MANIFEST_REAL,
+                                    .range = {.minimum = 1e-3, .maximum = 1e3, .fallback = 1}},
+               [RENDER_CLAMP] = {.name = "clamp",
+                                 .help = "the brightest that one path may be: less of it is less grain",
+                                 .type = MANIFEST_REAL,
+                                 .range = {.minimum = 1e-2, .maximum = 1e6, .fallback = 6}}},
+    .shape = render_shape,
+    .cost = render_cost,
+    .items = render_items,
+    .values = render_values,
+    .cost_help = "a row of pixels: about 100 per path and line of the scene",
+    .example = "weir submit render --scene scene.txt --output picture.png",
 };
 
 /* spin */
@@ -429,7 +773,9 @@ static const struct manifest spin = {
                             .range = {.minimum = 0, .maximum = 1000000, .fallback = 1000}}},
     .shape = spin_shape,
     .cost = spin_cost,
+    .cost_help = "nanoseconds that it takes",
 };
 
-const struct manifest *const builtin_manifests[] = {&embed, &knn, &matmul, &montecarlo, &noop, &spin};
+const struct manifest *const builtin_manifests[] = {&embed, &kmeans, &knn,    &matmul, &montecarlo,
+                                                    &nbody, &noop,   &render, &spin};
 const size_t builtin_manifest_count = sizeof builtin_manifests / sizeof *builtin_manifests;

@@ -3,17 +3,35 @@
 #ifndef KERNELS_BUILTIN_H
 #define KERNELS_BUILTIN_H
 
+#include <string.h>
+
 #include "kernels/manifest.h"
 
 #define EMBED_DIMENSIONS 256
 #define KNN_NEIGHBOURS_MAX 1024
 #define KNN_DIMENSIONS_MAX 4096      /* keeps every intermediate of the distance inside int32 */
 #define MATMUL_INT8_DEPTH_MAX 131071 /* 128 * 128 * depth stays below 2^31 */
-#define MONTECARLO_LANES 256         /* paths are summed in 256 lanes, then by a fixed tree */
+#define KMEANS_CENTRES_MAX 4096
+#define KMEANS_CELLS_MAX (1 << 18) /* centres times dimensions: each shard gives sums of 8 bytes of them */
+#define NBODY_COLUMNS 7
+#define MONTECARLO_LANES 256 /* paths are summed in 256 lanes, then by a fixed tree */
 
 /* Parameter numbers, in the manifests' order. */
 enum { KNN_K, KNN_DISTANCES };
+enum { MATMUL_PRECISION };
+enum { NBODY_DT, NBODY_SOFTENING };
+enum {
+    RENDER_WIDTH,
+    RENDER_HEIGHT,
+    RENDER_SAMPLES,
+    RENDER_DEPTH,
+    RENDER_SEED,
+    RENDER_EXPOSURE,
+    RENDER_CLAMP
+};
 enum { SPIN_US };
+enum { KMEANS_POINT, KMEANS_SUM, KMEANS_COUNT };                        /* inputs */
+enum { KMEANS_LABEL, KMEANS_NEW_SUM, KMEANS_NEW_COUNT, KMEANS_SPREAD }; /* outputs */
 enum {
     MONTECARLO_STYLE,
     MONTECARLO_SIDE,
@@ -25,6 +43,17 @@ enum {
 enum { MONTECARLO_PRICE, MONTECARLO_ERROR, MONTECARLO_TOTAL, MONTECARLO_WORST }; /* outputs */
 /* Columns of a montecarlo option row. */
 enum { OPTION_SPOT, OPTION_STRIKE, OPTION_RATE, OPTION_VOLATILITY, OPTION_MATURITY, OPTION_COLUMNS };
+
+/* To the nearest bfloat16, ties to even; what is finite stays finite. */
+static inline float matmul_bfloat(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
+    bits -= (bits & 0x7f800000u) == 0x7f800000u ? 0x10000u : 0u;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
 extern const struct manifest *const builtin_manifests[];
 extern const size_t builtin_manifest_count;

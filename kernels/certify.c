@@ -30,6 +30,14 @@ static float float_at(const void *data, uint64_t index)
     return value;
 }
 
+/* An element of an input as it is multiplied: rounded first, if the precision asked for says so. */
+static double factor_at(const struct manifest_evidence *evidence, uint32_t input, uint64_t index)
+{
+    const float value = float_at(evidence->inputs[input], index);
+    return (double)(manifest_param_integer(evidence->params, MATMUL_PRECISION) ? matmul_bfloat(value)
+                                                                               : value);
+}
+
 static uint64_t weight_int(uint64_t seed, uint64_t j)
 {
     return drawn(seed, j) >> 33;
@@ -52,8 +60,7 @@ static struct products *float_products(const struct manifest_evidence *evidence,
     struct products *products = calloc(depth, sizeof *products);
     for (uint64_t k = 0; products && k < depth; k++)
         for (uint64_t j = 0; j < columns; j++) {
-            const double term =
-                (double)float_at(evidence->inputs[1], k * columns + j) * weight_float(seed, j);
+            const double term = factor_at(evidence, 1, k * columns + j) * weight_float(seed, j);
             products[k].sum += term;
             products[k].size += fabs(term);
         }
@@ -66,7 +73,7 @@ static bool float_row(const struct manifest_evidence *evidence, uint64_t seed, u
     const uint64_t depth = evidence->types[1].shape[0], columns = evidence->types[1].shape[1];
     double expected = 0, size = 0, found = 0;
     for (uint64_t k = 0; k < depth; k++) {
-        const double a = (double)float_at(evidence->inputs[0], row * depth + k);
+        const double a = factor_at(evidence, 0, row * depth + k);
         expected += a * products[k].sum;
         size += fabs(a) * products[k].size;
     }

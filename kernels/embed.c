@@ -73,30 +73,10 @@ enum kernel_error embed_run(struct kernel_call *call)
     return KERNEL_OK;
 }
 
-enum kernel_error embed_gpu(struct kernel_call *call, struct gpu *gpu)
+bool embed_launch(struct gpu_work *work, uint64_t first, uint64_t count)
 {
-    const struct kernel_input *text = &call->inputs[0];
-    uint64_t *offsets = malloc((call->items + 1) * sizeof *offsets), count = 0;
-    if (!offsets)
-        return kernel_fail(call, KERNEL_FAILED, "embed: out of memory");
-    if (array_line_index(text->data, text->bytes, offsets, call->items + 1, &count) || count != call->items) {
-        free(offsets);
-        return kernel_fail(call, KERNEL_REJECTED, "embed: text does not hold %llu lines",
-                           (unsigned long long)call->items);
-    }
-    bool kept;
-    uint64_t bytes = gpu_input(gpu, text, &kept), starts = gpu_alloc(gpu, (count + 1) * sizeof *offsets);
-    uint64_t vectors = gpu_alloc(gpu, call->outputs[0].bytes);
-    const bool good = bytes && starts && vectors &&
-                      gpu_upload(gpu, starts, offsets, (count + 1) * sizeof *offsets) &&
-                      gpu_launch(gpu, "embed", "embed_lines",
-                                 (struct gpu_grid){.x = (uint32_t)count, .threads = EMBED_PLACES},
-                                 (void *[]){&bytes, &starts, &vectors}) &&
-                      gpu_download(gpu, call->outputs[0].data, vectors, call->outputs[0].bytes);
-    gpu_free(gpu, vectors);
-    gpu_free(gpu, starts);
-    gpu_free(gpu, bytes);
-    free(offsets);
-    kernel_pulse(call);
-    return good ? KERNEL_OK : kernel_fail(call, KERNEL_FAILED, "embed: %s", gpu_message(gpu));
+    uint64_t starts = work->lines[0] + 8 * first, vectors = work->outputs[0] + EMBED_PLACES * first;
+    return gpu_launch(work, "embed", "embed_lines",
+                      (struct gpu_grid){.x = (uint32_t)count, .threads = EMBED_PLACES},
+                      (void *[]){&work->inputs[0], &starts, &vectors});
 }

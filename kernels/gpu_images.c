@@ -14,15 +14,22 @@
     extern const unsigned char gpu_image_##name[] __attribute__((visibility("hidden")));
 
 IMAGE(embed)
+IMAGE(kmeans)
 IMAGE(knn)
 IMAGE(matmul)
 IMAGE(montecarlo)
+IMAGE(nbody)
 IMAGE(noop)
+IMAGE(render)
 IMAGE(spin)
 
+#define ROW(name)                                                                                            \
+    {                                                                                                        \
+#name, gpu_image_##name                                                                              \
+    }
 const struct gpu_image gpu_images[] = {
-    {"embed", gpu_image_embed},           {"knn", gpu_image_knn},   {"matmul", gpu_image_matmul},
-    {"montecarlo", gpu_image_montecarlo}, {"noop", gpu_image_noop}, {"spin", gpu_image_spin},
+    ROW(embed), ROW(kmeans), ROW(knn),    ROW(matmul), ROW(montecarlo),
+    ROW(nbody), ROW(noop),   ROW(render), ROW(spin),
 };
 const size_t gpu_image_count = sizeof gpu_images / sizeof *gpu_images;
 #else

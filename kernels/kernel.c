@@ -7,24 +7,42 @@
 #include "kernels/gpu.h"
 #include "kernels/user_run.h"
 
-static const struct {
-    const char *name;
-    kernel_function *run;
-    kernel_gpu_function *run_gpu;
-} kernels[] = {
-    {"embed", embed_run, embed_gpu},    {"knn", knn_run, knn_gpu},
-    {"matmul", matmul_run, matmul_gpu}, {"montecarlo", montecarlo_run, montecarlo_gpu},
-    {"noop", noop_run, noop_gpu},       {"spin", spin_run, spin_gpu},
+static const struct kernel_code kernels[] = {
+    {"embed", embed_run, embed_launch, NULL},
+    {"kmeans", kmeans_run, kmeans_launch, NULL},
+    {"knn", knn_run, knn_launch, NULL},
+    {"matmul", matmul_run, matmul_launch, NULL},
+    {"montecarlo", montecarlo_run, montecarlo_launch, montecarlo_finish_gpu},
+    {"nbody", nbody_run, nbody_launch, NULL},
+    {"noop", noop_run, noop_launch, NULL},
+    {"render", render_run, render_launch, NULL},
+    {"spin", spin_run, spin_launch, NULL},
 };
+
+static const struct kernel_code users = {"", user_run, user_launch, NULL};
+
+const struct kernel_code *kernel_code_of(const struct manifest *manifest)
+{
+    if (manifest->user)
+        return &users;
+    for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
+        if (strcmp(kernels[i].name, manifest->name) == 0)
+            return &kernels[i];
+    return NULL;
+}
 
 enum kernel_error kernel_run(struct kernel_call *call, struct gpu *gpu)
 {
-    if (call->manifest->user)
-        return gpu ? user_run_gpu(call, gpu) : user_run(call);
-    for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
-        if (strcmp(kernels[i].name, call->manifest->name) == 0)
-            return gpu ? kernels[i].run_gpu(call, gpu) : kernels[i].run(call);
-    return kernel_fail(call, KERNEL_FAILED, "this worker has no code for kernel %s", call->manifest->name);
+    const struct kernel_code *code = kernel_code_of(call->manifest);
+    if (!code)
+        return kernel_fail(call, KERNEL_FAILED, "this worker has no code for kernel %s",
+                           call->manifest->name);
+    if (!gpu)
+        return code->run(call);
+    uint32_t count;
+    uint64_t device_ns;
+    gpu_submit(gpu, call, 1);
+    return gpu_collect(gpu, &call, &count, &device_ns);
 }
 
 void kernel_prepare(void)
@@ -52,7 +70,7 @@ void kernel_keep_release(struct kernel_keep *keep)
 {
     if (keep->memory && keep->release)
         keep->release(keep->memory);
-    if (keep->device)
-        gpu_free(keep->device_of, keep->device);
+    if (keep->device_of)
+        gpu_forget(keep->device_of, keep);
     *keep = (struct kernel_keep){0};
 }

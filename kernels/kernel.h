@@ -11,6 +11,7 @@
 #include "kernels/manifest.h"
 
 struct gpu;
+struct gpu_work;
 struct user_image;
 
 enum kernel_error {
@@ -25,15 +26,15 @@ enum kernel_error {
 struct kernel_keep {
     void *memory;
     void (*release)(void *memory);
-    uint64_t device;       /* the input's copy in GPU memory; 0: none */
-    struct gpu *device_of; /* frees it */
+    struct gpu *device_of; /* a GPU that may hold a copy, and what was made of it; NULL: none does */
 };
 
 struct kernel_input {
     const void *data; /* NULL: absent */
     uint64_t bytes;
     struct array_type type;
-    struct kernel_keep *keep; /* NULL unless broadcast */
+    bool broadcast;
+    struct kernel_keep *keep; /* of a broadcast input that comes again; else NULL */
 };
 
 struct kernel_output {
@@ -62,7 +63,19 @@ struct kernel_call {
 };
 
 typedef enum kernel_error kernel_function(struct kernel_call *call);
-typedef enum kernel_error kernel_gpu_function(struct kernel_call *call, struct gpu *gpu);
+/* Queues what computes `count` items from `first` on, counted in the batch: see gpu.h. */
+typedef bool kernel_launch_function(struct gpu_work *work, uint64_t first, uint64_t count);
+/* What is left to do on the host once the outputs of a call are there. */
+typedef void kernel_finish_function(struct kernel_call *call);
+
+struct kernel_code {
+    const char *name;
+    kernel_function *run;
+    kernel_launch_function *launch;
+    kernel_finish_function *finish; /* NULL: nothing */
+};
+/* NULL if this worker has none. */
+const struct kernel_code *kernel_code_of(const struct manifest *manifest);
 
 /* Runs one shard: on the GPU, or on the CPU where `gpu` is NULL. */
 enum kernel_error kernel_run(struct kernel_call *call, struct gpu *gpu);
@@ -76,7 +89,10 @@ enum kernel_error kernel_fail(struct kernel_call *call, enum kernel_error error,
 void kernel_keep_release(struct kernel_keep *keep);
 
 void matmul_prepare(void);
-kernel_function embed_run, knn_run, matmul_run, montecarlo_run, noop_run, spin_run;
-kernel_gpu_function embed_gpu, knn_gpu, matmul_gpu, montecarlo_gpu, noop_gpu, spin_gpu;
+kernel_function embed_run, kmeans_run, knn_run, matmul_run, montecarlo_run, nbody_run, noop_run, render_run,
+    spin_run;
+kernel_launch_function embed_launch, kmeans_launch, knn_launch, matmul_launch, montecarlo_launch,
+    nbody_launch, noop_launch, render_launch, spin_launch;
+kernel_finish_function montecarlo_finish_gpu;
 
 #endif

@@ -238,73 +238,53 @@ static void write_sorted(const struct neighbours *found, size_t query, int32_t *
 #define GPU_TILE 64
 #define GPU_DISTANCE_BYTES (512ull << 20) /* of one chunk of queries */
 
-/* Padded rows and their squares on the GPU: [rows * words] then [rows]. 0 on failure. */
-static uint64_t gpu_prepare(struct gpu *gpu, const struct kernel_input *input, uint32_t words)
+/* Padded rows and their squares: [rows * words] then [rows]. */
+static bool launch_prepare(struct gpu_work *work, uint64_t raw, uint64_t rows, uint32_t dimensions,
+                           uint32_t words, uint64_t ready)
 {
-    uint64_t rows = input->type.shape[0];
-    uint32_t dimensions = (uint32_t)input->type.shape[1];
-    uint64_t raw = gpu_alloc(gpu, input->bytes), ready = gpu_alloc(gpu, rows * (words + 1ull) * 4);
     uint64_t squares = ready + rows * words * 4;
-    const bool good = raw && ready && gpu_upload(gpu, raw, input->data, input->bytes) &&
-                      gpu_launch(gpu, "knn", "knn_prepare",
-                                 (struct gpu_grid){.x = (uint32_t)((rows + 127) / 128), .threads = 128},
-                                 (void *[]){&raw, &rows, &dimensions, &words, &ready, &squares}) &&
-                      gpu_wait(gpu);
-    gpu_free(gpu, raw);
-    if (good)
-        return ready;
-    gpu_free(gpu, ready);
-    return 0;
+    return gpu_launch(work, "knn", "knn_prepare",
+                      (struct gpu_grid){.x = (uint32_t)((rows + 127) / 128), .threads = 128},
+                      (void *[]){&raw, &rows, &dimensions, &words, &ready, &squares});
 }
 
-/* All on the GPU: a chunk of queries at a time, so that the distances fit. */
-enum kernel_error knn_gpu(struct kernel_call *call, struct gpu *gpu)
+/* A chunk of queries at a time, so that the distances fit. */
+bool knn_launch(struct gpu_work *work, uint64_t first, uint64_t count)
 {
-    const struct kernel_input *base = &call->inputs[0], *query = &call->inputs[1];
-    uint32_t rows = (uint32_t)base->type.shape[0], k = (uint32_t)manifest_param_integer(call->params, KNN_K);
-    uint32_t words = (uint32_t)(dot8_stride((size_t)base->type.shape[1]) / 4);
-    const uint64_t chunk = 1 + GPU_DISTANCE_BYTES / ((uint64_t)rows * 4) < call->items
-                               ? 1 + GPU_DISTANCE_BYTES / ((uint64_t)rows * 4)
-                               : call->items;
-    const uint64_t chunk_max = chunk > 65535ull * GPU_TILE ? 65535ull * GPU_TILE : chunk; /* of grid.y */
-    uint64_t ready = base->keep ? base->keep->device : 0;
-    if (!ready) {
-        ready = gpu_prepare(gpu, base, words);
-        if (ready && base->keep) {
-            base->keep->device = ready;
-            base->keep->device_of = gpu;
-        }
+    const struct kernel_call *call = &work->calls[0];
+    const struct array_type *base = &call->inputs[0].type;
+    uint32_t rows = (uint32_t)base->shape[0], dimensions = (uint32_t)base->shape[1];
+    uint32_t words = (uint32_t)(dot8_stride(dimensions) / 4);
+    uint32_t k = (uint32_t)manifest_param_integer(call->params, KNN_K);
+    const uint64_t fitting = 1 + GPU_DISTANCE_BYTES / ((uint64_t)rows * 4);
+    const uint64_t chunk = fitting < 65535ull * GPU_TILE ? fitting : 65535ull * GPU_TILE; /* of grid.y */
+    bool fresh;
+    uint64_t ready = gpu_keep(work, 0, rows * (words + 1ull) * 4, &fresh);
+    if (ready && fresh) {
+        const uint64_t raw = gpu_broadcast(work, 0);
+        if (!raw || !launch_prepare(work, raw, rows, dimensions, words, ready))
+            return false;
     }
-    uint64_t queries = gpu_prepare(gpu, query, words), distances = gpu_alloc(gpu, chunk_max * rows * 4);
-    uint64_t index = gpu_alloc(gpu, call->outputs[0].bytes);
-    uint64_t distance = call->output_count > 1 ? gpu_alloc(gpu, call->outputs[1].bytes) : 0;
-    bool good = ready && queries && distances && index && (distance || call->output_count == 1),
-         cancelled = false;
-    for (uint64_t first = 0; good && !cancelled && first < call->items; first += chunk_max) {
-        uint32_t count = (uint32_t)(call->items - first < chunk_max ? call->items - first : chunk_max);
-        uint64_t base_squares = ready + (uint64_t)rows * words * 4, from = queries + first * words * 4;
-        uint64_t squares = queries + (call->items * words + first) * 4;
-        uint64_t to_index = index + first * k * 4, to_distance = distance ? distance + first * k * 4 : 0;
-        good = gpu_launch(
-                   gpu, "knn", "knn_distances",
-                   (struct gpu_grid){.x = (rows + GPU_TILE - 1) / GPU_TILE,
-                                     .y = (count + GPU_TILE - 1) / GPU_TILE,
-                                     .threads = 256},
-                   (void *[]){&ready, &base_squares, &rows, &from, &squares, &count, &words, &distances}) &&
-               gpu_launch(gpu, "knn", "knn_select", (struct gpu_grid){.x = count, .threads = 256},
-                          (void *[]){&distances, &rows, &k, &to_index, &to_distance}) &&
-               gpu_wait(gpu);
-        cancelled = kernel_pulse(call);
+    const uint64_t queries = gpu_scratch(work, 1, count * (words + 1ull) * 4);
+    uint64_t distances = gpu_scratch(work, 2, (count < chunk ? count : chunk) * rows * 4);
+    if (!ready || !queries || !distances ||
+        !launch_prepare(work, work->inputs[1] + first * dimensions, count, dimensions, words, queries))
+        return false;
+    uint64_t base_squares = ready + (uint64_t)rows * words * 4;
+    for (uint64_t done = 0; done < count; done += chunk) {
+        uint32_t height = (uint32_t)(count - done < chunk ? count - done : chunk);
+        uint64_t from = queries + done * words * 4, squares = queries + (count * words + done) * 4;
+        uint64_t index = work->outputs[0] + (first + done) * k * 4;
+        uint64_t distance = call->output_count > 1 ? work->outputs[1] + (first + done) * k * 4 : 0;
+        if (!gpu_launch(
+                work, "knn", "knn_distances",
+                (struct gpu_grid){.x = (rows + GPU_TILE - 1) / GPU_TILE,
+                                  .y = (height + GPU_TILE - 1) / GPU_TILE,
+                                  .threads = 256},
+                (void *[]){&ready, &base_squares, &rows, &from, &squares, &height, &words, &distances}) ||
+            !gpu_launch(work, "knn", "knn_select", (struct gpu_grid){.x = height, .threads = 256},
+                        (void *[]){&distances, &rows, &k, &index, &distance}))
+            return false;
     }
-    good = good && gpu_download(gpu, call->outputs[0].data, index, call->outputs[0].bytes) &&
-           (!distance || gpu_download(gpu, call->outputs[1].data, distance, call->outputs[1].bytes));
-    gpu_free(gpu, distance);
-    gpu_free(gpu, index);
-    gpu_free(gpu, distances);
-    gpu_free(gpu, queries);
-    if (!base->keep)
-        gpu_free(gpu, ready);
-    if (cancelled)
-        return kernel_fail(call, KERNEL_CANCELLED, "cancelled");
-    return good ? KERNEL_OK : kernel_fail(call, KERNEL_FAILED, "knn: %s", gpu_message(gpu));
+    return true;
 }

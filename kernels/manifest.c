@@ -31,9 +31,10 @@ static enum manifest_error input_check(const struct manifest *manifest, uint32_t
 static enum manifest_error match_inputs(const struct manifest *manifest, const struct manifest_given *given,
                                         size_t given_count, struct manifest_plan *plan,
                                         char error[MANIFEST_ERROR_BYTES]);
-static enum manifest_error count_items(const struct manifest *manifest, const struct manifest_given *given,
-                                       const struct manifest_wish *wish, struct manifest_plan *plan,
-                                       struct manifest_shapes *shapes, char error[MANIFEST_ERROR_BYTES]);
+static enum manifest_error count_items(const struct manifest *manifest, const struct manifest_params *params,
+                                       const struct manifest_given *given, const struct manifest_wish *wish,
+                                       struct manifest_plan *plan, struct manifest_shapes *shapes,
+                                       char error[MANIFEST_ERROR_BYTES]);
 static enum manifest_error check_finite(const struct manifest *manifest, uint32_t input,
                                         const struct array_type *type, const void *rows, uint64_t count,
                                         uint64_t first_row, char error[MANIFEST_ERROR_BYTES]);
@@ -314,7 +315,7 @@ enum manifest_error manifest_check(const struct manifest *manifest, const struct
     if (!result)
         result = match_inputs(manifest, given, given_count, plan, error);
     if (!result)
-        result = count_items(manifest, given, wish, plan, &shapes, error);
+        result = count_items(manifest, params, given, wish, plan, &shapes, error);
     if (!result)
         result = manifest_outputs(manifest, params, &shapes, plan->outputs, &plan->output_count, error);
     if (result)
@@ -351,14 +352,15 @@ enum manifest_error manifest_check(const struct manifest *manifest, const struct
 }
 
 enum manifest_error manifest_check_values(const struct manifest *manifest, uint32_t input,
-                                          const struct array_type *type, const void *rows, uint64_t count,
-                                          uint64_t first_row, char error[MANIFEST_ERROR_BYTES])
+                                          const struct array_type *type, const void *rows, uint64_t bytes,
+                                          uint64_t count, uint64_t first_row,
+                                          char error[MANIFEST_ERROR_BYTES])
 {
     enum manifest_error result = MANIFEST_OK;
     if (manifest->inputs[input].finite)
         result = check_finite(manifest, input, type, rows, count, first_row, error);
     if (!result && manifest->values)
-        result = manifest->values(input, type, rows, count, first_row, error);
+        result = manifest->values(input, type, rows, bytes, count, first_row, error);
     return result;
 }
 
@@ -512,11 +514,12 @@ static enum manifest_error match_inputs(const struct manifest *manifest, const s
     return MANIFEST_OK;
 }
 
-/* Items are the rows of the split inputs, which must agree; without a split input the submitter states them.
- */
-static enum manifest_error count_items(const struct manifest *manifest, const struct manifest_given *given,
-                                       const struct manifest_wish *wish, struct manifest_plan *plan,
-                                       struct manifest_shapes *shapes, char error[MANIFEST_ERROR_BYTES])
+/* Items are the rows of the split inputs, which must agree; without a split input the kernel knows them, or the
+ * submitter states them. */
+static enum manifest_error count_items(const struct manifest *manifest, const struct manifest_params *params,
+                                       const struct manifest_given *given, const struct manifest_wish *wish,
+                                       struct manifest_plan *plan, struct manifest_shapes *shapes,
+                                       char error[MANIFEST_ERROR_BYTES])
 {
     const char *counted = NULL;
     uint64_t items = wish->items;
@@ -558,6 +561,16 @@ static enum manifest_error count_items(const struct manifest *manifest, const st
         counted = manifest->inputs[i].name;
         items = rows;
         shapes->split_bytes += input->bytes;
+    }
+    if (!counted && manifest->items) {
+        items = manifest->items(shapes, params);
+        if (wish->items && wish->items != items) {
+            snprintf(
+                error, MANIFEST_ERROR_BYTES,
+                "%s: %llu items are asked for but its inputs and parameters make %llu; leave out --items",
+                manifest->name, (unsigned long long)wish->items, (unsigned long long)items);
+            return MANIFEST_BAD_INPUT;
+        }
     }
     if (items == 0) {
         snprintf(error, MANIFEST_ERROR_BYTES, "%s: nothing to compute; give --items N, at least 1",

@@ -7,7 +7,7 @@
  *   const struct manifest *knn = manifest_find("knn");
  *   manifest_params_parse(knn, (const char *[]){"k=5"}, 1, &params, error);
  *   manifest_check(knn, &params, given, 2, &wish, &plan, error);      plan: items, outputs, shards
- *   manifest_check_values(knn, input, type, chunk, bytes, row, error) for each chunk of each input
+ *   manifest_check_values(knn, input, type, rows, bytes, count, 0, error) for each input
  *
  * Errors fill `error` with one sentence that says what is wrong, where, and what to do. All are the
  * submitter's. */
@@ -100,6 +100,7 @@ struct manifest_user;
 
 /* The inputs and outputs of one shard, as a certificate sees them: data in manifest order, types of whole inputs. */
 struct manifest_evidence {
+    const struct manifest_params *params;
     struct array_type types[MANIFEST_INPUTS_MAX];
     const void *inputs[MANIFEST_INPUTS_MAX]; /* SPLIT: the shard's rows; NULL = absent */
     const void *outputs[MANIFEST_OUTPUTS_MAX];
@@ -137,14 +138,21 @@ struct manifest {
                                  struct array_type outputs[MANIFEST_OUTPUTS_MAX], uint32_t *output_count,
                                  char error[MANIFEST_ERROR_BYTES]);
     struct manifest_cost (*cost)(const struct manifest_shapes *shapes, const struct manifest_params *params);
-    /* Checks single values of an input beyond NaN; NULL if any value will do. */
+    /* Items of a kernel whose inputs are all broadcast, from their types and the parameters; NULL: the submitter
+     * states them. */
+    uint64_t (*items)(const struct manifest_shapes *shapes, const struct manifest_params *params);
+    /* Checks single values of an input beyond NaN; NULL if any value will do. `bytes` are those of the rows. */
     enum manifest_error (*values)(uint32_t input, const struct array_type *type, const void *rows,
-                                  uint64_t count, uint64_t first_row, char error[MANIFEST_ERROR_BYTES]);
+                                  uint64_t bytes, uint64_t count, uint64_t first_row,
+                                  char error[MANIFEST_ERROR_BYTES]);
     /*
      * Proves a shard's outputs right in far less time than it takes to compute them, by what `seed` draws, which whoever
      * computed them must not know. What is within the tolerance always passes. NULL: there is no such proof.
      */
     bool (*certify)(const struct manifest_evidence *evidence, uint64_t seed);
+    const char *cost_help; /* what `cost` counts as operations of one item */
+    const char
+        *example; /* a command line, where the one that follows from the manifest would not do; else NULL */
 };
 
 /* NULL if there is none. Manifests are static. */
@@ -180,7 +188,7 @@ struct manifest_given {
 };
 
 struct manifest_wish {
-    uint64_t items;       /* for a kernel without split inputs; else 0 or the number of rows */
+    uint64_t items;       /* for a kernel without split inputs; else 0 or the number that follows anyway */
     uint64_t shard_items; /* 0: as manifest_cut says */
 };
 
@@ -213,9 +221,10 @@ enum manifest_error manifest_outputs(const struct manifest *manifest, const stru
  * only, so that the same rows give the same shards, and it keeps still when rows are appended. */
 uint64_t manifest_cut(const struct manifest *manifest, const struct manifest_params *params,
                       const struct manifest_shapes *shapes);
-/* Checks the values of `count` rows (lines for text) that begin at row `first_row` of input `input`. */
+/* Checks the values of `count` rows (lines for text) of `bytes` that begin at row `first_row` of input `input`. */
 enum manifest_error manifest_check_values(const struct manifest *manifest, uint32_t input,
-                                          const struct array_type *type, const void *rows, uint64_t count,
-                                          uint64_t first_row, char error[MANIFEST_ERROR_BYTES]);
+                                          const struct array_type *type, const void *rows, uint64_t bytes,
+                                          uint64_t count, uint64_t first_row,
+                                          char error[MANIFEST_ERROR_BYTES]);
 
 #endif

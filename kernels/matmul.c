@@ -67,24 +67,62 @@ static void plain_sgemm(const float *a, const float *b, float *c, size_t m, size
             }
 }
 
+static void round_to_bfloat(const float *from, float *to, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        to[i] = matmul_bfloat(from[i]);
+}
+
+/* The inputs as the precision asked for has them: b is rounded once and kept with it. False without memory. */
+static bool with_precision(struct kernel_call *call, const float **b, float **rows, size_t k, size_t n)
+{
+    struct kernel_keep *keep = call->inputs[1].keep;
+    if (manifest_param_integer(call->params, MATMUL_PRECISION) == 0)
+        return true;
+    float *rounded = keep ? keep->memory : NULL;
+    if (!rounded) {
+        rounded = malloc(k * n * sizeof *rounded);
+        if (rounded)
+            round_to_bfloat(*b, rounded, k * n);
+    }
+    *rows = malloc(ROWS_AT_ONCE * k * sizeof **rows);
+    if (keep && rounded) {
+        keep->memory = rounded;
+        keep->release = free;
+    }
+    *b = rounded;
+    return rounded && *rows;
+}
+
 static enum kernel_error run_float(struct kernel_call *call)
 {
     const float *a = call->inputs[0].data, *b = call->inputs[1].data;
-    float *c = call->outputs[0].data;
+    float *c = call->outputs[0].data, *rounded_rows = NULL;
     const size_t m = (size_t)call->items, k = (size_t)call->inputs[1].type.shape[0];
     const size_t n = (size_t)call->inputs[1].type.shape[1];
     sgemm_function *sgemm = find_sgemm();
-    for (size_t row = 0; row < m; row += ROWS_AT_ONCE) {
+    enum kernel_error result = KERNEL_OK;
+    if (!with_precision(call, &b, &rounded_rows, k, n))
+        result = kernel_fail(call, KERNEL_FAILED, "matmul: out of memory for %zu rows", m);
+    for (size_t row = 0; row < m && !result; row += ROWS_AT_ONCE) {
         const size_t rows = m - row < ROWS_AT_ONCE ? m - row : ROWS_AT_ONCE;
+        const float *from = a + row * k;
+        if (rounded_rows) {
+            round_to_bfloat(from, rounded_rows, rows * k);
+            from = rounded_rows;
+        }
         if (sgemm)
             sgemm(CBLAS_ROW_MAJOR, CBLAS_NO_TRANSPOSE, CBLAS_NO_TRANSPOSE, (int)rows, (int)n, (int)k, 1.0f,
-                  a + row * k, (int)k, b, (int)n, 0.0f, c + row * n, (int)n);
+                  from, (int)k, b, (int)n, 0.0f, c + row * n, (int)n);
         else
-            plain_sgemm(a + row * k, b, c + row * n, rows, n, k);
+            plain_sgemm(from, b, c + row * n, rows, n, k);
         if (kernel_pulse(call))
-            return kernel_fail(call, KERNEL_CANCELLED, "cancelled");
+            result = kernel_fail(call, KERNEL_CANCELLED, "cancelled");
     }
-    return KERNEL_OK;
+    if (rounded_rows && !call->inputs[1].keep)
+        free((float *)(uintptr_t)b);
+    free(rounded_rows);
+    return result;
 }
 
 /* The rows are laid out once with padded depth; then each group of columns is packed, and meets all the rows.
@@ -133,35 +171,61 @@ done:
     return result;
 }
 
-static bool gpu_product(struct gpu *gpu, bool integers, uint64_t a, uint64_t b, uint64_t c, uint32_t m,
-                        uint32_t n, uint32_t k)
+/* b as the faster products want it, kept with it: int8 transposed, float32 narrowed to bfloat16. 0 on failure. */
+static uint64_t prepared(struct gpu_work *work, const char *function, uint64_t bytes, uint32_t n, uint32_t k)
 {
-    const uint32_t tile = integers ? 64 : 16;
-    if (!integers && gpu_blas_sgemm(gpu, a, b, c, m, n, k))
-        return true;
-    return gpu_launch(
-        gpu, "matmul", integers ? "matmul_int8" : "matmul_float",
-        (struct gpu_grid){.x = (n + tile - 1) / tile, .y = (m + tile - 1) / tile, .threads = 256},
-        (void *[]){&a, &b, &c, &m, &n, &k});
+    bool fresh;
+    uint64_t ready = gpu_keep(work, 1, bytes, &fresh), b = ready && fresh ? gpu_broadcast(work, 1) : 0;
+    uint64_t count = (uint64_t)n * k;
+    if (!ready || (fresh && !b))
+        return 0;
+    const bool transpose = strcmp(function, "matmul_transpose") == 0;
+    if (fresh && !gpu_launch(work, "matmul", function,
+                             (struct gpu_grid){.x = (uint32_t)((count + 255) / 256), .threads = 256},
+                             transpose ? (void *[]){&b, &k, &n, &ready} : (void *[]){&b, &count, &ready}))
+        return 0;
+    return ready;
 }
 
-enum kernel_error matmul_gpu(struct kernel_call *call, struct gpu *gpu)
+/* By cuBLASLt. False, without an error, if it is not there or refuses. */
+static bool launch_library(struct gpu_work *work, uint64_t a, uint64_t c, uint32_t m, uint32_t n, uint32_t k)
 {
+    const struct kernel_call *call = &work->calls[0];
+    if (!gpu_products(work->gpu))
+        return false;
+    if (call->inputs[0].type.dtype == ARRAY_INT8) {
+        const uint64_t b = n % 4 || k % 4 ? 0 : prepared(work, "matmul_transpose", (uint64_t)n * k, n, k);
+        return b && gpu_product(work, GPU_PRODUCT_INT8, a, b, c, m, n, k);
+    }
+    if (manifest_param_integer(call->params, MATMUL_PRECISION) == 0) {
+        const uint64_t b = gpu_broadcast(work, 1);
+        return b && gpu_product(work, GPU_PRODUCT_FLOAT, a, b, c, m, n, k);
+    }
+    const uint64_t b = prepared(work, "matmul_narrow", 2ull * n * k, n, k);
+    uint64_t narrow = gpu_scratch(work, 1, 2ull * m * k), count = (uint64_t)m * k;
+    return b && narrow &&
+           gpu_launch(work, "matmul", "matmul_narrow",
+                      (struct gpu_grid){.x = (uint32_t)((count + 255) / 256), .threads = 256},
+                      (void *[]){&a, &count, &narrow}) &&
+           gpu_product(work, GPU_PRODUCT_BFLOAT, narrow, b, c, m, n, k);
+}
+
+bool matmul_launch(struct gpu_work *work, uint64_t first, uint64_t count)
+{
+    const struct kernel_call *call = &work->calls[0];
     const bool integers = call->inputs[0].type.dtype == ARRAY_INT8;
-    const uint32_t n = (uint32_t)call->inputs[1].type.shape[1], k = (uint32_t)call->inputs[1].type.shape[0];
-    if (call->items >= 1u << 20) /* the grid's second axis ends at 65,535 tiles of 16 rows */
-        return kernel_fail(call, KERNEL_FAILED, "matmul: a shard of 2^20 rows or more; take smaller shards");
-    bool a_kept, b_kept;
-    const uint64_t a = gpu_input(gpu, &call->inputs[0], &a_kept),
-                   b = gpu_input(gpu, &call->inputs[1], &b_kept);
-    const uint64_t c = gpu_alloc(gpu, call->outputs[0].bytes);
-    const bool good = a && b && c && gpu_product(gpu, integers, a, b, c, (uint32_t)call->items, n, k) &&
-                      gpu_wait(gpu) && gpu_download(gpu, call->outputs[0].data, c, call->outputs[0].bytes);
-    gpu_free(gpu, c);
-    if (!b_kept)
-        gpu_free(gpu, b);
-    if (!a_kept)
-        gpu_free(gpu, a);
-    kernel_pulse(call);
-    return good ? KERNEL_OK : kernel_fail(call, KERNEL_FAILED, "matmul: %s", gpu_message(gpu));
+    uint32_t n = (uint32_t)call->inputs[1].type.shape[1], k = (uint32_t)call->inputs[1].type.shape[0];
+    uint32_t m = (uint32_t)count, rounded = manifest_param_integer(call->params, MATMUL_PRECISION) != 0;
+    const uint32_t tile = integers ? 64 : 16;
+    if (count > 1u << 19) /* the grid's second axis ends at 65,535 tiles */
+        return matmul_launch(work, first, count / 2) &&
+               matmul_launch(work, first + count / 2, count - count / 2);
+    uint64_t a = work->inputs[0] + first * k * (integers ? 1 : 4), c = work->outputs[0] + first * n * 4;
+    if (launch_library(work, a, c, m, n, k))
+        return true;
+    uint64_t b = gpu_broadcast(work, 1);
+    const struct gpu_grid grid = {.x = (n + tile - 1) / tile, .y = (m + tile - 1) / tile, .threads = 256};
+    return b && gpu_launch(work, "matmul", integers ? "matmul_int8" : "matmul_float", grid,
+                           integers ? (void *[]){&a, &b, &c, &m, &n, &k}
+                                    : (void *[]){&a, &b, &c, &m, &n, &k, &rounded});
 }

@@ -45,17 +45,41 @@ extern "C" __global__ void matmul_int8(const int8_t *a, const int8_t *b, int32_t
         }
 }
 
+__device__ static uint32_t to_bfloat(float value)
+{
+    const uint32_t bits = __float_as_uint(value), rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    return (rounded & 0x7f80u) == 0x7f80u ? rounded - 1u : rounded;
+}
+
+/* float32 to bfloat16, as matmul.c rounds. */
+extern "C" __global__ void matmul_narrow(const float *from, uint64_t count, uint16_t *to)
+{
+    const uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count)
+        to[i] = (uint16_t)to_bfloat(from[i]);
+}
+
+/* b [rows, columns] to its transpose, as cuBLASLt's int8 products want it: once per b. */
+extern "C" __global__ void matmul_transpose(const int8_t *b, uint32_t rows, uint32_t columns, int8_t *to)
+{
+    const uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < (uint64_t)rows * columns)
+        to[i] = b[i % rows * columns + i / rows];
+}
+
 /* 16 x 16 tiles. */
 extern "C" __global__ void matmul_float(const float *a, const float *b, float *c, uint32_t m, uint32_t n,
-                                        uint32_t k)
+                                        uint32_t k, uint32_t rounded)
 {
     __shared__ float a_tile[16][17], b_tile[16][17];
     const uint32_t across = threadIdx.x % 16, down = threadIdx.x / 16;
     const uint32_t row = blockIdx.y * 16 + down, column = blockIdx.x * 16 + across;
     float sum = 0;
     for (uint32_t first = 0; first < k; first += 16) {
-        a_tile[down][across] = row < m && first + across < k ? a[(uint64_t)row * k + first + across] : 0;
-        b_tile[down][across] = column < n && first + down < k ? b[(uint64_t)(first + down) * n + column] : 0;
+        float left = row < m && first + across < k ? a[(uint64_t)row * k + first + across] : 0;
+        float right = column < n && first + down < k ? b[(uint64_t)(first + down) * n + column] : 0;
+        a_tile[down][across] = rounded ? __uint_as_float(to_bfloat(left) << 16) : left;
+        b_tile[down][across] = rounded ? __uint_as_float(to_bfloat(right) << 16) : right;
         __syncthreads();
         for (uint32_t j = 0; j < 16; j++)
             sum += a_tile[down][j] * b_tile[j][across];

@@ -216,28 +216,23 @@ enum kernel_error montecarlo_run_portable(struct kernel_call *call)
     return run_with(call, blocks_portable);
 }
 
-enum kernel_error montecarlo_gpu(struct kernel_call *call, struct gpu *gpu)
+bool montecarlo_launch(struct gpu_work *work, uint64_t first, uint64_t count)
 {
-    int asian = manifest_param_integer(call->params, MONTECARLO_STYLE) != 0;
-    int put = manifest_param_integer(call->params, MONTECARLO_SIDE) != 0;
-    uint64_t paths = (uint64_t)manifest_param_integer(call->params, MONTECARLO_PATHS);
-    uint64_t steps = (uint64_t)manifest_param_integer(call->params, MONTECARLO_STEPS);
-    uint64_t seed = (uint64_t)manifest_param_integer(call->params, MONTECARLO_SEED);
-    bool kept;
-    uint64_t rows = gpu_input(gpu, &call->inputs[0], &kept), prices = gpu_alloc(gpu, call->outputs[0].bytes);
-    uint64_t errors = gpu_alloc(gpu, call->outputs[1].bytes);
-    const bool good = rows && prices && errors &&
-                      gpu_launch(gpu, "montecarlo", "montecarlo_price",
-                                 (struct gpu_grid){.x = (uint32_t)call->items, .threads = W},
-                                 (void *[]){&rows, &asian, &put, &paths, &steps, &seed, &prices, &errors}) &&
-                      gpu_wait(gpu) &&
-                      gpu_download(gpu, call->outputs[0].data, prices, call->outputs[0].bytes) &&
-                      gpu_download(gpu, call->outputs[1].data, errors, call->outputs[1].bytes);
-    gpu_free(gpu, errors);
-    gpu_free(gpu, prices);
-    gpu_free(gpu, rows);
-    kernel_pulse(call);
-    if (good)
-        value_book(call);
-    return good ? KERNEL_OK : kernel_fail(call, KERNEL_FAILED, "montecarlo: %s", gpu_message(gpu));
+    const struct manifest_params *params = work->calls[0].params;
+    int asian = manifest_param_integer(params, MONTECARLO_STYLE) != 0;
+    int put = manifest_param_integer(params, MONTECARLO_SIDE) != 0;
+    uint64_t paths = (uint64_t)manifest_param_integer(params, MONTECARLO_PATHS);
+    uint64_t steps = (uint64_t)manifest_param_integer(params, MONTECARLO_STEPS);
+    uint64_t seed = (uint64_t)manifest_param_integer(params, MONTECARLO_SEED);
+    uint64_t rows = work->inputs[0] + 8 * OPTION_COLUMNS * first;
+    uint64_t prices = work->outputs[MONTECARLO_PRICE] + 8 * first;
+    uint64_t errors = work->outputs[MONTECARLO_ERROR] + 8 * first;
+    return gpu_launch(work, "montecarlo", "montecarlo_price",
+                      (struct gpu_grid){.x = (uint32_t)count, .threads = W},
+                      (void *[]){&rows, &asian, &put, &paths, &steps, &seed, &prices, &errors});
+}
+
+void montecarlo_finish_gpu(struct kernel_call *call)
+{
+    value_book(call);
 }

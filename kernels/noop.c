@@ -20,18 +20,12 @@ enum kernel_error noop_run(struct kernel_call *call)
     return KERNEL_OK;
 }
 
-enum kernel_error noop_gpu(struct kernel_call *call, struct gpu *gpu)
+bool noop_launch(struct gpu_work *work, uint64_t first, uint64_t count)
 {
-    bool kept;
-    uint64_t rows = gpu_input(gpu, &call->inputs[0], &kept), sums = gpu_alloc(gpu, call->outputs[0].bytes);
-    uint64_t items = call->items, row_bytes = call->inputs[0].bytes / items;
-    const bool good = rows && sums &&
-                      gpu_launch(gpu, "noop", "noop_rows",
-                                 (struct gpu_grid){.x = (uint32_t)((items + 255) / 256), .threads = 256},
-                                 (void *[]){&rows, &row_bytes, &items, &sums}) &&
-                      gpu_download(gpu, call->outputs[0].data, sums, call->outputs[0].bytes);
-    gpu_free(gpu, sums);
-    gpu_free(gpu, rows);
-    kernel_pulse(call);
-    return good ? KERNEL_OK : kernel_fail(call, KERNEL_FAILED, "noop: %s", gpu_message(gpu));
+    const struct kernel_call *call = &work->calls[0];
+    uint64_t row_bytes = call->inputs[0].bytes / call->items;
+    uint64_t rows = work->inputs[0] + first * row_bytes, sums = work->outputs[0] + 8 * first;
+    return gpu_launch(work, "noop", "noop_rows",
+                      (struct gpu_grid){.x = (uint32_t)((count + 255) / 256), .threads = 256},
+                      (void *[]){&rows, &row_bytes, &count, &sums});
 }

@@ -31,25 +31,10 @@ enum kernel_error spin_run(struct kernel_call *call)
     return KERNEL_OK;
 }
 
-/* One launch per 10 ms or less, so that progress shows and a cancel is heard. */
-enum kernel_error spin_gpu(struct kernel_call *call, struct gpu *gpu)
+bool spin_launch(struct gpu_work *work, uint64_t first, uint64_t count)
 {
-    const uint64_t item_ns = (uint64_t)manifest_param_integer(call->params, SPIN_US) * 1000;
-    const uint64_t at_once = item_ns ? 1 + 10000000 / item_ns : call->items;
-    uint64_t marks = gpu_alloc(gpu, call->outputs[0].bytes);
-    bool good = marks != 0;
-    for (uint64_t item = 0; good && item < call->items; item += at_once) {
-        uint64_t items = call->items - item < at_once ? call->items - item : at_once;
-        uint64_t ns = items * item_ns, first = call->first_item + item, to = marks + 4 * item;
-        good = gpu_launch(gpu, "spin", "spin_items", (struct gpu_grid){.x = 1, .threads = 1},
-                          (void *[]){&ns, &first, &items, &to}) &&
-               gpu_wait(gpu);
-        if (kernel_pulse(call)) {
-            gpu_free(gpu, marks);
-            return kernel_fail(call, KERNEL_CANCELLED, "cancelled");
-        }
-    }
-    good = good && gpu_download(gpu, call->outputs[0].data, marks, call->outputs[0].bytes);
-    gpu_free(gpu, marks);
-    return good ? KERNEL_OK : kernel_fail(call, KERNEL_FAILED, "spin: %s", gpu_message(gpu));
+    uint64_t ns = count * (uint64_t)manifest_param_integer(work->calls[0].params, SPIN_US) * 1000;
+    uint64_t first_item = work->first_item + first, marks = work->outputs[0] + 4 * first;
+    return gpu_launch(work, "spin", "spin_items", (struct gpu_grid){.x = 1, .threads = 1},
+                      (void *[]){&ns, &first_item, &count, &marks});
 }

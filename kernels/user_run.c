@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kernels/gpu.h"
 #include "kernels/user_compile.h"
 
 #define SEGMENTS_MAX 16
@@ -406,8 +407,8 @@ enum kernel_error user_run(struct kernel_call *call)
     return kernel_fail(call, KERNEL_CANCELLED, "%s", "");
 }
 
-enum kernel_error user_run_gpu(struct kernel_call *call, struct gpu *gpu)
+bool user_launch(struct gpu_work *work, uint64_t first, uint64_t count)
 {
-    (void)gpu;
-    return kernel_fail(call, KERNEL_FAILED, "this worker can't run users' kernels on a GPU yet");
+    (void)first, (void)count;
+    return gpu_refuse(work, KERNEL_FAILED, "this worker can't run users' kernels on a GPU yet");
 }

@@ -29,6 +29,6 @@ bool user_guard(uint8_t *memory, uint64_t offset, uint64_t bytes);
 
 /* One shard; outputs are zeroed first. */
 kernel_function user_run;
-kernel_gpu_function user_run_gpu;
+kernel_launch_function user_launch;
 
 #endif

@@ -210,8 +210,8 @@ static bool check_values(const struct job *job)
         if (job->plan.given_index[i] < 0)
             continue;
         const struct file_input *file = &job->files[job->plan.given_index[i]];
-        if (manifest_check_values(job->manifest, i, &file->given.type, file->data, file->given.type.shape[0],
-                                  0, error))
+        if (manifest_check_values(job->manifest, i, &file->given.type, file->data, file->given.bytes,
+                                  file->given.type.shape[0], 0, error))
             return complain(error);
     }
     return true;
@@ -238,6 +238,7 @@ static bool run_shards(struct job *job, struct gpu *gpu)
             *input = (struct kernel_input){
                 .data = file->data, .bytes = file->given.bytes, .type = file->given.type};
             if (file->given.role == MANIFEST_BROADCAST) {
+                input->broadcast = true;
                 input->keep = &file->keep;
                 continue;
             }

@@ -306,9 +306,10 @@ static bool report(struct server *server, const char *text)
     return sent == (ssize_t)(head + result->message_bytes);
 }
 
-static enum kernel_error run_shard(struct server *server, const struct wire_job *job,
-                                   const struct wire_shard *shard, uint32_t region, uint8_t *memory,
-                                   const struct loaded *loaded, struct kernel_call *call)
+/* Finds a shard's inputs and the places of its outputs. */
+static enum kernel_error prepare(struct server *server, const struct wire_job *job,
+                                 const struct wire_shard *shard, uint32_t region, uint8_t *memory,
+                                 const struct loaded *loaded, struct kernel_call *call)
 {
     *call = (struct kernel_call){
         .manifest = loaded ? &loaded->user->manifest : manifest_find(job->kernel),
@@ -338,6 +339,7 @@ static enum kernel_error run_shard(struct server *server, const struct wire_job 
                 return kernel_fail(call, KERNEL_FAILED, "this worker does not hold a broadcast input");
             input->data = mapping->data;
             input->bytes = mapping->bytes;
+            input->broadcast = true;
             input->keep = &mapping->keep;
         }
         shapes.inputs[i] = input->type;
@@ -348,11 +350,12 @@ static enum kernel_error run_shard(struct server *server, const struct wire_job 
     for (uint32_t i = 0; i < call->output_count; i++)
         call->outputs[i] = (struct kernel_output){
             .data = memory + shard->outputs[i].offset, .bytes = shard->outputs[i].bytes, .type = types[i]};
-    return kernel_run(call, server->gpu);
+    return KERNEL_OK;
 }
 
-static bool run_shards(struct server *server, const struct wire_bundle *bundle, uint8_t *memory,
-                       const struct loaded *loaded)
+/* One shard's outcome, reported with others when it is time. False if the node's end has gone. */
+static bool settle(struct server *server, uint32_t shard, enum kernel_error error, uint64_t device_us,
+                   const char *message)
 {
     static const enum worker_outcome outcomes[] = {
         [KERNEL_OK] = WORKER_SHARD_OK,
@@ -360,37 +363,141 @@ static bool run_shards(struct server *server, const struct wire_bundle *bundle, 
         [KERNEL_FAILED] = WORKER_SHARD_FAILED,
         [KERNEL_CANCELLED] = WORKER_SHARD_CANCELLED,
     };
-    const struct wire_job *job = (const struct wire_job *)(const void *)memory;
-    /* Read once: after the last report the node may put the next bundle there. */
-    const uint32_t shard_count = job->shard_count;
     struct wire_result *result = &server->result;
-    begin_result(server, bundle);
-    if (loaded && !server->gpu)
-        guard_buffers(job, loaded->user, memory);
-    server->shard_count = shard_count;
-    uint64_t before_us = server->sent_us = now_us();
+    atomic_fetch_add(&server->control->stamp, 1);
+    result->outcomes[result->count++] =
+        (struct wire_outcome){.shard = shard, .outcome = (uint32_t)outcomes[error], .device_us = device_us};
+    const bool full = result->count == WIRE_RESULTS_MAX || now_us() - server->sent_us >= REPORT_EVERY_US;
+    return !(full || *message || shard + 1 == server->shard_count) || report(server, message);
+}
+
+static bool run_on_cpu(struct server *server, const struct wire_bundle *bundle, uint8_t *memory,
+                       const struct loaded *loaded)
+{
+    const struct wire_job *job = (const struct wire_job *)(const void *)memory;
+    const uint32_t shard_count = server->shard_count;
+    uint64_t before_us = now_us();
     for (uint32_t i = 0; i < shard_count; i++) {
         struct kernel_call call;
         enum kernel_error error = KERNEL_CANCELLED;
         call.message[0] = '\0';
         server->shard = i;
-        if (atomic_load(&server->control->cancel[bundle->region]) == 0)
-            error = run_shard(server, job, &job->shards[i], bundle->region, memory, loaded, &call);
-        atomic_fetch_add(&server->control->stamp, 1);
-        const uint64_t after_us = now_us();
-        result->outcomes[result->count++] = (struct wire_outcome){
-            .shard = i, .outcome = (uint32_t)outcomes[error], .device_us = after_us - before_us};
-        before_us = after_us;
-        const bool full = result->count == WIRE_RESULTS_MAX || after_us - server->sent_us >= REPORT_EVERY_US;
-        if ((full || call.message[0] || i + 1 == shard_count) && !report(server, call.message))
-            return false;
-        if (server->gpu && gpu_broken(server->gpu)) {
-            report(server, "");
-            fprintf(stderr, "weir-worker: the GPU failed: %s\n", gpu_message(server->gpu));
-            return false;
+        if (atomic_load(&server->control->cancel[bundle->region]) == 0) {
+            error = prepare(server, job, &job->shards[i], bundle->region, memory, loaded, &call);
+            if (!error)
+                error = kernel_run(&call, NULL);
         }
+        const uint64_t after_us = now_us();
+        if (!settle(server, i, error, after_us - before_us, call.message))
+            return false;
+        before_us = after_us;
     }
     return true;
+}
+
+/* The shards of a bundle on their way through the GPU. */
+struct passage {
+    struct kernel_call *calls;
+    enum kernel_error *errors; /* of what was found before they were submitted */
+    uint32_t submitted, settled;
+};
+
+/* Batches that are collected give every shard an outcome. Where a batch of several fails, nobody knows which of them is to
+ * blame, and each is run by itself, after what was submitted behind them has been collected. */
+static bool collect(struct server *server, struct passage *passage)
+{
+    struct kernel_call *calls;
+    uint32_t count;
+    uint64_t device_ns;
+    const enum kernel_error error = gpu_collect(server->gpu, &calls, &count, &device_ns);
+    const bool apart = count > 1 && (error == KERNEL_FAILED || error == KERNEL_REJECTED);
+    if (apart && !gpu_broken(server->gpu)) {
+        struct kernel_call *later;
+        uint32_t later_count;
+        uint64_t later_ns;
+        const enum kernel_error later_error = gpu_collect(server->gpu, &later, &later_count, &later_ns);
+        /* Those behind may have failed likewise: they go the same way, one by one. */
+        for (uint32_t i = 0; i < count + (later_error ? later_count : 0); i++) {
+            calls[i].message[0] = '\0';
+            const enum kernel_error own = kernel_run(&calls[i], server->gpu);
+            if (!settle(server, passage->settled++, own, 0, calls[i].message) || gpu_broken(server->gpu))
+                return false;
+        }
+        for (uint32_t i = 0; !later_error && i < later_count; i++)
+            if (!settle(server, passage->settled++, KERNEL_OK, later_ns / 1000 / later_count, ""))
+                return false;
+        return true;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        if (!settle(server, passage->settled++, error, device_ns / 1000 / count,
+                    error ? calls[i].message : ""))
+            return false;
+    return true;
+}
+
+/* Submits what there is room for. */
+static void submit(struct server *server, struct passage *passage, uint32_t region)
+{
+    while (passage->submitted < server->shard_count && gpu_room(server->gpu) &&
+           !passage->errors[passage->submitted]) {
+        if (atomic_load(&server->control->cancel[region])) {
+            for (uint32_t i = passage->submitted; i < server->shard_count; i++)
+                passage->errors[i] = KERNEL_CANCELLED;
+            return;
+        }
+        uint32_t sound = passage->submitted;
+        while (sound < server->shard_count && !passage->errors[sound])
+            sound++;
+        struct kernel_call *next = &passage->calls[passage->submitted];
+        const uint32_t count = gpu_batch(server->gpu, next, sound - passage->submitted);
+        gpu_submit(server->gpu, next, count);
+        passage->submitted += count;
+    }
+}
+
+static bool run_on_gpu(struct server *server, const struct wire_bundle *bundle, uint8_t *memory,
+                       const struct loaded *loaded)
+{
+    const struct wire_job *job = (const struct wire_job *)(const void *)memory;
+    const uint32_t shard_count = server->shard_count;
+    struct passage passage = {.calls = calloc(shard_count, sizeof *passage.calls),
+                              .errors = calloc(shard_count, sizeof *passage.errors)};
+    bool good = passage.calls && passage.errors;
+    for (uint32_t i = 0; good && i < shard_count; i++)
+        passage.errors[i] =
+            prepare(server, job, &job->shards[i], bundle->region, memory, loaded, &passage.calls[i]);
+    while (good && passage.settled < shard_count) {
+        submit(server, &passage, bundle->region);
+        if (passage.settled < passage.submitted) {
+            good = collect(server, &passage);
+        } else {
+            const uint32_t i = passage.submitted++;
+            passage.settled++;
+            good = settle(server, i, passage.errors[i], 0, passage.calls[i].message);
+        }
+        if (gpu_broken(server->gpu)) {
+            report(server, gpu_message(server->gpu));
+            fprintf(stderr, "weir-worker: the GPU failed: %s\n", gpu_message(server->gpu));
+            good = false;
+        }
+    }
+    free(passage.calls);
+    free(passage.errors);
+    return good;
+}
+
+static bool run_shards(struct server *server, const struct wire_bundle *bundle, uint8_t *memory,
+                       const struct loaded *loaded)
+{
+    const struct wire_job *job = (const struct wire_job *)(const void *)memory;
+    /* Read once: after the last report the node may put the next bundle there. */
+    server->shard_count = job->shard_count;
+    begin_result(server, bundle);
+    if (loaded && !server->gpu)
+        guard_buffers(job, loaded->user, memory);
+    server->sent_us = now_us();
+    return server->gpu ? run_on_gpu(server, bundle, memory, loaded)
+                       : run_on_cpu(server, bundle, memory, loaded);
 }
 
 static struct mapping *find_mapping(struct server *server, const uint8_t *id)

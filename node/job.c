@@ -200,8 +200,8 @@ static bool check_values(struct preparation *preparation)
             continue;
         char error[MANIFEST_ERROR_BYTES];
         const uint8_t *rows = preparation->job->map[i] + input->data_offset;
-        if (manifest_check_values(spec->manifest, i, &input->type, rows, input->type.shape[0], 0, error) !=
-            MANIFEST_OK)
+        if (manifest_check_values(spec->manifest, i, &input->type, rows, input->data_bytes,
+                                  input->type.shape[0], 0, error) != MANIFEST_OK)
             return refuse(preparation, EXIT_USAGE, error);
     }
     return true;

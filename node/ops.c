@@ -356,6 +356,11 @@ void op_kernels(void *context, struct api_call *call)
             "tolerance", manifest->tolerance, "diagnostic", manifest->diagnostic, "help", manifest->help,
             "inputs", inputs_of(manifest), "outputs", outputs, "params", params_of(manifest));
         json_put(row, "digest", json_hex(digest.bytes, 32));
+        json_put(row, "positional", json_boolean(manifest->positional));
+        json_put(row, "cost", json_string(manifest->cost_help));
+        json_put(row, "targets", json_pack("[s, s]", "cpu", "cuda")); /* every kernel of ours has both */
+        if (manifest->example)
+            json_put(row, "example", json_string(manifest->example));
         json_array_append_new(list, row);
     }
     api_reply(call, json_pack("{s:o}", "kernels", list));

@@ -55,7 +55,8 @@ static uint32_t digest_of_entry(const struct entry *entry)
 /* Proves the result of one shard by the kernel's certificate; false too when its bytes can't be read. */
 static bool is_proved(struct node *node, struct job *job, uint32_t shard, const struct entry *entry)
 {
-    struct manifest_evidence evidence = {.items = job_shard_items(job, shard), .memo = &job->proof_memo};
+    struct manifest_evidence evidence = {
+        .params = &job->spec.params, .items = job_shard_items(job, shard), .memo = &job->proof_memo};
     uint8_t *fetched[MANIFEST_OUTPUTS_MAX] = {0};
     bool good = true;
     for (uint32_t i = 0; i < job->spec.manifest->input_count; i++) {

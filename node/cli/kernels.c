@@ -171,6 +171,10 @@ __attribute__((format(printf, 2, 3))) static void print_option(int *column, cons
 static void print_example(const json_t *kernel)
 {
     size_t i;
+    if (json_object_get(kernel, "example")) {
+        printf("\nexample:\n  %s\n", client_text(kernel, "example"));
+        return;
+    }
     const json_t *row;
     int column =
         printf("\nexample:\n  weir submit %s", client_text(kernel, "name")) - (int)strlen("\nexample:\n");
@@ -212,6 +216,9 @@ static void print_page(const json_t *kernel)
                json_real_value(json_object_get(kernel, "tolerance")));
     if (client_flag(kernel, "diagnostic"))
         printf("diagnostic: it measures the mesh\n");
+    printf("targets: ");
+    print_words(client_member(kernel, "targets"), " and ");
+    print_prose(printf("\ncost of an item: ") - 1, client_text(kernel, "cost"));
     print_inputs(client_member(kernel, "inputs"));
     print_outputs(client_member(kernel, "outputs"));
     print_params(client_member(kernel, "params"));

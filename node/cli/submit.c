@@ -11,6 +11,7 @@
 #include "node/cli/source.h"
 #include "node/cli/target.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,6 +27,7 @@ struct submit {
     struct target targets[MANIFEST_OUTPUTS_MAX];
     int target_count;
     char job[65];
+    char scene[PATH_MAX + 8]; /* "scene=FILE" of --scene FILE */
 };
 
 /* ---- What was asked for */
@@ -66,10 +68,20 @@ static int read_numbers(struct submit *submit)
     return EXIT_DONE;
 }
 
+/* The i-th input as NAME=SOURCE: the --input options, then that of --scene; NULL after the last. */
+static const char *given_input(struct submit *submit, int i)
+{
+    const char *given = cli_value_at(submit->cli, "input", i), *scene = cli_value(submit->cli, "scene", NULL);
+    if (given || !scene || (i > 0 && !cli_value_at(submit->cli, "input", i - 1)))
+        return given;
+    snprintf(submit->scene, sizeof submit->scene, "scene=%s", scene);
+    return submit->scene;
+}
+
 static int read_inputs(struct submit *submit)
 {
     const char *given;
-    for (; (given = cli_value_at(submit->cli, "input", submit->source_count)); submit->source_count++) {
+    for (; (given = given_input(submit, submit->source_count)); submit->source_count++) {
         if (submit->source_count == (int)submit->manifest->input_count)
             return cli_fail(EXIT_USAGE,
                             "kernel '%s' takes %u inputs, '%.*s' is one more; `weir kernels %s` lists them",
@@ -102,6 +114,18 @@ static int find_output(const struct manifest *manifest, const char *name)
     return -1;
 }
 
+/* A FILE without a NAME is the output, where there is but one. */
+static int name_output(const struct submit *submit, struct target *target)
+{
+    if (*target->name)
+        return EXIT_DONE;
+    if (!submit->manifest || submit->output_count != 1)
+        return cli_usage(submit->cli, "--output %s: write NAME=FILE%s", target->given,
+                         submit->manifest ? "; the kernel gives more than one output" : "");
+    snprintf(target->name, sizeof target->name, "%s", submit->manifest->outputs[0].name);
+    return EXIT_DONE;
+}
+
 static int check_output(const struct submit *submit, const char *name)
 {
     const struct manifest *manifest = submit->manifest;
@@ -125,7 +149,9 @@ static int read_outputs(struct submit *submit)
         int code = target_parse(target, submit->cli, given);
         if (code != EXIT_DONE)
             return code;
-        code = submit->manifest ? check_output(submit, target->name) : EXIT_DONE;
+        code = name_output(submit, target);
+        if (code == EXIT_DONE && submit->manifest)
+            code = check_output(submit, target->name);
         if (code != EXIT_DONE)
             return code;
         if (target->standard && submit->cli->json)
@@ -424,8 +450,9 @@ static int finish(struct submit *submit, const json_t *job)
 
 static int prepare(struct submit *submit)
 {
-    static const char *const alone[] = {"input", "split", "param",  "items",    "shard-items", "cache",
-                                        "key",   "local", "format", "replicas", "detach",      NULL};
+    static const char *const alone[] = {"input",       "scene",  "split", "param", "items",
+                                        "shard-items", "cache",  "key",   "local", "format",
+                                        "replicas",    "detach", NULL};
     struct cli *cli = submit->cli;
     const bool reattach = cli_has(cli, "reattach");
     if (reattach != (cli->argc == 0))
@@ -469,9 +496,10 @@ static int submit_run(struct cli *cli)
 
 static const struct cli_option options[] = {
     {'i', "input", "NAME=SOURCE", "a file, job:ID/OUTPUT or blob:HEX; repeatable"},
+    {0, "scene", "FILE", "the same as --input scene=FILE, for render"},
     {'s', "split", "NAME", "cut this input by rows; others go whole"},
     {'p', "param", "NAME=VALUE", "a parameter of the kernel; may be repeated"},
-    {'O', "output", "NAME=FILE", "write this output as .npy; - is standard output"},
+    {'O', "output", "[NAME=]FILE", "write this output as .npy, or .png; - is standard output"},
     {0, "format", "NAME=FORMAT", "npy, text or raw[:ROWBYTES]; else by name"},
     {0, "items", "N", "items, for a kernel that cuts no input"},
     {0, "shard-items", "N", "items per shard, instead of the kernel's own cut"},

@@ -1,5 +1,6 @@
 #include "node/cli/target.h"
 
+#include "node/cli/picture.h"
 #include "node/cli/progress.h"
 
 #include <errno.h>
@@ -13,13 +14,20 @@ int target_parse(struct target *target, const struct cli *cli, const char *given
 {
     *target = (struct target){.fd = -1};
     const char *equals = strchr(given, '=');
-    if (!equals || equals == given || !equals[1])
+    if (!*given || (equals && (equals == given || !equals[1])))
         return cli_usage(cli, "--output %s: write NAME=FILE, or NAME=- for standard output", given);
+    if (!equals) {
+        target->given = given;
+        target->standard = strcmp(given, "-") == 0;
+        target->picture = picture_named(given);
+        return EXIT_DONE;
+    }
     if ((size_t)(equals - given) >= sizeof target->name)
         return cli_usage(cli, "--output %s: the name is too long", given);
     memcpy(target->name, given, (size_t)(equals - given));
     target->given = equals + 1;
     target->standard = strcmp(target->given, "-") == 0;
+    target->picture = picture_named(target->given);
     return EXIT_DONE;
 }
 
@@ -90,7 +98,7 @@ int target_open(struct target *target, const struct target *others, int other_co
             target->temporary[0] = '\0';
             return refuse(target, "the path is too long");
         }
-        target->fd = open(target->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        target->fd = open(target->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     }
     if (target->fd >= 0)
         return EXIT_DONE;
@@ -121,6 +129,27 @@ static bool write_piece(void *context, const void *bytes, size_t count)
     return true;
 }
 
+/* What came becomes a picture under another temporary name, which takes the place of the first. */
+static bool make_picture(struct target *target, char why[PICTURE_WHY_BYTES])
+{
+    char name[PATH_MAX];
+    if (snprintf(name, sizeof name, "%s.png", target->temporary) >= (int)sizeof name) {
+        snprintf(why, PICTURE_WHY_BYTES, "the path is too long");
+        return false;
+    }
+    const int png = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (png < 0) {
+        snprintf(why, PICTURE_WHY_BYTES, "%s", strerror(errno));
+        return false;
+    }
+    const bool good = picture_write(target->fd, png, why);
+    close(target->fd);
+    unlink(target->temporary);
+    target->fd = png;
+    memcpy(target->temporary, name, sizeof name);
+    return good;
+}
+
 int target_fetch(struct target *target, struct cli *cli, const char *blob)
 {
     struct writer writer = {.fd = target->fd};
@@ -137,6 +166,10 @@ int target_fetch(struct target *target, struct cli *cli, const char *blob)
                         failure.text, blob);
     if (target->standard || target->direct)
         return EXIT_DONE;
+    char why[PICTURE_WHY_BYTES];
+    if (target->picture && !make_picture(target, why))
+        return cli_fail(EXIT_FAILED, "output %s: '%s': %s; the result is still blob:%s", target->name, where,
+                        why, blob);
     if (fsync(target->fd) != 0 || rename(target->temporary, target->path) != 0)
         return cli_fail(EXIT_FAILED, "output %s: writing '%s' failed: %s; the result is still blob:%s",
                         target->name, where, strerror(errno), blob);

@@ -15,10 +15,12 @@ if(WEIR_CUDA AND WEIR_NVCC AND WEIR_CXX AND NOT WEIR_SANITIZE)
     file(GLOB cuda_sources CONFIGURE_DEPENDS ${gpu_root}/kernels/*.cu)
     add_custom_command(
         OUTPUT ${emulated}/libcuda.so.1
-        COMMAND ${WEIR_CXX} -std=c++17 -O1 -w -ffp-contract=off -fPIC -shared -pthread -I${gpu_root}
+        COMMAND ${WEIR_CXX} -std=c++17 -O1 -w -ffp-contract=off -fPIC -shared -I${gpu_root}
                 ${CMAKE_CURRENT_LIST_DIR}/emulator.cc -o ${emulated}/libcuda.so.1
         DEPENDS ${CMAKE_CURRENT_LIST_DIR}/emulator.cc ${cuda_sources} ${gpu_root}/kernels/embed_core.h
-                ${gpu_root}/kernels/montecarlo_core.h ${gpu_root}/kernels/weir_math.h
+                ${gpu_root}/kernels/kmeans_core.h ${gpu_root}/kernels/montecarlo_core.h
+                ${gpu_root}/kernels/nbody_core.h ${gpu_root}/kernels/render_core.h ${gpu_root}/kernels/render_scene.h
+                ${gpu_root}/kernels/weir_math.h ${CMAKE_CURRENT_LIST_DIR}/emulator.h
         VERBATIM)
     add_custom_target(gpu_emulator ALL DEPENDS ${emulated}/libcuda.so.1)
     add_test(NAME gpu.emulated COMMAND gpu_test 1 small)

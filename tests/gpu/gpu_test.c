@@ -16,8 +16,8 @@ static bool timed = true;
 
 struct test_case {
     const char *kernel;
-    const char *settings[4];
-    struct array_type inputs[2];
+    const char *settings[6];
+    struct array_type inputs[3];
     uint64_t items;
 };
 
@@ -53,8 +53,29 @@ static char *random_text(uint64_t lines, uint64_t *bytes)
     return text;
 }
 
-static void *random_input(const struct array_type *type, uint64_t *bytes)
+/* Spheres of every material at random places, so that most of the code of a path runs. */
+static char *random_scene(uint64_t lines, uint64_t *bytes)
 {
+    static const char *const materials[] = {"diffuse .8 .5 .2",
+                                            "metal .9 .8 .7 .1",
+                                            "glass 1 .9 1 1.5",
+                                            "metal 1 1 1 0",
+                                            "checker .9 .9 .9 .1 .2 .3 .4",
+                                            "light 3 2 1"};
+    char *text = malloc(lines * 160 + 200);
+    int used = sprintf(text, "camera 0 2 9 0 0 0 40 %s\nplane 0 -2 0 0 1 0 checker .8 .8 .8 .3 .3 .3 1\n",
+                       rand() % 2 ? ".2 8" : "");
+    for (uint64_t line = 2; line < lines; line++)
+        used += sprintf(text + used, "sphere %.3f %.3f %.3f %.3f %s\n", any(-4, 4), any(-2, 3), any(-6, 4),
+                        any(0.1, 1), materials[(line - 2) % 6]);
+    *bytes = (uint64_t)used;
+    return text;
+}
+
+static void *random_input(const char *kernel, const struct array_type *type, uint64_t *bytes)
+{
+    if (strcmp(kernel, "render") == 0)
+        return random_scene(type->shape[0], bytes);
     if (type->dtype == ARRAY_TEXT)
         return random_text(type->shape[0], bytes);
     array_bytes(type, bytes);
@@ -64,6 +85,9 @@ static void *random_input(const struct array_type *type, uint64_t *bytes)
     if (type->dtype == ARRAY_FLOAT32)
         for (uint64_t i = 0; i < *bytes / 4; i++)
             ((float *)(void *)data)[i] = (float)any(-1, 1);
+    if (type->dtype == ARRAY_INT64) /* kmeans: the counts, some zero, or sums that are about as large */
+        for (uint64_t i = 0; i < *bytes / 8; i++)
+            ((int64_t *)(void *)data)[i] = type->rank == 1 ? (i ? rand() % 100 : 1) : rand() % 20000 - 10000;
     if (type->dtype == ARRAY_FLOAT64)
         for (uint64_t i = 0; i < type->shape[0]; i++) {
             double *row = (double *)(void *)data + i * OPTION_COLUMNS;
@@ -76,9 +100,18 @@ static void *random_input(const struct array_type *type, uint64_t *bytes)
     return data;
 }
 
+/* To the nearest bfloat16 by arithmetic: 8 significant bits. */
+static double bfloat(double value)
+{
+    int exponent;
+    const double fraction = frexp(value, &exponent);
+    return ldexp(nearbyint(ldexp(fraction, 8)), exponent - 8);
+}
+
 /* The largest error of a float product, in units of the tolerance; it is recomputed in doubles. */
 static double float_error(const struct kernel_call *call)
 {
+    const bool rounded = manifest_param_integer(call->params, MATMUL_PRECISION) != 0;
     const float *a = call->inputs[0].data, *b = call->inputs[1].data, *c = call->outputs[0].data;
     const uint64_t k = call->inputs[1].type.shape[0], n = call->inputs[1].type.shape[1];
     double worst = 0;
@@ -86,7 +119,8 @@ static double float_error(const struct kernel_call *call)
         const uint64_t i = (uint64_t)rand() % call->items, j = (uint64_t)rand() % n;
         double sum = 0, size = 0;
         for (uint64_t depth = 0; depth < k; depth++) {
-            const double product = (double)a[i * k + depth] * (double)b[depth * n + j];
+            const double left = (double)a[i * k + depth], right = (double)b[depth * n + j];
+            const double product = rounded ? bfloat(left) * bfloat(right) : left * right;
             sum += product;
             size += fabs(product);
         }
@@ -98,20 +132,24 @@ static double float_error(const struct kernel_call *call)
 static void run_case(const struct test_case *test)
 {
     const struct manifest *manifest = manifest_find(test->kernel);
-    struct kernel_call calls[2] = {{.manifest = manifest, .items = test->items, .first_item = 12345}};
+    struct kernel_call calls[2] = {{.manifest = manifest, .items = test->items}};
     struct manifest_params params;
-    struct kernel_keep keeps[2] = {0};
+    struct kernel_keep keeps[2][3] = {0};
     struct manifest_shapes shapes = {.items = test->items};
     struct array_type outputs[MANIFEST_OUTPUTS_MAX];
     char error[MANIFEST_ERROR_BYTES], first[ARRAY_TYPE_TEXT_BYTES];
-    void *data[2] = {NULL, NULL};
+    void *data[3] = {NULL, NULL, NULL};
     size_t count = 0;
-    while (count < 4 && test->settings[count])
+    if (strcmp(test->kernel, "nbody") == 0 || strcmp(test->kernel, "render") == 0)
+        calls[0].first_item = 2; /* their items are parts of something */
+    else
+        calls[0].first_item = 12345;
+    while (count < 6 && test->settings[count])
         count++;
     bool good = manifest_params_parse(manifest, test->settings, count, &params, error) == MANIFEST_OK;
     for (uint32_t i = 0; i < manifest->input_count; i++) {
         struct kernel_input *input = &calls[0].inputs[i];
-        data[i] = random_input(&test->inputs[i], &input->bytes);
+        data[i] = random_input(test->kernel, &test->inputs[i], &input->bytes);
         input->data = data[i];
         input->type = test->inputs[i];
         shapes.inputs[i] = test->inputs[i];
@@ -136,8 +174,10 @@ static void run_case(const struct test_case *test)
         }
     for (uint32_t i = 0; i < manifest->input_count; i++)
         if (manifest->inputs[i].roles & MANIFEST_BROADCAST)
-            for (int device = 0; device < 2; device++)
-                calls[device].inputs[i].keep = &keeps[device];
+            for (int device = 0; device < 2; device++) {
+                calls[device].inputs[i].broadcast = true;
+                calls[device].inputs[i].keep = &keeps[device][i];
+            }
 
     double seconds[2] = {0, 0};
     for (int device = 0; device < 2; device++)
@@ -174,11 +214,13 @@ static void run_case(const struct test_case *test)
            operations / seconds[1] * 1e-9);
 done:
     for (int i = 0; i < 2; i++) {
-        kernel_keep_release(&keeps[i]);
-        free(data[i]);
+        for (int j = 0; j < 3; j++)
+            kernel_keep_release(&keeps[i][j]);
         for (uint32_t j = 0; j < calls[0].output_count; j++)
             free(calls[i].outputs[j].data);
     }
+    for (int i = 0; i < 3; i++)
+        free(data[i]);
 }
 
 #define MATRIX(dtype, rows, columns)                                                                         \
@@ -186,6 +228,14 @@ done:
         dtype, 2,                                                                                            \
         {                                                                                                    \
             rows, columns                                                                                    \
+        }                                                                                                    \
+    }
+
+#define VECTOR(dtype, rows)                                                                                  \
+    {                                                                                                        \
+        dtype, 1,                                                                                            \
+        {                                                                                                    \
+            rows                                                                                             \
         }                                                                                                    \
     }
 
@@ -201,6 +251,13 @@ static const struct test_case small_cases[] = {
     {"matmul", {0}, {MATRIX(ARRAY_INT8, 3, 5), MATRIX(ARRAY_INT8, 5, 7)}, 3},
     {"matmul", {0}, {MATRIX(ARRAY_INT8, 65, 70), MATRIX(ARRAY_INT8, 70, 66)}, 65},
     {"matmul", {0}, {MATRIX(ARRAY_FLOAT32, 20, 33), MATRIX(ARRAY_FLOAT32, 33, 18)}, 20},
+    {"matmul", {"precision=bfloat16"}, {MATRIX(ARRAY_FLOAT32, 20, 33), MATRIX(ARRAY_FLOAT32, 33, 18)}, 20},
+    {"kmeans", {0}, {MATRIX(ARRAY_INT8, 1, 1), MATRIX(ARRAY_INT64, 1, 1), VECTOR(ARRAY_INT64, 1)}, 1},
+    {"kmeans", {0}, {MATRIX(ARRAY_INT8, 150, 33), MATRIX(ARRAY_INT64, 70, 33), VECTOR(ARRAY_INT64, 70)}, 150},
+    {"nbody", {"dt=0.1"}, {MATRIX(ARRAY_FLOAT32, 3, 7)}, 1},
+    {"nbody", {"softening=0.05"}, {MATRIX(ARRAY_FLOAT32, 600, 7)}, 300},
+    {"render", {"width=17", "height=12", "samples=4"}, {{ARRAY_TEXT, 1, {20}}}, 9},
+    {"render", {"width=8", "height=6", "samples=9", "depth=3", "seed=77"}, {{ARRAY_TEXT, 1, {3}}}, 4},
     {"montecarlo", {"paths=1024"}, {MATRIX(ARRAY_FLOAT64, 3, 5)}, 3},
     {"montecarlo", {"paths=256", "book=yes"}, {MATRIX(ARRAY_FLOAT64, 7, 5)}, 7},
     {"montecarlo", {"paths=512", "style=asian", "steps=7", "side=put"}, {MATRIX(ARRAY_FLOAT64, 2, 5)}, 2},
@@ -214,6 +271,16 @@ static const struct test_case large_cases[] = {
     {"knn", {"k=5"}, {MATRIX(ARRAY_INT8, 104334, 256), MATRIX(ARRAY_INT8, 10000, 256)}, 10000},
     {"matmul", {0}, {MATRIX(ARRAY_INT8, 1000, 2048), MATRIX(ARRAY_INT8, 2048, 2048)}, 1000},
     {"matmul", {0}, {MATRIX(ARRAY_FLOAT32, 4096, 4096), MATRIX(ARRAY_FLOAT32, 4096, 4096)}, 4096},
+    {"matmul",
+     {"precision=bfloat16"},
+     {MATRIX(ARRAY_FLOAT32, 2048, 4096), MATRIX(ARRAY_FLOAT32, 4096, 4096)},
+     2048},
+    {"kmeans",
+     {0},
+     {MATRIX(ARRAY_INT8, 200000, 256), MATRIX(ARRAY_INT64, 256, 256), VECTOR(ARRAY_INT64, 256)},
+     200000},
+    {"nbody", {0}, {MATRIX(ARRAY_FLOAT32, 100000, 7)}, 8000},
+    {"render", {"width=640", "height=360", "samples=64"}, {{ARRAY_TEXT, 1, {80}}}, 64},
     {"montecarlo", {"paths=1048576"}, {MATRIX(ARRAY_FLOAT64, 200, 5)}, 200},
     {"montecarlo", {"paths=65536", "style=asian"}, {MATRIX(ARRAY_FLOAT64, 50, 5)}, 50},
 };

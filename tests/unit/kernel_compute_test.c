@@ -15,7 +15,7 @@
 
 static const char *const dot8_variants[] = {"avx512vnni", "avx2", "portable"};
 
-kernel_function montecarlo_run_portable;
+kernel_function montecarlo_run_portable, nbody_run_portable;
 
 static int8_t any_byte(void)
 {
@@ -482,6 +482,194 @@ static void spin_marks_depend_on_the_absolute_item_only(void **state)
     assert_memory_equal(whole + 3, part, sizeof part);
 }
 
+/* One round as the manifest says it, by plain loops. */
+static void slow_kmeans(const int8_t *points, size_t n, size_t d, const int64_t *sums, const int64_t *counts,
+                        size_t k, int32_t *labels, int64_t *spread)
+{
+    *spread = 0;
+    for (size_t i = 0; i < n; i++) {
+        int64_t best = INT64_MAX;
+        for (size_t c = 0; c < k; c++) {
+            int64_t distance = 0;
+            for (size_t j = 0; j < d && counts[c]; j++) {
+                int64_t centre = llround(128.0 * (double)sums[c * d + j] / (double)counts[c]);
+                centre = centre < -16384 ? -16384 : centre > 16256 ? 16256 : centre;
+                distance += (128 * points[i * d + j] - centre) * (128 * points[i * d + j] - centre);
+            }
+            if (counts[c] && distance < best) {
+                best = distance;
+                labels[i] = (int32_t)c;
+            }
+        }
+        *spread += (best + 8192) / 16384;
+    }
+}
+
+static void check_kmeans(size_t n, size_t d, size_t k)
+{
+    int8_t *points = random_bytes(n * d);
+    int64_t *sums = malloc(k * d * 8), *counts = malloc(k * 8), *new_sums = malloc(k * d * 8),
+            *new_counts = malloc(k * 8);
+    int32_t *labels = malloc(n * 4), *expected = malloc(n * 4);
+    int64_t spread, expected_spread;
+    for (size_t c = 0; c < k; c++) {
+        counts[c] = c == 0 ? 1 : rand() % 5 * (rand() % 100);
+        for (size_t j = 0; j < d; j++) /* now and then no mean of any points */
+            sums[c * d + j] = (rand() % 260 - 130) * (counts[c] + 1) + rand() % 3;
+    }
+    const struct manifest_params params = params_of("kmeans", NULL, 0);
+    struct kernel_call call = {
+        .manifest = manifest_find("kmeans"), .params = &params, .items = n, .output_count = 4};
+    call.inputs[KMEANS_POINT] =
+        (struct kernel_input){.data = points, .bytes = n * d, .type = {ARRAY_INT8, 2, {n, d}}};
+    call.inputs[KMEANS_SUM] =
+        (struct kernel_input){.data = sums, .bytes = k * d * 8, .type = {ARRAY_INT64, 2, {k, d}}};
+    call.inputs[KMEANS_COUNT] =
+        (struct kernel_input){.data = counts, .bytes = k * 8, .type = {ARRAY_INT64, 1, {k}}};
+    call.outputs[KMEANS_LABEL].data = labels;
+    call.outputs[KMEANS_NEW_SUM].data = new_sums;
+    call.outputs[KMEANS_NEW_COUNT].data = new_counts;
+    call.outputs[KMEANS_SPREAD].data = &spread;
+    assert_int_equal(kernel_run(&call, NULL), KERNEL_OK);
+    slow_kmeans(points, n, d, sums, counts, k, expected, &expected_spread);
+    assert_memory_equal(labels, expected, n * 4);
+    assert_int_equal(spread, expected_spread);
+    for (size_t i = 0; i < n; i++) {
+        new_counts[labels[i]]--;
+        for (size_t j = 0; j < d; j++)
+            new_sums[(size_t)labels[i] * d + j] -= points[i * d + j];
+    }
+    for (size_t c = 0; c < k; c++)
+        assert_int_equal(new_counts[c], 0);
+    for (size_t j = 0; j < k * d; j++)
+        assert_int_equal(new_sums[j], 0);
+    free(points), free(sums), free(counts), free(new_sums), free(new_counts), free(labels), free(expected);
+}
+
+static void kmeans_labels_and_sums_are_exact(void **state)
+{
+    (void)state;
+    check_kmeans(1, 1, 1);
+    check_kmeans(9, 3, 2);
+    check_kmeans(500, 64, 17);
+    check_kmeans(20, 4096, 3); /* the largest scores */
+    check_kmeans(300, 1, 200); /* ties */
+    check_kmeans((size_t)(1 + rand() % 400), (size_t)(1 + rand() % 100), (size_t)(1 + rand() % 60));
+}
+
+static void run_nbody(kernel_function *run, const float *bodies, size_t all, size_t first, size_t count,
+                      float *out)
+{
+    const struct manifest_params params = params_of("nbody", (const char *[]){"dt=0.25", "softening=0.1"}, 2);
+    struct kernel_call call = {.manifest = manifest_find("nbody"),
+                               .params = &params,
+                               .first_item = first,
+                               .items = count,
+                               .output_count = 1};
+    call.inputs[0] = (struct kernel_input){
+        .data = bodies, .bytes = all * 28, .type = {ARRAY_FLOAT32, 2, {all, 7}}, .broadcast = true};
+    call.outputs[0].data = out;
+    assert_int_equal(run(&call), KERNEL_OK);
+}
+
+static void nbody_moves_bodies_as_doubles_say_and_has_one_result(void **state)
+{
+    (void)state;
+    const size_t n = 200 + (size_t)(rand() % 400);
+    float *bodies = malloc(n * 28), *moved = malloc(n * 28), *portable = malloc(n * 28),
+          *part = malloc(n * 28);
+    for (size_t i = 0; i < n * 7; i++)
+        bodies[i] = (float)rand() / (float)RAND_MAX - (i % 7 == 6 ? 0 : 0.5f);
+    run_nbody(nbody_run, bodies, n, 0, n, moved);
+    run_nbody(nbody_run_portable, bodies, n, 0, n, portable);
+    assert_memory_equal(moved, portable, n * 28);
+    run_nbody(nbody_run, bodies, n, 37, n - 50, part); /* whatever the cut */
+    assert_memory_equal(moved + 37 * 7, part, (n - 50) * 28);
+    for (size_t i = 0; i < n; i++) {
+        double pull[3] = {0}, size[3] = {0};
+        for (size_t j = 0; j < n; j++) {
+            double gap[3], square = (double)0.1f * (double)0.1f;
+            for (int axis = 0; axis < 3; axis++) {
+                gap[axis] = (double)bodies[j * 7 + (size_t)axis] - (double)bodies[i * 7 + (size_t)axis];
+                square += gap[axis] * gap[axis];
+            }
+            for (int axis = 0; axis < 3; axis++) {
+                pull[axis] += (double)bodies[j * 7 + 6] * gap[axis] / (square * sqrt(square));
+                size[axis] += fabs((double)bodies[j * 7 + 6] * gap[axis] / (square * sqrt(square)));
+            }
+        }
+        for (size_t axis = 0; axis < 3; axis++) {
+            const double v = (double)bodies[i * 7 + 3 + axis] + pull[axis] * 0.25;
+            assert_true(fabs((double)moved[i * 7 + 3 + axis] - v) <= 2e-6 * (1 + size[axis]));
+            assert_true(fabs((double)moved[i * 7 + axis] - ((double)bodies[i * 7 + axis] + v * 0.25)) <=
+                        2e-6 * (1 + size[axis]));
+        }
+        assert_true(moved[i * 7 + 6] == bodies[i * 7 + 6]);
+    }
+    free(bodies), free(moved), free(portable), free(part);
+}
+
+static void items_beyond_the_bodies_are_refused(void **state)
+{
+    (void)state;
+    float bodies[14] = {0}, out[14];
+    const struct manifest_params params = params_of("nbody", NULL, 0);
+    struct kernel_call call = {.manifest = manifest_find("nbody"),
+                               .params = &params,
+                               .first_item = 1,
+                               .items = 2,
+                               .output_count = 1};
+    call.inputs[0] =
+        (struct kernel_input){.data = bodies, .bytes = sizeof bodies, .type = {ARRAY_FLOAT32, 2, {2, 7}}};
+    call.outputs[0].data = out;
+    assert_int_equal(kernel_run(&call, NULL), KERNEL_REJECTED);
+}
+
+static void matmul_of_bfloats_is_that_of_rounded_inputs(void **state)
+{
+    (void)state;
+    enum { M = 70, K = 50, N = 20 };
+    static float a[M * K], b[K * N], c[M * N], rounded_a[M * K], rounded_b[K * N], expected[M * N];
+    for (size_t i = 0; i < M * K; i++)
+        a[i] = (float)rand() / (float)RAND_MAX - 0.5f;
+    for (size_t i = 0; i < K * N; i++)
+        b[i] = (float)rand() / (float)RAND_MAX - 0.5f;
+    a[0] = 1.00390625f; /* a tie: to the even 1 */
+    a[1] = 3.3e38f;     /* finite stays finite */
+    b[0] = b[N] = 0;
+    for (size_t i = 0; i < M * K; i++) {
+        int exponent;
+        const double fraction = frexp((double)a[i], &exponent);
+        rounded_a[i] = (float)ldexp(nearbyint(ldexp(fraction, 8)), exponent - 8);
+    }
+    for (size_t i = 0; i < K * N; i++) {
+        int exponent;
+        const double fraction = frexp((double)b[i], &exponent);
+        rounded_b[i] = (float)ldexp(nearbyint(ldexp(fraction, 8)), exponent - 8);
+    }
+    assert_true(rounded_a[0] == 1.0f);
+    struct manifest_params params = params_of("matmul", (const char *[]){"precision=bfloat16"}, 1);
+    struct kernel_keep keep = {0};
+    struct kernel_call call = {
+        .manifest = manifest_find("matmul"), .params = &params, .items = M, .output_count = 1};
+    call.inputs[0] = (struct kernel_input){.data = a, .bytes = sizeof a, .type = {ARRAY_FLOAT32, 2, {M, K}}};
+    call.inputs[1] = (struct kernel_input){
+        .data = b, .bytes = sizeof b, .type = {ARRAY_FLOAT32, 2, {K, N}}, .keep = &keep};
+    call.outputs[0].data = c;
+    for (int round = 0; round < 2; round++)
+        assert_int_equal(kernel_run(&call, NULL), KERNEL_OK);
+    kernel_keep_release(&keep);
+    params = params_of("matmul", NULL, 0);
+    call.inputs[0].data = rounded_a;
+    call.inputs[1] =
+        (struct kernel_input){.data = rounded_b, .bytes = sizeof b, .type = {ARRAY_FLOAT32, 2, {K, N}}};
+    call.outputs[0].data = expected;
+    assert_int_equal(kernel_run(&call, NULL), KERNEL_OK);
+    assert_memory_equal(c + N, expected + N, sizeof c - N * sizeof *c);
+    for (size_t i = 0; i < N; i++)
+        assert_true(isfinite(c[i]));
+}
+
 int main(int argc, char **argv)
 {
     const unsigned seed = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : (unsigned)time(NULL);
@@ -499,6 +687,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(montecarlo_agrees_with_black_scholes),
         cmocka_unit_test(a_book_is_worth_its_prices_whatever_the_cut_in_powers_of_two),
         cmocka_unit_test(asian_options_cost_less_and_agree_in_the_limits),
+        cmocka_unit_test(kmeans_labels_and_sums_are_exact),
+        cmocka_unit_test(nbody_moves_bodies_as_doubles_say_and_has_one_result),
+        cmocka_unit_test(items_beyond_the_bodies_are_refused),
+        cmocka_unit_test(matmul_of_bfloats_is_that_of_rounded_inputs),
         cmocka_unit_test(spin_marks_depend_on_the_absolute_item_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
