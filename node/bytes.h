@@ -9,12 +9,21 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 struct bytes {
     uint32_t references;
     size_t count;
     uint8_t data[];
 };
+
+/* For memory that nobody could go on without: aborts when there is none. */
+static inline void *must(void *memory)
+{
+    if (!memory)
+        abort();
+    return memory;
+}
 
 /* Aborts when out of memory: no caller could go on. `data` may be NULL: the content is then the caller's to
  * fill. */

@@ -88,12 +88,6 @@ struct cache_claim {
     struct mesh_id owner[CLAIM_OWNERS_MAX];
 };
 
-static void must(void *memory)
-{
-    if (!memory)
-        abort();
-}
-
 static bool is_self(const struct node *node, const struct mesh_id *id)
 {
     return memcmp(id, &node->self, sizeof *id) == 0;

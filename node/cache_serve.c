@@ -9,12 +9,6 @@
 
 #define ENTRIES_FRAME_BYTES (192u * 1024u) /* of one answer, below a control message's limit */
 
-static void must(void *memory)
-{
-    if (!memory)
-        abort();
-}
-
 static bool is_self(const struct node *node, const struct mesh_id *id)
 {
     return memcmp(id, &node->self, sizeof *id) == 0;

@@ -40,26 +40,11 @@
  * else it is sent. The core is told where that ended, and asks for the rest when this has come. */
 #define SEND_LOG_BYTES_MAX (TRANSPORT_QUEUE_BYTES_MAX / 2)
 
-static void must(const void *memory)
-{
-    if (!memory)
-        abort();
-}
-
-static void on_nothing(struct node *node, void *context, enum store_error error)
-{
-    (void)node;
-    (void)context;
-    (void)error;
-}
-
 /* ---- The table */
 
 static struct copy **bucket_of(struct node *node, const struct mesh_id *job)
 {
-    uint32_t hash;
-    memcpy(&hash, job->bytes, sizeof hash);
-    return &node->copies.bucket[hash % JOBS_BUCKETS];
+    return &node->copies.bucket[jobs_bucket(job)];
 }
 
 struct copy *copies_find(struct node *node, const struct mesh_id *job)
@@ -318,13 +303,13 @@ static void cut(struct node *node, struct store_batch *batch, struct copy *copy,
         const struct entry_key key = key_of(&copy->job, index);
         store_batch_delete(own ? own : batch, STORE_ENTRIES, key.bytes, sizeof key.bytes);
         if (own && ++rows == CUT_ROWS_MAX) {
-            node_commit(node, own, on_nothing, NULL);
+            node_commit(node, own, NULL, NULL);
             own = NULL;
             rows = 0;
         }
     }
     if (own)
-        node_commit(node, own, on_nothing, NULL);
+        node_commit(node, own, NULL, NULL);
     copy->last = first - 1;
     if (copy->end >= first)
         copy->end = 0;
@@ -832,7 +817,7 @@ void copies_forget(struct node *node, const struct mesh_id *job)
     struct store_batch *batch = node_batch(node);
     store_batch_delete(batch, STORE_COPIES, job->bytes, sizeof job->bytes);
     note_forgotten(node, batch, copy->chosen);
-    node_commit(node, batch, on_nothing, NULL);
+    node_commit(node, batch, NULL, NULL);
     take_out(node, copy);
 }
 
@@ -848,7 +833,7 @@ void copies_on_over(struct node *node, const struct mesh_id *job, bool whole)
         copy->ended_at_ms = clock_wall_ms();
     struct store_batch *batch = node_batch(node);
     put_head(batch, copy);
-    node_commit(node, batch, on_nothing, NULL);
+    node_commit(node, batch, NULL, NULL);
     /* As its home we have the outputs. As a member we keep what they are made of, in case the home is lost. */
     if (!jobs_on_over(node, job) && (!whole || copy->end_state != MESH_JOB_DONE))
         copies_sweep(node, job, true);

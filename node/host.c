@@ -49,13 +49,6 @@ struct host_release {
     struct host_release *next; /* in node->stalled */
 };
 
-static void *must(void *memory)
-{
-    if (!memory)
-        abort();
-    return memory;
-}
-
 /* As jobs name them to the core. */
 static uint64_t *list_kernels(uint32_t *count)
 {

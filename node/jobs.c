@@ -24,26 +24,11 @@
 #define OUTPUT_ON_LOOP_BYTES                                                                                 \
     (1u << 20) /* outputs up to this size, together, are put together on the loop's thread */
 
-static void must(void *memory)
-{
-    if (!memory)
-        abort();
-}
-
-static void on_nothing(struct node *node, void *context, enum store_error error)
-{
-    (void)node;
-    (void)context;
-    (void)error;
-}
-
 /* ---- The table */
 
 static struct job **bucket_of(struct node *node, const struct mesh_id *id)
 {
-    uint32_t hash;
-    memcpy(&hash, id->bytes, sizeof hash);
-    return &node->jobs.bucket[hash % JOBS_BUCKETS];
+    return &node->jobs.bucket[jobs_bucket(id)];
 }
 
 struct job *jobs_find(struct node *node, const struct mesh_id *id)
@@ -320,7 +305,7 @@ static void forget(struct node *node, struct job *job)
 {
     struct store_batch *batch = node_batch(node);
     store_batch_delete(batch, STORE_JOBS, job->spec.id.bytes, sizeof job->spec.id.bytes);
-    node_commit(node, batch, on_nothing, NULL);
+    node_commit(node, batch, NULL, NULL);
     node->jobs.tended -= job->tended;
     copies_sweep(node, &job->spec.id, true);
     copies_forget(node, &job->spec.id);
@@ -803,7 +788,7 @@ static void remember_whole(struct node *node, struct job *job)
                                     .blob_count = entry_blobs(&entry, blobs)};
     struct store_batch *batch = node_batch(node);
     store_batch_cache(batch, job->whole_key.bytes, &row);
-    node_commit(node, batch, on_nothing, NULL);
+    node_commit(node, batch, NULL, NULL);
     if (job->spec.cache == JOB_CACHE_MESH)
         cache_publish(node, &job->whole_key, 1);
 }
@@ -869,7 +854,7 @@ static void spoilt(struct node *node, struct job *job)
     struct store_batch *batch = node_batch(node);
     put_row(batch, job);
     store_batch_unpin_all(batch, job->spec.id.bytes);
-    node_commit(node, batch, on_nothing, NULL);
+    node_commit(node, batch, NULL, NULL);
     end(node, job);
 }
 
@@ -995,7 +980,7 @@ void jobs_on_state(struct node *node, const struct mesh_id *id, enum mesh_refusa
             set_ended(job, state);
             struct store_batch *batch = node_batch(node);
             put_row(batch, job);
-            node_commit(node, batch, on_nothing, NULL);
+            node_commit(node, batch, NULL, NULL);
         }
         end(node, job);
         break;
@@ -1067,7 +1052,7 @@ void jobs_on_disputed(struct node *node, const struct mesh_id *id, uint32_t coun
         return; /* its row is written when it ends */
     struct store_batch *batch = node_batch(node);
     put_row(batch, job);
-    node_commit(node, batch, on_nothing, NULL);
+    node_commit(node, batch, NULL, NULL);
 }
 
 void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct mesh_id *member,

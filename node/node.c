@@ -79,7 +79,7 @@ static bool try_commit(struct node *node, struct node_commit *commit)
     store_batch_close(commit->batch);
     if (error == STORE_FAILED)
         fail_store(node);
-    else
+    else if (commit->committed)
         commit->committed(node, commit->context, error);
     free(commit);
     return true;
@@ -106,7 +106,7 @@ static void on_store(void *context, uint32_t events)
         struct node_commit *commit = (struct node_commit *)(uintptr_t)done.ticket;
         if (done.error == STORE_FAILED)
             fail_store(node);
-        else
+        else if (commit->committed)
             commit->committed(node, commit->context, done.error);
         free(commit);
     }

@@ -44,6 +44,8 @@
 #include "node/workers.h"
 #include "store/store.h"
 
+#include <string.h>
+
 #define NODE_SOFTWARE "0.1.0"
 
 struct node;
@@ -109,6 +111,14 @@ struct peers {
 
 #define JOBS_BUCKETS 4096
 #define JOBS_KEPT_MAX 100000 /* finished ones included; the oldest finished ones go first */
+
+/* Which bucket of the tables of jobs and of copies: ids are digests. */
+static inline uint32_t jobs_bucket(const struct mesh_id *id)
+{
+    uint32_t hash;
+    memcpy(&hash, id->bytes, sizeof hash);
+    return hash % JOBS_BUCKETS;
+}
 
 struct result_wait;
 struct jobs {
@@ -354,7 +364,7 @@ int node_run(const struct config *config, int ready_fd);
 
 /* Makes a batch durable, then calls back. Takes the batch in every case. Never fails at once: a full queue
  * only delays it; a full disk is reported to `committed`, and a broken one ends the node, because nothing
- * could be acknowledged any more. */
+ * could be acknowledged any more. `committed` may be NULL, for what nobody waits for. */
 void node_commit(struct node *node, struct store_batch *batch, node_committed *committed, void *context);
 struct store_batch *node_batch(struct node *node); /* an empty batch; aborts when out of memory */
 /* Takes no new work, gives back what is not running, and ends when everything is done. */

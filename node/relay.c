@@ -80,12 +80,6 @@ struct remote {
     bool done;
 };
 
-static void must(const void *memory)
-{
-    if (!memory)
-        abort();
-}
-
 static bool same(const struct mesh_id *a, const struct mesh_id *b)
 {
     return memcmp(a, b, sizeof *a) == 0;

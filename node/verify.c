@@ -19,12 +19,6 @@
 #define ROW_PREFIX_BYTES (sizeof ROW_PREFIX - 1)
 #define ROW_KEY_BYTES (ROW_PREFIX_BYTES + 32)
 
-static void must(void *memory)
-{
-    if (!memory)
-        abort();
-}
-
 /* ---- Digests */
 
 static uint32_t keyed(const uint8_t *bytes, size_t count)

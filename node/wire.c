@@ -93,9 +93,7 @@ static void get_names(struct field_reader *r, uint32_t min, uint32_t max, struct
 static void encode_entries(struct field_writer *w, const struct mesh_message *m)
 {
     assert(m->body.entries.count <= MESH_ENTRIES_MAX);
-    field_put_array(w, 4);
-    field_put_uint(w, wire_kind_of(m->kind));
-    field_put_uint(w, 1);
+    begin_message(w, m->kind, 2);
     field_put_uint(w, m->body.entries.buckets);
     field_put_array(w, m->body.entries.count);
     for (uint32_t i = 0; i < m->body.entries.count; i++) {
@@ -129,9 +127,7 @@ static void decode_entries(struct field_reader *r, struct mesh_message *m)
 static void encode_words(struct field_writer *w, const struct mesh_message *m)
 {
     assert(m->body.words.count <= MESH_WORDS_MAX);
-    field_put_array(w, 3);
-    field_put_uint(w, wire_kind_of(m->kind));
-    field_put_uint(w, 1);
+    begin_message(w, m->kind, 1);
     field_put_array(w, m->body.words.count);
     for (uint32_t i = 0; i < m->body.words.count; i++) {
         const struct mesh_word *word = &m->body.words.word[i];
@@ -324,9 +320,7 @@ static void decode_result(struct field_reader *r, struct mesh_message *m, struct
 static void encode_renew(struct field_writer *w, const struct mesh_message *m)
 {
     assert(m->body.renew.count > 0 && m->body.renew.count <= MESH_RENEW_MAX);
-    field_put_array(w, 3);
-    field_put_uint(w, wire_kind_of(m->kind));
-    field_put_uint(w, 1);
+    begin_message(w, m->kind, 1);
     field_put_array(w, m->body.renew.count);
     for (uint32_t i = 0; i < m->body.renew.count; i++) {
         field_put_array(w, 2);
@@ -346,25 +340,18 @@ static void decode_renew(struct field_reader *r, struct mesh_message *m)
 /* The short messages whose fields stand here in one line each. */
 static void encode_mesh(struct field_writer *w, const struct mesh_message *m, struct wire_bytes payload)
 {
-    const unsigned kind = wire_kind_of(m->kind);
     switch (m->kind) {
     case MESH_PING:
     case MESH_PONG:
-        field_put_array(w, 3);
-        field_put_uint(w, kind);
-        field_put_uint(w, 1);
+        begin_message(w, m->kind, 1);
         field_put_uint(w, m->body.ping.stamp_us);
         return;
     case MESH_PUSH:
-        field_put_array(w, 3);
-        field_put_uint(w, kind);
-        field_put_uint(w, 1);
+        begin_message(w, m->kind, 1);
         field_put_bin(w, payload.bytes, payload.count);
         return;
     case MESH_SPREAD:
-        field_put_array(w, 4);
-        field_put_uint(w, kind);
-        field_put_uint(w, 1);
+        begin_message(w, m->kind, 2);
         field_put_uint(w, m->body.push.hops);
         field_put_bin(w, payload.bytes, payload.count);
         return;
@@ -375,16 +362,12 @@ static void encode_mesh(struct field_writer *w, const struct mesh_message *m, st
         return;
     case MESH_AWAIT:
     case MESH_ECHO:
-        field_put_array(w, 4);
-        field_put_uint(w, kind);
-        field_put_uint(w, 1);
+        begin_message(w, m->kind, 2);
         field_put_uint(w, m->body.echo.incarnation);
         field_put_uint(w, m->body.echo.version);
         return;
     case MESH_SUMMARY:
-        field_put_array(w, 3);
-        field_put_uint(w, kind);
-        field_put_uint(w, 1);
+        begin_message(w, m->kind, 1);
         field_put_array(w, MESH_BUCKETS);
         for (int i = 0; i < MESH_BUCKETS; i++)
             field_put_uint(w, m->body.summary.bucket_hash[i]);
@@ -401,15 +384,11 @@ static void encode_mesh(struct field_writer *w, const struct mesh_message *m, st
         encode_grant(w, m);
         return;
     case MESH_WAIT:
-        field_put_array(w, 3);
-        field_put_uint(w, kind);
-        field_put_uint(w, 1);
+        begin_message(w, m->kind, 1);
         put_id(w, &m->body.wait.job);
         return;
     case MESH_RELEASE:
-        field_put_array(w, 4);
-        field_put_uint(w, kind);
-        field_put_uint(w, 1);
+        begin_message(w, m->kind, 2);
         field_put_uint(w, m->body.release.token);
         field_put_uint(w, m->body.release.places);
         return;
@@ -423,9 +402,7 @@ static void encode_mesh(struct field_writer *w, const struct mesh_message *m, st
         encode_result(w, m, payload);
         return;
     case MESH_RESULT_ACK:
-        field_put_array(w, 4);
-        field_put_uint(w, kind);
-        field_put_uint(w, 1);
+        begin_message(w, m->kind, 2);
         put_bundle(w, &m->body.result_ack.name);
         return;
     case MESH_RENEW:
@@ -433,9 +410,7 @@ static void encode_mesh(struct field_writer *w, const struct mesh_message *m, st
         encode_renew(w, m);
         return;
     case MESH_CANCEL:
-        field_put_array(w, 4);
-        field_put_uint(w, kind);
-        field_put_uint(w, 1);
+        begin_message(w, m->kind, 2);
         put_id(w, &m->body.cancel.job);
         field_put_uint(w, m->body.cancel.epoch);
         return;

@@ -43,6 +43,14 @@ static inline uint16_t get_class(struct field_reader *r)
     return (uint16_t)field_get_uint(r, MESH_DEVICE_CLASSES - 1);
 }
 
+/* How every message of the core begins: its kind, the version of its fields, then so many fields. */
+static inline void begin_message(struct field_writer *w, enum mesh_message_kind kind, size_t fields)
+{
+    field_put_array(w, 2 + fields);
+    field_put_uint(w, wire_kind_of(kind));
+    field_put_uint(w, 1);
+}
+
 /* wire_journal.c: the messages about journals. The decoder reads what stands behind kind and version. */
 void wire_encode_journal(struct field_writer *w, const struct mesh_message *m, struct wire_bytes payload);
 /* An empty array where there are none. */

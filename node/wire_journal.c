@@ -4,13 +4,6 @@
 #include <assert.h>
 #include <string.h>
 
-static void put_head(struct field_writer *w, enum mesh_message_kind kind, uint32_t fields)
-{
-    field_put_array(w, 2 + fields);
-    field_put_uint(w, wire_kind_of(kind));
-    field_put_uint(w, 1);
-}
-
 static void put_nodes(struct field_writer *w, const struct mesh_members *members)
 {
     assert(members->count <= MESH_COPIES_MAX);
@@ -88,7 +81,7 @@ static uint32_t get_shards(struct field_reader *r, uint32_t *shard)
 static void encode_assign_kept(struct field_writer *w, const struct mesh_message *m,
                                struct wire_bytes payload)
 {
-    put_head(w, MESH_ASSIGN_KEPT, 10);
+    begin_message(w, MESH_ASSIGN_KEPT, 10);
     put_bundle(w, &m->body.assign.name);
     put_id(w, &m->body.assign.job);
     field_put_uint(w, m->body.assign.epoch);
@@ -116,7 +109,7 @@ static void decode_assign_kept(struct field_reader *r, struct mesh_message *m, s
 
 static void encode_append(struct field_writer *w, const struct mesh_message *m, struct wire_bytes payload)
 {
-    put_head(w, MESH_APPEND, 10);
+    begin_message(w, MESH_APPEND, 10);
     put_id(w, &m->body.append.job);
     field_put_uint(w, m->body.append.epoch);
     field_put_uint(w, m->body.append.entry_epoch);
@@ -146,7 +139,7 @@ static void decode_append(struct field_reader *r, struct mesh_message *m, struct
 
 static void encode_beat(struct field_writer *w, const struct mesh_message *m)
 {
-    put_head(w, MESH_BEAT, 2);
+    begin_message(w, MESH_BEAT, 2);
     field_put_uint(w, m->body.beat.sequence);
     field_put_array(w, m->body.beat.count);
     for (uint32_t i = 0; i < m->body.beat.count; i++) {
@@ -183,7 +176,7 @@ void wire_encode_journal(struct field_writer *w, const struct mesh_message *m, s
         encode_append(w, m, payload);
         return;
     case MESH_APPENDED:
-        put_head(w, m->kind, 8);
+        begin_message(w, m->kind, 8);
         put_id(w, &m->body.appended.job);
         field_put_uint(w, m->body.appended.epoch);
         field_put_uint(w, m->body.appended.last);
@@ -194,7 +187,7 @@ void wire_encode_journal(struct field_writer *w, const struct mesh_message *m, s
         field_put_uint(w, m->body.appended.sequence);
         return;
     case MESH_VOTE:
-        put_head(w, m->kind, 8);
+        begin_message(w, m->kind, 8);
         put_id(w, &m->body.vote.job);
         field_put_uint(w, m->body.vote.epoch);
         field_put_uint(w, m->body.vote.last_epoch);
@@ -205,7 +198,7 @@ void wire_encode_journal(struct field_writer *w, const struct mesh_message *m, s
         wire_put_members(w, &m->body.vote.members);
         return;
     case MESH_VOTED:
-        put_head(w, m->kind, 7);
+        begin_message(w, m->kind, 7);
         put_id(w, &m->body.voted.job);
         field_put_uint(w, m->body.voted.epoch);
         field_put_bool(w, m->body.voted.granted);
@@ -218,7 +211,7 @@ void wire_encode_journal(struct field_writer *w, const struct mesh_message *m, s
         encode_beat(w, m);
         return;
     case MESH_REPORT:
-        put_head(w, m->kind, 6);
+        begin_message(w, m->kind, 6);
         put_bundle(w, &m->body.report.name);
         put_id(w, &m->body.report.job);
         field_put_uint(w, m->body.report.epoch);
@@ -226,19 +219,19 @@ void wire_encode_journal(struct field_writer *w, const struct mesh_message *m, s
         put_shards(w, m->body.report.shard, m->body.report.count);
         return;
     case MESH_ADOPTED:
-        put_head(w, m->kind, 3);
+        begin_message(w, m->kind, 3);
         put_bundle(w, &m->body.adopted.name);
         field_put_uint(w, m->body.adopted.epoch);
         return;
     case MESH_HAND_OVER:
-        put_head(w, m->kind, 4);
+        begin_message(w, m->kind, 4);
         put_id(w, &m->body.hand_over.job);
         field_put_uint(w, m->body.hand_over.epoch);
         field_put_bool(w, m->body.hand_over.done);
         put_id(w, &m->body.hand_over.home);
         return;
     case MESH_DISK:
-        put_head(w, m->kind, 3);
+        begin_message(w, m->kind, 3);
         field_put_uint(w, m->body.disk.sequence);
         field_put_uint(w, m->body.disk.seen);
         field_put_bool(w, m->body.disk.asks);

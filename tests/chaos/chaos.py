@@ -140,6 +140,22 @@ def summary(rows):
             "failed": sum(1 for row in rows if row["failed"]), "runs": rows}
 
 
+COLUMNS = ("seed", "minutes", "kills", "pauses", "cuts", "disk_faults", "jobs", "shards", "takeovers", "reattached", "settled_s",
+           "lost", "doubled", "wrong", "forked")
+
+
+def table(rows):
+    """All runs as a table for people, and for docs/performance.md: a line per seed, and what it comes to."""
+    total = summary(rows)
+    total = {**total, "seed": "all", "settled_s": max(row["settled_s"] for row in rows)}
+    lines = ["| %s |" % " | ".join(column.replace("_", " ") for column in COLUMNS), "| --- " * len(COLUMNS) + "|"]
+    for row in rows + [total] * (len(rows) > 1):
+        lines.append("| %s |" % " | ".join("%g" % row[key] if isinstance(row[key], float) else str(row[key]) for key in COLUMNS))
+    p99 = total["takeover_p99_ms"]
+    lines.append("takeover_p99_ms: %s" % ("none" if p99 is None else "%d" % p99))
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description="Real sites under seeded faults, and a check of every promise.")
     parser.add_argument("--minutes", type=float, default=3)
@@ -164,6 +180,7 @@ def main():
         print(check.line(row), flush=True)
         for what in row["failed"]:
             print("FAIL seed %d: %s" % (seed, what), flush=True)
+    print(table(rows))
     failed = sum(1 for row in rows if row["failed"])
     if failed:
         print("again with: make chaos MINUTES=%g SEEDS=1 SEED=%d" % (options.minutes,
