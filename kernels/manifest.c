@@ -340,7 +340,7 @@ enum manifest_error manifest_check(const struct manifest *manifest, const struct
     }
     const uint64_t shard_items = plan->shard_items < plan->items ? plan->shard_items : plan->items;
     for (uint32_t i = 0; i < plan->output_count; i++)
-        if (wish->shard_items &&
+        if (wish->shard_items && manifest->outputs[i].combine == MANIFEST_CONCAT &&
             plan->output_item_bytes[i] * (__uint128_t)shard_items > MANIFEST_SHARD_BYTES_MAX &&
             shard_items > 1) {
             snprintf(error, MANIFEST_ERROR_BYTES,

@@ -1,5 +1,7 @@
 #include "kernels/user_compile.h"
 
+#include "kernels/sandbox.h"
+
 #include <ctype.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -353,13 +355,34 @@ bool user_toolkit(enum user_target target, char text[USER_TOOLKIT_BYTES])
     return true;
 }
 
+/* "saxpy.cu(12): error" becomes "saxpy.cu:12: error", as g++ has it. */
+static void name_lines(char *text)
+{
+    for (char *open = strchr(text, '('); open; open = strchr(open + 1, '(')) {
+        const size_t digits = strspn(open + 1, "0123456789");
+        if (digits == 0 || strncmp(open + 1 + digits, "): ", 3) != 0)
+            continue;
+        *open = ':';
+        memmove(open + 1 + digits, open + 2 + digits, strlen(open + 2 + digits) + 1);
+    }
+}
+
 static void keep_log(void *program, char *text, size_t text_bytes)
 {
     size_t bytes = 0;
     char *log = nvrtc.nvrtcGetProgramLogSize(program, &bytes) == 0 ? calloc(1, bytes + 1) : NULL;
-    if (log && nvrtc.nvrtcGetProgramLog(program, log) == 0)
+    if (log && nvrtc.nvrtcGetProgramLog(program, log) == 0) {
         say(text, text_bytes, "%s", log);
+        name_lines(text);
+    }
     free(log);
+}
+
+static bool write_gpu_code(const char *entry, const char *code, size_t bytes, int code_fd)
+{
+    struct user_gpu_code head = {{0}};
+    snprintf(head.entry, sizeof head.entry, "%s", entry);
+    return write_all(code_fd, &head, sizeof head) && write_all(code_fd, code, bytes);
 }
 
 static enum user_status compile_cuda(const struct user_source *source, const struct user_request *request,
@@ -383,12 +406,14 @@ static enum user_status compile_cuda(const struct user_source *source, const str
     }
     if (nvrtc.nvrtcCompileProgram(program, sizeof arguments / sizeof *arguments, arguments) != 0) {
         keep_log(program, text, text_bytes);
-        result = strstr(text, "invalid value for --gpu-architecture") ? USER_UNABLE : USER_REFUSED;
+        /* What isn't about a line of the source is about the toolkit here. */
+        result = strstr(text, "error:") && !strstr(text, "nvrtc: error") ? USER_REFUSED : USER_UNABLE;
         goto done;
     }
     if (nvrtc.nvrtcGetCUBINSize(program, &bytes) == 0 && bytes > 0 && bytes <= USER_CODE_BYTES_MAX)
         code = malloc(bytes);
-    if (code && nvrtc.nvrtcGetCUBIN(program, code) == 0 && write_all(code_fd, code, bytes))
+    if (code && nvrtc.nvrtcGetCUBIN(program, code) == 0 &&
+        write_gpu_code(source->entry, code, bytes, code_fd))
         result = USER_COMPILED;
     else
         say(text, text_bytes, "NVRTC gave no code");
@@ -409,7 +434,72 @@ enum user_status user_compile(const struct user_source *source, const struct use
     return compile_cuda(source, request, code_fd, text, text_bytes);
 }
 
+/* ---- PTX: the driver compiles it; here its entry is found */
+
+static enum user_status take_ptx(const struct user_request *request, const char *ptx, int code_fd, char *text,
+                                 size_t text_bytes)
+{
+    char entry[USER_ENTRY_BYTES] = "";
+    unsigned line = 1;
+    if (request->target != USER_CUDA) {
+        say(text, text_bytes, "PTX runs on GPUs only");
+        return USER_REFUSED;
+    }
+    if (strlen(ptx) != request->source_bytes) {
+        say(text, text_bytes, "%s:1: this is not PTX: it has a zero byte", request->file);
+        return USER_REFUSED;
+    }
+    for (const char *at = ptx; *at; at++) {
+        line += *at == '\n';
+        if (strncmp(at, ".entry", 6) != 0 || !isspace((unsigned char)at[6]))
+            continue;
+        const char *name = at + 6 + strspn(at + 6, " \t\r\n");
+        const size_t bytes = strcspn(name, "( \t\r\n");
+        if (entry[0] || bytes == 0 || bytes >= sizeof entry) {
+            say(text, text_bytes, "%s:%u: %s", request->file, line,
+                entry[0] ? "this is a second .entry; a kernel has one" : "the name of this .entry can't be");
+            return USER_REFUSED;
+        }
+        memcpy(entry, name, bytes);
+    }
+    if (!entry[0]) {
+        say(text, text_bytes, "%s:1: there is no .entry", request->file);
+        return USER_REFUSED;
+    }
+    return write_gpu_code(entry, ptx, strlen(ptx) + 1, code_fd) ? USER_COMPILED : USER_UNABLE;
+}
+
 /* ---- The program's mode */
+
+/* What a compiler needs to see: itself, and its libraries. */
+static void enter_box(const struct user_request *request, struct sandbox_report *report)
+{
+    static const char *const readable[] = {"/usr/bin", "/usr/lib", "/usr/libexec", "/usr/lib64",
+                                           "/bin",     "/lib",     "/lib64",       NULL};
+    static const char *const cuda[] = {"/usr/lib", "/usr/lib64",       "/lib", "/lib64", "/usr/local",
+                                       "/opt",     "/etc/ld.so.cache", NULL};
+    const struct sandbox_profile profile = {.kind = SANDBOX_COMPILE,
+                                            .readable = request->target == USER_CUDA ? cuda : readable,
+                                            .tmp_bytes = USER_TMP_BYTES,
+                                            .memory_bytes = USER_COMPILE_BYTES,
+                                            .file_bytes = USER_CODE_BYTES_MAX,
+                                            .cpu_seconds = 2 * USER_COMPILE_SECONDS,
+                                            .processes = USER_COMPILE_PROCESSES};
+    sandbox_enter(&profile, report);
+}
+
+/* The layers of our half of the sandbox; the other half is the node's to check. */
+static bool boxed(const struct sandbox_report *report, char *text, size_t text_bytes)
+{
+    for (int i = SANDBOX_MOUNT; i < SANDBOX_LAYERS; i++)
+        if (!report->layers[i].on) {
+            say(text, text_bytes, "the compiler's sandbox lacks the layer %s (%s): %s",
+                sandbox_layer_name((enum sandbox_layer)i), report->layers[i].detail,
+                sandbox_layer_fix((enum sandbox_layer)i));
+            return false;
+        }
+    return true;
+}
 
 static bool read_request(struct user_request *request, char **bytes)
 {
@@ -424,15 +514,25 @@ static bool read_request(struct user_request *request, char **bytes)
         return false;
     *bytes = malloc(total + 1);
     request->file[sizeof request->file - 1] = '\0';
-    return *bytes && pread(USER_REQUEST_FD, *bytes, total, sizeof *request) == (ssize_t)total;
+    if (!*bytes || pread(USER_REQUEST_FD, *bytes, total, sizeof *request) != (ssize_t)total)
+        return false;
+    (*bytes)[total] = '\0';
+    return true;
 }
+
+static const char too_large[] = "the kernel's variables are too large: ";
 
 /* The line that people see first: the first error. */
 static void write_text(const char *text)
 {
-    const char *line = strstr(text, "error: "), *missing = strstr(text, "undefined reference to ");
+    static const char *const telling[] = {"relocation truncated", "undefined reference to ", "error: "};
+    const char *line = NULL;
+    for (size_t i = 0; !line && i < sizeof telling / sizeof *telling; i++)
+        line = strstr(text, telling[i]);
+    if (line && strstr(text, "relocation truncated"))
+        write_all(USER_TEXT_FD, too_large, strlen(too_large));
     if (!line)
-        line = missing ? missing : text;
+        line = text;
     while (line > text && line[-1] != '\n')
         line--;
     const size_t bytes = strcspn(line, "\n");
@@ -446,6 +546,7 @@ int user_compile_serve(void)
     static char text[64 << 10];
     struct user_request request;
     struct user_source source = {0};
+    struct sandbox_report report;
     char *bytes = NULL, error[MANIFEST_ERROR_BYTES];
     struct manifest_user *user = malloc(sizeof *user);
     int status = USER_UNABLE;
@@ -455,9 +556,14 @@ int user_compile_serve(void)
         free(bytes);
         return 2;
     }
-    if (!manifest_user_parse("manifest", bytes, request.manifest_bytes, user, error) ||
-        !user_source_open(&source, user, request.file, bytes + request.manifest_bytes, request.source_bytes,
-                          error)) {
+    enter_box(&request, &report);
+    if (!boxed(&report, text, sizeof text)) {
+        status = USER_UNABLE;
+    } else if (request.language == MANIFEST_PTX) {
+        status = (int)take_ptx(&request, bytes + request.manifest_bytes, USER_CODE_FD, text, sizeof text);
+    } else if (!manifest_user_parse("manifest", bytes, request.manifest_bytes, user, error) ||
+               !user_source_open(&source, user, request.file, bytes + request.manifest_bytes,
+                                 request.source_bytes, error)) {
         say(text, sizeof text, "%s", error);
         status = USER_REFUSED;
     } else {

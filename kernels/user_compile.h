@@ -4,7 +4,7 @@
  * The node starts it with three descriptors and reads the exit status:
  *   3  the request: struct user_request, the manifest's text, the source. A memfd
  *   4  the code: a memfd to be filled. For a CPU a shared object without dependencies whose ELF entry is
- *      `int weir_entry(const struct weir_call *)`; for a GPU a cubin, or PTX as it was given
+ *      `int weir_entry(const struct weir_call *)`; for a GPU struct user_gpu_code, then a cubin, or PTX as it was given
  *   5  what the compiler says, to be filled: one line for people, then all of it
  * Exit status: USER_COMPILED, USER_REFUSED (the source is at fault: it fails everywhere) or USER_UNABLE.
  *
@@ -19,7 +19,9 @@
 #define USER_TEXT_FD 5
 #define USER_CODE_BYTES_MAX (64u << 20) /* of the compiled object, and of its image in memory */
 #define USER_COMPILE_SECONDS 20         /* of the compiler, by the processor and by the clock */
-#define USER_COMPILE_BYTES (2ull << 30) /* of its memory */
+#define USER_COMPILE_BYTES (2ull << 30) /* of its memory, */
+#define USER_TMP_BYTES (128u << 20)     /* of its files, */
+#define USER_COMPILE_PROCESSES 32       /* and of processes */
 #define USER_TOOLKIT_BYTES 96
 
 enum user_status { USER_COMPILED = 0, USER_REFUSED = 10, USER_UNABLE = 11 };
@@ -30,6 +32,11 @@ struct user_request {
     uint32_t compute_major, compute_minor;
     uint32_t manifest_bytes, source_bytes;
     char file[USER_FILE_BYTES];
+};
+
+/* What GPU code begins with. */
+struct user_gpu_code {
+    char entry[USER_ENTRY_BYTES];
 };
 
 /* The compiler for a target as it goes into cache keys: "g++ 12.2.0", "NVRTC 13.0". False where there is none, and `text`

@@ -13,6 +13,7 @@
 
 #include "kernels/gpu.h"
 #include "kernels/user_compile.h"
+#include "kernels/worker.h"
 
 #define SEGMENTS_MAX 16
 #define FAULT_STACK_BYTES (64u << 10)
@@ -65,35 +66,50 @@ static bool within(const uint8_t *at, const void *begin, uint64_t bytes)
     return at >= (const uint8_t *)begin && at < (const uint8_t *)begin + bytes;
 }
 
-static bool describe_buffer(const uint8_t *at, const char *kind, const char *name, const void *data,
-                            uint64_t bytes, char message[MANIFEST_ERROR_BYTES])
+/* What lies on both sides of a page that can't be touched: a buffer's end, or the beginning of the next. */
+struct sides {
+    char before[2 * MANIFEST_NAME_BYTES],
+        after[2 * MANIFEST_NAME_BYTES]; /* "the end of input x", "output y" */
+};
+
+static void look_beside(const uint8_t *at, const char *kind, const char *name, const void *data,
+                        uint64_t bytes, struct sides *sides)
 {
     const uint8_t *begin = data, *end = begin + bytes;
-    if (!data || !within(at, begin - USER_PAGE_BYTES, bytes + 2 * USER_PAGE_BYTES))
-        return false;
-    if (at >= end)
-        snprintf(message, MANIFEST_ERROR_BYTES,
-                 "the kernel reached past the end of %s %s (byte %llu of %llu)", kind, name,
-                 (unsigned long long)(at - begin), (unsigned long long)bytes);
-    else if (at < begin)
-        snprintf(message, MANIFEST_ERROR_BYTES, "the kernel reached before the beginning of %s %s", kind,
-                 name);
-    else
-        snprintf(message, MANIFEST_ERROR_BYTES, "the kernel wrote to %s %s", kind, name);
-    return true;
+    if (data && within(at, end, USER_PAGE_BYTES))
+        snprintf(sides->before, sizeof sides->before, "%s %s", kind, name);
+    else if (data && within(at, begin - 2 * USER_PAGE_BYTES, 2 * USER_PAGE_BYTES))
+        snprintf(sides->after, sizeof sides->after, "%s %s", kind, name);
+}
+
+static bool describe_buffers(const uint8_t *at, char message[MANIFEST_ERROR_BYTES])
+{
+    const struct kernel_call *call = running.call;
+    struct sides sides = {0};
+    for (uint32_t i = 0; i < call->output_count; i++)
+        look_beside(at, "output", call->manifest->outputs[i].name, call->outputs[i].data,
+                    call->outputs[i].bytes, &sides);
+    for (uint32_t i = 0; i < call->manifest->input_count; i++)
+        look_beside(at, "input", call->manifest->inputs[i].name, call->inputs[i].data, call->inputs[i].bytes,
+                    &sides);
+    snprintf(message, MANIFEST_ERROR_BYTES, "the kernel reached %s%s%s%s%s",
+             sides.before[0] ? "past the end of " : "", sides.before,
+             sides.before[0] && sides.after[0] ? ", or " : "",
+             sides.after[0] ? "before the beginning of " : "", sides.after);
+    return sides.before[0] || sides.after[0];
 }
 
 static void describe_address(const uint8_t *at, char message[MANIFEST_ERROR_BYTES])
 {
     const struct kernel_call *call = running.call;
-    for (uint32_t i = 0; i < call->output_count; i++)
-        if (describe_buffer(at, "output", call->manifest->outputs[i].name, call->outputs[i].data,
-                            call->outputs[i].bytes, message))
-            return;
     for (uint32_t i = 0; i < call->manifest->input_count; i++)
-        if (describe_buffer(at, "input", call->manifest->inputs[i].name, call->inputs[i].data,
-                            call->inputs[i].bytes, message))
+        if (within(at, call->inputs[i].data, call->inputs[i].bytes)) {
+            snprintf(message, MANIFEST_ERROR_BYTES, "the kernel wrote to input %s",
+                     call->manifest->inputs[i].name);
             return;
+        }
+    if (describe_buffers(at, message))
+        return;
     if (within(at, running.shared, MANIFEST_SHARED_BYTES_MAX + 2 * USER_PAGE_BYTES))
         snprintf(message, MANIFEST_ERROR_BYTES, "the kernel reached outside its %u bytes of shared memory",
                  call->manifest->user->shared_bytes);
@@ -125,7 +141,7 @@ static void on_fault(int number, siginfo_t *info, void *context)
     else
         describe_address(info->si_addr, message);
     running.tell(message);
-    _exit(USER_FAULT_STATUS);
+    _exit(WORKER_EXIT_SPOILED);
 }
 
 void user_faults(void (*tell)(const char *message))

@@ -12,7 +12,6 @@
 
 #define USER_PAGE_BYTES MANIFEST_PAGE_BYTES
 #define USER_STACK_BYTES (64u << 10) /* of a fibre, its guard page included */
-#define USER_FAULT_STATUS 97 /* exit status of a worker that a foreign kernel spoiled, after it has told */
 
 struct user_image;
 

@@ -45,6 +45,9 @@ struct weir_items {
 
 #ifdef __CUDACC__
 
+#define WEIR_INF_F __int_as_float(0x7f800000)
+#define WEIR_INF __longlong_as_double(0x7ff0000000000000)
+
 /* The shared memory that the manifest asks for with `shared = BYTES`. */
 template <class T> static __device__ __forceinline__ T *weir_shared()
 {
@@ -60,6 +63,9 @@ static __device__ __forceinline__ uint64_t weir_item()
 
 #else /* g++ */
 
+#define WEIR_INF_F __builtin_inff()
+#define WEIR_INF __builtin_inf()
+
 #pragma GCC diagnostic ignored "-Wattributes"
 #define WEIR_HERE static inline __attribute__((always_inline))
 
@@ -73,8 +79,6 @@ static __device__ __forceinline__ uint64_t weir_item()
 #define __restrict__ __restrict
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-#define CUDART_INF_F __builtin_inff()
-#define CUDART_INF __builtin_inf()
 
 struct dim3 {
     uint32_t x, y, z;

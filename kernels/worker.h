@@ -36,6 +36,7 @@
 #define WORKER_RESIDENTS_MAX 16              /* broadcast inputs a worker keeps mapped */
 #define WORKER_RESIDENT_BYTES (8ull << 30)   /* and their bytes together, unless the options say otherwise */
 #define WORKER_NAME_BYTES 96
+#define WORKER_EXIT_SPOILED 97 /* exit status: a user's kernel spoiled the process; which, was reported */
 #define WORKER_ID_BYTES 32
 #define WORKER_MESSAGE_BYTES 320
 #define WORKER_PROCESSES 64  /* threads of a GPU's driver; the program starts none */

@@ -18,6 +18,7 @@
 #define EXTENT 7 /* of an axis that only has a name */
 #define RUN_SECONDS 20
 #define TEXT_BYTES (64u << 10)
+#define REPEAT_MAX 1000
 
 struct checking {
     const struct worker_check *check;
@@ -121,6 +122,22 @@ static void fill(uint8_t *data, const struct array_type *type, uint64_t bytes, u
     }
 }
 
+/* Of an input's axis. As many rows as items where nothing says otherwise: some kernels take an item for a row. */
+static uint64_t extent(const struct checking *checking, const struct manifest_axis *axis, uint32_t number)
+{
+    switch (axis->kind) {
+    case MANIFEST_AXIS_ITEMS:
+        return checking->shapes.items;
+    case MANIFEST_AXIS_NUMBER:
+        return axis->value;
+    case MANIFEST_AXIS_PARAM:
+        return (uint64_t)manifest_param_integer(&checking->params, (uint32_t)axis->value);
+    case MANIFEST_AXIS_WORD:
+        break;
+    }
+    return number == 0 ? checking->shapes.items : EXTENT;
+}
+
 static int lay_out(struct checking *checking)
 {
     const struct manifest_user *user = &checking->user;
@@ -137,12 +154,7 @@ static int lay_out(struct checking *checking)
         *type = (struct array_type){.dtype = axes->dtype, .rank = axes->rank};
         shapes->roles[i] = manifest->inputs[i].roles;
         for (uint32_t axis = 0; axis < axes->rank; axis++)
-            type->shape[axis] =
-                axes->axis[axis].kind == MANIFEST_AXIS_ITEMS    ? shapes->items
-                : axes->axis[axis].kind == MANIFEST_AXIS_NUMBER ? axes->axis[axis].value
-                : axes->axis[axis].kind == MANIFEST_AXIS_PARAM
-                    ? (uint64_t)manifest_param_integer(&checking->params, (uint32_t)axes->axis[axis].value)
-                    : EXTENT;
+            type->shape[axis] = extent(checking, &axes->axis[axis], axis);
         if (array_bytes(type, &bytes) || bytes > (1u << 30))
             return complain("its inputs would be larger than 1 GiB; give fewer --items");
         checking->places[place++] = manifest_user_place(&at, bytes);
@@ -173,6 +185,12 @@ static void tell(const char *message)
     fprintf(stderr, "weir: %s\n", message);
 }
 
+static int by_value(const void *a, const void *b)
+{
+    const double left = *(const double *)a, right = *(const double *)b;
+    return (left > right) - (left < right);
+}
+
 static int run_once(struct checking *checking, const struct user_image *image, struct gpu *gpu)
 {
     const struct manifest *manifest = &checking->user.manifest;
@@ -200,12 +218,20 @@ static int run_once(struct checking *checking, const struct user_image *image, s
             user_guard(checking->memory, checking->places[manifest->input_count + i], call.outputs[i].bytes);
         mprotect(checking->memory, USER_PAGE_BYTES, PROT_NONE);
     }
-    const double begin = now_ms();
-    if (kernel_run(&call, gpu)) {
-        fprintf(stderr, "weir: %s\n", call.message);
-        return 1;
+    double times[REPEAT_MAX];
+    const uint64_t wanted = checking->check->repeat, repeat = wanted < 1            ? 1
+                                                              : wanted > REPEAT_MAX ? REPEAT_MAX
+                                                                                    : wanted;
+    for (uint64_t i = 0; i < repeat; i++) {
+        const double begin = now_ms();
+        if (kernel_run(&call, gpu)) {
+            fprintf(stderr, "weir: %s\n", call.message);
+            return 1;
+        }
+        times[i] = now_ms() - begin;
     }
-    printf("; ran %llu items in %.3g ms\n", (unsigned long long)call.items, now_ms() - begin);
+    qsort(times, repeat, sizeof *times, by_value);
+    printf("; ran %llu items in %.4g ms\n", (unsigned long long)call.items, times[repeat / 2]);
     fflush(stdout);
     return 0;
 }
@@ -255,7 +281,8 @@ static int check_target(struct checking *checking, enum user_target target, stru
             close(code);
         return 1;
     }
-    printf("%-5s compiled in %.0f ms (%s)", names[target], now_ms() - begin, toolkit);
+    const size_t shown = target == USER_CPU ? strcspn(toolkit, " ") : strlen(toolkit);
+    printf("%-5s compiled in %.0f ms (%.*s)", names[target], now_ms() - begin, (int)shown, toolkit);
     int result = 0;
     if (target == USER_CUDA && !gpu) {
         printf("; not run: there is no GPU here\n");

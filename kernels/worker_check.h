@@ -7,6 +7,7 @@
 struct worker_check {
     const char *source, *manifest; /* files; the manifest's is that of the source with .ini, if NULL */
     uint64_t items;                /* of the run on random inputs; 0: a thousand */
+    uint64_t repeat;               /* so often, of which the median is told; 0: once */
 };
 
 /* Says on standard output what was done, and on standard error what went wrong, with file:line. `gpu` may be NULL.

@@ -23,6 +23,7 @@ static const char usage[] =
     "       weir-worker --list       the devices of this machine, as JSON lines\n"
     "       weir-worker --kernels    the kernels and what they take\n"
     "       weir-worker --check FILE.cu [--manifest FILE.ini] [--items N]    a kernel of your own\n"
+    "       weir-worker --toolkit cpu|cuda    what compiles them here, as JSON\n"
     "       weir-worker --sandbox [--device D]  the layers of the sandbox on this machine\n"
     "       weir-worker --serve --device D    for the node, which hands over a socket and memory\n"
     "       weir-worker --watch      what happens on the GPUs, as JSON lines, until its input ends\n"
@@ -56,6 +57,22 @@ static int list_devices(void)
                (unsigned long long)device.memory_bytes, device.compute_major, device.compute_minor,
                device.processors);
     }
+    return 0;
+}
+
+/* What compiles users' kernels for such a device here, or why nothing does. */
+static int show_toolkit(const char *kind)
+{
+    char name[USER_TOOLKIT_BYTES], options[2048], message[MANIFEST_ERROR_BYTES];
+    struct gpu_info info = {0};
+    const enum user_target target = strcmp(kind, "cuda") == 0 ? USER_CUDA : USER_CPU;
+    const bool good = user_toolkit(target, name) && (target == USER_CPU || gpu_describe(0, &info, message));
+    user_options(target, options, sizeof options);
+    printf(good ? "{\"toolkit\":" : "{\"why\":");
+    print_string(name);
+    printf(",\"options\":");
+    print_string(options);
+    printf(",\"major\":%u,\"minor\":%u}\n", info.compute_major, info.compute_minor);
     return 0;
 }
 
@@ -159,6 +176,8 @@ int main(int argc, char **argv)
         CHECK,
         MANIFEST,
         COMPILE,
+        TOOLKIT,
+        REPEAT,
         MEMORY,
         UNBOXED,
         HELP
@@ -180,6 +199,8 @@ int main(int argc, char **argv)
         {"check", required_argument, NULL, CHECK},
         {"manifest", required_argument, NULL, MANIFEST},
         {"compile", no_argument, NULL, COMPILE},
+        {"toolkit", required_argument, NULL, TOOLKIT},
+        {"repeat", required_argument, NULL, REPEAT},
         {"help", no_argument, NULL, HELP},
         {0},
     };
@@ -246,6 +267,11 @@ int main(int argc, char **argv)
             break;
         case COMPILE:
             return user_compile_serve();
+        case REPEAT:
+            check.repeat = strtoull(optarg, NULL, 10);
+            break;
+        case TOOLKIT:
+            return show_toolkit(optarg);
         case TENANT:
             break; /* seen in the process list only */
         case HELP:

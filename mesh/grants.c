@@ -232,13 +232,16 @@ static void send_wait(struct step *step, uint32_t to, const struct mesh_id *job)
     step->mesh->counters.waits++;
 }
 
-static bool runs_here(const struct mesh *mesh, uint64_t kernel)
+/* The device classes of `classes` on which that kernel runs here. */
+static uint16_t classes_here(const struct mesh *mesh, uint64_t kernel, uint16_t classes)
 {
+    if (mesh_is_user_kernel(kernel) && mesh->config.kernel_count > 0)
+        return classes & mesh->config.user_classes;
     for (uint32_t i = 0; i < mesh->config.kernel_count; i++) {
         if (mesh->config.kernels[i] == kernel)
-            return true;
+            return classes;
     }
-    return mesh->config.kernel_count == 0;
+    return mesh->config.kernel_count == 0 ? classes : 0;
 }
 
 /* A place would be of no use, and no waiting helps. */
@@ -305,7 +308,8 @@ void executor_reserve(struct step *step, uint32_t from, const struct mesh_messag
         mesh->counters.bad_messages++;
         return;
     }
-    if (!runs_here(mesh, message->body.reserve.kernel)) {
+    const uint16_t classes = classes_here(mesh, message->body.reserve.kernel, message->body.reserve.classes);
+    if (classes == 0) {
         send_refusal(step, from, job);
         return;
     }
@@ -322,7 +326,7 @@ void executor_reserve(struct step *step, uint32_t from, const struct mesh_messag
     struct demand *const demand = &executor->demand[slot];
     demand->tenant = message->body.reserve.tenant;
     demand->price_limit_micro = message->body.reserve.price_limit_micro;
-    demand->classes = message->body.reserve.classes;
+    demand->classes = classes;
     const bool grows = message->kind == MESH_WISH && message->body.reserve.wanted > demand->wanted;
     if (demand->wanted == 0 || grows)
         demand->born_ms = waits_since(step, message);

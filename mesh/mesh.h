@@ -59,7 +59,21 @@ struct mesh_config {
     /* The kernels that run here, named as in mesh_job_spec; borrowed for the core's life. None given: any. */
     const uint64_t *kernels;
     uint32_t kernel_count;
+    uint16_t
+        user_classes; /* bit per device class on which users' kernels run here; counts where kernels are given */
 };
+
+/* The name of a user's kernel in the core, from a hash of its digest: such kernels are known by none in advance, and a
+ * node takes all of them or none, per device class. */
+#define MESH_USER_KERNEL UINT64_C(0x7573657200000000)
+static inline uint64_t mesh_user_kernel(uint64_t hash)
+{
+    return MESH_USER_KERNEL | (hash & UINT32_MAX);
+}
+static inline bool mesh_is_user_kernel(uint64_t kernel)
+{
+    return (kernel & ~(uint64_t)UINT32_MAX) == MESH_USER_KERNEL;
+}
 
 enum mesh_event_kind {
     MESH_TICK = 1,  /* time passed */

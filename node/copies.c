@@ -21,6 +21,7 @@
 #include "node/log.h"
 #include "node/node.h"
 #include "node/payload.h"
+#include "node/user_kernels.h"
 #include "node/wire_fields.h"
 
 #include <assert.h>
@@ -201,6 +202,9 @@ static bool each_blob(const struct mesh_id *job, enum mesh_entry_kind kind, cons
         const struct mesh_id named = job_id(described->spec.tenant, described->spec.key);
         const bool good =
             memcmp(&named, job, sizeof named) == 0 && memcmp(&described->spec.id, job, sizeof *job) == 0;
+        const struct user_kernel *user = user_kernel_of(described->spec.manifest);
+        if (good && user)
+            found(context, user->source.bytes, &pin);
         for (uint32_t i = 0; good && i < described->spec.manifest->input_count; i++)
             if (described->spec.inputs[i].role && !first.input[i].bytes)
                 found(context, described->spec.inputs[i].blob.bytes, &pin);

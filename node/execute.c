@@ -6,6 +6,7 @@
  * durable as blobs, and ends with MESH_RAN. MESH_STOP ends it earlier with what was done. The core decides
  * how many there may be; here is no queue of its own beyond those attempts.
  */
+#include "node/compile.h"
 #include "node/log.h"
 #include "node/node.h"
 #include "node/payload.h"
@@ -44,6 +45,8 @@ struct attempt {
     bool dead;                       /* reported already, waits only for `fetching` */
     uint8_t **rows;                  /* [shard * MANIFEST_INPUTS_MAX + input], fetched; owned */
     bool asked[MANIFEST_INPUTS_MAX]; /* the broadcast blob was asked for */
+    bool asked_source;               /* and a user's kernel's source */
+    struct worker_blob code;         /* of a user's kernel, for this class */
     uint64_t device_us;
     uint8_t outcome[MESH_BUNDLE_SHARDS_MAX];
     struct bytes *item[MESH_BUNDLE_SHARDS_MAX]; /* entry, or message */
@@ -373,6 +376,45 @@ static bool gather_blobs(struct attempt *attempt, bool *failed)
     return ready;
 }
 
+/* Returns true when a user's kernel is compiled for the attempt's device class, or no code is needed. May end the attempt,
+ * and says so. */
+static bool gather_code(struct attempt *attempt, bool *ended)
+{
+    const struct user_kernel *kernel = user_kernel_of(attempt->assign.manifest);
+    char message[WORKER_MESSAGE_BYTES];
+    if (!kernel)
+        return true;
+    switch (compile_want(attempt->node, kernel, attempt->class, &attempt->code, message)) {
+    case COMPILE_READY:
+        return true;
+    case COMPILE_WAITS:
+        return false;
+    case COMPILE_NO_SOURCE: {
+        struct bulk_request request = {.blob = kernel->source};
+        if (attempt->fetching > 0)
+            return false;
+        add_holders(attempt, &request);
+        if (!attempt->asked_source && request.holder_count > 0 &&
+            fetch_start(attempt->node, &request, on_blob, attempt)) {
+            attempt->asked_source = true;
+            attempt->fetching++;
+            return false;
+        }
+        snprintf(message, sizeof message, "the kernel's source is not to be had from its home");
+        break;
+    }
+    case COMPILE_REFUSED: /* it would be anywhere */
+        *ended = true;
+        fail_all(attempt, MESH_REJECTED, message);
+        return false;
+    case COMPILE_UNABLE:
+        break;
+    }
+    *ended = true;
+    fail_all(attempt, MESH_CRASHED, message);
+    return false;
+}
+
 /* ---- Running */
 
 static void fill_bundle(struct attempt *attempt, struct worker_bundle *bundle, struct worker_shard *shards)
@@ -382,7 +424,8 @@ static void fill_bundle(struct attempt *attempt, struct worker_bundle *bundle, s
                                      .manifest = assign->manifest,
                                      .params = assign->params,
                                      .shards = shards,
-                                     .shard_count = assign->shard_count};
+                                     .shard_count = assign->shard_count,
+                                     .code = attempt->code};
     for (uint32_t i = 0; i < assign->manifest->input_count; i++) {
         const struct job_input *input = &assign->inputs[i];
         bundle->roles[i] = (uint8_t)input->role;
@@ -433,11 +476,14 @@ static void start(struct attempt *attempt)
 /* Does the next thing that can be done. May end the attempt. */
 static void advance(struct attempt *attempt)
 {
-    bool failed = false;
+    bool failed = false, ended = false;
     const bool ready = gather_blobs(attempt, &failed);
-    if (failed)
+    if (failed) {
         fail_all(attempt, MESH_CRASHED, "an input is not to be had from its home");
-    else if (ready && attempt->fetching == 0)
+        return;
+    }
+    const bool compiled = gather_code(attempt, &ended);
+    if (!ended && ready && compiled && attempt->fetching == 0)
         start(attempt);
 }
 
@@ -634,6 +680,11 @@ enum mesh_fault execute_fault(const struct node *node)
         if (device.fault || node->devices.device[i].vanished)
             return MESH_FAULT_DEVICE;
     return MESH_FAULT_NONE;
+}
+
+void execute_compiled(struct node *node)
+{
+    advance_all(node);
 }
 
 void execute_close(struct node *node)

@@ -3,6 +3,7 @@
  * recursion. The saves of a step become one store batch; its sends and effects (a *release*) are let go when
  * that batch is durable, or at once when there was nothing to save.
  */
+#include "node/compile.h"
 #include "node/log.h"
 #include "node/node.h"
 #include "node/payload.h"
@@ -85,6 +86,7 @@ bool host_open(struct node *node, uint64_t incarnation)
     store_get(node->store, STORE_COUNTERS, "storage", 7, &config.storage, sizeof config.storage, &bytes);
     store_get(node->store, STORE_COUNTERS, "sequence", 8, &config.sequence, sizeof config.sequence, &bytes);
     config.kernels = host->kernels = list_kernels(&config.kernel_count);
+    config.user_classes = compile_classes(node);
     const char *site = federation_certificate(node->federation)->site;
     const char *region = node->config.region[0] ? node->config.region : site;
     config.site = name_hash(site);

@@ -1,6 +1,7 @@
 #include "node/job.h"
 
 #include "node/api.h"
+#include "node/user_kernels.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -16,6 +17,9 @@
 
 struct digest job_kernel_digest(const struct manifest *manifest)
 {
+    const struct user_kernel *user = user_kernel_of(manifest);
+    if (user)
+        return user->kernel;
     struct digest_stream stream;
     digest_init(&stream, "weir kernel 1");
     digest_update_u64(&stream, strlen(manifest->name));
@@ -544,6 +548,7 @@ void job_free(struct job *job)
     if (!job)
         return;
     job_release(job);
+    user_kernels_drop(job->spec.manifest);
     while (job->submitters) {
         struct job_submitter *submitter = job->submitters;
         job->submitters = submitter->next;

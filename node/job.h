@@ -54,9 +54,9 @@ struct job_input {
 struct job_spec {
     struct mesh_id id; /* digest of tenant and key */
     char tenant[JOB_TENANT_BYTES];
-    char key[JOB_KEY_BYTES]; /* the submitter's idempotency key, or random */
-    const struct manifest *manifest;
-    struct digest kernel; /* digest of the manifest's name, version and sources */
+    char key[JOB_KEY_BYTES];         /* the submitter's idempotency key, or random */
+    const struct manifest *manifest; /* a user's is held: see node/user_kernels.h */
+    struct digest kernel;            /* digest of the manifest and its sources */
     struct manifest_params params;
     struct job_input inputs[MANIFEST_INPUTS_MAX]; /* manifest order */
     uint64_t items;
@@ -185,7 +185,7 @@ struct job {
     struct job *chain;                /* in the same bucket of the table */
 };
 
-/* The digest under which a built-in kernel is known: it covers the manifest and both sources. */
+/* The digest under which a kernel is known: it covers the manifest and the sources. */
 struct digest job_kernel_digest(const struct manifest *manifest);
 /* Who pins the blobs of single shards' results, until the outputs stand: apart from the job's own pins, so
  * that they can all be released. */

@@ -8,6 +8,7 @@
 #include "node/log.h"
 #include "node/node.h"
 #include "node/payload.h"
+#include "node/user_kernels.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -105,9 +106,11 @@ static void run_prepare(struct background_task *task)
                                   preparing->node->scratch, &preparing->exit_code);
 }
 
+/* As the core names it; users' kernels are told from ours by it. */
 static uint64_t kernel_hash(const struct job *job)
 {
-    return digest_hash(&job->spec.kernel);
+    const uint64_t hash = digest_hash(&job->spec.kernel);
+    return job->spec.manifest->user ? mesh_user_kernel(hash) : hash;
 }
 
 static struct mesh_job_spec core_spec(const struct job *job)
@@ -129,6 +132,9 @@ static struct mesh_job_spec core_spec(const struct job *job)
                                 .speculate = true,
                                 .verify = (uint8_t)spec->verify,
                                 .verify_permille = (uint16_t)spec->verify_permille};
+    const struct user_kernel *user = user_kernel_of(spec->manifest);
+    if (user && user->language == MANIFEST_PTX)
+        out.classes = (uint16_t)(out.classes & ~1u); /* for no CPU */
     for (uint32_t i = 0; i < spec->manifest->input_count; i++)
         if (spec->inputs[i].role == MANIFEST_BROADCAST)
             out.memory_bytes += spec->inputs[i].data_bytes;
@@ -444,6 +450,9 @@ static void put_row(struct store_batch *batch, const struct job *job)
 
 static void pin_inputs(struct store_batch *batch, const struct job *job)
 {
+    const struct user_kernel *user = user_kernel_of(job->spec.manifest);
+    if (user)
+        store_batch_pin(batch, user->source.bytes, job->spec.id.bytes);
     for (uint32_t i = 0; i < job->spec.manifest->input_count; i++)
         if (job->spec.inputs[i].role)
             store_batch_pin(batch, job->spec.inputs[i].blob.bytes, job->spec.id.bytes);

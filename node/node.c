@@ -1,5 +1,6 @@
 /* `weir node`: opens the parts in order, runs the loop, closes them in reverse. */
 #include "node/node.h"
+#include "node/compile.h"
 #include "node/store_digests.h"
 
 #include "node/http.h"
@@ -503,6 +504,8 @@ static bool open_workers(struct node *node)
     if (!workers_open(&node->workers, &options, error, sizeof error))
         return complain(error);
     loop_on_turn(node->loop, workers_turn, node->workers);
+    snprintf(node->worker_path, sizeof node->worker_path, "%.*s", (int)sizeof node->worker_path - 1, path);
+    compile_open(node, execute_compiled);
     return true;
 }
 
@@ -696,6 +699,7 @@ static void close_all(struct node *node)
         zap_close(node->zap);
     devices_close(node);
     workers_close(node->workers);
+    compile_close(node);
     background_close(node->background);
     background_close(node->copier);
     execute_close(node);

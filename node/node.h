@@ -286,6 +286,7 @@ struct node {
     char bulk_address[TRANSPORT_ADDRESS_BYTES_MAX + 1];
     char join_address[TRANSPORT_ADDRESS_BYTES_MAX + 1];
     char scratch[CONFIG_TEXT_BYTES + 16]; /* DATA/scratch: unlinked files of jobs in progress */
+    char worker_path[CONFIG_TEXT_BYTES];  /* of weir-worker */
     int64_t started_at_ms;
     uint64_t incarnation;
 
@@ -567,6 +568,7 @@ void execute_done(void *node, uint64_t bundle);
 uint32_t execute_claimed(struct node *node, const uint64_t *bundles, uint32_t count, const char *why,
                          uint32_t *numbers);
 enum mesh_fault execute_fault(const struct node *node); /* why it lends less than it has */
+void execute_compiled(struct node *node);               /* a compiler has ended: see node/compile.h */
 int64_t execute_turn(struct node *node, int64_t now_ms);
 void execute_close(struct node *node);
 

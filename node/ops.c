@@ -3,6 +3,7 @@
 
 #include "node/http.h"
 #include "node/log.h"
+#include "node/user_kernels.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -337,32 +338,48 @@ static json_t *params_of(const struct manifest *manifest)
     return list;
 }
 
+static json_t *kernel_json(const struct manifest *manifest)
+{
+    static const char *const combines[] = {"concat", "sum", "min", "max"};
+    json_t *outputs = json_array();
+    for (uint32_t o = 0; o < manifest->output_count; o++)
+        json_array_append_new(outputs, json_pack("{s:s, s:s, s:s}", "name", manifest->outputs[o].name, "help",
+                                                 manifest->outputs[o].help, "combine",
+                                                 combines[manifest->outputs[o].combine]));
+    const struct digest digest = job_kernel_digest(manifest);
+    json_t *row =
+        json_pack("{s:s, s:i, s:s, s:f, s:b, s:b, s:s, s:o, s:o, s:o}", "name", manifest->name, "version",
+                  (int)manifest->version, "class", manifest->class == MANIFEST_EXACT ? "exact" : "tolerant",
+                  "tolerance", manifest->tolerance, "diagnostic", manifest->diagnostic, "user",
+                  manifest->user != NULL, "help", manifest->help, "inputs", inputs_of(manifest), "outputs",
+                  outputs, "params", params_of(manifest));
+    json_put(row, "digest", json_hex(digest.bytes, 32));
+    const struct user_kernel *user = user_kernel_of(manifest);
+    char cost[64];
+    if (user)
+        snprintf(cost, sizeof cost, "%.6g ns of one core of a CPU", user->user.cost_ns);
+    json_put(row, "positional", json_boolean(manifest->positional));
+    json_put(row, "cost", json_string(user ? cost : manifest->cost_help));
+    json_put(row, "targets",
+             user && user->language == MANIFEST_PTX ? json_pack("[s]", "cuda")
+                                                    : json_pack("[s, s]", "cpu", "cuda"));
+    if (manifest->example)
+        json_put(row, "example", json_string(manifest->example));
+    if (user)
+        json_put(row, "source", json_hex(user->source.bytes, 32));
+    return row;
+}
+
 void op_kernels(void *context, struct api_call *call)
 {
     (void)context;
-    static const char *const combines[] = {"concat", "sum", "min", "max"};
     json_t *list = json_array();
     const struct manifest *manifest;
-    for (size_t k = 0; (manifest = manifest_each(k)); k++) {
-        json_t *outputs = json_array();
-        for (uint32_t o = 0; o < manifest->output_count; o++)
-            json_array_append_new(outputs, json_pack("{s:s, s:s, s:s}", "name", manifest->outputs[o].name,
-                                                     "help", manifest->outputs[o].help, "combine",
-                                                     combines[manifest->outputs[o].combine]));
-        const struct digest digest = job_kernel_digest(manifest);
-        json_t *row = json_pack(
-            "{s:s, s:i, s:s, s:f, s:b, s:s, s:o, s:o, s:o}", "name", manifest->name, "version",
-            (int)manifest->version, "class", manifest->class == MANIFEST_EXACT ? "exact" : "tolerant",
-            "tolerance", manifest->tolerance, "diagnostic", manifest->diagnostic, "help", manifest->help,
-            "inputs", inputs_of(manifest), "outputs", outputs, "params", params_of(manifest));
-        json_put(row, "digest", json_hex(digest.bytes, 32));
-        json_put(row, "positional", json_boolean(manifest->positional));
-        json_put(row, "cost", json_string(manifest->cost_help));
-        json_put(row, "targets", json_pack("[s, s]", "cpu", "cuda")); /* every kernel of ours has both */
-        if (manifest->example)
-            json_put(row, "example", json_string(manifest->example));
-        json_array_append_new(list, row);
-    }
+    for (size_t k = 0; (manifest = manifest_each(k)); k++)
+        json_array_append_new(list, kernel_json(manifest));
+    const struct user_kernel *user;
+    for (uint32_t k = 0; (user = user_kernels_each(k)); k++)
+        json_array_append_new(list, kernel_json(&user->user.manifest));
     api_reply(call, json_pack("{s:o}", "kernels", list));
 }
 

@@ -1,6 +1,7 @@
 /* The local API: jobs. */
 #include "node/log.h"
 #include "node/ops.h"
+#include "node/user_kernels.h"
 
 #include <sodium.h>
 #include <stdio.h>
@@ -466,17 +467,51 @@ static void submit_gone(void *context, struct api_call *call)
     jobs_submitter_gone(context, call);
 }
 
-void op_submit(void *context, struct api_call *call)
+/* A user's kernel: the manifest's text and the source, a blob. NULL when it was refused, and answered. */
+static const struct manifest *read_user_kernel(struct node *node, struct api_call *call)
 {
-    struct node *node = context;
+    char error[MANIFEST_ERROR_BYTES];
+    const char *file = body_text(call, "manifest_name"), *language = body_text(call, "language");
+    struct user_kernel_given given = {.text = body_text(call, "manifest")};
+    struct store_blob_info info;
+    given.text_bytes = strlen(given.text);
+    given.language = language && strcmp(language, "ptx") == 0 ? MANIFEST_PTX : MANIFEST_CUDA;
+    if (!find_blob(node, call, body_text(call, "source"), &given.source))
+        return NULL;
+    if (store_blob_stat(node->store, given.source.bytes, &info) != STORE_OK || info.bytes == 0 ||
+        info.bytes > MANIFEST_SOURCE_BYTES_MAX) {
+        api_error(call, EXIT_USAGE,
+                  "a kernel's source has 1 to %u bytes, and is at this node when it is submitted",
+                  MANIFEST_SOURCE_BYTES_MAX);
+        return NULL;
+    }
+    given.source_bytes = (uint32_t)info.bytes;
+    const struct manifest *manifest = user_kernels_take(&given, file ? file : "manifest", error);
+    if (!manifest)
+        api_error(call, EXIT_USAGE, "%s", error);
+    return manifest;
+}
+
+static const struct manifest *read_kernel(struct node *node, struct api_call *call)
+{
     const char *kernel = body_text(call, "kernel");
+    if (body_text(call, "manifest"))
+        return read_user_kernel(node, call);
     const struct manifest *manifest = kernel ? manifest_find(kernel) : NULL;
     if (!manifest) {
         char error[MANIFEST_ERROR_BYTES];
         manifest_unknown_text(kernel ? kernel : "", error);
         api_error(call, EXIT_USAGE, "%s", error);
-        return;
     }
+    return manifest;
+}
+
+void op_submit(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    const struct manifest *manifest = read_kernel(node, call);
+    if (!manifest)
+        return;
     struct job *job = job_make();
     if (!job)
         abort();
@@ -641,7 +676,14 @@ static void choice_text(const struct node *node, const struct job_decision *deci
                  decision->rtt_us / 1000, decision->rtt_us / 100 % 10);
 }
 
-static void decision_text(struct node *node, const struct job_decision *decision, char *out, size_t out_bytes)
+static const char *no_kernel_text(const struct job *job)
+{
+    return job->spec.manifest->user ? "takes no users' kernels; its log tells why"
+                                    : "has another version of this kernel, or none";
+}
+
+static void decision_text(struct node *node, const struct job *job, const struct job_decision *decision,
+                          char *out, size_t out_bytes)
 {
     const char *name = peer_name(node, &decision->node);
     const unsigned n = decision->count, shard = decision->shard;
@@ -665,7 +707,7 @@ static void decision_text(struct node *node, const struct job_decision *decision
         snprintf(out, out_bytes, "no node that is up has a device for this kernel");
         break;
     case MESH_WHY_NO_KERNEL:
-        snprintf(out, out_bytes, "%s has another version of this kernel, or none", name);
+        snprintf(out, out_bytes, "%s %s", name, no_kernel_text(job));
         break;
     case MESH_WHY_ASSIGNED:
         snprintf(out, out_bytes, "assigned %u shard%s to %s%s: %s", n, s, name, times, choice);
@@ -732,10 +774,10 @@ static void decision_text(struct node *node, const struct job_decision *decision
     }
 }
 
-static json_t *decision_json(struct node *node, const struct job_decision *decision)
+static json_t *decision_json(struct node *node, const struct job *job, const struct job_decision *decision)
 {
     char text[DECISION_TEXT_BYTES] = "";
-    decision_text(node, decision, text, sizeof text);
+    decision_text(node, job, decision, text, sizeof text);
     json_t *row = json_pack("{s:I, s:s, s:s, s:i, s:i, s:s}", "at", (json_int_t)decision->at_ms, "why",
                             why_words[decision->why], "name", peer_name(node, &decision->node), "shard",
                             (int)decision->shard, "count", (int)decision->count, "text", text);
@@ -795,7 +837,7 @@ static json_t *waiting_json(struct node *node, const struct job *job)
         else if (slots == 0)
             reason = fault_words[view.self ? execute_fault(node) : view.capacity.fault];
         else if (ask.refused)
-            reason = "has another version of this kernel, or none";
+            reason = no_kernel_text(job);
         else if (ask.wanted > 0) {
             snprintf(words, sizeof words, "asked for %u place%s %lld s ago: %s", ask.wanted,
                      ask.wanted == 1 ? "" : "s", (long long)(ask.for_ms / 1000),
@@ -848,7 +890,7 @@ void op_explain(void *context, struct api_call *call)
                  view.queued + view.looking_up, job->reassigned, checks_text(job, &view, checks));
     json_t *decisions = json_array();
     for (uint32_t d = 0; d < job->decision_count; d++)
-        json_array_append_new(decisions, decision_json(node, &job->decision[d]));
+        json_array_append_new(decisions, decision_json(node, job, &job->decision[d]));
     json_t *reply = json_pack("{s:s, s:o, s:o}", "summary", summary, "decisions", decisions, "waiting",
                               view.queued > 0 ? waiting_json(node, job) : json_array());
     json_put(reply, "job", json_hex(job->spec.id.bytes, 32));
@@ -911,7 +953,7 @@ static uint64_t tell_lines(struct node *node, struct api_call *call, const struc
         if (decision->at_ms > grown_ms && job->state < JOB_DONE)
             return decision->number;
         char text[DECISION_TEXT_BYTES] = "";
-        decision_text(node, decision, text, sizeof text);
+        decision_text(node, job, decision, text, sizeof text);
         api_more(call, json_pack("{s:I, s:s}", "at", (json_int_t)decision->at_ms, "line", text));
         from = decision->number + 1;
     }

@@ -1,6 +1,7 @@
 #include "node/payload.h"
 
 #include "node/field.h"
+#include "node/user_kernels.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -138,10 +139,25 @@ static void unpack_input(struct field_reader *reader, struct job_input *input)
     input->data_bytes = field_get_uint(reader, BLOB_BYTES_MAX);
 }
 
+/* A built-in kernel is its name; a user's is [manifest's text, source, its bytes, language]. */
+static void pack_kernel(struct field_writer *writer, const struct manifest *manifest)
+{
+    const struct user_kernel *kernel = user_kernel_of(manifest);
+    if (!kernel) {
+        field_put_text(writer, manifest->name);
+        return;
+    }
+    field_put_array(writer, 4);
+    field_put_bin(writer, kernel->user.text, kernel->user.text_bytes);
+    field_put_bin(writer, kernel->source.bytes, sizeof kernel->source.bytes);
+    field_put_uint(writer, kernel->source_bytes);
+    field_put_uint(writer, kernel->language);
+}
+
 /* What a shard is computed with, whichever shard it is. */
 static void pack_call(struct field_writer *writer, const struct job_spec *spec)
 {
-    field_put_text(writer, spec->manifest->name);
+    pack_kernel(writer, spec->manifest);
     field_put_bin(writer, spec->kernel.bytes, sizeof spec->kernel.bytes);
     field_put_text(writer, spec->tenant);
     field_put_bin(writer, spec->params.data, spec->params.bytes);
@@ -159,11 +175,29 @@ struct call {
     uint32_t input_count;
 };
 
+/* NULL if there is none of that name here, or the manifest is bad. A user's is held. */
+static const struct manifest *unpack_kernel(struct field_reader *reader)
+{
+    if (reader->error != FIELD_OK || reader->at >= reader->end ||
+        *reader->at != 0x94) { /* an array of four */
+        char name[MANIFEST_NAME_BYTES];
+        field_get_text(reader, name, sizeof name);
+        return manifest_find(name);
+    }
+    char error[MANIFEST_ERROR_BYTES];
+    struct user_kernel_given given = {0};
+    field_get_array(reader, 4, 4);
+    given.text = (const char *)field_get_bin(reader, 1, MANIFEST_TEXT_BYTES_MAX, &given.text_bytes);
+    field_get_fixed(reader, given.source.bytes, sizeof given.source.bytes);
+    given.source_bytes = (uint32_t)field_get_uint(reader, MANIFEST_SOURCE_BYTES_MAX);
+    given.language = (enum manifest_language)field_get_uint(reader, MANIFEST_PTX);
+    return reader->error == FIELD_OK ? user_kernels_take(&given, "manifest", error) : NULL;
+}
+
+/* Whoever reads a call has call->manifest to drop. */
 static void unpack_call(struct field_reader *reader, struct call *call)
 {
-    char name[MANIFEST_NAME_BYTES];
-    field_get_text(reader, name, sizeof name);
-    call->manifest = manifest_find(name);
+    call->manifest = unpack_kernel(reader);
     field_get_fixed(reader, call->kernel.bytes, sizeof call->kernel.bytes);
     field_get_text(reader, call->tenant, sizeof call->tenant);
     size_t count;
@@ -255,9 +289,9 @@ enum assign_error assign_decode(const struct bytes *bytes, struct assign *assign
     struct call call = {0};
     unpack_call(&reader, &call);
     const uint32_t count = field_get_array(&reader, 1, MESH_BUNDLE_SHARDS_MAX);
+    assign->manifest = call.manifest; /* assign_deinit drops it */
     if (reader.error != FIELD_OK)
         return ASSIGN_MALFORMED;
-    assign->manifest = call.manifest;
     assign->kernel = call.kernel;
     memcpy(assign->tenant, call.tenant, sizeof assign->tenant);
     assign->params = call.params;
@@ -281,14 +315,13 @@ enum assign_error assign_decode(const struct bytes *bytes, struct assign *assign
             if (call.inputs[i].role == MANIFEST_SPLIT)
                 unpack_rows(&reader, &call.inputs[i], shard, &shard->rows[i]);
     }
-    if (field_get_end(&reader))
-        return ASSIGN_OK;
-    assign_deinit(assign);
-    return ASSIGN_MALFORMED;
+    return field_get_end(&reader) ? ASSIGN_OK : ASSIGN_MALFORMED;
 }
 
 void assign_deinit(struct assign *assign)
 {
+    user_kernels_drop(assign->manifest);
+    assign->manifest = NULL;
     free(assign->shards);
     assign->shards = NULL;
     assign->shard_count = 0;

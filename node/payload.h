@@ -71,7 +71,7 @@ enum assign_error {
     ASSIGN_MALFORMED,      /* class PEER */
     ASSIGN_UNKNOWN_KERNEL, /* this node has no such kernel, or another version of it */
 };
-/* Reads a payload; the inline rows are borrowed from `bytes`. */
+/* Reads a payload; the inline rows are borrowed from `bytes`. assign_deinit whatever comes of it. */
 enum assign_error assign_decode(const struct bytes *bytes, struct assign *assign);
 void assign_deinit(struct assign *assign);
 
@@ -89,7 +89,7 @@ int result_decode(const struct bytes *bytes, struct result_item *items, uint32_t
 
 /* ---- Rows of STORE_JOBS and STORE_JOURNAL */
 
-#define JOB_ROW_BYTES_MAX 8192u
+#define JOB_ROW_BYTES_MAX 16384u /* a user's manifest is in it */
 size_t job_row_encode(const struct job *job, uint8_t *out, size_t capacity);
 /* Makes a job from its row; NULL if the row is damaged or names a kernel that this build lacks. */
 struct job *job_row_decode(const uint8_t *bytes, size_t count);

@@ -18,6 +18,7 @@ struct hand {
     uint64_t bundle; /* valid if shard_count > 0 */
     uint32_t shard_count;
     uint32_t reported;
+    bool foreign;       /* a user's kernel: what goes wrong is no fault of the device */
     int64_t kill_at_ms; /* a stop was asked for; INT64_MAX otherwise */
     uint8_t seen[WORKER_SHARDS_MAX];
 };
@@ -236,6 +237,7 @@ enum workers_answer workers_submit(struct workers *workers, uint32_t class, cons
         hand->bundle = bundle->id;
         hand->shard_count = bundle->shard_count;
         hand->reported = 0;
+        hand->foreign = bundle->manifest->user != NULL;
         hand->kill_at_ms = INT64_MAX;
         memset(hand->seen, 0, bundle->shard_count);
         return WORKERS_TAKEN;
@@ -397,8 +399,11 @@ static void on_exit_of(struct slot *slot, const struct worker_event *event)
                  strsignal(event->exit_signal), event->message[0] ? ": " : "", event->message);
     else
         snprintf(message, sizeof message, "the worker ended with status %d", event->exit_status);
-    bool blamed = false;
-    const bool expected = slot->claimed || slot->stopped;
+    const bool spoiled = event->exit_status == WORKER_EXIT_SPOILED; /* by a shard that was reported */
+    const struct hand *first = older_hand(slot);
+    const bool expected = slot->claimed || slot->stopped || spoiled;
+    const bool foreign = first && first->foreign;
+    bool blamed = spoiled;
     for (struct hand *hand = older_hand(slot); hand; hand = older_hand(slot))
         lose_hand(slot, hand, &blamed, message);
     char quoted[2 * WORKER_MESSAGE_BYTES];
@@ -406,7 +411,7 @@ static void on_exit_of(struct slot *slot, const struct worker_event *event)
         log_warn("worker", "device=%s tenant=%s error=%s", slot->device, slot->tenant,
                  log_quote(message, quoted, sizeof quoted));
     stop_process(slot);
-    if (blamed && !expected && ++slot->faults == FAULTS_MAX) {
+    if (blamed && !expected && !foreign && ++slot->faults == FAULTS_MAX) {
         slot->fault = true;
         log_error("device", "device=%s state=fault reason=\"three workers in a row failed without a result\"",
                   slot->device);

@@ -44,7 +44,11 @@ static int show_list(struct cli *cli, const json_t *reply)
         table_cell(table, "%s", client_text(kernel, "name"));
         table_cell(table, "%s",
                    client_flag(kernel, "diagnostic") ? "diagnostic" : client_text(kernel, "class"));
-        table_cell(table, "%s", client_text(kernel, "help"));
+        if (client_flag(kernel, "user"))
+            table_cell(table, "a user's own (%.8s)%s%s", client_text(kernel, "digest"),
+                       *client_text(kernel, "help") ? ": " : "", client_text(kernel, "help"));
+        else
+            table_cell(table, "%s", client_text(kernel, "help"));
     }
     if (!cli->quiet)
         table_print(table, stdout);

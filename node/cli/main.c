@@ -31,6 +31,7 @@ static const struct group groups[] = {
       {&cli_dev, "a whole mesh, to try it out"}}},
     {"Work",
      {{&cli_kernels, "what can be computed"},
+      {&cli_kernel, "try a kernel of your own"},
       {&cli_submit, "run a kernel over inputs"},
       {&cli_jobs, "all jobs, or one in full"},
       {&cli_logs, "what happened to a job"},

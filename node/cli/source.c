@@ -10,6 +10,8 @@
 #include <strings.h>
 #include <unistd.h>
 
+#define SPLIT_SUFFIX ":split"
+
 static const char *const format_words[] = {"npy", "text", "raw", NULL};
 
 static bool ends_with(const char *text, const char *end)
@@ -41,6 +43,14 @@ int source_parse(struct source *source, const struct cli *cli, const char *given
         return cli_usage(cli, "--input %s: the name is too long", given);
     memcpy(source->name, given, (size_t)(equals - given));
     source->text = equals + 1;
+    if (ends_with(source->text, SPLIT_SUFFIX)) { /* x=x.npy:split is short for --split x */
+        source->split = true;
+        if (strlen(source->text) >= sizeof source->path)
+            return cli_usage(cli, "--input %.60s...: the path is too long", given);
+        snprintf(source->path, sizeof source->path, "%.*s",
+                 (int)(strlen(source->text) - strlen(SPLIT_SUFFIX)), source->text);
+        source->text = source->path;
+    }
     if (strncmp(source->text, "job:", 4) == 0) {
         source->kind = SOURCE_JOB;
         source->text += 4;

@@ -26,6 +26,7 @@ enum source_format { SOURCE_NPY, SOURCE_TEXT, SOURCE_RAW };
 
 struct source {
     char name[SOURCE_NAME_BYTES];
+    char path[4096];  /* what `text` points to where ":split" was cut off */
     const char *text; /* behind "NAME=", or behind "job:" or "blob:"; borrowed */
     enum source_kind kind;
     enum source_format format;

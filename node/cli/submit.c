@@ -4,6 +4,7 @@
  * The job belongs to the node from the moment it has answered: nothing that happens to this command after
  * that, Ctrl-C included, touches it, and `--reattach` takes up the wait again.
  */
+#include "kernels/user_source.h"
 #include "mesh/limits.h"
 #include "node/cli/cli.h"
 #include "node/cli/format.h"
@@ -11,6 +12,7 @@
 #include "node/cli/source.h"
 #include "node/cli/target.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +20,9 @@
 struct submit {
     struct cli *cli;
     const struct manifest *manifest; /* NULL with --reattach */
+    struct source code;              /* with --kernel: its file, */
+    struct manifest_user user;       /* its manifest, */
+    char manifest_path[4096];        /* and where that lies */
     struct manifest_params params;
     struct manifest_wish wish;
     int64_t replicas;      /* 0 = not given */
@@ -32,11 +37,80 @@ struct submit {
 
 /* ---- What was asked for */
 
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* Reads a small file whole into `text`; false after saying why. */
+static bool read_small(const char *path, char *text, size_t capacity, size_t *bytes)
+{
+    FILE *file = fopen(path, "re");
+    *bytes = file ? fread(text, 1, capacity, file) : 0;
+    const bool good = file && !ferror(file);
+    if (!good)
+        cli_fail(EXIT_USAGE, "cannot read '%s': %s", path, strerror(errno));
+    if (file)
+        fclose(file);
+    return good;
+}
+
+static bool ends_with_ptx(const char *path)
+{
+    const size_t bytes = strlen(path);
+    return bytes > 4 && strcmp(path + bytes - 4, ".ptx") == 0;
+}
+
+/* A kernel of one's own: --kernel my.cu, and beside it my.ini unless --manifest names another. What can be said
+ * without a compiler is said here. */
+static int read_user_kernel(struct submit *submit)
+{
+    static char text[MANIFEST_TEXT_BYTES_MAX + 1], source[MANIFEST_SOURCE_BYTES_MAX + 1];
+    char error[MANIFEST_ERROR_BYTES], given[4200];
+    const char *path = cli_value(submit->cli, "kernel", ""), *dot = strrchr(path, '.');
+    size_t text_bytes, source_bytes;
+    const int stem = (int)(dot && !strchr(dot, '/') ? (size_t)(dot - path) : strlen(path));
+    if (strlen(path) > 4000)
+        return cli_usage(submit->cli, "--kernel %.60s...: the path is too long", path);
+    if (cli_has(submit->cli, "manifest"))
+        snprintf(submit->manifest_path, sizeof submit->manifest_path, "%s",
+                 cli_value(submit->cli, "manifest", ""));
+    else
+        snprintf(submit->manifest_path, sizeof submit->manifest_path, "%.*s.ini", stem, path);
+    if (!read_small(path, source, sizeof source, &source_bytes) ||
+        !read_small(submit->manifest_path, text, sizeof text, &text_bytes))
+        return EXIT_USAGE;
+    struct user_source scanned = {0};
+    bool good = manifest_user_parse(base_name(submit->manifest_path), text, text_bytes, &submit->user, error);
+    if (good && !ends_with_ptx(path))
+        good = user_source_open(&scanned, &submit->user, base_name(path), source, source_bytes, error);
+    user_source_close(&scanned);
+    if (!good)
+        return cli_fail(EXIT_USAGE, "%s", error);
+    submit->manifest = &submit->user.manifest;
+    snprintf(given, sizeof given, "kernel=%s", path);
+    const int code = source_parse(&submit->code, submit->cli, given);
+    if (code != EXIT_DONE)
+        return code;
+    submit->code.text = path; /* `given` is gone soon */
+    submit->code.kind = SOURCE_FILE;
+    submit->code.format = SOURCE_RAW;
+    return source_open(&submit->code);
+}
+
 static int read_kernel(struct submit *submit)
 {
     char error[MANIFEST_ERROR_BYTES];
-    const char *name = submit->cli->argv[0];
-    submit->manifest = manifest_find(name);
+    const char *name =
+        cli_has(submit->cli, "kernel") ? cli_value(submit->cli, "kernel", "") : submit->cli->argv[0];
+    if (cli_has(submit->cli, "kernel")) {
+        const int code = read_user_kernel(submit);
+        if (code != EXIT_DONE)
+            return code;
+    } else {
+        submit->manifest = manifest_find(name);
+    }
     if (!submit->manifest) {
         manifest_unknown_text(name, error);
         return cli_fail(EXIT_USAGE, "%s", error);
@@ -184,6 +258,13 @@ static json_t *request_json(const struct submit *submit)
         json_array_append_new(params, json_string(each));
     json_t *request = json_pack("{s:s, s:s, s:o, s:o, s:s}", "op", "submit", "kernel", submit->manifest->name,
                                 "inputs", inputs, "params", params, "cache", cli_value(cli, "cache", "mesh"));
+    if (submit->manifest->user) {
+        json_object_set_new(request, "manifest", json_stringn(submit->user.text, submit->user.text_bytes));
+        json_object_set_new(request, "manifest_name", json_string(base_name(submit->manifest_path)));
+        json_object_set_new(request, "source", json_string(submit->code.blob));
+        json_object_set_new(request, "language",
+                            json_string(ends_with_ptx(cli_value(cli, "kernel", "")) ? "ptx" : "cuda"));
+    }
     if (submit->wish.items)
         json_object_set_new(request, "items", json_integer((json_int_t)submit->wish.items));
     if (submit->wish.shard_items)
@@ -257,6 +338,11 @@ static int send_job(struct submit *submit)
 {
     if (check_replicas(submit) != EXIT_DONE)
         return EXIT_FAILED;
+    if (submit->manifest->user) {
+        const int code = source_upload(&submit->code, 0, submit->cli);
+        if (code != EXIT_DONE)
+            return code;
+    }
     for (int i = 0; i < submit->source_count; i++) {
         const int code = source_upload(submit->sources, i, submit->cli);
         if (code != EXIT_DONE)
@@ -455,9 +541,17 @@ static int prepare(struct submit *submit)
                                         "replicas",    "detach", NULL};
     struct cli *cli = submit->cli;
     const bool reattach = cli_has(cli, "reattach");
-    if (reattach != (cli->argc == 0))
-        return reattach ? cli_usage(cli, "--reattach names a job; a kernel cannot be given as well")
-                        : cli_usage(cli, "name a kernel; `weir kernels` lists them");
+    const bool own = cli_has(cli, "kernel");
+    if (own && cli->argc > 0)
+        return cli_usage(cli, "--kernel gives a kernel of your own; '%s' cannot be named as well",
+                         cli->argv[0]);
+    if (cli_has(cli, "manifest") && !own)
+        return cli_usage(cli, "--manifest goes with --kernel FILE");
+    if (reattach != (cli->argc == 0 && !own))
+        return reattach
+                   ? cli_usage(cli, "--reattach names a job; a kernel cannot be given as well")
+                   : cli_usage(cli,
+                               "name a kernel, or give your own with --kernel; `weir kernels` lists them");
     for (int i = 0; reattach && alone[i]; i++)
         if (cli_has(cli, alone[i]))
             return cli_usage(cli, "--%s is for a new job and does not go with --reattach", alone[i]);
@@ -473,7 +567,8 @@ static int prepare(struct submit *submit)
 
 static int submit_run(struct cli *cli)
 {
-    struct submit submit = {.cli = cli};
+    static struct submit submit;
+    submit = (struct submit){.cli = cli, .code = {.fd = -1}};
     json_t *job = NULL;
     cli_catch_interrupts();
     int code = prepare(&submit);
@@ -491,15 +586,18 @@ static int submit_run(struct cli *cli)
         target_close(&submit.targets[i]);
     for (int i = 0; i < submit.source_count; i++)
         source_close(&submit.sources[i]);
+    source_close(&submit.code);
     return code;
 }
 
 static const struct cli_option options[] = {
     {'i', "input", "NAME=SOURCE", "a file, job:ID/OUTPUT or blob:HEX; repeatable"},
     {0, "scene", "FILE", "the same as --input scene=FILE, for render"},
-    {'s', "split", "NAME", "cut this input by rows; others go whole"},
+    {'s', "split", "NAME", "cut this input by rows (or NAME=FILE:split)"},
+    {'k', "kernel", "FILE.cu", "a kernel of your own, in CUDA C, or PTX for GPUs"},
+    {0, "manifest", "FILE.ini", "what it takes and gives (FILE.ini beside it)"},
     {'p', "param", "NAME=VALUE", "a parameter of the kernel; may be repeated"},
-    {'O', "output", "[NAME=]FILE", "write this output as .npy, or .png; - is standard output"},
+    {'O', "output", "[NAME=]FILE", "as .npy or .png (-: stdout); without, blobs' ids"},
     {0, "format", "NAME=FORMAT", "npy, text or raw[:ROWBYTES]; else by name"},
     {0, "items", "N", "items, for a kernel that cuts no input"},
     {0, "shard-items", "N", "items per shard, instead of the kernel's own cut"},
@@ -516,12 +614,11 @@ static const struct cli_option options[] = {
 
 const struct cli_command cli_submit = {
     .name = "submit",
-    .arguments = "KERNEL",
+    .arguments = "KERNEL | --kernel FILE.cu",
     .summary = "run a kernel over inputs on the mesh and wait for it",
     .options = options,
     .run = submit_run,
     .positional_min = 0,
     .positional_max = 1,
-    .notes = "Without --output, one line per output: NAME blob:HEX BYTES DTYPE [SHAPE].\n",
     .example = "weir submit embed --input text=w.txt --split text -O vectors=v.npy",
 };

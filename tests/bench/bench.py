@@ -5,13 +5,14 @@
 
 Prints a table and writes bench.json into the build folder. Figures are medians of 5 runs, or of 3 where one run takes
 longer than 20 s (`runs` in bench.json says how many). Nothing here passes or fails by its time; a wrong result fails.
-Parts: noop, single, cached, submits, commits, takeover, recovery, efficiency, blob, idle, kernels, gearman, dask,
+Parts: noop, single, cached, submits, commits, takeover, recovery, efficiency, blob, idle, kernels, users, gearman, dask,
 reclaim.
 """
 import argparse
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -282,6 +283,61 @@ def bench_kernels(report, tools):
     shutil.rmtree(folder)
 
 
+# ---- Users' kernels
+
+
+USER_KERNELS = {"saxpy": 1_000_000, "mandelbrot": 307_200, "reduction": 1_000_000, "gravity": 2_000}
+
+
+def check_kernel(tools, name, items):
+    """Milliseconds of a run on one core, and of its compilation."""
+    done = subprocess.run(["taskset", "-c", "0", tools.worker, "--check", f"{ROOT}/kernels/examples/{name}.cu", "--items",
+                           str(items), "--repeat", "15"], capture_output=True, text=True)
+    found = re.search(r"^cpu +compiled in (\d+) ms .*; ran \d+ items in ([\d.e+-]+) ms", done.stdout, re.M)
+    if done.returncode != 0 or not found:
+        raise RuntimeError(done.stdout + done.stderr)
+    return {"compile": float(found[1]), "run": float(found[2])}
+
+
+def plain_loop(tools, name, items):
+    done = subprocess.run(["taskset", "-c", "0", f"{tools.build}/bench/tools/plain_loops", name, str(items), "15"],
+                          capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def bench_users(report, tools):
+    """Examples beside the same loops in plain C, one after the other in each run; and what a first job of a kernel waits."""
+    for name, items in USER_KERNELS.items():
+        rows = report.repeat(lambda: (check_kernel(tools, name, items), plain_loop(tools, name, items)))
+        report.add(f"user_{name}_ratio", [ours["run"] / plain for ours, plain in rows])
+        report.add(f"user_{name}_compile_ms", [ours["compile"] for ours, _ in rows])
+    folder = tools.folder("users")
+    with Mesh(tools.weir, folder, [1]) as mesh:
+        api = mesh.nodes[0].api()
+        manifest = open(f"{ROOT}/kernels/examples/mandelbrot.ini").read()
+        source = open(f"{ROOT}/kernels/examples/mandelbrot.cu").read()
+        noop_job(api, 10)
+
+        def job(text):
+            blob = api.put(text.encode())
+            begin = time.monotonic()
+            submitted = api.call("submit", kernel="mandelbrot", manifest=manifest, source=blob, inputs=[], items=1, cache="off",
+                                 replicas=1)
+            api.finish(submitted["job"])
+            return 1e3 * (time.monotonic() - begin)
+
+        number_of_run = iter(range(1_000_000))
+
+        def run():
+            text = f"{source}// {next(number_of_run)}\n"
+            return job(text), job(text)
+
+        rows = report.repeat(run)
+        report.add("user_job_first_ms", [first for first, _ in rows])
+        report.add("user_job_again_ms", [again for _, again in rows])
+        api.close()
+
+
 # ---- The peers
 
 
@@ -360,7 +416,7 @@ def print_table(report):
               f"{report.runs.get(key, ''):>4}  {aim}".rstrip())
 
 
-PARTS = {"kernels": bench_kernels, "gearman": bench_gearman, "dask": bench_dask, "noop": bench_noop,
+PARTS = {"kernels": bench_kernels, "users": bench_users, "gearman": bench_gearman, "dask": bench_dask, "noop": bench_noop,
          "single": bench_single, "cached": bench_cached, "submits": journals.bench_submits, "commits": journals.bench_commits,
          "takeover": journals.bench_takeover, "recovery": journals.bench_recovery, "efficiency": bench_efficiency,
          "blob": bench_blob, "idle": bench_idle, "reclaim": owner.bench_reclaim}

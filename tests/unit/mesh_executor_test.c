@@ -175,6 +175,40 @@ static void a_kernel_that_does_not_run_here_is_refused_and_takes_no_place(void *
     fixture_close(f);
 }
 
+/* Users' kernels run on some device classes of a node, or on none; no list names them. */
+static void users_kernels_are_granted_on_the_classes_that_take_them(void **state)
+{
+    (void)state;
+    const uint64_t kernel = 5, users = mesh_user_kernel(0x123456789abcdef0);
+    static const struct {
+        uint16_t takes, asked;
+        uint32_t places; /* 0: refused */
+        uint16_t class;
+    } cases[] = {{0, 3, 0, 0}, {1, 3, 2, 0}, {2, 3, 1, 1}, {1, 2, 0, 0}, {2, 2, 1, 1}};
+    assert_true(mesh_is_user_kernel(users));
+    assert_false(mesh_is_user_kernel(kernel));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fixture_user_classes = cases[i].takes;
+        struct fixture *const f = fixture_open_kernel(1, &kernel);
+        fixture_devices(f, 2, 1);
+        fixture_clear(f);
+        struct mesh_message message = {.kind = MESH_RESERVE};
+        message.body.reserve.job = fixture_job(1);
+        message.body.reserve.epoch = 1;
+        message.body.reserve.kernel = users;
+        message.body.reserve.classes = cases[i].asked;
+        message.body.reserve.wanted = 2;
+        fixture_message(f, 0, &message);
+        assert_true(fixture_sent(f, 0, MESH_GRANT, &message));
+        assert_int_equal(message.body.grant.places, cases[i].places);
+        if (cases[i].places > 0)
+            assert_int_equal(message.body.grant.class, cases[i].class);
+        assert_int_equal(mesh_counters(f->mesh)->refusals, cases[i].places == 0);
+        fixture_close(f);
+    }
+    fixture_user_classes = 0;
+}
+
 static void a_grant_is_for_its_home_job_class_and_index_only(void **state)
 {
     (void)state;
@@ -938,6 +972,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(grants_reach_the_slots_and_not_beyond),
         cmocka_unit_test(a_kernel_that_does_not_run_here_is_refused_and_takes_no_place),
+        cmocka_unit_test(users_kernels_are_granted_on_the_classes_that_take_them),
         cmocka_unit_test(a_grant_is_for_its_home_job_class_and_index_only),
         cmocka_unit_test(nonsense_is_counted_and_changes_nothing),
         cmocka_unit_test(an_assign_is_idempotent_by_name),

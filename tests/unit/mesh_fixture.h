@@ -199,6 +199,9 @@ static inline void fixture_devices(struct fixture *f, uint16_t cpu, uint16_t cud
 }
 
 /* `kernel`: the only one that runs here, or NULL for any. */
+/* The device classes on which users' kernels run, of the next fixture that is opened with a kernel. */
+static uint16_t fixture_user_classes;
+
 static inline struct fixture *fixture_open_limits(uint32_t peers, const struct mesh_limits *limits,
                                                   const uint64_t *kernel)
 {
@@ -218,7 +221,8 @@ static inline struct fixture *fixture_open_limits(uint32_t peers, const struct m
                                  .now_ms = 1000,
                                  .wall_ms = FIXTURE_WALL_MS,
                                  .kernels = kernel,
-                                 .kernel_count = kernel != NULL};
+                                 .kernel_count = kernel != NULL,
+                                 .user_classes = fixture_user_classes};
     f->now_ms = 1000;
     f->mesh = mesh_init(calloc(1, mesh_size(limits)), &config);
     fixture_tick(f);
