@@ -136,10 +136,13 @@ static void accept_known_member(struct step *step, const struct mesh_id *from, u
     const bool left_upper = record->body.member.interior && !member->interior;
     const bool was_guest = tiers_guest(mesh, slot);
 
-    if (live)
+    const bool moves = live && (record->body.member.region != member->record.region ||
+                                record->body.member.site != member->record.site ||
+                                record->body.member.interior != member->interior);
+    if (moves)
         overlay_remove(mesh, slot);
     members_keep_record(step, slot, record);
-    if (live) {
+    if (moves) {
         overlay_insert(mesh, slot);
         mesh->links.stale = true;
     }
@@ -196,10 +199,10 @@ static bool accept_member(struct step *step, const struct mesh_id *from, const s
     return true;
 }
 
-static bool accept_capacity(struct step *step, const struct mesh_id *from, const struct mesh_record *record)
+static bool accept_capacity(struct step *step, const struct mesh_id *from, uint32_t slot,
+                            const struct mesh_record *record)
 {
     struct mesh *const mesh = step->mesh;
-    const uint32_t slot = members_find(mesh, &record->origin);
     if (slot == MESH_NONE || (slot == mesh->members.self && !is_self(mesh, from)))
         return false;
     const struct member *const member = &mesh->members.slot[slot];
@@ -314,10 +317,9 @@ static void send_on(struct step *step, const struct mesh_id *from, const struct 
 }
 
 /* A copy that came over a tree in vain, if it is of what we hold and not of something older. */
-static void not_accepted(struct step *step, const struct mesh_id *from, const struct mesh_record *record,
-                         uint8_t hops)
+static void not_accepted(struct step *step, const struct mesh_id *from, uint32_t slot,
+                         const struct mesh_record *record, uint8_t hops)
 {
-    const uint32_t slot = members_find(step->mesh, &record->origin);
     if (hops == 0 || slot == MESH_NONE)
         return;
     const struct member *const member = &step->mesh->members.slot[slot];
@@ -342,7 +344,7 @@ void gossip_record(struct step *step, const struct mesh_id *from, const struct m
         accepted = accept_member(step, from, record);
         break;
     case MESH_RECORD_CAPACITY:
-        accepted = accept_capacity(step, from, record);
+        accepted = accept_capacity(step, from, slot, record);
         break;
     case MESH_RECORD_ALERT:
         accepted = accept_alert(step, from, record);
@@ -364,7 +366,7 @@ void gossip_record(struct step *step, const struct mesh_id *from, const struct m
             revoke(step, &record->body.revocation.subject);
     } else {
         counters->records_old++;
-        not_accepted(step, from, record, hops);
+        not_accepted(step, from, slot, record, hops);
     }
     if (!accepted || !keeps)
         out_drop(step, record->handle);

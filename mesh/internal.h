@@ -88,7 +88,11 @@ static inline int id_compare(const struct mesh_id *a, const struct mesh_id *b)
 
 static inline bool id_equal(const struct mesh_id *a, const struct mesh_id *b)
 {
-    return id_compare(a, b) == 0;
+    uint64_t left[4];
+    uint64_t right[4];
+    memcpy(left, a->bytes, sizeof left);
+    memcpy(right, b->bytes, sizeof right);
+    return ((left[0] ^ right[0]) | (left[1] ^ right[1]) | (left[2] ^ right[2]) | (left[3] ^ right[3])) == 0;
 }
 
 #include "mesh/detector.h"

@@ -206,24 +206,56 @@ static void tick_ping(struct step *step, struct link *link)
     out_wake(step, ping_due_ms(link));
 }
 
-/* Sends a peer whose link came up every capacity we know, as far as the step's output reaches. */
-static void tick_capacities(struct step *step, struct link *link)
+/* Names what we hold of members from the link's place on, in one message; what is newer comes back. */
+static void ask_for_capacities(struct step *step, struct link *link)
 {
     const struct members *const members = &step->mesh->members;
-    const struct mesh_id *const peer = &members->slot[link->member].id;
-    while (link->capacity_next < members->used) {
+    struct mesh_message *want = NULL;
+    for (; link->capacity_next < members->used; link->capacity_next++) {
         const uint32_t slot = link->capacity_next;
-        if (!out_has_room(step->out, 0, MESH_OUT_SENDS_MAX / 2, 0)) {
-            step->mesh->counters.bound_out++;
-            out_wake(step, step->now_ms);
+        const struct member *const member = &members->slot[slot];
+        if (slot == members->self || slot == link->member || !members_live(step->mesh, slot) ||
+            !tiers_concerns(step->mesh, link->member, slot))
+            continue;
+        if (!want)
+            want = out_send(step, &members->slot[link->member].id, MESH_WANT);
+        else if (want->body.entries.count == MESH_ENTRIES_MAX)
             return;
-        }
-        link->capacity_next++;
-        if (slot != link->member && members_live(step->mesh, slot) &&
-            members->slot[slot].capacity.handle != 0 && tiers_concerns(step->mesh, link->member, slot))
-            out_send(step, peer, MESH_PUSH)->body.push.record = members_capacity(&members->slot[slot]);
+        want->body.entries.entry[want->body.entries.count++] = rounds_capacity_held(member);
     }
     link->capacity_next = MESH_NONE;
+}
+
+/* The link whose peer is being asked, else one whose peer has yet to be; NULL if all have been. */
+static struct link *link_to_ask(struct links *links)
+{
+    struct link *next = NULL;
+    for (uint32_t i = 0; i < links->count; i++) {
+        struct link *const link = &links->link[i];
+        if (link->up && link->capacity_next != MESH_NONE &&
+            (!next || link->capacity_next > next->capacity_next))
+            next = link;
+    }
+    return next;
+}
+
+/*
+ * Peers whose links came up are asked one after the other, so that each has only those capacities left to send that the
+ * ones before it did not have.
+ */
+static void tick_capacities(struct step *step)
+{
+    struct links *const links = &step->mesh->links;
+    struct link *const link = link_to_ask(links);
+    if (!link)
+        return;
+    if (step->now_ms >= links->ask_at_ms) {
+        ask_for_capacities(step, link);
+        links->ask_at_ms =
+            step->now_ms + (link->capacity_next != MESH_NONE ? MESH_BATCH_MS : MESH_ROUND_FAST_MS);
+    }
+    if (link_to_ask(links))
+        out_wake(step, links->ask_at_ms);
 }
 
 void links_tick(struct step *step)
@@ -236,9 +268,8 @@ void links_tick(struct step *step)
         struct link *const link = &links->link[i];
         tick_silence(step, link);
         tick_ping(step, link);
-        if (link->up && link->capacity_next != MESH_NONE)
-            tick_capacities(step, link);
     }
+    tick_capacities(step);
 }
 
 void links_check(const struct mesh *mesh)

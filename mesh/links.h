@@ -3,6 +3,9 @@
  * and ends when it no longer is one. It is up once anything came over it, silent after MESH_LINK_SILENT_MS
  * without a word or when it was reset and could not be dialled again, and no longer silent as soon as the
  * member is heard. Silence alone does nothing here: detector.c decides what it means.
+ *
+ * Who comes up is asked for the capacities that are newer than those that we hold, one neighbour at a time: what the first
+ * one sends, the next ones need not. Our own and the members' records go first, see gossip_linked().
  */
 #ifndef MESH_LINKS_H
 #define MESH_LINKS_H
@@ -24,13 +27,15 @@ struct link {
     int64_t accuse_after_ms; /* no accusation of a member that has just refuted one of ours, unless others
                                 join in */
     uint32_t refuted;        /* how often in a row it refuted us while the link stayed silent */
-    uint32_t capacity_next;  /* capacity records are pushed from this slot on; MESH_NONE = all are out */
+    uint32_t
+        capacity_next; /* it is asked for capacities from this slot on; MESH_NONE = for all it has been */
 };
 
 struct links {
     uint32_t count;
     bool stale; /* membership changed: the neighbours must be chosen again */
     int64_t ticked_at_ms;
+    int64_t ask_at_ms; /* when a peer may be asked for more capacities */
     struct link link[MESH_LINKS_MAX];
 };
 

@@ -17,24 +17,22 @@ void members_layout(struct members *members, const struct mesh_limits *limits, s
 
 /* ----------------------------------------------------------------- by id */
 
-/* Where the search for an id begins. Ids are keys, chosen by whom they name: the seed keeps them from crowding. */
-static uint32_t place_home(const struct mesh *mesh, const struct mesh_id *id)
+/*
+ * Where the search for an id begins, by its first bytes, which is all that a word tells of it. Ids are keys, chosen by whom
+ * they name: the seed keeps them from crowding.
+ */
+static uint32_t place_home(const struct mesh *mesh, uint64_t prefix)
 {
-    uint64_t words[4];
-    memcpy(words, id->bytes, sizeof words);
-    uint64_t mixed = mesh->config.seed[0];
-    for (uint32_t i = 0; i < 4; i++) {
-        mixed = (mixed ^ words[i]) * 0x9e3779b97f4a7c15u;
-        mixed ^= mixed >> 32;
-    }
-    return (uint32_t)mixed & (mesh->members.place_count - 1);
+    uint64_t mixed = (mesh->config.seed[0] ^ prefix) * 0x9e3779b97f4a7c15u;
+    mixed = (mixed ^ mixed >> 32) * 0x9e3779b97f4a7c15u;
+    return (uint32_t)(mixed >> 32) & (mesh->members.place_count - 1);
 }
 
 /* Its place in the table, or the empty one where it would go. */
 static uint32_t place_find(const struct mesh *mesh, const struct mesh_id *id)
 {
     const struct members *const members = &mesh->members;
-    uint32_t at = place_home(mesh, id);
+    uint32_t at = place_home(mesh, members_prefix(id));
     while (members->place[at] != 0 && !id_equal(&members->slot[members->place[at] - 1].id, id))
         at = (at + 1) & (members->place_count - 1);
     return at;
@@ -62,7 +60,7 @@ static void place_remove(struct mesh *mesh, const struct mesh_id *id)
     uint32_t hole = place_find(mesh, id);
     assert(members->place[hole] != 0);
     for (uint32_t at = (hole + 1) & mask; members->place[at] != 0; at = (at + 1) & mask) {
-        const uint32_t home = place_home(mesh, &members->slot[members->place[at] - 1].id);
+        const uint32_t home = place_home(mesh, members_prefix(&members->slot[members->place[at] - 1].id));
         if (((at - home) & mask) >= ((at - hole) & mask)) {
             members->place[hole] = members->place[at];
             hole = at;
@@ -201,25 +199,13 @@ static uint32_t sorted_place(const struct members *members, const struct mesh_id
     return low;
 }
 
-uint64_t members_prefix(const struct mesh_id *id)
-{
-    uint64_t prefix = 0;
-    for (uint32_t i = 0; i < 8; i++)
-        prefix = prefix << 8 | id->bytes[i];
-    return prefix;
-}
-
 uint32_t members_find_prefix(const struct mesh *mesh, uint64_t prefix)
 {
     const struct members *const members = &mesh->members;
-    struct mesh_id least = {0};
-    for (uint32_t i = 0; i < 8; i++)
-        least.bytes[i] = (uint8_t)(prefix >> (56 - 8 * i));
-    const uint32_t place = sorted_place(members, &least);
-    if (place == members->count)
-        return MESH_NONE;
-    const uint32_t slot = members->sorted[place];
-    return members_prefix(&members->slot[slot].id) == prefix ? slot : MESH_NONE;
+    uint32_t at = place_home(mesh, prefix);
+    while (members->place[at] != 0 && members_prefix(&members->slot[members->place[at] - 1].id) != prefix)
+        at = (at + 1) & (members->place_count - 1);
+    return members->place[at] - 1;
 }
 
 bool members_live(const struct mesh *mesh, uint32_t slot)

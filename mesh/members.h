@@ -128,8 +128,14 @@ static inline bool stamp_newer(struct stamp stamp, struct stamp than)
 
 /* Returns the slot of a known id, or MESH_NONE. */
 uint32_t members_find(const struct mesh *mesh, const struct mesh_id *id);
-/* The first eight bytes of an id, which is how words name an origin; and the lowest slot that they fit. O(log n). */
-uint64_t members_prefix(const struct mesh_id *id);
+/* The first eight bytes of an id, which is how words name an origin; and a slot that they fit. */
+static inline uint64_t members_prefix(const struct mesh_id *id)
+{
+    uint64_t prefix = 0;
+    for (uint32_t i = 0; i < 8; i++)
+        prefix = prefix << 8 | id->bytes[i];
+    return prefix;
+}
 uint32_t members_find_prefix(const struct mesh *mesh, uint64_t prefix);
 /* Whether new work may be placed there: UP, not draining, and not barred. */
 bool members_takes_work(const struct mesh *mesh, uint32_t slot);

@@ -37,6 +37,9 @@ void rounds_summary(struct step *step, const struct mesh_id *from, const struct 
 void rounds_entries(struct step *step, const struct mesh_id *from, const struct mesh_message *message);
 void rounds_want(struct step *step, const struct mesh_id *from, const struct mesh_message *message);
 
+/* Which capacity of a member we hold; a WANT of it asks for a newer one. */
+struct mesh_entry rounds_capacity_held(const struct member *member);
+
 void rounds_tick(struct step *step);
 
 #endif

@@ -188,7 +188,7 @@ void tree_spread(struct step *step, const struct mesh_id *from, const struct mes
         const struct link *const link = &mesh->links.link[i];
         const bool is_origin = link->member == slot;
         if (!link->up || link == parent || (is_origin && !everywhere) ||
-            !tiers_record_concerns(mesh, link->member, record))
+            !tiers_concerns(mesh, link->member, slot))
             continue;
         if (!has_trees(link))
             out_send(step, &mesh->members.slot[link->member].id, MESH_PUSH)->body.push.record = *record;
@@ -235,9 +235,8 @@ static struct stamp held(const struct member *member, uint32_t kind)
     return member->has_capacity ? STAMP(&member->capacity) : (struct stamp){0};
 }
 
-static bool is_missing(const struct mesh *mesh, uint64_t origin, uint32_t kind, struct stamp stamp)
+static bool is_missing(const struct mesh *mesh, uint32_t slot, uint32_t kind, struct stamp stamp)
 {
-    const uint32_t slot = members_find_prefix(mesh, origin);
     if (slot == MESH_NONE)
         return kind == MESH_RECORD_MEMBER && members_have_room(mesh);
     const struct member *const member = &mesh->members.slot[slot];
@@ -314,11 +313,11 @@ void tree_have(struct step *step, uint32_t from, const struct mesh_message *mess
     struct mesh_message *graft = NULL;
     for (uint32_t i = 0; i < message->body.words.count; i++) {
         const struct mesh_word *const word = &message->body.words.word[i];
-        if (is_missing(mesh, word->origin, word->kind, STAMP(word))) {
+        const uint32_t slot = members_find_prefix(mesh, word->origin);
+        if (is_missing(mesh, slot, word->kind, STAMP(word))) {
             note_missing(step, word, link);
             continue;
         }
-        const uint32_t slot = members_find_prefix(mesh, word->origin);
         if (slot == MESH_NONE || !is_shortcut(mesh, slot, word))
             continue;
         const bool is_parent = mesh->members.slot[slot].comes_from == link->place + 1;
@@ -369,7 +368,7 @@ void tree_prune(struct step *step, uint32_t from, const struct mesh_message *mes
 /* ------------------------------------------------------------------------------ tick */
 
 /* Asks the first that told of it; returns false when all have been asked. */
-static bool graft_missing(struct step *step, struct missing *missing)
+static bool graft_missing(struct step *step, struct missing *missing, uint32_t slot)
 {
     struct mesh *const mesh = step->mesh;
     while (missing->holders != 0) {
@@ -380,7 +379,6 @@ static bool graft_missing(struct step *step, struct missing *missing)
         const struct link *const link = link_at(mesh, place);
         if (!link || !has_trees(link))
             continue;
-        const uint32_t slot = members_find_prefix(mesh, missing->origin);
         struct mesh_word word = {.origin = missing->origin, .kind = missing->kind};
         if (slot != MESH_NONE) {
             const struct stamp ours = held(&mesh->members.slot[slot], missing->kind);
@@ -406,8 +404,9 @@ static void tick_missing(struct step *step)
             out_wake(step, step->now_ms);
             return;
         }
-        if (due && (!is_missing(step->mesh, missing->origin, missing->kind, missing->stamp) ||
-                    !graft_missing(step, missing))) {
+        const uint32_t slot = due ? members_find_prefix(step->mesh, missing->origin) : MESH_NONE;
+        if (due && (!is_missing(step->mesh, slot, missing->kind, missing->stamp) ||
+                    !graft_missing(step, missing, slot))) {
             *missing = tree->missing[--tree->missing_count];
             continue;
         }

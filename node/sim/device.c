@@ -75,19 +75,12 @@ static enum attempt_plan attempt_draw(struct world *world, const struct host *ho
     return draw < 5 ? ATTEMPT_RUNS : draw < 7 ? ATTEMPT_CRASHES : draw < 8 ? ATTEMPT_HANGS : ATTEMPT_RETURNS;
 }
 
-static uint32_t running_of(const struct host *host, uint16_t class)
-{
-    uint32_t running = 0;
-    for (uint32_t i = 0; i < host->attempt_count; i++) {
-        running += host->attempt[i].used && host->attempt[i].started && host->attempt[i].class == class;
-    }
-    return running;
-}
-
 static void attempt_start(struct world *world, struct host *host, uint32_t slot)
 {
     struct attempt *const attempt = &host->attempt[slot];
     attempt->started = true;
+    host->unstarted_of[attempt->class]--;
+    host->running[attempt->class]++;
     attempt->began_us = world->now_us;
     attempt->ends_us = world->now_us;
     if (sim_world_plant(world, SIM_PLANT_STUCK_RUN) || attempt->plan == ATTEMPT_STICKS) {
@@ -105,7 +98,7 @@ static void attempt_start(struct world *world, struct host *host, uint32_t slot)
  */
 static void class_start(struct world *world, struct host *host, uint16_t class)
 {
-    while (running_of(host, class) < host->lent[class]) {
+    while (host->unstarted_of[class] != 0 && host->running[class] < host->lent[class]) {
         uint32_t next = SIM_NONE;
         for (uint32_t i = 0; i < host->attempt_count; i++) {
             const struct attempt *const attempt = &host->attempt[i];
@@ -160,6 +153,7 @@ void sim_device_run(struct world *world, struct host *host, const struct mesh_ef
                                 .shard = sim_alloc(effect->body.run.count, sizeof(uint32_t))};
     memcpy(attempt->shard, effect->body.run.shard, attempt->count * sizeof(uint32_t));
     attempt->turning = sim_below(&world->random, attempt->count);
+    host->unstarted_of[attempt->class]++;
     if (stop_came_first(host, attempt->id)) {
         attempt->stopping = true;
         attempt->turning = 0;
@@ -232,6 +226,11 @@ void sim_device_ran(struct world *world, struct host *host, uint32_t slot, uint3
     }
     struct attempt attempt = host->attempt[slot];
     host->attempt[slot].used = false;
+    if (attempt.started) {
+        host->running[attempt.class]--;
+    } else {
+        host->unstarted_of[attempt.class]--;
+    }
     host->attempt[slot].shard = NULL;
     struct mesh_event event = {.kind = MESH_RAN};
     event.body.ran.attempt = attempt.id;
@@ -327,5 +326,7 @@ void sim_device_clear(struct host *host)
     free(host->attempt);
     host->attempt = NULL;
     host->attempt_count = 0;
+    memset(host->running, 0, sizeof host->running);
+    memset(host->unstarted_of, 0, sizeof host->unstarted_of);
     host->unstarted_stops = 0;
 }

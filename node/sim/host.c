@@ -151,17 +151,11 @@ struct flight *sim_host_flight(struct world *world, struct host *host, const str
         sim_check_fail(world, host, SIM_ANSWERS_FIT, "a message to somebody who never was");
         return NULL;
     }
-    struct flight *const flight = sim_alloc(1, sizeof *flight);
+    struct flight *const flight = sim_flight_new(&send->message);
     flight->from = host->index;
     flight->from_life = host->life;
     flight->to = to;
     flight->early = send->early;
-    flight->bytes = mesh_message_bytes(&send->message);
-    flight->message = malloc(flight->bytes);
-    if (flight->message == NULL) {
-        exit(1);
-    }
-    memcpy(flight->message, &send->message, flight->bytes);
     flight->payload = payload;
     if (carries_record(&send->message) && flight->payload != NULL &&
         flight->payload->record.kind == MESH_RECORD_MEMBER &&
@@ -259,17 +253,8 @@ static void flight_release(struct world *world, struct host *host, struct flight
             !is_understood(world, host, i, message->kind)) {
             continue; /* a clone's program may be an older one, and its link is its own */
         }
-        struct flight *const copy = sim_alloc(1, sizeof *copy);
-        *copy = *flight;
+        struct flight *const copy = sim_flight_copy(flight);
         copy->to = i;
-        copy->message = malloc(flight->bytes);
-        if (copy->message == NULL) {
-            exit(1);
-        }
-        memcpy(copy->message, message, flight->bytes);
-        if (copy->payload != NULL) {
-            sim_payload_keep(copy->payload);
-        }
         sim_network_send(world, copy);
     }
     if (world->story != NULL) {

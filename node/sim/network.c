@@ -11,6 +11,8 @@
  */
 #include "node/sim/world.h"
 
+#include <stdio.h>
+
 #define STALL_RESET_US (15 * SECOND_US)
 #define DIAL_TIMEOUT_US (2 * SECOND_US)
 #define REDIAL_LEAST_US (SECOND_US / 10)
@@ -123,7 +125,6 @@ static bool host_answers(const struct world *world, const struct host *host)
 void sim_flight_free(struct flight *flight)
 {
     sim_payload_drop(flight->payload);
-    free(flight->message);
     free(flight);
 }
 
@@ -214,15 +215,29 @@ static void flight_launch(struct world *world, struct flight *flight, int64_t in
     sim_world_push(world, event);
 }
 
-static struct flight *flight_copy(const struct flight *flight)
+/* The message stands behind the flight, in one piece of memory. */
+struct flight *sim_flight_new(const struct mesh_message *message)
 {
-    struct flight *const copy = sim_alloc(1, sizeof *copy);
-    *copy = *flight;
-    copy->message = sim_alloc(1, flight->bytes);
-    memcpy(copy->message, flight->message, flight->bytes);
-    if (copy->payload != NULL) {
-        sim_payload_keep(copy->payload);
+    const size_t bytes = mesh_message_bytes(message);
+    struct flight *const flight = malloc(sizeof *flight + bytes);
+    if (flight == NULL) {
+        fprintf(stderr, "weir: sim: out of memory; try fewer --nodes\n");
+        exit(1);
     }
+    *flight = (struct flight){.bytes = bytes, .message = (struct mesh_message *)(flight + 1)};
+    memcpy(flight->message, message, bytes);
+    return flight;
+}
+
+struct flight *sim_flight_copy(const struct flight *flight)
+{
+    struct flight *const copy = sim_flight_new(flight->message);
+    copy->at_us = flight->at_us;
+    copy->from = flight->from;
+    copy->from_life = flight->from_life;
+    copy->to = flight->to;
+    copy->early = flight->early;
+    copy->payload = flight->payload != NULL ? sim_payload_keep(flight->payload) : NULL;
     return copy;
 }
 
@@ -263,7 +278,7 @@ static void flight_launch_alone(struct world *world, struct link *link, struct f
     if (sim_chance(&world->random, network->double_permille)) {
         world->result->world.messages_doubled++;
         const int64_t late_us = sim_between(&world->random, 0, 3 * SECOND_US);
-        flight_launch(world, flight_copy(flight), travel_us(world, link, flight) + late_us);
+        flight_launch(world, sim_flight_copy(flight), travel_us(world, link, flight) + late_us);
     }
     int64_t in_us = wait_us + travel_us(world, link, flight);
     if (sim_chance(&world->random, network->reorder_permille)) {
@@ -633,7 +648,7 @@ void sim_network_capture(struct world *world, const struct flight *flight)
     if (*place != NULL) {
         sim_flight_free(*place);
     }
-    *place = flight_copy(flight);
+    *place = sim_flight_copy(flight);
 }
 
 static bool carries_record(const struct flight *flight)
@@ -652,7 +667,7 @@ bool sim_network_replay(struct world *world, uint32_t place, const struct host *
     if (old == NULL || (!carries_record(old) && !world->network.adversarial)) {
         return false;
     }
-    struct flight *const copy = flight_copy(old);
+    struct flight *const copy = sim_flight_copy(old);
     copy->next = NULL;
     if (carries_record(old)) {
         copy->from = by->index;

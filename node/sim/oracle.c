@@ -133,6 +133,7 @@ struct oracle {
     uint32_t crashes_count;
     struct held *held;
     uint32_t held_count;
+    int64_t held_due_ms; /* before then nothing is due of any of them, and the core need not be called */
     struct promise *promise;
     uint32_t promise_count;
     struct out_bundle *out;
@@ -214,10 +215,46 @@ static void held_forget(struct oracle *oracle, struct held *held)
     *held = oracle->held[--oracle->held_count];
 }
 
+/* The lease of an attempt, after which it is stopped; that of a kept one is looked at once a lease. */
+static int64_t held_lease_ms(const struct held *held)
+{
+    return held->renewed_ms + (held->kept ? KEPT_MS + LEASE_MS : LEASE_MS);
+}
+
+/* Of results whose home is silent one of each job goes on asking, and the others more and more seldom. */
+static int64_t result_due_ms(const struct held *held)
+{
+    const int64_t resend_ms = held->took_long ? RESEND_LONG_MS : RESEND_MS;
+    return held->told_ms + (held->kept ? OFFERS_DUE * resend_ms : resend_ms);
+}
+
+/* When the core must do something about this attempt by itself; it has to have asked to be called by then. */
+static int64_t held_due_ms(const struct held *held)
+{
+    if (held->finished) {
+        return result_due_ms(held);
+    }
+    if (held->stopped) {
+        return INT64_MAX;
+    }
+    const int64_t lease_ms = held_lease_ms(held);
+    /* Looked at every RENEW_MS, and said once no more than RENEW_LEFT_MS are left. */
+    const int64_t first_ms = held->renewed_ms + LEASE_MS - RENEW_LEFT_MS + RENEW_MS;
+    const int64_t again_ms = held->told_ms + RENEW_MS;
+    const int64_t renewal_ms = again_ms > first_ms ? again_ms : first_ms;
+    return lease_ms < renewal_ms ? lease_ms : renewal_ms;
+}
+
+static void held_due_by(struct oracle *oracle, int64_t due_ms)
+{
+    oracle->held_due_ms = due_ms < oracle->held_due_ms ? due_ms : oracle->held_due_ms;
+}
+
 static void held_must_stop(struct oracle *oracle, struct held *held)
 {
     if (!held->finished && !held->stopped && held->stop_by_ms == INT64_MAX) {
         held->stop_by_ms = oracle->now_ms + LATE_MS;
+        held_due_by(oracle, held->stop_by_ms);
     }
     held->unwanted = true;
 }
@@ -300,6 +337,7 @@ static void executor_ran(struct oracle *oracle, const struct mesh_event *event)
     held->finished = true;
     held->took_long = event->body.ran.device_us >= ACK_LATER_US;
     held->told_ms = oracle->now_ms;
+    held_due_by(oracle, held_due_ms(held));
     if (held->unwanted) {
         held_forget(oracle, held);
     }
@@ -377,12 +415,7 @@ static void executor_runs(struct world *world, struct host *host, struct oracle 
                       .told_ms = oracle->now_ms};
     memcpy(oracle->held[oracle->held_count - 1].shard, effect->body.run.shard,
            effect->body.run.count * sizeof(uint32_t));
-}
-
-/* The lease of an attempt, after which it is stopped; that of a kept one is looked at once a lease. */
-static int64_t held_lease_ms(const struct held *held)
-{
-    return held->renewed_ms + (held->kept ? KEPT_MS + LEASE_MS : LEASE_MS);
+    held_due_by(oracle, held_due_ms(&oracle->held[oracle->held_count - 1]));
 }
 
 static void executor_stops(struct oracle *oracle, uint32_t attempt)
@@ -397,6 +430,9 @@ static void executor_stops(struct oracle *oracle, uint32_t attempt)
 /* At the end of a step: whose lease has ended is not wanted any more, also if the order to stop it must wait for room. */
 static void executor_leases_end(struct oracle *oracle)
 {
+    if (oracle->now_ms < oracle->held_due_ms) {
+        return;
+    }
     for (uint32_t i = 0; i < oracle->held_count; i++) {
         struct held *const held = &oracle->held[i];
         if (!held->finished && !held->stopped && oracle->now_ms >= held_lease_ms(held)) {
@@ -405,38 +441,20 @@ static void executor_leases_end(struct oracle *oracle)
     }
 }
 
-/* Of results whose home is silent one of each job goes on asking, and the others more and more seldom. */
-static int64_t result_due_ms(const struct held *held)
-{
-    const int64_t resend_ms = held->took_long ? RESEND_LONG_MS : RESEND_MS;
-    return held->told_ms + (held->kept ? OFFERS_DUE * resend_ms : resend_ms);
-}
-
-/* When the core must do something about this attempt by itself; it has to have asked to be called by then. */
-static int64_t held_due_ms(const struct held *held)
-{
-    if (held->finished) {
-        return result_due_ms(held);
-    }
-    if (held->stopped) {
-        return INT64_MAX;
-    }
-    const int64_t lease_ms = held_lease_ms(held);
-    /* Looked at every RENEW_MS, and said once no more than RENEW_LEFT_MS are left. */
-    const int64_t first_ms = held->renewed_ms + LEASE_MS - RENEW_LEFT_MS + RENEW_MS;
-    const int64_t again_ms = held->told_ms + RENEW_MS;
-    const int64_t renewal_ms = again_ms > first_ms ? again_ms : first_ms;
-    return lease_ms < renewal_ms ? lease_ms : renewal_ms;
-}
-
-static void check_held(struct world *world, struct host *host, const struct oracle *oracle,
+static void check_held(struct world *world, struct host *host, struct oracle *oracle,
                        const struct mesh_out *out)
 {
+    if (oracle->now_ms < oracle->held_due_ms && out->wake_at_ms <= oracle->held_due_ms) {
+        return;
+    }
+    oracle->held_due_ms = INT64_MAX;
     for (uint32_t i = 0; i < oracle->held_count && !world->failed; i++) {
         const struct held *const held = &oracle->held[i];
         const char *const home = world->host[held->home].name;
         const int64_t now_ms = oracle->now_ms - LATE_MS;
         const int64_t due_ms = held_due_ms(held);
+        held_due_by(oracle, due_ms);
+        held_due_by(oracle, held->finished || held->stopped ? INT64_MAX : held->stop_by_ms);
         if (out->wake_at_ms > due_ms && out->wake_at_ms > oracle->now_ms) {
             sim_check_fail(world, host, SIM_WAKES_IN_TIME, "it asks to be called %lld ms too late",
                            (long long)(out->wake_at_ms - due_ms));

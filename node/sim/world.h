@@ -325,7 +325,9 @@ struct host {
     struct attempt *attempt;
     uint32_t attempt_count;
     uint32_t attempt_serial;
-    uint32_t unstarted_stops; /* attempts told to stop before their RUN was let go */
+    uint32_t running[MESH_DEVICE_CLASSES];      /* of them, started */
+    uint32_t unstarted_of[MESH_DEVICE_CLASSES]; /* and those that wait for a slot, or to be stopped */
+    uint32_t unstarted_stops;                   /* attempts told to stop before their RUN was let go */
     uint32_t unstarted[16];
     bool must_stop; /* MESH_CLONED said so */
 
@@ -601,6 +603,8 @@ uint32_t sim_truth_failed_shard(const struct truth *truth);
 void sim_truth_free(struct truth *truth);
 
 /* network.c */
+struct flight *sim_flight_new(const struct mesh_message *message);
+struct flight *sim_flight_copy(const struct flight *flight);
 void sim_flight_free(struct flight *flight);
 void sim_network_send(struct world *world, struct flight *flight);
 void sim_network_deliver(struct world *world, struct event *event);

@@ -280,17 +280,38 @@ static void a_new_session_is_told_who_we_are_and_what_we_know(void **state)
     assert_int_equal(own, 1u << MESH_RECORD_MEMBER | 1u << MESH_RECORD_CAPACITY);
     assert_int_equal(said(f, 0, MESH_SUMMARY), 1);
     assert_int_equal(said(f, 0, MESH_PING), 1);
-    uint32_t capacities = 0;
-    while (fixture_sent(f, 0, MESH_PUSH, &message)) {
-        assert_int_equal(message.body.push.record.kind, MESH_RECORD_CAPACITY);
-        capacities += id_equal(&message.body.push.record.origin, &f->peer[1]);
-        assert_memory_not_equal(&message.body.push.record.origin, &f->peer[0],
-                                sizeof f->self); /* its own it knows */
+    assert_true(fixture_sent(f, 0, MESH_WANT, &message));
+    assert_int_equal(message.body.entries.count, 3); /* not its own, which it will tell */
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct mesh_entry *const entry = &message.body.entries.entry[i];
+        assert_int_equal(entry->kind, MESH_RECORD_CAPACITY);
+        assert_memory_not_equal(&entry->origin, &f->peer[0], sizeof f->self);
+        const bool held = id_equal(&entry->origin, &f->peer[1]);
+        const uint32_t slot = members_find(f->mesh, &entry->origin);
+        assert_int_equal(entry->version, f->mesh->members.slot[slot].capacity.version);
+        assert_int_equal(entry->version != 0, held);
     }
-    assert_int_equal(capacities, 1);
     fixture_clear(f);
-    fixture_tick(f);
-    assert_int_equal(said(f, 0, MESH_PUSH), 0); /* once */
+    fixture_run(f, 2 * MESH_ROUND_FAST_MS);
+    assert_int_equal(said(f, 0, MESH_WANT), 0); /* once */
+    fixture_close(f);
+}
+
+/* What the first one sends need not be sent by the second. */
+static void new_sessions_are_asked_for_capacities_one_after_the_other(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(4);
+    fixture_run(f, 1000);
+    link_down(f, 0, false);
+    link_down(f, 1, false);
+    fixture_clear(f);
+    link_up(f, 0);
+    link_up(f, 1);
+    assert_int_equal(said(f, 0, MESH_WANT) + said(f, 1, MESH_WANT), 1);
+    fixture_run(f, MESH_ROUND_FAST_MS);
+    assert_int_equal(said(f, 0, MESH_WANT), 1);
+    assert_int_equal(said(f, 1, MESH_WANT), 1);
     fixture_close(f);
 }
 
@@ -791,6 +812,7 @@ int main(void)
         cmocka_unit_test(a_reset_link_is_silent_at_once_if_it_was_ever_heard),
         cmocka_unit_test(a_stopped_process_gives_its_links_their_time_afresh),
         cmocka_unit_test(a_new_session_is_told_who_we_are_and_what_we_know),
+        cmocka_unit_test(new_sessions_are_asked_for_capacities_one_after_the_other),
         cmocka_unit_test(an_accusation_is_repeated_and_withdrawn),
         cmocka_unit_test(two_accusers_make_a_member_suspect_and_most_of_its_observers_end_it),
         cmocka_unit_test(death_waits_for_a_refutation),

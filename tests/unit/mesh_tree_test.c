@@ -857,7 +857,7 @@ static void many_words_take_several_messages(void **state)
     fixture_close(f);
 }
 
-/* Words name an origin by eight bytes, all of which count; of two that share them the lower id is meant. */
+/* Words name an origin by eight bytes, all of which count. */
 static void origins_are_found_by_the_first_bytes_of_their_ids(void **state)
 {
     (void)state;
