@@ -129,6 +129,32 @@ static void take_shorter_way(struct step *step, uint32_t slot, const struct link
     tell_of_shorter_way(step, slot);
 }
 
+/* It was told of, did not come along the tree in time, and so was asked for. */
+static bool was_asked_for(const struct tree *tree, const struct mesh_record *record)
+{
+    const uint64_t origin = members_prefix(&record->origin);
+    for (uint32_t i = 0; i < tree->missing_count; i++) {
+        const struct missing *const missing = &tree->missing[i];
+        if (missing->asked && missing->origin == origin && missing->kind == record->kind)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * The copy that the tree should have brought is lost, and this one came instead over more links, perhaps fast ones. Handed
+ * on it would make everybody's way as long: they are given word of it, and ask the nearest whom they have word from. Of
+ * capacities word is seldom given, so they are handed on.
+ */
+static bool came_by_detour(const struct mesh *mesh, uint32_t slot, const struct mesh_record *record,
+                           uint8_t hops)
+{
+    const struct member *const member = &mesh->members.slot[slot];
+    if (record->kind != MESH_RECORD_MEMBER || hops == 0 || slot == mesh->members.self)
+        return false;
+    return was_asked_for(&mesh->tree, record) || (member->comes_from != 0 && hops > member->hops + 1u);
+}
+
 /* What was told of has come; if another neighbour had it over fewer links, the next ones are to come from there. */
 static void was_missing(struct step *step, uint32_t slot, const struct mesh_record *record)
 {
@@ -173,6 +199,7 @@ void tree_spread(struct step *step, const struct mesh_id *from, const struct mes
     const uint32_t slot = members_find(mesh, &record->origin);
     struct member *const member = &mesh->members.slot[slot];
     const struct link *const parent = link_of(mesh, from);
+    const bool detour = !everywhere && came_by_detour(mesh, slot, record, hops);
     if (everywhere)
         member->lazy = 0;
     if (hops > 0 && parent)
@@ -192,7 +219,7 @@ void tree_spread(struct step *step, const struct mesh_id *from, const struct mes
             continue;
         if (!has_trees(link))
             out_send(step, &mesh->members.slot[link->member].id, MESH_PUSH)->body.push.record = *record;
-        else if (member->lazy & bit(link))
+        else if (detour || (member->lazy & bit(link)))
             words |= bit(link);
         else if (record->kind == MESH_RECORD_MEMBER)
             send_copy(step, &mesh->members.slot[link->member].id, record, member->hops);
@@ -367,14 +394,23 @@ void tree_prune(struct step *step, uint32_t from, const struct mesh_message *mes
 
 /* ------------------------------------------------------------------------------ tick */
 
-/* Asks the first that told of it; returns false when all have been asked. */
+/* The nearest, if it has not been asked yet. */
+static uint32_t next_holder(const struct missing *missing)
+{
+    uint32_t place = missing->nearest;
+    if ((missing->holders & (1u << place)) == 0)
+        place = 0;
+    while ((missing->holders & (1u << place)) == 0)
+        place++;
+    return place;
+}
+
+/* Asks one that told of it; returns false when all have been asked. */
 static bool graft_missing(struct step *step, struct missing *missing, uint32_t slot)
 {
     struct mesh *const mesh = step->mesh;
     while (missing->holders != 0) {
-        uint32_t place = 0;
-        while ((missing->holders & (1u << place)) == 0)
-            place++;
+        const uint32_t place = next_holder(missing);
         missing->holders &= (uint16_t) ~(1u << place);
         const struct link *const link = link_at(mesh, place);
         if (!link || !has_trees(link))
@@ -387,6 +423,7 @@ static bool graft_missing(struct step *step, struct missing *missing, uint32_t s
         }
         add_word(out_send(step, &mesh->members.slot[link->member].id, MESH_GRAFT), &word);
         mesh->counters.grafts_missing++;
+        missing->asked = true;
         missing->graft_at_ms = step->now_ms + MESH_GRAFT_MS;
         return true;
     }

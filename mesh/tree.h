@@ -6,7 +6,9 @@
  * holds already answers PRUNE: from then on that link is lazy for this origin, and carries HAVE, a record's name,
  * instead of the record. Of two links over which copies come, the one with fewer hops behind it stays; a HAVE that
  * tells of a shorter way is answered with GRAFT, so the trees become those of fewest hops. A HAVE of a record that has
- * not come MESH_GRAFT_MS later is answered with GRAFT too: that mends a tree when a link or a node of it fails.
+ * not come MESH_GRAFT_MS later is answered with GRAFT too: that mends a tree when a link or a node of it fails. A MEMBER
+ * record that was asked for, or that came a longer way than those before it, is told of and not copied: so a lost copy
+ * makes nobody's way longer than from the nearest that has the record.
  *
  * Nothing queues. MEMBER records go at once; of all else a member has a bit per link that says what is owed there (a
  * capacity, a HAVE, a PRUNE), and every MESH_BATCH_MS what is owed is sent as it is then. So a newer capacity takes the
@@ -30,6 +32,7 @@ struct missing {
     uint16_t holders; /* a bit per link over which it was told, and not yet asked for */
     uint8_t hops;     /* the fewest that were told, */
     uint8_t nearest;  /* over the link at that place */
+    bool asked;       /* of anybody */
     int64_t graft_at_ms;
 };
 

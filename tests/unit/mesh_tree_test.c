@@ -328,6 +328,28 @@ static void pruned_neighbours_get_word_of_it(void **state)
     fixture_close(f);
 }
 
+/* Its copy was lost: others are nearer to those behind us than we are now. */
+static void what_came_a_longer_way_is_told_of_and_not_copied(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(4);
+    copy(f, 1, 0, MESH_RECORD_MEMBER, first(2), 2);
+    fixture_clear(f);
+    copy(f, 3, 0, MESH_RECORD_MEMBER, first(3), 3); /* one more may be the tree's own doing */
+    assert_int_equal(copies(f, 0, MESH_RECORD_MEMBER, 3, 4), PEER(1) | PEER(2));
+    fixture_clear(f);
+    copy(f, 1, 0, MESH_RECORD_MEMBER, first(4), 5);
+    assert_int_equal(copies(f, 0, MESH_RECORD_MEMBER, 4, 6), NONE);
+    end_batch(f);
+    assert_int_equal(words(f, MESH_HAVE, word_of(f, 0, 4, 5)), PEER(2) | PEER(3));
+    /* Its next one of that length is what is usual now; and a new incarnation goes everywhere. */
+    copy(f, 1, 0, MESH_RECORD_MEMBER, first(5), 5);
+    assert_int_equal(copies(f, 0, MESH_RECORD_MEMBER, 5, 6), PEER(2) | PEER(3));
+    copy(f, 1, 0, MESH_RECORD_MEMBER, (struct stamp){.incarnation = 2, .version = 1}, 9);
+    assert_int_equal(copies(f, 0, MESH_RECORD_MEMBER, 1, 10), PEER(0) | PEER(2) | PEER(3));
+    fixture_close(f);
+}
+
 static void graft_makes_a_link_part_of_the_tree_again(void **state)
 {
     (void)state;
@@ -897,6 +919,7 @@ int main(void)
         cmocka_unit_test(of_two_ways_the_shorter_one_stays),
         cmocka_unit_test(a_parent_is_not_pruned),
         cmocka_unit_test(pruned_neighbours_get_word_of_it),
+        cmocka_unit_test(what_came_a_longer_way_is_told_of_and_not_copied),
         cmocka_unit_test(graft_makes_a_link_part_of_the_tree_again),
         cmocka_unit_test(graft_of_a_capacity_is_answered_with_it),
         cmocka_unit_test(a_record_that_was_told_of_and_does_not_come_is_asked_for),
