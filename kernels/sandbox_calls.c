@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #ifdef WEIR_SECCOMP
 #include <seccomp.h>
@@ -17,8 +18,11 @@
 
 /* What computing needs, and what malloc, a lock and the end of a process are made of. */
 static const char compute[] =
-    "brk clock_gettime close exit exit_group futex getrandom madvise mmap mprotect mremap munmap "
+    "brk clock_gettime close exit exit_group futex getrandom madvise mprotect mremap munmap "
     "restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn sched_yield sigaltstack";
+
+/* Not memory that is shared and of no file: RLIMIT_DATA doesn't count it. */
+static const char map[] = "mmap";
 
 /* The worker's words with its node. */
 static const char talk[] = "recvmsg sendmsg";
@@ -34,7 +38,7 @@ static const char ordinary[] =
     "epoll_pwait epoll_wait eventfd2 faccessat faccessat2 fadvise64 fallocate fcntl fstat fstatfs "
     "fsync ftruncate futex_waitv get_mempolicy get_robust_list getcpu getcwd getdents64 getegid "
     "geteuid getgid getgroups getpid getppid getpriority getresgid getresuid getrlimit getrusage "
-    "gettid gettimeofday getuid lseek lstat mbind membarrier memfd_create mincore mlock mlock2 msync "
+    "gettid gettimeofday getuid lseek lstat mbind membarrier memfd_create mincore mlock mlock2 mmap msync "
     "munlock nanosleep newfstatat open openat pipe pipe2 poll ppoll prctl pread64 prlimit64 pselect6 "
     "pwrite64 read readlink readlinkat readv rseq rt_sigaction rt_sigpending rt_sigsuspend "
     "rt_sigtimedwait sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getparam "
@@ -56,7 +60,8 @@ static const char hostile[] =
     "pivot_root process_vm_readv process_vm_writev ptrace request_key setns umount2 unshare "
     "userfaultfd";
 
-const struct sandbox_calls sandbox_cpu_calls = {.allowed = {compute}, .socket = talk, .refused = harmless};
+const struct sandbox_calls sandbox_cpu_calls = {
+    .allowed = {compute}, .map = map, .socket = talk, .refused = harmless};
 const struct sandbox_calls sandbox_gpu_calls = {.allowed = {compute, ordinary, drive},
                                                 .socket = talk,
                                                 .fatal = hostile,
@@ -85,6 +90,9 @@ static int fill(scmp_filter_ctx filter, const struct sandbox_calls *calls)
 {
     const struct scmp_arg_cmp on_socket = SCMP_A0(SCMP_CMP_EQ, SOCKET_FD);
     const struct scmp_arg_cmp flags = SCMP_A0(SCMP_CMP_MASKED_EQ, calls->clone_mask, calls->clone_value);
+    const struct scmp_arg_cmp of_file = SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, 0);
+    const struct scmp_arg_cmp private =
+        SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS | MAP_SHARED, MAP_ANONYMOUS);
     int error = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2);
     if (!error)
         error = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
@@ -92,6 +100,10 @@ static int fill(scmp_filter_ctx filter, const struct sandbox_calls *calls)
         error = add(filter, SCMP_ACT_ALLOW, calls->allowed[i], NULL);
     if (!error)
         error = add(filter, SCMP_ACT_ALLOW, calls->socket, &on_socket);
+    if (!error)
+        error = add(filter, SCMP_ACT_ALLOW, calls->map, &of_file);
+    if (!error)
+        error = add(filter, SCMP_ACT_ALLOW, calls->map, &private);
     if (!error && calls->clone_mask) {
         /* clone3 hides its flags from a filter; libc falls back to clone where it isn't there. */
         error = add(filter, SCMP_ACT_ALLOW, "clone", &flags);

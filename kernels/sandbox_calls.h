@@ -5,6 +5,7 @@
 /* Names of system calls with spaces between; NULL: none. A name that libseccomp doesn't know is passed over. */
 struct sandbox_calls {
     const char *allowed[3];
+    const char *map;     /* mmap, but for shared memory of no file */
     const char *socket;  /* allowed on descriptor 3 alone */
     const char *refused; /* EPERM, and whatever is in no list ends the process; NULL: see fatal */
     const char *fatal;   /* ends the process, and whatever is in no list gets EPERM */
