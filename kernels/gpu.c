@@ -225,7 +225,8 @@ static double item_ns(const struct gpu *gpu, const struct kernel_call *call, boo
         same = same && array_type_equal(&pace->inputs[i], &type);
     }
     *measured = same && pace->item_ns > 0;
-    return *measured ? pace->item_ns : call->manifest->cost(&shapes, call->params).cpu_ns * FIRST_GUESS;
+    return *measured ? pace->item_ns
+                     : manifest_item_cost(call->manifest, &shapes, call->params).cpu_ns * FIRST_GUESS;
 }
 
 static void set_pace(struct gpu *gpu, const struct kernel_call *call, double ns)

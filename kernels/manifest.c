@@ -118,12 +118,6 @@ static enum manifest_error shape_of(const struct manifest *manifest, const struc
                           : manifest->shape(shapes, params, outputs, output_count, error);
 }
 
-static struct manifest_cost cost_of(const struct manifest *manifest, const struct manifest_shapes *shapes,
-                                    const struct manifest_params *params)
-{
-    return manifest->user ? manifest_user_cost(manifest, shapes) : manifest->cost(shapes, params);
-}
-
 static void store_bits(struct manifest_params *params, uint32_t index, uint64_t bits)
 {
     for (unsigned i = 0; i < 8; i++)
@@ -277,13 +271,19 @@ enum manifest_error manifest_outputs(const struct manifest *manifest, const stru
     return result;
 }
 
+struct manifest_cost manifest_item_cost(const struct manifest *manifest, const struct manifest_shapes *shapes,
+                                        const struct manifest_params *params)
+{
+    return manifest->user ? manifest_user_cost(manifest, shapes) : manifest->cost(shapes, params);
+}
+
 uint64_t manifest_cut(const struct manifest *manifest, const struct manifest_params *params,
                       const struct manifest_shapes *shapes)
 {
     struct array_type outputs[MANIFEST_OUTPUTS_MAX];
     uint32_t output_count = 0;
     char error[MANIFEST_ERROR_BYTES];
-    const struct manifest_cost cost = cost_of(manifest, shapes, params);
+    const struct manifest_cost cost = manifest_item_cost(manifest, shapes, params);
     double items = cost.cpu_ns > 1 ? MANIFEST_SHARD_NS_AIM / cost.cpu_ns : MANIFEST_SHARD_NS_AIM;
     if (shapes->items > 0 && shapes->split_bytes > 0) {
         const double input = MANIFEST_SHARD_BYTES_AIM / ((double)shapes->split_bytes / (double)shapes->items);
@@ -327,7 +327,7 @@ enum manifest_error manifest_check(const struct manifest *manifest, const struct
         else
             array_bytes(&plan->outputs[i], &plan->output_item_bytes[i]);
     }
-    plan->item_cost = cost_of(manifest, &shapes, params);
+    plan->item_cost = manifest_item_cost(manifest, &shapes, params);
     plan->shard_items = wish->shard_items ? wish->shard_items : manifest_cut(manifest, params, &shapes);
     plan->shard_count = (plan->items - 1) / plan->shard_items + 1;
     if (plan->shard_count > MANIFEST_SHARDS_MAX) {

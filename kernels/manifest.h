@@ -216,6 +216,9 @@ enum manifest_error manifest_outputs(const struct manifest *manifest, const stru
                                      const struct manifest_shapes *shapes,
                                      struct array_type outputs[MANIFEST_OUTPUTS_MAX], uint32_t *output_count,
                                      char error[MANIFEST_ERROR_BYTES]);
+/* Of one item of a job with these inputs. */
+struct manifest_cost manifest_item_cost(const struct manifest *manifest, const struct manifest_shapes *shapes,
+                                        const struct manifest_params *params);
 /* Items per shard: the power of two nearest below MANIFEST_SHARD_NS_AIM of nominal work, or fewer where input
  * or output would pass MANIFEST_SHARD_BYTES_AIM; at least 1. It depends on manifest, parameters and inputs
  * only, so that the same rows give the same shards, and it keeps still when rows are appended. */

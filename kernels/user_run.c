@@ -36,7 +36,7 @@ typedef int entry_function(const struct weir_call *call);
  * another left. */
 struct user_image {
     struct gpu *gpu;
-    void *module; /* GPU */
+    void *module, *function; /* GPU */
     uint8_t *memory;
     uint64_t bytes;
     entry_function *entry;
@@ -298,6 +298,22 @@ static bool load(struct user_image *image, struct object *object, int fd, char m
     return true;
 }
 
+/* The driver checks the code; it ends with a zero byte if it is PTX, since we wrote it so. */
+static bool load_gpu(struct user_image *image, const struct object *object,
+                     char message[MANIFEST_ERROR_BYTES])
+{
+    struct user_gpu_code head;
+    if (object->count <= sizeof head)
+        return bad(message, "the compiled kernel is no code for a GPU");
+    memcpy(&head, object->bytes, sizeof head);
+    head.entry[sizeof head.entry - 1] = '\0';
+    gpu_load(image->gpu, object->bytes + sizeof head, &image->module);
+    if (!image->module)
+        return bad(message, "the driver of this GPU refuses the kernel's code");
+    image->function = gpu_function(image->gpu, image->module, head.entry);
+    return image->function ? true : bad(message, "the kernel's code has no entry %s", head.entry);
+}
+
 struct user_image *user_image_open(int fd, uint64_t bytes, struct gpu *gpu,
                                    char message[MANIFEST_ERROR_BYTES])
 {
@@ -312,8 +328,7 @@ struct user_image *user_image_open(int fd, uint64_t bytes, struct gpu *gpu,
     }
     image->gpu = gpu;
     object.bytes = map;
-    const bool good = gpu ? bad(message, "this worker can't load users' kernels onto a GPU yet")
-                          : load(image, &object, fd, message);
+    const bool good = gpu ? load_gpu(image, &object, message) : load(image, &object, fd, message);
     munmap(map, bytes);
     if (good)
         return image;
@@ -325,6 +340,8 @@ void user_image_close(struct user_image *image)
 {
     if (!image)
         return;
+    if (image->module)
+        gpu_unload(image->gpu, image->module);
     if (image->memory)
         munmap(image->memory, image->bytes);
     free(image->pristine);
@@ -423,8 +440,77 @@ enum kernel_error user_run(struct kernel_call *call)
     return kernel_fail(call, KERNEL_CANCELLED, "%s", "");
 }
 
+/* ---- On a GPU */
+
+/* Whether a shard must be one launch: what it gives hangs on all of its items. */
+static bool is_whole(const struct manifest *manifest)
+{
+    bool whole = manifest->user->item == MANIFEST_ITEM_SHARD;
+    for (uint32_t i = 0; i < manifest->output_count; i++)
+        whole = whole || manifest->outputs[i].combine != MANIFEST_CONCAT;
+    return whole;
+}
+
+/* Items [first, first + count) of the batch; reduced outputs are those of call number `shard`. */
+static bool launch_range(struct gpu_work *work, uint64_t first, uint64_t count, uint32_t shard)
+{
+    const struct kernel_call *call = &work->calls[shard];
+    const struct manifest_user *user = call->manifest->user;
+    struct manifest_shapes shapes = {.items = count};
+    struct {
+        uint64_t first, count;
+    } items = {work->first_item + first, count};
+    uint64_t pointers[MANIFEST_INPUTS_MAX + MANIFEST_OUTPUTS_MAX], extents[MANIFEST_WORDS_MAX],
+        params[MANIFEST_PARAMS_MAX];
+    void *arguments[MANIFEST_ARGUMENTS_MAX];
+    uint32_t buffers = 0, argument = 0;
+    arguments[argument++] = &items;
+    for (uint32_t i = 0; i < user->manifest.input_count; i++) {
+        uint64_t row_bytes = 0;
+        const bool split = user->manifest.inputs[i].roles == MANIFEST_SPLIT;
+        shapes.inputs[i] = call->inputs[i].type;
+        array_row_bytes(&call->inputs[i].type, &row_bytes);
+        pointers[buffers] = split ? work->inputs[i] + first * row_bytes : gpu_broadcast(work, i);
+        if (!split && !pointers[buffers])
+            return false;
+        arguments[argument++] = &pointers[buffers++];
+    }
+    for (uint32_t i = 0; i < call->output_count; i++) {
+        uint64_t row_bytes = 0;
+        array_row_bytes(&call->outputs[i].type, &row_bytes);
+        pointers[buffers] = work->outputs[i] + (user->manifest.outputs[i].combine == MANIFEST_CONCAT
+                                                    ? first * row_bytes
+                                                    : shard * call->outputs[i].bytes);
+        arguments[argument++] = &pointers[buffers++];
+    }
+    memcpy(params, call->params->data, sizeof params);
+    for (uint32_t i = 0; i < user->manifest.param_count; i++)
+        arguments[argument++] = &params[i];
+    manifest_user_words(user, &shapes, extents);
+    for (uint32_t i = 0; i < user->word_count; i++)
+        arguments[argument++] = &extents[i];
+    const uint64_t blocks = user->item == MANIFEST_ITEM_THREAD  ? (count + user->block - 1) / user->block
+                            : user->item == MANIFEST_ITEM_BLOCK ? count
+                                                                : 1;
+    if (blocks > INT32_MAX)
+        return gpu_refuse(work, KERNEL_FAILED, "a launch of %llu blocks is more than a GPU takes",
+                          (unsigned long long)blocks);
+    const struct gpu_grid grid = {
+        .x = (uint32_t)blocks, .threads = user->block, .shared_bytes = user->shared_bytes};
+    return gpu_launch_function(work, call->image->function, grid, arguments);
+}
+
 bool user_launch(struct gpu_work *work, uint64_t first, uint64_t count)
 {
-    (void)first, (void)count;
-    return gpu_refuse(work, KERNEL_FAILED, "this worker can't run users' kernels on a GPU yet");
+    const struct kernel_call *calls = work->calls;
+    if (!calls[0].image)
+        return gpu_refuse(work, KERNEL_FAILED, "this worker has no code for kernel %s",
+                          calls[0].manifest->name);
+    if (!is_whole(calls[0].manifest))
+        return launch_range(work, first, count, 0);
+    uint64_t begin = 0; /* a shard is launched with the step that has its first item */
+    for (uint32_t i = 0; i < work->count; begin += calls[i++].items)
+        if (begin >= first && begin < first + count && !launch_range(work, begin, calls[i].items, i))
+            return false;
+    return true;
 }

@@ -19,6 +19,7 @@
 #define RUN_SECONDS 20
 #define TEXT_BYTES (64u << 10)
 #define REPEAT_MAX 1000
+#define COMPUTE_MAJOR 9 /* compiled for where there is no GPU: sm_90 */
 
 struct checking {
     const struct worker_check *check;
@@ -30,6 +31,7 @@ struct checking {
     struct array_type outputs[MANIFEST_OUTPUTS_MAX];
     uint32_t output_count;
     uint8_t *memory; /* shared with the process that runs the kernel */
+    uint8_t *first;  /* what it held after the run on the CPU; NULL: there was none */
     uint64_t memory_bytes, places[MANIFEST_INPUTS_MAX + MANIFEST_OUTPUTS_MAX];
     char text[TEXT_BYTES];
 };
@@ -204,6 +206,7 @@ static int run_once(struct checking *checking, const struct user_image *image, s
         call.inputs[i].type = checking->shapes.inputs[i];
         array_bytes(&call.inputs[i].type, &call.inputs[i].bytes);
         call.inputs[i].data = checking->memory + checking->places[place++];
+        call.inputs[i].broadcast = checking->shapes.roles[i] == MANIFEST_BROADCAST;
     }
     for (uint32_t i = 0; i < checking->output_count; i++) {
         call.outputs[i].type = checking->outputs[i];
@@ -258,11 +261,46 @@ static int run_apart(struct checking *checking, const struct user_image *image)
     return 1;
 }
 
+/* After the run on the CPU: the outputs are kept. After that on a GPU: they are compared. */
+static int compare(struct checking *checking)
+{
+    const struct manifest *manifest = &checking->user.manifest;
+    if (!checking->first) {
+        checking->first = malloc(checking->memory_bytes);
+        for (uint32_t i = 0; checking->first && i < checking->output_count; i++) {
+            const uint64_t at = checking->places[manifest->input_count + i];
+            uint64_t bytes;
+            array_bytes(&checking->outputs[i], &bytes);
+            memcpy(checking->first + at, checking->memory + at, bytes);
+        }
+        return 0;
+    }
+    for (uint32_t i = 0; i < checking->output_count; i++) {
+        const uint64_t at = checking->places[manifest->input_count + i];
+        const size_t element = array_dtype_bytes((enum array_dtype)checking->outputs[i].dtype);
+        uint64_t bytes, differ = 0;
+        array_bytes(&checking->outputs[i], &bytes);
+        while (differ < bytes && checking->first[at + differ] == checking->memory[at + differ])
+            differ++;
+        if (differ == bytes)
+            continue;
+        printf("output %s differs between CPU and GPU, first in element %llu\n", manifest->outputs[i].name,
+               (unsigned long long)(differ / element));
+        return manifest->class == MANIFEST_EXACT
+                   ? complain("its class is exact, but its bits are not the same")
+                   : 0;
+    }
+    printf("the same bits on CPU and GPU\n");
+    return 0;
+}
+
 static int check_target(struct checking *checking, enum user_target target, struct gpu *gpu)
 {
     static const char *const names[] = {"cpu", "cuda"};
     char toolkit[USER_TOOLKIT_BYTES], error[MANIFEST_ERROR_BYTES];
-    struct user_request request = {.target = target, .compute_major = 9};
+    struct user_request request = {.target = target,
+                                   .compute_major = gpu ? checking->check->compute_major : COMPUTE_MAJOR,
+                                   .compute_minor = gpu ? checking->check->compute_minor : 0};
     if (!user_toolkit(target, toolkit)) {
         printf("%-5s not compiled: %s\n", names[target], toolkit);
         return 0;
@@ -294,6 +332,8 @@ static int check_target(struct checking *checking, enum user_target target, stru
             result = complain(error);
         } else {
             result = gpu ? run_once(checking, image, gpu) : run_apart(checking, image);
+            if (!result)
+                result = compare(checking);
         }
         user_image_close(image);
     }
@@ -324,6 +364,7 @@ int worker_check(const struct worker_check *check, struct gpu *gpu)
     if (checking->memory && checking->memory != MAP_FAILED)
         munmap(checking->memory, checking->memory_bytes);
     user_source_close(&checking->source);
+    free(checking->first);
     free(checking);
     return status;
 }

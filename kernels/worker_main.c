@@ -298,6 +298,8 @@ int main(int argc, char **argv)
         return 2;
     }
     check.items = run.items;
+    check.compute_major = device.compute_major;
+    check.compute_minor = device.compute_minor;
     const int status = check.source ? worker_check(&check, gpu) : worker_run(&run, gpu);
     gpu_close(gpu);
     return status;

@@ -1,0 +1,273 @@
+/* Compiling and running users' kernels on this CPU: right results, faults that are told, and code that lies. */
+#include "kernels/user_compile.h"
+#include "kernels/user_run.h"
+#include "kernels/worker.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define ITEMS 1000
+
+static char error[MANIFEST_ERROR_BYTES], text[16384];
+static struct manifest_user user;
+
+#define HEAD "[kernel]\nname = k\n"
+#define IN "[input x]\ntype = uint32\nshape = items\n"
+#define OUT "[output y]\ntype = uint32\nshape = items\n"
+#define ENTRY "extern \"C\" __global__ void k(weir_items items, const uint32_t *x, uint32_t *y)\n{\n"
+
+/* A memfd with the code; its size in *bytes. */
+static int compile(const char *manifest, const char *source, uint64_t *bytes)
+{
+    struct user_source scanned;
+    const struct user_request request = {.target = USER_CPU};
+    assert_true(manifest_user_parse("k.ini", manifest, strlen(manifest), &user, error));
+    assert_true(user_source_open(&scanned, &user, "k.cu", source, strlen(source), error));
+    const int fd = memfd_create("code", MFD_CLOEXEC);
+    const enum user_status status = user_compile(&scanned, &request, fd, text, sizeof text);
+    if (status != USER_COMPILED)
+        print_message("%s\n", text);
+    assert_int_equal(status, USER_COMPILED);
+    *bytes = (uint64_t)lseek(fd, 0, SEEK_END);
+    user_source_close(&scanned);
+    return fd;
+}
+
+/* Buffers as a worker lays them out: x, then y, each before a page that can't be touched. */
+static uint8_t *lay_out(uint64_t items, uint32_t **x, uint32_t **y)
+{
+    uint64_t at = USER_PAGE_BYTES;
+    const uint64_t x_at = manifest_user_place(&at, 4 * items), y_at = manifest_user_place(&at, 4 * items);
+    uint8_t *memory = mmap(NULL, at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(memory != MAP_FAILED);
+    *x = (uint32_t *)(void *)(memory + x_at);
+    *y = (uint32_t *)(void *)(memory + y_at);
+    assert_true(user_guard(memory, 0, 0) && user_guard(memory, x_at, 4 * items) &&
+                user_guard(memory, y_at, 4 * items));
+    for (uint32_t i = 0; i < items; i++) {
+        (*x)[i] = i;
+        (*y)[i] = 0xdeadbeef;
+    }
+    return memory;
+}
+
+static enum kernel_error run(const struct user_image *image, uint64_t items, const uint32_t *x, uint32_t *y)
+{
+    const struct array_type type = {.dtype = ARRAY_UINT32, .rank = 1, .shape = {items}};
+    struct manifest_params params = {0};
+    struct kernel_call call = {.manifest = &user.manifest,
+                               .params = &params,
+                               .items = items,
+                               .inputs = {{.data = x, .bytes = 4 * items, .type = type}},
+                               .outputs = {{.data = y, .bytes = 4 * items, .type = type}},
+                               .output_count = 1,
+                               .image = image};
+    return kernel_run(&call, NULL);
+}
+
+static void threads_blocks_and_shards_see_their_items(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *item, *source;
+    } cases[] = {
+        {"thread",
+         ENTRY "y[weir_item()] = x[weir_item()] * 3 + 1;\n}"}, /* no guard: no thread past the last item */
+        {"thread",
+         ENTRY "__syncthreads(); if (weir_item() < items.count) y[weir_item()] = x[weir_item()] * 3 + 1;\n}"},
+        {"block", ENTRY "if (threadIdx.x == 31) y[blockIdx.x] = x[blockIdx.x] * 3 + 1;\n}"},
+        {"shard",
+         ENTRY "for (uint64_t i = threadIdx.x; i < items.count; i += blockDim.x) y[i] = x[i] * 3 + 1;\n}"},
+        /* What one thread left in shared memory before a barrier, others find behind it. */
+        {"shard", ENTRY "__shared__ uint32_t s[96];\nfor (uint64_t b = 0; b < items.count; b += 96) {\n"
+                        "const uint64_t i = b + threadIdx.x;\n__syncthreads();\ns[95 - threadIdx.x] = i < "
+                        "items.count ? x[i] : 0;\n"
+                        "__syncthreads();\nif (i < items.count) y[i] = s[95 - threadIdx.x] * 3 + 1;\n}\n}"},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
+        for (uint64_t items = 1; items <= ITEMS; items = items < 95 ? items + 47 : items * 3) {
+            char manifest[512];
+            uint64_t bytes;
+            uint32_t *x, *y;
+            snprintf(manifest, sizeof manifest, HEAD "block = 96\nitem = %s\n" IN OUT, cases[c].item);
+            const int fd = compile(manifest, cases[c].source, &bytes);
+            struct user_image *image = user_image_open(fd, bytes, NULL, error);
+            assert_non_null(image);
+            lay_out(items, &x, &y);
+            for (int again = 0; again < 2; again++)
+                assert_int_equal(run(image, items, x, y), KERNEL_OK);
+            for (uint32_t i = 0; i < items; i++)
+                assert_int_equal(y[i], i * 3 + 1);
+            user_image_close(image);
+            close(fd);
+            if (items > 300)
+                break;
+        }
+}
+
+/* Every shuffle and vote against what CUDA says of it; warps of a block take different numbers of turns. */
+static void warps_exchange_values(void **state)
+{
+    (void)state;
+    uint64_t bytes;
+    uint32_t *x, *y;
+    const int fd =
+        compile(HEAD "item = shard\nblock = 100\n" IN OUT,
+                ENTRY "const uint32_t t = threadIdx.x, v = x[t] * 10;\nuint32_t sum = 0;\n"
+                      "for (uint32_t turn = 0; turn <= t / 32; turn++) {\n"
+                      "sum += __shfl_sync(~0u, v, (int)turn);\nsum += __shfl_up_sync(~0u, v, 1);\n"
+                      "sum += __shfl_down_sync(~0u, v, 2);\nsum += __shfl_xor_sync(~0u, v, 1, 4);\n"
+                      "sum += __ballot_sync(~0u, t % 3 == 0) % 1000;\nsum += __any_sync(~0u, t == 40);\n"
+                      "sum += __all_sync(~0u, t < 64);\n__syncwarp();\n}\n__syncthreads();\ny[t] = sum;\n}",
+                &bytes);
+    struct user_image *image = user_image_open(fd, bytes, NULL, error);
+    assert_non_null(image);
+    lay_out(100, &x, &y);
+    assert_int_equal(run(image, 100, x, y), KERNEL_OK);
+    for (uint32_t t = 0; t < 96;
+         t++) { /* the last warp has four lanes: what it reads of the others is nobody's */
+        const uint32_t lane = t % 32, base = t - lane;
+        uint32_t sum = 0, votes = 0;
+        for (uint32_t i = 0; i < 32; i++)
+            votes |= (uint32_t)((base + i) % 3 == 0) << i;
+        for (uint32_t turn = 0; turn <= t / 32; turn++)
+            sum += 10 * (base + turn) + 10 * (lane ? t - 1 : t) + 10 * (lane < 30 ? t + 2 : t) +
+                   10 * (t ^ 1) + votes % 1000 + (base == 32) + (base < 64);
+        assert_int_equal(y[t], sum);
+    }
+    user_image_close(image);
+    close(fd);
+}
+
+/* Variables outside of functions are as new in every shard, and so are outputs. */
+static void shards_leave_nothing_behind(void **state)
+{
+    (void)state;
+    uint64_t bytes;
+    uint32_t *x, *y;
+    const int fd = compile(
+        HEAD IN OUT, "__device__ uint32_t seen = 7;\n" ENTRY "y[weir_item()] += seen++ + 1;\n}", &bytes);
+    struct user_image *image = user_image_open(fd, bytes, NULL, error);
+    assert_non_null(image);
+    lay_out(10, &x, &y);
+    for (int shard = 0; shard < 3; shard++) {
+        assert_int_equal(run(image, 10, x, y), KERNEL_OK);
+        for (uint32_t i = 0; i < 10; i++)
+            assert_int_equal(y[i], 8 + i);
+    }
+    user_image_close(image);
+    close(fd);
+}
+
+static char *told; /* shared with the process that faults */
+
+static void tell(const char *message)
+{
+    snprintf(told, MANIFEST_ERROR_BYTES, "%s", message);
+}
+
+static void faults_are_told_and_end_the_process(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body, *told;
+    } cases[] = {
+        {"y[0] = x[items.count];",
+         "the kernel reached past the end of input x, or before the beginning of output y"},
+        {"y[items.count] = 1;", "the kernel reached past the end of output y"},
+        {"y[0] = x[-100];", "the kernel reached before the beginning of input x"},
+        {"y[0] = 1000 / x[weir_item()];", "the kernel divided a whole number by zero"},
+        {"weir_shared<uint32_t>()[4] = 1; y[0] = weir_shared<uint32_t>()[4];",
+         "the kernel reached outside its 16 bytes of shared memory"},
+        {"__builtin_trap();", "the kernel came to an instruction that is none"},
+    };
+    told = mmap(NULL, MANIFEST_ERROR_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char source[512];
+        uint64_t bytes;
+        uint32_t *x, *y;
+        snprintf(source, sizeof source, ENTRY "%s\n}", cases[i].body);
+        const int fd = compile(HEAD "shared = 16\n" IN OUT, source, &bytes);
+        struct user_image *image = user_image_open(fd, bytes, NULL, error);
+        assert_non_null(image);
+        lay_out(ITEMS, &x, &y);
+        told[0] = '\0';
+        const pid_t pid = fork();
+        if (pid == 0) {
+            user_faults(tell);
+            _exit(run(image, ITEMS, x, y) == KERNEL_OK ? 0 : 1);
+        }
+        int status;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), WORKER_EXIT_SPOILED);
+        assert_string_equal(told, cases[i].told);
+        user_image_close(image);
+        close(fd);
+    }
+}
+
+/* Code whose bytes were changed is refused or mapped, and nothing worse; it is not run. */
+static void code_that_lies_is_refused_or_harmless(void **state)
+{
+    (void)state;
+    uint64_t bytes;
+    const int fd =
+        compile(HEAD IN OUT, "__device__ uint32_t *at;\n" ENTRY "at = y; y[weir_item()] = *x;\n}", &bytes);
+    const uint8_t *code = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    uint8_t *changed = malloc(bytes);
+    const unsigned seed = (unsigned)time(NULL);
+    unsigned refused = 0;
+    print_message("seed %u\n", seed);
+    srand(seed);
+    for (int i = 0; i < 3000; i++) {
+        memcpy(changed, code, bytes);
+        const uint64_t kept = i % 10 == 0 ? (uint64_t)rand() % bytes : bytes;
+        for (int k = 0; k <= i % 3; k++) /* mostly in the headers, whose numbers are believed first */
+            changed[(uint64_t)rand() % (i % 4 ? 0x300 : bytes)] = (uint8_t)rand();
+        const int lie = memfd_create("lie", MFD_CLOEXEC);
+        assert_true(write(lie, changed, kept) == (ssize_t)kept);
+        struct user_image *image = user_image_open(lie, kept, NULL, error);
+        refused += image == NULL;
+        user_image_close(image);
+        close(lie);
+    }
+    assert_true(refused > 300);
+    assert_null(user_image_open(fd, 0, NULL, error));
+    assert_null(user_image_open(fd, USER_CODE_BYTES_MAX + 1ull, NULL, error));
+    free(changed);
+    close(fd);
+}
+
+/* Without a compiler, or on another processor, there is nothing to test. */
+static int may_compile(void **state)
+{
+    (void)state;
+    char toolkit[USER_TOOLKIT_BYTES];
+    if (user_toolkit(USER_CPU, toolkit))
+        return 0;
+    print_message("skipped: %s\n", toolkit);
+    exit(77);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(threads_blocks_and_shards_see_their_items),
+        cmocka_unit_test(warps_exchange_values),
+        cmocka_unit_test(shards_leave_nothing_behind),
+        cmocka_unit_test(faults_are_told_and_end_the_process),
+        cmocka_unit_test(code_that_lies_is_refused_or_harmless),
+    };
+    return cmocka_run_group_tests(tests, may_compile, NULL);
+}
