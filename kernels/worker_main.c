@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "kernels/canary.h"
 #include "kernels/user_compile.h"
 #include "kernels/watch.h"
 #include "kernels/worker_check.h"
@@ -26,6 +27,7 @@ static const char usage[] =
     "       weir-worker --toolkit cpu|cuda    what compiles them here, as JSON\n"
     "       weir-worker --sandbox [--device D]  the layers of the sandbox on this machine\n"
     "       weir-worker --serve --device D    for the node, which hands over a socket and memory\n"
+    "       weir-worker --canary D   what device D can do now, as JSON\n"
     "       weir-worker --watch      what happens on the GPUs, as JSON lines, until its input ends\n"
     "       weir-worker --compile             for the node, which hands over three descriptors\n"
     "\n"
@@ -161,6 +163,8 @@ int main(int argc, char **argv)
     setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0); /* the numbers that the watcher and people know them by */
     if (argc == 2 && strcmp(argv[1], "--watch") == 0)
         return worker_watch();
+    if (argc == 3 && strcmp(argv[1], "--canary") == 0)
+        return worker_canary(argv[2]);
     enum {
         LIST = 256,
         KERNELS,

@@ -25,7 +25,9 @@
 #define CLAIM_KEY "claim "
 #define MINUTE_MS 60000
 #define LOCK_EVERY_MS 10000
-#define FIRST_LOOK_MS 10000 /* a driver may take seconds to start */
+#define DAY_MS (24 * 60 * INT64_C(60000))
+#define FIRST_MEASURE_MS 2000 /* a start is busy enough */
+#define FIRST_LOOK_MS 10000   /* a driver may take seconds to start */
 #define UNSEEN_MS                                                                                            \
     4000 /* a watched GPU that was not seen for so long may be its owner's: nothing new starts there */
 
@@ -95,6 +97,33 @@ static void try_lock(struct device *device, int64_t now_ms)
 
 /* ---- Looking */
 
+/* The N of "cpu:N": of those that others leave, the first are lent. */
+static uint32_t core_of(const struct device *device)
+{
+    return (uint32_t)strtoul(device->name + strlen("cpu:"), NULL, 10);
+}
+
+/* A node that was told how many cores to lend takes that as the owner's word. */
+static int64_t look_at_cores(struct node *node, int64_t now_ms)
+{
+    struct devices *devices = &node->devices;
+    if (node->config.cpu_slots >= 0 || devices->count == 0)
+        return INT64_MAX;
+    if (now_ms < devices->cores_at_ms)
+        return devices->cores_at_ms;
+    struct cores_look look = {.at_ms = now_ms};
+    uint32_t online;
+    if (cores_read(&look, &online)) {
+        const uint32_t left = cores_see(&devices->cores, &look, (uint32_t)sysconf(_SC_CLK_TCK), online);
+        if (left != devices->cores_left && devices->cores_left != UINT32_MAX)
+            log_info("cores", "others_use=%u.%02u left=%u", devices->cores.others_permille / 1000,
+                     devices->cores.others_permille % 1000 / 10, left);
+        devices->cores_left = left;
+    }
+    devices->cores_at_ms = now_ms + CORES_LOOK_MS;
+    return devices->cores_at_ms;
+}
+
 static enum owner_cause claim_of(const struct node *node, const struct device *device, int64_t wall_ms)
 {
     if (device->claimed_until_ms > wall_ms)
@@ -103,6 +132,8 @@ static enum owner_cause claim_of(const struct node *node, const struct device *d
         return OWNER_SCHEDULE;
     if (is_gpu(device) && device->lock < 0)
         return OWNER_ELSEWHERE;
+    if (!is_gpu(device) && core_of(device) >= node->devices.cores_left)
+        return OWNER_LOAD;
     return device->witness.cause;
 }
 
@@ -169,14 +200,6 @@ static bool is_claimed(const struct device *device)
     return device->owner.state == OWNER_RECLAIM || device->owner.state == OWNER_OWNED;
 }
 
-uint32_t devices_claimed(const struct node *node)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < node->devices.count; i++)
-        count += is_claimed(&node->devices.device[i]);
-    return count;
-}
-
 void devices_why(const struct node *node, uint32_t class, char *text, size_t text_bytes)
 {
     struct workers_view view;
@@ -193,7 +216,8 @@ static uint64_t details_of(const struct node *node)
 {
     uint64_t details = 1;
     for (uint32_t i = 0; i < node->devices.count; i++)
-        details = details * 31 + node->devices.device[i].owner.state;
+        details = (details * 31 + node->devices.device[i].owner.state) * 31 +
+                  node->devices.device[i].scores.advertised.mflops;
     return details * 31 + samples_quantile(&node->devices.reclaim_ms, 990);
 }
 
@@ -306,9 +330,30 @@ static void step(struct node *node, uint32_t index, int64_t now_ms)
         devices_tell(node);
 }
 
+static bool is_measured(const struct device *device);
+
+/* One at a time, and only where no work is disturbed. */
+static int64_t measure(struct node *node, int64_t now_ms)
+{
+    struct devices *devices = &node->devices;
+    int64_t wake_at_ms = canary_turn(devices->canary, now_ms);
+    for (uint32_t i = 0; i < devices->count && !canary_busy(devices->canary); i++) {
+        struct device *device = &devices->device[i];
+        if (!is_measured(device))
+            continue;
+        if (now_ms < device->measure_at_ms) {
+            wake_at_ms = device->measure_at_ms < wake_at_ms ? device->measure_at_ms : wake_at_ms;
+        } else if (device->owner.state == OWNER_SPARE && !device->held) {
+            device->measure_at_ms = now_ms + DAY_MS;
+            canary_start(devices->canary, device->name, i);
+        }
+    }
+    return canary_busy(devices->canary) ? canary_turn(devices->canary, now_ms) : wake_at_ms;
+}
+
 int64_t devices_turn(struct node *node, int64_t now_ms)
 {
-    int64_t wake_at_ms = INT64_MAX;
+    int64_t wake_at_ms = look_at_cores(node, now_ms);
     const int64_t wall_ms = clock_wall_ms();
     for (uint32_t i = 0; i < node->devices.count; i++) {
         const struct device *device = &node->devices.device[i];
@@ -328,8 +373,87 @@ int64_t devices_turn(struct node *node, int64_t now_ms)
         const int64_t watch_ms = watch_turn(node->devices.watch, now_ms);
         wake_at_ms = watch_ms < wake_at_ms ? watch_ms : wake_at_ms;
     }
+    const int64_t measure_ms = measure(node, now_ms);
+    wake_at_ms = measure_ms < wake_at_ms ? measure_ms : wake_at_ms;
     const int64_t waits_ms = reclaims_turn(node, now_ms);
     return waits_ms < wake_at_ms ? waits_ms : wake_at_ms;
+}
+
+/* ---- What the canary measured */
+
+/* Of the cores one stands for all. */
+static bool is_measured(const struct device *device)
+{
+    return is_gpu(device) || core_of(device) == 0;
+}
+
+static void on_measured(void *context, uint32_t index, const struct score *score)
+{
+    struct node *node = context;
+    const struct device *measured = &node->devices.device[index];
+    bool changed = false;
+    if (score->mflops == 0 && score->memory_mbps == 0)
+        return;
+    for (uint32_t i = 0; i < node->devices.count; i++) {
+        struct device *device = &node->devices.device[i];
+        if (i == index || (!is_gpu(device) && !is_gpu(measured)))
+            changed = score_take(&device->scores, score, clock_wall_ms() / 1000) || changed;
+    }
+    if (changed)
+        devices_tell(node);
+}
+
+/* ---- What the record says */
+
+static bool is_alike(const struct capacity_device *a, const struct capacity_device *b)
+{
+    return a->class == b->class && a->compute == b->compute && a->memory_mib == b->memory_mib &&
+           a->mflops == b->mflops && a->memory_mbps == b->memory_mbps && a->link_mbps == b->link_mbps;
+}
+
+/* The row of devices like this one; where there is no room for one more, the last. */
+static struct capacity_device *row_of(struct capacity_devices *devices, const struct capacity_device *like)
+{
+    for (uint32_t i = 0; i < devices->count; i++)
+        if (is_alike(&devices->row[i], like))
+            return &devices->row[i];
+    if (devices->count == CAPACITY_DEVICES_MAX)
+        return &devices->row[CAPACITY_DEVICES_MAX - 1];
+    devices->row[devices->count] = *like;
+    return &devices->row[devices->count++];
+}
+
+void devices_describe(const struct node *node, struct capacity_devices *devices)
+{
+    struct workers_view view;
+    *devices = (struct capacity_devices){.reclaim_p99_ms = samples_quantile(&node->devices.reclaim_ms, 990)};
+    for (uint32_t i = 0; i < node->devices.count && workers_view(node->workers, i, &view); i++) {
+        const struct device *device = &node->devices.device[i];
+        const struct capacity_device like = {.class = (uint8_t)view.class,
+                                             .compute = (uint16_t)view.compute,
+                                             .memory_mib = (uint32_t)(device->memory_bytes >> 20),
+                                             .mflops = device->scores.advertised.mflops,
+                                             .memory_mbps = device->scores.advertised.memory_mbps,
+                                             .link_mbps = device->scores.advertised.link_mbps,
+                                             .measured_at_s = device->scores.measured_at_s};
+        struct capacity_device *row = row_of(devices, &like);
+        row->count++;
+        switch (device->owner.state) {
+        case OWNER_SPARE:
+        case OWNER_LENT:
+            row->spare++;
+            break;
+        case OWNER_COOLING:
+            row->cooling++;
+            break;
+        case OWNER_FAULT:
+            row->fault++;
+            break;
+        default:
+            row->owned++;
+            break;
+        }
+    }
 }
 
 /* ---- What the watcher saw */
@@ -409,6 +533,7 @@ bool devices_open(struct node *node)
     struct workers_view view;
     while (workers_view(node->workers, devices->count, &view))
         devices->count++;
+    devices->cores_left = UINT32_MAX;
     devices->device = calloc(devices->count + 1, sizeof *devices->device);
     if (!devices->device)
         return false;
@@ -417,6 +542,7 @@ bool devices_open(struct node *node)
         workers_view(node->workers, i, &view);
         snprintf(device->name, sizeof device->name, "%s", view.device);
         device->lock = -1;
+        device->measure_at_ms = clock_now_ms() + FIRST_MEASURE_MS;
         device->gone_at_ms = 1; /* nothing of ours was ever there */
         owner_init(&device->owner, clock_now_ms());
         restore(node, device);
@@ -424,11 +550,14 @@ bool devices_open(struct node *node)
         if (claim_of(node, device, clock_wall_ms())) /* before anything can be started on it */
             workers_claim(node->workers, i, 0);
     }
-    return open_watch(node);
+    devices->canary = canary_open(node->loop, workers_path(node->workers), on_measured, node);
+    return devices->canary && open_watch(node);
 }
 
 void devices_close(struct node *node)
 {
+    canary_close(node->devices.canary);
+    node->devices.canary = NULL;
     watch_close(node->devices.watch);
     node->devices.watch = NULL;
     for (uint32_t i = 0; i < node->devices.count; i++)

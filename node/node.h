@@ -27,7 +27,9 @@
 #include "node/background.h"
 #include "node/bulk.h"
 #include "node/bytes.h"
+#include "node/canary.h"
 #include "node/config.h"
+#include "node/cores.h"
 #include "node/duration.h"
 #include "node/federation.h"
 #include "node/job.h"
@@ -46,7 +48,7 @@
 
 #include <string.h>
 
-#define NODE_SOFTWARE "0.1.0"
+#define NODE_SOFTWARE "0.2.0"
 
 struct node;
 struct node_commit;
@@ -99,6 +101,9 @@ struct peer {
     int64_t clock_told_at_ms;    /* when its last capacity record said so; 0 = never */
     int64_t introduced_at_ms;    /* when we last showed it our certificate on its join socket; 0 = never */
     struct samples *round_trips; /* in microseconds; NULL until one was measured */
+    struct capacity_devices *devices; /* as its newest capacity record has them; NULL = it has none */
+    uint64_t devices_incarnation;
+    uint64_t devices_sequence;
 };
 
 struct peers {
@@ -212,6 +217,8 @@ struct device {
     bool vanished;         /* the driver can't see it any more, or blames it for an error */
     int lock; /* that this node alone of this machine lends it; -1 = another does, or it is no GPU */
     int64_t lock_at_ms; /* when that is tried again */
+    struct scores scores;
+    int64_t measure_at_ms; /* when its canary is due */
 };
 
 struct devices {
@@ -221,6 +228,10 @@ struct devices {
     struct samples reclaim_ms;
     uint64_t reclaims;
     struct watch *watch; /* NULL = no GPU is lent */
+    struct canary *canary;
+    struct cores cores;  /* work.cpu_slots = auto: what others leave, looked at */
+    int64_t cores_at_ms; /* then */
+    uint32_t cores_left;
 };
 
 /* ---- disk.c */
@@ -580,8 +591,8 @@ void devices_tell(void *node); /* tells the core what is lent now */
 int64_t devices_turn(struct node *node, int64_t now_ms);
 /* Why a device of the class is not lent: "its owner claimed cpu:0 (command)"; "" if all are. */
 void devices_why(const struct node *node, uint32_t class, char *text, size_t text_bytes);
-/* How many devices their owner has. */
-uint32_t devices_claimed(const struct node *node);
+/* What the capacity record says of them. */
+void devices_describe(const struct node *node, struct capacity_devices *devices);
 /* Adds what `weir reclaim` asked of the device to the batch. */
 void devices_save(struct node *node, uint32_t index, struct store_batch *batch);
 

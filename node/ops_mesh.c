@@ -52,6 +52,59 @@ static const char *wrong_text(struct node *node, const struct mesh_id *id, char 
     return text;
 }
 
+/* What its capacity record says of its devices; null for a program that says nothing of them. */
+static void put_devices(struct node *node, json_t *row, const struct mesh_member_view *view,
+                        const struct peer *peer)
+{
+    static const char *const kinds[MESH_DEVICE_CLASSES] = {"cpu", "cuda"};
+    struct capacity_devices own;
+    const struct capacity_devices *devices = peer ? peer->devices : NULL;
+    if (view->self) {
+        devices_describe(node, &own);
+        devices = &own;
+    }
+    json_t *list = devices && devices->count > 0 ? json_array() : json_null();
+    for (uint32_t i = 0; devices && i < devices->count; i++) {
+        const struct capacity_device *device = &devices->row[i];
+        json_t *kind = json_pack(
+            "{s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I}", "kind", kinds[device->class], "count",
+            device->count, "spare", device->spare, "owned", device->owned, "cooling", device->cooling,
+            "fault", device->fault, "memory_bytes", (json_int_t)device->memory_mib << 20, "mflops",
+            (json_int_t)device->mflops, "memory_mbps", (json_int_t)device->memory_mbps, "link_mbps",
+            (json_int_t)device->link_mbps, "measured_at", (json_int_t)device->measured_at_s * 1000);
+        json_put(kind, "compute",
+                 device->compute ? json_sprintf("%u.%u", device->compute / 10, device->compute % 10)
+                                 : json_null());
+        json_array_append_new(list, kind);
+    }
+    json_put(row, "devices", list);
+    json_put(row, "reclaim_p99_ms",
+             devices && devices->reclaim_p99_ms ? json_integer(devices->reclaim_p99_ms) : json_null());
+    if (view->self)
+        json_put(row, "own_devices", devices_json(node));
+}
+
+/* "owner has 2 of 4 devices", as its record says; "" if all are lent. Static: one at a time. */
+static const char *owner_note(struct node *node, const struct mesh_member_view *view, const struct peer *peer)
+{
+    static char text[40];
+    struct capacity_devices own;
+    const struct capacity_devices *devices = peer ? peer->devices : NULL;
+    if (view->self) {
+        devices_describe(node, &own);
+        devices = &own;
+    }
+    unsigned owned = 0, count = 0;
+    for (uint32_t i = 0; devices && i < devices->count; i++) {
+        owned += devices->row[i].owned;
+        count += devices->row[i].count;
+    }
+    if (owned == 0)
+        return "";
+    snprintf(text, sizeof text, "owner has %u of %u", owned, count);
+    return text;
+}
+
 /* What an operator should know of this row, or do, in the 21 characters that 80 columns leave; a reason for a
  * revocation may be longer. Borrowed until the peer changes. */
 static const char *note_of(struct node *node, const struct mesh_member_view *view, const struct peer *peer,
@@ -93,8 +146,9 @@ static const char *note_of(struct node *node, const struct mesh_member_view *vie
     case MESH_FAULT_NONE:
         break;
     }
-    if (view->self && devices_claimed(node) > 0)
-        return devices_claimed(node) == node->devices.count ? "owner has all devices" : "owner has devices";
+    const char *owner = owner_note(node, view, peer);
+    if (owner[0])
+        return owner;
     if (left_s < (int64_t)3 * 86400)
         return "cert ends soon";
     if (view->neighbour && !view->self && !view->link_up)
@@ -160,6 +214,7 @@ static json_t *member_json(struct node *node, const struct mesh_member_view *vie
     json_put(row, "state_ms", age_json(view->state_at_ms));
     json_put(row, "delivered_permille", json_integer(view->delivered_permille));
     put_protocol(row, &protocol);
+    put_devices(node, row, view, peer);
     json_put(row, "certificate_ends_at", peer ? json_integer(peer->certificate_ends_s * 1000) : json_null());
     return row;
 }

@@ -11,10 +11,12 @@
 /* What only a node of a large site says needs the next version; all others go on in the words that every node knows. */
 #define MEMBER_VERSION_INTERIOR 2u
 #define CAPACITY_VERSION_SITE 2u
-#define CAPACITY_VERSION_FAULT 3u /* two fields more: the site's, which may be empty, and the fault */
+#define CAPACITY_VERSION_FAULT 3u   /* two fields more: the site's, which may be empty, and the fault */
+#define CAPACITY_VERSION_DEVICES 4u /* and the devices; the fault may be none */
 
 #define MEMBER_FIELDS 11u
 #define CAPACITY_FIELDS 5u
+#define DEVICE_FIELDS 12u
 #define ALERT_FIELDS 4u
 
 /*
@@ -168,11 +170,55 @@ static uint32_t capacity_version(const struct mesh_capacity *body)
     return body->site.members > 0 ? CAPACITY_VERSION_SITE : CAPACITY_VERSION;
 }
 
-size_t capacity_body_encode(const struct mesh_capacity *body, uint8_t *out, size_t capacity)
+static void put_devices(struct field_writer *writer, const struct capacity_devices *devices)
+{
+    field_put_array(writer, 1 + devices->count);
+    field_put_uint(writer, devices->reclaim_p99_ms);
+    for (uint32_t i = 0; i < devices->count; i++) {
+        const struct capacity_device *row = &devices->row[i];
+        const uint64_t numbers[] = {row->class,  row->compute,     row->count,    row->spare,
+                                    row->owned,  row->cooling,     row->fault,    row->memory_mib,
+                                    row->mflops, row->memory_mbps, row->link_mbps};
+        field_put_array(writer, DEVICE_FIELDS);
+        for (size_t n = 0; n < sizeof numbers / sizeof numbers[0]; n++)
+            field_put_uint(writer, numbers[n]);
+        field_put_int(writer, row->measured_at_s);
+    }
+}
+
+static void get_device(struct field_reader *reader, struct capacity_device *row)
+{
+    field_get_array(reader, DEVICE_FIELDS, DEVICE_FIELDS);
+    row->class = (uint8_t)field_get_uint(reader, MESH_DEVICE_CLASSES - 1);
+    row->compute = (uint16_t)field_get_uint(reader, UINT16_MAX);
+    row->count = (uint16_t)field_get_uint(reader, UINT16_MAX);
+    row->spare = (uint16_t)field_get_uint(reader, row->count);
+    row->owned = (uint16_t)field_get_uint(reader, row->count);
+    row->cooling = (uint16_t)field_get_uint(reader, row->count);
+    row->fault = (uint16_t)field_get_uint(reader, row->count);
+    row->memory_mib = (uint32_t)field_get_uint(reader, UINT32_MAX);
+    row->mflops = (uint32_t)field_get_uint(reader, UINT32_MAX);
+    row->memory_mbps = (uint32_t)field_get_uint(reader, UINT32_MAX);
+    row->link_mbps = (uint32_t)field_get_uint(reader, UINT32_MAX);
+    row->measured_at_s = field_get_int(reader, 0, INT64_MAX / 1000);
+    if (row->spare + row->owned + row->cooling + row->fault != row->count || row->count == 0)
+        field_fail(reader, FIELD_RANGE);
+}
+
+static void get_devices(struct field_reader *reader, struct capacity_devices *devices)
+{
+    const uint32_t items = field_get_array(reader, 1, 1 + CAPACITY_DEVICES_MAX);
+    devices->reclaim_p99_ms = (uint32_t)field_get_uint(reader, UINT32_MAX);
+    for (uint32_t i = 0; !reader->error && i + 1 < items; i++)
+        get_device(reader, &devices->row[devices->count++]);
+}
+
+size_t capacity_record_encode(const struct mesh_capacity *body, const struct capacity_devices *devices,
+                              uint8_t *out, size_t capacity)
 {
     struct field_writer writer;
     field_writer_init(&writer, out, capacity);
-    const uint32_t version = capacity_version(body);
+    const uint32_t version = devices ? CAPACITY_VERSION_DEVICES : capacity_version(body);
     field_put_array(&writer, CAPACITY_FIELDS + version - CAPACITY_VERSION);
     field_put_uint(&writer, version);
     field_put_array(&writer, MESH_DEVICE_CLASSES);
@@ -189,16 +235,25 @@ size_t capacity_body_encode(const struct mesh_capacity *body, uint8_t *out, size
         put_site(&writer, body);
     if (version >= CAPACITY_VERSION_FAULT)
         field_put_uint(&writer, body->fault);
+    if (version >= CAPACITY_VERSION_DEVICES)
+        put_devices(&writer, devices);
     return finish(&writer);
 }
 
-enum wire_error capacity_body_decode(const uint8_t *bytes, size_t count, struct mesh_capacity *body)
+size_t capacity_body_encode(const struct mesh_capacity *body, uint8_t *out, size_t capacity)
+{
+    return capacity_record_encode(body, NULL, out, capacity);
+}
+
+enum wire_error capacity_record_decode(const uint8_t *bytes, size_t count, struct mesh_capacity *body,
+                                       struct capacity_devices *devices)
 {
     struct field_reader reader;
+    struct capacity_devices unwanted;
     uint32_t version;
     field_reader_init(&reader, bytes, count);
     const enum wire_error error =
-        open_body(&reader, CAPACITY_FIELDS, CAPACITY_VERSION, CAPACITY_VERSION_FAULT, &version);
+        open_body(&reader, CAPACITY_FIELDS, CAPACITY_VERSION, CAPACITY_VERSION_DEVICES, &version);
     if (error)
         return error;
     field_get_array(&reader, MESH_DEVICE_CLASSES, MESH_DEVICE_CLASSES);
@@ -211,16 +266,26 @@ enum wire_error capacity_body_decode(const uint8_t *bytes, size_t count, struct 
     body->price_micro = (uint32_t)field_get_uint(&reader, UINT32_MAX);
     body->available_until_ms = field_get_int(&reader, 0, INT64_MAX);
     body->draining = field_get_bool(&reader);
+    body->details = 0;
     memset(&body->site, 0, sizeof body->site);
     if (version >= CAPACITY_VERSION_SITE)
         get_site(&reader, version >= CAPACITY_VERSION_FAULT, body);
     body->fault = MESH_FAULT_NONE;
     if (version >= CAPACITY_VERSION_FAULT) {
         body->fault = (uint8_t)field_get_uint(&reader, MESH_FAULT_DISK);
-        if (body->fault == MESH_FAULT_NONE)
+        if (body->fault == MESH_FAULT_NONE && version == CAPACITY_VERSION_FAULT)
             field_fail(&reader, FIELD_RANGE);
     }
+    devices = devices ? devices : &unwanted;
+    *devices = (struct capacity_devices){0};
+    if (version >= CAPACITY_VERSION_DEVICES)
+        get_devices(&reader, devices);
     return close_body(&reader);
+}
+
+enum wire_error capacity_body_decode(const uint8_t *bytes, size_t count, struct mesh_capacity *body)
+{
+    return capacity_record_decode(bytes, count, body, NULL);
 }
 
 /* ---- ALERT -------------------------------------------------------------------------------------------- */

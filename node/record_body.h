@@ -17,7 +17,8 @@
 
 #define RECORD_BODY_ADDRESS_BYTES_MAX TOKEN_ADDRESS_BYTES_MAX
 #define MEMBER_BODY_BYTES_MAX 3072u /* three names, three addresses, a certificate chain */
-#define CAPACITY_BODY_BYTES_MAX 128u
+#define CAPACITY_BODY_BYTES_MAX 640u
+#define CAPACITY_DEVICES_MAX 8u /* kinds of devices of one node; more are told together */
 #define ALERT_BODY_BYTES_MAX 64u
 
 /* What a node says of itself. Names follow name_valid (region may be empty); an address is host:port as other
@@ -46,6 +47,30 @@ struct alert_body {
 size_t member_body_encode(const struct member_body *body, uint8_t *out, size_t capacity);
 enum wire_error member_body_decode(const uint8_t *bytes, size_t count, struct member_body *body);
 
+/* What a node says of its devices beside the slots: one row for those that are alike, who has how many of them, and what
+ * one of them does by its canary. Numbers that are not known are 0. */
+struct capacity_device {
+    uint8_t class;    /* as in struct mesh_capacity */
+    uint16_t compute; /* ten times the compute capability */
+    uint16_t count;   /* of which, by who has them (node/owner.h): */
+    uint16_t spare, owned, cooling, fault;
+    uint32_t memory_mib;
+    uint32_t mflops, memory_mbps, link_mbps;
+    int64_t measured_at_s; /* wall */
+};
+struct capacity_devices {
+    uint32_t count;
+    uint32_t reclaim_p99_ms;
+    struct capacity_device row[CAPACITY_DEVICES_MAX];
+};
+
+/* `devices` may be NULL, where members that don't know them are to read it: then the lowest version that says the rest is written. */
+size_t capacity_record_encode(const struct mesh_capacity *body, const struct capacity_devices *devices,
+                              uint8_t *out, size_t capacity);
+/* `devices` may be NULL; of a record that doesn't have them it has no rows. */
+enum wire_error capacity_record_decode(const uint8_t *bytes, size_t count, struct mesh_capacity *body,
+                                       struct capacity_devices *devices);
+/* The same without devices. */
 size_t capacity_body_encode(const struct mesh_capacity *body, uint8_t *out, size_t capacity);
 enum wire_error capacity_body_decode(const uint8_t *bytes, size_t count, struct mesh_capacity *body);
 

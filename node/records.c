@@ -67,6 +67,7 @@ void peers_close(struct node *node)
 {
     for (uint32_t i = 0; i < node->peers.count; i++) {
         free(node->peers.peer[i].round_trips);
+        free(node->peers.peer[i].devices);
         free(node->peers.peer[i].revoked_why);
     }
     free(node->peers.peer);
@@ -156,11 +157,33 @@ static bool member_received(struct node *node, const struct record *record, stru
     return true;
 }
 
+/* For listings; the core has no use for them. An older record may come after a newer one, by another way. */
+static void note_devices(struct peer *peer, const struct capacity_devices *devices, uint64_t incarnation,
+                         uint64_t sequence)
+{
+    if (incarnation < peer->devices_incarnation ||
+        (incarnation == peer->devices_incarnation && sequence < peer->devices_sequence))
+        return;
+    peer->devices_incarnation = incarnation;
+    peer->devices_sequence = sequence;
+    if (devices->count == 0 && !peer->devices)
+        return;
+    if (!peer->devices)
+        peer->devices = malloc(sizeof *peer->devices);
+    if (peer->devices)
+        *peer->devices = *devices;
+}
+
 static bool capacity_received(struct node *node, const struct record *record, struct mesh_record *out)
 {
+    struct capacity_devices devices;
+    struct peer *peer = peers_find(node, &out->origin);
     out->kind = MESH_RECORD_CAPACITY;
-    return peers_find(node, &out->origin) &&
-           capacity_body_decode(record->body, record->body_bytes, &out->body.capacity) == WIRE_OK;
+    if (!peer ||
+        capacity_record_decode(record->body, record->body_bytes, &out->body.capacity, &devices) != WIRE_OK)
+        return false;
+    note_devices(peer, &devices, record->incarnation, record->sequence);
+    return true;
 }
 
 static bool alert_received(struct node *node, const struct record *record, struct mesh_record *out)
@@ -368,8 +391,24 @@ static size_t member_body_of(struct node *node, const struct mesh_record *record
     return member_body_encode(&body, out, capacity);
 }
 
+/* Programs before 0.2 don't know them and would refuse the record: while one of those is a member, they are not told. */
+static bool all_read_devices(const struct node *node)
+{
+    struct mesh_member_view view;
+    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
+        const struct peer *peer = peers_find((struct node *)(uintptr_t)node, &view.id);
+        unsigned major = 0, minor = 0;
+        if (view.self || view.state == MESH_LEFT || view.state == MESH_REVOKED || view.state == MESH_DOWN)
+            continue;
+        if (!peer || sscanf(peer->software, "%u.%u", &major, &minor) != 2 || (major == 0 && minor < 2))
+            return false;
+    }
+    return true;
+}
+
 void records_sign(struct node *node, const struct mesh_record *record)
 {
+    struct capacity_devices devices = {0};
     uint8_t body[MEMBER_BODY_BYTES_MAX];
     uint8_t bytes[RECORD_OVERHEAD_BYTES + MEMBER_BODY_BYTES_MAX];
     const int64_t now_s = wall_s();
@@ -385,7 +424,10 @@ void records_sign(struct node *node, const struct mesh_record *record)
     case MESH_RECORD_CAPACITY:
         fields.kind = RECORD_CAPACITY;
         fields.not_after_s = now_s + CAPACITY_LIFE_S;
-        body_bytes = capacity_body_encode(&record->body.capacity, body, sizeof body);
+        if (all_read_devices(node))
+            devices_describe(node, &devices);
+        body_bytes = capacity_record_encode(&record->body.capacity, devices.count ? &devices : NULL, body,
+                                            sizeof body);
         break;
     case MESH_RECORD_ALERT: {
         const struct alert_body alert = {.subject = record->body.alert.subject,
@@ -438,6 +480,9 @@ void records_admit(struct node *node, const struct mesh_id *id, struct bytes *by
                           .certificate_ends_s = leaf.not_after_s,
                           .introduced_at_ms = peer->introduced_at_ms,
                           .round_trips = peer->round_trips,
+                          .devices = peer->devices,
+                          .devices_incarnation = peer->devices_incarnation,
+                          .devices_sequence = peer->devices_sequence,
                           .revoked_why = peer->revoked_why};
     memcpy(peer->serial, leaf.serial, sizeof peer->serial);
     snprintf(peer->name, sizeof peer->name, "%s", body.name);

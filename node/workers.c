@@ -33,10 +33,11 @@ struct slot {
     struct hand hand[WORKER_BUNDLES_MAX];
     uint32_t faults; /* exits in a row without a finished shard */
     bool fault;
-    bool hung;    /* killed by us for that */
-    bool stopped; /* killed by us because a stop was asked for: no shard is to blame */
-    bool claimed; /* its owner has it */
-    bool held;    /* nothing new is to start there for now */
+    bool hung;        /* killed by us for that */
+    bool stopped;     /* killed by us because a stop was asked for: no shard is to blame */
+    uint32_t compute; /* ten times the compute capability; 0 = a CPU, or unknown */
+    bool claimed;     /* its owner has it */
+    bool held;        /* nothing new is to start there for now */
     uint64_t shards;
     uint64_t restarts;
     uint64_t busy_us;
@@ -51,10 +52,10 @@ struct workers {
 
 static void on_readable(void *context, uint32_t events);
 
-static void add_slot(struct workers *workers, uint32_t class, uint32_t index, const char *name)
+static struct slot *add_slot(struct workers *workers, uint32_t class, uint32_t index, const char *name)
 {
     if (workers->slot_count == SLOTS_MAX)
-        return;
+        return NULL;
     struct slot *slot = &workers->slots[workers->slot_count++];
     slot->workers = workers;
     slot->class = class;
@@ -62,6 +63,7 @@ static void add_slot(struct workers *workers, uint32_t class, uint32_t index, co
     snprintf(slot->name, sizeof slot->name, "%s", name);
     for (int i = 0; i < WORKER_BUNDLES_MAX; i++)
         slot->hand[i].kill_at_ms = INT64_MAX;
+    return slot;
 }
 
 /* Reads `weir-worker --list`: one JSON object per device. */
@@ -93,7 +95,12 @@ static bool find_devices(struct workers *workers, char *error, size_t error_byte
             snprintf(cpu_name, sizeof cpu_name, "%s", name);
             cpu_listed++;
         } else if (kind && name && strcmp(kind, "cuda") == 0 && cuda_left > 0) {
-            add_slot(workers, 1, index, name);
+            struct slot *slot = add_slot(workers, 1, index, name);
+            const char *compute = json_string_value(json_object_get(device, "compute"));
+            unsigned major = 0, minor = 0;
+            if (slot && compute && sscanf(compute, "%u.%u", &major, &minor) == 2 && major < 1000 &&
+                minor < 10)
+                slot->compute = 10 * major + minor;
             cuda_left--;
         }
         json_decref(device);
@@ -480,6 +487,7 @@ bool workers_view(const struct workers *workers, uint32_t index, struct workers_
     const struct slot *slot = &workers->slots[index];
     *view = (struct workers_view){.device = slot->device,
                                   .class = slot->class,
+                                  .compute = slot->compute,
                                   .pid = slot->worker ? worker_pid(slot->worker) : 0,
                                   .in_hand = in_hand(slot),
                                   .fault = slot->fault,

@@ -84,6 +84,7 @@ int64_t workers_turn(void *workers, int64_t now_ms);
 struct workers_view {
     const char *device; /* "cpu:0" */
     uint32_t class;
+    uint32_t compute; /* ten times the compute capability; 0 = a CPU, or unknown */
     char name[WORKER_NAME_BYTES];
     int pid; /* 0 = not running */
     uint32_t in_hand;

@@ -138,6 +138,112 @@ static void show_summary(const json_t *reply)
            client_number(view, "age_ms") < 1000 ? "now" : format_age(client_number(view, "age_ms"), text));
 }
 
+/* ---- -v: the devices */
+
+/* "31.2 GFLOP/s" */
+static const char *rate(int64_t millions, const char *unit, char text[FORMAT_BYTES])
+{
+    static const char *const prefixes[] = {"M", "G", "T", "P"};
+    double value = (double)millions;
+    int prefix = 0;
+    for (; value >= 1000 && prefix < 3; prefix++)
+        value /= 1000;
+    if (millions <= 0)
+        snprintf(text, FORMAT_BYTES, "-");
+    else
+        snprintf(text, FORMAT_BYTES, value < 100 ? "%.1f %s%s" : "%.0f %s%s", value, prefixes[prefix], unit);
+    return text;
+}
+
+static void add_part(char *text, size_t text_bytes, int64_t count, const char *word)
+{
+    const size_t used = strlen(text);
+    if (count > 0)
+        snprintf(text + used, text_bytes - used, "%s%lld %s", used ? ", " : "", (long long)count, word);
+}
+
+static void add_kind(struct table *table, const json_t *node, const json_t *kind, int64_t now_ms)
+{
+    char state[96] = "", text[FORMAT_BYTES];
+    const int64_t measured_at = client_number(kind, "measured_at"),
+                  memory = client_number(kind, "memory_bytes");
+    const json_t *reclaim = json_object_get(node, "reclaim_p99_ms");
+    add_part(state, sizeof state, client_number(kind, "spare"), "spare");
+    add_part(state, sizeof state, client_number(kind, "owned"), "owned");
+    add_part(state, sizeof state, client_number(kind, "cooling"), "cooling");
+    add_part(state, sizeof state, client_number(kind, "fault"), "fault");
+    table_cell(table, "%s", client_text(node, "name"));
+    char devices[64];
+    snprintf(devices, sizeof devices, "%lld %s", (long long)client_number(kind, "count"),
+             client_text(kind, "kind"));
+    if (client_text(kind, "compute")[0])
+        snprintf(devices + strlen(devices), sizeof devices - strlen(devices), " %s",
+                 client_text(kind, "compute"));
+    if (memory > 0)
+        snprintf(devices + strlen(devices), sizeof devices - strlen(devices), ", %s",
+                 format_bytes((uint64_t)memory, text));
+    table_cell(table, "%s", devices);
+    table_cell(table, "%s", state);
+    if (client_number(kind, "fault") > 0)
+        table_colour(table, TABLE_RED);
+    table_cell(table, "%s", rate(client_number(kind, "mflops"), "FLOP/s", text));
+    table_cell(table, "%s", rate(client_number(kind, "memory_mbps"), "B/s", text));
+    table_cell(table, "%s", rate(client_number(kind, "link_mbps"), "B/s", text));
+    table_cell(table, "%s", format_age(measured_at > 0 ? now_ms - measured_at : -1, text));
+    table_cell(table, "%s",
+               json_is_integer(reclaim) ? format_elapsed(json_integer_value(reclaim), text) : "-");
+}
+
+/* Of the node asked more is known: each device that isn't simply to be lent, and why. */
+static void show_own(const json_t *node)
+{
+    size_t i;
+    const json_t *device;
+    json_array_foreach(json_object_get(node, "own_devices"), i, device)
+    {
+        const char *state = client_text(device, "state"), *cause = client_text(device, "cause");
+        const char *who = client_text(device, "who");
+        char text[FORMAT_BYTES];
+        if (strcmp(state, "spare") == 0 || strcmp(state, "lent") == 0)
+            continue;
+        printf("%s %s: %s", client_text(node, "name"), client_text(device, "device"),
+               strcmp(state, "owned") == 0     ? "its owner has it"
+               : strcmp(state, "reclaim") == 0 ? "goes to its owner"
+               : strcmp(state, "fault") == 0   ? "at fault, see its log"
+                                               : "cools down");
+        if (cause[0])
+            printf(" (%s%s%s)", cause, who[0] ? ": " : "", who);
+        if (json_is_integer(json_object_get(device, "until")))
+            printf(" until %s", format_time(client_number(device, "until"), text));
+        if (json_is_integer(json_object_get(device, "lent_in_ms")))
+            printf(", lent again in %s", format_duration(client_number(device, "lent_in_ms"), text));
+        putchar('\n');
+    }
+}
+
+static void show_devices(const json_t **rows, size_t count, int64_t now_ms)
+{
+    static const struct table_column columns[] = {
+        {.title = "NAME", .cut = true},     {.title = "DEVICES"},
+        {.title = "STATE", .cut = true},    {.title = "DOES", .right = true},
+        {.title = "MEMORY", .right = true}, {.title = "LINK", .right = true},
+        {.title = "AGE", .right = true},    {.title = "RECLAIM", .right = true}};
+    struct table *table = table_open(columns, 8);
+    for (size_t i = 0; i < count; i++) {
+        size_t k;
+        const json_t *kind;
+        json_array_foreach(json_object_get(rows[i], "devices"), k, kind)
+            add_kind(table, rows[i], kind, now_ms);
+    }
+    putchar('\n');
+    if (table_rows(table) > 0)
+        table_print_wide(table, stdout);
+    table_close(table);
+    for (size_t i = 0; i < count; i++)
+        if (client_flag(rows[i], "self"))
+            show_own(rows[i]);
+}
+
 static int show(struct cli *cli, const json_t *reply)
 {
     static const struct table_column columns[] = {{.title = "NAME", .cut = true},
@@ -175,6 +281,8 @@ static int show(struct cli *cli, const json_t *reply)
             table_print_wide(table, stdout);
         else
             table_print(table, stdout);
+        if (cli_has(cli, "verbose"))
+            show_devices(rows, count, client_number(client_member(reply, "view"), "at"));
         show_summary(reply);
     }
     table_close(table);
@@ -187,7 +295,8 @@ static int nodes(struct cli *cli)
     return cli_list(cli, json_pack("{s:s}", "op", "nodes"), show);
 }
 
-static const struct cli_option options[] = {CLI_NODE, CLI_LISTING, {0}};
+static const struct cli_option options[] = {
+    CLI_NODE, CLI_LISTING, {'v', "verbose", NULL, "the devices too: who has them, what they do"}, {0}};
 
 const struct cli_command cli_nodes = {
     .name = "nodes",
@@ -197,6 +306,8 @@ const struct cli_command cli_nodes = {
              "NOTE), draining, left, revoked.\n"
              "FREE/SLOTS: shards it can take now, and at most. QUEUE: bundles waiting there.\n"
              "RTT: round trip. SEEN: when it was last heard, or since when it is gone.\n"
+             "-v: DOES, MEMORY and LINK are what a canary measured there AGE ago: float32 products,\n"
+             "bytes in memory and from the host. RECLAIM: how long owners waited (p99).\n"
              "-o wide: PROTOCOL is the version spoken between it and the node asked.\n"
              "* is the node asked.\n",
     .example = "weir nodes --watch",

@@ -23,10 +23,11 @@ static void fuzz_member(const uint8_t *data, size_t size)
 static void fuzz_capacity(const uint8_t *data, size_t size)
 {
     struct mesh_capacity body;
+    struct capacity_devices devices;
     uint8_t bytes[CAPACITY_BODY_BYTES_MAX];
-    if (capacity_body_decode(data, size, &body) == WIRE_OK) {
-        const size_t count = capacity_body_encode(&body, bytes, sizeof bytes);
-        require(count > 0 && capacity_body_decode(bytes, count, &body) == WIRE_OK);
+    if (capacity_record_decode(data, size, &body, &devices) == WIRE_OK) {
+        const size_t count = capacity_record_encode(&body, &devices, bytes, sizeof bytes);
+        require(count > 0 && capacity_record_decode(bytes, count, &body, &devices) == WIRE_OK);
     }
 }
 

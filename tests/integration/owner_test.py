@@ -1,6 +1,7 @@
 """The owner comes first: devices claimed by command, while others' work runs on them."""
 import os
 import signal
+import subprocess
 
 from harness import Node, expect, wait_until
 
@@ -97,6 +98,75 @@ def a_claim_outlives_a_restart_and_ends_when_it_was_said_to(place):
     expect(states(node)["cpu:1"] == "spare", "a claim that was released came back: %s" % states(node))
 
 
+def what_a_device_does_and_who_has_it_is_told_everywhere(place):
+    mesh = place.mesh("ashburn", "berlin")
+    asked, lender = mesh["ashburn"], mesh["berlin"]
+    row = lambda: (asked.nodes()["berlin"]["devices"] or [{}])[0]
+    wait_until(lambda: "berlin's canary is known: %s" % row(), lambda: row().get("mflops", 0) > 0, 40)
+    kind = row()
+    expect(kind["kind"] == "cpu" and kind["count"] == 2 and kind["spare"] == 2 and kind["memory_mbps"] > 0, kind)
+    expect(kind["measured_at"] > 0 and asked.nodes()["berlin"]["reclaim_p99_ms"] is None, asked.nodes()["berlin"])
+    job = asked.submit_detached("spin", *ENDLESS)
+    wait_lent(lender, "cpu:0", "cpu:1")
+    lender.weir("reclaim", "cpu:1")
+    wait_until(lambda: "the claim is told: %s" % row(), lambda: row()["owned"] == 1)
+    expect(asked.nodes()["berlin"]["note"] == "owner has 1 of 2", asked.nodes()["berlin"]["note"])
+    wait_until("so is what it took", lambda: asked.nodes()["berlin"]["reclaim_p99_ms"])
+    asked.weir("cancel", job)
+    shown = lender.weir("nodes", "-v").out
+    for text in ("FLOP/s", "1 spare, 1 owned", "berlin cpu:1: its owner has it (command)"):
+        expect(text in shown, "%r is not in:\n%s" % (text, shown))
+
+
+SLURM = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "packaging", "slurm")
+
+
+def hook(name, **environment):
+    """Runs it as slurmd does, with nothing in its environment but what is given."""
+    done = subprocess.run([os.path.join(SLURM, "weir-" + name)], env={"PATH": "/usr/bin:/bin", **environment},
+                          capture_output=True, text=True, check=False, timeout=60)
+    expect(done.returncode != 127 and not done.stdout, "%s: %s %s" % (name, done.returncode, done.stderr))
+    return done.returncode
+
+
+def slurm_hooks_take_a_jobs_devices_and_give_them_again(place):
+    node = place.mesh("ashburn")["ashburn"]
+    here = {"WEIR": place.program, "WEIR_NODE": node.socket, "SLURM_JOB_ID": "17", "SLURMD_NODENAME": "n1"}
+    expect(hook("prolog", **here) == 0, "the prolog of a job without GPUs")
+    expect(set(states(node).values()) == {"owned"}, states(node))
+    expect(hook("epilog", **here) == 0, "its epilog")
+    expect(set(states(node).values()) == {"cooling"}, states(node))
+    # With GPUs: which of them, and what becomes of each answer.
+    said = place.path("said")
+    fake = place.path("weir")
+    with open(fake, "w", encoding="ascii") as out:
+        out.write('#!/bin/sh\necho "$@" >> %s\nexit ${ANSWER:-0}\n' % said)
+    os.chmod(fake, 0o755)
+    for name, gpus, wanted in (("prolog", "0,2", "reclaim cuda:0\nreclaim cuda:2\n"),
+                               ("epilog", "0,2", "release cuda:0\nrelease cuda:2\n"),
+                               ("prolog", "GPU-8932", "reclaim cuda\n"), ("epilog", "GPU-8932", "release cuda\n"),
+                               ("prolog", "", "reclaim cpu\n")):
+        open(said, "w", encoding="ascii").close()
+        expect(hook(name, WEIR=fake, SLURM_JOB_GPUS=gpus, SLURM_JOB_ID="17") == 0, name)
+        with open(said, encoding="ascii") as text:
+            got = text.read()
+        expect(got == wanted, "%s of %r said %r" % (name, gpus, got))
+    for answer, code in (("3", 0), ("4", 0), ("6", 6), ("1", 1)):
+        expect(hook("prolog", WEIR=fake, SLURM_JOB_GPUS="0", ANSWER=answer) == code, "answer %s" % answer)
+        expect(hook("epilog", WEIR=fake, SLURM_JOB_GPUS="0", ANSWER=answer) == 0, "answer %s" % answer)
+
+
+def cores_that_others_use_are_not_lent(place):
+    node = place.mesh("ashburn", work__cpu_slots="auto")["ashburn"]
+    cores = len(os.sched_getaffinity(0))
+    expect(len(devices(node)) == cores, devices(node))
+    for _ in range(2 * cores):
+        place.start(["/bin/sh", "-c", "while :; do :; done"])
+    wait_until(lambda: "the last core is left to others: %s" % devices(node),
+               lambda: devices(node)["cpu:%d" % (cores - 1)]["state"] == "owned", 60)
+    expect(devices(node)["cpu:%d" % (cores - 1)]["cause"] == "load", devices(node))
+
+
 def mistakes_are_told(place):
     node = place.mesh("ashburn")["ashburn"]
     cases = [(("reclaim", "cuda:7"), 3, "there are cpu:0, cpu:1"), (("release", "gpu"), 3, "no device 'gpu'"),
@@ -115,6 +185,8 @@ def a_node_that_lends_nothing_says_so(place):
     expect("lends no device" in node.weir("reclaim", code=3).error, "reclaim without devices")
 
 
-TESTS = [a_claimed_device_is_free_at_once_and_its_shards_go_back, work_goes_on_elsewhere_and_comes_again_after_a_release,
+LONG_TESTS = [cores_that_others_use_are_not_lent]
+TESTS = [slurm_hooks_take_a_jobs_devices_and_give_them_again, what_a_device_does_and_who_has_it_is_told_everywhere,
+         a_claimed_device_is_free_at_once_and_its_shards_go_back, work_goes_on_elsewhere_and_comes_again_after_a_release,
          a_worker_that_does_not_listen_is_killed_after_the_grace,
          a_claim_outlives_a_restart_and_ends_when_it_was_said_to, mistakes_are_told, a_node_that_lends_nothing_says_so]

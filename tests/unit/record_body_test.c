@@ -149,6 +149,70 @@ static void a_fault_comes_back_with_a_site_and_without(void **state)
     assert_int_equal(bytes[1], 1);
 }
 
+/* Version 4 says everything; who asks for no devices reads it all the same, and older versions have none. */
+static void devices_come_back_as_they_went(void **state)
+{
+    (void)state;
+    const struct mesh_capacity body = {.class = {{8, 3, 2}}, .fault = MESH_FAULT_DEVICE};
+    struct capacity_devices devices = {.count = CAPACITY_DEVICES_MAX, .reclaim_p99_ms = UINT32_MAX}, back;
+    for (uint32_t i = 0; i < CAPACITY_DEVICES_MAX; i++)
+        devices.row[i] = (struct capacity_device){.class = 1,
+                                                  .compute = UINT16_MAX,
+                                                  .count = UINT16_MAX,
+                                                  .spare = UINT16_MAX,
+                                                  .memory_mib = UINT32_MAX,
+                                                  .mflops = UINT32_MAX,
+                                                  .memory_mbps = UINT32_MAX,
+                                                  .link_mbps = i,
+                                                  .measured_at_s = INT64_MAX / 1000};
+    devices.row[0] = (struct capacity_device){.count = 10, .spare = 1, .owned = 2, .cooling = 3, .fault = 4};
+    uint8_t bytes[CAPACITY_BODY_BYTES_MAX];
+    struct mesh_capacity back_body;
+    const size_t count = capacity_record_encode(&body, &devices, bytes, sizeof bytes);
+    assert_in_range(count, 1, CAPACITY_BODY_BYTES_MAX);
+    assert_int_equal(bytes[1], 4);
+    assert_int_equal(capacity_record_decode(bytes, count, &back_body, &back), WIRE_OK);
+    assert_int_equal(back_body.fault, MESH_FAULT_DEVICE);
+    assert_memory_equal(&back, &devices, sizeof back);
+    assert_int_equal(capacity_body_decode(bytes, count, &back_body), WIRE_OK);
+    for (size_t cut = 0; cut < count; cut++)
+        assert_int_not_equal(capacity_record_decode(bytes, cut, &back_body, &back), WIRE_OK);
+
+    const struct mesh_capacity good = {.class = {{1, 1, 0}}};
+    devices.count = 0;
+    assert_int_equal(capacity_record_decode(bytes,
+                                            capacity_record_encode(&good, &devices, bytes, sizeof bytes),
+                                            &back_body, &back),
+                     WIRE_OK);
+    assert_int_equal(back_body.fault, MESH_FAULT_NONE);
+    assert_int_equal(
+        capacity_record_decode(bytes, capacity_body_encode(&good, bytes, sizeof bytes), &back_body, &back),
+        WIRE_OK);
+    assert_int_equal(back.count, 0);
+}
+
+static void devices_that_make_no_sense_are_refused(void **state)
+{
+    (void)state;
+    const struct mesh_capacity body = {.class = {{8, 3, 2}}};
+    const struct capacity_device bad[] = {
+        {.class = MESH_DEVICE_CLASSES, .count = 1, .spare = 1}, /* no such class */
+        {.count = 2, .spare = 1},                               /* one is nobody's */
+        {.count = 2, .spare = 1, .owned = 2},                   /* one is two people's */
+        {.count = 0},                                           /* a row of nothing */
+        {.count = 1, .spare = 1, .measured_at_s = -1},
+        {.count = 1, .spare = 1, .measured_at_s = INT64_MAX / 1000 + 1},
+    };
+    uint8_t bytes[CAPACITY_BODY_BYTES_MAX];
+    struct mesh_capacity back_body;
+    struct capacity_devices back;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        const struct capacity_devices devices = {.count = 1, .row = {bad[i]}};
+        const size_t count = capacity_record_encode(&body, &devices, bytes, sizeof bytes);
+        assert_int_equal(capacity_record_decode(bytes, count, &back_body, &back), WIRE_RANGE);
+    }
+}
+
 static void only_a_large_site_needs_the_second_version(void **state)
 {
     (void)state;
@@ -210,6 +274,8 @@ int main(void)
         cmocka_unit_test(a_capacity_comes_back_as_it_went),
         cmocka_unit_test(only_a_large_site_needs_the_second_version),
         cmocka_unit_test(a_fault_comes_back_with_a_site_and_without),
+        cmocka_unit_test(devices_come_back_as_they_went),
+        cmocka_unit_test(devices_that_make_no_sense_are_refused),
         cmocka_unit_test(an_alert_comes_back_as_it_went),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
