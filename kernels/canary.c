@@ -11,7 +11,8 @@
 #include "kernels/kernel.h"
 #include "kernels/worker_serve.h"
 
-#define CPU_ORDER 512u /* of the matrices: 0.27 GFLOP a product */
+#define SMALL_ORDER 512u /* of the matrices: 0.27 GFLOP a product */
+#define GPU_MFLOPS_MIN 20000
 #define GPU_ORDER 4096u
 #define COPY_BYTES (UINT64_C(64) << 20) /* more than caches hold */
 #define MEASURE_NS 100000000            /* and at least twice */
@@ -62,11 +63,10 @@ static struct array_type square(uint32_t order)
     return (struct array_type){.dtype = ARRAY_FLOAT32, .rank = 2, .shape = {order, order}};
 }
 
-static uint64_t measure_mflops(struct gpu *gpu)
+static uint64_t measure_products(struct gpu *gpu, uint32_t order)
 {
     static _Atomic uint64_t stamp;
     static const _Atomic uint32_t cancel;
-    const uint32_t order = gpu ? GPU_ORDER : CPU_ORDER;
     const uint64_t count = (uint64_t)order * order, bytes = count * sizeof(float);
     float *matrix = malloc(3 * bytes);
     struct product product = {.gpu = gpu};
@@ -94,34 +94,48 @@ static uint64_t measure_mflops(struct gpu *gpu)
     return best > 0 ? 2 * count * order * 1000 / (uint64_t)best : 0;
 }
 
+/* Large ones fill a GPU, if small ones show that it is one: a driver that plays a GPU on a core would be at it for minutes. */
+static uint64_t measure_mflops(struct gpu *gpu)
+{
+    const uint64_t mflops = measure_products(gpu, SMALL_ORDER);
+    return gpu && mflops > GPU_MFLOPS_MIN ? measure_products(gpu, GPU_ORDER) : mflops;
+}
+
 /* ---- Copies */
 
+/* Host memory; on a GPU, with the few calls of the driver that this takes, in the context that gpu_open made current. */
 struct copy {
-    struct gpu *gpu;
-    uint8_t *from, *to;                             /* in the host's memory */
-    uint64_t device_from, device_to;                /* in the GPU's */
-    int (*copy_inside)(uint64_t, uint64_t, size_t); /* cuMemcpyDtoD_v2 */
-    int (*wait)(void);                              /* cuCtxSynchronize */
+    uint8_t *from, *to;
+    uint64_t device_from, device_to;
+    int (*cuMemAlloc_v2)(uint64_t *, size_t);
+    int (*cuMemFree_v2)(uint64_t);
+    int (*cuMemAllocHost_v2)(void **, size_t);
+    int (*cuMemFreeHost)(void *);
+    int (*cuMemcpyHtoD_v2)(uint64_t, const void *, size_t);
+    int (*cuMemcpyDtoD_v2)(uint64_t, uint64_t, size_t);
+    int (*cuCtxSynchronize)(void);
 };
 
 static bool copy_host(void *context)
 {
     struct copy *copy = context;
     memcpy(copy->to, copy->from, COPY_BYTES);
-    __asm__ volatile("" : : "r"(copy->to) : "memory");
+    __asm__ volatile("" : : "r"(copy->to) : "memory"); /* it is read */
     return true;
 }
 
 static bool copy_up(void *context)
 {
     struct copy *copy = context;
-    return gpu_upload(copy->gpu, copy->device_to, copy->from, COPY_BYTES) && gpu_wait(copy->gpu);
+    return copy->cuMemcpyHtoD_v2(copy->device_to, copy->from, COPY_BYTES) == 0 &&
+           copy->cuCtxSynchronize() == 0;
 }
 
 static bool copy_inside(void *context)
 {
     struct copy *copy = context;
-    return copy->copy_inside(copy->device_to, copy->device_from, COPY_BYTES) == 0 && copy->wait() == 0;
+    return copy->cuMemcpyDtoD_v2(copy->device_to, copy->device_from, COPY_BYTES) == 0 &&
+           copy->cuCtxSynchronize() == 0;
 }
 
 static uint64_t mbps(uint64_t bytes, int64_t ns)
@@ -129,39 +143,58 @@ static uint64_t mbps(uint64_t bytes, int64_t ns)
     return ns > 0 ? bytes * 1000 / (uint64_t)ns : 0;
 }
 
-/* Both rates of a GPU; its context is the current one of this thread. */
-static void measure_gpu(struct copy *copy, uint64_t *memory, uint64_t *link)
+static bool find_calls(void *driver, struct copy *copy)
 {
-    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-    copy->device_from = gpu_alloc(copy->gpu, COPY_BYTES);
-    copy->device_to = gpu_alloc(copy->gpu, COPY_BYTES);
-    if (copy->device_to)
-        *link = mbps(COPY_BYTES, best_ns(copy_up, copy));
-    *(void **)&copy->copy_inside = driver ? dlsym(driver, "cuMemcpyDtoD_v2") : NULL;
-    *(void **)&copy->wait = driver ? dlsym(driver, "cuCtxSynchronize") : NULL;
-    if (copy->copy_inside && copy->wait && copy->device_from && copy->device_to)
-        *memory = mbps(2 * COPY_BYTES, best_ns(copy_inside, copy));
-    if (copy->device_from)
-        gpu_free(copy->gpu, copy->device_from);
-    if (copy->device_to)
-        gpu_free(copy->gpu, copy->device_to);
-    if (driver)
-        dlclose(driver);
+#define FIND(name)                                                                                           \
+    *(void **)&copy->name = dlsym(driver, #name);                                                            \
+    if (!copy->name)                                                                                         \
+        return false;
+    FIND(cuMemAlloc_v2)
+    FIND(cuMemFree_v2)
+    FIND(cuMemAllocHost_v2)
+    FIND(cuMemFreeHost)
+    FIND(cuMemcpyHtoD_v2)
+    FIND(cuMemcpyDtoD_v2)
+    FIND(cuCtxSynchronize)
+#undef FIND
+    return true;
 }
 
-static void measure_copies(struct gpu *gpu, uint64_t *memory, uint64_t *link)
+static void measure_gpu_copies(uint64_t *memory, uint64_t *link)
 {
-    struct copy copy = {.gpu = gpu, .from = malloc(COPY_BYTES), .to = malloc(COPY_BYTES)};
-    *memory = *link = 0;
+    struct copy copy = {0};
+    void *pinned = NULL;
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (!driver || !find_calls(driver, &copy))
+        return;
+    if (copy.cuMemAlloc_v2(&copy.device_from, COPY_BYTES) == 0 &&
+        copy.cuMemAlloc_v2(&copy.device_to, COPY_BYTES) == 0) {
+        *memory = mbps(2 * COPY_BYTES, best_ns(copy_inside, &copy));
+        if (copy.cuMemAllocHost_v2(&pinned, COPY_BYTES) == 0) {
+            copy.from = pinned;
+            memset(copy.from, 1, COPY_BYTES);
+            *link = mbps(COPY_BYTES, best_ns(copy_up, &copy));
+            copy.cuMemFreeHost(pinned);
+        }
+    }
+    if (copy.device_from)
+        copy.cuMemFree_v2(copy.device_from);
+    if (copy.device_to)
+        copy.cuMemFree_v2(copy.device_to);
+    dlclose(driver);
+}
+
+static uint64_t measure_host_copies(void)
+{
+    struct copy copy = {.from = malloc(COPY_BYTES), .to = malloc(COPY_BYTES)};
+    uint64_t rate = 0;
     if (copy.from && copy.to) {
         memset(copy.from, 1, COPY_BYTES);
-        if (gpu)
-            measure_gpu(&copy, memory, link);
-        else
-            *memory = mbps(2 * COPY_BYTES, best_ns(copy_host, &copy));
+        rate = mbps(2 * COPY_BYTES, best_ns(copy_host, &copy));
     }
     free(copy.from);
     free(copy.to);
+    return rate;
 }
 
 int worker_canary(const char *name)
@@ -174,9 +207,12 @@ int worker_canary(const char *name)
         return 2;
     }
     kernel_prepare();
-    uint64_t memory, link;
+    uint64_t memory = 0, link = 0;
     const uint64_t mflops = measure_mflops(gpu);
-    measure_copies(gpu, &memory, &link);
+    if (gpu)
+        measure_gpu_copies(&memory, &link);
+    else
+        memory = measure_host_copies();
     gpu_close(gpu);
     printf("{\"device\":\"%s:%u\",\"mflops\":%llu,\"memory_mbps\":%llu,\"link_mbps\":%llu}\n", device.kind,
            device.index, (unsigned long long)mflops, (unsigned long long)memory, (unsigned long long)link);
