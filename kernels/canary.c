@@ -11,8 +11,9 @@
 #include "kernels/kernel.h"
 #include "kernels/worker_serve.h"
 
-#define SMALL_ORDER 512u /* of the matrices: 0.27 GFLOP a product */
-#define GPU_MFLOPS_MIN 20000
+#define CPU_ORDER 512u /* of the matrices: 0.27 GFLOP a product */
+#define PROBE_ORDER 64u
+#define GPU_MFLOPS_MIN 500 /* at that order, where a GPU mostly waits */
 #define GPU_ORDER 4096u
 #define COPY_BYTES (UINT64_C(64) << 20) /* more than caches hold */
 #define MEASURE_NS 100000000            /* and at least twice */
@@ -97,8 +98,10 @@ static uint64_t measure_products(struct gpu *gpu, uint32_t order)
 /* Large ones fill a GPU, if small ones show that it is one: a driver that plays a GPU on a core would be at it for minutes. */
 static uint64_t measure_mflops(struct gpu *gpu)
 {
-    const uint64_t mflops = measure_products(gpu, SMALL_ORDER);
-    return gpu && mflops > GPU_MFLOPS_MIN ? measure_products(gpu, GPU_ORDER) : mflops;
+    if (!gpu)
+        return measure_products(NULL, CPU_ORDER);
+    const uint64_t mflops = measure_products(gpu, PROBE_ORDER);
+    return mflops > GPU_MFLOPS_MIN ? measure_products(gpu, GPU_ORDER) : mflops;
 }
 
 /* ---- Copies */
