@@ -192,6 +192,19 @@ static bool has_refused(const struct mesh *mesh, const struct job *job, uint32_t
     return slot != MESH_NONE && mesh->home.ask[slot].refused;
 }
 
+/* Whether shards of the queue may be bound now, wherever. */
+static bool has_queued(const struct home *home, const struct job *job)
+{
+    return job->queued > 0 && verify_permits(home, job, 1) > 0;
+}
+
+/* Whether something may be computed there a second time: a slow bundle, or what is to be checked. */
+static bool may_repeat(const struct mesh *mesh, const struct job *job, uint32_t member)
+{
+    return speculation_pick(&mesh->home, job, member) != MESH_NONE ||
+           verify_pick(mesh, job, member) != MESH_NONE;
+}
+
 /* Returns false if the member is of no use to the job. */
 static bool weigh(const struct step *step, const struct job *job, uint32_t member, struct candidate *one)
 {
@@ -202,9 +215,7 @@ static bool weigh(const struct step *step, const struct job *job, uint32_t membe
         return false;
     if (has_refused(mesh, job, member))
         return false;
-    const bool some = job->queued > 0 && verify_permits(&mesh->home, job, 1) > 0;
-    if (!some && speculation_pick(&mesh->home, job, member) == MESH_NONE &&
-        verify_pick(mesh, job, member) == MESH_NONE)
+    if (!has_queued(&mesh->home, job) && !may_repeat(mesh, job, member))
         return false;
     if (job->spec.price_limit_micro > 0 && capacity.price_micro > job->spec.price_limit_micro)
         return false;
@@ -395,6 +406,7 @@ static void repeat_asks(struct step *step, uint32_t job_slot, uint32_t need)
 {
     struct home *const home = &step->mesh->home;
     struct job *const job = &home->job[job_slot];
+    const bool some = has_queued(home, job);
     home->turn++;
     for (uint32_t slot = list_first(&job->asks), next; slot != MESH_NONE; slot = next) {
         next = list_next(home->ask_link, slot);
@@ -406,6 +418,12 @@ static void repeat_asks(struct step *step, uint32_t job_slot, uint32_t need)
         }
         const bool own = ask->member == step->mesh->members.self;
         home->member[ask->member].asked = home->turn;
+        /* The queue has run out, and what is left may not go there: nothing is to be expected from it. */
+        if (!some && !may_repeat(step->mesh, job, ask->member)) {
+            if (!withdraw(step, job_slot, slot))
+                return;
+            continue;
+        }
         if (step->now_ms - ask->sent_at_ms < HOME_ASK_REFRESH_MS && !(own && ask->left * 2 < need) &&
             !ask_seems_lost(step->mesh, job, ask))
             continue;

@@ -29,6 +29,7 @@ UNIT_TESTS = {
     "mesh_executor_test": ["tests/unit/mesh_executor_test.c"],
     "mesh_home_test": ["tests/unit/mesh_home_test.c"],
     "mesh_speculation_test": ["tests/unit/mesh_speculation_test.c"],
+    "mesh_verify_test": ["tests/unit/mesh_verify_test.c"],
     "mesh_links_test": ["tests/unit/mesh_links_test.c"],
     "mesh_tree_test": ["tests/unit/mesh_tree_test.c"],
     "mesh_tiers_test": ["tests/unit/mesh_tiers_test.c"],

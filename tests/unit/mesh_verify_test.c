@@ -443,6 +443,10 @@ static void what_it_brought_before_is_checked(void **state)
     runs(f, 2, 100, RIGHT);
     assert_int_equal(disputed(f), 1);
     assert_int_equal(view(f, 100).checks, 0);
+    struct mesh_event forgive = {.kind = MESH_QUARANTINE};
+    forgive.body.quarantine.id = f->peer[0];
+    fixture_step(f, &forgive);
+    assert_int_equal(mesh_verify_permille(f->mesh, &f->peer[0], 0), 1000);
     fixture_close(f);
 }
 
