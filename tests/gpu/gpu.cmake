@@ -26,6 +26,14 @@ if(WEIR_CUDA AND WEIR_NVCC AND WEIR_CXX AND NOT WEIR_SANITIZE)
     add_test(NAME gpu.emulated COMMAND gpu_test 1 small)
     set_tests_properties(gpu.emulated PROPERTIES LABELS gpu TIMEOUT 300 SKIP_RETURN_CODE 77
                          ENVIRONMENT "LD_LIBRARY_PATH=${emulated}")
+    if(TARGET PkgConfig::CMOCKA)
+        add_executable(gpu_runtime_test ${CMAKE_CURRENT_LIST_DIR}/runtime_test.c)
+        target_link_libraries(gpu_runtime_test PRIVATE weir_compute PkgConfig::CMOCKA ${CMAKE_DL_LIBS})
+        set_target_properties(gpu_runtime_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+        add_test(NAME gpu.runtime COMMAND gpu_runtime_test)
+        set_tests_properties(gpu.runtime PROPERTIES LABELS gpu TIMEOUT 300 SKIP_RETURN_CODE 77
+                             ENVIRONMENT "LD_LIBRARY_PATH=${emulated}")
+    endif()
 endif()
 
 # Plays the driver's management library for the watcher, by a script (tests/integration/gpu_owner_test.py).
