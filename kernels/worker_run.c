@@ -217,10 +217,16 @@ static bool check_values(const struct job *job)
     return true;
 }
 
+static double seconds_between(struct timespec begin, struct timespec end)
+{
+    return (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) * 1e-9;
+}
+
 static bool run_shards(struct job *job, struct gpu *gpu)
 {
-    struct timespec begin, end;
+    struct timespec begin, end, cpu_begin, cpu_end;
     clock_gettime(CLOCK_MONOTONIC, &begin);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu_begin);
     for (uint64_t first = 0; first < job->plan.items; first += job->plan.shard_items) {
         const uint64_t left = job->plan.items - first;
         struct kernel_call call = {
@@ -265,10 +271,12 @@ static bool run_shards(struct job *job, struct gpu *gpu)
         }
     }
     clock_gettime(CLOCK_MONOTONIC, &end);
-    const double seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) * 1e-9;
-    printf("{\"kernel\":\"%s\",\"items\":%llu,\"shards\":%llu,\"ms\":%.3f,\"gops\":%.2f}\n",
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu_end);
+    const double seconds = seconds_between(begin, end);
+    printf("{\"kernel\":\"%s\",\"items\":%llu,\"shards\":%llu,\"ms\":%.3f,\"cpu_ms\":%.3f,\"gops\":%.2f}\n",
            job->manifest->name, (unsigned long long)job->plan.items,
            (unsigned long long)job->plan.shard_count, seconds * 1e3,
+           seconds_between(cpu_begin, cpu_end) * 1e3,
            job->plan.item_cost.operations * (double)job->plan.items / seconds * 1e-9);
     return true;
 }

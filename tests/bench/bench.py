@@ -5,7 +5,7 @@
 
 Prints a table and writes bench.json into the build folder. Figures are medians of 5 runs, or of 3 where one run takes
 longer than 20 s (`runs` in bench.json says how many). Nothing here passes or fails by its time; a wrong result fails.
-Parts: noop, single, cached, submits, commits, takeover, recovery, efficiency, blob, idle, kernels, users, gearman, dask,
+Parts: noop, single, cached, submits, commits, takeover, recovery, efficiency, blob, idle, kernels, shares, users, gearman, dask,
 reclaim.
 """
 import argparse
@@ -246,6 +246,46 @@ def run_kernel(tools, kernel, *arguments):
     return json.loads(done.stdout)
 
 
+def bench_shares(report, tools):
+    """How much of what the core can do our loops reach, by processor time: each beside its peak, in turns."""
+    folder = tools.folder("shares")
+    os.makedirs(folder, exist_ok=True)
+    draw = numpy.random.default_rng(1)
+
+    def save(name, array):
+        numpy.save(f"{folder}/{name}.npy", array)
+        return f"{folder}/{name}.npy"
+
+    base = save("base", draw.integers(-127, 128, (104_334, 256), dtype=numpy.int8))
+    query = save("query", draw.integers(-127, 128, (1_000, 256), dtype=numpy.int8))
+    pairs = {name: [save(f"{side}_{name}", draw.integers(-127, 128, (2_048, 2_048)).astype(dtype)) for side in "ab"]
+             for name, dtype in (("fp32", numpy.float32), ("int8", numpy.int8))}
+    bodies = save("bodies", draw.random((20_000, 7)).astype(numpy.float32))
+    kernels = {  # what to run, operations of it, and the peak that they are held against
+        "knn_int8": (("knn", "--input", f"base={base}", "--input", f"query={query}:split", "--param", "k=5"),
+                     1_000 * 104_334 * 256, "int8_gmac"),
+        "matmul_int8": (("matmul", "--input", f"a={pairs['int8'][0]}:split", "--input", f"b={pairs['int8'][1]}"),
+                        2_048 ** 3, "int8_gmac"),
+        "matmul_fp32": (("matmul", "--input", f"a={pairs['fp32'][0]}:split", "--input", f"b={pairs['fp32'][1]}"),
+                        2 * 2_048 ** 3, "sgemm_gflop"),
+        "nbody_fp32": (("nbody", "--input", f"bodies={bodies}"), 34 * 20_000 ** 2, "fp32_gflop"),
+    }
+
+    def once():
+        row = {}
+        for name, (arguments, operations, peak) in kernels.items():
+            before = json.loads(subprocess.run(["taskset", "-c", "0", f"{tools.build}/bench/tools/peak"], check=True,
+                                               capture_output=True, text=True).stdout)
+            rate = operations / run_kernel(tools, *arguments)["cpu_ms"] * 1e-6
+            row[f"{name}_rate"], row[f"{name}_share_percent"] = rate, 100 * rate / before[peak]
+        return row
+
+    rows = report.repeat(once)
+    for key in rows[0]:
+        report.add(key, column(rows, key))
+    shutil.rmtree(folder)
+
+
 def bench_kernels(report, tools):
     folder = tools.folder("kernels")
     os.makedirs(folder, exist_ok=True)
@@ -416,7 +456,8 @@ def print_table(report):
               f"{report.runs.get(key, ''):>4}  {aim}".rstrip())
 
 
-PARTS = {"kernels": bench_kernels, "users": bench_users, "gearman": bench_gearman, "dask": bench_dask, "noop": bench_noop,
+PARTS = {"kernels": bench_kernels, "shares": bench_shares, "users": bench_users,
+         "gearman": bench_gearman, "dask": bench_dask, "noop": bench_noop,
          "single": bench_single, "cached": bench_cached, "submits": journals.bench_submits, "commits": journals.bench_commits,
          "takeover": journals.bench_takeover, "recovery": journals.bench_recovery, "efficiency": bench_efficiency,
          "blob": bench_blob, "idle": bench_idle, "reclaim": owner.bench_reclaim}
