@@ -9,8 +9,8 @@
 #include "kernels/gpu.h"
 #include "kernels/kernel.h"
 
-#define ROWS_AT_ONCE 64    /* between two pulses */
-#define DEPTH_AT_ONCE 4096 /* int8: a panel of 16 columns is then 64 KiB */
+#define ROWS_AT_ONCE 256   /* between two pulses */
+#define DEPTH_AT_ONCE 2048 /* int8: the panels of a tile, 96 KiB, stay in the second-level cache */
 #define COLUMNS_AT_ONCE 48 /* int8: three panels, the width of a tile */
 
 /* The constants of cblas.h, whose ABI has been fixed since 1998. */
@@ -125,48 +125,69 @@ static enum kernel_error run_float(struct kernel_call *call)
     return result;
 }
 
-/* The rows are laid out once with padded depth; then each group of columns is packed, and meets all the rows.
- */
+/* b in panels, slice of depth after slice; kept with it, since packing it takes as long as some 20 rows. */
+static uint8_t *packed_b(const struct kernel_input *b, size_t k, size_t n)
+{
+    uint8_t *packed = b->keep ? b->keep->memory : NULL;
+    if (packed)
+        return packed;
+    packed = dot8_alloc(dot8_packed_bytes(n, k));
+    for (size_t first = 0; packed && first < k; first += DEPTH_AT_ONCE)
+        dot8_pack_columns((const int8_t *)b->data + first * n, n, n,
+                          k - first < DEPTH_AT_ONCE ? k - first : DEPTH_AT_ONCE,
+                          packed + dot8_packed_bytes(n, first));
+    if (b->keep && packed) {
+        b->keep->memory = packed;
+        b->keep->release = free;
+    }
+    return packed;
+}
+
+/* Some columns of c: the sums of one slice of depth. */
+static void add_products(int32_t *c, size_t stride, const int32_t *products, size_t rows, size_t columns,
+                         bool first)
+{
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++)
+            c[i * stride + j] = (first ? 0 : c[i * stride + j]) + products[i * COLUMNS_AT_ONCE + j];
+}
+
+/* A slice of depth at a time: its rows are laid out once, and each group of columns meets them all. */
 static enum kernel_error run_int8(struct kernel_call *call)
 {
-    const int8_t *a = call->inputs[0].data, *b = call->inputs[1].data;
+    const int8_t *a = call->inputs[0].data;
     int32_t *c = call->outputs[0].data;
     const size_t m = (size_t)call->items, k = (size_t)call->inputs[1].type.shape[0];
     const size_t n = (size_t)call->inputs[1].type.shape[1];
     const size_t depth_max = k < DEPTH_AT_ONCE ? k : DEPTH_AT_ONCE;
+    uint8_t *packed = packed_b(&call->inputs[1], k, n);
     int8_t *rows = dot8_alloc(m * dot8_stride(depth_max));
-    uint8_t *packed = dot8_alloc(dot8_packed_bytes(COLUMNS_AT_ONCE, depth_max));
     int32_t *products = dot8_alloc(m * COLUMNS_AT_ONCE * sizeof *products);
     enum kernel_error result = KERNEL_OK;
-    if (!rows || !packed || !products) {
+    if (!rows || !packed || !products)
         result = kernel_fail(call, KERNEL_FAILED, "matmul: out of memory for %zu rows", m);
-        goto done;
-    }
-    for (size_t first = 0; first < k; first += DEPTH_AT_ONCE) {
+    for (size_t first = 0; first < k && !result; first += DEPTH_AT_ONCE) {
         const size_t depth = k - first < DEPTH_AT_ONCE ? k - first : DEPTH_AT_ONCE,
                      stride = dot8_stride(depth);
         for (size_t i = 0; i < m; i++) {
             memset(rows + (i + 1) * stride - 4, 0, 4);
             memcpy(rows + i * stride, a + i * k + first, depth);
         }
-        for (size_t column = 0; column < n; column += COLUMNS_AT_ONCE) {
+        for (size_t column = 0; column < n && !result; column += COLUMNS_AT_ONCE) {
             const size_t columns = n - column < COLUMNS_AT_ONCE ? n - column : COLUMNS_AT_ONCE;
-            dot8_pack_columns(b + first * n + column, n, columns, depth, packed);
-            dot8_product(rows, m, packed, columns, depth, products, COLUMNS_AT_ONCE);
-            for (size_t i = 0; i < m; i++)
-                for (size_t j = 0; j < columns; j++) {
-                    int32_t *sum = &c[i * n + column + j];
-                    *sum = (first ? *sum : 0) + products[i * COLUMNS_AT_ONCE + j];
-                }
-            if (kernel_pulse(call)) {
+            const uint8_t *with = packed + dot8_packed_bytes(n, first) + column * stride;
+            const bool direct = first == 0 && columns % DOT8_PANEL == 0; /* nothing to add, nothing beyond */
+            dot8_product(rows, m, with, columns, depth, direct ? c + column : products,
+                         direct ? n : COLUMNS_AT_ONCE);
+            if (!direct)
+                add_products(c + column, n, products, m, columns, first == 0);
+            if (kernel_pulse(call))
                 result = kernel_fail(call, KERNEL_CANCELLED, "cancelled");
-                goto done;
-            }
         }
     }
-done:
+    if (!call->inputs[1].keep)
+        free(packed);
     free(products);
-    free(packed);
     free(rows);
     return result;
 }
