@@ -492,6 +492,26 @@ static bool finish_shape(struct reading *reading, const struct part *part, const
     return true;
 }
 
+/* "float32 [items, d]", cut where there is no room. */
+static void shape_text(const struct manifest_user *user, const struct manifest_axes *axes,
+                       char out[MANIFEST_SHAPE_BYTES])
+{
+    size_t used =
+        (size_t)snprintf(out, MANIFEST_SHAPE_BYTES, "%s [", array_dtype_name((enum array_dtype)axes->dtype));
+    for (uint32_t i = 0; i < axes->rank && used < MANIFEST_SHAPE_BYTES - 1; i++) {
+        const struct manifest_axis *axis = &axes->axis[i];
+        char number[24];
+        snprintf(number, sizeof number, "%llu", (unsigned long long)axis->value);
+        const char *word = axis->kind == MANIFEST_AXIS_ITEMS   ? "items"
+                           : axis->kind == MANIFEST_AXIS_PARAM ? user->manifest.params[axis->value].name
+                           : axis->kind == MANIFEST_AXIS_WORD  ? user->words[axis->value]
+                                                               : number;
+        used += (size_t)snprintf(out + used, MANIFEST_SHAPE_BYTES - used, "%s%s", i ? ", " : "", word);
+    }
+    if (used < MANIFEST_SHAPE_BYTES - 1)
+        snprintf(out + used, MANIFEST_SHAPE_BYTES - used, "]");
+}
+
 static bool finish_param(struct reading *reading, uint32_t index)
 {
     const struct manifest_param *param = &reading->user->manifest.params[index];
@@ -528,8 +548,9 @@ static bool finish_input(struct reading *reading, uint32_t index)
     input->dtypes = 1u << axes->dtype;
     input->rank_min = input->rank_max = axes->rank;
     input->roles = axes->axis[0].kind == MANIFEST_AXIS_ITEMS ? MANIFEST_SPLIT : MANIFEST_BROADCAST;
+    shape_text(reading->user, axes, reading->user->shapes[index]);
     if (!*input->help)
-        input->help = "the shape that its manifest says";
+        input->help = reading->user->shapes[index];
     return true;
 }
 
@@ -540,6 +561,10 @@ static bool finish_output(struct reading *reading, uint32_t index)
     const struct part *part = &reading->outputs[index];
     if (!finish_shape(reading, part, output->name, false, axes))
         return false;
+    char *const shape = reading->user->shapes[MANIFEST_INPUTS_MAX + index];
+    shape_text(reading->user, axes, shape);
+    if (!*output->help)
+        output->help = shape;
     const bool by_items = axes->axis[0].kind == MANIFEST_AXIS_ITEMS;
     if (by_items != (output->combine == MANIFEST_CONCAT))
         return refuse(reading, part->shape_line,

@@ -25,7 +25,8 @@
 #define MANIFEST_SOURCE_BYTES_MAX (256u << 10) /* of the CUDA C source */
 #define MANIFEST_BLOCK_MAX 1024u               /* threads of a block, as on every GPU */
 #define MANIFEST_SHARED_BYTES_MAX                                                                            \
-    (48u << 10)               /* of shared memory that the manifest asks for: every GPU has so much */
+    (48u << 10) /* of shared memory that the manifest asks for: every GPU has so much */
+#define MANIFEST_SHAPE_BYTES 64
 #define MANIFEST_WORDS_MAX 8u /* extents with a name */
 #define MANIFEST_ARGUMENTS_MAX                                                                               \
     (1 + MANIFEST_INPUTS_MAX + MANIFEST_OUTPUTS_MAX + MANIFEST_PARAMS_MAX + MANIFEST_WORDS_MAX)
@@ -74,6 +75,8 @@ struct manifest_user {
     uint32_t shared_bytes; /* what weir_shared() points to */
     double cost_ns;        /* of an item, on one CPU core */
     struct manifest_axes inputs[MANIFEST_INPUTS_MAX], outputs[MANIFEST_OUTPUTS_MAX];
+    /* "[items, 3]": what an input or output is helped by where its section has no help */
+    char shapes[MANIFEST_INPUTS_MAX + MANIFEST_OUTPUTS_MAX][MANIFEST_SHAPE_BYTES];
     uint32_t word_count;
     const char *words[MANIFEST_WORDS_MAX];
     uint32_t text_bytes;

@@ -195,7 +195,7 @@ static bool read_name(struct scan *scan)
         bytes++;
     snprintf(word, sizeof word, "%.*s", (int)bytes, scan->at);
     scan->at += bytes;
-    if (*scan->at == '"' && strchr("RLUu8", word[bytes - 1]) && bytes <= 3)
+    if (*scan->at == '"' && bytes <= 3 && strchr("RLUu8", word[bytes - 1]))
         return refuse(scan, "only plain strings are taken");
     if (strncmp(word, "weir_", 5) == 0 && strcmp(scan->before[1], "define") == 0)
         return refuse(scan, "names that begin with weir_ are ours");

@@ -180,8 +180,9 @@ static void print_example(const json_t *kernel)
         return;
     }
     const json_t *row;
-    int column =
-        printf("\nexample:\n  weir submit %s", client_text(kernel, "name")) - (int)strlen("\nexample:\n");
+    int column = printf("\nexample:\n  weir submit %s%s%s", client_flag(kernel, "user") ? "--kernel " : "",
+                        client_text(kernel, "name"), client_flag(kernel, "user") ? ".cu" : "") -
+                 (int)strlen("\nexample:\n");
     const json_t *inputs = client_member(kernel, "inputs");
     if (json_array_size(inputs) == 0)
         print_option(&column, "--items 1000");
@@ -212,7 +213,7 @@ static void print_page(const json_t *kernel)
 {
     const int left =
         printf("%s %lld: ", client_text(kernel, "name"), (long long)client_number(kernel, "version"));
-    print_prose(left, client_text(kernel, "help"));
+    print_prose(left, *client_text(kernel, "help") ? client_text(kernel, "help") : "a user's kernel");
     if (strcmp(client_text(kernel, "class"), "exact") == 0)
         printf("exact: the same bits on any CPU and any GPU\n");
     else

@@ -66,6 +66,10 @@ AIMS = {
     "recovery_rss_mb": ("<=", 300),
     "idle_cpu_percent": ("<=", 0.5),
     "reclaim_p99_ms": ("<=", 100),
+    "user_saxpy_ratio": ("<=", 1.2),
+    "user_mandelbrot_ratio": ("<=", 1.2),
+    "user_reduction_ratio": ("<=", 3),
+    "user_gravity_ratio": ("<=", 3),
 }
 
 
@@ -328,13 +332,14 @@ def bench_kernels(report, tools):
 # ---- Users' kernels
 
 
-USER_KERNELS = {"saxpy": 1_000_000, "mandelbrot": 307_200, "reduction": 1_000_000, "gravity": 2_000}
+# As many items as a mesh puts into a shard of them.
+USER_KERNELS = {"saxpy": 131_072, "mandelbrot": 131_072, "reduction": 262_144, "gravity": 2_048}
 
 
 def check_kernel(tools, name, items):
     """Milliseconds of a run on one core, and of its compilation."""
     done = subprocess.run(["taskset", "-c", "0", tools.worker, "--check", f"{ROOT}/kernels/examples/{name}.cu", "--items",
-                           str(items), "--repeat", "15"], capture_output=True, text=True)
+                           str(items), "--repeat", "31"], capture_output=True, text=True)
     found = re.search(r"^cpu +compiled in (\d+) ms .*; ran \d+ items in ([\d.e+-]+) ms", done.stdout, re.M)
     if done.returncode != 0 or not found:
         raise RuntimeError(done.stdout + done.stderr)
@@ -342,7 +347,7 @@ def check_kernel(tools, name, items):
 
 
 def plain_loop(tools, name, items):
-    done = subprocess.run(["taskset", "-c", "0", f"{tools.build}/bench/tools/plain_loops", name, str(items), "15"],
+    done = subprocess.run(["taskset", "-c", "0", f"{tools.build}/bench/tools/plain_loops", name, str(items), "31"],
                           capture_output=True, text=True, check=True)
     return float(done.stdout)
 

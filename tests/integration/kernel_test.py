@@ -275,23 +275,31 @@ def an_endless_kernel_is_stopped(place):
     same("saxpy after that", out, numpy.full(10, 3, "f4"))
 
 
-def a_node_without_a_compiler_is_not_given_shards(place):
+def a_node_without_a_compiler_or_a_layer_of_the_sandbox_is_not_given_shards(place):
     need_compiler(place)
-    worker = place.path("bare-worker")
-    with open(worker, "w", encoding="utf-8") as out:
-        out.write('#!/bin/sh\ncase "$1" in --toolkit) echo \'{"why": "there is no g++"}\';; *) exec "%s" "$@";; esac\n' %
-                  os.path.join(place.build, "weir-worker"))
-    os.chmod(worker, 0o755)
+    worker = os.path.join(place.build, "weir-worker")
+    layers = subprocess.run([worker, "--sandbox"], capture_output=True, text=True, check=True).stdout
+    without = layers.replace('"layer":"landlock","on":true', '"layer":"landlock","on":false')
+    expect(layers != without, "the worker has no layer landlock: " + layers)
+    bare = {"berlin": ("--toolkit", '{"why": "there is no g++"}\n', "there is no g++"),
+            "cairo": ("--sandbox", without, "the sandbox lacks its layer landlock")}
     mesh = place.mesh("ashburn")
-    mesh["berlin"] = place.join(mesh["ashburn"], "berlin", work__worker=worker)
-    mesh["berlin"].wait_states({"ashburn": "up"})
+    for site, (option, answer, reason) in bare.items():
+        script = place.path("worker-of-" + site)
+        with open(script, "w", encoding="utf-8") as out:
+            out.write('#!/bin/sh\nif [ "$1" = %s ]; then cat <<\'E\'\n%sE\nelse exec "%s" "$@"; fi\n' % (option, answer, worker))
+        os.chmod(script, 0o755)
+        mesh[site] = place.join(mesh["ashburn"], site, work__worker=script)
+        mesh[site].wait_states({"ashburn": "up"})
+        expect(reason in mesh[site].log_text(), "%s does not say why: %s" % (site, mesh[site].log_end()))
     write_kernel(place, "")
-    job = mesh["berlin"].weir("submit", "--kernel", example("saxpy"), "--input", "x=" + place.path("x.npy"), "--input",
-                              "y=" + place.path("x.npy"), "--shard-items", "50", "--json").json
-    ran = {row["name"]: row["shards"] for row in mesh["berlin"].job(job["id"])["by_node"] if row["shards"]}
-    expect(ran == {"ashburn": 20}, "the shards ran at %s" % ran)
-    told = mesh["berlin"].weir("explain", job["id"]).out
-    expect("berlin takes no users' kernels" in told, told)
+    for site in bare:
+        job = mesh[site].weir("submit", "--kernel", example("saxpy"), "--input", "x=" + place.path("x.npy"), "--input",
+                              "y=" + place.path("x.npy"), "--shard-items", "50", "--cache", "off", "--json").json
+        ran = {row["name"]: row["shards"] for row in mesh[site].job(job["id"])["by_node"] if row["shards"]}
+        expect(ran == {"ashburn": 20}, "the shards ran at %s" % ran)
+        told = mesh[site].weir("explain", job["id"]).out
+        expect(site + " takes no users' kernels" in told, told)
 
 
 def a_users_kernel_is_cached_listed_and_outlives_its_home(place):
@@ -340,6 +348,6 @@ TESTS = [
     the_examples_compile_for_gpus,
     a_bad_kernel_fails_with_its_reason_and_the_node_lives_on,
     an_endless_kernel_is_stopped,
-    a_node_without_a_compiler_is_not_given_shards,
+    a_node_without_a_compiler_or_a_layer_of_the_sandbox_is_not_given_shards,
     a_users_kernel_is_cached_listed_and_outlives_its_home,
 ]

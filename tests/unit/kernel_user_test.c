@@ -58,6 +58,9 @@ static void a_manifest_plans_a_job(void **state)
     assert_int_equal(user.item, MANIFEST_ITEM_BLOCK);
     assert_int_equal(user.block, 128);
     assert_int_equal(user.shared_bytes, 512);
+    assert_string_equal(manifest->inputs[0].help, "float32 [n, d]");
+    assert_string_equal(manifest->outputs[0].help, "int32 [items, k]");
+    assert_string_equal(manifest->outputs[1].help, "float64 [2]");
     const char *k = "k=7";
     assert_int_equal(manifest_params_parse(manifest, &k, 1, &params, error), MANIFEST_OK);
     assert_int_equal(manifest_check(manifest, &params, given, 2, &wish, &plan, error), MANIFEST_OK);
@@ -217,6 +220,8 @@ static void a_source_is_tied_to_its_manifest(void **state)
     char *joined = user_source_join(&source, USER_CPU);
     assert_non_null(strstr(joined, "#line 1 \"k.cu\"\n                        \n// asm"));
     free(joined);
+    user_source_close(&source);
+    assert_true(scan("#define A_WORD_THAT_IS_LONGER_THAN_ANY_THAT_IS_LOOKED_FOR\"string\"\n" ENTRY, &source));
     user_source_close(&source);
     assert_true(scan("__device__ void w() { __syncthreads(); }\n" ENTRY, &source));
     assert_true(source.fibres);
