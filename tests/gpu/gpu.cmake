@@ -12,10 +12,10 @@ if(WEIR_CUDA AND WEIR_NVCC AND WEIR_CXX AND NOT WEIR_SANITIZE)
     cmake_path(GET gpu_tests PARENT_PATH gpu_root)
     set(emulated ${CMAKE_CURRENT_BINARY_DIR}/emulated)
     file(MAKE_DIRECTORY ${emulated})
-    file(GLOB cuda_sources CONFIGURE_DEPENDS ${gpu_root}/kernels/*.cu)
+    file(GLOB cuda_sources CONFIGURE_DEPENDS ${gpu_root}/kernels/*.cu ${gpu_root}/kernels/examples/*.cu)
     add_custom_command(
         OUTPUT ${emulated}/libcuda.so.1
-        COMMAND ${WEIR_CXX} -std=c++17 -O1 -w -ffp-contract=off -fPIC -shared -I${gpu_root}
+        COMMAND ${WEIR_CXX} -std=c++17 -O1 -w -ffp-contract=off -fPIC -shared -I${gpu_root} -I${gpu_root}/kernels
                 ${CMAKE_CURRENT_LIST_DIR}/emulator.cc -o ${emulated}/libcuda.so.1
         DEPENDS ${CMAKE_CURRENT_LIST_DIR}/emulator.cc ${cuda_sources} ${gpu_root}/kernels/embed_core.h
                 ${gpu_root}/kernels/kmeans_core.h ${gpu_root}/kernels/montecarlo_core.h

@@ -7,6 +7,7 @@ import subprocess
 import numpy
 
 from harness import Node, Skipped, expect, wait_until
+from kernels_test import emulated_driver
 
 EXAMPLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "kernels", "examples")
 HEAD = "[kernel]\nname = bad\n[input x]\ntype = float32\nshape = items\n[output y]\ntype = float32\nshape = items\n"
@@ -196,6 +197,50 @@ def the_examples_compile_for_gpus(place):
         raise Skipped("neither NVRTC nor nvcc is here")
 
 
+def the_examples_give_the_same_bits_as_cuda_code_through_the_mesh(place):
+    """NVRTC is real; the driver is the emulated one, which runs the examples' CUDA code on the CPU."""
+    need_compiler(place)
+    draw = numpy.random.default_rng()
+    x, bodies = draw.standard_normal(3000, dtype="f4"), draw.random((200, 4), dtype="f4")
+    jobs = [("saxpy", {"x": x, "y": x[::-1].copy()}, ["out"], "--shard-items", "700"),
+            ("reduction", {"x": x}, ["total", "lowest", "highest"], "--shard-items", "701"),
+            ("histogram", {"bytes": draw.integers(0, 256, 3000).astype("u1")}, ["counts"], "--shard-items", "999"),
+            ("stencil", {"plate": draw.random((20, 140), dtype="f4")}, ["next"], "--items", "20", "--shard-items", "3"),
+            ("mandelbrot", {}, ["steps"], "--items", "1200", "--shard-items", "500", "--param", "width=40", "--param",
+             "height=30"),
+            ("gravity", {"bodies": bodies, "own": bodies[:, :3].copy()}, ["pull"], "--shard-items", "77"),
+            ("sha256", {"rows": draw.integers(0, 256, (30, 70)).astype("u1")}, ["digests"], "--shard-items", "11")]
+    results = {}
+    with emulated_driver(place):
+        said = subprocess.run([os.path.join(place.build, "weir-worker"), "--toolkit", "cuda"], capture_output=True,
+                              text=True, check=True).stdout
+        if '"why"' in said:
+            raise Skipped(said)
+        for site, settings in (("gpu", {"work__cpu_slots": 0, "work__cuda_devices": 1}), ("cpu", {"work__cuda_devices": 0})):
+            node = place.mesh(site, **settings)[site]
+            for name, inputs, outputs, *arguments in jobs:
+                results[site, name] = run(place, node, name, inputs, outputs, *arguments)
+            if site == "gpu":
+                ptx_is_for_gpus_only(place, node)
+            node.stop()
+    for name, *_ in jobs:
+        for ours, theirs in zip(results["cpu", name], results["gpu", name]):
+            same(name, theirs, ours)
+
+
+def ptx_is_for_gpus_only(place, node):
+    with open(place.path("saxpy.ptx"), "w", encoding="utf-8") as out:
+        out.write("//\n.version 8.0\n.target sm_90\n.address_size 64\n.visible .entry saxpy(\n)\n{ ret; }\n")
+    shutil.copy(os.path.join(EXAMPLES, "saxpy.ini"), place.path("saxpy.ini"))
+    arguments = ["--kernel", place.path("saxpy.ptx"), "--input", "x=" + place.path("x.npy"), "--input",
+                 "y=" + place.path("x.npy"), "--cache", "off"]
+    node.weir("submit", *arguments)
+    with open(place.path("saxpy.ptx"), "a", encoding="utf-8") as out:
+        out.write(".visible .entry other(\n)\n{ ret; }\n")
+    answer = node.weir("submit", *arguments, code=1)
+    expect("saxpy.ptx:8: this is a second .entry" in answer.error, str(answer))
+
+
 # ---- What is wrong with a kernel is said, and the node lives on
 
 def write_kernel(place, source, manifest=HEAD):
@@ -346,6 +391,7 @@ def a_users_kernel_is_cached_listed_and_outlives_its_home(place):
 TESTS = [
     the_examples_give_what_independent_references_give,
     the_examples_compile_for_gpus,
+    the_examples_give_the_same_bits_as_cuda_code_through_the_mesh,
     a_bad_kernel_fails_with_its_reason_and_the_node_lives_on,
     an_endless_kernel_is_stopped,
     a_node_without_a_compiler_or_a_layer_of_the_sandbox_is_not_given_shards,
