@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum type { TEXT, PORT, HTTP_PORT, SLOTS, NUMBER, SECONDS, BYTES, LEVEL, HOURS };
+enum type { TEXT, PORT, HTTP_PORT, SLOTS, NUMBER, SECONDS, BYTES, LEVEL, HOURS, VERIFY };
 
 struct key {
     const char *section;
@@ -64,6 +64,8 @@ static const struct key keys[] = {
     {"work", "owner_grace_ms", NUMBER, AT(owner_grace_ms), .most = 60000, .standard = "50",
      .help = "milliseconds that running shards have to end once the owner claims their device"},
     {"work", "worker", TEXT_AT(worker), .standard = "", .help = "path of weir-worker; empty: beside weir"},
+    {"work", "verify", VERIFY, AT(verify), .standard = "none",
+     .help = "how jobs submitted here are verified where --verify doesn't say: none or spot"},
     {"store", "cache", BYTES, AT(cache_bytes), .least = 1 << 20, .most = UINT64_C(1) << 50,
      .standard = "8GiB", .help = "results and blobs that no job needs, at most"},
     {"store", "state_map", BYTES, AT(state_map_bytes), .least = 16 << 20, .most = UINT64_C(1) << 42,
@@ -130,6 +132,8 @@ static const char *expected(const struct key *key)
         return "error, warn, info or debug";
     case HOURS:
         return "up to 16 times of the week in local time, such as mon-fri 08:00-18:00, sat 22:00-06:00, sun";
+    case VERIFY:
+        return "none or spot";
     }
     return "";
 }
@@ -189,6 +193,9 @@ static bool set_value(struct config *config, const struct key *key, const char *
                 return true;
             }
         return false;
+    case VERIFY:
+        *(bool *)(void *)at = strcmp(text, "spot") == 0;
+        return *(bool *)(void *)at || strcmp(text, "none") == 0;
     }
     return false;
 }
@@ -236,6 +243,9 @@ static void print_value(FILE *out, const struct config *config, const struct key
         break;
     case LEVEL:
         fputs(levels[*(const int32_t *)(const void *)at], out);
+        break;
+    case VERIFY:
+        fputs(*(const bool *)(const void *)at ? "spot" : "none", out);
         break;
     }
 }

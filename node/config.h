@@ -51,7 +51,8 @@ struct config {
     struct schedule owner_hours;          /* and as they are */
     char owner_ignore[CONFIG_TEXT_BYTES]; /* programs that claim no device, by name, comma-separated */
     uint32_t owner_grace_ms;              /* what runs has so long to end once the owner claims its device */
-    char worker[CONFIG_TEXT_BYTES];       /* path of weir-worker; "" = beside the weir binary */
+    bool verify;                    /* jobs submitted here are checked by chance unless they say otherwise */
+    char worker[CONFIG_TEXT_BYTES]; /* path of weir-worker; "" = beside the weir binary */
     /* [store] */
     uint64_t cache_bytes;
     uint64_t state_map_bytes;

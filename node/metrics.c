@@ -18,16 +18,19 @@ static void counter(FILE *out, const char *name, const char *help, uint64_t valu
 static void write_members(struct node *node, FILE *out)
 {
     static const char *const words[] = {"", "up", "suspect", "down", "left", "revoked"};
-    uint32_t states[6] = {0};
+    uint32_t states[6] = {0}, quarantined = 0;
     struct mesh_member_view view;
-    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++)
+    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
         states[view.state]++;
+        quarantined += view.quarantined;
+    }
     for (uint32_t i = 0; records_barred_view(node, i, &view); i++)
         states[view.state]++;
     fprintf(out, "# TYPE weir_members gauge\n# HELP weir_members Members of the mesh by state, as this node "
                  "sees them.\n");
     for (int s = MESH_UP; s <= MESH_REVOKED; s++)
         fprintf(out, "weir_members{state=\"%s\"} %u\n", words[s], states[s]);
+    gauge(out, "members_quarantined", "Members that brought this node a wrong result.", quarantined);
     fprintf(out, "# TYPE weir_link_rtt_seconds gauge\n# UNIT weir_link_rtt_seconds seconds\n"
                  "# HELP weir_link_rtt_seconds Smoothed round trip to each neighbour.\n");
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++)

@@ -17,6 +17,7 @@
 const struct api_op node_ops[] = {
     {"status", API_LOOK, op_status},
     {"nodes", API_LOOK, op_nodes},
+    {"forgive", API_OPERATE, op_forgive},
     {"gossip", API_LOOK, op_gossip},
     {"ping", API_LOOK, op_ping},
     {"kernels", API_LOOK, op_kernels},

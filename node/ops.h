@@ -7,6 +7,7 @@
 #define OP(name) void op_##name(void *context, struct api_call *call)
 OP(status);
 OP(nodes);
+OP(forgive);
 OP(gossip);
 OP(ping);
 OP(kernels);

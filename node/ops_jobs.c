@@ -355,13 +355,15 @@ static bool read_params(struct api_call *call, struct job *job)
 }
 
 /* What its results must pass; whether the kernel and the other options allow that. */
-static bool read_verify(struct api_call *call, struct job *job)
+static bool read_verify(struct node *node, struct api_call *call, struct job *job)
 {
-    const char *word = body_text(call, "verify");
     const struct manifest *manifest = job->spec.manifest;
+    const bool comparable = manifest->class == MANIFEST_EXACT || manifest->certify;
+    const char *given = body_text(call, "verify");
+    const char *word = given ? given : node->config.verify && comparable ? "spot" : "none";
     const int64_t permille = body_integer(call, "verify_permille", 0);
     int verify = MESH_VERIFY_NONE;
-    while (word && verify <= MESH_VERIFY_CERTIFICATE && strcmp(word, verify_words[verify]) != 0)
+    while (verify <= MESH_VERIFY_CERTIFICATE && strcmp(word, verify_words[verify]) != 0)
         verify++;
     if (verify > MESH_VERIFY_CERTIFICATE || permille < 0 || permille > 1000)
         api_error(call, EXIT_USAGE,
@@ -371,8 +373,7 @@ static bool read_verify(struct api_call *call, struct job *job)
                   "kernel '%s' has no certificate: only matmul's results can be proved; take --verify spot "
                   "or quorum",
                   manifest->name);
-    else if ((verify == MESH_VERIFY_SPOT || verify == MESH_VERIFY_QUORUM) &&
-             manifest->class == MANIFEST_TOLERANT && !manifest->certify)
+    else if ((verify == MESH_VERIFY_SPOT || verify == MESH_VERIFY_QUORUM) && !comparable)
         api_error(call, EXIT_USAGE,
                   "kernel '%s' is tolerant: right results differ from device to device, so none can be told "
                   "from wrong ones; take --verify none",
@@ -388,7 +389,7 @@ static bool read_verify(struct api_call *call, struct job *job)
     return false;
 }
 
-static bool read_options(struct api_call *call, struct job *job, struct job_wish *wish)
+static bool read_options(struct node *node, struct api_call *call, struct job *job, struct job_wish *wish)
 {
     const char *cache = body_text(call, "cache");
     if (!cache || strcmp(cache, "mesh") == 0)
@@ -420,7 +421,7 @@ static bool read_options(struct api_call *call, struct job *job, struct job_wish
     wish->items = (uint64_t)items;
     wish->shard_items = (uint64_t)shard_items;
     job->spec.local_only = json_is_true(json_object_get(api_body(call), "local"));
-    return read_verify(call, job);
+    return read_verify(node, call, job);
 }
 
 static bool read_identity(struct node *node, struct api_call *call, struct job *job)
@@ -520,7 +521,8 @@ void op_submit(void *context, struct api_call *call)
     job->spec.kernel = job_kernel_digest(manifest);
     /* Each step that refuses has answered, which ends the call and its body: nothing of them is touched after that. */
     const json_t *inputs = json_object_get(api_body(call), "inputs");
-    bool good = read_params(call, job) && read_options(call, job, &wish) && read_identity(node, call, job);
+    bool good =
+        read_params(call, job) && read_options(node, call, job, &wish) && read_identity(node, call, job);
     for (size_t i = 0; good && i < json_array_size(inputs); i++)
         good = read_input(node, call, json_array_get(inputs, i), job, &wish);
     if (!good) {

@@ -247,6 +247,35 @@ void op_nodes(void *context, struct api_call *call)
     api_reply(call, json_pack("{s:o, s:o, s:o}", "view", view_json(node), "nodes", rows, "summary", summary));
 }
 
+/* By the name or the beginning of the id of one that is in quarantine, member or not. */
+void op_forgive(void *context, struct api_call *call)
+{
+    struct node *node = context;
+    const char *text = body_text(call, "node");
+    const struct caught *found = NULL;
+    uint32_t matches = 0;
+    for (uint32_t i = 0; text && *text && i < node->caught_count; i++) {
+        char hex[65];
+        hex_encode(node->caught[i].id.bytes, 32, hex);
+        if (strcmp(peer_name(node, &node->caught[i].id), text) != 0 && strncmp(hex, text, strlen(text)) != 0)
+            continue;
+        found = &node->caught[i];
+        matches++;
+    }
+    if (matches != 1) {
+        api_error(call, matches ? EXIT_USAGE : EXIT_NONE,
+                  matches ? "'%s' names %u nodes in quarantine here; give more of the id"
+                          : "no node '%s' is in quarantine here; `weir nodes` shows those that are",
+                  text ? text : "", matches);
+        return;
+    }
+    host_post(node, &(struct mesh_event){.kind = MESH_QUARANTINE, .body.quarantine = {.id = found->id}});
+    json_t *reply =
+        json_pack("{s:s, s:s}", "node", peer_name(node, &found->id), "at", peer_name(node, &node->self));
+    json_put(reply, "id", json_hex(found->id.bytes, 32));
+    api_reply(call, reply);
+}
+
 /* ---- gossip */
 
 #define SET_COUNTER(name, ...) json_put(object, #name, json_integer((json_int_t)counters.name));

@@ -15,7 +15,7 @@ static const char *const states[] = {"preparing", "running", "done", "failed", "
 
 static enum table_colour state_colour(const char *state)
 {
-    if (strcmp(state, "failed") == 0 || strcmp(state, "stalled") == 0)
+    if (strcmp(state, "failed") == 0 || strcmp(state, "stalled") == 0 || strcmp(state, "disputed") == 0)
         return TABLE_RED;
     if (strcmp(state, "cancelled") == 0)
         return TABLE_DIM;
@@ -95,7 +95,8 @@ static int show_jobs(struct cli *cli, const json_t *reply)
     {
         char id[FORMAT_BYTES], time[FORMAT_BYTES], age[FORMAT_BYTES];
         const bool stalled = *client_text(job, "stalled");
-        const char *state = stalled ? "stalled" : client_text(job, "state");
+        const bool disputed = client_number(job, "disputed") > 0;
+        const char *state = stalled ? "stalled" : disputed ? "disputed" : client_text(job, "state");
         table_cell(table, "%s", format_id(client_text(job, "id"), id));
         table_cell(table, "%s", client_text(job, "kernel"));
         table_cell(table, "%s", state);
@@ -194,6 +195,12 @@ static int show_job(struct cli *cli, const json_t *reply)
     if (copies > 1)
         printf(", its journal at %lld nodes", copies);
     putchar('\n');
+    if (client_number(job, "disputed") > 0)
+        printf("disputed    %lld committed results proved wrong; `weir explain` tells whose\n",
+               (long long)client_number(job, "disputed"));
+    if (strcmp(client_text(job, "verify"), "none") != 0)
+        printf("verify      %s, %lld checks open, %lld results held\n", client_text(job, "verify"),
+               (long long)client_number(job, "checks"), (long long)client_number(job, "held"));
     printf("time        %s\n", format_duration(client_number(job, "elapsed_ms"), took));
     printf("shards      %lld/%lld done, %lld cached, %lld running, %lld waiting, %lld moved\n",
            (long long)client_number(job, "done"), (long long)client_number(job, "shards"),

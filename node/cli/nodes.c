@@ -22,6 +22,8 @@ static int badness(const json_t *node)
     while (rank < 5 && strcmp(order[rank], client_text(node, "state")) != 0)
         rank++;
     const int worst_first[] = {2, 0, 1, 6, 5, 7};
+    if (rank >= 2 && client_flag(node, "quarantined"))
+        return 0;
     if (rank == 4 && in_fault(node))
         return 2;
     if (rank == 4 && client_flag(node, "draining"))
@@ -42,7 +44,8 @@ static enum table_colour colour_of(const char *state)
 {
     if (strcmp(state, "up") == 0)
         return TABLE_GREEN;
-    if (strcmp(state, "down") == 0 || strcmp(state, "revoked") == 0 || strcmp(state, "fault") == 0)
+    if (strcmp(state, "down") == 0 || strcmp(state, "revoked") == 0 || strcmp(state, "fault") == 0 ||
+        strcmp(state, "quarantined") == 0)
         return TABLE_RED;
     return strcmp(state, "left") == 0 ? TABLE_DIM : TABLE_YELLOW;
 }
@@ -85,6 +88,8 @@ static void add_row(struct table *table, const json_t *node, bool wide)
     const char *state = up && client_flag(node, "draining") ? "draining" : client_text(node, "state");
     if (up && in_fault(node))
         state = "fault";
+    if (!gone && client_flag(node, "quarantined"))
+        state = "quarantined";
     table_cell(table, "%s", client_text(node, "name"));
     if (client_flag(node, "self"))
         table_mark(table, '*');
@@ -121,11 +126,11 @@ static void add_row(struct table *table, const json_t *node, bool wide)
 static void show_summary(const json_t *reply)
 {
     const json_t *summary = client_member(reply, "summary");
-    static const char *const states[] = {"up", "suspect", "down", "left", "revoked"};
+    static const char *const states[] = {"up", "suspect", "down", "left", "revoked", "quarantined"};
     char text[FORMAT_BYTES];
     const char *separator = "";
     putchar('\n');
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         const int64_t count = client_number(summary, states[i]);
         if (count == 0 && i > 0)
             continue;
@@ -290,20 +295,46 @@ static int show(struct cli *cli, const json_t *reply)
     return EXIT_DONE;
 }
 
+static int forgive(struct cli *cli, const char *name)
+{
+    json_t *request = json_pack("{s:s, s:s}", "op", "forgive", "node", name);
+    json_t *reply = NULL;
+    if (!request)
+        return cli_usage(cli, "the node must be UTF-8 text");
+    const int code = cli_call(cli, request, &reply);
+    if (code != EXIT_DONE)
+        return code;
+    if (cli->json)
+        cli_print_json(reply);
+    else
+        printf(
+            "%s gets work of %s's jobs again; its next results are all checked where a job asks for that\n",
+            client_text(reply, "node"), client_text(reply, "at"));
+    json_decref(reply);
+    return EXIT_DONE;
+}
+
 static int nodes(struct cli *cli)
 {
+    if (cli_has(cli, "forgive"))
+        return forgive(cli, cli_value(cli, "forgive", ""));
     return cli_list(cli, json_pack("{s:s}", "op", "nodes"), show);
 }
 
 static const struct cli_option options[] = {
-    CLI_NODE, CLI_LISTING, {'v', "verbose", NULL, "the devices too: who has them, what they do"}, {0}};
+    CLI_NODE,
+    CLI_LISTING,
+    {'v', "verbose", NULL, "the devices too: who has them, what they do"},
+    {0, "forgive", "NAME", "lift the quarantine of this node at the node asked"},
+    {0}};
 
 const struct cli_command cli_nodes = {
     .name = "nodes",
     .arguments = "",
     .summary = "the nodes of the mesh, what is wrong and what to do",
     .notes = "STATE: up, suspect (silent, gets no new work), down, fault (lends nothing, see\n"
-             "NOTE), draining, left, revoked.\n"
+             "NOTE), draining, left, revoked, quarantined (brought a wrong result: no work of\n"
+             "the jobs of the node asked, until --forgive).\n"
              "FREE/SLOTS: shards it can take now, and at most. QUEUE: bundles waiting there.\n"
              "RTT: round trip. SEEN: when it was last heard, or since when it is gone.\n"
              "-v: DOES, MEMORY and LINK are what a canary measured there AGE ago: float32 products,\n"

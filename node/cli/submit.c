@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct submit {
@@ -26,6 +27,8 @@ struct submit {
     struct manifest_params params;
     struct manifest_wish wish;
     int64_t replicas;      /* 0 = not given */
+    char verify[16];       /* "" = not given */
+    int verify_permille;   /* 0 = not given */
     uint32_t output_count; /* of the kernel's outputs, the first so many come */
     struct source sources[MANIFEST_INPUTS_MAX];
     int source_count;
@@ -152,6 +155,30 @@ static const char *given_input(struct submit *submit, int i)
     return submit->scene;
 }
 
+/* none, spot, spot=SHARE%, certificate or quorum. */
+static int read_verify(struct submit *submit)
+{
+    const char *given = cli_value(submit->cli, "verify", "");
+    const char *equals = strchr(given, '=');
+    const size_t word = equals ? (size_t)(equals - given) : strlen(given);
+    snprintf(submit->verify, sizeof submit->verify, "%.*s", (int)(word < 15 ? word : 15), given);
+    static const char *const words[] = {"", "none", "spot", "certificate", "quorum"};
+    size_t i = 0;
+    while (i < sizeof words / sizeof *words && strcmp(words[i], submit->verify) != 0)
+        i++;
+    if (i == sizeof words / sizeof *words || (equals && strcmp(submit->verify, "spot") != 0) ||
+        (cli_has(submit->cli, "verify") && !*given))
+        return cli_usage(submit->cli, "--verify %s: give none, spot[=SHARE%%], certificate or quorum", given);
+    if (!equals)
+        return EXIT_DONE;
+    char *end;
+    const double percent = strtod(equals + 1, &end);
+    if (end == equals + 1 || strcmp(end, "%") != 0 || !(percent >= 0.1 && percent <= 100))
+        return cli_usage(submit->cli, "--verify %s: the share is 0.1%% to 100%%, as in spot=5%%", given);
+    submit->verify_permille = (int)(percent * 10 + 0.5);
+    return EXIT_DONE;
+}
+
 static int read_inputs(struct submit *submit)
 {
     const char *given;
@@ -271,6 +298,10 @@ static json_t *request_json(const struct submit *submit)
         json_object_set_new(request, "shard_items", json_integer((json_int_t)submit->wish.shard_items));
     if (submit->replicas)
         json_object_set_new(request, "replicas", json_integer(submit->replicas));
+    if (*submit->verify)
+        json_object_set_new(request, "verify", json_string(submit->verify));
+    if (submit->verify_permille)
+        json_object_set_new(request, "verify_permille", json_integer(submit->verify_permille));
     if (cli_has(cli, "key"))
         json_object_set_new(request, "key", json_string(cli_value(cli, "key", "")));
     if (cli_has(cli, "local"))
@@ -527,18 +558,26 @@ static int finish(struct submit *submit, const json_t *job)
     const int code = fetch_outputs(submit, job);
     if (code != EXIT_DONE)
         return code;
+    const long long disputed = (long long)client_number(job, "disputed");
     if (submit->cli->json)
         cli_print_json(job);
     else if (submit->target_count == 0)
         print_outputs(job);
-    return fflush(stdout) == 0 ? EXIT_DONE : cli_fail(EXIT_FAILED, "cannot write to standard output");
+    if (fflush(stdout) != 0)
+        return cli_fail(EXIT_FAILED, "cannot write to standard output");
+    if (disputed > 0)
+        return cli_fail(EXIT_PARTIAL,
+                        "job %.8s is disputed: %lld of its results proved wrong after they were committed; "
+                        "`weir explain %.8s` tells whose. Submit it again with another --key",
+                        submit->job, disputed, submit->job);
+    return EXIT_DONE;
 }
 
 static int prepare(struct submit *submit)
 {
-    static const char *const alone[] = {"input",       "scene",  "split", "param", "items",
-                                        "shard-items", "cache",  "key",   "local", "format",
-                                        "replicas",    "detach", NULL};
+    static const char *const alone[] = {"input",       "scene",  "split",  "param", "items",
+                                        "shard-items", "cache",  "key",    "local", "format",
+                                        "replicas",    "verify", "detach", NULL};
     struct cli *cli = submit->cli;
     const bool reattach = cli_has(cli, "reattach");
     const bool own = cli_has(cli, "kernel");
@@ -558,6 +597,8 @@ static int prepare(struct submit *submit)
     int code = reattach ? EXIT_DONE : read_kernel(submit);
     if (code == EXIT_DONE && !reattach)
         code = read_numbers(submit);
+    if (code == EXIT_DONE && !reattach)
+        code = read_verify(submit);
     if (code == EXIT_DONE && !reattach)
         code = read_inputs(submit);
     if (code == EXIT_DONE)
@@ -605,6 +646,7 @@ static const struct cli_option options[] = {
     {0, "key", "KEY", "submit once: the same key finds the same job"},
     {0, "local", NULL, "run on this site's nodes only"},
     {0, "replicas", "N", "nodes that keep its journal, no fewer (3, if up)"},
+    {0, "verify", "HOW", "none, spot[=SHARE%], certificate or quorum"},
     {'d', "detach", NULL, "print the job's id and do not wait (as on Ctrl-C)"},
     {0, "reattach", "ID", "wait for a job that was submitted before"},
     CLI_JSON,

@@ -1,0 +1,118 @@
+"""One site of five brings wrong results: it is caught, and everybody is told; a quorum never takes one."""
+import os
+
+from harness import expect, wait_until
+
+SITES = ("ashburn", "berlin", "cairo", "delhi", "essen")
+LIAR = "berlin"
+SPIN = ("--shard-items", "1", "--param", "us=20000", "--cache", "off")
+
+
+def mesh_with_a_liar(place):
+    """Five sites; the worker of one of them returns wrong bytes for every tenth shard or so (lying_worker.c)."""
+    nodes = place.mesh(*SITES)
+    liar = nodes[LIAR]
+    liar.stop()
+    liar.settings["work.worker"] = os.path.join(place.build, "lying-worker")
+    liar.start()
+    nodes["ashburn"].wait_states({site: "up" for site in SITES})
+    return nodes
+
+
+def submit(node, items, *arguments, code=0):
+    """Returns the output's bytes, and the job as it ended."""
+    path = node.place.path("out-%s.npy" % node.name)
+    answer = node.submit("spin", "--items", items, *SPIN, "--output", "mark=" + path, "--json", *arguments, code=code,
+                         timeout_s=120)
+    with open(path, "rb") as file:
+        return file.read(), answer
+
+
+def row_of(node, site):
+    return node.nodes()[site]
+
+
+def right_bytes(node, items):
+    """As this site's own devices have it."""
+    return submit(node, items, "--local")[0]
+
+
+def a_site_that_lies_is_caught_and_shown(place):
+    nodes = mesh_with_a_liar(place)
+    home = nodes["ashburn"]
+    job = None
+    for round_ in range(5):
+        out, answer = submit(home, 100, "--verify", "spot=50%", "--key", "round-%d" % round_, code=None)
+        job = answer.json
+        if row_of(home, LIAR)["quarantined"]:
+            break
+    row = row_of(home, LIAR)
+    expect(row["quarantined"], "after 500 shards %s is caught: %s" % (LIAR, row))
+    expect(row["note"].startswith("wrong in job "), "its note says why: %s" % row)
+    expect([site for site in SITES if row_of(home, site)["quarantined"]] == [LIAR], "nobody else is")
+    shown = home.weir("nodes").out
+    expect(any(line.split()[:1] == [LIAR] and " quarantined " in line for line in shown.split("\n")), shown)
+    story = home.weir("explain", job["id"]).out
+    expect("%s was wrong about" % LIAR in " ".join(story.split()), story)
+    expect((answer.code == 6) == (job["disputed"] > 0), "exit code 6 says that it is disputed: %s" % answer)
+    expect(job["disputed"] == 0 or "disputed" in story, story)
+    # It gets nothing more, and what is computed from now on is right.
+    out, answer = submit(home, 100, "--verify", "none", "--key", "after")
+    expect(all(share["name"] != LIAR for share in answer.json["by_node"]), "it gets no more work: %s" % answer.json)
+    expect(out == right_bytes(home, 100), "what the others bring is right")
+    # The others have not caught it: quarantine is each home's own.
+    expect(not row_of(nodes["cairo"], LIAR)["quarantined"], "others judge for themselves")
+    # It outlives a restart, and an operator lifts it.
+    home.stop()
+    home.start()
+    home.wait_states({site: "up" for site in SITES})
+    expect(row_of(home, LIAR)["quarantined"], "it is in quarantine after a restart")
+    expect(row_of(home, LIAR)["note"].startswith("wrong in job "), "and its note is there")
+    home.weir("nodes", "--forgive", "cairo", code=3)
+    home.weir("nodes", "--forgive", LIAR)
+    wait_until("it is forgiven", lambda: not row_of(home, LIAR)["quarantined"])
+
+
+def a_quorum_takes_no_wrong_result(place):
+    nodes = mesh_with_a_liar(place)
+    home = nodes["cairo"]
+    out, answer = submit(home, 60, "--verify", "quorum")
+    expect(out == right_bytes(home, 60), "every committed result is right: %s" % answer.json)
+    expect(answer.json["disputed"] == 0, "and none is disputed: %s" % answer.json)
+    expect(home.count("core", "checks") >= 1, "they were computed twice")
+
+
+def what_cannot_be_verified_is_refused(place):
+    node = place.found()
+    for arguments, words in ((("--verify", "certificate"), "no certificate"),
+                             (("--verify", "quorum", "--local"), "--local"),
+                             (("--verify", "sometimes"), "give none, spot"),
+                             (("--verify", "spot=101%"), "0.1% to 100%"),
+                             (("--verify", "spot=0%"), "0.1% to 100%"),
+                             (("--verify", "spot=5"), "0.1% to 100%"),
+                             (("--verify", "quorum=5%"), "give none, spot")):
+        answer = node.submit("spin", "--items", 4, *arguments, code=2)
+        expect(words in answer.error, "%s says %r" % (answer, words))
+
+
+def a_certificate_proves_products_and_catches_wrong_ones(place):
+    import numpy
+    nodes = mesh_with_a_liar(place)
+    home = nodes["ashburn"]
+    random = numpy.random.default_rng(7)
+    for kind, precision in ((numpy.float32, "float32"), (numpy.float32, "bfloat16"), (numpy.int8, "float32")):
+        a = (random.integers(-100, 100, (4000, 64))).astype(kind)
+        b = (random.integers(-100, 100, (64, 48))).astype(kind)
+        numpy.save(place.path("a.npy"), a)
+        numpy.save(place.path("b.npy"), b)
+        home.submit("matmul", "--input", "a=" + place.path("a.npy"), "--input", "b=" + place.path("b.npy"), "--split", "a",
+                    "--shard-items", 50, "--cache", "off", "--verify", "certificate", "--param", "precision=" + precision, "--output",
+                    "c=" + place.path("c.npy"))
+        wide = numpy.int32 if kind == numpy.int8 else numpy.float64
+        expect(numpy.allclose(numpy.load(place.path("c.npy")), a.astype(wide) @ b.astype(wide), rtol=1e-4),
+               "the product of %s in %s is right" % (kind, precision))
+    expect(all(not row_of(home, site)["quarantined"] for site in SITES if site != LIAR), "no honest site is caught")
+
+
+TESTS = [a_site_that_lies_is_caught_and_shown, a_quorum_takes_no_wrong_result, what_cannot_be_verified_is_refused,
+         a_certificate_proves_products_and_catches_wrong_ones]
