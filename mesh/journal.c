@@ -423,5 +423,6 @@ void journals_check(const struct mesh *mesh)
         assert(journal_find(mesh, &journal->job) == slot);
         check_journal(journal);
     }
+    assert(mesh->disk.storage <= mesh->incarnation);
     assert(used == pool_in_use(&journals->pool) && waiters == pool_in_use(&journals->waiter_pool));
 }

@@ -172,8 +172,10 @@ void journal_log_sent(struct step *step, const struct mesh_event *event)
     if (which == MESH_NONE || event->body.log_sent.epoch != journal->promised)
         return;
     struct journal_peer *const peer = &journal->peer[which];
-    if (peer->behind && event->body.log_sent.last < peer->sent && event->body.log_sent.last >= peer->held)
-        peer->sent = event->body.log_sent.last;
+    if (!peer->behind || event->body.log_sent.last >= peer->sent || event->body.log_sent.last < peer->held)
+        return;
+    step->mesh->counters.entries_resent -= peer->sent - event->body.log_sent.last;
+    peer->sent = event->body.log_sent.last;
 }
 
 static uint32_t lost_peers(const struct journal *journal)
@@ -432,17 +434,24 @@ static uint32_t heir(const struct mesh *mesh, const struct journal *journal, uin
     return MESH_NONE;
 }
 
+/* It took the job over and has had no room for it since. */
+static bool lacks_room(const struct step *step, const struct journal *journal)
+{
+    return step->now_ms - journal->led_at_ms >= JOURNAL_ROOM_MS &&
+           home_job_find(&step->mesh->home, &journal->job) == MESH_NONE;
+}
+
 /*
- * A home that drains, or whose own copy is being replaced, gives its job to another member. Results are refused
- * meanwhile, so that one catches up; if none does in time they are taken again, for as long as that time was.
+ * A home that drains, has no room for the job, or whose own copy is being replaced, gives it to another member. Results
+ * are refused meanwhile, so that one catches up; if none does in time they are taken again, for as long as that time was.
  */
 static void hand_over(struct step *step, struct journal *journal)
 {
     struct mesh *const mesh = step->mesh;
     const uint32_t self = members_place(&journal->members, &mesh->config.self);
-    const bool wanted = journal->reigns && journal->end == 0 &&
-                        (mesh->draining || self + 1 == journal->members.leaving) &&
-                        heir(mesh, journal, JOURNAL_WINDOW) != MESH_NONE;
+    const bool unable = mesh->draining || self + 1 == journal->members.leaving || lacks_room(step, journal);
+    const bool wanted =
+        journal->reigns && journal->end == 0 && unable && heir(mesh, journal, JOURNAL_WINDOW) != MESH_NONE;
     const bool long_since = step->now_ms - journal->handed_at_ms >= JOURNAL_HAND_MS;
     if (!wanted || long_since) {
         journal->handed_at_ms = wanted || journal->handing ? step->now_ms : journal->handed_at_ms;

@@ -50,7 +50,8 @@ struct mesh *mesh_init(void *memory, const struct mesh_config *config)
     struct mesh *const mesh = carve(&from, 1, sizeof *mesh);
     mesh->config = *config;
     mesh->now_ms = config->now_ms;
-    mesh->incarnation = config->incarnation;
+    /* A process that saved its storage may have ended before it announced that incarnation. */
+    mesh->incarnation = config->incarnation > config->storage ? config->incarnation : config->storage;
     disk_init(mesh);
     random_seed(&mesh->random, config->seed);
     lay_out(mesh, limits, &from);

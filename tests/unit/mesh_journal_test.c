@@ -852,6 +852,48 @@ static void drain(struct net *net, uint32_t node)
     net_step(net, node, &(struct mesh_event){.kind = MESH_DRAIN});
 }
 
+/* One of the two members left has its table of shards full, of a job that no device can run. True if it was elected. */
+static bool a_full_home(uint32_t which)
+{
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 10000;
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 2000);
+    const uint32_t full = other_node(net, 1, job, which);
+    const uint32_t free = other_node(net, 1, job, 1 - which);
+    const uint32_t blocker = cluster->jobs++;
+    cluster->spec[blocker] = cluster->spec[job];
+    struct mesh_job_spec *const spec = &cluster->spec[blocker];
+    spec->id.bytes[1] = (uint8_t)blocker;
+    spec->copies = 2;
+    spec->classes = 2;
+    spec->shard_count = net->node[full].config.limits.shards;
+    struct mesh_event event = {.kind = MESH_SUBMIT, .body.submit = *spec};
+    net_step(net, full, &event);
+    net_kill(net, 1, true);
+    uint32_t home = UINT32_MAX;
+    for (int i = 0; i < 1200 && home == UINT32_MAX; i++) {
+        advance(net, 100);
+        home = home_of(net, job);
+    }
+    assert_int_equal(home, free);
+    for (int i = 0; i < 600 && cluster->told[job] == 0; i++)
+        advance(net, 1000);
+    assert_int_equal(cluster->told[job], MESH_JOB_DONE);
+    const bool elected = cluster->refused > 0;
+    assert_int_equal(mesh_counters(net->node[full].mesh)->handovers > 0, elected);
+    close_cluster(net);
+    return elected;
+}
+
+static void home_without_room_gives_the_job_to_another_member(void **state)
+{
+    (void)state;
+    const bool first = a_full_home(0);
+    const bool second = a_full_home(1);
+    assert_true(first || second);
+}
+
 static void member_that_drains_is_replaced_at_once(void **state)
 {
     (void)state;
@@ -1085,6 +1127,30 @@ static void disk_that_was_put_back_is_seen_and_its_copy_replaced(void **state)
         check_job(net, job);
         close_cluster(net);
     }
+}
+
+/* A process saves its new storage, and ends before it has announced the incarnation that this is. */
+static void copy_is_not_lost_for_a_storage_above_the_incarnation(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t first = submit(net, 1, 3);
+    const uint32_t member = other_node(net, 1, first, 0);
+    finish(net, first);
+    net_kill(net, member, true);
+    net->node[member].storage = net->node[member].incarnation + 2;
+    start(net, member);
+    advance(net, 20000);
+    assert_int_equal(net->node[member].incarnation, net->node[member].storage);
+    for (uint32_t i = 0; i < 3; i++) {
+        const uint32_t job = submit(net, 1, 5);
+        advance(net, 1000);
+        assert_true(keeps(net, member, kept_by(1, job)));
+        finish(net, job);
+    }
+    assert_int_equal(mesh_counters(net->node[1].mesh)->changes, 0);
+    assert_int_equal(mesh_counters(net->node[1].mesh)->entries_resent, 0);
+    close_cluster(net);
 }
 
 /* The home and one member have settled what the other lacks; that member's disk is put back, and the home dies. */
@@ -1821,6 +1887,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(too_few_nodes_for_the_copies_insisted_on_is_refused),
         cmocka_unit_test(member_that_is_down_for_ten_minutes_is_replaced),
         cmocka_unit_test(change_waits_for_a_majority_of_both_sets),
+        cmocka_unit_test(home_without_room_gives_the_job_to_another_member),
         cmocka_unit_test(member_that_drains_is_replaced_at_once),
         cmocka_unit_test(member_that_is_revoked_is_replaced_at_once),
         cmocka_unit_test(copies_that_were_not_to_be_had_at_first_are_added),
@@ -1840,6 +1907,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(member_has_no_voice_before_it_knows_its_disk_to_be_whole),
         cmocka_unit_test(member_that_heard_of_nothing_has_a_vote_and_takes_the_log),
         cmocka_unit_test(promise_of_an_empty_journal_survives_a_restart),
+        cmocka_unit_test(copy_is_not_lost_for_a_storage_above_the_incarnation),
         cmocka_unit_test(only_a_member_by_its_storage_votes_with_an_empty_log),
         cmocka_unit_test(journals_forgotten_make_way_for_a_new_incarnation),
         cmocka_unit_test(log_follows_as_fast_as_its_host_can_send_it),
