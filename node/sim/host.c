@@ -389,7 +389,7 @@ static void effect_job(struct world *world, struct host *host, const struct mesh
         sim_check_fail(world, host, SIM_JOBS_FINISH, "job %u was cancelled and nobody asked for that",
                        number);
     }
-    if (effect->body.job.state == MESH_JOB_FAILED && failed != job->rejects &&
+    if (effect->body.job.state == MESH_JOB_FAILED && !job->forgone && failed != job->rejects &&
         (failed >= job->spec.shard_count || job->crashes[failed] < MESH_ATTEMPTS_PER_SHARD)) {
         sim_check_fail(world, host, SIM_JOBS_FINISH,
                        "job %u failed for shard %u, which neither was refused nor crashed", number, failed);

@@ -38,6 +38,8 @@ enum {
 #define PAUSED_MS 1000
 /* The newest grants of others that a home is known to have had, so that a repeated one is told. */
 #define TOKENS_KEPT 4096
+/* Of one member those that are surely told. */
+#define TOKENS_TOLD 16
 /* Accusations are new together if they come within so long. */
 #define AT_ONCE_MS 2000
 /* A link is silent after 5 s, and doubt lasts 15 s: within 12 s nobody has doubted for long enough. */
@@ -226,6 +228,16 @@ static int64_t result_due_ms(const struct held *held)
 {
     const int64_t resend_ms = held->took_long ? RESEND_LONG_MS : RESEND_MS;
     return held->told_ms + (held->kept ? OFFERS_DUE * resend_ms : resend_ms);
+}
+
+/* Of a kept result the times are counted that it might have been told, and those of a pause are one. */
+static void held_paused(struct oracle *oracle, int64_t for_ms)
+{
+    for (uint32_t i = 0; i < oracle->held_count; i++) {
+        if (oracle->held[i].finished && oracle->held[i].kept) {
+            oracle->held[i].told_ms += for_ms;
+        }
+    }
 }
 
 /* When the core must do something about this attempt by itself; it has to have asked to be called by then. */
@@ -545,10 +557,15 @@ static void home_assigns(struct world *world, struct host *host, struct oracle *
                          const struct mesh_message *assign)
 {
     const uint32_t job = sim_world_job(world, &assign->body.assign.job);
-    if (out_find(oracle, executor, &assign->body.assign.name) != NULL) {
+    struct out_bundle *const before = out_find(oracle, executor, &assign->body.assign.name);
+    if (before != NULL && !before->ever_lost) {
         sim_check_fail(world, host, SIM_PROMISES_HOLD, "a place at %s is used a second time",
                        world->host[executor].name);
         return;
+    }
+    /* A lost one may have been forgotten, and its grant repeated later than a home remembers. */
+    if (before != NULL) {
+        out_forget(oracle, before);
     }
     if (world->job[job].spec.local_only && world->host[executor].site != host->site) {
         sim_check_fail(world, host, SIM_ANSWERS_FIT, "job %u must not leave its site and goes to %s", job,
@@ -760,8 +777,15 @@ static void check_grant(struct world *world, struct host *host, struct oracle *o
         }
     }
     bool before = false;
-    for (uint32_t i = 0; i < TOKENS_KEPT && i < oracle->tokens; i++) {
-        before = before || (oracle->token[i].token == token && oracle->token[i].index == executor);
+    uint32_t newer = 0; /* grants of that member since */
+    for (uint32_t i = oracle->tokens; !before && i > 0 && oracle->tokens - i < TOKENS_KEPT; i--) {
+        const struct mesh_bundle_name *const one = &oracle->token[(i - 1) % TOKENS_KEPT];
+        before = one->index == executor && one->token == token;
+        newer += one->index == executor;
+    }
+    if (before && newer <= TOKENS_TOLD && places > 0) {
+        sim_check_fail(world, host, SIM_PROMISES_HOLD, "a grant of %s is used a second time",
+                       world->host[executor].name);
     }
     if (places != grant->body.grant.places && !before) {
         sim_check_fail(world, host, SIM_PROMISES_HOLD,
@@ -934,6 +958,13 @@ static void check_released(struct world *world, struct host *host, const struct 
 
 /* ---- One step. */
 
+/* Whether that is decided of a result: it brought shards, or an opinion of some. */
+static bool tells_result(enum mesh_reason why)
+{
+    return (why >= MESH_WHY_DONE && why <= MESH_WHY_REJECTED) || why == MESH_WHY_AGREES ||
+           why == MESH_WHY_DIFFERS;
+}
+
 /* Of a job that others keep too, or that wants a quorum, a result may be left alone: then nothing comes of it. */
 static bool result_taken(const struct world *world, const struct mesh_out *out,
                          const struct mesh_message *result, const struct mesh_id *from)
@@ -943,9 +974,8 @@ static bool result_taken(const struct world *world, const struct mesh_out *out,
     bool taken = about->truth == NULL && about->spec.verify != MESH_VERIFY_QUORUM;
     for (uint32_t i = 0; i < out->effect_count; i++) {
         const struct mesh_effect *const effect = &out->effect[i];
-        taken = taken || (effect->kind == MESH_DECISION && effect->body.decision.why >= MESH_WHY_DONE &&
-                          effect->body.decision.why <= MESH_WHY_REJECTED &&
-                          memcmp(&effect->body.decision.member, from, sizeof *from) == 0 &&
+        const bool tells = effect->kind == MESH_DECISION && tells_result(effect->body.decision.why);
+        taken = taken || (tells && memcmp(&effect->body.decision.member, from, sizeof *from) == 0 &&
                           memcmp(&effect->body.decision.job, job, sizeof *job) == 0);
     }
     for (uint32_t i = 0; i < out->save_count; i++) {
@@ -1197,6 +1227,7 @@ void sim_oracle_step(struct world *world, struct host *host, const struct mesh_e
     struct oracle *const oracle = oracle_of(world, host);
     if (event->now_ms - oracle->now_ms > PAUSED_MS) {
         oracle->strict_from_ms = event->now_ms + LATE_MS;
+        held_paused(oracle, event->now_ms - oracle->now_ms);
     }
     oracle->now_ms = event->now_ms;
     oracle->released = false;
