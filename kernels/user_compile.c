@@ -521,6 +521,7 @@ static bool read_request(struct user_request *request, char **bytes)
 }
 
 static const char too_large[] = "the kernel's variables are too large: ";
+static const char too_hungry[] = "the compiler needs more memory for this source than it is given: ";
 
 /* The line that people see first: the first error. */
 static void write_text(const char *text)
@@ -531,6 +532,8 @@ static void write_text(const char *text)
         line = strstr(text, telling[i]);
     if (line && strstr(text, "relocation truncated"))
         write_all(USER_TEXT_FD, too_large, strlen(too_large));
+    if (strstr(text, "virtual memory exhausted") || strstr(text, "out of memory"))
+        write_all(USER_TEXT_FD, too_hungry, strlen(too_hungry));
     if (!line)
         line = text;
     while (line > text && line[-1] != '\n')

@@ -444,8 +444,12 @@ enum compile_state compile_want(struct node *node, const struct user_kernel *ker
     code = make_room();
     code->node = node;
     code->key = key;
-    if (read_code(node, code))
+    const int64_t began_us = clock_now_us();
+    if (read_code(node, code)) {
+        log_debug("compile", "kernel=%s state=kept bytes=%llu us=%lld", kernel->user.manifest.name,
+                  (unsigned long long)code->bytes, (long long)(clock_now_us() - began_us));
         return tell(code, out, message);
+    }
     if (compile.running >= COMPILE_PROCESSES)
         return COMPILE_WAITS;
     uint8_t *source = malloc((size_t)kernel->source_bytes + 1);

@@ -387,6 +387,8 @@ def a_users_kernel_is_cached_listed_and_outlives_its_home(place):
     same("slow", numpy.load(place.path("slow.npy")), numpy.full(400, 4000000, dtype=numpy.float32))
     expect(answer.code == 0, str(answer))
     node.start()
+    run(place, node, "saxpy", inputs, ["out"], "--cache", "off")
+    expect("kernel=saxpy state=kept" in node.log_text() or "kernel=saxpy state=done" in node.log_text(), "no code was kept")
     wait_until("ashburn lists it again", lambda: any(
         row["name"] == "saxpy" for row in node.weir("kernels", "--json").json["kernels"]), 30)
 
