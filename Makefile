@@ -23,6 +23,8 @@ sim-long: build
 	@/usr/bin/python3 tests/sim/long.py $(ARGS)
 sim-report: deps-sim build
 	@/usr/bin/python3 tests/sim/report.py $(ARGS)
+gpu:
+	@/usr/bin/python3 tests/gpu/gpu.py $(ARGS)
 planted: deps-build
 	@tests/planted/planted.py $(ARGS)
 mutate: deps-build deps-test
@@ -31,4 +33,4 @@ format:
 	@git ls-files '*.c' '*.h' '*.cu' | xargs clang-format -i
 clean:
 	@rm -rf build
-.PHONY: all build test test-long demo bench chaos sim-report sim-long planted mutate bench-members format clean
+.PHONY: all build test test-long demo bench chaos gpu sim-report sim-long planted mutate bench-members format clean

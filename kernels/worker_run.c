@@ -94,6 +94,7 @@ int worker_run(const struct worker_run *run, struct gpu *gpu)
             status = 1;
             goto done;
         }
+        memset(job->outputs[i], 0, bytes); /* the pages are there, as in a worker, when time is taken */
     }
     status = 1;
     if (!run_shards(job, gpu))
@@ -129,8 +130,9 @@ static bool map_file(const char *path, struct file_input *file)
         return false;
     }
     file->page_bytes = (size_t)status.st_size;
-    file->pages =
-        status.st_size > 0 ? mmap(NULL, file->page_bytes, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+    file->pages = status.st_size > 0
+                      ? mmap(NULL, file->page_bytes, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0)
+                      : MAP_FAILED;
     close(fd);
     if (file->pages == MAP_FAILED) {
         file->pages = NULL;

@@ -5,6 +5,11 @@ set_target_properties(gpu_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRE
 add_test(NAME gpu.kernels COMMAND gpu_test)
 set_tests_properties(gpu.kernels PROPERTIES LABELS gpu TIMEOUT 600 SKIP_RETURN_CODE 77)
 
+# What a GPU does, for tests/gpu/gpu.py.
+add_executable(gpu_measure ${CMAKE_CURRENT_LIST_DIR}/measure.c)
+target_link_libraries(gpu_measure PRIVATE weir_compute m)
+set_target_properties(gpu_measure PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+
 # The same small cases on a driver that runs the .cu sources on the CPU, so that CUDA code is checked without a GPU too.
 find_program(WEIR_CXX NAMES g++ c++)
 if(WEIR_CUDA AND WEIR_NVCC AND WEIR_CXX AND NOT WEIR_SANITIZE)
@@ -25,6 +30,9 @@ if(WEIR_CUDA AND WEIR_NVCC AND WEIR_CXX AND NOT WEIR_SANITIZE)
     add_custom_target(gpu_emulator ALL DEPENDS ${emulated}/libcuda.so.1)
     add_test(NAME gpu.emulated COMMAND gpu_test 1 small)
     set_tests_properties(gpu.emulated PROPERTIES LABELS gpu TIMEOUT 300 SKIP_RETURN_CODE 77
+                         ENVIRONMENT "LD_LIBRARY_PATH=${emulated}")
+    add_test(NAME gpu.measured COMMAND gpu_measure small)
+    set_tests_properties(gpu.measured PROPERTIES LABELS gpu TIMEOUT 300 SKIP_RETURN_CODE 77
                          ENVIRONMENT "LD_LIBRARY_PATH=${emulated}")
     if(TARGET PkgConfig::CMOCKA)
         add_executable(gpu_runtime_test ${CMAKE_CURRENT_LIST_DIR}/runtime_test.c)
