@@ -369,20 +369,27 @@ static uint32_t check_bind(struct step *step, uint32_t job, uint32_t from, const
     return slot;
 }
 
-/* Whether that GRANT came before: its names are spent, and releasing them would take them from their first
- * use. Later than the ring remembers, a name in use still gives it away; one that is spent is answered
- * EXPIRED, or with its first RESULT as long as that is not acknowledged. */
-static bool grant_repeated(struct home *home, uint32_t from, uint64_t token, uint32_t places)
+/*
+ * Whether that GRANT came before: its names are spent, and releasing them would take them from their first use. Later than
+ * the ring remembers, a name in use still gives it away, and one whose result is not settled: what would be said of its
+ * second use, that it is overtaken, would let the first result go. Any other one that is spent is answered EXPIRED, or with
+ * its first RESULT as long as that is not acknowledged.
+ */
+static bool grant_repeated(struct mesh *mesh, uint32_t from, const struct mesh_message *grant)
 {
+    struct home *const home = &mesh->home;
     struct home_member *const member = &home->member[from];
+    const uint64_t token = grant->body.grant.token;
     for (uint32_t i = 0; i < HOME_TOKENS; i++) {
         if (member->token[i] == token)
             return true;
     }
-    for (uint32_t i = 0; i < places && i < EXECUTOR_GRANT_PLACES_MAX; i++) {
+    for (uint32_t i = 0; i < grant->body.grant.places && i < EXECUTOR_GRANT_PLACES_MAX; i++) {
         if (bundle_find(home, from, &(struct mesh_bundle_name){.token = token, .index = i}) != MESH_NONE)
             return true;
     }
+    if (journal_owes(mesh, &grant->body.grant.job, &mesh->members.slot[from].id, token))
+        return true;
     member->token[member->token_next++ % HOME_TOKENS] = token;
     return false;
 }
@@ -421,7 +428,7 @@ void home_grant(struct step *step, uint32_t from, const struct mesh_message *mes
         mesh->counters.bad_messages++;
         return;
     }
-    if (grant_repeated(home, from, message->body.grant.token, places))
+    if (grant_repeated(mesh, from, message))
         return;
     const uint32_t slot = home_job_find(home, &message->body.grant.job);
     struct job *const job = slot == MESH_NONE ? NULL : &home->job[slot];

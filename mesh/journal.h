@@ -181,6 +181,9 @@ struct mesh_save *journal_save(struct step *step, enum mesh_save_kind kind);
  * already. One of that bundle that waits is enough.
  */
 bool journal_await(struct step *step, uint32_t slot, const struct journal_waiter *waiter);
+/* Whether a result that the executor brought under that token waits to be settled, in a journal that we lead. */
+bool journal_owes(const struct mesh *mesh, const struct mesh_id *job, const struct mesh_id *executor,
+                  uint64_t token);
 /* Whether the job's submit or its end is not settled yet. */
 bool journal_waits(const struct mesh *mesh, const struct mesh_id *job);
 /* Whether a job read back may be ours: it has a single copy, or the majority of the others has made us its home in

@@ -143,6 +143,23 @@ bool journal_await(struct step *step, uint32_t slot, const struct journal_waiter
     return true;
 }
 
+bool journal_owes(const struct mesh *mesh, const struct mesh_id *job, const struct mesh_id *executor,
+                  uint64_t token)
+{
+    const uint32_t slot = journal_led(mesh, job);
+    if (slot == MESH_NONE)
+        return false;
+    const struct journals *const journals = &mesh->journals;
+    for (uint32_t at = list_first(&journals->journal[slot].waiters); at != MESH_NONE;
+         at = list_next(journals->waiter_link, at)) {
+        const struct journal_waiter *const waiter = &journals->waiter[at];
+        if (waiter->kind == MESH_ENTRY_COMMIT && waiter->name.token == token &&
+            id_equal(&waiter->executor, executor))
+            return true;
+    }
+    return false;
+}
+
 /* Asks the host to send what a member lacks, a window at a time. */
 static void send_log(struct step *step, struct journal *journal, uint32_t which)
 {

@@ -80,6 +80,7 @@ struct out_bundle {
     uint32_t job;
     bool lost;      /* its shards were queued again */
     bool ever_lost; /* and so some may be somebody else's */
+    bool check;     /* a further opinion on results that are here */
     int64_t renewed_ms;
     int64_t cancel_by_ms;
     uint32_t count;
@@ -513,9 +514,27 @@ static bool out_has(const struct out_bundle *bundle, uint32_t job, uint32_t shar
     return false;
 }
 
-/* A shard is tried twice at a time at most, and at two members. */
+/* Whether the step says so of what it assigns to the member. */
+static bool is_check(const struct mesh_out *out, const struct mesh_id *to, const struct mesh_message *assign)
+{
+    for (uint32_t i = 0; i < out->effect_count; i++) {
+        const struct mesh_effect *const effect = &out->effect[i];
+        if (effect->kind == MESH_DECISION && effect->body.decision.why == MESH_WHY_CHECKING &&
+            effect->body.decision.shard == assign->body.assign.shard[0] &&
+            memcmp(&effect->body.decision.member, to, sizeof *to) == 0 &&
+            memcmp(&effect->body.decision.job, &assign->body.assign.job, sizeof *to) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * A shard is tried twice at a time at most, and at two members. It may be checked meanwhile: a copy of which something is
+ * still wanted runs on with what others brought.
+ */
 static void check_attempts(struct world *world, struct host *host, const struct oracle *oracle,
-                           uint32_t executor, const struct mesh_message *assign)
+                           uint32_t executor, const struct mesh_message *assign, bool check)
 {
     const uint32_t job = sim_world_job(world, &assign->body.assign.job);
     for (uint32_t i = 0; i < assign->body.assign.count && !world->failed; i++) {
@@ -525,12 +544,12 @@ static void check_attempts(struct world *world, struct host *host, const struct 
         for (uint32_t j = 0; j < oracle->out_count; j++) {
             const struct out_bundle *const bundle = &oracle->out[j];
             const bool lives = !bundle->ever_lost && oracle->now_ms < bundle->renewed_ms + HOME_LEASE_MS;
-            if (lives && out_has(bundle, job, shard)) {
+            if (lives && bundle->check == check && out_has(bundle, job, shard)) {
                 attempts++;
                 there = there || bundle->executor == executor;
             }
         }
-        if (there || attempts > 1) {
+        if (there || attempts > !check) {
             sim_check_fail(world, host, SIM_PROMISES_HOLD, "shard %u of job %u goes to %s %s", shard, job,
                            world->host[executor].name, there ? "twice" : "and is at two members already");
         }
@@ -554,7 +573,7 @@ static void out_add(struct oracle *oracle, uint32_t executor, uint32_t job,
 }
 
 static void home_assigns(struct world *world, struct host *host, struct oracle *oracle, uint32_t executor,
-                         const struct mesh_message *assign)
+                         const struct mesh_message *assign, bool check)
 {
     const uint32_t job = sim_world_job(world, &assign->body.assign.job);
     struct out_bundle *const before = out_find(oracle, executor, &assign->body.assign.name);
@@ -578,9 +597,10 @@ static void home_assigns(struct world *world, struct host *host, struct oracle *
                        world->host[executor].name);
         return;
     }
-    check_attempts(world, host, oracle, executor, assign);
+    check_attempts(world, host, oracle, executor, assign, check);
     out_add(oracle, executor, job, &assign->body.assign.name, assign->body.assign.count,
             assign->body.assign.shard);
+    oracle->out[oracle->out_count - 1].check = check;
 }
 
 /* What a lost home had out is the new home's, some of it perhaps somebody else's by now. */
@@ -792,8 +812,10 @@ static void check_grant(struct world *world, struct host *host, struct oracle *o
                        "of %u places that %s granted, %u were used or given back", grant->body.grant.places,
                        world->host[executor].name, places);
     }
-    oracle->token[oracle->tokens++ % TOKENS_KEPT] =
-        (struct mesh_bundle_name){.token = token, .index = executor};
+    if (!before || places > 0) {
+        oracle->token[oracle->tokens++ % TOKENS_KEPT] =
+            (struct mesh_bundle_name){.token = token, .index = executor};
+    }
 }
 
 /* Shards count as assigned only while some bundle that is not lost may bring them. */
@@ -1115,7 +1137,8 @@ static void take_effect(struct world *world, struct host *host, struct oracle *o
 }
 
 static void take_send(struct world *world, struct host *host, struct oracle *oracle,
-                      const struct mesh_event *event, const struct mesh_send *send)
+                      const struct mesh_event *event, const struct mesh_out *out,
+                      const struct mesh_send *send)
 {
     const struct mesh_message *const message = &send->message;
     const uint32_t to = sim_world_identity(world, &send->to);
@@ -1140,7 +1163,7 @@ static void take_send(struct world *world, struct host *host, struct oracle *ora
         break;
     case MESH_ASSIGN:
     case MESH_ASSIGN_KEPT:
-        home_assigns(world, host, oracle, to, message);
+        home_assigns(world, host, oracle, to, message, is_check(out, &send->to, message));
         break;
     case MESH_RESERVE:
     case MESH_WISH:
@@ -1246,7 +1269,7 @@ void sim_oracle_step(struct world *world, struct host *host, const struct mesh_e
         take_effect(world, host, oracle, event, &out->effect[i]);
     }
     for (uint32_t i = 0; i < out->send_count && !world->failed; i++) {
-        take_send(world, host, oracle, event, &out->send[i]);
+        take_send(world, host, oracle, event, out, &out->send[i]);
     }
     if (oracle->released && !world->failed) {
         check_released(world, host, oracle);

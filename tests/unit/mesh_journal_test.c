@@ -72,7 +72,8 @@ struct cluster {
     uint32_t attempts; /* shards run, over all */
     uint32_t moved;
     uint32_t drained[NODES];
-    uint32_t handed;    /* of nodes that drained */
+    uint32_t handed;                /* of nodes that drained */
+    struct mesh_bundle_name result; /* of the latest that arrived from another node */
     uint32_t sends_max; /* entries of a log that a host sends in one go; 0: as many as it is asked for */
     uint32_t run_ms;    /* a bundle takes once to twice that; default 2000 */
     bool speculate; /* of jobs from now on; since devices report a millisecond, every bundle is soon slow */
@@ -324,6 +325,8 @@ static void say_new(struct net *net, uint32_t node, const struct mesh_effect *ef
 
 static bool answers(struct net *net, uint32_t node, uint32_t from, const struct mesh_message *message)
 {
+    if (message->kind == MESH_RESULT && from != node && message->body.result.name.index == 0)
+        cluster->result = message->body.result.name;
     if (message->kind != MESH_APPEND || message->body.append.index != 1 ||
         !cluster->log[node][job_of(&message->body.append.job)].over)
         return false;
@@ -850,6 +853,50 @@ static void change_waits_for_a_majority_of_both_sets(void **state)
 static void drain(struct net *net, uint32_t node)
 {
     net_step(net, node, &(struct mesh_event){.kind = MESH_DRAIN});
+}
+
+static void receive_grant(struct net *net, uint32_t home, uint32_t from, uint32_t job, uint64_t token)
+{
+    struct mesh_message grant = {.kind = MESH_GRANT};
+    grant.body.grant.job = cluster->spec[job].id;
+    grant.body.grant.token = token;
+    grant.body.grant.places = 1;
+    struct mesh_event event = {.kind = MESH_RECEIVED};
+    event.body.received.from = net->node[from].id;
+    event.body.received.message = &grant;
+    net_step(net, home, &event);
+}
+
+/* Found by the simulator: the second use of a name was overtaken, and its executor let the first result go. */
+static void grant_repeated_late_spares_a_result_that_is_not_settled(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t job = submit(net, 1, 3);
+    const uint32_t executor = other_node(net, 1, job, 2);
+    advance(net, 1000);
+    for (uint32_t i = 0; i < NODES; i++)
+        net->node[i].mute = i != 1 && i != executor;
+    advance(net, 100);
+    cluster->result.token = 0;
+    for (int i = 0; i < 250 && cluster->result.token == 0; i++)
+        advance(net, 20);
+    const uint64_t token = cluster->result.token;
+    assert_int_not_equal(token, 0);
+    for (uint64_t other = 1; other <= 16; other++)
+        receive_grant(net, 1, executor, JOBS - 1, other); /* of a job that is not here */
+    struct mesh_job_view view;
+    assert_true(mesh_job_find(net->node[1].mesh, &cluster->spec[job].id, &view) && view.queued > 0);
+    const uint64_t assigns = mesh_counters(net->node[1].mesh)->assigns;
+    receive_grant(net, 1, executor, job, token);
+    assert_int_equal(mesh_counters(net->node[1].mesh)->assigns, assigns);
+    receive_grant(net, 1, executor, job, 17);
+    assert_int_equal(mesh_counters(net->node[1].mesh)->assigns, assigns + 1);
+    for (uint32_t i = 0; i < NODES; i++)
+        net->node[i].mute = false;
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
 }
 
 /* One of the two members left has its table of shards full, of a job that no device can run. True if it was elected. */
@@ -1887,6 +1934,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(too_few_nodes_for_the_copies_insisted_on_is_refused),
         cmocka_unit_test(member_that_is_down_for_ten_minutes_is_replaced),
         cmocka_unit_test(change_waits_for_a_majority_of_both_sets),
+        cmocka_unit_test(grant_repeated_late_spares_a_result_that_is_not_settled),
         cmocka_unit_test(home_without_room_gives_the_job_to_another_member),
         cmocka_unit_test(member_that_drains_is_replaced_at_once),
         cmocka_unit_test(member_that_is_revoked_is_replaced_at_once),
