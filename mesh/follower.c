@@ -166,6 +166,9 @@ static void beat_take(struct step *step, uint32_t from, const struct mesh_messag
     if (journal->last == last && journal_epoch_of(journal, last) == epoch) {
         journal->settled = settled > journal->settled ? settled : journal->settled;
         if (message->body.beat.journal[which].over && journal->settled == last) {
+            /* A copy that counts was waited for; of another some may be on its way to the disk. */
+            if (!journal_counts(mesh, journal))
+                journal_save_promise(step, journal);
             journal_send_appended(step, journal, sender, last, true)->body.appended.over = true;
             journal_end(step, slot, true);
         } else if (which == 0) {

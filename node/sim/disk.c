@@ -277,6 +277,8 @@ void sim_disk_rot(struct world *world, struct host *host, uint32_t permille, str
         if (job->log != NULL) { /* of a log with a hole nothing can be said: the copy is thrown away */
             if (!job->log->over && sim_chance(random, permille)) {
                 sim_truth_harmed(world, host, job->job, SIM_HARM_ROTTEN);
+                /* A node with a damaged row starts only with a disk that is told anew. */
+                disk->storage = disk->incarnation + 1;
                 sim_disk_remove_job(host, job);
                 world->result->world.rows_rotten++;
             }

@@ -104,12 +104,16 @@ static bool is_majority_of(const struct world *world, const struct truth *truth,
     uint32_t lost[2] = {0};
     for (uint32_t i = 0; i < members->count; i++) {
         const uint32_t keeper = member_of(truth, sim_world_identity(world, &members->id[i]));
-        const bool forgot = members->storage[i] < truth->keeper[keeper].whole_since;
+        const uint64_t chosen = members->storage[i];
+        const bool forgot = chosen < truth->keeper[keeper].whole_since;
+        const bool holds = !forgot && (held >> keeper & 1);
+        /* Its disk forgot something else, or this before any of it came there: no home counts it any more. */
+        const bool given_up = world->host[truth->keeper[keeper].host].disk.storage > chosen;
         for (uint32_t after = 0; after < 2; after++) {
             if (i + 1 != (after ? members->leaving : members->joining)) {
                 size[after]++;
-                has[after] += !forgot && (held >> keeper & 1);
-                lost[after] += forgot;
+                has[after] += holds;
+                lost[after] += forgot || (given_up && !holds);
             }
         }
     }
@@ -664,7 +668,7 @@ void sim_truth_end(struct world *world, uint32_t number)
         world->result->world.forgone_minority += job->acknowledged;
         world->result->world.jobs_forgone += job->acknowledged;
         job->forgone = true;
-    } else if (truth->harmed != 0) {
+    } else if (truth->harmed != 0 && !one_disk_alone(truth)) {
         forgo(world, job);
     } else if (is_majority_of(world, truth, members, hold) && sim_check_can_run(world, job)) {
         uint32_t committed = 0;
