@@ -19,6 +19,7 @@ static const struct plant_case {
     {"a job's save is reported durable and isn't", SIM_PLANT_LOST_SAVE, "none", {SIM_ACKED_IS_DURABLE}},
     {"a commit is applied twice", SIM_PLANT_SECOND_COMMIT, "none", {SIM_COMMIT_IS_FINAL}},
     {"a device returns wrong bytes", SIM_PLANT_WRONG_RESULT, "none", {SIM_COMMIT_IS_FINAL}},
+    {"results that agree are told to differ", SIM_PLANT_FALSE_DIGEST, "none", {SIM_WRONG_IS_CAUGHT}},
     {"a restart forgets to raise the epoch", SIM_PLANT_OLD_EPOCH, "crash", {SIM_EPOCHS_GROW}},
     {"an incarnation is used before it is durable",
      SIM_PLANT_LOST_INCARNATION,
