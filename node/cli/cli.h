@@ -34,7 +34,7 @@ struct cli_option {
     char letter;          /* 0 = none */
     const char *name;     /* without "--"; NULL ends a table */
     const char *argument; /* what stands behind it, in capitals; NULL = it is a switch */
-    const char *help;     /* one line of at most 49 characters */
+    const char *help;     /* one line of at most 49 characters; NULL: another option's line tells of it */
 };
 
 struct cli;

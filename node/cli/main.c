@@ -88,6 +88,8 @@ static void show_help(const struct cli_command *command)
            command->options->name ? " [OPTION...]" : "", command->arguments[0] ? " " : "",
            command->arguments);
     for (const struct cli_option *option = command->options; option->name; option++) {
+        if (!option->help)
+            continue;
         char text[64];
         snprintf(text, sizeof text, "--%s%s%s", option->name, option->argument ? " " : "",
                  option->argument ? option->argument : "");

@@ -116,7 +116,7 @@ static int read_kernel(struct submit *submit)
     }
     if (!submit->manifest) {
         manifest_unknown_text(name, error);
-        return cli_fail(EXIT_USAGE, "%s", error);
+        return cli_fail(EXIT_USAGE, "%s; your own are given with --kernel FILE.cu", error);
     }
     const char *settings[MANIFEST_PARAMS_MAX + 1];
     size_t count = 0;
@@ -632,11 +632,11 @@ static int submit_run(struct cli *cli)
 }
 
 static const struct cli_option options[] = {
-    {'i', "input", "NAME=SOURCE", "a file, job:ID/OUTPUT or blob:HEX; repeatable"},
-    {0, "scene", "FILE", "the same as --input scene=FILE, for render"},
+    {'i', "input", "NAME=SOURCE", "a file, job:ID/OUTPUT or blob:HEX (--scene FILE)"},
+    {0, "scene", "FILE", NULL},
     {'s', "split", "NAME", "cut this input by rows (or NAME=FILE:split)"},
-    {'k', "kernel", "FILE.cu", "a kernel of your own, in CUDA C, or PTX for GPUs"},
-    {0, "manifest", "FILE.ini", "what it takes and gives (FILE.ini beside it)"},
+    {'k', "kernel", "FILE.cu", "your own, CUDA C or PTX (--manifest FILE.ini)"},
+    {0, "manifest", "FILE.ini", NULL},
     {'p', "param", "NAME=VALUE", "a parameter of the kernel; may be repeated"},
     {'O', "output", "[NAME=]FILE", "as .npy or .png (-: stdout); without, blobs' ids"},
     {0, "format", "NAME=FORMAT", "npy, text or raw[:ROWBYTES]; else by name"},
