@@ -530,6 +530,9 @@ void gpu_submit(struct gpu *gpu, struct kernel_call *calls, uint32_t count)
     }
     if (good)
         queue_downloads(batch);
+    /* What it left unfilled must not be found by the next one. */
+    if (batch->error && !gpu->broken)
+        gpu_finish(gpu, batch);
 }
 
 /* Where each call wants its part of one output. */

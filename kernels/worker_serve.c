@@ -402,6 +402,21 @@ struct passage {
     uint32_t submitted, settled;
 };
 
+/* Each shard of a batch gets its part of the batch's time, by its items. */
+static bool settle_batch(struct server *server, struct passage *passage, const struct kernel_call *calls,
+                         uint32_t count, enum kernel_error error, uint64_t device_ns)
+{
+    uint64_t items = 0;
+    for (uint32_t i = 0; i < count; i++)
+        items += calls[i].items;
+    for (uint32_t i = 0; i < count; i++) {
+        const double us = (double)device_ns / 1000 * (double)calls[i].items / (double)items;
+        if (!settle(server, passage->settled++, error, (uint64_t)us, error ? calls[i].message : ""))
+            return false;
+    }
+    return true;
+}
+
 /* Batches that are collected give every shard an outcome. Where a batch of several fails, nobody knows which of them is to
  * blame, and each is run by itself, after what was submitted behind them has been collected. */
 static bool collect(struct server *server, struct passage *passage)
@@ -423,16 +438,9 @@ static bool collect(struct server *server, struct passage *passage)
             if (!settle(server, passage->settled++, own, 0, calls[i].message) || gpu_broken(server->gpu))
                 return false;
         }
-        for (uint32_t i = 0; !later_error && i < later_count; i++)
-            if (!settle(server, passage->settled++, KERNEL_OK, later_ns / 1000 / later_count, ""))
-                return false;
-        return true;
+        return later_error || settle_batch(server, passage, later, later_count, KERNEL_OK, later_ns);
     }
-    for (uint32_t i = 0; i < count; i++)
-        if (!settle(server, passage->settled++, error, device_ns / 1000 / count,
-                    error ? calls[i].message : ""))
-            return false;
-    return true;
+    return settle_batch(server, passage, calls, count, error, device_ns);
 }
 
 /* Submits what there is room for. */

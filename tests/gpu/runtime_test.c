@@ -251,6 +251,42 @@ static void bad_rows_fail_their_batch_with_a_reason(void **state)
     gpu_close(gpu);
 }
 
+/* A scene that can't be read leaves no half-made one behind for the next batch, which is on its way already. */
+static void what_a_failed_batch_left_is_not_found_by_the_next(void **state)
+{
+    (void)state;
+    static const char scene[] = "sphere 0 0 0 1 wood";
+    struct gpu *gpu = open_gpu();
+    struct manifest_params params;
+    struct kernel_keep keep = {0};
+    char error[MANIFEST_ERROR_BYTES];
+    uint8_t pictures[2][48];
+    struct kernel_call calls[2], *done;
+    uint32_t count;
+    uint64_t device_ns;
+    manifest_params_parse(manifest_find("render"), (const char *[]){"width=4", "height=4"}, 2, &params,
+                          error);
+    for (int i = 0; i < 2; i++) {
+        calls[i] = (struct kernel_call){
+            .manifest = manifest_find("render"), .params = &params, .items = 4, .output_count = 1};
+        calls[i].inputs[0] = (struct kernel_input){.data = scene,
+                                                   .bytes = sizeof scene - 1,
+                                                   .type = {ARRAY_TEXT, 1, {1}},
+                                                   .broadcast = true,
+                                                   .keep = &keep};
+        calls[i].outputs[0] = (struct kernel_output){.data = pictures[i], .bytes = 48};
+    }
+    for (int i = 0; i < 2; i++)
+        gpu_submit(gpu, &calls[i], 1);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(gpu_collect(gpu, &done, &count, &device_ns), KERNEL_REJECTED);
+        assert_non_null(strstr(calls[i].message, "scene line 1"));
+    }
+    assert_false(gpu_holds(gpu, &keep) || gpu_broken(gpu));
+    kernel_keep_release(&keep);
+    gpu_close(gpu);
+}
+
 static void a_cancelled_bundle_launches_nothing_more(void **state)
 {
     (void)state;
@@ -360,6 +396,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(broadcasts_stay_until_memory_is_wanted_and_the_oldest_goes_first),
         cmocka_unit_test(a_shard_without_room_fails_and_the_worker_lives),
         cmocka_unit_test(bad_rows_fail_their_batch_with_a_reason),
+        cmocka_unit_test(what_a_failed_batch_left_is_not_found_by_the_next),
         cmocka_unit_test(a_cancelled_bundle_launches_nothing_more),
         cmocka_unit_test(memory_is_zeroed_before_use_and_before_it_is_given_back),
         cmocka_unit_test(a_driver_error_breaks_the_device_for_good),
