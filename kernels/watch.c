@@ -195,8 +195,12 @@ static bool wait_for_more(struct watcher *watcher)
         char byte;
         if (poll(polled, watcher->count + 1, (int)left_ms) < 0 && errno != EINTR)
             return false;
-        if ((polled[0].revents & (POLLIN | POLLHUP | POLLERR)) && read(STDIN_FILENO, &byte, 1) == 0)
-            return false;
+        if (polled[0].revents & (POLLIN | POLLHUP | POLLERR)) {
+            if (read(STDIN_FILENO, &byte, 1) == 0)
+                return false;
+            watcher->opened_at_ms = now_ms(); /* the node wants to know soon */
+            break;
+        }
         if (tell_opens(watcher, polled + 1))
             break;
     }

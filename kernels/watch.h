@@ -9,7 +9,7 @@
  *     {"opened": 0, "pid": 4711}                                                   somebody opened its device file (0: who is not told)
  *
  * `device` is the number that CUDA gives it here, by PCI bus and under CUDA_VISIBLE_DEVICES; others are passed over. After
- * an open all devices are looked at every 50 ms for half a second. Numbers that the driver doesn't tell are -1. */
+ * an open, or a byte on its standard input, all devices are looked at every 50 ms for half a second. Numbers that the driver doesn't tell are -1. */
 #ifndef KERNELS_WATCH_H
 #define KERNELS_WATCH_H
 

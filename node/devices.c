@@ -304,10 +304,13 @@ static void step(struct node *node, uint32_t index, int64_t now_ms)
         return;
     if (device->claimed_until_ms && device->claimed_until_ms <= wall_ms)
         end_claim(node, index);
-    if (view.pid != 0)
+    if (view.pid != 0) {
         device->gone_at_ms = 0;
-    else if (device->gone_at_ms == 0)
+    } else if (device->gone_at_ms == 0) {
         device->gone_at_ms = now_ms;
+        if (node->devices.watch && device->owner.state == OWNER_RECLAIM)
+            watch_hurry(node->devices.watch);
+    }
     try_lock(device, now_ms);
     const struct owner_facts facts = look(node, device, &view, wall_ms);
     const bool was_lendable = device->owner.state == OWNER_SPARE || device->owner.state == OWNER_LENT;

@@ -39,6 +39,18 @@ static void write_members(struct node *node, FILE *out)
                     view.rtt_us / 1e6);
 }
 
+static void write_owner(struct node *node, FILE *out)
+{
+    uint32_t owned = 0;
+    for (uint32_t i = 0; i < node->devices.count; i++)
+        owned += node->devices.device[i].owner.state == OWNER_OWNED ||
+                 node->devices.device[i].owner.state == OWNER_RECLAIM;
+    gauge(out, "devices_owned", "Devices that their owner has now.", owned);
+    counter(out, "reclaims", "Devices taken back while they had a worker.", node->devices.reclaims);
+    gauge(out, "reclaim_p99_seconds", "How long owners waited until their device was free.",
+          samples_quantile(&node->devices.reclaim_ms, 990) / 1000.0);
+}
+
 static void write_work(struct node *node, FILE *out)
 {
     static const char *const classes[MESH_DEVICE_CLASSES] = {"cpu", "cuda"};
@@ -57,6 +69,7 @@ static void write_work(struct node *node, FILE *out)
     struct workers_view each;
     for (uint32_t i = 0; workers_view(node->workers, i, &each); i++)
         faulty += each.fault;
+    write_owner(node, out);
     gauge(out, "devices_fault", "Devices withdrawn because their workers failed again and again.", faulty);
     gauge(out, "bundles_running", "Bundles that run on this node.", view.running);
     gauge(out, "bundles_waiting", "Bundles accepted and not yet running.", view.waiting);

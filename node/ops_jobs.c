@@ -802,6 +802,21 @@ static uint32_t shards_in_hand(const struct job *job, const struct mesh_id *memb
     return 0;
 }
 
+static bool owner_has(struct node *node, const struct mesh_member_view *view)
+{
+    struct capacity_devices own;
+    const struct peer *peer = peers_find(node, &view->id);
+    const struct capacity_devices *devices = peer ? peer->devices : NULL;
+    if (view->self) {
+        devices_describe(node, &own);
+        devices = &own;
+    }
+    for (uint32_t i = 0; devices && i < devices->count; i++)
+        if (devices->row[i].owned > 0)
+            return true;
+    return false;
+}
+
 /* For a job that waits: each member, and what it has of it or why it has nothing. */
 static json_t *waiting_json(struct node *node, const struct job *job)
 {
@@ -836,6 +851,8 @@ static json_t *waiting_json(struct node *node, const struct job *job)
             reason = "another site, and the job is local";
         else if (!view.self && view.capacity_at_ms == 0)
             reason = "its capacity is not known yet";
+        else if (slots == 0 && owner_has(node, &view))
+            reason = "its owner has its devices";
         else if (slots == 0)
             reason = fault_words[view.self ? execute_fault(node) : view.capacity.fault];
         else if (ask.refused)

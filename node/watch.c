@@ -213,7 +213,7 @@ static bool start(struct watch *watch)
            posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1) == 0 &&
            posix_spawnattr_setsigmask(&attributes, &none) == 0 &&
            posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK) == 0 &&
-           fcntl(out[0], F_SETFL, O_NONBLOCK) == 0 &&
+           fcntl(out[0], F_SETFL, O_NONBLOCK) == 0 && fcntl(in[1], F_SETFL, O_NONBLOCK) == 0 &&
            posix_spawn(&watch->pid, watch->options.path, &actions, &attributes, arguments, environ) == 0;
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
@@ -293,6 +293,12 @@ int64_t watch_turn(struct watch *watch, int64_t now_ms)
     if (watch->pid == 0)
         return watch->start_at_ms;
     return watch->out < 0 ? now_ms + 100 : watch->heard_at_ms + SILENT_MS;
+}
+
+void watch_hurry(struct watch *watch)
+{
+    const ssize_t written = watch->in >= 0 ? write(watch->in, "", 1) : 0;
+    (void)written; /* a pipe that is full has asked often enough */
 }
 
 void watch_view(const struct watch *watch, struct watch_view *view)

@@ -31,6 +31,9 @@ void watch_close(struct watch *watch);
 /* Starts what is due and kills what is silent; the time of the next call. */
 int64_t watch_turn(struct watch *watch, int64_t now_ms);
 
+/* Asks for closer looks for half a second: a device was claimed, and somebody waits for its memory. */
+void watch_hurry(struct watch *watch);
+
 /* What the watcher is like, for listings. */
 struct watch_view {
     bool running; /* and has spoken */

@@ -70,6 +70,7 @@ AIMS = {
     "user_mandelbrot_ratio": ("<=", 1.2),
     "user_reduction_ratio": ("<=", 3),
     "user_gravity_ratio": ("<=", 3),
+    "reclaim_scripted_gpu_p99_ms": ("<=", 1000),
 }
 
 

@@ -4,6 +4,7 @@
  *     driver TEXT              open ERROR              (nvmlInit fails with that code)
  *     gpu N memory MIB utilisation PERCENT
  *     process N PID MIB        a process on GPU N
+ *     holder N PID MIB         the same, while that process lives
  *     lost N                   GPU N doesn't answer any more
  *     xid N CODE               an error event of GPU N
  *     hang                     the next look never returns
@@ -52,8 +53,12 @@ static void read_script(int looking)
             script.gpu[n].present = 1;
             script.gpu[n].memory = (unsigned long long)a << 20;
             script.gpu[n].utilisation = b;
-        } else if (sscanf(line, "process %u %u %u", &n, &a, &b) == 3 && n < GPUS) {
+        } else if ((sscanf(line, "process %u %u %u", &n, &a, &b) == 3 ||
+                    (sscanf(line, "holder %u %u %u", &n, &a, &b) == 3 && kill((pid_t)a, 0) == 0)) &&
+                   n < GPUS) {
             struct gpu *gpu = &script.gpu[n];
+            if (line[0] == 'h')
+                gpu->memory += (unsigned long long)b << 20;
             if (gpu->process_count < PROCESSES) {
                 gpu->process[gpu->process_count].pid = a;
                 gpu->process[gpu->process_count++].memory = (unsigned long long)b << 20;
