@@ -2,6 +2,7 @@
 import os
 import signal
 import subprocess
+import time
 
 from harness import Node, expect, wait_until
 
@@ -168,6 +169,25 @@ def cores_that_others_use_are_not_lent(place):
     expect(devices(node)["cpu:%d" % (cores - 1)]["cause"] == "load", devices(node))
 
 
+def in_the_owners_hours_nothing_is_lent(place):
+    node = place.mesh("ashburn", work__owner="sun-sat")["ashburn"]
+    expect(set(states(node).values()) == {"owned"}, states(node))
+    expect(devices(node)["cpu:0"]["cause"] == "schedule" and node.nodes()["ashburn"]["slots"] == 0, devices(node))
+    expect("stays its owner's: schedule" in node.weir("release").out, "a release ends the owner's hours")
+    # They are over after a restart with others, in which this minute is none: that of the other half of the week.
+    now = time.localtime()
+    other = "thu-sat" if now.tm_wday in (6, 0, 1) else "sun-tue"
+    node.kill()
+    node.settings["work.owner"] = other + " 08:00-08:01"
+    node.start()
+    expect(set(states(node).values()) == {"spare"}, states(node))
+    settings = place.path("weir.conf")
+    with open(settings, "w", encoding="ascii") as out:
+        out.write("[work]\nprice_micro = 1\nowner = mon-fri 08:00-25:00\n")
+    said = place.weir("config", "check", settings, code=2).error
+    expect(settings + ":3: 'mon-fri 08:00-25:00' is not good for owner in [work]" in said, said)
+
+
 def mistakes_are_told(place):
     node = place.mesh("ashburn")["ashburn"]
     cases = [(("reclaim", "cuda:7"), 3, "there are cpu:0, cpu:1"), (("release", "gpu"), 3, "no device 'gpu'"),
@@ -187,7 +207,7 @@ def a_node_that_lends_nothing_says_so(place):
 
 
 LONG_TESTS = [cores_that_others_use_are_not_lent]
-TESTS = [slurm_hooks_take_a_jobs_devices_and_give_them_again, what_a_device_does_and_who_has_it_is_told_everywhere,
+TESTS = [in_the_owners_hours_nothing_is_lent, slurm_hooks_take_a_jobs_devices_and_give_them_again, what_a_device_does_and_who_has_it_is_told_everywhere,
          a_claimed_device_is_free_at_once_and_its_shards_go_back, work_goes_on_elsewhere_and_comes_again_after_a_release,
          a_worker_that_does_not_listen_is_killed_after_the_grace,
          a_claim_outlives_a_restart_and_ends_when_it_was_said_to, mistakes_are_told, a_node_that_lends_nothing_says_so]
