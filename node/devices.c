@@ -69,16 +69,35 @@ static bool is_gpu(const struct device *device)
     return strncmp(device->name, "cuda:", 5) == 0;
 }
 
+/* What the GPU is called beyond this process: cuda:N is the Nth entry of CUDA_VISIBLE_DEVICES, where that is set. Two
+ * nodes that name one GPU differently, by its number and by its id, are not told apart from two GPUs. */
+static void gpu_identity(const struct device *device, char *text, size_t text_bytes)
+{
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    unsigned long number = strtoul(device->name + strlen("cuda:"), NULL, 10);
+    snprintf(text, text_bytes, "%lu", number);
+    for (; visible && *visible; number--) {
+        const size_t count = strcspn(visible, ",");
+        if (number == 0) {
+            snprintf(text, text_bytes, "%.*s", (int)count, visible);
+            return;
+        }
+        visible += count + (visible[count] == ',');
+    }
+}
+
 /* A name in the abstract namespace of Unix sockets: nobody has to clean up behind a node that was killed. */
 static void try_lock(struct device *device, int64_t now_ms)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char identity[64];
     if (!is_gpu(device) || device->lock >= 0 || now_ms < device->lock_at_ms)
         return;
     const bool first = device->lock_at_ms == 0;
     device->lock_at_ms = now_ms + LOCK_EVERY_MS;
+    gpu_identity(device, identity, sizeof identity);
     const int count =
-        snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "weir lends %s", device->name);
+        snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "weir lends GPU %s", identity);
     const socklen_t bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)count);
     const int lock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (lock >= 0 && bind(lock, (const struct sockaddr *)&address, bytes) == 0) {
@@ -191,6 +210,10 @@ static void end_claim(struct node *node, uint32_t index)
 
 static void why_text(const struct device *device, char *text, size_t text_bytes)
 {
+    if (device->owner.state == OWNER_FAULT) {
+        snprintf(text, text_bytes, "%s is at fault there", device->name);
+        return;
+    }
     snprintf(text, text_bytes, "its owner claimed %s (%s)", device->name,
              owner_cause_word(device->owner.cause));
 }

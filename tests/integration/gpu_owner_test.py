@@ -233,6 +233,8 @@ def two_nodes_do_not_lend_one_gpu(place):
     expect(states(second)["cuda:0"] == "owned" and devices(second)["cuda:0"]["cause"] == "another node", devices(second))
     expect(len(log_lines(second, "another node of this machine lends it")) == 1, second.log_end())
     expect(first.nodes()["cairo"]["slots"] == 0 and first.nodes()["berlin"]["slots"] == 1, first.nodes())
+    other = lend(place, gpu, "dublin", first, CUDA_VISIBLE_DEVICES="1")  # its cuda:0 is another GPU
+    expect(states(other)["cuda:0"] != "owned", devices(other))
     first.stop()
     wait_state(second, "cooling", 25)
 
