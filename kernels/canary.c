@@ -15,7 +15,7 @@
 #define PROBE_ORDER 64u
 #define GPU_MFLOPS_MIN 500 /* at that order, where a GPU mostly waits */
 #define GPU_ORDER 4096u
-#define COPY_BYTES (UINT64_C(64) << 20) /* more than caches hold */
+#define COPY_BYTES (UINT64_C(32) << 20) /* more than caches hold */
 #define MEASURE_NS 100000000            /* and at least twice */
 
 static int64_t now_ns(void)
