@@ -147,7 +147,8 @@ static enum owner_cause claim_of(const struct node *node, const struct device *d
 {
     if (device->claimed_until_ms > wall_ms)
         return OWNER_COMMAND;
-    if (schedule_active(&node->config.owner_hours, schedule_week_minute(wall_ms)))
+    if (node->config.owner_hours.count > 0 &&
+        schedule_active(&node->config.owner_hours, schedule_week_minute(wall_ms)))
         return OWNER_SCHEDULE;
     if (is_gpu(device) && device->lock < 0)
         return OWNER_ELSEWHERE;
@@ -247,6 +248,8 @@ static uint64_t details_of(const struct node *node)
 /* When the owner's hours begin: what can't end before is better placed elsewhere. 0 = never, or they are now. */
 static int64_t available_until_ms(const struct node *node)
 {
+    if (node->config.owner_hours.count == 0)
+        return 0;
     const int64_t wall_ms = clock_wall_ms();
     const uint32_t minute = schedule_week_minute(wall_ms);
     const uint32_t left = schedule_minutes_left(&node->config.owner_hours, minute);
