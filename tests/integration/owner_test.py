@@ -77,7 +77,7 @@ def a_worker_that_does_not_listen_is_killed_after_the_grace(place):
     expect("fault" not in states(node).values(), states(node))
     wait_until("the shards went back without blame", lambda: "gave" in node.weir("explain", job).out)
     expect("failed" not in node.weir("explain", job).out, node.weir("explain", job).out)
-    expect("its owner has its devices" in node.weir("explain", job).out, node.weir("explain", job).out)
+    wait_until("the job waits for the owner", lambda: "its owner has its devices" in node.weir("explain", job).out)
     node.weir("cancel", job)
 
 
