@@ -417,8 +417,14 @@ static void keep(struct cache_lookup *lookup)
             store_batch_pin(batch, blobs[b], owner.bytes);
         if (!sought->remote)
             continue;
-        const struct store_entry row = {.bytes = sought->entry->data,
-                                        .count = sought->entry->count,
+        const struct provenance provenance = {.executor = sought->holder[sought->tried - 1],
+                                              .class = job_of(lookup)->spec.manifest->class,
+                                              .whole = lookup->whole,
+                                              .at_ms = clock_wall_ms()};
+        static uint8_t bytes[PROVENANCE_BYTES + STORE_ENTRY_BYTES_MAX];
+        provenance_encode(&provenance, sought->entry->data, sought->entry->count, bytes);
+        const struct store_entry row = {.bytes = bytes,
+                                        .count = PROVENANCE_BYTES + sought->entry->count,
                                         .blobs = (const uint8_t(*)[32])blobs,
                                         .blob_count = blob_count};
         store_batch_cache(batch, keys[i].bytes, &row);
@@ -508,7 +514,7 @@ static const struct mesh_id *next_holder(const struct cache_lookup *lookup, stru
 {
     while (sought->tried < sought->holders) {
         const struct mesh_id *holder = &sought->holder[sought->tried++];
-        if (!bulk_is_liar(lookup->node->bulk, holder))
+        if (!bulk_is_liar(lookup->node->bulk, holder) && !quarantine_find(lookup->node, holder))
             return holder;
     }
     return NULL;
@@ -548,6 +554,11 @@ static void take_entry(struct cache_lookup *lookup, uint32_t index, const struct
     if (!got->present) {
         tell_gone(lookup, index, from);
     } else if (entry_decode(got->entry.bytes, got->entry.count, &entry) && fits(lookup, index, &entry)) {
+        /* It is the holder's word that this is the result. */
+        const struct provenance provenance = {
+            .executor = *from, .whole = lookup->whole, .at_ms = clock_wall_ms()};
+        if (!verify_accepts(lookup->node, job_of(lookup), &provenance))
+            return;
         sought->entry = bytes_make(got->entry.bytes, got->entry.count);
         sought->remote = true;
     } else if (job_of(lookup)) {
@@ -713,9 +724,14 @@ static void own_entry(void *context, size_t index, const struct store_entry *sto
     struct cache_lookup *lookup = context;
     struct sought *sought = &lookup->sought[index];
     struct entry entry;
-    if (is_missing(sought) && entry_decode(stored->bytes, stored->count, &entry) &&
-        fits(lookup, (uint32_t)index, &entry))
-        sought->entry = bytes_make(stored->bytes, stored->count);
+    struct provenance provenance;
+    const size_t head = provenance_decode(stored->bytes, stored->count, &provenance);
+    const uint8_t *bytes = (const uint8_t *)stored->bytes + head;
+    const size_t count = stored->count - head;
+    const struct job *job = job_of(lookup);
+    if (is_missing(sought) && job && entry_decode(bytes, count, &entry) &&
+        fits(lookup, (uint32_t)index, &entry) && verify_accepts(lookup->node, job, &provenance))
+        sought->entry = bytes_make(bytes, count);
 }
 
 static void begin_round(struct cache_lookup *lookup)

@@ -3,6 +3,7 @@
  * told; the entries themselves; and telling owners what we hold. cache.c is the side that asks.
  */
 #include "node/node.h"
+#include "node/payload.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,7 @@ static void on_claim(struct node *node, const struct mesh_id *from, const struct
 /* ---- Entries */
 
 struct given {
+    const struct node *node;
     struct bytes *entry[WIRE_CACHE_ENTRIES_MAX];
     uint8_t blobs[WIRE_CACHE_ENTRIES_MAX][WIRE_CACHE_BLOBS_MAX][32];
     uint32_t blob_count[WIRE_CACHE_ENTRIES_MAX];
@@ -108,9 +110,11 @@ struct given {
 static void add_given(void *context, size_t index, const struct store_entry *entry)
 {
     struct given *given = context;
-    if (entry->blob_count > WIRE_CACHE_BLOBS_MAX)
+    struct provenance provenance;
+    const size_t head = provenance_decode(entry->bytes, entry->count, &provenance);
+    if (entry->blob_count > WIRE_CACHE_BLOBS_MAX || !verify_sound(given->node, &provenance))
         return;
-    given->entry[index] = bytes_make(entry->bytes, entry->count);
+    given->entry[index] = bytes_make((const uint8_t *)entry->bytes + head, entry->count - head);
     given->blob_count[index] = (uint32_t)entry->blob_count;
     for (size_t b = 0; b < entry->blob_count; b++)
         memcpy(given->blobs[index][b], entry->blobs[b], 32);
@@ -122,6 +126,7 @@ static void on_get(struct node *node, const struct mesh_id *from, const struct w
     static struct wire_frame reply;
     const struct wire_names keys = frame->body.cache_keys.keys;
     memset(given.entry, 0, sizeof given.entry);
+    given.node = node;
     store_cache_get_many(node->store, keys.name, keys.count, add_given, &given);
     reply.kind = WIRE_CACHE_ENTRIES;
     reply.body.cache_entries.request = frame->body.cache_keys.request;

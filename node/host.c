@@ -442,7 +442,7 @@ static void add_save(struct node *node, struct store_batch *batch, const struct 
             copies_save(node, batch, save, held->entry);
         break;
     case MESH_SAVE_QUARANTINE:
-        quarantine_save(batch, save);
+        quarantine_save(node, batch, save);
         break;
     case MESH_SAVE_STORAGE:
         store_batch_put(batch, STORE_COUNTERS, "storage", 7, &save->body.storage, 8);

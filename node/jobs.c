@@ -620,14 +620,20 @@ static void remember(struct node *node, struct job *job, const struct mesh_save 
         malloc(sizeof *remembering + save->body.commit.count * sizeof *remembering->keys);
     must(remembering);
     *remembering = (struct remembering){.publish = job->spec.cache == JOB_CACHE_MESH};
+    const struct provenance provenance = {.executor = save->body.commit.executor,
+                                          .level = job->spec.verify,
+                                          .class = job->spec.manifest->class,
+                                          .at_ms = clock_wall_ms()};
     for (uint32_t i = 0; i < save->body.commit.count; i++) {
         const struct result_item *item = &items[save->body.commit.shard[i].place];
         struct entry entry;
         uint8_t blobs[MANIFEST_OUTPUTS_MAX][32];
         if (!entry_decode(item->bytes, item->count, &entry))
             continue;
-        const struct store_entry row = {.bytes = item->bytes,
-                                        .count = item->count,
+        static uint8_t bytes[PROVENANCE_BYTES + ENTRY_BYTES_MAX];
+        provenance_encode(&provenance, item->bytes, item->count, bytes);
+        const struct store_entry row = {.bytes = bytes,
+                                        .count = PROVENANCE_BYTES + item->count,
                                         .blobs = blobs,
                                         .blob_count = entry_blobs(&entry, blobs)};
         const struct digest *key = &job->keys[save->body.commit.shard[i].shard];
@@ -786,13 +792,19 @@ static void end(struct node *node, struct job *job)
 static void remember_whole(struct node *node, struct job *job)
 {
     struct entry entry = {.output_count = job->spec.output_count};
-    uint8_t blobs[MANIFEST_OUTPUTS_MAX][32], bytes[256];
+    uint8_t blobs[MANIFEST_OUTPUTS_MAX][32], bytes[256], outputs[256 - PROVENANCE_BYTES];
     for (uint32_t o = 0; o < entry.output_count; o++) {
         entry.output[o].blob = job->output_blob[o];
         entry.output[o].count = job->output_bytes[o];
     }
+    const struct provenance provenance = {.level = job->spec.verify,
+                                          .class = job->spec.manifest->class,
+                                          .whole = true,
+                                          .at_ms = clock_wall_ms()};
+    const size_t count = entry_encode(&entry, outputs, sizeof outputs);
+    provenance_encode(&provenance, outputs, count, bytes);
     const struct store_entry row = {.bytes = bytes,
-                                    .count = entry_encode(&entry, bytes, sizeof bytes),
+                                    .count = PROVENANCE_BYTES + count,
                                     .blobs = (const uint8_t(*)[32])blobs,
                                     .blob_count = entry_blobs(&entry, blobs)};
     struct store_batch *batch = node_batch(node);
@@ -809,7 +821,7 @@ static void on_finished(struct node *node, void *context, enum store_error error
     free(finishing);
     if (error == STORE_OK || error == STORE_MORE) {
         job->state = JOB_DONE;
-        if (job->keys && job->spec.shard_count > 1 && !job->damaged)
+        if (job->keys && job->spec.shard_count > 1 && !job->damaged && job->disputed == 0)
             remember_whole(node, job);
         end(node, job);
         return;

@@ -142,6 +142,13 @@ struct jobs {
 
 /* ---- verify.c */
 
+/* What a member brought until then is not used from the cache, whether it was forgiven since or not. */
+#define VOIDED_MAX 512 /* one more, and everything until then is void: the row of nobody */
+struct voided {
+    struct mesh_id id; /* zero: everybody */
+    int64_t at_ms;     /* wall */
+};
+
 /* A member in quarantine, and what it was wrong about. */
 struct caught {
     struct mesh_id id;
@@ -326,6 +333,8 @@ struct node {
     struct jobs jobs;
     struct caught caught[MESH_QUARANTINED_MAX];
     uint32_t caught_count;
+    struct voided voided[VOIDED_MAX]; /* in no order */
+    uint32_t voided_count;
     struct holder_search *searches;
     struct blob_watch *blob_watches; /* clients that wait for a blob from elsewhere */
     struct copies copies;
@@ -510,9 +519,13 @@ int64_t jobs_turn(struct node *node, int64_t now_ms);
 /* ---- verify.c */
 /* The digests that go with a RESULT, see struct mesh_event; the caller's to free, NULL if its job is not verified. */
 uint32_t *verify_digests(struct node *node, const struct mesh_message *message, const struct bytes *payload);
-void quarantine_save(struct store_batch *batch, const struct mesh_save *save);
+void quarantine_save(struct node *node, struct store_batch *batch, const struct mesh_save *save);
 void quarantine_restore(struct node *node); /* before any job is */
 void quarantine_on(struct node *node, const struct mesh_effect *effect);
+struct provenance; /* node/payload.h */
+/* Whether what the cache holds may be given to anybody; and to that job, of which it is a shard, or the whole. */
+bool verify_sound(const struct node *node, const struct provenance *provenance);
+bool verify_accepts(struct node *node, const struct job *job, const struct provenance *provenance);
 /* NULL: it is in none. */
 const struct caught *quarantine_find(const struct node *node, const struct mesh_id *id);
 

@@ -64,6 +64,37 @@ uint32_t entry_blobs(const struct entry *entry, uint8_t blobs[MANIFEST_OUTPUTS_M
     return count;
 }
 
+/* A byte that begins no msgpack, so that no entry begins with it. */
+#define PROVENANCE_MARK 0xc1
+
+void provenance_encode(const struct provenance *provenance, const uint8_t *entry, size_t count, uint8_t *out)
+{
+    out[0] = PROVENANCE_MARK;
+    out[1] = PAYLOAD_VERSION;
+    out[2] = (uint8_t)provenance->level;
+    out[3] = (uint8_t)((unsigned)provenance->class | (provenance->whole ? 0x80u : 0));
+    memcpy(out + 4, provenance->executor.bytes, 32);
+    for (int i = 0; i < 8; i++)
+        out[36 + i] = (uint8_t)((uint64_t)provenance->at_ms >> 8 * i);
+    memcpy(out + PROVENANCE_BYTES, entry, count);
+}
+
+size_t provenance_decode(const uint8_t *bytes, size_t count, struct provenance *provenance)
+{
+    *provenance = (struct provenance){0};
+    if (count < PROVENANCE_BYTES || bytes[0] != PROVENANCE_MARK || bytes[1] != PAYLOAD_VERSION)
+        return 0;
+    provenance->level = (enum mesh_verify)bytes[2];
+    provenance->class = (enum manifest_class)(bytes[3] & 0x7f);
+    provenance->whole = bytes[3] & 0x80;
+    memcpy(provenance->executor.bytes, bytes + 4, 32);
+    uint64_t at_ms = 0;
+    for (int i = 0; i < 8; i++)
+        at_ms |= (uint64_t)bytes[36 + i] << 8 * i;
+    provenance->at_ms = (int64_t)at_ms;
+    return PROVENANCE_BYTES;
+}
+
 bool job_entry_fits(const struct job *job, uint32_t shard, const struct entry *entry)
 {
     if (shard >= job->spec.shard_count || entry->output_count != job->spec.output_count)

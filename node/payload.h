@@ -33,6 +33,24 @@ bool entry_decode(const uint8_t *bytes, size_t count, struct entry *entry); /* b
 /* The blobs that an entry names; returns how many. */
 uint32_t entry_blobs(const struct entry *entry, uint8_t blobs[MANIFEST_OUTPUTS_MAX][32]);
 
+/*
+ * What the result cache keeps with an entry, before its bytes: whose word it is. A row without it is of an earlier build,
+ * and nobody's. It stays in our store; what we give to others is the entry, and our word.
+ */
+#define PROVENANCE_BYTES 44u
+struct provenance {
+    struct mesh_id
+        executor; /* or who gave it to us; zero: of a whole job, whose shards are many nodes', or not known */
+    enum mesh_verify level; /* what it has passed */
+    enum manifest_class class;
+    bool whole;
+    int64_t at_ms; /* wall; 0 = not known */
+};
+/* Writes both into `out`, of PROVENANCE_BYTES + count bytes. */
+void provenance_encode(const struct provenance *provenance, const uint8_t *entry, size_t count, uint8_t *out);
+/* Returns where the entry begins. */
+size_t provenance_decode(const uint8_t *bytes, size_t count, struct provenance *provenance);
+
 /* Does an entry hold what the job's manifest says for that shard? For the whole job, whose outputs are blobs: .npy files? */
 bool job_whole_fits(const struct job *job, const struct entry *entry);
 bool job_entry_fits(const struct job *job, uint32_t shard, const struct entry *entry);

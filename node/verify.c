@@ -16,6 +16,8 @@
 
 /* Before a member's id in STORE_META: who is in quarantine here. */
 #define ROW_PREFIX "quarantine "
+/* And before the id of one that ever was: since when its cached results are void. As long as the other. */
+#define VOID_PREFIX "void cache "
 #define ROW_PREFIX_BYTES (sizeof ROW_PREFIX - 1)
 #define ROW_KEY_BYTES (ROW_PREFIX_BYTES + 32)
 
@@ -113,11 +115,56 @@ uint32_t *verify_digests(struct node *node, const struct mesh_message *message, 
     return digests;
 }
 
+/* ---- The cache */
+
+bool verify_sound(const struct node *node, const struct provenance *provenance)
+{
+    static const struct mesh_id nobody;
+    const bool unknown = memcmp(&provenance->executor, &nobody, sizeof nobody) == 0;
+    for (uint32_t i = 0; i < node->voided_count; i++) {
+        const struct voided *voided = &node->voided[i];
+        const bool its = unknown || memcmp(&voided->id, &nobody, sizeof nobody) == 0 ||
+                         memcmp(&voided->id, &provenance->executor, sizeof voided->id) == 0;
+        if (its && provenance->at_ms <= voided->at_ms)
+            return false;
+    }
+    return true;
+}
+
+static bool of_own_site(struct node *node, const struct mesh_id *id)
+{
+    return memcmp(id, &node->self, sizeof *id) == 0 ||
+           strcmp(peer_site(node, id), peer_site(node, &node->self)) == 0;
+}
+
+bool verify_accepts(struct node *node, const struct job *job, const struct provenance *provenance)
+{
+    const enum mesh_verify level = provenance->level;
+    if (!verify_sound(node, provenance))
+        return false;
+    switch (job->spec.verify) {
+    case MESH_VERIFY_NONE:
+        return true;
+    case MESH_VERIFY_SPOT:
+        if (level == MESH_VERIFY_QUORUM || level == MESH_VERIFY_CERTIFICATE || provenance->whole)
+            return level != MESH_VERIFY_NONE;
+        /* Which of them are computed anew is drawn as which results are checked. */
+        return of_own_site(node, &provenance->executor) ||
+               randombytes_uniform(1000) >=
+                   mesh_verify_permille(node->host.mesh, &provenance->executor, job->spec.verify_permille);
+    case MESH_VERIFY_QUORUM:
+        return level == MESH_VERIFY_QUORUM;
+    case MESH_VERIFY_CERTIFICATE:
+        return level == MESH_VERIFY_QUORUM || level == MESH_VERIFY_CERTIFICATE;
+    }
+    return false;
+}
+
 /* ---- Quarantine */
 
-static void row_key(const struct mesh_id *id, uint8_t key[ROW_KEY_BYTES])
+static void row_key(const char *prefix, const struct mesh_id *id, uint8_t key[ROW_KEY_BYTES])
 {
-    memcpy(key, ROW_PREFIX, ROW_PREFIX_BYTES);
+    memcpy(key, prefix, ROW_PREFIX_BYTES);
     memcpy(key + ROW_PREFIX_BYTES, id->bytes, 32);
 }
 
@@ -128,10 +175,30 @@ struct row {
     uint8_t at_ms[8];
 };
 
-void quarantine_save(struct store_batch *batch, const struct mesh_save *save)
+/* Which voids the table has room for: beyond it everybody's. */
+static struct mesh_id void_name(const struct node *node, const struct mesh_id *id)
+{
+    bool known = node->voided_count < VOIDED_MAX - 1;
+    for (uint32_t i = 0; !known && i < node->voided_count; i++)
+        known = memcmp(&node->voided[i].id, id, sizeof *id) == 0;
+    return known ? *id : (struct mesh_id){0};
+}
+
+static void note_void(struct node *node, const struct mesh_id *id, int64_t at_ms)
+{
+    uint32_t i = 0;
+    while (i < node->voided_count && memcmp(&node->voided[i].id, id, sizeof *id) != 0)
+        i++;
+    if (i == VOIDED_MAX)
+        return;
+    node->voided_count += i == node->voided_count;
+    node->voided[i] = (struct voided){.id = *id, .at_ms = at_ms};
+}
+
+void quarantine_save(struct node *node, struct store_batch *batch, const struct mesh_save *save)
 {
     uint8_t key[ROW_KEY_BYTES];
-    row_key(&save->body.quarantine.id, key);
+    row_key(ROW_PREFIX, &save->body.quarantine.id, key);
     if (!save->body.quarantine.on) {
         store_batch_delete(batch, STORE_META, key, sizeof key);
         return;
@@ -142,6 +209,10 @@ void quarantine_save(struct store_batch *batch, const struct mesh_save *save)
     memcpy(row.shard, &save->body.quarantine.shard, sizeof row.shard);
     memcpy(row.at_ms, &at_ms, sizeof row.at_ms);
     store_batch_put(batch, STORE_META, key, sizeof key, &row, sizeof row);
+    const struct mesh_id name = void_name(node, &save->body.quarantine.id);
+    note_void(node, &name, at_ms);
+    row_key(VOID_PREFIX, &name, key);
+    store_batch_put(batch, STORE_META, key, sizeof key, row.at_ms, sizeof row.at_ms);
 }
 
 const struct caught *quarantine_find(const struct node *node, const struct mesh_id *id)
@@ -178,8 +249,23 @@ static bool restore_row(void *context, const void *key, size_t key_bytes, const 
     return true;
 }
 
+static bool restore_void(void *context, const void *key, size_t key_bytes, const void *value,
+                         size_t value_bytes)
+{
+    struct mesh_id id;
+    int64_t at_ms;
+    if (key_bytes != ROW_KEY_BYTES || value_bytes != sizeof at_ms)
+        return true;
+    memcpy(id.bytes, (const uint8_t *)key + ROW_PREFIX_BYTES, sizeof id.bytes);
+    memcpy(&at_ms, value, sizeof at_ms);
+    note_void(context, &id, at_ms);
+    return true;
+}
+
 void quarantine_restore(struct node *node)
 {
+    const struct store_range voids = {.prefix = VOID_PREFIX, .prefix_bytes = ROW_PREFIX_BYTES};
+    store_each(node->store, STORE_META, &voids, restore_void, node);
     const struct store_range range = {.prefix = ROW_PREFIX, .prefix_bytes = ROW_PREFIX_BYTES};
     store_each(node->store, STORE_META, &range, restore_row, node);
 }

@@ -307,9 +307,8 @@ static int forgive(struct cli *cli, const char *name)
     if (cli->json)
         cli_print_json(reply);
     else
-        printf(
-            "%s gets work of %s's jobs again; its next results are all checked where a job asks for that\n",
-            client_text(reply, "node"), client_text(reply, "at"));
+        printf("%s gets work of %s's jobs again, and is checked as a new node is\n",
+               client_text(reply, "node"), client_text(reply, "at"));
     json_decref(reply);
     return EXIT_DONE;
 }
@@ -325,7 +324,7 @@ static const struct cli_option options[] = {
     CLI_NODE,
     CLI_LISTING,
     {'v', "verbose", NULL, "the devices too: who has them, what they do"},
-    {0, "forgive", "NAME", "lift the quarantine of this node at the node asked"},
+    {0, "forgive", "NAME", "lift this node's quarantine at the node asked"},
     {0}};
 
 const struct cli_command cli_nodes = {

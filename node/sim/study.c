@@ -23,6 +23,7 @@ extern const struct sim_study study_placement;
 extern const struct sim_study study_speculation;
 extern const struct sim_study study_speed;
 extern const struct sim_study study_tiers;
+extern const struct sim_study study_verify;
 
 static const struct sim_study *const studies[] = {
     &study_hops,
@@ -40,6 +41,7 @@ static const struct sim_study *const studies[] = {
     &study_speculation,
     &study_speed,
     &study_tiers,
+    &study_verify,
 };
 /* A mesh too large for one tier has large sites. */
 #define FLAT_NODES_MAX 2000

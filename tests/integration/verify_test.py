@@ -5,7 +5,7 @@ from harness import expect, wait_until
 
 SITES = ("ashburn", "berlin", "cairo", "delhi", "essen")
 LIAR = "berlin"
-SPIN = ("--shard-items", "1", "--param", "us=20000", "--cache", "off")
+SPIN = ("--shard-items", "1", "--param", "us=20000")
 
 
 def mesh_with_a_liar(place):
@@ -22,6 +22,8 @@ def mesh_with_a_liar(place):
 def submit(node, items, *arguments, code=0):
     """Returns the output's bytes, and the job as it ended."""
     path = node.place.path("out-%s.npy" % node.name)
+    if "--cache" not in arguments:
+        arguments += ("--cache", "off")
     answer = node.submit("spin", "--items", items, *SPIN, "--output", "mark=" + path, "--json", *arguments, code=code,
                          timeout_s=120)
     with open(path, "rb") as file:
@@ -73,6 +75,26 @@ def a_site_that_lies_is_caught_and_shown(place):
     wait_until("it is forgiven", lambda: not row_of(home, LIAR)["quarantined"])
 
 
+def what_a_liar_left_in_the_cache_is_void(place):
+    nodes = mesh_with_a_liar(place)
+    home = nodes["ashburn"]
+    cached = ("--cache", "mesh")
+    believed, _ = submit(home, 100, "--verify", "none", "--key", "first", *cached)
+    right = right_bytes(home, 100)
+    expect(believed != right, "unverified, some of it is wrong")
+    again, answer = submit(home, 100, "--verify", "none", "--key", "second", *cached)
+    expect(again == believed and answer.json["cached"] == 100, "and is used again: %s" % answer.json)
+    answer = submit(home, 100, "--verify", "quorum", "--key", "third", *cached)[1]
+    expect(answer.json["cached"] == 0, "nothing of it has passed a quorum: %s" % answer.json)
+    expect(row_of(home, LIAR)["quarantined"], "who was wrong is caught")
+    out, answer = submit(home, 100, "--verify", "none", "--key", "fourth", *cached)
+    expect(out == right, "what the cache gives now is right: %s" % answer.json)
+    home.weir("nodes", "--forgive", LIAR)
+    wait_until("it is forgiven", lambda: not row_of(home, LIAR)["quarantined"])
+    out, answer = submit(home, 100, "--verify", "none", "--key", "fifth", *cached)
+    expect(out == right, "forgiven, its old results stay void: %s" % answer.json)
+
+
 def a_quorum_takes_no_wrong_result(place):
     nodes = mesh_with_a_liar(place)
     home = nodes["cairo"]
@@ -114,5 +136,5 @@ def a_certificate_proves_products_and_catches_wrong_ones(place):
     expect(all(not row_of(home, site)["quarantined"] for site in SITES if site != LIAR), "no honest site is caught")
 
 
-TESTS = [a_site_that_lies_is_caught_and_shown, a_quorum_takes_no_wrong_result, what_cannot_be_verified_is_refused,
+TESTS = [a_site_that_lies_is_caught_and_shown, what_a_liar_left_in_the_cache_is_void, a_quorum_takes_no_wrong_result, what_cannot_be_verified_is_refused,
          a_certificate_proves_products_and_catches_wrong_ones]

@@ -247,6 +247,33 @@ static void two_requests_under_one_key_are_told_apart(void **state)
     job_free(job);
 }
 
+static void a_cached_result_says_whose_word_it_is(void **state)
+{
+    (void)state;
+    const uint8_t entry[] = {0x91, 0xc4, 1, 7}; /* one output of one byte */
+    const struct provenance given = {.executor = job_id("geology", "monday"),
+                                     .level = MESH_VERIFY_QUORUM,
+                                     .class = MANIFEST_TOLERANT,
+                                     .whole = true,
+                                     .at_ms = 1700000000000};
+    uint8_t row[PROVENANCE_BYTES + sizeof entry];
+    provenance_encode(&given, entry, sizeof entry, row);
+    struct provenance back;
+    assert_int_equal(provenance_decode(row, sizeof row, &back), PROVENANCE_BYTES);
+    assert_memory_equal(row + PROVENANCE_BYTES, entry, sizeof entry);
+    assert_memory_equal(&back.executor, &given.executor, sizeof given.executor);
+    assert_int_equal(back.level, MESH_VERIFY_QUORUM);
+    assert_int_equal(back.class, MANIFEST_TOLERANT);
+    assert_true(back.whole);
+    assert_int_equal(back.at_ms, given.at_ms);
+    /* A row of an earlier build is all entry, and nobody's. */
+    assert_int_equal(provenance_decode(entry, sizeof entry, &back), 0);
+    assert_int_equal(back.at_ms, 0);
+    assert_int_equal(back.level, MESH_VERIFY_NONE);
+    for (size_t cut = 0; cut < PROVENANCE_BYTES; cut++)
+        assert_int_equal(provenance_decode(row, cut, &back), 0);
+}
+
 static void an_end_comes_back_as_it_went_and_not_when_cut(void **state)
 {
     (void)state;
@@ -287,6 +314,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(rows_of_jobs_are_read_by_later_versions_and_not_when_cut),
         cmocka_unit_test(small_inputs_ride_in_the_first_entry_if_they_are_what_it_names),
         cmocka_unit_test(two_requests_under_one_key_are_told_apart),
+        cmocka_unit_test(a_cached_result_says_whose_word_it_is),
         cmocka_unit_test(an_end_comes_back_as_it_went_and_not_when_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -240,6 +240,64 @@ static void matmul_float_is_within_its_tolerance(void **state)
     free(a), free(b), free(c);
 }
 
+/* By several seeds: what the kernel gives passes, and with one element wrong it does not. */
+static void assert_certified(struct kernel_call *call, size_t wrong_at, const void *wrong, size_t size)
+{
+    const struct manifest *matmul = manifest_find("matmul");
+    struct manifest_evidence evidence = {.params = call->params,
+                                         .types = {call->inputs[0].type, call->inputs[1].type},
+                                         .inputs = {call->inputs[0].data, call->inputs[1].data},
+                                         .outputs = {call->outputs[0].data},
+                                         .items = call->items};
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        void *memo = NULL;
+        uint8_t right[8];
+        uint8_t *at = (uint8_t *)call->outputs[0].data + wrong_at * size;
+        evidence.memo = &memo;
+        assert_true(matmul->certify(&evidence, seed * UINT64_C(0x123456789abcdef)));
+        memcpy(right, at, size);
+        memcpy(at, wrong, size);
+        assert_false(matmul->certify(&evidence, seed * UINT64_C(0x123456789abcdef)));
+        memcpy(at, right, size);
+        free(memo);
+    }
+}
+
+static void a_certificate_tells_right_products_from_wrong_ones(void **state)
+{
+    (void)state;
+    const size_t m = 9, n = 33, k = 150;
+    static const char *const settings[] = {"precision=float32", "precision=bfloat16"};
+    float *a = malloc(m * k * 4), *b = malloc(k * n * 4), *c = malloc(m * n * 4);
+    for (size_t i = 0; i < m * k; i++)
+        a[i] = (float)rand() / (float)RAND_MAX - 0.5f;
+    for (size_t i = 0; i < k * n; i++)
+        b[i] = (float)rand() / (float)RAND_MAX - 0.5f;
+    struct kernel_call call = {.manifest = manifest_find("matmul"), .items = m, .output_count = 1};
+    call.inputs[0] = (struct kernel_input){.data = a, .bytes = m * k * 4, .type = {ARRAY_FLOAT32, 2, {m, k}}};
+    call.inputs[1] = (struct kernel_input){.data = b, .bytes = k * n * 4, .type = {ARRAY_FLOAT32, 2, {k, n}}};
+    call.outputs[0] = (struct kernel_output){.data = c, .bytes = m * n * 4};
+    for (int s = 0; s < 2; s++) {
+        const struct manifest_params params = params_of("matmul", &settings[s], 1);
+        call.params = &params;
+        assert_int_equal(kernel_run(&call, NULL), KERNEL_OK);
+        const float off = c[100] + 100.0f, none = NAN;
+        assert_certified(&call, 100, &off, sizeof off);
+        assert_certified(&call, 100, &none, sizeof none);
+    }
+    int8_t *x = random_bytes(m * k), *y = random_bytes(k * n);
+    const struct manifest_params params = params_of("matmul", NULL, 0);
+    call.params = &params;
+    call.inputs[0] = (struct kernel_input){.data = x, .bytes = m * k, .type = {ARRAY_INT8, 2, {m, k}}};
+    call.inputs[1] = (struct kernel_input){.data = y, .bytes = k * n, .type = {ARRAY_INT8, 2, {k, n}}};
+    assert_int_equal(kernel_run(&call, NULL), KERNEL_OK);
+    int32_t one;
+    memcpy(&one, &c[m * n - 1], sizeof one);
+    one ^= 1; /* the least that can be wrong */
+    assert_certified(&call, m * n - 1, &one, sizeof one);
+    free(a), free(b), free(c), free(x), free(y);
+}
+
 static void embed_text(const char *text, size_t bytes, uint64_t lines, int8_t *vectors)
 {
     const struct manifest_params params = params_of("embed", NULL, 0);
@@ -681,6 +739,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(knn_distances_of_extremes_fit_int32),
         cmocka_unit_test(matmul_int8_is_exact),
         cmocka_unit_test(matmul_float_is_within_its_tolerance),
+        cmocka_unit_test(a_certificate_tells_right_products_from_wrong_ones),
         cmocka_unit_test(embed_brings_misspellings_near_and_keeps_lengths_alike),
         cmocka_unit_test(embed_agrees_with_its_description),
         cmocka_unit_test(embed_takes_a_line_of_megabytes),
