@@ -4,6 +4,7 @@
 enum {
     CONFIRMED_MAX = 1000000, /* results that are counted */
     LOOK_MS = 500,           /* between two looks at who waits for too long */
+    GIVEN_BACK_MS = 5000,    /* before shards that were held in vain are bound again */
 };
 
 /* ---- Whom to believe. */
@@ -398,6 +399,22 @@ static void conclude(struct step *step, uint32_t slot)
         home_job_settle(step, job);
 }
 
+/*
+ * What is held is in the way of others' checks, and no site brings another opinion: it is computed anew, after others had a
+ * turn. A job that no two sites can run would keep all checks for itself otherwise.
+ */
+static void give_back(struct step *step, uint32_t slot)
+{
+    struct home *const home = &step->mesh->home;
+    struct check *const check = &home->verify.check[slot];
+    uint32_t first = 0;
+    step->mesh->counters.checks_skipped += count_of(check, FINDING_OPEN, &first);
+    decide(step, check, &check->opinion[0].member, MESH_WHY_UNCHECKED, FINDING_OPEN);
+    home->job[check->job].bind_at_ms = step->now_ms + GIVEN_BACK_MS;
+    requeue_held(home, slot, FINDING_OPEN, false);
+    check_end(home, slot);
+}
+
 /* Nobody brings another opinion. */
 static void give_up(struct step *step, uint32_t slot)
 {
@@ -760,8 +777,14 @@ static bool give_one_up(struct step *step)
     struct verify *const verify = &step->mesh->home.verify;
     for (uint32_t slot = list_first(&verify->live); slot != MESH_NONE; slot = list_next(verify->link, slot)) {
         const struct check *const check = &verify->check[slot];
-        if (check->state == CHECK_WANTED && !check->holds && check->until_ms <= step->now_ms) {
+        if (check->state != CHECK_WANTED || check->until_ms > step->now_ms)
+            continue;
+        if (!check->holds) {
             give_up(step, slot);
+            return true;
+        }
+        if (!verify_has_room(&step->mesh->home)) {
+            give_back(step, slot);
             return true;
         }
     }

@@ -643,6 +643,32 @@ static void a_quorum_has_no_more_out_than_can_be_checked(void **state)
     fixture_close(f);
 }
 
+/* There is only one site that could compute either job: the first must not keep all 16 checks from the second. */
+static void what_nobody_can_check_gives_way_to_others(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    const uint32_t handles = f->live_count;
+    submit(f, 1, 20, MESH_VERIFY_QUORUM);
+    grant(f, 0, 1, 20);
+    struct mesh_message bundle;
+    while (fixture_sent(f, 0, MESH_ASSIGN, &bundle))
+        result(f, 0, &bundle, RIGHT);
+    assert_int_equal(view(f, 1).held, 16);
+    fixture_clear(f);
+    submit(f, 2, 1, MESH_VERIFY_QUORUM);
+    spurned(f, 0, 2);
+    fixture_run(f, MESH_CHECK_PATIENCE_MS + 1000);
+    assert_int_equal(view(f, 1).held, 15);
+    assert_int_equal(view(f, 1).queued, 5);
+    assert_int_equal(decided(f, MESH_WHY_UNCHECKED, 0), 1);
+    runs(f, 0, 2, RIGHT);
+    assert_int_equal(view(f, 2).held, 1);
+    fixture_tick(f);
+    assert_int_equal(f->live_count, handles + 16);
+    fixture_close(f);
+}
+
 static void a_certificate_that_fails_catches_at_once(void **state)
 {
     (void)state;
@@ -689,6 +715,7 @@ int main(void)
         cmocka_unit_test(held_results_of_who_was_caught_are_void),
         cmocka_unit_test(a_cancelled_job_gives_back_what_was_held),
         cmocka_unit_test(a_quorum_has_no_more_out_than_can_be_checked),
+        cmocka_unit_test(what_nobody_can_check_gives_way_to_others),
         cmocka_unit_test(a_certificate_that_fails_catches_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
