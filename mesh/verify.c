@@ -444,6 +444,14 @@ static void give_up(struct step *step, uint32_t slot)
 
 /* ---- Opinions. */
 
+static uint32_t quarantine_find(const struct verify *verify, const struct mesh_id *id)
+{
+    uint32_t at = 0;
+    while (at < verify->quarantined_count && !id_equal(&verify->quarantined[at], id))
+        at++;
+    return at;
+}
+
 static bool is_complete(const struct mesh_message *result)
 {
     for (uint32_t i = 0; i < result->body.result.count; i++) {
@@ -453,9 +461,14 @@ static bool is_complete(const struct mesh_message *result)
     return true;
 }
 
-static enum finding find_second(const struct check *check, uint32_t k, uint32_t digest)
+/* Who is in quarantine is not believed against another, so that no third one need decide. */
+static enum finding find_second(const struct verify *verify, const struct check *check, uint32_t k,
+                                uint32_t digest)
 {
-    return check->opinion[0].digest[k] == digest ? FINDING_SAME : FINDING_OPEN;
+    if (check->opinion[0].digest[k] == digest)
+        return FINDING_SAME;
+    const bool known = quarantine_find(verify, &check->opinion[0].member) < verify->quarantined_count;
+    return known && !check->holds ? FINDING_FIRST_WRONG : FINDING_OPEN;
 }
 
 static enum finding find_third(const struct check *check, uint32_t k, uint32_t digest)
@@ -501,7 +514,7 @@ bool verify_opinion(struct step *step, uint32_t slot, uint32_t from, const struc
         if (check->opinions == 1) {
             check->opinion[1].digest[k] = digest;
             check->opinion[1].place[k] = (uint8_t)place;
-            check->finding[k] = (uint8_t)find_second(check, k, digest);
+            check->finding[k] = (uint8_t)find_second(&mesh->home.verify, check, k, digest);
         } else {
             check->finding[k] = (uint8_t)find_third(check, k, digest);
         }
@@ -516,7 +529,7 @@ bool verify_opinion(struct step *step, uint32_t slot, uint32_t from, const struc
     mesh->counters.checks_differed += open;
     confirm(mesh, who, same + against_first + against_second);
     confirm(mesh, &check->opinion[0].member, same + against_second);
-    if (against_first > 0)
+    if (check->opinions == 2)
         confirm(mesh, &check->opinion[1].member, against_first);
     decide(step, check, who, MESH_WHY_AGREES, FINDING_SAME);
     decide(step, check, who, MESH_WHY_DIFFERS, FINDING_OPEN);
@@ -536,14 +549,6 @@ bool mesh_quarantined(const struct mesh *mesh, uint32_t index, struct mesh_id *i
         return false;
     *id = mesh->home.verify.quarantined[index];
     return true;
-}
-
-static uint32_t quarantine_find(const struct verify *verify, const struct mesh_id *id)
-{
-    uint32_t at = 0;
-    while (at < verify->quarantined_count && !id_equal(&verify->quarantined[at], id))
-        at++;
-    return at;
 }
 
 static void mark(struct mesh *mesh, const struct mesh_id *id, bool quarantined)

@@ -11,7 +11,8 @@
  *       +--------+                  slow bundle doesn't; it is bound in the same way (bundles.c)
  *
  * It is wanted again when that bundle was lost, and once more when the two opinions differ: then a third site decides about
- * the shards that are still *open*. Two of three are right, and whoever is not is *caught*. Where the three differ, a held
+ * the shards that are still *open*. Two of three are right, and whoever is not is *caught*; of who was caught
+ * before a second opinion is enough. Where the three differ, a held
  * shard is queued again, and a committed one is as good as wrong. A check of committed shards is given up when nobody has a
  * place for it in time; if there are two opinions by then and one is of our own site, that one counts. Held shards wait on,
  * but where all checks are taken they are queued again then. A job is not done before its checks have ended.

@@ -436,12 +436,12 @@ static void what_it_brought_before_is_checked(void **state)
     assert_caught(f, 0);
     assert_int_equal(disputed(f), 1);
     assert_int_equal(view(f, 100).checks, unchecked);
-    for (uint32_t i = 0; i < unchecked; i++)
+    uint32_t wrong = 0;
+    for (uint32_t i = 0; i < unchecked; i++) { /* it is not believed any more: nobody need decide */
         runs(f, 1, 100, RIGHT);
-    assert_int_equal(view(f, 100).checks, 1);
-    assert_int_equal(disputed(f), 0);
-    runs(f, 2, 100, RIGHT);
-    assert_int_equal(disputed(f), 1);
+        wrong += disputed(f);
+    }
+    assert_int_equal(wrong, 1);
     assert_int_equal(view(f, 100).checks, 0);
     struct mesh_event forgive = {.kind = MESH_QUARANTINE};
     forgive.body.quarantine.id = f->peer[0];
