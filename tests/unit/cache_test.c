@@ -250,6 +250,7 @@ static int setup(void **state)
     job.spec.shard_count = KEYS;
     job.spec.output_count = 1;
     job.spec.cache = JOB_CACHE_MESH;
+    job.spec.manifest = manifest_find("noop");
     job.keys = keys;
     for (uint32_t k = 0; k < KEYS; k++)
         memset(keys[k].bytes, (int)(0xa0 + k), sizeof keys[k].bytes);
