@@ -5,7 +5,7 @@
 static const struct {
     const char *name, *help, *fix;
 } layers[SANDBOX_LAYERS] = {
-    [SANDBOX_USER] = {"user", "a user that owns nothing outside",
+    [SANDBOX_USER] = {"user", "is a user that owns nothing outside",
                       "allow user namespaces: sysctl user.max_user_namespaces=10000 "
                       "kernel.unprivileged_userns_clone=1 (Debian) "
                       "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu)"},

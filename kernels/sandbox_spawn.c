@@ -44,6 +44,19 @@ static void say(struct sandbox_report *report, enum sandbox_layer layer, bool on
     snprintf(report->layers[layer].detail, SANDBOX_DETAIL_BYTES, "%s", detail);
 }
 
+/* Others may execute the program, and it is no script, which is read by its path: a folder above may be closed. */
+static bool open_to_all(const struct launch *launch)
+{
+    struct stat status;
+    char begin[2] = "";
+    const int file = open(launch->spawn->path, O_RDONLY | O_CLOEXEC);
+    const bool open = file >= 0 && fstat(file, &status) == 0 && status.st_mode & S_IXOTH &&
+                      read(file, begin, 2) == 2 && memcmp(begin, "#!", 2) != 0;
+    if (file >= 0)
+        close(file);
+    return open;
+}
+
 bool sandbox_spawn(struct sandbox_process *process, const struct sandbox_spawn *spawn,
                    struct sandbox_report *report)
 {
@@ -64,9 +77,7 @@ bool sandbox_spawn(struct sandbox_process *process, const struct sandbox_spawn *
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
     /* Known before the clone, since the child has a copy: root gives the child another user. */
-    struct stat status;
-    launch.change_user = geteuid() == 0 && !(spawn->off & 1u << SANDBOX_USER) && good &&
-                         fstat(launch.program, &status) == 0 && status.st_mode & S_IXOTH;
+    launch.change_user = good && geteuid() == 0 && !(spawn->off & 1u << SANDBOX_USER) && open_to_all(&launch);
     const long pid = good ? clone_child(spawn, &pidfd, report) : -1;
     if (pid == 0)
         child(&launch);

@@ -384,13 +384,6 @@ static bool gather_code(struct attempt *attempt, bool *ended)
     char message[WORKER_MESSAGE_BYTES];
     if (!kernel)
         return true;
-    if (kernel->faults >= USER_KERNEL_FAULTS) {
-        snprintf(message, sizeof message, "not run here any more, since %u workers failed at this kernel: %s",
-                 kernel->faults, kernel->fault);
-        *ended = true;
-        fail_all(attempt, MESH_CRASHED, message);
-        return false;
-    }
     switch (compile_want(attempt->node, kernel, attempt->class, &attempt->code, message)) {
     case COMPILE_READY:
         return true;
@@ -476,6 +469,9 @@ static void start(struct attempt *attempt)
         break;
     case WORKERS_BAD:
         fail_all(attempt, MESH_REJECTED, message);
+        break;
+    case WORKERS_REFUSED:
+        fail_all(attempt, MESH_CRASHED, message);
         break;
     }
 }
@@ -611,8 +607,6 @@ void execute_shard(void *context, const struct workers_shard *shard)
         return;
     }
     attempt->device_us += shard->device_us;
-    if (shard->outcome == MESH_CRASHED)
-        user_kernels_blame(attempt->assign.manifest, shard->message ? shard->message : "");
     if (shard->outcome != MESH_DONE) {
         set_message(attempt, shard->shard, shard->outcome, shard->message ? shard->message : "");
         return;

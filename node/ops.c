@@ -16,6 +16,7 @@
 
 const struct api_op node_ops[] = {
     {"status", API_LOOK, op_status},
+    {"doctor", API_LOOK, op_doctor},
     {"nodes", API_LOOK, op_nodes},
     {"forgive", API_OPERATE, op_forgive},
     {"gossip", API_LOOK, op_gossip},
@@ -235,6 +236,16 @@ bool find_blob(struct node *node, struct api_call *call, const char *text, struc
 
 /* ---- status, config, kernels, drain */
 
+/* The layers that CPU workers are in: {"user": true, ...}; null before a worker has started. */
+static json_t *sandbox_json(const struct node *node)
+{
+    const struct sandbox_report *report = workers_sandbox(node->workers, 0);
+    json_t *layers = report ? json_object() : json_null();
+    for (int i = 0; report && i < SANDBOX_LAYERS; i++)
+        json_put(layers, sandbox_layer_name((enum sandbox_layer)i), json_boolean(report->layers[i].on));
+    return layers;
+}
+
 void op_status(void *context, struct api_call *call)
 {
     struct node *node = context;
@@ -267,6 +278,8 @@ void op_status(void *context, struct api_call *call)
                                         "fault", view.fault, "shards", (json_int_t)view.shards, "restarts",
                                         (json_int_t)view.restarts, "busy_us", (json_int_t)view.busy_us));
     json_put(reply, "devices", devices);
+    json_put(reply, "sandbox", sandbox_json(node));
+    json_put(reply, "worker_start_ms", json_real((double)workers_start_us(node->workers) / 1000));
     api_reply(call, reply);
 }
 

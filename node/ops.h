@@ -32,6 +32,7 @@ OP(drain);
 OP(reclaim);
 OP(release);
 OP(devices);
+OP(doctor);
 OP(config);
 OP(invite_create);
 OP(invite_list);

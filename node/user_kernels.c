@@ -53,7 +53,7 @@ const struct manifest *user_kernels_take(const struct user_kernel_given *given, 
         kernel->source = given->source;
         kernel->source_bytes = given->source_bytes;
         kernel->language = given->language;
-        kernel->holders = kernel->faults = 0;
+        kernel->holders = 0;
         struct user_kernel **place = NULL;
         if (manifest_user_parse(file, given->text, given->text_bytes, &kernel->user, error) &&
             !(place = make_room()))
@@ -80,15 +80,6 @@ void user_kernels_drop(const struct manifest *manifest)
     for (uint32_t i = 0; manifest && manifest->user && i < table.count; i++)
         if (&table.known[i]->user == manifest->user)
             table.known[i]->holders--;
-}
-
-void user_kernels_blame(const struct manifest *manifest, const char *why)
-{
-    for (uint32_t i = 0; manifest->user && i < table.count; i++)
-        if (&table.known[i]->user == manifest->user) {
-            table.known[i]->faults++;
-            snprintf(table.known[i]->fault, sizeof table.known[i]->fault, "%s", why);
-        }
 }
 
 const struct user_kernel *user_kernels_each(uint32_t index)

@@ -13,7 +13,6 @@
 #include "crypto/digest.h"
 #include "kernels/manifest_user.h"
 
-#define USER_KERNEL_FAULTS 2u
 #define USER_KERNELS_MAX 1024u /* of some 12 KiB each */
 
 struct user_kernel {
@@ -24,9 +23,6 @@ struct user_kernel {
     enum manifest_language language;
     uint32_t holders;
     uint64_t used; /* counts takes */
-    uint32_t
-        faults; /* workers of this node that hung or died of it: after USER_KERNEL_FAULTS it runs here no more */
-    char fault[128]; /* of the latest, what was said */
 };
 
 struct user_kernel_given {
@@ -43,8 +39,6 @@ const struct manifest *user_kernels_take(const struct user_kernel_given *given, 
                                          char error[MANIFEST_ERROR_BYTES]);
 /* Lets go of a manifest; without effect on a built-in kernel's, and on NULL. */
 void user_kernels_drop(const struct manifest *manifest);
-/* A worker hung or died of it. Remembered until this node forgets the kernel, or is started again. */
-void user_kernels_blame(const struct manifest *manifest, const char *why);
 /* NULL for a built-in kernel's. */
 const struct user_kernel *user_kernel_of(const struct manifest *manifest);
 /* The i-th that is known, in no order; NULL after the last. */

@@ -1,25 +1,36 @@
 #include "node/workers.h"
 
+#include "node/faulty.h"
 #include "node/log.h"
 
 #include <assert.h>
 #include <jansson.h>
+#include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SLOTS_MAX 256
 #define FAULTS_MAX 3
 #define TENANT_BYTES 64
+#define DECLARED_TIMES 3 /* a shard of a user's kernel may take this often what it declares */
+#define MEMORY_LEAST (UINT64_C(512) << 20) /* of a worker, however many there are */
+#define PROBE_MS 10000                     /* for the first worker to start */
 
 /* A bundle in hand. Born in workers_submit; dies when its worker reports it done or exits. */
 struct hand {
     uint64_t bundle; /* valid if shard_count > 0 */
     uint32_t shard_count;
     uint32_t reported;
-    bool foreign;       /* a user's kernel: what goes wrong is no fault of the device */
+    bool foreign;       /* a user's kernel: what goes wrong is no fault of the device. Then: */
     int64_t kill_at_ms; /* a stop was asked for; INT64_MAX otherwise */
+    uint8_t code[WORKER_ID_BYTES];
+    char kernel[MANIFEST_NAME_BYTES];
+    int64_t declared_ms; /* of its longest shard */
+    int64_t moved_at_ms; /* the bundle was begun, or a shard of it ended */
     uint8_t seen[WORKER_SHARDS_MAX];
 };
 
@@ -33,6 +44,10 @@ struct slot {
     struct hand hand[WORKER_BUNDLES_MAX];
     uint32_t faults; /* exits in a row without a finished shard */
     bool fault;
+    char reason[WORKER_MESSAGE_BYTES]; /* of the fault */
+    struct hand spoiler;               /* a user's kernel of which a shard was rejected, and why: */
+    char spoiled[WORKER_MESSAGE_BYTES];
+    bool unboxed;     /* its driver does not start inside the whole sandbox */
     bool hung;        /* killed by us for that */
     bool stopped;     /* killed by us because a stop was asked for: no shard is to blame */
     uint32_t compute; /* ten times the compute capability; 0 = a CPU, or unknown */
@@ -48,9 +63,17 @@ struct workers {
     char *path;
     struct slot *slots;
     uint32_t slot_count;
+    uint64_t memory_bytes; /* of a worker */
+    struct {
+        bool known;
+        struct sandbox_report report; /* of the last worker that became ready */
+    } sandbox[MESH_DEVICE_CLASSES];
+    int64_t start_us; /* how long the first worker took to become ready */
+    struct faulty faulty;
 };
 
 static void on_readable(void *context, uint32_t events);
+static struct hand *older_hand(struct slot *slot);
 
 static struct slot *add_slot(struct workers *workers, uint32_t class, uint32_t index, const char *name)
 {
@@ -116,6 +139,44 @@ static bool find_devices(struct workers *workers, char *error, size_t error_byte
     return true;
 }
 
+/* Every worker may take an even share of this machine's memory, and one share is left for everything else. */
+static uint64_t share_of_memory(uint32_t workers)
+{
+    const uint64_t all = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t share = all / (workers + 1);
+    return share > MEMORY_LEAST ? share : MEMORY_LEAST;
+}
+
+static void keep_report(struct workers *workers, uint32_t class, const struct sandbox_report *report)
+{
+    workers->sandbox[class].known = true;
+    workers->sandbox[class].report = *report;
+}
+
+/* Starts one CPU worker to see which layers of the sandbox there are. Blocks for the milliseconds that it takes. */
+static void probe_sandbox(struct workers *workers)
+{
+    struct worker *worker;
+    struct worker_event event = {.kind = WORKER_NONE};
+    const struct worker_options options = {
+        .path = workers->path, .device = "cpu:0", .memory_bytes = workers->memory_bytes};
+    const int64_t began_us = clock_now_us();
+    if (worker_open(&worker, &options) != WORKER_OK)
+        return;
+    struct pollfd wait = {.fd = worker_fd(worker), .events = POLLIN};
+    while (event.kind == WORKER_NONE && poll(&wait, 1, PROBE_MS) > 0)
+        worker_next(worker, &event);
+    if (event.kind == WORKER_READY) {
+        workers->start_us = clock_now_us() - began_us;
+        keep_report(workers, 0, worker_sandbox(worker));
+    }
+    worker_close(worker);
+    const enum sandbox_layer missing = sandbox_missing(&workers->sandbox[0].report);
+    if (missing != SANDBOX_LAYERS)
+        log_warn("sandbox", "missing=%s reason=\"%s\" effect=\"users' kernels are refused\"",
+                 sandbox_layer_name(missing), workers->sandbox[0].report.layers[missing].detail);
+}
+
 bool workers_open(struct workers **out, const struct workers_options *options, char *error,
                   size_t error_bytes)
 {
@@ -134,6 +195,8 @@ bool workers_open(struct workers **out, const struct workers_options *options, c
         workers_close(workers);
         return false;
     }
+    workers->memory_bytes = share_of_memory(workers->slot_count);
+    probe_sandbox(workers);
     *out = workers;
     return true;
 }
@@ -202,8 +265,11 @@ static bool start_process(struct slot *slot, const char *tenant)
         return true;
     stop_process(slot);
     snprintf(slot->tenant, sizeof slot->tenant, "%s", tenant);
-    const struct worker_options options = {
-        .path = slot->workers->path, .device = slot->device, .tenant = slot->tenant};
+    const struct worker_options options = {.path = slot->workers->path,
+                                           .device = slot->device,
+                                           .tenant = slot->tenant,
+                                           .memory_bytes = slot->workers->memory_bytes,
+                                           .unboxed = slot->unboxed};
     const enum worker_error error = worker_open(&slot->worker, &options);
     if (error != WORKER_OK) {
         log_error("worker", "device=%s error=\"%s: %m\"", slot->device, worker_error_text(error));
@@ -216,12 +282,61 @@ static bool start_process(struct slot *slot, const char *tenant)
     return true;
 }
 
+/* What the longest shard of a bundle should take, by its manifest. */
+static int64_t declared_ms(const struct worker_bundle *bundle)
+{
+    const struct manifest *manifest = bundle->manifest;
+    double longest_ns = 0;
+    for (uint32_t s = 0; s < bundle->shard_count; s++) {
+        const struct worker_shard *shard = &bundle->shards[s];
+        struct manifest_shapes shapes = {.items = shard->items};
+        for (uint32_t i = 0; i < manifest->input_count; i++) {
+            shapes.roles[i] = bundle->roles[i];
+            shapes.inputs[i] =
+                bundle->roles[i] == MANIFEST_SPLIT ? shard->rows[i].type : bundle->blobs[i].type;
+            if (bundle->roles[i] == MANIFEST_SPLIT)
+                shapes.split_bytes += shard->rows[i].bytes;
+        }
+        const double ns =
+            manifest_item_cost(manifest, &shapes, &bundle->params).cpu_ns * (double)shard->items;
+        longest_ns = ns > longest_ns ? ns : longest_ns;
+    }
+    return longest_ns < 1e6 * INT32_MAX ? (int64_t)(longest_ns / 1e6) : INT32_MAX;
+}
+
+/* A stranger's code runs in the whole sandbox or not at all, and not after it failed here twice. */
+static enum workers_answer may_run(const struct workers *workers, uint32_t class,
+                                   const struct worker_bundle *bundle, char message[WORKER_MESSAGE_BYTES])
+{
+    const struct faulty_kernel *entry = faulty_find(&workers->faulty, bundle->code.id);
+    if (entry) {
+        snprintf(message, WORKER_MESSAGE_BYTES,
+                 "kernel %s is quarantined on this node, where it failed %u times: %.180s", entry->kernel,
+                 entry->faults, entry->reason);
+        return WORKERS_REFUSED;
+    }
+    const struct sandbox_report *report = &workers->sandbox[class].report;
+    const enum sandbox_layer missing = sandbox_missing(report);
+    if (!workers->sandbox[class].known || missing == SANDBOX_LAYERS)
+        return WORKERS_TAKEN;
+    snprintf(message, WORKER_MESSAGE_BYTES,
+             "this node runs no users' kernels: its sandbox is without layer %s (%s); `weir doctor` there "
+             "tells more",
+             sandbox_layer_name(missing), report->layers[missing].detail);
+    return WORKERS_REFUSED;
+}
+
 enum workers_answer workers_submit(struct workers *workers, uint32_t class, const char *tenant,
                                    const struct worker_bundle *bundle, char message[WORKER_MESSAGE_BYTES])
 {
+    const bool foreign = bundle->manifest->user != NULL;
+    if (foreign && may_run(workers, class, bundle, message) != WORKERS_TAKEN)
+        return WORKERS_REFUSED;
     struct slot *slot = choose(workers, class, tenant);
     if (!slot || !start_process(slot, tenant))
         return WORKERS_NO_PLACE;
+    if (foreign && !workers->sandbox[class].known)
+        return WORKERS_NO_PLACE; /* until that worker has told its layers */
     switch (worker_submit(slot->worker, bundle, message)) {
     case WORKER_OK:
         break;
@@ -244,9 +359,13 @@ enum workers_answer workers_submit(struct workers *workers, uint32_t class, cons
         hand->bundle = bundle->id;
         hand->shard_count = bundle->shard_count;
         hand->reported = 0;
-        hand->foreign = bundle->manifest->user != NULL;
         hand->kill_at_ms = INT64_MAX;
         memset(hand->seen, 0, bundle->shard_count);
+        hand->foreign = foreign;
+        memcpy(hand->code, bundle->code.id, sizeof hand->code);
+        snprintf(hand->kernel, sizeof hand->kernel, "%s", bundle->manifest->name);
+        hand->declared_ms = foreign ? declared_ms(bundle) : 0;
+        hand->moved_at_ms = clock_now_ms();
         return WORKERS_TAKEN;
     }
     assert(false && "the worker took a third bundle");
@@ -355,6 +474,11 @@ static void on_shard(struct slot *slot, const struct worker_event *event)
                                         .output_count = event->output_count,
                                         .message = event->message};
     slot->faults = 0;
+    hand->moved_at_ms = clock_now_ms();
+    if (hand->foreign && event->outcome == WORKER_SHARD_REJECTED) {
+        slot->spoiler = *hand;
+        snprintf(slot->spoiled, sizeof slot->spoiled, "%s", event->message);
+    }
     report(slot, hand, &shard);
 }
 
@@ -364,6 +488,9 @@ static void end_hand(struct slot *slot, struct hand *hand)
     worker_release(slot->worker, bundle);
     hand->shard_count = 0;
     hand->kill_at_ms = INT64_MAX;
+    struct hand *next = older_hand(slot);
+    if (next)
+        next->moved_at_ms = clock_now_ms(); /* it waited until now */
     slot->workers->options.done(slot->workers->options.context, bundle);
     if (slot->claimed && slot->worker && in_hand(slot) == 0)
         worker_kill(slot->worker); /* what it keeps in memory is the owner's room */
@@ -395,35 +522,91 @@ static struct hand *older_hand(struct slot *slot)
     return older;
 }
 
+/* How long a shard of a user's kernel may take. The least is for a busy machine, on which every figure is off. */
+static int64_t patience_ms(const struct workers *workers, const struct hand *hand)
+{
+    const int64_t declared = DECLARED_TIMES * hand->declared_ms;
+    return declared > workers->options.hang_ms ? declared : workers->options.hang_ms;
+}
+
+/* How a worker ended, for people. */
+static void describe_end(const struct slot *slot, const struct hand *running,
+                         const struct worker_event *event, char message[WORKER_MESSAGE_BYTES])
+{
+    const bool overdue = slot->hung && running && running->foreign;
+    if (overdue)
+        snprintf(message, WORKER_MESSAGE_BYTES,
+                 "the kernel did not end a shard within %lld ms, of which it declares at most %lld, and was "
+                 "killed",
+                 (long long)patience_ms(slot->workers, running), (long long)running->declared_ms);
+    else if (slot->hung)
+        snprintf(message, WORKER_MESSAGE_BYTES, "the worker made no progress for %lld s and was killed",
+                 (long long)(slot->workers->options.hang_ms / 1000));
+    else if (event->exit_signal == SIGSYS)
+        snprintf(message, WORKER_MESSAGE_BYTES,
+                 "the kernel made a system call that the sandbox does not allow, and was killed");
+    else if (event->exit_signal == SIGKILL && !slot->stopped)
+        snprintf(message, WORKER_MESSAGE_BYTES,
+                 "the worker was killed, by an operator or because it took more than its %llu MiB of memory",
+                 (unsigned long long)(slot->workers->memory_bytes >> 20));
+    else if (event->exit_signal)
+        snprintf(message, WORKER_MESSAGE_BYTES, "the worker died of signal %d (%s)%s%.200s",
+                 event->exit_signal, strsignal(event->exit_signal), event->message[0] ? ": " : "",
+                 event->message);
+    else
+        snprintf(message, WORKER_MESSAGE_BYTES, "the worker ended with status %d", event->exit_status);
+}
+
+/* What failed with a user's kernel is that kernel's fault. */
+static void blame_kernel(struct slot *slot, const struct hand *running, const char *message)
+{
+    if (!faulty_add(&slot->workers->faulty, running->code, running->kernel, message, clock_now_ms()))
+        return;
+    char quoted[2 * WORKER_MESSAGE_BYTES];
+    log_warn("kernel", "kernel=%s state=quarantined device=%s tenant=%s reason=%s", running->kernel,
+             slot->device, slot->tenant, log_quote(message, quoted, sizeof quoted));
+}
+
+/* What fails again and again with our own kernels is the device's. */
+static void blame_device(struct slot *slot, const char *message)
+{
+    if (++slot->faults != FAULTS_MAX)
+        return;
+    slot->fault = true;
+    snprintf(slot->reason, sizeof slot->reason,
+             "%d workers in a row failed without a result, the last: %.240s", FAULTS_MAX, message);
+    char quoted[2 * WORKER_MESSAGE_BYTES];
+    log_error("device", "device=%s state=fault reason=%s", slot->device,
+              log_quote(slot->reason, quoted, sizeof quoted));
+    slot->workers->options.devices(slot->workers->options.context);
+}
+
 static void on_exit_of(struct slot *slot, const struct worker_event *event)
 {
-    char message[WORKER_MESSAGE_BYTES];
-    if (slot->hung)
-        snprintf(message, sizeof message, "the worker made no progress for %lld s and was killed",
-                 (long long)(slot->workers->options.hang_ms / 1000));
-    else if (event->exit_signal)
-        snprintf(message, sizeof message, "the worker died of signal %d (%s)%s%.200s", event->exit_signal,
-                 strsignal(event->exit_signal), event->message[0] ? ": " : "", event->message);
-    else
-        snprintf(message, sizeof message, "the worker ended with status %d", event->exit_status);
+    char message[WORKER_MESSAGE_BYTES], quoted[2 * WORKER_MESSAGE_BYTES];
+    const struct hand *older = older_hand(slot);
+    const struct hand running = older ? *older : (struct hand){0};
     const bool spoiled = event->exit_status == WORKER_EXIT_SPOILED; /* by a shard that was reported */
-    const struct hand *first = older_hand(slot);
     const bool expected = slot->claimed || slot->stopped || spoiled;
-    const bool foreign = first && first->foreign;
-    bool blamed = spoiled;
+    /* Its device did not open inside the sandbox: nobody is to blame yet. */
+    const bool boxed_in = event->exit_status == WORKER_EXIT_DEVICE && !event->exit_signal && !slot->unboxed;
+    describe_end(slot, older ? &running : NULL, event, message);
+    slot->unboxed = slot->unboxed || boxed_in;
+    bool blamed = boxed_in || spoiled;
     for (struct hand *hand = older_hand(slot); hand; hand = older_hand(slot))
         lose_hand(slot, hand, &blamed, message);
-    char quoted[2 * WORKER_MESSAGE_BYTES];
     if (!expected)
         log_warn("worker", "device=%s tenant=%s error=%s", slot->device, slot->tenant,
                  log_quote(message, quoted, sizeof quoted));
     stop_process(slot);
-    if (blamed && !expected && !foreign && ++slot->faults == FAULTS_MAX) {
-        slot->fault = true;
-        log_error("device", "device=%s state=fault reason=\"three workers in a row failed without a result\"",
-                  slot->device);
-        slot->workers->options.devices(slot->workers->options.context);
-    }
+    if (spoiled)
+        blame_kernel(slot, &slot->spoiler, slot->spoiled);
+    if (expected || boxed_in || !older)
+        return;
+    if (running.foreign)
+        blame_kernel(slot, &running, message);
+    else if (blamed)
+        blame_device(slot, message);
 }
 
 static void on_readable(void *context, uint32_t events)
@@ -438,6 +621,7 @@ static void on_readable(void *context, uint32_t events)
             return;
         case WORKER_READY:
             snprintf(slot->name, sizeof slot->name, "%s", event.device.name);
+            keep_report(slot->workers, slot->class, worker_sandbox(slot->worker));
             break;
         case WORKER_SHARD:
             on_shard(slot, &event);
@@ -455,6 +639,15 @@ static void on_readable(void *context, uint32_t events)
     }
 }
 
+/* Our own kernels show progress while they compute. A stranger's could show it forever: its shards must end. */
+static bool is_hung(struct slot *slot, int64_t now_ms)
+{
+    const struct hand *running = older_hand(slot);
+    if (running->foreign)
+        return now_ms - running->moved_at_ms > patience_ms(slot->workers, running);
+    return worker_stalled_ms(slot->worker, now_ms) > slot->workers->options.hang_ms;
+}
+
 int64_t workers_turn(void *context, int64_t now_ms)
 {
     struct workers *workers = context;
@@ -467,7 +660,7 @@ int64_t workers_turn(void *context, int64_t now_ms)
         for (int h = 0; h < WORKER_BUNDLES_MAX; h++)
             if (slot->hand[h].kill_at_ms < kill_at_ms)
                 kill_at_ms = slot->hand[h].kill_at_ms;
-        const bool hung = worker_stalled_ms(slot->worker, now_ms) > workers->options.hang_ms;
+        const bool hung = is_hung(slot, now_ms);
         if (hung || now_ms >= kill_at_ms) {
             slot->hung = hung;
             slot->stopped = now_ms >= kill_at_ms;
@@ -478,6 +671,21 @@ int64_t workers_turn(void *context, int64_t now_ms)
             wake_at_ms = look_at_ms;
     }
     return wake_at_ms > now_ms ? wake_at_ms : now_ms + 10;
+}
+
+const struct sandbox_report *workers_sandbox(const struct workers *workers, uint32_t class)
+{
+    return workers->sandbox[class].known ? &workers->sandbox[class].report : NULL;
+}
+
+const struct faulty *workers_faulty(const struct workers *workers)
+{
+    return &workers->faulty;
+}
+
+int64_t workers_start_us(const struct workers *workers)
+{
+    return workers->start_us;
 }
 
 bool workers_view(const struct workers *workers, uint32_t index, struct workers_view *view)
@@ -491,6 +699,7 @@ bool workers_view(const struct workers *workers, uint32_t index, struct workers_
                                   .pid = slot->worker ? worker_pid(slot->worker) : 0,
                                   .in_hand = in_hand(slot),
                                   .fault = slot->fault,
+                                  .reason = slot->fault ? slot->reason : NULL,
                                   .shards = slot->shards,
                                   .restarts = slot->restarts ? slot->restarts - 1 : 0,
                                   .busy_us = slot->busy_us};

@@ -5,7 +5,12 @@
  * A slot's process serves one tenant; when another tenant's bundle comes and the slot is idle, the process is
  * replaced. A process that dies, or shows no progress for `hang_ms`, costs the shard it was at one attempt
  * (CRASHED); the shards behind it were not run (RETURNED). A device whose worker fails three times in a row
- * without finishing a shard is at fault: its slot is withdrawn and `devices` is told. A device that its owner claims
+ * without finishing a shard, while it ran built-in kernels, is at fault: its slot is withdrawn and `devices` is told.
+ *
+ * A user's kernel runs only in the whole sandbox (kernels/sandbox.h). Each of its shards must end within three times
+ * what its manifest declares, or `hang_ms` if that is longer. When it fails its worker twice it is quarantined
+ * (faulty.h); the device is not blamed.
+ * A device that its owner claims
  * gets no bundle, and its worker ends: devices.c decides.
  *
  * Runs on the loop's thread and never blocks after workers_open.
@@ -15,6 +20,7 @@
 
 #include "kernels/worker.h"
 #include "mesh/message.h"
+#include "node/faulty.h"
 #include "node/loop.h"
 
 struct workers;
@@ -55,6 +61,7 @@ enum workers_answer {
     WORKERS_TAKEN,
     WORKERS_NO_PLACE, /* every slot of the class has two bundles in hand, or serves another tenant */
     WORKERS_BAD,      /* `message` says why; no worker would take it */
+    WORKERS_REFUSED,  /* `message` says why; another node may take it */
 };
 
 /* Starts a bundle on the slot of `class` with the least in hand. The bundle is borrowed for the call. */
@@ -89,10 +96,17 @@ struct workers_view {
     int pid; /* 0 = not running */
     uint32_t in_hand;
     bool fault;
+    const char *reason; /* of the fault; NULL: none */
     uint64_t shards;
     uint64_t restarts;
     uint64_t busy_us;
 };
+/* The layers of the sandbox that workers of that class are in; NULL before the first has started (CPU workers: known
+ * from the start). Borrowed until the next one starts. */
+const struct sandbox_report *workers_sandbox(const struct workers *workers, uint32_t class);
+const struct faulty *workers_faulty(const struct workers *workers);
+/* How long a worker took to be ready, sandbox included, when the node started. */
+int64_t workers_start_us(const struct workers *workers);
 bool workers_view(const struct workers *workers, uint32_t index, struct workers_view *view);
 
 #endif

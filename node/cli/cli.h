@@ -124,8 +124,9 @@ int cli_columns(int fd); /* width of the terminal; 80 if it is none */
 int cli_lines(int fd);   /* its height; 24 if it is none */
 
 /* ---- The commands, one file each */
-extern const struct cli_command cli_blob, cli_cache, cli_cancel, cli_config, cli_dev, cli_drain, cli_explain,
-    cli_gossip, cli_init, cli_invite, cli_jobs, cli_join, cli_kernel, cli_kernels, cli_key, cli_logs,
-    cli_node, cli_nodes, cli_ping, cli_reclaim, cli_release, cli_revoke, cli_store, cli_submit, cli_version;
+extern const struct cli_command cli_blob, cli_cache, cli_cancel, cli_config, cli_dev, cli_doctor, cli_drain,
+    cli_explain, cli_gossip, cli_init, cli_invite, cli_jobs, cli_join, cli_kernel, cli_kernels, cli_key,
+    cli_logs, cli_node, cli_nodes, cli_ping, cli_reclaim, cli_release, cli_revoke, cli_store, cli_submit,
+    cli_version;
 
 #endif

@@ -41,6 +41,7 @@ static const struct group groups[] = {
      {{&cli_nodes, "who is there, what is wrong"},
       {&cli_gossip, "links, suspicions, counters"},
       {&cli_ping, "measure the way to a node"},
+      {&cli_doctor, "what is missing, and the fix"},
       {&cli_reclaim, "take a device back"},
       {&cli_release, "give it to the mesh again"},
       {&cli_drain, "let a node finish and leave"}}},

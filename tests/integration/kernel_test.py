@@ -313,10 +313,9 @@ def an_endless_kernel_is_stopped(place):
     node.start()
     arguments = write_kernel(place, ENTRY % "  volatile float *at = y;\n  for (;;) at[0] = at[0] + x[0];")
     answer = node.weir("submit", *arguments, code=1, timeout_s=120)
-    expect("made no progress for 1 s" in answer.error, str(answer))
-    expect("not run here any more, since 2 workers failed" in answer.error, str(answer))
+    expect("did not end a shard within" in answer.error, str(answer))
     answer = node.weir("submit", *arguments, code=1, timeout_s=20)  # at once, without another second of hanging
-    expect("not run here any more, since 2 workers failed" in answer.error, str(answer))
+    expect("quarantined on this node, where it failed 2 times" in answer.error, str(answer))
     ashburn = node.nodes()["ashburn"]
     expect(ashburn["slots"] == 2, "a stranger's endless kernel cost the node a device: %s" % ashburn)
     out, = run(place, node, "saxpy", {"x": numpy.ones(10, "f4"), "y": numpy.ones(10, "f4")}, ["out"])
