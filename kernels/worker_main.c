@@ -26,6 +26,7 @@ static const char usage[] =
     "       weir-worker --check FILE.cu [--manifest FILE.ini] [--items N]    a kernel of your own\n"
     "       weir-worker --toolkit cpu|cuda    what compiles them here, as JSON\n"
     "       weir-worker --sandbox [--device D]  the layers of the sandbox on this machine\n"
+    "       weir-worker --measure [--device D]  how long one takes to start, and an empty shard\n"
     "       weir-worker --serve --device D    for the node, which hands over a socket and memory\n"
     "       weir-worker --canary D   what device D can do now, as JSON\n"
     "       weir-worker --watch      what happens on the GPUs, as JSON lines, until its input ends\n"
@@ -169,6 +170,7 @@ int main(int argc, char **argv)
         LIST = 256,
         KERNELS,
         SANDBOX,
+        MEASURE,
         SERVE,
         RUN,
         INPUT,
@@ -190,6 +192,7 @@ int main(int argc, char **argv)
         {"list", no_argument, NULL, LIST},
         {"kernels", no_argument, NULL, KERNELS},
         {"sandbox", no_argument, NULL, SANDBOX},
+        {"measure", no_argument, NULL, MEASURE},
         {"memory", required_argument, NULL, MEMORY},
         {"unboxed", no_argument, NULL, UNBOXED},
         {"serve", no_argument, NULL, SERVE},
@@ -214,7 +217,7 @@ int main(int argc, char **argv)
     uint64_t memory_bytes = 0;
     setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID",
            1); /* one order for --list and for the sandbox (worker_box.c) */
-    enum { NOTHING, SERVING, SHOWING } mode = NOTHING;
+    enum { NOTHING, SERVING, SHOWING, MEASURING } mode = NOTHING;
     bool unboxed = false;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         char *end = NULL;
@@ -234,6 +237,9 @@ int main(int argc, char **argv)
             break;
         case SANDBOX:
             mode = SHOWING;
+            break;
+        case MEASURE:
+            mode = MEASURING;
             break;
         case MEMORY:
             memory_bytes = strtoull(optarg, &end, 10);
@@ -294,6 +300,8 @@ int main(int argc, char **argv)
         return serve(device_name, memory_bytes, unboxed);
     if (mode == SHOWING)
         return show_sandbox(device_name);
+    if (mode == MEASURING)
+        return worker_measure(device_name);
     struct worker_device device;
     struct gpu *gpu;
     char message[MANIFEST_ERROR_BYTES];

@@ -15,6 +15,9 @@ struct server *worker_serve_open(void);
 int worker_serve(struct server *server, const struct worker_device *device, struct gpu *gpu,
                  const struct sandbox_report *sandbox);
 
+/* Prints one JSON line: how long a worker takes to start, and a shard that does nothing. Returns the exit status. */
+int worker_measure(const char *device);
+
 /* The worker's box: enters the profile for that device, everything that will be needed being opened before or
  * shown inside. `*device_name` becomes what the device is called inside. */
 void worker_box(const char **device_name, uint64_t memory_bytes, bool unboxed, struct sandbox_report *report);

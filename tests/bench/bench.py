@@ -53,6 +53,8 @@ AIMS = {
     "noop_to_dask": (">=", 60),
     "single_shard_p50_ms": ("<", 3),
     "cached_job_ms": ("<", 100),
+    "worker_start_ms": ("<=", 50),
+    "worker_roundtrip_us": ("<=", 30),
     "efficiency": (">=", 0.95),
     "blob_cpu_to_floor": ("<=", 1.3),
     "blob_peak_extra_mb": ("<=", 64),
@@ -181,6 +183,20 @@ def bench_cached(report, tools):
 
         report.add("cached_job_ms", report.repeat(run))
         api.close()
+
+
+# ---- Workers
+
+
+def bench_worker(report, tools):
+    """What a sandboxed worker costs to start, and a shard that does nothing costs between a node's end and a worker."""
+    def run():
+        done = subprocess.run([tools.worker, "--measure"], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    results = report.repeat(run)
+    for key in results[0]:
+        report.add(key, [result[key] for result in results])
 
 
 # ---- Efficiency
@@ -464,7 +480,7 @@ def print_table(report):
               f"{report.runs.get(key, ''):>4}  {aim}".rstrip())
 
 
-PARTS = {"kernels": bench_kernels, "shares": bench_shares, "users": bench_users,
+PARTS = {"kernels": bench_kernels, "shares": bench_shares, "users": bench_users, "worker": bench_worker,
          "gearman": bench_gearman, "dask": bench_dask, "noop": bench_noop,
          "single": bench_single, "cached": bench_cached, "submits": journals.bench_submits, "commits": journals.bench_commits,
          "takeover": journals.bench_takeover, "recovery": journals.bench_recovery, "efficiency": bench_efficiency,
