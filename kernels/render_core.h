@@ -100,7 +100,7 @@ WEIR_INLINE float render_sphere(const struct render_scene *scene, uint32_t n, st
     const float half = weir_sqrtf(render_max(square, 0.0f));
     const float entry = b - half, exit = b + half;
     const float distance = entry > RENDER_NEAR ? entry : exit;
-    return (square > 0.0f) & (radius > 0.0f) & (distance > RENDER_NEAR) ? distance : RENDER_FAR;
+    return ((square > 0.0f) & (radius > 0.0f) & (distance > RENDER_NEAR)) ? distance : RENDER_FAR;
 }
 
 WEIR_INLINE struct render_hit render_nearest_sphere(const struct render_scene *scene,

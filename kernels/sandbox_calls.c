@@ -88,7 +88,7 @@ static int add(scmp_filter_ctx filter, uint32_t action, const char *names, const
 
 static int fill(scmp_filter_ctx filter, const struct sandbox_calls *calls)
 {
-    const struct scmp_arg_cmp on_socket = SCMP_A0(SCMP_CMP_EQ, SOCKET_FD);
+    const struct scmp_arg_cmp on_socket = SCMP_A0(SCMP_CMP_EQ, SOCKET_FD, 0);
     const struct scmp_arg_cmp flags = SCMP_A0(SCMP_CMP_MASKED_EQ, calls->clone_mask, calls->clone_value);
     const struct scmp_arg_cmp of_file = SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, 0);
     const struct scmp_arg_cmp private =
