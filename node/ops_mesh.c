@@ -172,6 +172,19 @@ static json_t *age_json(int64_t at_ms)
     return at_ms > 0 ? json_integer(clock_now_ms() - at_ms) : json_null();
 }
 
+/* "whole", or "no user, net": the layers that its workers are without. */
+static json_t *sandbox_json(const struct node *node)
+{
+    const struct sandbox_report *report = workers_sandbox(node->workers, 0);
+    char text[160] = "";
+    size_t used = 0;
+    for (int i = 0; report && i < SANDBOX_LAYERS; i++)
+        if (!report->layers[i].on)
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s %s", used ? "," : "no",
+                                     sandbox_layer_name((enum sandbox_layer)i));
+    return report ? json_string(used ? text : "whole") : json_null();
+}
+
 static json_t *member_json(struct node *node, const struct mesh_member_view *view)
 {
     const struct peer *peer = peers_find(node, &view->id);
@@ -209,6 +222,7 @@ static json_t *member_json(struct node *node, const struct mesh_member_view *vie
         [MESH_FAULT_NONE] = NULL, [MESH_FAULT_DEVICE] = "device", [MESH_FAULT_DISK] = "disk"};
     const char *fault = faults[fault_of(node, view)];
     json_put(row, "fault", fault ? json_string(fault) : json_null());
+    json_put(row, "sandbox", view->self ? sandbox_json(node) : json_null());
     json_put(row, "heard_ms", view->self ? json_integer(0) : age_json(view->heard_at_ms));
     json_put(row, "capacity_age_ms", view->self ? json_integer(0) : age_json(view->capacity_at_ms));
     json_put(row, "state_ms", age_json(view->state_at_ms));

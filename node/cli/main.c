@@ -77,8 +77,7 @@ static void show_overview(FILE *out)
           out);
     for (size_t g = 0; g < GROUPS; g += 2)
         show_groups(out, &groups[g], &groups[g + 1]);
-    fputs("\n'weir COMMAND --help' tells more. Most commands ask a node: --node PATH, else\n"
-          "$WEIR_NODE, else the one of this machine.\n"
+    fputs("\n'weir COMMAND --help' tells more; --node PATH or $WEIR_NODE says whom to ask.\n"
           "example: weir dev --sites 3\n",
           out);
 }

@@ -121,6 +121,10 @@ static void add_row(struct table *table, const json_t *node, bool wide)
     table_cell(table, "%s", client_text(node, "version"));
     add_protocol(table, node);
     table_cell(table, "%lld", (long long)client_number(node, "incarnation"));
+    const char *sandbox = client_text(node, "sandbox"); /* known of the node asked alone */
+    table_cell(table, "%s", sandbox[0] ? sandbox : "-");
+    if (strncmp(sandbox, "no ", 3) == 0)
+        table_colour(table, TABLE_YELLOW);
 }
 
 static void show_summary(const json_t *reply)
@@ -207,15 +211,16 @@ static void show_own(const json_t *node)
     json_array_foreach(json_object_get(node, "own_devices"), i, device)
     {
         const char *state = client_text(device, "state"), *cause = client_text(device, "cause");
-        const char *who = client_text(device, "who");
+        const char *who = client_text(device, "who"), *reason = client_text(device, "reason");
         char text[FORMAT_BYTES];
         if (strcmp(state, "spare") == 0 || strcmp(state, "lent") == 0)
             continue;
         printf("%s %s: %s", client_text(node, "name"), client_text(device, "device"),
                strcmp(state, "owned") == 0     ? "its owner has it"
                : strcmp(state, "reclaim") == 0 ? "goes to its owner"
-               : strcmp(state, "fault") == 0   ? "at fault, see its log"
-                                               : "cools down");
+               : strcmp(state, "fault") != 0   ? "cools down"
+               : reason[0]                     ? reason
+                                               : "at fault, see its log");
         if (cause[0])
             printf(" (%s%s%s)", cause, who[0] ? ": " : "", who);
         if (json_is_integer(json_object_get(device, "until")))
@@ -265,7 +270,8 @@ static int show(struct cli *cli, const json_t *reply)
                                                   {.title = "CERTIFICATE ENDS"},
                                                   {.title = "VERSION"},
                                                   {.title = "PROTOCOL", .right = true},
-                                                  {.title = "INC", .right = true}};
+                                                  {.title = "INC", .right = true},
+                                                  {.title = "SANDBOX"}};
     const json_t *nodes = client_member(reply, "nodes");
     const size_t count = json_array_size(nodes);
     const json_t **rows = calloc(count + 1, sizeof *rows);
@@ -274,7 +280,7 @@ static int show(struct cli *cli, const json_t *reply)
     for (size_t i = 0; i < count; i++)
         rows[i] = json_array_get(nodes, i);
     qsort(rows, count, sizeof *rows, compare);
-    struct table *table = table_open(columns, cli->wide ? 15 : 8);
+    struct table *table = table_open(columns, cli->wide ? 16 : 8);
     for (size_t i = 0; i < count; i++) {
         if (cli->quiet)
             puts(client_text(rows[i], "id"));
@@ -338,7 +344,7 @@ const struct cli_command cli_nodes = {
              "RTT: round trip. SEEN: when it was last heard, or since when it is gone.\n"
              "-v: DOES, MEMORY and LINK are what a canary measured there AGE ago: float32 products,\n"
              "bytes in memory and from the host. RECLAIM: how long owners waited (p99).\n"
-             "-o wide: PROTOCOL is the version spoken between it and the node asked.\n"
+             "-o wide: PROTOCOL is spoken with the node asked, SANDBOX its own (weir doctor).\n"
              "* is the node asked.\n",
     .example = "weir nodes --watch",
     .options = options,
