@@ -27,8 +27,10 @@ static const struct {
     [SANDBOX_PRIVILEGES] = {"privileges", "holds no capability and gains none", "needs Linux 4.3 or later"},
     [SANDBOX_LANDLOCK] = {"landlock", "opens only what its profile lists",
                           "boot with landlock in lsm= (Linux 5.13 or later)"},
-    [SANDBOX_SECCOMP] = {"seccomp", "calls nothing of the kernel that it doesn't need",
-                         "use a kernel with CONFIG_SECCOMP_FILTER; in a container, allow seccomp(2)"},
+    [SANDBOX_SECCOMP] =
+        {"seccomp", "calls nothing of the kernel that it doesn't need",
+         "build it with libseccomp, on a kernel with CONFIG_SECCOMP_FILTER; in a container, allow "
+         "seccomp(2)"},
 };
 
 const char *sandbox_layer_name(enum sandbox_layer layer)
