@@ -342,7 +342,7 @@ const struct cli_command cli_nodes = {
              "the jobs of the node asked, until --forgive).\n"
              "FREE/SLOTS: shards it can take now, and at most. QUEUE: bundles waiting there.\n"
              "RTT: round trip. SEEN: when it was last heard, or since when it is gone.\n"
-             "-v: DOES, MEMORY and LINK are what a canary measured there AGE ago: float32 products,\n"
+             "-v: DOES, MEMORY, LINK: what a canary measured AGE ago, float32 products and\n"
              "bytes in memory and from the host. RECLAIM: how long owners waited (p99).\n"
              "-o wide: PROTOCOL is spoken with the node asked, SANDBOX its own (weir doctor).\n"
              "* is the node asked.\n",
