@@ -5,5 +5,6 @@ if(NOT WEIR_SANITIZE)
     set_target_properties(escape_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
     add_test(NAME escape.sandbox COMMAND escape_test)
     add_test(NAME escape.unprivileged COMMAND escape_test --unprivileged)
-    set_tests_properties(escape.sandbox escape.unprivileged PROPERTIES LABELS escape TIMEOUT 300 SKIP_RETURN_CODE 77)
+    set_tests_properties(escape.sandbox escape.unprivileged PROPERTIES LABELS "escape;slow" TIMEOUT 300
+                         SKIP_RETURN_CODE 77)
 endif()
