@@ -56,14 +56,16 @@ def shares(figures, device):
     return out
 
 
-def compile_times(build, log, environment):
-    """Milliseconds that NVRTC takes for each example, in a process that has just begun. (A node finds code that it has
-    compiled before in its store, which this script does not run.)"""
+def user_kernels(build, log, environment, emulated):
+    """Of each example: the milliseconds that NVRTC takes in a process that has just begun, and, on a GPU, whether the results
+    are those of the CPU. (A node finds code that it has compiled before in its store, which this script does not run.)"""
     out = {}
+    device = [] if emulated else ["--device", "cuda:0"]
     for source in sorted(glob.glob(ROOT + "/kernels/examples/*.cu")):
-        text = run([build + "/weir-worker", "--check", source], log, 60, environment).stdout.decode(errors="replace")
-        found = re.search(r"^cuda +compiled in (\d+) ms", text, re.MULTILINE)
-        out[os.path.basename(source)] = int(found.group(1)) if found else None
+        done = run([build + "/weir-worker", "--check", source, *device], log, 60, environment)
+        found = re.search(r"^cuda +compiled in (\d+) ms", done.stdout.decode(errors="replace"), re.MULTILINE)
+        out[os.path.basename(source)] = {"compile_ms": int(found.group(1)) if found else None,
+                                         "equal": None if emulated else done.returncode == 0}
     return out
 
 
@@ -98,7 +100,8 @@ def main():
     except ValueError:
         report["measure_failed"] = measured.stdout.decode(errors="replace")[-500:]
     # NVRTC crashes beside a driver that is none; without one it compiles all the same.
-    report["user_kernels"] = compile_times(options.build, log, dict(os.environ) if options.emulated else environment)
+    report["user_kernels"] = user_kernels(options.build, log, dict(os.environ) if options.emulated else environment, options.emulated)
+    wrong = [name for name, kernel in report["user_kernels"].items() if kernel["equal"] is False]
     report["shares"] = shares(report.get("figures", {}), report.get("device", ""))
     report["seconds"] = time.monotonic() - begin
     with open(options.build + "/report.json", "w", encoding="utf-8") as out:
@@ -108,7 +111,7 @@ def main():
     skipped = checks.returncode == 77
     if skipped:
         print("gpu: no GPU here", file=sys.stderr)
-    sys.exit(77 if skipped else 1 if checks.returncode or measured.returncode else 0)
+    sys.exit(77 if skipped else 1 if checks.returncode or measured.returncode or wrong else 0)
 
 
 if __name__ == "__main__":
