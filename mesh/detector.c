@@ -64,6 +64,19 @@ static bool contains(const uint32_t *list, uint32_t count, uint32_t slot)
     return false;
 }
 
+/* The observers of whom something was said; valid until the overlay changes. */
+static const uint32_t *observers_of(const struct mesh *mesh, struct accused *said, uint32_t *count)
+{
+    const uint32_t tier = tiers_watched_in(mesh, said->member);
+    if (said->changes != mesh->overlay.changes || said->tier != tier) {
+        said->observers = overlay_neighbours(mesh, said->member, said->observer);
+        said->changes = mesh->overlay.changes;
+        said->tier = tier;
+    }
+    *count = said->observers;
+    return said->observer;
+}
+
 /*
  * Makes room for what `accuser` says. At the bound an observer displaces one who is none, never the other way round:
  * if two could displace each other, each copy of their alerts would be news again and be flooded for ever.
@@ -72,8 +85,8 @@ static bool make_room(struct mesh *mesh, struct accused *said, uint32_t accuser)
 {
     if (said->count < MESH_ACCUSATIONS_MAX)
         return true;
-    uint32_t observer[MESH_NEIGHBOURS_MAX];
-    const uint32_t observers = overlay_neighbours(mesh, said->member, observer);
+    uint32_t observers;
+    const uint32_t *const observer = observers_of(mesh, said, &observers);
     if (!contains(observer, observers, accuser))
         return false;
     for (uint32_t i = 0; i < said->count; i++) {
@@ -94,6 +107,7 @@ static struct accused *take_row(struct mesh *mesh, uint32_t subject)
         struct accused *const row = &detector->accused[detector->accused_count++];
         row->member = subject;
         row->count = row->accusers = 0;
+        row->changes = 0;
         member->accused = detector->accused_count;
     }
     return &detector->accused[member->accused - 1];
@@ -297,11 +311,10 @@ struct tally {
  * For a death those that are suspect do not count either. What other accusers say about observers is left out on
  * purpose, since one deaf node that accuses everybody would otherwise be the only observer that counts.
  */
-static struct tally take_tally(const struct mesh *mesh, uint32_t subject, bool count_suspects)
+static struct tally take_tally(const struct mesh *mesh, struct accused *said, bool count_suspects)
 {
-    struct accused *const said = detector_said(mesh, subject);
-    uint32_t observer[MESH_NEIGHBOURS_MAX];
-    const uint32_t count = overlay_neighbours(mesh, subject, observer);
+    uint32_t count;
+    const uint32_t *const observer = observers_of(mesh, said, &count);
     struct tally tally = {0};
     for (uint32_t i = 0; i < count; i++) {
         const struct member *const other = &mesh->members.slot[observer[i]];
@@ -332,9 +345,10 @@ static void wake_verdict(struct mesh *mesh, int64_t at_ms)
         mesh->detector.next_at_ms = at_ms;
 }
 
-static void judge(struct step *step, uint32_t subject)
+static void judge(struct step *step, struct accused *said)
 {
     struct mesh *const mesh = step->mesh;
+    const uint32_t subject = said->member;
     const struct member *const member = &mesh->members.slot[subject];
     if (subject == mesh->members.self || !members_live(mesh, subject))
         return;
@@ -345,10 +359,10 @@ static void judge(struct step *step, uint32_t subject)
     }
     /* Suspicion does not depend on who else is suspect: two such verdicts could otherwise turn each other over for
      * ever. Death may, since it is not taken back here. */
-    const bool suspect = is_accused_enough(mesh, subject, take_tally(mesh, subject, true));
+    const bool suspect = is_accused_enough(mesh, subject, take_tally(mesh, said, true));
     if (suspect != (member->state == MESH_SUSPECT))
         members_set_state(step, subject, suspect ? MESH_SUSPECT : MESH_UP);
-    const struct tally sure = take_tally(mesh, subject, false);
+    const struct tally sure = take_tally(mesh, said, false);
     if (!suspect || !is_accused_enough(mesh, subject, sure) ||
         100 * sure.accusers < MESH_DOWN_PERCENT * sure.observers)
         return;
@@ -390,7 +404,7 @@ static void tick_verdicts(struct step *step)
             return;
         }
         expire_accusations(step, said);
-        judge(step, said->member);
+        judge(step, said);
         if (said->count == 0)
             give_row(step->mesh, i);
         else

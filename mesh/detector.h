@@ -33,6 +33,12 @@ struct accused {
     uint32_t count;
     uint32_t accusers; /* how many of them stand */
     struct accusation accusation[MESH_ACCUSATIONS_MAX];
+    /* Its observers, as they were at so many changes of the overlay and in that tier. While half a mesh is accused, each
+     * alert has all of them judged anew: to find their neighbours again each time is nearly all that a split costs. */
+    uint64_t changes;
+    uint32_t tier;
+    uint32_t observers;
+    uint32_t observer[MESH_NEIGHBOURS_MAX];
 };
 
 struct detector {

@@ -19,6 +19,7 @@ static uint32_t ring_hash(uint32_t ring, const struct mesh_id *id)
 void overlay_place(struct mesh *mesh, uint32_t slot)
 {
     struct member *const member = &mesh->members.slot[slot];
+    mesh->overlay.changes++;
     for (uint32_t ring = 0; ring < MESH_RINGS; ring++)
         member->ring_hash[ring] = ring_hash(ring, &member->id);
 }
@@ -90,6 +91,7 @@ static void ring_remove(struct mesh *mesh, uint32_t tier, uint32_t slot)
 void overlay_insert(struct mesh *mesh, uint32_t slot)
 {
     struct member *const member = &mesh->members.slot[slot];
+    mesh->overlay.changes++;
     tiers_count(mesh, slot, 1);
     member->rings = tiers_of(mesh, slot);
     for (uint32_t tier = 0; tier < TIERS; tier++) {
@@ -101,6 +103,7 @@ void overlay_insert(struct mesh *mesh, uint32_t slot)
 void overlay_remove(struct mesh *mesh, uint32_t slot)
 {
     struct member *const member = &mesh->members.slot[slot];
+    mesh->overlay.changes++;
     for (uint32_t tier = 0; tier < TIERS; tier++) {
         if (member->rings & TIER_BIT(tier))
             ring_remove(mesh, tier, slot);

@@ -18,6 +18,7 @@ struct ring_row {
 struct overlay {
     struct ring_row *row[TIERS]; /* [count] */
     uint32_t count[TIERS];       /* live members, ourselves included where we stand there */
+    uint64_t changes;            /* of anybody's place: neighbours found since the latest still are */
 };
 
 void overlay_layout(struct overlay *overlay, const struct mesh_limits *limits, struct carve *from);
