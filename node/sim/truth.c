@@ -334,8 +334,8 @@ void sim_truth_promised(struct world *world, struct host *host, uint32_t job, ui
     struct truth *const truth = truth_of(world, job);
     const uint32_t member = truth != NULL ? member_of(truth, host->index) : SIM_NONE;
     const uint32_t whom = sim_world_identity(world, candidate);
-    if (member == SIM_NONE) {
-        return;
+    if (member == SIM_NONE || whom == SIM_NONE) {
+        return; /* or it follows the home of that epoch, and votes for nobody */
     }
     for (uint32_t i = 0; i < truth->vote_count; i++) {
         const struct vote *const vote = &truth->vote[i];
