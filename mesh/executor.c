@@ -310,6 +310,50 @@ static int64_t resend_ms(const struct attempt *attempt)
     return took_long(attempt) ? EXECUTOR_RESEND_LONG_MS : EXECUTOR_RESEND_MS;
 }
 
+/* Its results are no longer held. */
+static void result_free(struct step *step, uint32_t slot)
+{
+    struct executor *const executor = &step->mesh->executor;
+    struct attempt *const attempt = &executor->attempt[slot];
+    out_drop(step, attempt->handle);
+    list_remove(results_of(executor, attempt), executor->attempt_link, slot);
+    attempt_free(executor, slot);
+}
+
+/* From when on its results are taken for those of a lost home: it is known to be down, or others may have its job, and
+ * nothing of it was heard for so long. */
+static int64_t orphaned_at_ms(const struct mesh *mesh, const struct attempt *attempt)
+{
+    if (attempt->state != ATTEMPT_FINISHED || attempt->discard ||
+        (attempt->others.count == 0 && members_live(mesh, attempt->home)))
+        return INT64_MAX;
+    return attempt->renewed_at_ms + EXECUTOR_LOST_MS;
+}
+
+bool executor_make_room(struct step *step)
+{
+    struct executor *const executor = &step->mesh->executor;
+    if (!out_has_room(step->out, 0, 0, MESH_OUT_EFFECTS_MAX / 4)) {
+        step->mesh->counters.bound_out++;
+        out_wake(step, step->now_ms);
+        return false;
+    }
+    uint32_t oldest = MESH_NONE;
+    for (uint32_t slot = 0; slot < executor->attempt_pool.fresh; slot++) {
+        const struct attempt *const attempt = &executor->attempt[slot];
+        const int64_t at_ms = orphaned_at_ms(step->mesh, attempt);
+        if (at_ms > step->now_ms)
+            out_wake(step, at_ms);
+        else if (oldest == MESH_NONE || attempt->finished_at_ms < executor->attempt[oldest].finished_at_ms)
+            oldest = slot;
+    }
+    if (oldest == MESH_NONE)
+        return false;
+    result_free(step, oldest);
+    step->mesh->counters.orphans_freed++;
+    return true;
+}
+
 static void closing_flush(struct step *step)
 {
     struct executor *const executor = &step->mesh->executor;
@@ -323,9 +367,7 @@ static void closing_flush(struct step *step)
         const uint32_t slot = list_first(&executor->closing);
         struct attempt *const attempt = &executor->attempt[slot];
         if (attempt->state == ATTEMPT_FINISHED) {
-            out_drop(step, attempt->handle);
-            list_remove(results_of(executor, attempt), executor->attempt_link, slot);
-            attempt_free(executor, slot);
+            result_free(step, slot);
         } else {
             list_remove(&executor->closing, executor->closing_link, slot);
             attempt->stop_due = false;
@@ -491,9 +533,7 @@ void executor_result_ack(struct step *step, uint32_t from, const struct mesh_mes
         closing_flush(step);
         return;
     }
-    out_drop(step, attempt->handle);
-    list_remove(results_of(executor, attempt), executor->attempt_link, slot);
-    attempt_free(executor, slot);
+    result_free(step, slot);
 }
 
 void executor_renewed(struct step *step, uint32_t from, const struct mesh_message *message)

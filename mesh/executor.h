@@ -11,7 +11,9 @@
  * Each place is used by one ASSIGN, released, or lost when the grant expires.
  *
  * An *attempt* is one bundle. It is born of an ASSIGN within a grant, waits or runs, and ends with MESH_RAN.
- * Its results are then held, and sent every 2 s (8 s if it was long), until the home acknowledges them or 10 min have passed.
+ * Its results are then held, and sent every 2 s (8 s if it was long), until the home acknowledges them or 10 min have passed;
+ * or, where the table of attempts is full and a place is asked for, its home is lost and no result of a lost home is older: who
+ * can run work isn't kept from it by what nobody may ever ask for. The shards are computed again should they be missed.
  * While it lives its lease is renewed by its home; when it is not for 20 s, when the home cancels, or when it
  * acknowledges what it has not got yet, having had it from elsewhere, it is stopped and forgotten without a result. Where the job has a journal of several copies it goes on for 10 min: once
  * its home answers no more the journal's other members are told of it, and one that has become the job's home
@@ -175,6 +177,8 @@ struct executor {
     struct list renewals; /* homes with live attempts, in the order of renew_at_ms */
 };
 
+struct step;
+
 /* Places of one class neither used nor promised, with so many behind its slots. */
 uint32_t executor_places(const struct executor_class *class, uint32_t behind);
 /* How many behind its slots may be promised although bundles are not short: as many slots as are likely to be free
@@ -182,10 +186,11 @@ uint32_t executor_places(const struct executor_class *class, uint32_t behind);
  * are promised before a slot is free, so that none is idle while messages travel; longer ones with a slot that is free,
  * by what shards of their kernels took here: what one is idle for is nothing beside them, and promised is what is seen. */
 uint32_t executor_ahead(const struct executor *executor, uint32_t class, int64_t now_ms);
+/* The table of attempts is full: throws the oldest result away whose home is lost. False if there is none, or no room to say so:
+ * then it is asked again in the step that it wakes for. */
+bool executor_make_room(struct step *step);
 /* Nothing runs here, waits, is promised, or waits to be acknowledged. */
 bool executor_idle(const struct executor *executor);
-
-struct step;
 
 /* adopt.c, for executor.c: attempts whose home is lost. */
 /* Whether the home has been silent for so long that another node may be it by now. */

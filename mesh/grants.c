@@ -141,7 +141,8 @@ static uint32_t deal(struct step *step, uint32_t index)
             break;
         if (promised + pool_in_use(&executor->attempt_pool) >= executor->attempt_pool.capacity) {
             step->mesh->counters.bound_attempts++;
-            break;
+            if (!executor_make_room(step))
+                break;
         }
         executor->demand[slot].offer[index]++;
         class->granted++;

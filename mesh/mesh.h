@@ -752,6 +752,7 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(handovers)      /* times we asked another member to be a job's home */                                 \
     X(disks_lost)     /* times our disk was seen to have forgotten something */                              \
     X(adoptions)      /* attempts of a lost home taken over */                                               \
+    X(orphans_freed)  /* results of lost homes that made room for new attempts */                            \
     X(bound_journals)                                                                                        \
     X(bound_waiters)                                                                                         \
     X(bound_demands) /* times each bound was reached */                                                      \

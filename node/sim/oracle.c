@@ -4,7 +4,8 @@
  * not be quick, bounded or complete; where the two disagree, one of them is wrong.
  *
  *     what it keeps       born of                      ends with
- *     held     (executor) RUN                          RESULT_ACK, or RAN once nobody wants the result; ADOPTED: another home
+ *     held     (executor) RUN                          RESULT_ACK, RAN once nobody wants the result, or room made at the
+ *                                                      bound; ADOPTED: another home
  *     promise  (executor) GRANT sent                   2.5 s
  *     out      (home)     ASSIGN or ADOPTED sent       RESULT or EXPIRED received, RESULT_ACK or CANCEL sent,
  *                                                      executor restarted, job moved
@@ -28,6 +29,7 @@ enum {
         32, /* times that a result is due, of which one at least is used where others keep the journal */
     RESEND_LONG_MS = 8000,  /* of a bundle of ACK_LATER_US */
     ACK_LATER_US = 4000000, /* the acknowledgement of a longer bundle may wait for company */
+    LOST_MS = 6000, /* a home that is silent for so long is taken for lost, where others may have its job */
     ALERT_TTL_MS = 20000,
     ALERT_REPEAT_MS = 5000,
 };
@@ -58,6 +60,8 @@ struct held {
     bool finished;
     bool took_long;
     bool unwanted;
+    uint64_t handle; /* of the results */
+    int64_t finished_ms;
     int64_t stop_by_ms;
     int64_t renewed_ms; /* by its home */
     int64_t told_ms;    /* RENEW, or RESULT once it is finished */
@@ -137,6 +141,7 @@ struct oracle {
     struct held *held;
     uint32_t held_count;
     int64_t held_due_ms; /* before then nothing is due of any of them, and the core need not be called */
+    uint64_t freed;      /* the core's count of results that made room */
     struct promise *promise;
     uint32_t promise_count;
     struct out_bundle *out;
@@ -349,9 +354,68 @@ static void executor_ran(struct oracle *oracle, const struct mesh_event *event)
     held->count = done;
     held->finished = true;
     held->took_long = event->body.ran.device_us >= ACK_LATER_US;
-    held->told_ms = oracle->now_ms;
+    held->handle = event->body.ran.handle;
+    held->finished_ms = held->told_ms = oracle->now_ms;
     held_due_by(oracle, held_due_ms(held));
     if (held->unwanted) {
+        held_forget(oracle, held);
+    }
+}
+
+static bool drops(const struct mesh_out *out, uint64_t handle)
+{
+    for (uint32_t i = 0; i < out->effect_count; i++) {
+        if (out->effect[i].kind == MESH_DROP && out->effect[i].body.handle == handle) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool surely_orphaned(const struct oracle *oracle, const struct held *held)
+{
+    const int64_t heard_ms = held->renewed_ms > held->finished_ms ? held->renewed_ms : held->finished_ms;
+    return held->finished && held->kept && oracle->now_ms - heard_ms >= LOST_MS;
+}
+
+/* This result made room: its home is lost, and no older one had to go first. */
+static void check_freed(struct world *world, struct host *host, const struct oracle *oracle,
+                        const struct held *freed, const struct mesh_out *out)
+{
+    struct mesh_member_view view;
+    const char *const home = world->host[freed->home].name;
+    if (!freed->kept && sim_host_view(host, &world->host[freed->home].id, &view) &&
+        (view.state == MESH_UP || view.state == MESH_SUSPECT)) {
+        sim_check_fail(world, host, SIM_LEASES_HOLD, "a RESULT for %s, which lives, is thrown away", home);
+    }
+    for (uint32_t i = 0; i < oracle->held_count; i++) {
+        const struct held *const held = &oracle->held[i];
+        if (surely_orphaned(oracle, held) && held->finished_ms < freed->finished_ms && held->handle != 0 &&
+            !drops(out, held->handle)) {
+            sim_check_fail(world, host, SIM_LEASES_HOLD,
+                           "a RESULT for %s is thrown away before one that is %lld ms older", home,
+                           (long long)(freed->finished_ms - held->finished_ms));
+        }
+    }
+}
+
+/* At the bound of its table a core throws results of lost homes away. Which of those without bytes is not seen: of them
+ * nothing is demanded any more. */
+static void executor_frees(struct world *world, struct host *host, struct oracle *oracle,
+                           const struct mesh_out *out)
+{
+    if (mesh_counters(host->mesh)->orphans_freed == oracle->freed) {
+        return;
+    }
+    oracle->freed = mesh_counters(host->mesh)->orphans_freed;
+    for (uint32_t i = oracle->held_count; i-- > 0;) {
+        struct held *const held = &oracle->held[i];
+        if (!held->finished || (held->handle != 0 && !drops(out, held->handle))) {
+            continue;
+        }
+        if (held->handle != 0) {
+            check_freed(world, host, oracle, held, out);
+        }
         held_forget(oracle, held);
     }
 }
@@ -1271,6 +1335,7 @@ void sim_oracle_step(struct world *world, struct host *host, const struct mesh_e
     for (uint32_t i = 0; i < out->send_count && !world->failed; i++) {
         take_send(world, host, oracle, event, out, &out->send[i]);
     }
+    executor_frees(world, host, oracle, out);
     if (oracle->released && !world->failed) {
         check_released(world, host, oracle);
     }

@@ -677,6 +677,109 @@ static void bounds_of_demands_and_attempts_hold(void **state)
     fixture_close(f);
 }
 
+/* Assigns a bundle of a job whose journal `other` keeps as well. */
+static void assign_shared(struct fixture *f, uint32_t home, uint8_t job, uint64_t token, uint32_t index,
+                          uint32_t other)
+{
+    struct mesh_message message = {.kind = MESH_ASSIGN};
+    message.body.assign.name = (struct mesh_bundle_name){token, index};
+    message.body.assign.job = fixture_job(job);
+    message.body.assign.epoch = 1;
+    message.body.assign.count = 2;
+    message.body.assign.shard[1] = 1;
+    message.body.assign.others = (struct mesh_members){.count = 1, .id[0] = f->peer[other]};
+    message.body.assign.handle = fixture_handle(f);
+    fixture_message(f, home, &message);
+}
+
+/* Whether the result of an attempt is still held: an ASSIGN that comes again is answered with it. */
+static bool holds_result(struct fixture *f, uint32_t home, uint8_t job, uint64_t token, uint32_t index)
+{
+    while (sent(f, home, MESH_RESULT) || sent(f, home, MESH_EXPIRED))
+        ;
+    assign(f, home, job, token, index);
+    return sent(f, home, MESH_RESULT);
+}
+
+/* Who could run work is not kept from it for 10 min by results that nobody may ask for; what runs is spared. */
+static void the_oldest_result_of_a_lost_home_makes_room_at_the_bound(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 4, .jobs = 2, .shards = 16, .bundles = 4, .attempts = 4, .demands = 2};
+    struct fixture *const f = fixture_open_limits(2, &limits, NULL);
+    uint64_t token = 0;
+    uint64_t next = 0;
+    fixture_devices(f, 8, 0);
+    reserve(f, 0, 1, 1, 4, true);
+    assert_int_equal(granted(f, 0, &token), 4);
+    for (uint32_t i = 0; i < 4; i++)
+        assign_shared(f, 0, 1, token, i, 1);
+    const uint32_t order[] = {1, 3, 0}; /* and 2 goes on */
+    for (uint32_t i = 0; i < 3; i++) {
+        fixture_run(f, 1000);
+        ran(f, order[i], MESH_DONE);
+    }
+    reserve(f, 1, 2, 2, 1, true);
+    assert_true(sent(f, 1, MESH_WAIT));
+    fixture_run(f, 3999); /* their home may yet answer */
+    assert_int_equal(granted(f, 1, &next), 0);
+    assert_int_equal(mesh_counters(f->mesh)->orphans_freed, 0);
+    const uint32_t handles = f->live_count;
+    fixture_run(f, 1);
+    assert_int_equal(granted(f, 1, &next), 1);
+    assert_int_equal(f->live_count, handles - 1);
+    assert_false(holds_result(f, 0, 1, token, 1));
+    assign(f, 1, 2, next, 0);
+
+    fixture_run(f, 2000); /* all are its orphans now, and stay while nobody asks */
+    assert_int_equal(mesh_counters(f->mesh)->orphans_freed, 1);
+    reserve(f, 1, 2, 2, 1, true);
+    assert_int_equal(granted(f, 1, &next), 1);
+    assert_false(holds_result(f, 0, 1, token, 3));
+    assert_true(holds_result(f, 0, 1, token, 0));
+    assign(f, 1, 2, next, 0);
+
+    reserve(f, 1, 2, 2, 2, true); /* one more, and then all four run */
+    assert_int_equal(granted(f, 1, &next), 1);
+    assign(f, 1, 2, next, 0);
+    fixture_run(f, 10000);
+    assert_int_equal(granted(f, 1, &next), 0);
+    assert_int_equal(view(f).running, 4);
+    assert_false(did(f, MESH_STOP));
+    assert_int_equal(mesh_counters(f->mesh)->orphans_freed, 3);
+    fixture_close(f);
+}
+
+/* A job of a single copy has nobody else to ask for its results: while its home is there they are its own. */
+static void results_of_a_home_that_is_down_make_room_too(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 4, .jobs = 2, .shards = 16, .bundles = 4, .attempts = 1, .demands = 2};
+    struct fixture *const f = fixture_open_limits(2, &limits, NULL);
+    uint64_t token = 0;
+    fixture_devices(f, 2, 0);
+    const uint64_t held = occupy(f, 0, 1, 1);
+    ran(f, run_of(f), MESH_DONE);
+    reserve(f, 1, 2, 2, 1, true);
+    f->silent[0] = true;
+    fixture_run(f, 11000);
+    assert_int_equal(granted(f, 1, &token), 0);
+    assert_int_equal(view(f).unacked, 1);
+    struct mesh_record alert = {.kind = MESH_RECORD_ALERT};
+    alert.body.alert.subject = f->peer[0];
+    alert.body.alert.subject_incarnation = 1;
+    alert.body.alert.accuses = true;
+    fixture_record(f, 1, alert);
+    fixture_run(f, 4000);
+    assert_int_equal(mesh_counters(f->mesh)->downs, 1);
+    assert_int_equal(granted(f, 1, &token), 1);
+    assert_int_equal(view(f).unacked, 0);
+    assert_false(holds_result(f, 0, 1, held, 0));
+    fixture_close(f);
+}
+
 static void a_demand_is_forgotten_after_40_s(void **state)
 {
     (void)state;
@@ -990,6 +1093,8 @@ int main(void)
         cmocka_unit_test(the_owner_takes_slots_back),
         cmocka_unit_test(a_device_that_goes_takes_its_own_attempts_along),
         cmocka_unit_test(bounds_of_demands_and_attempts_hold),
+        cmocka_unit_test(the_oldest_result_of_a_lost_home_makes_room_at_the_bound),
+        cmocka_unit_test(results_of_a_home_that_is_down_make_room_too),
         cmocka_unit_test(a_demand_is_forgotten_after_40_s),
         cmocka_unit_test(who_has_waited_longest_is_served_first),
         cmocka_unit_test(waiting_counts_for_10_s),
