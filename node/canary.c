@@ -1,6 +1,7 @@
 #include "node/canary.h"
 
 #include "node/log.h"
+#include "node/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -58,11 +59,8 @@ void canary_close(struct canary *canary)
     if (!canary)
         return;
     let_go(canary);
-    if (canary->pid > 0) {
-        kill(canary->pid, SIGKILL);
-        for (int i = 0; i < 200 && waitpid(canary->pid, NULL, WNOHANG) == 0; i++)
-            usleep(1000);
-    }
+    if (canary->pid > 0)
+        process_end(canary->pid);
     free(canary);
 }
 

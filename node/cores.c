@@ -1,5 +1,7 @@
 #include "node/cores.h"
 
+#include "node/process.h"
+
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,20 +32,12 @@ uint32_t cores_see(struct cores *cores, const struct cores_look *look, uint32_t 
 /* User and system time of a process, and of its children that have ended. */
 static bool add_process(int pid, uint64_t *ticks)
 {
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return false;
-    const size_t bytes = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[bytes] = '\0';
-    const char *behind_name = strrchr(text, ')');
+    char text[PROCESS_STAT_BYTES];
+    const char *const stat = process_stat(pid, text);
     unsigned long long user, system;
     long long user_ended, system_ended;
-    if (!behind_name ||
-        sscanf(behind_name + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %lld %lld", &user,
-               &system, &user_ended, &system_ended) != 4)
+    if (!stat || sscanf(stat, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %lld %lld", &user,
+                        &system, &user_ended, &system_ended) != 4)
         return false;
     *ticks += user + system + (uint64_t)user_ended + (uint64_t)system_ended;
     return true;

@@ -1,6 +1,7 @@
 #include "node/watch.h"
 
 #include "node/log.h"
+#include "node/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,16 +43,9 @@ struct watch {
 
 static bool parent_of(uint32_t pid, uint32_t *parent)
 {
-    char path[64], text[512];
-    snprintf(path, sizeof path, "/proc/%u/stat", pid);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return false;
-    const size_t bytes = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[bytes] = '\0';
-    const char *behind_name = strrchr(text, ')');
-    return behind_name && sscanf(behind_name + 1, " %*c %u", parent) == 1;
+    char text[PROCESS_STAT_BYTES];
+    const char *const stat = process_stat((pid_t)pid, text);
+    return stat && sscanf(stat, " %*c %u", parent) == 1;
 }
 
 static bool is_ours(uint32_t pid, bool *known)
@@ -251,11 +245,8 @@ void watch_close(struct watch *watch)
     if (!watch)
         return;
     let_go(watch);
-    if (watch->pid > 0) {
-        kill(watch->pid, SIGKILL);
-        for (int i = 0; i < 200 && waitpid(watch->pid, NULL, WNOHANG) == 0; i++)
-            usleep(1000); /* one that hangs in the driver is left to init */
-    }
+    if (watch->pid > 0)
+        process_end(watch->pid);
     free(watch);
 }
 

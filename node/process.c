@@ -1,0 +1,28 @@
+#include "node/process.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+const char *process_stat(pid_t pid, char text[PROCESS_STAT_BYTES])
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return NULL;
+    const size_t bytes = fread(text, 1, PROCESS_STAT_BYTES - 1, file);
+    fclose(file);
+    text[bytes] = '\0';
+    const char *const behind_name = strrchr(text, ')');
+    return behind_name ? behind_name + 1 : NULL;
+}
+
+void process_end(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    for (int i = 0; i < 200 && waitpid(pid, NULL, WNOHANG) == 0; i++)
+        usleep(1000);
+}
