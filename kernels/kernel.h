@@ -59,6 +59,7 @@ struct kernel_call {
     uint32_t output_count;
     struct kernel_watch watch;
     const struct user_image *image;     /* a user's kernel: its code (kernels/user_run.h) */
+    bool every_thread;                  /* of a user's kernel on a CPU, even those past the last item */
     char message[MANIFEST_ERROR_BYTES]; /* set unless KERNEL_OK */
 };
 

@@ -459,9 +459,9 @@ static enum manifest_error input_check(const struct manifest *manifest, uint32_t
         return MANIFEST_BAD_INPUT;
     }
     if (given->type.rank < wanted->rank_min || given->type.rank > wanted->rank_max) {
-        snprintf(error, MANIFEST_ERROR_BYTES, "%s: input %s has %u axes; it must have %u%s; give %s",
-                 manifest->name, wanted->name, given->type.rank, wanted->rank_min,
-                 wanted->rank_max > wanted->rank_min ? " or more" : "", wanted->help);
+        snprintf(error, MANIFEST_ERROR_BYTES, "%s: input %s has %u ax%s; it must have %u%s; give %s",
+                 manifest->name, wanted->name, given->type.rank, given->type.rank == 1 ? "is" : "es",
+                 wanted->rank_min, wanted->rank_max > wanted->rank_min ? " or more" : "", wanted->help);
         return MANIFEST_BAD_INPUT;
     }
     if (!(wanted->roles & given->role)) {

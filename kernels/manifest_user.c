@@ -454,7 +454,10 @@ static bool finish_axis(struct reading *reading, unsigned line, const char *text
             return true;
         }
     if (!is_name(text) || name_taken(&user->manifest, text))
-        return refuse(reading, line, "'%.*s' is no axis: items, a number, a parameter or a name of its own",
+        return refuse(reading, line,
+                      strchr(text, ' ')
+                          ? "commas stand between axes: write shape = items, d; got '%.*s'"
+                          : "'%.*s' is no axis: items, a number, a parameter or a name of its own",
                       SHOWN, text);
     if (!may_name)
         return refuse(reading, line,

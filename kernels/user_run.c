@@ -29,6 +29,7 @@ struct weir_call {
     uint64_t stack_bytes;
     _Atomic uint64_t *stamp;
     const _Atomic uint32_t *cancel;
+    uint32_t every_thread;
 };
 typedef int entry_function(const struct weir_call *call);
 
@@ -413,7 +414,8 @@ enum kernel_error user_run(struct kernel_call *call)
                                .stacks = running.stack_count >= user->block ? running.stacks : NULL,
                                .stack_bytes = USER_STACK_BYTES,
                                .stamp = call->watch.stamp ? call->watch.stamp : &nobody_looks,
-                               .cancel = call->watch.cancel ? call->watch.cancel : &never};
+                               .cancel = call->watch.cancel ? call->watch.cancel : &never,
+                               .every_thread = call->every_thread};
     if (!filled.shared)
         return kernel_fail(call, KERNEL_FAILED, "no memory for the kernel's shared memory");
     fill_call(call, &filled);

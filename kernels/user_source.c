@@ -32,6 +32,14 @@ static const struct {
     {"clock64", "a kernel has no clock: its result would hang on it"},
     {"cudaLaunchDevice", "a kernel starts no kernels"},
 };
+/* Functions of the C library that GPUs have, with other bits than any CPU's: not to be called. */
+static const char *const foreign[] = {
+    "exp",    "log",     "sin",   "cos",   "tan",    "rsqrt",  "pow",    "exp2",   "log2",   "log10",
+    "sincos", "expf",    "logf",  "sinf",  "cosf",   "tanf",   "rsqrtf", "powf",   "exp2f",  "log2f",
+    "log10f", "sincosf", "asin",  "acos",  "atan",   "atan2",  "sinh",   "cosh",   "tanh",   "expm1",
+    "log1p",  "cbrt",    "erf",   "asinf", "acosf",  "atanf",  "atan2f", "sinhf",  "coshf",  "tanhf",
+    "expm1f", "log1pf",  "cbrtf", "erff",  "__expf", "__logf", "__sinf", "__cosf", "__powf", "__fdividef"};
+static const char *const ours[] = {"exp", "log", "sin", "cos", "rsqrt"}; /* weir_exp, weir_expf... */
 static const char *const waits[] = {"__syncthreads",  "__syncwarp",       "__shfl_sync",
                                     "__shfl_up_sync", "__shfl_down_sync", "__shfl_xor_sync",
                                     "__ballot_sync",  "__any_sync",       "__all_sync"};
@@ -187,6 +195,25 @@ static bool read_entry(struct scan *scan)
     return true;
 }
 
+/* A call of `word`, not of a member that has its name. */
+static bool refuse_foreign(struct scan *scan, const char *word)
+{
+    const char *next = scan->at + strspn(scan->at, " \t\r\n"), *before = scan->before[1];
+    if (*next != '(' || strcmp(before, ".") == 0 || strcmp(before, ">") == 0)
+        return true;
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
+        if (strcmp(word, foreign[i]) != 0)
+            continue;
+        for (size_t k = 0; k < sizeof ours / sizeof *ours; k++)
+            if (strncmp(word, ours[k], strlen(ours[k])) == 0 &&
+                (!word[strlen(ours[k])] || strcmp(word + strlen(ours[k]), "f") == 0))
+                return refuse(scan, "'%s': its bits differ from device to device; call weir_%s", word, word);
+        return refuse(scan, "'%s': its bits differ from device to device, and Weir has none of its own",
+                      word);
+    }
+    return true;
+}
+
 static bool read_name(struct scan *scan)
 {
     char word[SHOWN];
@@ -202,6 +229,8 @@ static bool read_name(struct scan *scan)
     for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
         if (strcmp(word, forbidden[i].word) == 0)
             return refuse(scan, "'%s': %s", word, forbidden[i].what);
+    if (!refuse_foreign(scan, word))
+        return false;
     for (size_t i = 0; i < sizeof waits / sizeof *waits; i++)
         scan->source->fibres = scan->source->fibres || strcmp(word, waits[i]) == 0;
     if (strcmp(word, "__shared__") == 0 && strcmp(scan->before[1], "extern") == 0)

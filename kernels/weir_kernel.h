@@ -61,6 +61,21 @@ static __device__ __forceinline__ uint64_t weir_item()
     return (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
 }
 
+/* CUDA has an atomicAdd of floats, whose sum hangs on who comes first, and none of int64_t. */
+template <class T> struct weir_whole {
+    static_assert(((T)1) / 2 == 0,
+                  "atomicAdd takes whole numbers: on floats the sum would hang on the order");
+    typedef T type;
+};
+template <class T>
+static __device__ __forceinline__ T weir_atomic_add(T *at, typename weir_whole<T>::type value)
+{
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8, "atomicAdd takes 4 or 8 bytes");
+    return sizeof(T) == 8 ? (T)atomicAdd((unsigned long long *)at, (unsigned long long)value)
+                          : (T)atomicAdd((unsigned int *)at, (unsigned int)value);
+}
+#define atomicAdd weir_atomic_add
+
 #else /* g++ */
 
 #define WEIR_INF_F __builtin_inff()
@@ -97,6 +112,7 @@ struct weir_call {
     uint64_t stack_bytes;
     uint64_t *stamp;        /* counted up while work moves */
     const uint32_t *cancel; /* nonzero: give up */
+    uint32_t every_thread;  /* nonzero: those past the last item run too, as on a GPU */
 };
 static void *weir_shared_memory;
 template <class T> WEIR_HERE T *weir_shared()
@@ -584,9 +600,9 @@ WEIR_HERE int weir_launch(const weir_call *call, const Body &body)
     for (uint32_t at = 0; at < (uint32_t)blocks; at++) {
         blockIdx.x = at;
 #ifndef WEIR_FIBRES
-        /* Threads past the last item could only find that out. */
+        /* Threads past the last item could only find that out; `weir kernel check` sees whether they do. */
         const uint64_t left = call->count - (uint64_t)at * block;
-        if (item == WEIR_ITEM_THREAD && left < block)
+        if (item == WEIR_ITEM_THREAD && left < block && !call->every_thread)
             weir_block(body, (uint32_t)left);
         else
 #endif

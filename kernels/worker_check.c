@@ -19,7 +19,9 @@
 #define RUN_SECONDS 20
 #define TEXT_BYTES (64u << 10)
 #define REPEAT_MAX 1000
-#define COMPUTE_MAJOR 9 /* compiled for where there is no GPU: sm_90 */
+#define GUARD_BYTES (16ull << 20) /* between buffers: who reaches past one should not come out in the next */
+#define LINES_MAX 40              /* of what a compiler says */
+#define COMPUTE_MAJOR 9           /* compiled for where there is no GPU: sm_90 */
 
 struct checking {
     const struct worker_check *check;
@@ -85,10 +87,10 @@ static int open_kernel(struct checking *checking)
         snprintf(path, sizeof path, "%s", checking->check->manifest);
     else
         snprintf(path, sizeof path, "%.*s.ini", (int)(dot ? (size_t)(dot - source) : strlen(source)), source);
-    char *manifest = read_file(path, &manifest_bytes);
-    char *text = manifest ? read_file(source, &source_bytes) : NULL;
+    char *text = read_file(source, &source_bytes);
+    char *manifest = text ? read_file(path, &manifest_bytes) : NULL;
     int status = 2;
-    if (text) {
+    if (manifest) {
         status = 0;
         if (!manifest_user_parse(base_name(path), manifest, manifest_bytes, &checking->user, error) ||
             !user_source_open(&checking->source, &checking->user, base_name(source), text, source_bytes,
@@ -140,13 +142,20 @@ static uint64_t extent(const struct checking *checking, const struct manifest_ax
     return number == 0 ? checking->shapes.items : EXTENT;
 }
 
+static uint64_t place_buffer(uint64_t *at, uint64_t bytes)
+{
+    const uint64_t place = manifest_user_place(at, bytes);
+    *at += GUARD_BYTES;
+    return place;
+}
+
 static int lay_out(struct checking *checking)
 {
     const struct manifest_user *user = &checking->user;
     const struct manifest *manifest = &user->manifest;
     struct manifest_shapes *shapes = &checking->shapes;
     char error[MANIFEST_ERROR_BYTES];
-    uint64_t at = USER_PAGE_BYTES, bytes, random = 1;
+    uint64_t at = GUARD_BYTES, bytes, random = 1;
     uint32_t place = 0;
     manifest_params_parse(manifest, NULL, 0, &checking->params, error);
     shapes->items = checking->check->items ? checking->check->items : ITEMS;
@@ -159,7 +168,7 @@ static int lay_out(struct checking *checking)
             type->shape[axis] = extent(checking, &axes->axis[axis], axis);
         if (array_bytes(type, &bytes) || bytes > (1u << 30))
             return complain("its inputs would be larger than 1 GiB; give fewer --items");
-        checking->places[place++] = manifest_user_place(&at, bytes);
+        checking->places[place++] = place_buffer(&at, bytes);
     }
     if (manifest_outputs(manifest, &checking->params, shapes, checking->outputs, &checking->output_count,
                          error))
@@ -167,10 +176,11 @@ static int lay_out(struct checking *checking)
     for (uint32_t i = 0; i < checking->output_count; i++) {
         if (array_bytes(&checking->outputs[i], &bytes) || bytes > (1u << 30))
             return complain("its outputs would be larger than 1 GiB; give fewer --items");
-        checking->places[place++] = manifest_user_place(&at, bytes);
+        checking->places[place++] = place_buffer(&at, bytes);
     }
     checking->memory_bytes = at;
-    checking->memory = mmap(NULL, at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    checking->memory =
+        mmap(NULL, at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (checking->memory == MAP_FAILED)
         return complain("out of memory");
     for (uint32_t i = 0; i < manifest->input_count; i++) {
@@ -182,9 +192,35 @@ static int lay_out(struct checking *checking)
 
 /* ---- Running */
 
+static bool line_open; /* "compiled in 108 ms" stands there, and what came of it shall follow */
+
+static void end_line(void)
+{
+    if (line_open)
+        printf("\n");
+    line_open = false;
+    fflush(stdout);
+}
+
 static void tell(const char *message)
 {
-    fprintf(stderr, "weir: %s\n", message);
+    end_line();
+    complain(message);
+}
+
+/* Nothing can be touched but the buffers, and each to its end. */
+static void guard(const struct checking *checking, const struct kernel_call *call)
+{
+    const uint64_t page = USER_PAGE_BYTES;
+    uint64_t from = 0;
+    for (uint32_t i = 0; i < call->manifest->input_count + call->output_count; i++) {
+        const uint64_t bytes = i < call->manifest->input_count
+                                   ? call->inputs[i].bytes
+                                   : call->outputs[i - call->manifest->input_count].bytes;
+        mprotect(checking->memory + from, checking->places[i] / page * page - from, PROT_NONE);
+        from = checking->places[i] + bytes;
+    }
+    mprotect(checking->memory + from, checking->memory_bytes - from, PROT_NONE);
 }
 
 static int by_value(const void *a, const void *b)
@@ -193,14 +229,16 @@ static int by_value(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-static int run_once(struct checking *checking, const struct user_image *image, struct gpu *gpu)
+static int run_once(struct checking *checking, const struct user_image *image, struct gpu *gpu,
+                    bool every_thread)
 {
     const struct manifest *manifest = &checking->user.manifest;
     struct kernel_call call = {.manifest = manifest,
                                .params = &checking->params,
                                .items = checking->shapes.items,
                                .output_count = checking->output_count,
-                               .image = image};
+                               .image = image,
+                               .every_thread = every_thread};
     uint32_t place = 0;
     for (uint32_t i = 0; i < manifest->input_count; i++) {
         call.inputs[i].type = checking->shapes.inputs[i];
@@ -215,11 +253,7 @@ static int run_once(struct checking *checking, const struct user_image *image, s
     }
     if (!gpu) {
         user_faults(tell);
-        for (uint32_t i = 0; i < manifest->input_count; i++)
-            user_guard(checking->memory, checking->places[i], call.inputs[i].bytes);
-        for (uint32_t i = 0; i < checking->output_count; i++)
-            user_guard(checking->memory, checking->places[manifest->input_count + i], call.outputs[i].bytes);
-        mprotect(checking->memory, USER_PAGE_BYTES, PROT_NONE);
+        guard(checking, &call);
     }
     double times[REPEAT_MAX];
     const uint64_t wanted = checking->check->repeat, repeat = wanted < 1            ? 1
@@ -228,37 +262,54 @@ static int run_once(struct checking *checking, const struct user_image *image, s
     for (uint64_t i = 0; i < repeat; i++) {
         const double begin = now_ms();
         if (kernel_run(&call, gpu)) {
-            fprintf(stderr, "weir: %s\n", call.message);
+            tell(call.message);
             return 1;
         }
         times[i] = now_ms() - begin;
     }
+    if (every_thread)
+        return 0;
     qsort(times, repeat, sizeof *times, by_value);
-    printf("; ran %llu items in %.4g ms\n", (unsigned long long)call.items, times[repeat / 2]);
-    fflush(stdout);
+    printf("; ran %llu items in %.4g ms", (unsigned long long)call.items, times[repeat / 2]);
+    end_line();
     return 0;
 }
 
 /* In a process of its own, so that whatever the kernel does ends there. */
-static int run_apart(struct checking *checking, const struct user_image *image)
+static int run_apart(struct checking *checking, const struct user_image *image, bool every_thread)
 {
     fflush(stdout);
     const pid_t pid = fork();
     if (pid == 0) {
         alarm(RUN_SECONDS);
-        _exit(run_once(checking, image, NULL));
+        _exit(run_once(checking, image, NULL, every_thread));
     }
     int status = 0;
     if (pid < 0 || waitpid(pid, &status, 0) != pid)
         return complain("the kernel can't be run: no process for it");
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return 0;
-    printf("\n");
-    if (WIFSIGNALED(status))
-        fprintf(stderr, "weir: the kernel %s %s\n",
-                WTERMSIG(status) == SIGALRM ? "did not end within 20 s" : "died of",
-                WTERMSIG(status) == SIGALRM ? "" : strsignal(WTERMSIG(status)));
+    if (WIFEXITED(status)) {
+        line_open = false; /* the process ended it */
+        return WEXITSTATUS(status) == 0 ? 0 : 1;
+    }
+    if (WTERMSIG(status) == SIGALRM) {
+        tell("the kernel did not end within 20 s");
+    } else {
+        char message[64];
+        snprintf(message, sizeof message, "the kernel died of %s", strsignal(WTERMSIG(status)));
+        tell(message);
+    }
     return 1;
+}
+
+/* A CPU leaves out the threads past the last item, a GPU doesn't: they must find out themselves. */
+static int run_rest(struct checking *checking, const struct user_image *image)
+{
+    if (checking->user.item != MANIFEST_ITEM_THREAD || checking->source.fibres)
+        return 0; /* all of them ran */
+    if (!run_apart(checking, image, true))
+        return 0;
+    return complain("that was a thread past the last item, and a GPU has such: begin with "
+                    "`if (weir_item() < items.count)`");
 }
 
 /* After the run on the CPU: the outputs are kept. After that on a GPU: they are compared. */
@@ -294,6 +345,22 @@ static int compare(struct checking *checking)
     return 0;
 }
 
+/* What the compiler says, without the thousand lines that may follow the first error. */
+static void print_lines(const char *text)
+{
+    unsigned left = 0;
+    for (unsigned line = 0; *text; line++) {
+        const size_t bytes = strcspn(text, "\n");
+        if (line < LINES_MAX)
+            fprintf(stderr, "%.*s\n", (int)bytes, text);
+        else
+            left++;
+        text += bytes + (text[bytes] == '\n');
+    }
+    if (left > 0)
+        fprintf(stderr, "and %u lines more\n", left);
+}
+
 static int check_target(struct checking *checking, enum user_target target, struct gpu *gpu)
 {
     static const char *const names[] = {"cpu", "cuda"};
@@ -311,8 +378,8 @@ static int check_target(struct checking *checking, enum user_target target, stru
         code < 0 ? USER_UNABLE
                  : user_compile(&checking->source, &request, code, checking->text, sizeof checking->text);
     if (status != USER_COMPILED) {
-        fprintf(stderr, "%s%s", checking->text,
-                checking->text[0] && checking->text[strlen(checking->text) - 1] == '\n' ? "" : "\n");
+        fflush(stdout);
+        print_lines(checking->text);
         fprintf(stderr, "weir: %s does not compile for %s\n", checking->source.file,
                 target == USER_CPU ? "CPUs" : "GPUs");
         if (code >= 0)
@@ -321,19 +388,23 @@ static int check_target(struct checking *checking, enum user_target target, stru
     }
     const size_t shown = target == USER_CPU ? strcspn(toolkit, " ") : strlen(toolkit);
     printf("%-5s compiled in %.0f ms (%.*s)", names[target], now_ms() - begin, (int)shown, toolkit);
+    line_open = true;
     int result = 0;
     if (target == USER_CUDA && !gpu) {
-        printf("; not run: there is no GPU here\n");
+        printf("; not run: there is no GPU here");
+        end_line();
     } else {
         const off_t bytes = lseek(code, 0, SEEK_END);
         struct user_image *image = user_image_open(code, (uint64_t)bytes, gpu, error);
         if (!image) {
-            printf("\n");
-            result = complain(error);
+            tell(error);
+            result = 1;
         } else {
-            result = gpu ? run_once(checking, image, gpu) : run_apart(checking, image);
+            result = gpu ? run_once(checking, image, gpu, false) : run_apart(checking, image, false);
             if (!result)
                 result = compare(checking);
+            if (!result && !gpu)
+                result = run_rest(checking, image);
         }
         user_image_close(image);
     }

@@ -22,8 +22,10 @@ static int kernel_run(struct cli *cli)
     char path[4096], device[32];
     int64_t items = 0, gpu = -1;
     if (strcmp(cli->argv[0], "check") != 0)
-        return cli_usage(cli, "'%s' is not check; `weir kernels` lists the kernels that are known",
-                         cli->argv[0]);
+        return cli_usage(cli, "'%s' is not check: write weir kernel check %s", cli->argv[0],
+                         cli->argv[cli->argc - 1]);
+    if (cli->argc < 2)
+        return cli_usage(cli, "which one? write weir kernel check FILE.cu");
     if (!cli_number(cli, "items", 1, 100000000, &items) || !cli_number(cli, "gpu", 0, 4095, &gpu))
         return EXIT_USAGE;
     if (!worker_path(path, sizeof path))
@@ -68,7 +70,7 @@ const struct cli_command cli_kernel = {
              "says what is wrong by file and line. What it gives is not shown.\n",
     .options = options,
     .run = kernel_run,
-    .positional_min = 2,
+    .positional_min = 1,
     .positional_max = 2,
     .example = "weir kernel check saxpy.cu",
 };

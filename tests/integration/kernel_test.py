@@ -197,6 +197,30 @@ def the_examples_compile_for_gpus(place):
         raise Skipped("neither NVRTC nor nvcc is here")
 
 
+def check_finds_what_only_a_gpu_would_show(place):
+    need_compiler(place)
+    guarded = ENTRY % "  if (weir_item() < items.count)\n    y[weir_item()] = x[weir_item()%s];"
+    cases = [
+        (guarded % "", 0, "ran 1000 items"),
+        (guarded % " + 1", 1, "reached past the end of input x"),
+        (guarded % " + 5000", 1, "not its own"),       # the guards are wide
+        (ENTRY % "  y[weir_item()] = x[0];", 1, "begin with `if (weir_item() < items.count)`"),
+        (ENTRY % "  __syncthreads(); y[weir_item()] = x[0];", 1, "reached past the end of output y"),
+        (ENTRY % "  atomicAdd(&y[0], x[0]);", 1, "atomicAdd takes whole numbers"),
+        (ENTRY % "\n".join("  y[%d] = wrong%d;" % (i, i) for i in range(90)), 1, "lines more"),
+    ]
+    for source, code, words in cases:
+        path = write_kernel(place, source)[1]
+        said = place.weir("kernel", "check", path, code=code)
+        expect(words in said.out + said.error, "%s\nlacks %r: %s" % (source, words, said))
+        if words == "atomicAdd takes whole numbers" and "NVRTC" in said.out + said.error:
+            expect(said.error.count(words) == 2, "for one target only: %s" % said)
+    path = write_kernel(place, ENTRY % "  y[0] = 0;")[1]   # 1000 items are no multiple of 256; 1024 are
+    place.weir("kernel", "check", path, "--items", "1024")
+    expect("nope.cu" in place.weir("kernel", "check", "nope.cu", code=2).error, "another file is missed first")
+    expect("kernel check x.cu" in place.weir("kernel", "x.cu", code=2).error, "the word check is not missed")
+
+
 def the_examples_give_the_same_bits_as_cuda_code_through_the_mesh(place):
     """NVRTC is real; the driver is the emulated one, which runs the examples' CUDA code on the CPU."""
     need_compiler(place)
@@ -257,6 +281,8 @@ REFUSED_AT_ONCE = [
     ("#include <stdio.h>\n" + ENTRY % "", HEAD, "bad.cu:1: #include isn't taken"),
     (ENTRY % 'asm("nop");', HEAD, "bad.cu:3: 'asm': assembly isn't taken"),
     (ENTRY % "y[0] = *(new float);", HEAD, "bad.cu:3: 'new': a kernel has no memory of its own"),
+    (ENTRY % "  y[0] = expf(x[0]);", HEAD, "bad.cu:3: 'expf': its bits differ from device to device; call weir_expf"),
+    (ENTRY % "", HEAD.replace("shape = items", "shape = items d"), "bad.ini:5: commas stand between axes"),
     (ENTRY % "", HEAD.replace("float32", "float"), "bad.ini:4: type must be"),
     (ENTRY % "", HEAD + "[output z]\ntype = int32\nshape = items, n\n", "bad.ini:11: nothing says how long the axis n is"),
     (ENTRY % "", HEAD.replace("name = bad", "name = knn"), "bad.ini:2: knn is a built-in kernel"),
@@ -266,7 +292,7 @@ REFUSED_AT_ONCE = [
 
 FAIL_THEN = [
     (ENTRY % "  y[0] = z;", HEAD, "bad.cu:3:10: error: 'z' was not declared in this scope"),
-    (ENTRY % "  y[0] = expf(x[0]);", HEAD, "bad.cu:3:10: error: 'expf' was not declared"),
+    (ENTRY % "  y[0] = erfcf(x[0]);", HEAD, "bad.cu:3:10: error: 'erfcf' was not declared"),
     (ENTRY % "\n#define J(a, b) a##b\nJ(as, m)(\".incbin \\\"/etc/passwd\\\"\");", HEAD, "poisoned"),
     ('extern "C" __global__ void bad(weir_items, const float *, double *) {}\n', HEAD,
      "the entry does not fit its manifest, which wants: void bad(weir_items items, const float *x, float *y)"),
@@ -395,6 +421,7 @@ def a_users_kernel_is_cached_listed_and_outlives_its_home(place):
 TESTS = [
     the_examples_give_what_independent_references_give,
     the_examples_compile_for_gpus,
+    check_finds_what_only_a_gpu_would_show,
     the_examples_give_the_same_bits_as_cuda_code_through_the_mesh,
     a_bad_kernel_fails_with_its_reason_and_the_node_lives_on,
     an_endless_kernel_is_stopped,
