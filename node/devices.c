@@ -188,7 +188,7 @@ static struct owner_facts look(const struct node *node, const struct device *dev
                                 .working = view->in_hand > 0,
                                 .gone = view->pid == 0,
                                 .memory_free = memory_is_free(device, clock_now_ms()),
-                                .fault = view->fault || device->vanished};
+                                .fault = view->fault || device->vanished[0]};
 }
 
 static void on_forgotten(struct node *node, void *context, enum store_error error)
@@ -499,14 +499,19 @@ static struct device *find_gpu(struct node *node, uint32_t number, uint32_t *ind
 
 static void note_vanished(struct device *device, const struct sighting *sighting, const char *error)
 {
-    const bool vanished = error || sighting->xid != 0;
-    if (vanished && !device->vanished) {
-        char text[80], quoted[600];
-        snprintf(text, sizeof text, "the driver blames it for error Xid %u", sighting->xid);
+    const bool before = device->vanished[0], vanished = error || sighting->xid != 0;
+    if (error)
+        snprintf(device->vanished, sizeof device->vanished, "%s", error);
+    else
+        snprintf(device->vanished, sizeof device->vanished, "the driver blames it for error Xid %u",
+                 sighting->xid);
+    if (!vanished)
+        device->vanished[0] = '\0';
+    else if (!before) {
+        char quoted[600];
         log_error("device", "device=%s state=fault reason=%s", device->name,
-                  log_quote(error ? error : text, quoted, sizeof quoted));
+                  log_quote(device->vanished, quoted, sizeof quoted));
     }
-    device->vanished = vanished;
 }
 
 static void on_seen(void *context, uint32_t number, const struct sighting *sighting, const char *error)

@@ -680,7 +680,7 @@ enum mesh_fault execute_fault(const struct node *node)
         return MESH_FAULT_DISK;
     struct workers_view device;
     for (uint32_t i = 0; i < node->devices.count && workers_view(node->workers, i, &device); i++)
-        if (device.fault || node->devices.device[i].vanished)
+        if (device.fault || node->devices.device[i].vanished[0])
             return MESH_FAULT_DEVICE;
     return MESH_FAULT_NONE;
 }

@@ -56,7 +56,8 @@ static json_t *device_json(struct node *node, uint32_t index)
                             "state", owner_state_word(owner->state), "since_ms",
                             (json_int_t)(now_ms - owner->since_ms), "in_hand", (int)view.in_hand, "reclaims",
                             (int)device->reclaims, "reclaim_ms", (int)owner->reclaim_ms);
-    json_put(row, "reason", view.reason ? json_string(view.reason) : json_null());
+    const char *reason = view.reason ? view.reason : device->vanished[0] ? device->vanished : NULL;
+    json_put(row, "reason", reason ? json_string(reason) : json_null());
     json_put(row, "held", json_boolean(device->held));
     json_put(row, "memory_bytes",
              device->memory_bytes ? json_integer((json_int_t)device->memory_bytes) : json_null());

@@ -30,11 +30,65 @@ static void add_devices(json_t *rows, const struct node *node)
 {
     struct workers_view view;
     for (uint32_t i = 0; workers_view(node->workers, i, &view); i++) {
+        const struct device *device = &node->devices.device[i];
+        const bool claimed = device->owner.state == OWNER_RECLAIM || device->owner.state == OWNER_OWNED;
         if (view.fault)
             add(rows, view.device, BAD, "mend it, then restart this node", "withdrawn: %s", view.reason);
+        else if (device->vanished[0])
+            add(rows, view.device, BAD,
+                "look at the driver and at the GPU; it is lent again by itself once it answers",
+                "withdrawn: %s", device->vanished);
+        else if (claimed && device->owner.cause == OWNER_ELSEWHERE)
+            add(rows, view.device, OFF, "give each its own by work.cuda_devices, or CUDA_VISIBLE_DEVICES",
+                "another node of this machine lends it");
+        else if (claimed)
+            add(rows, view.device, OK, "", "%s; its owner has it (%s)", view.name,
+                owner_cause_word(device->owner.cause));
         else
             add(rows, view.device, OK, "", "%s", view.name);
     }
+}
+
+/* How many GPUs this node has, and whether one that was seen is no more: nothing new is started there. */
+static uint32_t count_gpus(const struct node *node, bool *held)
+{
+    uint32_t count = 0;
+    struct workers_view view;
+    *held = false;
+    for (uint32_t i = 0; workers_view(node->workers, i, &view); i++)
+        if (view.class > 0) {
+            count++;
+            *held = *held || node->devices.device[i].held;
+        }
+    return count;
+}
+
+/* Who else uses a GPU is known from the watcher alone; without a GPU there is none. */
+static void add_watcher(json_t *rows, const struct node *node)
+{
+    if (!node->devices.watch)
+        return;
+    bool held;
+    const uint32_t gpus = count_gpus(node, &held);
+    struct watch_view view;
+    watch_view(node->devices.watch, &view);
+    if (!view.running)
+        add(rows, "GPU watcher", held ? BAD : OFF,
+            "install the driver's libnvidia-ml.so.1, 520 or later; if it hangs or crashes, look at the "
+            "driver",
+            "%s; %s", view.why[0] ? view.why : "it has not spoken yet",
+            held ? "until it does nothing new is started on GPUs"
+                 : "GPUs are lent unwatched, as commands and hours allow");
+    else if (view.devices < gpus)
+        add(rows, "GPU watcher", OFF, "let NVML see the GPUs that CUDA sees: compare with nvidia-smi -L",
+            "%s", view.why);
+    else
+        add(rows, "GPU watcher", OK, "", "sees who uses them, by driver %s", view.driver);
+    if (view.running)
+        add(rows, "GPU opens", view.opens ? OK : OFF,
+            "give the node CAP_SYS_ADMIN (AmbientCapabilities= in its unit)", "%s",
+            view.opens ? "heard at once"
+                       : "not heard of, so a program is seen up to a quarter of a second after it came");
 }
 
 static void add_disk(json_t *rows, const struct node *node)
@@ -99,6 +153,7 @@ void op_doctor(void *context, struct api_call *call)
     const struct node *node = context;
     json_t *rows = json_array();
     add_devices(rows, node);
+    add_watcher(rows, node);
     add_disk(rows, node);
     add_sandbox(rows, node);
     add_users_kernels(rows, node);

@@ -32,6 +32,7 @@ struct watch {
     int64_t pause_ms;
     bool killed;
     bool running, opens;
+    uint32_t devices;
     char driver[64];
     char why[256];
     char told[256]; /* the last line of the log, which is not repeated */
@@ -82,6 +83,7 @@ static void on_hello(struct watch *watch, const json_t *line)
     snprintf(watch->driver, sizeof watch->driver, "%s", driver ? driver : "");
     watch->why[0] = '\0';
     const json_int_t devices = json_integer_value(json_object_get(line, "devices"));
+    watch->devices = devices > 0 ? (uint32_t)devices : 0;
     char text[200];
     snprintf(text, sizeof text,
              "NVML shows %lld GPUs here and CUDA %u: those that it lacks are lent unwatched",
@@ -294,6 +296,9 @@ void watch_hurry(struct watch *watch)
 
 void watch_view(const struct watch *watch, struct watch_view *view)
 {
-    *view = (struct watch_view){
-        .running = watch->running, .opens = watch->opens, .driver = watch->driver, .why = watch->why};
+    *view = (struct watch_view){.running = watch->running,
+                                .opens = watch->opens,
+                                .devices = watch->devices,
+                                .driver = watch->driver,
+                                .why = watch->why};
 }

@@ -36,8 +36,9 @@ void watch_hurry(struct watch *watch);
 
 /* What the watcher is like, for listings. */
 struct watch_view {
-    bool running; /* and has spoken */
-    bool opens;   /* opens of device files are heard of */
+    bool running;     /* and has spoken */
+    bool opens;       /* opens of device files are heard of */
+    uint32_t devices; /* that it sees; fewer than were asked for: the rest is lent unwatched */
     const char *driver;
     const char *why; /* not running, or no opens; "" = nothing is wrong */
 };

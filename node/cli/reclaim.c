@@ -99,10 +99,11 @@ const struct cli_command cli_reclaim = {
     .name = "reclaim",
     .arguments = "[DEVICE]",
     .summary = "take a device of this node back for its owner",
-    .notes = "DEVICE is cpu:0, cuda:1, ... as `weir nodes -v` shows them, or cpu or cuda for all\n"
-             "of a kind; without it, all. Returns when it is free: what ran there was told to\n"
-             "stop, killed if it did not within work.owner_grace_ms, and goes on elsewhere. The\n"
-             "claim outlives a restart of the node and ends with `weir release`, or --for.\n",
+    .notes = "DEVICE is cpu:0, cuda:1, ... as `weir doctor` lists them, or cpu or cuda for\n"
+             "all of a kind; without it, all. Returns when it is free: what ran there was told\n"
+             "to stop, killed if it did not within work.owner_grace_ms, and goes on elsewhere.\n"
+             "The claim outlives a restart of the node and ends with `weir release`, or --for.\n"
+             "A later claim of the same device takes the place of the earlier one.\n",
     .example = "weir reclaim cuda:0 --for 2h",
     .options = reclaim_options,
     .run = reclaim,
@@ -120,9 +121,9 @@ const struct cli_command cli_release = {
     .name = "release",
     .arguments = "[DEVICE]",
     .summary = "give a device back to the mesh",
-    .notes = "Ends a claim of `weir reclaim`. The device is lent again after a minute of quiet,\n"
-             "later if it was taken back often; --now does not wait. Other claims stay: hours\n"
-             "of the settings, and programs seen on the device.\n",
+    .notes = "Ends a claim of `weir reclaim`. The device is lent again after a minute of\n"
+             "quiet, later if it was taken back often; --now does not wait. Other claims\n"
+             "stay: hours of the settings, and programs seen on the device.\n",
     .example = "weir release cuda:0",
     .options = release_options,
     .run = release,

@@ -12,8 +12,10 @@ import time
 from harness import Node, PATIENCE, Skipped, die_with_parent, expect, wait_until
 
 COMMANDS = ["init", "invite", "join", "revoke", "key", "node", "dev", "nodes", "gossip", "ping", "drain", "kernel", "kernels",
-            "submit", "jobs", "logs", "explain", "cancel", "blob", "cache", "config", "sim", "version"]
-ASKING = [("nodes",), ("gossip",), ("ping", "x"), ("kernels",), ("jobs",), ("blob", "ls"), ("cache",), ("drain",)]
+            "submit", "jobs", "logs", "explain", "cancel", "blob", "cache", "config", "sim", "version", "reclaim", "release",
+            "doctor"]
+ASKING = [("nodes",), ("gossip",), ("ping", "x"), ("kernels",), ("jobs",), ("blob", "ls"), ("cache",), ("drain",), ("doctor",), ("reclaim",),
+          ("release",)]
 
 
 # ---- Help and mistakes

@@ -59,6 +59,12 @@ def lend(place, gpu, name="berlin", home=None, **environment):
     return node.start()
 
 
+def doctor_of(node, check):
+    """The row of one check, and how weir doctor ended."""
+    said = node.weir("doctor", "--json", code=None)
+    return {row["check"]: row for row in said.json["checks"]}.get(check), said.code
+
+
 def watch_of(node):
     return node.call("devices")["watch"]
 
@@ -144,6 +150,9 @@ def an_open_of_the_device_file_only_holds_new_work_back(place):
         pass
     node = lend(place, gpu, WEIR_WATCH_FILE=file)
     wait_watched(node)
+    expect(doctor_of(node, "GPU watcher")[0]["state"] == "ok", doctor_of(node, "GPU watcher"))
+    row = doctor_of(node, "GPU opens")[0]
+    expect(row["state"] == ("ok" if watch_of(node)["opens"] else "off") and bool(row["fix"]) != watch_of(node)["opens"], row)
     if not watch_of(node)["opens"]:
         expect("can't be watched" in watch_of(node)["why"], watch_of(node))
         raise Skipped("no open events: " + watch_of(node)["why"])
@@ -190,10 +199,16 @@ def a_gpu_that_vanishes_is_at_fault_and_the_node_lives(place):
     wait_state(node, "fault")
     expect(len(log_lines(node, "device=cuda:0 state=fault reason=.*vanished")) == 1, log_lines(node, "cuda:0"))
     expect(node.nodes()["berlin"]["fault"] == "device", node.nodes())
+    for check in [doctor_of(node, "cuda:0")[0]["detail"], node.weir("nodes", "-v").out]:
+        expect("vanished" in check, check)
     gpu.say()
     wait_state(node, "cooling")
+    expect(doctor_of(node, "cuda:0")[0]["state"] == "ok", doctor_of(node, "cuda:0"))
     gpu.say("xid 0 79")
     wait_state(node, "fault")
+    row, code = doctor_of(node, "cuda:0")
+    expect(row["state"] == "bad" and "Xid 79" in row["detail"] and row["fix"] and code == 1, row)
+    expect("Xid 79" in node.weir("nodes", "-v").out, node.weir("nodes", "-v").out)
     expect(len(log_lines(node, "Xid 79")) == 1, log_lines(node, "cuda:0"))
 
 
@@ -204,6 +219,8 @@ def a_driver_that_hangs_or_crashes_takes_the_watcher_only(place):
     gpu.say("hang")
     wait_until("the watcher is killed", lambda: log_lines(node, "said nothing for 3 s"), 10)
     wait_until("nothing new is started unseen", lambda: devices(node)["cuda:0"]["held"], 10)
+    row, code = doctor_of(node, "GPU watcher")
+    expect(row["state"] == "bad" and "nothing new is started" in row["detail"] and row["fix"] and code == 1, row)
     gpu.say("crash")
     wait_until("it crashes", lambda: log_lines(node, "the watcher of the GPUs died of signal 11"), 20)
     gpu.say()
@@ -222,6 +239,8 @@ def without_a_driver_that_can_be_asked_one_line_says_so(place):
         wait_until("it is lent as told", lambda: not devices(node)["cuda:0"]["held"])
         time.sleep(1.5)  # the second try
         expect(len(log_lines(node, "event=watch")) == 1, log_lines(node, "event=watch"))
+        row, code = doctor_of(node, "GPU watcher")
+        expect(row["state"] == "off" and text in row["detail"] and "libnvidia-ml" in row["fix"] and code == 1, row)
         node.stop()
 
 
@@ -232,6 +251,7 @@ def two_nodes_do_not_lend_one_gpu(place):
     second = lend(place, gpu, "cairo", first)
     expect(states(second)["cuda:0"] == "owned" and devices(second)["cuda:0"]["cause"] == "another node", devices(second))
     expect(len(log_lines(second, "another node of this machine lends it")) == 1, second.log_end())
+    expect(doctor_of(second, "cuda:0")[0]["state"] == "off", doctor_of(second, "cuda:0"))
     expect(first.nodes()["cairo"]["slots"] == 0 and first.nodes()["berlin"]["slots"] == 1, first.nodes())
     other = lend(place, gpu, "dublin", first, CUDA_VISIBLE_DEVICES="1")  # its cuda:0 is another GPU
     expect(states(other)["cuda:0"] != "owned", devices(other))
