@@ -706,7 +706,7 @@ static void decision_text(struct node *node, const struct job *job, const struct
         snprintf(out, out_bytes, "%s has no free place now and will offer one", name);
         break;
     case MESH_WHY_NOBODY:
-        snprintf(out, out_bytes, "no node that is up has a device for this kernel");
+        snprintf(out, out_bytes, "no node that is up lends a device for this kernel");
         break;
     case MESH_WHY_NO_KERNEL:
         snprintf(out, out_bytes, "%s %s", name, no_kernel_text(job));
