@@ -396,8 +396,8 @@ bool manifest_user_parse(const char *file, const char *text, size_t text_bytes, 
     user->manifest = (struct manifest){.help = "", .version = 1, .user = user};
     struct reading reading = {.user = user, .file = file, .error = error, .line = 1};
     if (text_bytes > MANIFEST_TEXT_BYTES_MAX)
-        return refuse(&reading, 1, "a manifest has at most %u bytes; this one has %zu",
-                      MANIFEST_TEXT_BYTES_MAX, text_bytes);
+        return refuse(&reading, 1, "a manifest has at most %u bytes; this one has more",
+                      MANIFEST_TEXT_BYTES_MAX);
     memcpy(user->text, text, text_bytes);
     memcpy(user->words_text, text, text_bytes);
     user->text_bytes = (uint32_t)text_bytes;
@@ -495,8 +495,8 @@ static bool finish_shape(struct reading *reading, const struct part *part, const
     return true;
 }
 
-/* "float32 [items, d]", cut where there is no room. */
-static void shape_text(const struct manifest_user *user, const struct manifest_axes *axes,
+/* "float32 [items, d]: what its author says", cut where there is no room. */
+static void shape_text(const struct manifest_user *user, const struct manifest_axes *axes, const char *help,
                        char out[MANIFEST_SHAPE_BYTES])
 {
     size_t used =
@@ -512,7 +512,7 @@ static void shape_text(const struct manifest_user *user, const struct manifest_a
         used += (size_t)snprintf(out + used, MANIFEST_SHAPE_BYTES - used, "%s%s", i ? ", " : "", word);
     }
     if (used < MANIFEST_SHAPE_BYTES - 1)
-        snprintf(out + used, MANIFEST_SHAPE_BYTES - used, "]");
+        snprintf(out + used, MANIFEST_SHAPE_BYTES - used, "]%s%s", *help ? ": " : "", help);
 }
 
 static bool finish_param(struct reading *reading, uint32_t index)
@@ -551,9 +551,8 @@ static bool finish_input(struct reading *reading, uint32_t index)
     input->dtypes = 1u << axes->dtype;
     input->rank_min = input->rank_max = axes->rank;
     input->roles = axes->axis[0].kind == MANIFEST_AXIS_ITEMS ? MANIFEST_SPLIT : MANIFEST_BROADCAST;
-    shape_text(reading->user, axes, reading->user->shapes[index]);
-    if (!*input->help)
-        input->help = reading->user->shapes[index];
+    shape_text(reading->user, axes, input->help, reading->user->shapes[index]);
+    input->help = reading->user->shapes[index];
     return true;
 }
 
@@ -565,9 +564,8 @@ static bool finish_output(struct reading *reading, uint32_t index)
     if (!finish_shape(reading, part, output->name, false, axes))
         return false;
     char *const shape = reading->user->shapes[MANIFEST_INPUTS_MAX + index];
-    shape_text(reading->user, axes, shape);
-    if (!*output->help)
-        output->help = shape;
+    shape_text(reading->user, axes, output->help, shape);
+    output->help = shape;
     const bool by_items = axes->axis[0].kind == MANIFEST_AXIS_ITEMS;
     if (by_items != (output->combine == MANIFEST_CONCAT))
         return refuse(reading, part->shape_line,

@@ -25,9 +25,9 @@
 #define MANIFEST_SOURCE_BYTES_MAX (256u << 10) /* of the CUDA C source */
 #define MANIFEST_BLOCK_MAX 1024u               /* threads of a block, as on every GPU */
 #define MANIFEST_SHARED_BYTES_MAX                                                                            \
-    (48u << 10) /* of shared memory that the manifest asks for: every GPU has so much */
-#define MANIFEST_SHAPE_BYTES 64
-#define MANIFEST_WORDS_MAX 8u /* extents with a name */
+    (48u << 10)                  /* of shared memory that the manifest asks for: every GPU has so much */
+#define MANIFEST_SHAPE_BYTES 256 /* with the help behind it; longer ones are cut */
+#define MANIFEST_WORDS_MAX 8u    /* extents with a name */
 #define MANIFEST_ARGUMENTS_MAX                                                                               \
     (1 + MANIFEST_INPUTS_MAX + MANIFEST_OUTPUTS_MAX + MANIFEST_PARAMS_MAX + MANIFEST_WORDS_MAX)
 

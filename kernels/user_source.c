@@ -281,8 +281,8 @@ bool user_source_open(struct user_source *source, const struct manifest_user *us
          i++) /* it goes between quotes, and to terminals */
         source->file[i] = is_word(file[i]) || strchr(".-+", file[i]) ? file[i] : '_';
     if (text_bytes > MANIFEST_SOURCE_BYTES_MAX)
-        return refuse(&scan, "a kernel's source has at most %u bytes; this one has %zu",
-                      MANIFEST_SOURCE_BYTES_MAX, text_bytes);
+        return refuse(&scan, "a kernel's source has at most %u bytes; this one has more",
+                      MANIFEST_SOURCE_BYTES_MAX);
     if (memchr(text, '\0', text_bytes))
         return refuse(&scan, "this is not text: it has a zero byte%s",
                       text_bytes > 4 && memcmp(text, "\177ELF", 4) == 0

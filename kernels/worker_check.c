@@ -31,9 +31,9 @@ struct checking {
     struct manifest_params params;
     struct manifest_shapes shapes;
     struct array_type outputs[MANIFEST_OUTPUTS_MAX];
-    uint32_t output_count;
-    uint8_t *memory; /* shared with the process that runs the kernel */
-    uint8_t *first;  /* what it held after the run on the CPU; NULL: there was none */
+    uint32_t output_count, compiled; /* for how many kinds of device */
+    uint8_t *memory;                 /* shared with the process that runs the kernel */
+    uint8_t *first;                  /* what it held after the run on the CPU; NULL: there was none */
     uint64_t memory_bytes, places[MANIFEST_INPUTS_MAX + MANIFEST_OUTPUTS_MAX];
     char text[TEXT_BYTES];
 };
@@ -83,6 +83,11 @@ static int open_kernel(struct checking *checking)
     char path[4096], error[MANIFEST_ERROR_BYTES];
     const char *source = checking->check->source, *dot = strrchr(source, '.');
     size_t manifest_bytes = 0, source_bytes = 0;
+    if (dot && strcmp(dot, ".ptx") == 0) {
+        complain(
+            "PTX can't be checked here, a GPU's driver reads it first; give the CUDA C that it came from");
+        return 2;
+    }
     if (checking->check->manifest)
         snprintf(path, sizeof path, "%s", checking->check->manifest);
     else
@@ -389,6 +394,7 @@ static int check_target(struct checking *checking, enum user_target target, stru
     const size_t shown = target == USER_CPU ? strcspn(toolkit, " ") : strlen(toolkit);
     printf("%-5s compiled in %.0f ms (%.*s)", names[target], now_ms() - begin, (int)shown, toolkit);
     line_open = true;
+    checking->compiled++;
     int result = 0;
     if (target == USER_CUDA && !gpu) {
         printf("; not run: there is no GPU here");
@@ -431,6 +437,8 @@ int worker_check(const struct worker_check *check, struct gpu *gpu)
         const int cpu = check_target(checking, USER_CPU, NULL);
         const int cuda = check_target(checking, USER_CUDA, gpu);
         status = cpu ? cpu : cuda;
+        if (!status && checking->compiled == 0)
+            status = complain("there is no compiler, so nothing was checked; install g++");
     }
     if (checking->memory && checking->memory != MAP_FAILED)
         munmap(checking->memory, checking->memory_bytes);

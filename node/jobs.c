@@ -1092,7 +1092,9 @@ void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct 
         log_info("job", "job=%s state=resumed node=%s", peer_name(node, id), peer_name(node, member));
     }
     if ((why == MESH_WHY_CRASHED || why == MESH_WHY_REJECTED) && job->last_error[0]) {
-        one.reason = strdup(job->last_error); /* of the very result that the core speaks of */
+        const char *place =
+            strstr(job->last_error, ": "); /* "shard 3 at osaka: ", which the decision says itself */
+        one.reason = strdup(place ? place + 2 : job->last_error);
         must(one.reason);
     } else if (why == MESH_WHY_RETURNED && job->last_return[0]) {
         one.reason = strdup(job->last_return);

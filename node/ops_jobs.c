@@ -12,6 +12,7 @@
 #define JOBS_LISTED_MAX 10000
 #define DECISION_TEXT_BYTES (JOB_ERROR_BYTES + 200)
 #define STALL_TEXT_BYTES 256
+#define NOBODY_STALLS_MS 3000 /* a node that has just come has not told its devices yet */
 
 enum watch_kind { WATCH_STATE, WATCH_LINES };
 
@@ -102,7 +103,16 @@ static json_t *shares_json(struct node *node, const struct job *job)
     return list;
 }
 
-/* Why a job gets no further though shards are done: "" if nothing at its home is in the way. */
+/* For some seconds on end the latest that was decided is that nobody has a device for it. */
+static bool nobody_can(const struct job *job)
+{
+    uint32_t from = job->decision_count;
+    while (from > 0 && job->decision[from - 1].why == MESH_WHY_NOBODY)
+        from--;
+    return from < job->decision_count && clock_wall_ms() - job->decision[from].at_ms >= NOBODY_STALLS_MS;
+}
+
+/* Why a job gets no further: "" if nothing is in the way that its home knows of. */
 static const char *stall_text(struct node *node, const struct job *job, char text[STALL_TEXT_BYTES])
 {
     text[0] = '\0';
@@ -129,6 +139,10 @@ static const char *stall_text(struct node *node, const struct job *job, char tex
             text, STALL_TEXT_BYTES,
             "the disk of %s is full: results wait in memory; make room there, it is tried again every second",
             home);
+    else if (job->state < JOB_ASSEMBLING && nobody_can(job))
+        snprintf(text, STALL_TEXT_BYTES,
+                 "no node that is up has a device for kernel %s; it goes on by itself once one has",
+                 job->spec.manifest->name);
     return text;
 }
 
@@ -822,15 +836,18 @@ static json_t *waiting_json(struct node *node, const struct job *job)
 {
     json_t *list = json_array();
     struct mesh_member_view view;
+    const struct user_kernel *user = user_kernel_of(job->spec.manifest);
+    const bool no_cpu = user && user->language == MANIFEST_PTX;
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
         const char *reason = NULL;
         char words[96];
         struct mesh_ask_view ask = {0};
         mesh_job_ask(node->host.mesh, &job->spec.id, &view.id, &ask);
         const uint32_t in_hand = shards_in_hand(job, &view.id);
-        int slots = 0, free_slots = 0;
+        int slots = 0, free_slots = 0, able = 0;
         for (int c = 0; c < MESH_DEVICE_CLASSES; c++) {
             slots += view.capacity.class[c].slots;
+            able += c == 0 && no_cpu ? 0 : view.capacity.class[c].slots;
             free_slots += view.capacity.class[c].free;
         }
         if (view.state == MESH_DOWN)
@@ -855,6 +872,8 @@ static json_t *waiting_json(struct node *node, const struct job *job)
             reason = "its owner has its devices";
         else if (slots == 0)
             reason = fault_words[view.self ? execute_fault(node) : view.capacity.fault];
+        else if (able == 0)
+            reason = "lends no GPU, and this kernel runs on no other device";
         else if (ask.refused)
             reason = no_kernel_text(job);
         else if (ask.wanted > 0) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define PAGE_COLUMNS 79
+#define DIGITS_MIN 6 /* of a digest: shorter ones are names */
 
 /* "a, b or c" from an array of strings. */
 static void print_words(const json_t *words, const char *last)
@@ -138,8 +139,11 @@ static void print_params(const json_t *params)
     json_array_foreach(params, i, param)
     {
         printf("  %-10s ", client_text(param, "name"));
-        print_prose(13, client_text(param, "help"));
-        printf("%13s%s, ", "", client_text(param, "type"));
+        if (*client_text(param, "help")) {
+            print_prose(13, client_text(param, "help"));
+            printf("%13s", "");
+        }
+        printf("%s, ", client_text(param, "type"));
         if (strcmp(client_text(param, "type"), "choice") == 0) {
             print_words(client_member(param, "choices"), " or ");
         } else {
@@ -231,24 +235,38 @@ static void print_page(const json_t *kernel)
     printf("\ndigest %s\n", client_text(kernel, "digest"));
 }
 
+/* Two users' kernels may have one name: then the digest's first digits tell them apart. */
+static bool is_meant(const json_t *kernel, const char *given)
+{
+    const size_t digits = strlen(given);
+    return strcmp(client_text(kernel, "name"), given) == 0 ||
+           (digits >= DIGITS_MIN && strncmp(client_text(kernel, "digest"), given, digits) == 0);
+}
+
 static int show_page(struct cli *cli, const json_t *reply)
 {
     size_t i;
-    const json_t *kernel;
+    const json_t *kernel, *meant = NULL;
     const char *names[64] = {NULL};
+    unsigned count = 0;
     json_array_foreach(client_member(reply, "kernels"), i, kernel)
     {
-        if (strcmp(client_text(kernel, "name"), cli->argv[0]) == 0) {
-            if (cli->json)
-                cli_print_json(kernel);
-            else if (cli->quiet)
-                printf("%s\n", client_text(kernel, "name"));
-            else
-                print_page(kernel);
-            return EXIT_DONE;
-        }
+        if (is_meant(kernel, cli->argv[0]) && count++ == 0)
+            meant = kernel;
         if (i < 63)
             names[i] = client_text(kernel, "name");
+    }
+    if (count > 1)
+        return cli_fail(EXIT_USAGE, "%u kernels are '%s': name one by its digest, as `weir kernels` shows it",
+                        count, cli->argv[0]);
+    if (meant) {
+        if (cli->json)
+            cli_print_json(meant);
+        else if (cli->quiet)
+            printf("%s\n", client_text(meant, "name"));
+        else
+            print_page(meant);
+        return EXIT_DONE;
     }
     const char *near = cli_nearest(cli->argv[0], names);
     return near ? cli_fail(EXIT_NONE, "no kernel '%s'; did you mean '%s'?", cli->argv[0], near)
@@ -277,7 +295,7 @@ static const struct cli_option options[] = {
 
 const struct cli_command cli_kernels = {
     .name = "kernels",
-    .arguments = "[NAME]",
+    .arguments = "[NAME | DIGEST]",
     .summary = "what can be computed, or the manual page of a kernel",
     .options = options,
     .run = kernels_run,

@@ -235,6 +235,10 @@ static int run(const struct cli_command *command, int argc, char **argv)
 
 static int unknown_command(const char *name)
 {
+    if (name[0] == '-')
+        return cli_fail(EXIT_USAGE,
+                        "a command comes first, then options: weir COMMAND %s ...; 'weir --help' lists them",
+                        name);
     const char *names[GROUPS * GROUP_ENTRIES + 1];
     int count = 0;
     for (size_t g = 0; g < GROUPS; g++)

@@ -453,7 +453,7 @@ static void say_stall(struct progress *progress, const json_t *job, bool *stalle
     if (!*stalled && *why) {
         progress_close(progress);
         fprintf(stderr, "weir: job %.8s is stalled: %s\n", client_text(job, "id"), why);
-    } else if (*stalled && !*why) {
+    } else if (*stalled && !*why && strcmp(client_text(job, "state"), "cancelled") != 0) {
         progress_close(progress);
         fprintf(stderr, "weir: job %.8s goes on\n", client_text(job, "id"));
     }

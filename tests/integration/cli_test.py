@@ -47,7 +47,7 @@ def mistakes_are_told_with_a_suggestion(place):
             (["nodes", "x"], "one argument too many"), (["ping"], "NODE"), (["ping", "x", "-c"], "needs a value"),
             (["ping", "x", "-c", "0"], "whole number"), (["ping", "x", "-c", "1x"], "whole number"),
             (["nodes", "--json=1"], "takes no value"), (["nodes", "-o", "narrow"], "wide"),
-            (["blob", "frob", "x"], "put"), (["blob", "put"], "blob"), (["config", "frob"], "check"),
+            (["--json", "nodes"], "a command comes first"), (["blob", "frob", "x"], "put"), (["blob", "put"], "blob"), (["config", "frob"], "check"),
             (["node", "--set", "x=1"], "SECTION.KEY=VALUE"), (["node", "--set", "store.cach=1GiB"], "did you mean"),
             (["node", "--config", "/nowhere/weir.conf"], "/nowhere/weir.conf"), (["dev", "--sites", "17"], "16"),
             (["init"], "weir init --help"), (["join"], "token"), (["revoke"], "weir revoke")]:

@@ -332,6 +332,20 @@ def a_bad_kernel_fails_with_its_reason_and_the_node_lives_on(place):
     same("saxpy after all that", out, numpy.full(10, 3, "f4"))
 
 
+def ptx_without_a_gpu_waits_and_says_why(place):
+    node = place.found()
+    write_kernel(place, "")
+    with open(place.path("bad.ptx"), "w", encoding="utf-8") as out:
+        out.write("// PTX\n")
+    job = node.weir("submit", "--kernel", place.path("bad.ptx"), "--input", "x=" + place.path("x.npy"), "--detach").out.strip()
+    wait_until("it stalls", lambda: "no node that is up has a device" in node.job(job).get("stalled", ""), 20)
+    said = node.weir("explain", job).out
+    expect("stalled" in said and "lends no GPU, and this kernel runs on no other device" in said, said)
+    node.weir("cancel", job)
+    expect("stalled" not in node.job(job), str(node.job(job)))
+    expect("PTX can't be checked" in place.weir("kernel", "check", place.path("bad.ptx"), code=2).error, "PTX is checked")
+
+
 def an_endless_kernel_is_stopped(place):
     need_compiler(place)
     node = Node(place, "ashburn", work__hang="1s")
@@ -395,6 +409,10 @@ def a_users_kernel_is_cached_listed_and_outlives_its_home(place):
     expect(node.job(other["id"])["cached"] == 0, "a changed source was taken for the old one")
     listed = [row for row in node.weir("kernels", "--json").json["kernels"] if row["user"]]
     expect(len(listed) == 2 and {row["name"] for row in listed} == {"saxpy"}, "listed: %s" % listed)
+    both = node.weir("kernels", "saxpy", code=2)
+    expect("2 kernels are 'saxpy'" in both.error, str(both))
+    page = node.weir("kernels", listed[1]["digest"][:8]).out
+    expect(listed[1]["digest"] in page and "float32 [items]" in page, page)
 
     # Long enough to be caught in the middle: each block does much.
     slow = place.path("slow.cu")
@@ -424,6 +442,7 @@ TESTS = [
     check_finds_what_only_a_gpu_would_show,
     the_examples_give_the_same_bits_as_cuda_code_through_the_mesh,
     a_bad_kernel_fails_with_its_reason_and_the_node_lives_on,
+    ptx_without_a_gpu_waits_and_says_why,
     an_endless_kernel_is_stopped,
     a_node_without_a_compiler_or_a_layer_of_the_sandbox_is_not_given_shards,
     a_users_kernel_is_cached_listed_and_outlives_its_home,

@@ -78,6 +78,20 @@ static void a_manifest_plans_a_job(void **state)
     assert_int_equal(words[1], 3);
 }
 
+static void the_shape_stands_before_the_help(void **state)
+{
+    (void)state;
+    char text[600];
+    assert_true(parse("[kernel]\nname = k\n[input x]\ntype = int8\nshape = items, d\nhelp = the rows\n"
+                      "[output y]\ntype = int32\nshape = items\nhelp = sums\n"));
+    assert_string_equal(user.manifest.inputs[0].help, "int8 [items, d]: the rows");
+    assert_string_equal(user.manifest.outputs[0].help, "int32 [items]: sums");
+    snprintf(text, sizeof text, "[kernel]\nname = k\n[output y]\ntype = int32\nshape = items\nhelp = %0*d\n",
+             (int)(2 * MANIFEST_SHAPE_BYTES), 7);
+    assert_true(parse(text));
+    assert_int_equal(strlen(user.manifest.outputs[0].help), MANIFEST_SHAPE_BYTES - 1); /* cut */
+}
+
 /* A manifest whose shapes do not fit what is given. */
 static void axes_must_agree(void **state)
 {
@@ -168,7 +182,7 @@ static void bad_manifests_are_refused_by_line(void **state)
     memset(large, '\n', sizeof large - 1);
     memcpy(large, HEAD OUT, strlen(HEAD OUT));
     assert_false(parse(large));
-    assert_string_equal(error, "k.ini:1: a manifest has at most 4096 bytes; this one has 4097");
+    assert_string_equal(error, "k.ini:1: a manifest has at most 4096 bytes; this one has more");
     large[MANIFEST_TEXT_BYTES_MAX] = '\0';
     assert_true(parse(large));
     assert_false(manifest_user_parse("k.ini", "[ker\0nel]", 9, &user, error));
@@ -279,7 +293,7 @@ static void bad_sources_are_refused_by_line(void **state)
     char *large = calloc(1, MANIFEST_SOURCE_BYTES_MAX + 1);
     memset(large, '\n', MANIFEST_SOURCE_BYTES_MAX + 1);
     assert_false(user_source_open(&source, &user, "k.cu", large, MANIFEST_SOURCE_BYTES_MAX + 1, error));
-    assert_string_equal(error, "k.cu:1: a kernel's source has at most 262144 bytes; this one has 262145");
+    assert_string_equal(error, "k.cu:1: a kernel's source has at most 262144 bytes; this one has more");
     user_source_close(&source);
     memcpy(large, ENTRY, strlen(ENTRY));
     assert_true(user_source_open(&source, &user, "k.cu", large, MANIFEST_SOURCE_BYTES_MAX, error));
@@ -291,6 +305,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_manifest_plans_a_job),
+        cmocka_unit_test(the_shape_stands_before_the_help),
         cmocka_unit_test(axes_must_agree),
         cmocka_unit_test(bad_manifests_are_refused_by_line),
         cmocka_unit_test(broken_manifests_do_no_harm),
