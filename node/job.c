@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* Large outputs of one bundle, which its executor stores in one batch: half of what a batch may hold. */
@@ -311,6 +312,17 @@ static bool make_keys(struct preparation *preparation)
     return true;
 }
 
+/* False if the file system says that it has less: to try would take all of it from everybody, if only for a moment. */
+static bool has_room(int fd, uint64_t bytes, uint64_t *free_bytes)
+{
+    struct statvfs disk;
+    *free_bytes = 0;
+    if (fstatvfs(fd, &disk) != 0)
+        return true; /* then the attempt tells */
+    *free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+    return bytes <= *free_bytes;
+}
+
 static bool open_assembly(struct preparation *preparation, uint32_t output, const char *scratch)
 {
     struct job *job = preparation->job;
@@ -324,15 +336,18 @@ static bool open_assembly(struct preparation *preparation, uint32_t output, cons
         return true;
     const int fd = open(scratch, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     uint8_t *map = MAP_FAILED;
+    uint64_t free_bytes = 0;
     /* Space is taken now, so that a full disk is an answer to the submitter and not a fault in the middle. */
-    if (fd >= 0 && posix_fallocate(fd, 0, (off_t)bytes) == 0)
+    if (fd >= 0 && has_room(fd, bytes, &free_bytes) && posix_fallocate(fd, 0, (off_t)bytes) == 0)
         map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) {
         if (fd >= 0)
             close(fd);
         char text[JOB_ERROR_BYTES];
-        snprintf(text, sizeof text, "no room for %llu bytes of output '%s' in %s; free some space",
-                 (unsigned long long)bytes, job->spec.manifest->outputs[output].name, scratch);
+        snprintf(text, sizeof text,
+                 "no room for %llu bytes of output '%s' in %s, which has %llu left; free some space",
+                 (unsigned long long)bytes, job->spec.manifest->outputs[output].name, scratch,
+                 (unsigned long long)free_bytes);
         return refuse(preparation, EXIT_FAILED, text);
     }
     job->assembly_fd[output] = fd;

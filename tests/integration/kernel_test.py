@@ -1,6 +1,7 @@
 """Kernels of users' own: CUDA C source and a manifest, through the whole mesh, on CPUs."""
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 
@@ -332,6 +333,14 @@ def a_bad_kernel_fails_with_its_reason_and_the_node_lives_on(place):
     same("saxpy after all that", out, numpy.full(10, 3, "f4"))
 
 
+def an_output_larger_than_the_disk_is_refused_before_it_takes_what_there_is(place):
+    node = place.found()
+    arguments = write_kernel(place, ENTRY % "  y[0] = 0;", HEAD[:HEAD.rindex("shape")] + "shape = items, 2000000000\n")
+    answer = node.weir("submit", *arguments, code=1)
+    left = re.search(r"no room for 8000000000000 bytes of output 'y' in .*, which has (\d+) left", answer.error)
+    expect(left and 0 < int(left[1]) < 8000000000000, str(answer))
+
+
 def ptx_without_a_gpu_waits_and_says_why(place):
     node = place.found()
     write_kernel(place, "")
@@ -442,6 +451,7 @@ TESTS = [
     check_finds_what_only_a_gpu_would_show,
     the_examples_give_the_same_bits_as_cuda_code_through_the_mesh,
     a_bad_kernel_fails_with_its_reason_and_the_node_lives_on,
+    an_output_larger_than_the_disk_is_refused_before_it_takes_what_there_is,
     ptx_without_a_gpu_waits_and_says_why,
     an_endless_kernel_is_stopped,
     a_node_without_a_compiler_or_a_layer_of_the_sandbox_is_not_given_shards,
