@@ -535,10 +535,11 @@ static void describe_end(const struct slot *slot, const struct hand *running,
 {
     const bool overdue = slot->hung && running && running->foreign;
     if (overdue)
-        snprintf(message, WORKER_MESSAGE_BYTES,
-                 "the kernel did not end a shard within %lld ms, of which it declares at most %lld, and was "
-                 "killed",
-                 (long long)patience_ms(slot->workers, running), (long long)running->declared_ms);
+        snprintf(
+            message, WORKER_MESSAGE_BYTES,
+            "the kernel did not end a shard within %lld ms and was killed; by its cost it needs %lld at most",
+            (long long)patience_ms(slot->workers, running),
+            (long long)(running->declared_ms > 0 ? running->declared_ms : 1));
     else if (slot->hung)
         snprintf(message, WORKER_MESSAGE_BYTES, "the worker made no progress for %lld s and was killed",
                  (long long)(slot->workers->options.hang_ms / 1000));

@@ -8,7 +8,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
+
+/* A file of this name would not hold what its name says. */
+static bool named_otherwise(const char *path)
+{
+    static const char *const endings[] = {".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".csv", ".txt", ".json"};
+    const size_t bytes = strlen(path);
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        const size_t ending = strlen(endings[i]);
+        if (bytes > ending && strcasecmp(path + bytes - ending, endings[i]) == 0)
+            return true;
+    }
+    return false;
+}
 
 int target_parse(struct target *target, const struct cli *cli, const char *given)
 {
@@ -16,6 +30,9 @@ int target_parse(struct target *target, const struct cli *cli, const char *given
     const char *equals = strchr(given, '=');
     if (!*given || (equals && (equals == given || !equals[1])))
         return cli_usage(cli, "--output %s: write NAME=FILE, or NAME=- for standard output", given);
+    if (named_otherwise(given))
+        return cli_fail(EXIT_USAGE,
+                        "--output %s: an output is written as .npy, a picture as .png; name it so", given);
     if (!equals) {
         target->given = given;
         target->standard = strcmp(given, "-") == 0;

@@ -310,6 +310,8 @@ def wrong_scenes_bodies_and_centres_are_refused(place):
         (("kmeans", *centres, "--input", "count=" + none), USAGE, "all 0"),
         (("kmeans", *centres, "--input", "count=" + one), USAGE, "a count for each"),
         (("kmeans", *centres, "--input", "count=" + none, "--output", place.path("x.npy")), USAGE, "more than one output"),
+        (("nbody", "--input", "bodies=" + bodies, "--output", place.path("b.csv")), USAGE, "b.csv: an output is written as .npy"),
+        (("nbody", "--input", "bodies=" + bodies, "--output", "bodies=" + place.path("b.JPG")), USAGE, "a picture as .png"),
         (("matmul", "--input", "a=" + points, "--input", "b=" + points, "--param", "precision=bfloat16"), USAGE, "give one"),
     ]
     for arguments, code, word in cases:
