@@ -292,6 +292,7 @@ def wrong_scenes_bodies_and_centres_are_refused(place):
     good = text_file(place, "good.txt", SCENE)
     bad = text_file(place, "bad.txt", SCENE + "spere 0 0 0 1 diffuse 1 1 1\n")
     bodies = save(place, "bodies.npy", numpy.zeros((3, 6), numpy.float32))
+    seven = save(place, "seven.npy", numpy.ones((3, 7), numpy.float32))
     far = save(place, "far.npy", numpy.full((3, 7), 1e13, numpy.float32))
     points = save(place, "points.npy", numpy.zeros((5, 4), numpy.int8))
     sums = save(place, "sums.npy", numpy.zeros((2, 4), numpy.int64))
@@ -310,8 +311,8 @@ def wrong_scenes_bodies_and_centres_are_refused(place):
         (("kmeans", *centres, "--input", "count=" + none), USAGE, "all 0"),
         (("kmeans", *centres, "--input", "count=" + one), USAGE, "a count for each"),
         (("kmeans", *centres, "--input", "count=" + none, "--output", place.path("x.npy")), USAGE, "more than one output"),
-        (("nbody", "--input", "bodies=" + bodies, "--output", place.path("b.csv")), USAGE, "b.csv: an output is written as .npy"),
-        (("nbody", "--input", "bodies=" + bodies, "--output", "bodies=" + place.path("b.JPG")), USAGE, "a picture as .png"),
+        (("nbody", "--input", "bodies=" + seven, "--output", place.path("b.csv")), USAGE, "b.csv: an output is written as .npy"),
+        (("nbody", "--input", "bodies=" + seven, "--output", "bodies=" + place.path("b.JPG")), USAGE, "a picture as .png"),
         (("matmul", "--input", "a=" + points, "--input", "b=" + points, "--param", "precision=bfloat16"), USAGE, "give one"),
     ]
     for arguments, code, word in cases:
