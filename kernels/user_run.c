@@ -234,12 +234,25 @@ static bool map_segment(struct user_image *image, const Elf64_Phdr *segment, int
                                     MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
         return false;
     if (segment->p_flags & PF_W) {
-        memset(image->memory + segment->p_vaddr + segment->p_filesz, 0,
-               begin + in_file - segment->p_vaddr - segment->p_filesz);
+        if (in_file)
+            memset(image->memory + segment->p_vaddr + segment->p_filesz, 0,
+                   begin + in_file - segment->p_vaddr - segment->p_filesz);
         image->writable = image->memory + segment->p_vaddr;
         image->writable_bytes = segment->p_memsz;
     }
     return true;
+}
+
+/* Whether those bytes of the loaded code came from the file: between segments nothing can be read. */
+static bool is_loaded(const struct object *object, uint64_t at, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < object->head->e_phnum; i++) {
+        const Elf64_Phdr *segment = &object->segments[i];
+        if (segment->p_type == PT_LOAD && at >= segment->p_vaddr && bytes <= segment->p_filesz &&
+            at - segment->p_vaddr <= segment->p_filesz - bytes)
+            return true;
+    }
+    return false;
 }
 
 /* The only relocations of code without dependencies are addresses of its own. */
@@ -262,13 +275,16 @@ static bool relocate(struct user_image *image, const struct object *object)
             rela_bytes = dynamic[k].d_tag == DT_RELASZ ? dynamic[k].d_un.d_val : rela_bytes;
         }
     }
-    if (rela % 8 || rela > image->bytes || rela_bytes > image->bytes - rela)
+    if (rela_bytes == 0)
+        return true;
+    if (rela % 8 || !is_loaded(object, rela, rela_bytes))
         return false;
     const Elf64_Rela *each = (const Elf64_Rela *)(const void *)(image->memory + rela);
     for (uint64_t k = 0; k < rela_bytes / sizeof *each; k++) {
         const uint64_t base = (uint64_t)(image->writable - image->memory);
         if (ELF64_R_TYPE(each[k].r_info) != R_X86_64_RELATIVE || !image->writable || each[k].r_offset % 8 ||
-            each[k].r_offset < base || each[k].r_offset - base + 8 > image->writable_bytes)
+            each[k].r_offset < base || image->writable_bytes < 8 ||
+            each[k].r_offset - base > image->writable_bytes - 8)
             return false;
         const uint64_t value = (uint64_t)(uintptr_t)image->memory + (uint64_t)each[k].r_addend;
         memcpy(image->memory + each[k].r_offset, &value, sizeof value);
