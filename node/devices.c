@@ -27,6 +27,7 @@
 #define LOCK_EVERY_MS 10000
 #define DAY_MS (24 * 60 * INT64_C(60000))
 #define FIRST_MEASURE_MS 2000 /* a start is busy enough */
+#define AGAIN_MS 600000       /* what a measurement changed, or would, may come from a busy moment */
 #define FIRST_LOOK_MS 10000   /* a driver may take seconds to start */
 #define UNSEEN_MS                                                                                            \
     4000 /* a watched GPU that was not seen for so long may be its owner's: nothing new starts there */
@@ -425,8 +426,12 @@ static void on_measured(void *context, uint32_t index, const struct score *score
         return;
     for (uint32_t i = 0; i < node->devices.count; i++) {
         struct device *device = &node->devices.device[i];
-        if (i == index || (!is_gpu(device) && !is_gpu(measured)))
-            changed = score_take(&device->scores, score, clock_wall_ms() / 1000) || changed;
+        if (i != index && (is_gpu(device) || is_gpu(measured)))
+            continue;
+        const bool took = score_take(&device->scores, score, clock_wall_ms() / 1000);
+        if (i == index && (took || !score_settled(&device->scores)))
+            device->measure_at_ms = clock_now_ms() + AGAIN_MS;
+        changed = changed || took;
     }
     if (changed)
         devices_tell(node);

@@ -44,11 +44,11 @@ static enum mesh_fault fault_of(const struct node *node, const struct mesh_membe
     return view->self ? execute_fault(node) : (enum mesh_fault)view->capacity.fault;
 }
 
-/* "wrong in job 1a2b3c4d" */
+/* "job 1a2b3c4d", which it was wrong about: short, since the word quarantined takes room in 80 columns */
 static const char *wrong_text(struct node *node, const struct mesh_id *id, char text[SKEW_TEXT_BYTES])
 {
     const struct caught *caught = quarantine_find(node, id);
-    snprintf(text, SKEW_TEXT_BYTES, "wrong in job %.8s", caught ? peer_name(node, &caught->job) : "");
+    snprintf(text, SKEW_TEXT_BYTES, "job %.8s", caught ? peer_name(node, &caught->job) : "");
     return text;
 }
 

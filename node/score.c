@@ -35,3 +35,15 @@ bool score_take(struct scores *scores, const struct score *measured, int64_t wal
     return now->mflops != was.mflops || now->memory_mbps != was.memory_mbps ||
            now->link_mbps != was.link_mbps;
 }
+
+static bool is_near(uint32_t value, uint32_t reference)
+{
+    return !is_above(value, reference) && !is_below(value, reference);
+}
+
+bool score_settled(const struct scores *scores)
+{
+    const struct score *before = &scores->before, *now = &scores->advertised;
+    return is_near(before->mflops, now->mflops) && is_near(before->memory_mbps, now->memory_mbps) &&
+           is_near(before->link_mbps, now->link_mbps);
+}

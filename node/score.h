@@ -28,4 +28,7 @@ struct scores {
 /* Returns whether what is advertised changed. */
 bool score_take(struct scores *scores, const struct score *measured, int64_t wall_s);
 
+/* Whether the last measurement is what is advertised, but for a tenth; if not, another one soon tells which is right. */
+bool score_settled(const struct scores *scores);
+
 #endif

@@ -196,8 +196,8 @@ static int show_job(struct cli *cli, const json_t *reply)
         printf(", its journal at %lld nodes", copies);
     putchar('\n');
     if (client_number(job, "disputed") > 0)
-        printf("disputed    %lld committed results proved wrong; `weir explain` tells whose\n",
-               (long long)client_number(job, "disputed"));
+        printf("disputed    %lld committed result%s proved wrong; `weir explain` tells whose\n",
+               (long long)client_number(job, "disputed"), client_number(job, "disputed") == 1 ? "" : "s");
     if (strcmp(client_text(job, "verify"), "none") != 0)
         printf("verify      %s, %lld checks open, %lld results held\n", client_text(job, "verify"),
                (long long)client_number(job, "checks"), (long long)client_number(job, "held"));

@@ -39,6 +39,22 @@ static void what_rises_is_believed_the_second_time(void **state)
     assert_int_equal(take(&scores, 1320), 1200); /* a tenth above is none */
 }
 
+static void one_measurement_off_asks_for_another(void **state)
+{
+    (void)state;
+    struct scores scores = {0};
+    take(&scores, 1000);
+    assert_true(score_settled(&scores));
+    take(&scores, 1100);
+    assert_true(score_settled(&scores));
+    take(&scores, 1101);
+    assert_false(score_settled(&scores));
+    take(&scores, 1300);
+    assert_false(score_settled(&scores)); /* the lower of both is advertised */
+    take(&scores, 1110);
+    assert_true(score_settled(&scores));
+}
+
 static void a_change_is_told_once(void **state)
 {
     (void)state;
@@ -125,6 +141,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_drifts_down_is_advertised_lower_at_once),
         cmocka_unit_test(what_rises_is_believed_the_second_time),
+        cmocka_unit_test(one_measurement_off_asks_for_another),
         cmocka_unit_test(a_change_is_told_once),
         cmocka_unit_test(cores_that_others_use_are_not_lent),
         cmocka_unit_test(a_burst_is_averaged_out),
