@@ -1,6 +1,6 @@
 /*
- * Measures this node's devices: `weir-worker --canary DEVICE` at the start, once a day, and soon after a change, one at a time, while the device has no
- * work. All cores count as the one that is measured. What comes of it is advertised by score.h.
+ * Measures this node's devices: `weir-worker --canary DEVICE` at the start, once a day, and soon after a change, one at a
+ * time, while the device has no work. All cores count as the one that is measured. What comes of it is advertised by score.h.
  *
  * On the loop's thread.
  */
