@@ -141,7 +141,7 @@ static const char *stall_text(struct node *node, const struct job *job, char tex
             home);
     else if (job->state < JOB_ASSEMBLING && nobody_can(job))
         snprintf(text, STALL_TEXT_BYTES,
-                 "no node that is up has a device for kernel %s; it goes on by itself once one has",
+                 "no node that is up lends a device for kernel %s; it goes on by itself once one does",
                  job->spec.manifest->name);
     return text;
 }

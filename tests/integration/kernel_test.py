@@ -347,7 +347,7 @@ def ptx_without_a_gpu_waits_and_says_why(place):
     with open(place.path("bad.ptx"), "w", encoding="utf-8") as out:
         out.write("// PTX\n")
     job = node.weir("submit", "--kernel", place.path("bad.ptx"), "--input", "x=" + place.path("x.npy"), "--detach").out.strip()
-    wait_until("it stalls", lambda: "no node that is up has a device" in node.job(job).get("stalled", ""), 20)
+    wait_until("it stalls", lambda: "no node that is up lends a device" in node.job(job).get("stalled", ""), 20)
     said = node.weir("explain", job).out
     expect("stalled" in said and "lends no GPU, and this kernel runs on no other device" in said, said)
     node.weir("cancel", job)
