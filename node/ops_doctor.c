@@ -86,7 +86,8 @@ static void add_watcher(json_t *rows, const struct node *node)
         add(rows, "GPU watcher", OK, "", "sees who uses them, by driver %s", view.driver);
     if (view.running)
         add(rows, "GPU opens", view.opens ? OK : OFF,
-            "give the node CAP_SYS_ADMIN (AmbientCapabilities= in its unit)", "%s",
+            "do without, or give the node CAP_SYS_ADMIN, which is much power (operations.md, Watching GPUs)",
+            "%s",
             view.opens ? "heard at once"
                        : "not heard of, so a program is seen up to a quarter of a second after it came");
 }
