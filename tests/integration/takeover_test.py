@@ -253,7 +253,7 @@ def large_inputs_and_outputs_outlive_the_home(place):
         numpy.save(place.path(name + ".npy"), array)
     job = home.submit_detached("matmul", "--input", "a=" + place.path("a.npy"), "--split", "a", "--input",
                                "b=" + place.path("b.npy"), "--shard-items", "16", "--cache", "off", "--replicas", "3")
-    wait_until("some shards are done", lambda: home.job(job)["done"] > 2)
+    wait_until("some shards are done", lambda: home.job(job)["done"] > 2, 90)
     home.kill()
     others = [mesh[name] for name in FIVE[1:]]
     next_home = wait_taken_over(others, job)
@@ -393,7 +393,7 @@ def a_new_home_mends_what_its_disk_lost(place):
     before = home.job(job)
     blob = next(row["blob"] for row in before["inputs"] if row["name"] == "base")
     heir = mesh[before["keepers"][1]["name"]]
-    wait_until("some shards are done", lambda: home.job(job)["done"] > 2)
+    wait_until("some shards are done", lambda: home.job(job)["done"] > 2, 90)
     with open(place.path("rows.npy"), "rb") as whole:
         rot(heir, blob, whole.read()[2000:2064])
     home.kill()
