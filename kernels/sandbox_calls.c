@@ -29,7 +29,7 @@ static const char talk[] = "recvmsg sendmsg";
 
 /* A C library asks such things in passing and copes with a no. */
 static const char harmless[] =
-    "fstat getpid getppid getrlimit gettid newfstatat prlimit64 sched_getaffinity sysinfo tgkill "
+    "fstat getpid getppid getrlimit gettid mbind newfstatat prlimit64 sched_getaffinity sysinfo tgkill "
     "uname write writev";
 
 /* Files, descriptors, time and threads: what a driver or a compiler needs beyond computing. */
