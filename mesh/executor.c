@@ -320,14 +320,14 @@ static void result_free(struct step *step, uint32_t slot)
     attempt_free(executor, slot);
 }
 
-/* From when on its results may make room: its home is known to be down, or others may have its job; and a home that lives
- * and is only slow to take them has given the shards to the queue again by then. */
+/* From when on its results are taken for those of a lost home: it is known to be down, or others may have its job, and
+ * nothing of it was heard for so long. */
 static int64_t orphaned_at_ms(const struct mesh *mesh, const struct attempt *attempt)
 {
     if (attempt->state != ATTEMPT_FINISHED || attempt->discard ||
         (attempt->others.count == 0 && members_live(mesh, attempt->home)))
         return INT64_MAX;
-    return attempt->renewed_at_ms + HOME_LEASE_MS;
+    return attempt->renewed_at_ms + EXECUTOR_LOST_MS;
 }
 
 bool executor_make_room(struct step *step)

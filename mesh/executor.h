@@ -12,9 +12,8 @@
  *
  * An *attempt* is one bundle. It is born of an ASSIGN within a grant, waits or runs, and ends with MESH_RAN.
  * Its results are then held, and sent every 2 s (8 s if it was long), until the home acknowledges them or 10 min have passed;
- * or, where the table of attempts is full and a place is asked for, until nothing was heard of its home for as long as that keeps
- * a lease, and no such result is older: who can run work isn't kept from it by what nobody may ever ask for. The shards are
- * computed again should they be missed.
+ * or, where the table of attempts is full and a place is asked for, its home is lost and no result of a lost home is older: who
+ * can run work isn't kept from it by what nobody may ever ask for. The shards are computed again should they be missed.
  * While it lives its lease is renewed by its home; when it is not for 20 s, when the home cancels, or when it
  * acknowledges what it has not got yet, having had it from elsewhere, it is stopped and forgotten without a result. Where the job has a journal of several copies it goes on for 10 min: once
  * its home answers no more the journal's other members are told of it, and one that has become the job's home

@@ -68,7 +68,7 @@
 /* Bundles a home has out at executors. At the bound nothing more is bound until a result comes. */
 #define MESH_BUNDLES_MAX 2048
 /* Bundles an executor holds, running, waiting, or finished and not yet acknowledged by their home. At the bound the oldest
-   result whose home is lost makes room (25 s, HOME_LEASE_MS); without one nothing more is granted. */
+   result whose home is lost makes room; without one nothing more is granted. */
 #define MESH_ATTEMPTS_MAX 1024
 /* Standing demands an executor remembers. A RESERVE beyond it is answered with WAIT and forgotten; the home asks again. */
 #define MESH_DEMANDS_MAX 512

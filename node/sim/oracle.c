@@ -29,6 +29,7 @@ enum {
         32, /* times that a result is due, of which one at least is used where others keep the journal */
     RESEND_LONG_MS = 8000,  /* of a bundle of ACK_LATER_US */
     ACK_LATER_US = 4000000, /* the acknowledgement of a longer bundle may wait for company */
+    LOST_MS = 6000, /* a home that is silent for so long is taken for lost, where others may have its job */
     ALERT_TTL_MS = 20000,
     ALERT_REPEAT_MS = 5000,
 };
@@ -374,7 +375,7 @@ static bool drops(const struct mesh_out *out, uint64_t handle)
 static bool surely_orphaned(const struct oracle *oracle, const struct held *held)
 {
     const int64_t heard_ms = held->renewed_ms > held->finished_ms ? held->renewed_ms : held->finished_ms;
-    return held->finished && held->kept && oracle->now_ms - heard_ms >= HOME_LEASE_MS;
+    return held->finished && held->kept && oracle->now_ms - heard_ms >= LOST_MS;
 }
 
 /* This result made room: its home is lost, and no older one had to go first. */
