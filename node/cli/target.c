@@ -30,9 +30,6 @@ int target_parse(struct target *target, const struct cli *cli, const char *given
     const char *equals = strchr(given, '=');
     if (!*given || (equals && (equals == given || !equals[1])))
         return cli_usage(cli, "--output %s: write NAME=FILE, or NAME=- for standard output", given);
-    if (named_otherwise(given))
-        return cli_fail(EXIT_USAGE,
-                        "--output %s: an output is written as .npy, a picture as .png; name it so", given);
     if (!equals) {
         target->given = given;
         target->standard = strcmp(given, "-") == 0;
@@ -105,6 +102,8 @@ int target_open(struct target *target, const struct target *others, int other_co
     const int code = check_existing(target, sources, source_count);
     if (code != EXIT_DONE)
         return code;
+    if (named_otherwise(target->given))
+        return refuse(target, "an output is written as .npy, a picture as .png; name it so");
     if (target->direct) {
         target->fd = open(target->path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
     } else {

@@ -311,7 +311,7 @@ def wrong_scenes_bodies_and_centres_are_refused(place):
         (("kmeans", *centres, "--input", "count=" + none), USAGE, "all 0"),
         (("kmeans", *centres, "--input", "count=" + one), USAGE, "a count for each"),
         (("kmeans", *centres, "--input", "count=" + none, "--output", place.path("x.npy")), USAGE, "more than one output"),
-        (("nbody", "--input", "bodies=" + seven, "--output", place.path("b.csv")), USAGE, "b.csv: an output is written as .npy"),
+        (("nbody", "--input", "bodies=" + seven, "--output", place.path("b.csv")), USAGE, "an output is written as .npy"),
         (("nbody", "--input", "bodies=" + seven, "--output", "bodies=" + place.path("b.JPG")), USAGE, "a picture as .png"),
         (("matmul", "--input", "a=" + points, "--input", "b=" + points, "--param", "precision=bfloat16"), USAGE, "give one"),
     ]
