@@ -159,160 +159,205 @@ static int show_sandbox(const char *device_name)
     return event.kind == WORKER_READY ? 0 : 1;
 }
 
-int main(int argc, char **argv)
+/* What the options ask for; getopt_long writes the mode. */
+enum mode {
+    NOTHING,
+    LIST,
+    KERNELS,
+    SANDBOX,
+    MEASURE,
+    SERVE,
+    COMPILE,
+    WATCH,
+    CANARY,
+    TOOLKIT,
+    RUN,
+    CHECK,
+    HELP
+};
+struct command {
+    int mode;            /* enum mode */
+    const char *device;  /* of all modes that have one */
+    const char *toolkit; /* TOOLKIT: for which target */
+    uint64_t memory_bytes;
+    bool unboxed;
+    struct worker_run run;
+    struct worker_check check;
+};
+enum {
+    DEVICE = 256,
+    MEMORY,
+    UNBOXED,
+    REPEAT,
+    MANIFEST,
+    INPUT,
+    PARAM,
+    OUTPUT,
+    ITEMS,
+    TENANT, /* and with a mode: */
+    OF_CANARY,
+    OF_TOOLKIT,
+    OF_RUN,
+    OF_CHECK
+};
+
+static bool take_number(const char *option, uint64_t *value)
 {
-    setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0); /* the numbers that the watcher and people know them by */
-    if (argc == 2 && strcmp(argv[1], "--watch") == 0)
-        return worker_watch();
-    if (argc == 3 && strcmp(argv[1], "--canary") == 0)
-        return worker_canary(argv[2]);
-    enum {
-        LIST = 256,
-        KERNELS,
-        SANDBOX,
-        MEASURE,
-        SERVE,
-        RUN,
-        INPUT,
-        PARAM,
-        OUTPUT,
-        ITEMS,
-        DEVICE,
-        TENANT,
-        CHECK,
-        MANIFEST,
-        COMPILE,
-        TOOLKIT,
-        REPEAT,
-        MEMORY,
-        UNBOXED,
-        HELP
-    };
-    static const struct option options[] = {
-        {"list", no_argument, NULL, LIST},
-        {"kernels", no_argument, NULL, KERNELS},
-        {"sandbox", no_argument, NULL, SANDBOX},
-        {"measure", no_argument, NULL, MEASURE},
+    char *end;
+    *value = strtoull(optarg, &end, 10);
+    if (*optarg >= '0' && *optarg <= '9' && *end == '\0')
+        return true;
+    fprintf(stderr, "weir-worker: %s takes a number, not '%s'\n", option, optarg);
+    return false;
+}
+
+static bool take_argument(const char **list, size_t *count)
+{
+    if (*count == RUN_ARGUMENTS_MAX) {
+        fprintf(stderr, "weir-worker: more than %d of one option\n", RUN_ARGUMENTS_MAX);
+        return false;
+    }
+    list[(*count)++] = optarg;
+    return true;
+}
+
+static bool take_mode(struct command *command, enum mode mode, const char **argument)
+{
+    command->mode = mode;
+    *argument = optarg;
+    return true;
+}
+
+static bool take_option(struct command *command, int option)
+{
+    struct worker_run *const run = &command->run;
+    switch (option) {
+    case 0:      /* a mode, which getopt_long has written */
+    case TENANT: /* seen in the process list only */
+        return true;
+    case UNBOXED:
+        return command->unboxed = true;
+    case DEVICE:
+        command->device = optarg;
+        return true;
+    case MANIFEST:
+        command->check.manifest = optarg;
+        return true;
+    case MEMORY:
+        return take_number("--memory", &command->memory_bytes);
+    case REPEAT:
+        return take_number("--repeat", &command->check.repeat);
+    case ITEMS:
+        return take_number("--items", &run->items);
+    case INPUT:
+        return take_argument(run->inputs, &run->input_count);
+    case PARAM:
+        return take_argument(run->params, &run->param_count);
+    case OUTPUT:
+        return take_argument(run->outputs, &run->output_count);
+    case OF_CANARY:
+        return take_mode(command, CANARY, &command->device);
+    case OF_TOOLKIT:
+        return take_mode(command, TOOLKIT, &command->toolkit);
+    case OF_RUN:
+        return take_mode(command, RUN, &run->kernel);
+    case OF_CHECK:
+        return take_mode(command, CHECK, &command->check.source);
+    default:
+        fputs(usage, stderr);
+        return false;
+    }
+}
+
+static bool parse(int argc, char **argv, struct command *command)
+{
+    int *const mode = &command->mode;
+    const struct option options[] = {
+        {"list", no_argument, mode, LIST},
+        {"kernels", no_argument, mode, KERNELS},
+        {"sandbox", no_argument, mode, SANDBOX},
+        {"measure", no_argument, mode, MEASURE},
+        {"serve", no_argument, mode, SERVE},
+        {"compile", no_argument, mode, COMPILE},
+        {"watch", no_argument, mode, WATCH},
+        {"help", no_argument, mode, HELP},
+        {"canary", required_argument, NULL, OF_CANARY},
+        {"toolkit", required_argument, NULL, OF_TOOLKIT},
+        {"run", required_argument, NULL, OF_RUN},
+        {"check", required_argument, NULL, OF_CHECK},
+        {"device", required_argument, NULL, DEVICE},
         {"memory", required_argument, NULL, MEMORY},
         {"unboxed", no_argument, NULL, UNBOXED},
-        {"serve", no_argument, NULL, SERVE},
-        {"run", required_argument, NULL, RUN},
+        {"repeat", required_argument, NULL, REPEAT},
+        {"manifest", required_argument, NULL, MANIFEST},
         {"input", required_argument, NULL, INPUT},
         {"param", required_argument, NULL, PARAM},
         {"output", required_argument, NULL, OUTPUT},
         {"items", required_argument, NULL, ITEMS},
-        {"device", required_argument, NULL, DEVICE},
         {"tenant", required_argument, NULL, TENANT},
-        {"check", required_argument, NULL, CHECK},
-        {"manifest", required_argument, NULL, MANIFEST},
-        {"compile", no_argument, NULL, COMPILE},
-        {"toolkit", required_argument, NULL, TOOLKIT},
-        {"repeat", required_argument, NULL, REPEAT},
-        {"help", no_argument, NULL, HELP},
         {0},
     };
-    struct worker_run run = {0};
-    struct worker_check check = {0};
-    const char *device_name = "cpu:0";
-    uint64_t memory_bytes = 0;
-    setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID",
-           1); /* one order for --list and for the sandbox (worker_box.c) */
-    enum { NOTHING, SERVING, SHOWING, MEASURING } mode = NOTHING;
-    bool unboxed = false;
-    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        char *end = NULL;
-        if ((option == INPUT && run.input_count == RUN_ARGUMENTS_MAX) ||
-            (option == PARAM && run.param_count == RUN_ARGUMENTS_MAX) ||
-            (option == OUTPUT && run.output_count == RUN_ARGUMENTS_MAX)) {
-            fprintf(stderr, "weir-worker: more than %d of one option\n", RUN_ARGUMENTS_MAX);
-            return 2;
-        }
-        switch (option) {
-        case LIST:
-            return list_devices();
-        case KERNELS:
-            return list_kernels();
-        case SERVE:
-            mode = SERVING;
-            break;
-        case SANDBOX:
-            mode = SHOWING;
-            break;
-        case MEASURE:
-            mode = MEASURING;
-            break;
-        case MEMORY:
-            memory_bytes = strtoull(optarg, &end, 10);
-            break;
-        case UNBOXED:
-            unboxed = true;
-            break;
-        case RUN:
-            run.kernel = optarg;
-            break;
-        case INPUT:
-            run.inputs[run.input_count++] = optarg;
-            break;
-        case PARAM:
-            run.params[run.param_count++] = optarg;
-            break;
-        case OUTPUT:
-            run.outputs[run.output_count++] = optarg;
-            break;
-        case ITEMS:
-            run.items = strtoull(optarg, &end, 10);
-            if (*end != '\0') {
-                fprintf(stderr, "weir-worker: --items takes a number, not '%s'\n", optarg);
-                return 2;
-            }
-            break;
-        case DEVICE:
-            device_name = optarg;
-            break;
-        case CHECK:
-            check.source = optarg;
-            break;
-        case MANIFEST:
-            check.manifest = optarg;
-            break;
-        case COMPILE:
-            return user_compile_serve();
-        case REPEAT:
-            check.repeat = strtoull(optarg, NULL, 10);
-            break;
-        case TOOLKIT:
-            return show_toolkit(optarg);
-        case TENANT:
-            break; /* seen in the process list only */
-        case HELP:
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    if (optind != argc || (mode == NOTHING && !run.kernel && !check.source)) {
-        fputs(usage, stderr);
-        return 2;
-    }
-    if (mode == SERVING)
-        return serve(device_name, memory_bytes, unboxed);
-    if (mode == SHOWING)
-        return show_sandbox(device_name);
-    if (mode == MEASURING)
-        return worker_measure(device_name);
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)
+        if (!take_option(command, option))
+            return false;
+    if (optind == argc && command->mode != NOTHING)
+        return true;
+    fputs(usage, stderr);
+    return false;
+}
+
+/* --run and --check: in this process, on the device itself. */
+static int run_here(struct command *command)
+{
     struct worker_device device;
     struct gpu *gpu;
     char message[MANIFEST_ERROR_BYTES];
-    if (!worker_device_open(device_name, &device, &gpu, message)) {
+    if (!worker_device_open(command->device, &device, &gpu, message)) {
         fprintf(stderr, "weir-worker: %s\n", message);
         return 2;
     }
-    check.items = run.items;
-    check.compute_major = device.compute_major;
-    check.compute_minor = device.compute_minor;
-    const int status = check.source ? worker_check(&check, gpu) : worker_run(&run, gpu);
+    command->check.items = command->run.items;
+    command->check.compute_major = device.compute_major;
+    command->check.compute_minor = device.compute_minor;
+    const int status =
+        command->mode == CHECK ? worker_check(&command->check, gpu) : worker_run(&command->run, gpu);
     gpu_close(gpu);
     return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct command command = {.device = "cpu:0"};
+    if (!parse(argc, argv, &command))
+        return 2;
+    /* One order of GPUs for the list, the watcher, the sandbox (worker_box.c) and people. */
+    setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 1);
+    switch ((enum mode)command.mode) {
+    case LIST:
+        return list_devices();
+    case KERNELS:
+        return list_kernels();
+    case SANDBOX:
+        return show_sandbox(command.device);
+    case MEASURE:
+        return worker_measure(command.device);
+    case SERVE:
+        return serve(command.device, command.memory_bytes, command.unboxed);
+    case COMPILE:
+        return user_compile_serve();
+    case WATCH:
+        return worker_watch();
+    case CANARY:
+        return worker_canary(command.device);
+    case TOOLKIT:
+        return show_toolkit(command.toolkit);
+    case RUN:
+    case CHECK:
+        return run_here(&command);
+    case NOTHING:
+    case HELP:
+        break;
+    }
+    fputs(usage, stdout);
+    return 0;
 }

@@ -23,6 +23,21 @@ static void tell_reclaimed(const json_t *row)
     putchar('\n');
 }
 
+/* Sends the request and tells of each device of the reply, which the caller frees unless the code is another than EXIT_DONE. */
+static int call_and_tell(struct cli *cli, json_t *request, void (*tell)(const json_t *row), json_t **reply)
+{
+    const int code = cli_call(cli, request, reply);
+    if (code != EXIT_DONE)
+        return code;
+    size_t i;
+    const json_t *row;
+    if (cli->json)
+        cli_print_json(*reply);
+    else
+        json_array_foreach(client_member(*reply, "devices"), i, row) tell(row);
+    return EXIT_DONE;
+}
+
 static int reclaim(struct cli *cli)
 {
     json_t *request = request_of(cli, "reclaim");
@@ -36,19 +51,12 @@ static int reclaim(struct cli *cli)
         return cli_usage(cli, "the device must be UTF-8 text");
     json_object_set_new(request, "for_s", json_integer(seconds));
     json_t *reply = NULL;
-    const int code = cli_call(cli, request, &reply);
+    const int code = call_and_tell(cli, request, tell_reclaimed, &reply);
     if (code != EXIT_DONE)
         return code;
-    size_t i;
-    const json_t *row;
-    if (cli->json) {
-        cli_print_json(reply);
-    } else {
-        json_array_foreach(client_member(reply, "devices"), i, row) tell_reclaimed(row);
-        if (!client_flag(reply, "kept"))
-            fputs("weir: the claim could not be saved: it ends if the node is restarted; mend its disk\n",
-                  stderr);
-    }
+    if (!cli->json && !client_flag(reply, "kept"))
+        fputs("weir: the claim could not be saved: it ends if the node is restarted; mend its disk\n",
+              stderr);
     json_decref(reply);
     return EXIT_DONE;
 }
@@ -74,16 +82,9 @@ static int release(struct cli *cli)
         return cli_usage(cli, "the device must be UTF-8 text");
     json_object_set_new(request, "now", json_boolean(cli_has(cli, "now")));
     json_t *reply = NULL;
-    const int code = cli_call(cli, request, &reply);
+    const int code = call_and_tell(cli, request, tell_released, &reply);
     if (code != EXIT_DONE)
         return code;
-    size_t i;
-    const json_t *row;
-    if (cli->json) {
-        cli_print_json(reply);
-    } else {
-        json_array_foreach(client_member(reply, "devices"), i, row) tell_released(row);
-    }
     json_decref(reply);
     return EXIT_DONE;
 }
