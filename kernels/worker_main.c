@@ -221,7 +221,7 @@ static bool take_argument(const char **list, size_t *count)
     return true;
 }
 
-static bool take_mode(struct command *command, enum mode mode, const char **argument)
+static bool take_mode(struct command *command, int mode, const char **argument)
 {
     command->mode = mode;
     *argument = optarg;
