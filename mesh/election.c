@@ -154,23 +154,37 @@ static bool home_is_well(const struct step *step, const struct journal *journal,
            step->now_ms - journal->heard_at_ms < JOURNAL_FRESH_MS;
 }
 
+/* Our place among members as they came, or MESH_NONE. */
+static uint32_t our_place(const struct mesh *mesh, const struct mesh_members *members)
+{
+    return change_makes_sense(members) ? members_place(members, &mesh->config.self) : MESH_NONE;
+}
+
 /* Whether these make us one of them, by a copy that may be on this disk. */
 static bool names_us(const struct mesh *mesh, const struct mesh_members *members)
 {
-    const uint32_t which =
-        change_makes_sense(members) ? members_place(members, &mesh->config.self) : MESH_NONE;
+    const uint32_t which = our_place(mesh, members);
     return which != MESH_NONE && disk_holds(mesh, members->storage[which]);
 }
 
-/* It is over, or our copy is lost and has no voice, or nothing of it came before its home was gone: the host knows. */
+/*
+ * It is over, or our copy is lost and has no voice, or nothing of it came before its home was gone. The host knows, but for
+ * one thing: the disk that the copy was chosen for is gone. Whoever asks may be able to do without it, and hears that.
+ */
 static void ask_host(struct step *step, const struct mesh_id *candidate, const struct mesh_message *message)
 {
+    const struct mesh_members *const members = &message->body.vote.members;
+    const bool named = names_us(step->mesh, members);
     struct mesh_effect *const effect = out_effect(step, MESH_JOURNAL_ASKED);
     effect->body.asked.job = message->body.vote.job;
     effect->body.asked.from = *candidate;
     effect->body.asked.epoch = message->body.vote.epoch;
-    if (names_us(step->mesh, &message->body.vote.members))
-        effect->body.asked.members = message->body.vote.members;
+    if (named) {
+        effect->body.asked.members = *members;
+    } else if (our_place(step->mesh, members) != MESH_NONE) {
+        const struct journal lost = {.job = message->body.vote.job, .members = *members};
+        send_voted(step, &lost, candidate, false)->body.voted.asks = message->body.vote.asks;
+    }
 }
 
 void journal_begin(struct step *step, const struct mesh_event *event)

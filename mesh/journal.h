@@ -28,7 +28,8 @@
  *
  * A member of which the home was lost before the first entry came there hears of the journal by a candidate's VOTE, which
  * names the members. It has a vote like others, for an empty log is behind no other, if it is one of them by its storage and
- * nothing of the journal was ever on its disk. It never stands itself.
+ * nothing of the journal was ever on its disk. It never stands itself. If its disk is another one by now it says that its copy
+ * is lost.
  *
  * A higher epoch makes a follower of anybody. Once all members hold the job's end the followers are told and forget the journal,
  * and the leader when all have; or each when its host forgets the job, the leader also when the table needs room.

@@ -1677,6 +1677,41 @@ static void only_a_member_by_its_storage_votes_with_an_empty_log(void **state)
     close_cluster(net);
 }
 
+/* Of two copies one never took the first entry, and its disk is a new one: it says so, and the home goes on with another. */
+static void home_of_a_first_entry_does_without_a_member_whose_disk_is_new(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    for (uint32_t i = 0; i < NODES; i++) /* so that all have seen each disk */
+        finish(net, submit(net, i, 5));
+    const uint32_t job = submit(net, 1, 2);
+    const uint32_t member = other_node(net, 1, job, 0);
+    net->cut[1][member] = true;
+    advance(net, 1000);
+    assert_true(!cluster->accepted[job] && cluster->log[1][job].last == 1 &&
+                !cluster->log[member][job].there);
+    net_kill(net, 1, true);
+    net_kill(net, member, true);
+    snapshot_put_back(net, member, calloc(1, sizeof(struct snapshot)));
+    net_start(net, member, false);
+    net->cut[1][member] = false;
+    for (uint32_t i = 0; i < NODES; i++) {
+        if (i == member || !net->node[i].mesh)
+            continue;
+        net_introduce(net, member, i);
+        net_introduce(net, i, member);
+    }
+    advance(net, 60000);
+    assert_true(mesh_counters(net->node[member].mesh)->disks_lost > 0);
+    start(net, 1);
+    advance(net, 60000);
+    assert_true(cluster->accepted[job]);
+    finish(net, job);
+    check_job(net, job);
+    assert_true(COUNTED(net, changes) > 0);
+    close_cluster(net);
+}
+
 static void journals_forgotten_make_way_for_a_new_incarnation(void **state)
 {
     (void)state;
@@ -1956,6 +1991,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(member_that_heard_of_nothing_has_a_vote_and_takes_the_log),
         cmocka_unit_test(promise_of_an_empty_journal_survives_a_restart),
         cmocka_unit_test(copy_is_not_lost_for_a_storage_above_the_incarnation),
+        cmocka_unit_test(home_of_a_first_entry_does_without_a_member_whose_disk_is_new),
         cmocka_unit_test(only_a_member_by_its_storage_votes_with_an_empty_log),
         cmocka_unit_test(journals_forgotten_make_way_for_a_new_incarnation),
         cmocka_unit_test(log_follows_as_fast_as_its_host_can_send_it),
