@@ -373,6 +373,14 @@ void worker_kill(struct worker *worker)
         kill(worker->process.pid, SIGKILL);
 }
 
+uint64_t worker_resident(const struct worker *worker, uint32_t index, const uint8_t **id)
+{
+    if (index >= worker->table.count)
+        return 0;
+    *id = worker->table.residents[index].id;
+    return worker->table.residents[index].bytes;
+}
+
 bool worker_holds(const struct worker *worker, const uint8_t id[WORKER_ID_BYTES])
 {
     for (uint32_t i = 0; i < worker->table.count; i++)

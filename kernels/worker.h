@@ -173,6 +173,9 @@ int64_t worker_stalled_ms(struct worker *worker, int64_t now_ms);
 void worker_kill(struct worker *worker);
 /* True if a broadcast of that id is mapped in the worker. */
 bool worker_holds(const struct worker *worker, const uint8_t id[WORKER_ID_BYTES]);
+/* The index-th broadcast that is mapped in the worker, in no order: its bytes, 0 after the last. `*id` is borrowed until the
+ * next bundle. */
+uint64_t worker_resident(const struct worker *worker, uint32_t index, const uint8_t **id);
 /* Unmaps it once the bundles in hand are done; without effect if it isn't held. */
 void worker_evict(struct worker *worker, const uint8_t id[WORKER_ID_BYTES]);
 /* A sealed memfd holding a copy of `data`, for a broadcast input that has no file; -1 and errno on failure.

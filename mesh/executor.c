@@ -116,6 +116,7 @@ void executor_capacity(const struct mesh *mesh, struct mesh_capacity *capacity)
         .draining = mesh->draining || mesh->leaving,
         .fault = executor->fault,
         .details = executor->details,
+        .no_users = mesh->config.kernel_count > 0 ? (uint16_t)~mesh->config.user_classes : 0,
     };
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         const struct executor_class *const class = &executor->class[index];

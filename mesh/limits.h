@@ -26,6 +26,14 @@
 #define MESH_FULL_MESH 9
 
 /*
+ * Blobs named in a capacity as held by a member's workers: the largest ones, by the first four bytes of their ids, which is
+ * 40 bytes at most, in the records of those alone that hold some. A name that two blobs share costs a detour. Smaller blobs
+ * than that are fetched in less time than asking for a place takes.
+ */
+#define MESH_RESIDENTS_MAX 8
+#define MESH_RESIDENT_BYTES_MIN (16u << 20)
+
+/*
  * Accusations of one member that are remembered: those of all its observers, and some room for observers by a slightly
  * different view of the rings. At the bound those of non-observers give way to observers', others are dropped.
  */

@@ -112,10 +112,13 @@ enum mesh_verify {
 
 struct mesh_job_spec {
     struct mesh_id id;
-    uint64_t epoch;  /* 1 for a new job; the saved epoch plus one on restore */
-    uint64_t tenant; /* hash of the tenant's name */
-    uint64_t kernel; /* hash of the kernel's digest */
-    uint64_t memory_bytes;
+    uint64_t epoch;        /* 1 for a new job; the saved epoch plus one on restore */
+    uint64_t tenant;       /* hash of the tenant's name */
+    uint64_t kernel;       /* hash of the kernel's digest */
+    uint64_t memory_bytes; /* of inputs that every bundle needs */
+    uint64_t
+        broadcast_bytes; /* of the largest of them; `broadcast` is its name in capacities, see MESH_RESIDENTS_MAX */
+    uint32_t broadcast;
     uint32_t shard_count;
     uint32_t price_limit_micro; /* 0 = none */
     uint32_t bundle_shards_max; /* 1..MESH_BUNDLE_SHARDS_MAX: what the host says fits MESH_BUNDLE_BYTES_MAX */

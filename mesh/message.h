@@ -51,6 +51,10 @@ struct mesh_capacity {
     bool draining;          /* takes no new work, still returns results */
     uint8_t fault;          /* enum mesh_fault */
     uint64_t details; /* own record only: stands for what the host adds to it, which is announced with it */
+    uint16_t
+        no_users; /* bit per device class on which users' kernels do not run, for want of a compiler or a sandbox */
+    uint8_t resident_count;
+    uint32_t resident[MESH_RESIDENTS_MAX]; /* others' records only: names of blobs that its workers hold */
     /* Of a reporter: what its site has behind it, see tiers.h; no members where the site has no interior. */
     struct {
         uint32_t members;

@@ -129,6 +129,19 @@ static bool has_inputs(const struct home *home, const struct job *job, uint32_t 
     return false;
 }
 
+/* Bytes of inputs that have to go there; to our own workers nothing travels. */
+static uint64_t moved_bytes(const struct mesh *mesh, const struct job *job, uint32_t member,
+                            const struct mesh_capacity *capacity)
+{
+    if (member == mesh->members.self || has_inputs(&mesh->home, job, member))
+        return 0;
+    for (uint32_t i = 0; i < capacity->resident_count && job->spec.broadcast_bytes > 0; i++) {
+        if (capacity->resident[i] == job->spec.broadcast)
+            return job->spec.memory_bytes - job->spec.broadcast_bytes;
+    }
+    return job->spec.memory_bytes;
+}
+
 /*
  * What a place there costs, in milliseconds of waiting: the queue it was seen with, at the pace of our own shards; the
  * way there and back; and asking, and inputs to be moved there, which many places share. All of it grows by what the
@@ -144,10 +157,7 @@ static uint64_t cost_of(const struct step *step, const struct job *job, const st
         job->shard_ns == 0 ? 1000 : job->shard_ns * shards_by_time(job, 0) / 1000000 + 1;
     const uint32_t places = least(one->believed, job_need(home, job));
     const bool own = one->member == step->mesh->members.self;
-    const uint64_t moved_ms =
-        own || job->spec.memory_bytes < MOVED_PER_MS || has_inputs(home, job, one->member)
-            ? 0
-            : job->spec.memory_bytes / MOVED_PER_MS;
+    const uint64_t moved_ms = moved_bytes(step->mesh, job, one->member, capacity) / MOVED_PER_MS;
     uint64_t cost = ASKING_MS + (moved_ms < UINT32_MAX ? moved_ms : UINT32_MAX);
     cost = places > 0 ? cost / places : cost + (one->queue + 1) * bundle_ms / one->slots;
     if (!own)
@@ -220,10 +230,12 @@ static bool weigh(const struct step *step, const struct job *job, uint32_t membe
     if (job->spec.price_limit_micro > 0 && capacity.price_micro > job->spec.price_limit_micro)
         return false;
     const bool deep = job_deep(job);
+    const bool users = mesh_is_user_kernel(job->spec.kernel);
+    const uint32_t classes = users ? job->spec.classes & ~(uint32_t)capacity.no_users : job->spec.classes;
     *one = (struct candidate){.member = member};
     for (uint16_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         const struct mesh_class_capacity *const class = &capacity.class[index];
-        if (!(job->spec.classes >> index & 1) || class->slots == 0)
+        if (!(classes >> index & 1) || class->slots == 0)
             continue;
         const uint32_t debit = mesh->members.slot[member].debit[index];
         uint32_t places = class->free;

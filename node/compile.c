@@ -39,6 +39,7 @@ struct code {
 /* What compiles for a class on this machine. */
 struct toolkit {
     bool asked, good;
+    uint16_t lacks; /* as struct capacity_devices says it */
     char name[USER_TOOLKIT_BYTES];
     char options[2048];
     uint32_t compute_major, compute_minor;
@@ -69,6 +70,8 @@ static void ask_sandbox(struct node *node, uint32_t class)
     while (out && fgets(line, sizeof line, out)) {
         json_t *said = json_loads(line, 0, NULL);
         const char *name = json_string_value(json_object_get(said, "layer"));
+        if (name && !json_is_true(json_object_get(said, "on")))
+            toolkit->lacks |= (uint16_t)CAPACITY_NO_LAYER(layers);
         layers += name != NULL;
         if (name && toolkit->good && !json_is_true(json_object_get(said, "on"))) {
             const char *fix = json_string_value(json_object_get(said, "fix"));
@@ -80,6 +83,8 @@ static void ask_sandbox(struct node *node, uint32_t class)
     }
     if (out)
         pclose(out);
+    if (layers != SANDBOX_LAYERS)
+        toolkit->lacks |= (uint16_t)(CAPACITY_NO_LAYER(SANDBOX_LAYERS) - CAPACITY_NO_LAYER(0));
     if (toolkit->good && layers != SANDBOX_LAYERS) {
         toolkit->good = false;
         snprintf(toolkit->why, sizeof toolkit->why, "its worker does not say how it is sandboxed");
@@ -108,8 +113,8 @@ static void ask_toolkit(struct node *node, uint32_t class)
     toolkit->compute_major = (uint32_t)json_integer_value(json_object_get(said, "major"));
     toolkit->compute_minor = (uint32_t)json_integer_value(json_object_get(said, "minor"));
     json_decref(said);
-    if (toolkit->good)
-        ask_sandbox(node, class);
+    toolkit->lacks = (uint16_t)(toolkit->good ? 0 : CAPACITY_NO_COMPILER);
+    ask_sandbox(node, class);
     char quoted[2 * sizeof toolkit->why];
     log_info("kernels", "device=%s users=%s reason=%s", targets[class], toolkit->good ? "yes" : "no",
              log_quote(compile_why_not(node, class), quoted, sizeof quoted));
@@ -122,6 +127,11 @@ uint16_t compile_classes(const struct node *node)
     for (uint32_t class = 0; class < MESH_DEVICE_CLASSES; class ++)
         classes |= (uint16_t)(compile.toolkits[class].good << class);
     return classes;
+}
+
+uint16_t compile_lacks(uint32_t class)
+{
+    return compile.toolkits[class].lacks;
 }
 
 const char *compile_why_not(const struct node *node, uint32_t class)

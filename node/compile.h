@@ -37,6 +37,8 @@ enum compile_state compile_want(struct node *node, const struct user_kernel *ker
 
 /* The device classes, a bit each, for which this node compiles users' kernels; and why not, for people. */
 uint16_t compile_classes(const struct node *node);
+uint16_t compile_lacks(
+    uint32_t class); /* in the bits of struct capacity_devices; 0 where there is no such device */
 const char *compile_why_not(const struct node *node, uint32_t class); /* "" if it does */
 
 #endif

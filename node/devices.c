@@ -9,6 +9,7 @@
  * What `weir reclaim` asked for is kept in the store, with its end: a node that was restarted doesn't lend what its owner
  * has.
  */
+#include "node/compile.h"
 #include "node/little_endian.h"
 #include "node/log.h"
 #include "node/node.h"
@@ -457,10 +458,23 @@ static struct capacity_device *row_of(struct capacity_devices *devices, const st
     return &devices->row[devices->count++];
 }
 
+static void describe_residents(const struct node *node, struct capacity_devices *devices)
+{
+    struct workers_resident held[MESH_RESIDENTS_MAX];
+    devices->resident_count =
+        workers_residents(node->workers, MESH_RESIDENT_BYTES_MIN, held, MESH_RESIDENTS_MAX);
+    for (uint32_t i = 0; i < devices->resident_count; i++)
+        devices->resident[i] = capacity_resident_name(held[i].id);
+}
+
 void devices_describe(const struct node *node, struct capacity_devices *devices)
 {
     struct workers_view view;
-    *devices = (struct capacity_devices){.reclaim_p99_ms = samples_quantile(&node->devices.reclaim_ms, 990)};
+    *devices = (struct capacity_devices){.lacks_told = true,
+                                         .reclaim_p99_ms = samples_quantile(&node->devices.reclaim_ms, 990)};
+    for (uint32_t class = 0; class < MESH_DEVICE_CLASSES; class ++)
+        devices->lacks[class] = compile_lacks(class);
+    describe_residents(node, devices);
     for (uint32_t i = 0; i < node->devices.count && workers_view(node->workers, i, &view); i++) {
         const struct device *device = &node->devices.device[i];
         const struct capacity_device like = {.class = (uint8_t)view.class,

@@ -113,6 +113,17 @@ static uint64_t kernel_hash(const struct job *job)
     return job->spec.manifest->user ? mesh_user_kernel(hash) : hash;
 }
 
+static void add_broadcast(struct mesh_job_spec *spec, const struct job_input *input)
+{
+    if (input->role != MANIFEST_BROADCAST)
+        return;
+    spec->memory_bytes += input->data_bytes;
+    if (input->data_bytes <= spec->broadcast_bytes)
+        return;
+    spec->broadcast_bytes = input->data_bytes;
+    spec->broadcast = capacity_resident_name(input->blob.bytes);
+}
+
 static struct mesh_job_spec core_spec(const struct job *job)
 {
     const struct job_spec *spec = &job->spec;
@@ -136,8 +147,7 @@ static struct mesh_job_spec core_spec(const struct job *job)
     if (user && user->language == MANIFEST_PTX)
         out.classes = (uint16_t)(out.classes & ~1u); /* for no CPU */
     for (uint32_t i = 0; i < spec->manifest->input_count; i++)
-        if (spec->inputs[i].role == MANIFEST_BROADCAST)
-            out.memory_bytes += spec->inputs[i].data_bytes;
+        add_broadcast(&out, &spec->inputs[i]);
     return out;
 }
 

@@ -47,6 +47,14 @@ void json_put(json_t *object, const char *name, json_t *value);
 const char *body_text(const struct api_call *call, const char *name); /* NULL if absent */
 int64_t body_integer(const struct api_call *call, const char *name, int64_t otherwise);
 
+/* What a member says of its devices; of this node it is put into `*own`. NULL: nothing is known. Borrowed until the peer
+ * changes. */
+const struct capacity_devices *devices_of(struct node *node, const struct mesh_member_view *view,
+                                          struct capacity_devices *own);
+#define LACKS_TEXT_BYTES 128
+/* The layers of the sandbox that are off: "no user, net"; "" if none is. */
+const char *layers_text(uint16_t lacks, char text[LACKS_TEXT_BYTES]);
+
 /* Resolves what the caller wrote; on failure the call was answered and false is returned. */
 bool find_node(struct node *node, struct api_call *call, const char *text, struct mesh_id *id);
 struct job *find_job(struct node *node, struct api_call *call, const char *text);

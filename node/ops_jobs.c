@@ -804,6 +804,8 @@ static json_t *decision_json(struct node *node, const struct job *job, const str
     return row;
 }
 
+#define LACKS_REASON_BYTES (LACKS_TEXT_BYTES + 64)
+
 static const char *const fault_words[] = {[MESH_FAULT_NONE] = "lends no device now",
                                           [MESH_FAULT_DEVICE] = "its workers fail: no device is lent",
                                           [MESH_FAULT_DISK] = "its disk is full or fails"};
@@ -819,16 +821,33 @@ static uint32_t shards_in_hand(const struct job *job, const struct mesh_id *memb
 static bool owner_has(struct node *node, const struct mesh_member_view *view)
 {
     struct capacity_devices own;
-    const struct peer *peer = peers_find(node, &view->id);
-    const struct capacity_devices *devices = peer ? peer->devices : NULL;
-    if (view->self) {
-        devices_describe(node, &own);
-        devices = &own;
-    }
+    const struct capacity_devices *devices = devices_of(node, view, &own);
     for (uint32_t i = 0; devices && i < devices->count; i++)
         if (devices->row[i].owned > 0)
             return true;
     return false;
+}
+
+/* Why no device of the member takes a job of that user's kernel, though it lends some; "" if one does. */
+static const char *lacks_reason(struct node *node, const struct mesh_member_view *view,
+                                const struct user_kernel *user, char words[LACKS_REASON_BYTES])
+{
+    struct capacity_devices own;
+    const struct capacity_devices *devices = devices_of(node, view, &own);
+    char layers[LACKS_TEXT_BYTES];
+    uint16_t lacks = 0;
+    words[0] = '\0';
+    for (uint32_t c = user->language == MANIFEST_PTX ? 1 : 0; devices && c < MESH_DEVICE_CLASSES; c++) {
+        if (view->capacity.class[c].slots > 0 && devices->lacks[c] == 0)
+            return words;
+        lacks |= view->capacity.class[c].slots > 0 ? devices->lacks[c] : 0;
+    }
+    if (lacks & CAPACITY_NO_COMPILER)
+        snprintf(words, LACKS_REASON_BYTES, "has no compiler for users' kernels");
+    else if (lacks)
+        snprintf(words, LACKS_REASON_BYTES, "would refuse a user's kernel: its sandbox has %s",
+                 layers_text(lacks, layers));
+    return words;
 }
 
 /* For a job that waits: each member, and what it has of it or why it has nothing. */
@@ -840,7 +859,7 @@ static json_t *waiting_json(struct node *node, const struct job *job)
     const bool no_cpu = user && user->language == MANIFEST_PTX;
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
         const char *reason = NULL;
-        char words[96];
+        char words[LACKS_REASON_BYTES];
         struct mesh_ask_view ask = {0};
         mesh_job_ask(node->host.mesh, &job->spec.id, &view.id, &ask);
         const uint32_t in_hand = shards_in_hand(job, &view.id);
@@ -874,6 +893,8 @@ static json_t *waiting_json(struct node *node, const struct job *job)
             reason = fault_words[view.self ? execute_fault(node) : view.capacity.fault];
         else if (able == 0)
             reason = "lends no GPU, and this kernel runs on no other device";
+        else if (user && lacks_reason(node, &view, user, words)[0])
+            reason = words;
         else if (ask.refused)
             reason = no_kernel_text(job);
         else if (ask.wanted > 0) {
@@ -907,6 +928,20 @@ static const char *checks_text(const struct job *job, const struct mesh_job_view
     return text;
 }
 
+/* The members that it is not offered to for want of what users' kernels need. */
+static json_t *passed_over_json(struct node *node, const struct job *job)
+{
+    json_t *list = json_array();
+    struct mesh_member_view view;
+    const struct user_kernel *user = user_kernel_of(job->spec.manifest);
+    char words[LACKS_REASON_BYTES];
+    for (uint32_t i = 0; user && mesh_member_view(node->host.mesh, i, &view); i++)
+        if (view.state == MESH_UP && lacks_reason(node, &view, user, words)[0])
+            json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", peer_name(node, &view.id),
+                                                  "site", peer_site(node, &view.id), "reason", words));
+    return list;
+}
+
 void op_explain(void *context, struct api_call *call)
 {
     struct node *node = context;
@@ -931,6 +966,7 @@ void op_explain(void *context, struct api_call *call)
         json_array_append_new(decisions, decision_json(node, job, &job->decision[d]));
     json_t *reply = json_pack("{s:s, s:o, s:o}", "summary", summary, "decisions", decisions, "waiting",
                               view.queued > 0 ? waiting_json(node, job) : json_array());
+    json_put(reply, "passed_over", passed_over_json(node, job));
     json_put(reply, "job", json_hex(job->spec.id.bytes, 32));
     json_put(reply, "forgotten", json_integer((json_int_t)job->decisions_dropped));
     json_put(reply, "lost_by_restart", json_boolean(job->read_back));

@@ -10,6 +10,7 @@
 #define PING_LOST_MS 3000
 #define PINGS_MAX 1000
 
+static const char *const class_names[MESH_DEVICE_CLASSES] = {"cpu", "cuda"};
 static const char *const state_words[] = {"", "up", "suspect", "down", "left", "revoked"};
 
 static json_t *view_json(struct node *node)
@@ -52,25 +53,75 @@ static const char *wrong_text(struct node *node, const struct mesh_id *id, char 
     return text;
 }
 
-/* What its capacity record says of its devices; null for a program that says nothing of them. */
-static void put_devices(struct node *node, json_t *row, const struct mesh_member_view *view,
-                        const struct peer *peer)
+const struct capacity_devices *devices_of(struct node *node, const struct mesh_member_view *view,
+                                          struct capacity_devices *own)
 {
-    static const char *const kinds[MESH_DEVICE_CLASSES] = {"cpu", "cuda"};
-    struct capacity_devices own;
-    const struct capacity_devices *devices = peer ? peer->devices : NULL;
-    if (view->self) {
-        devices_describe(node, &own);
-        devices = &own;
+    const struct peer *peer = peers_find(node, &view->id);
+    if (!view->self)
+        return peer ? peer->devices : NULL;
+    devices_describe(node, own);
+    return own;
+}
+
+const char *layers_text(uint16_t lacks, char text[LACKS_TEXT_BYTES])
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (int i = 0; i < SANDBOX_LAYERS; i++)
+        if (lacks & CAPACITY_NO_LAYER(i))
+            used += (size_t)snprintf(text + used, LACKS_TEXT_BYTES - used, "%s %s", used ? "," : "no",
+                                     sandbox_layer_name((enum sandbox_layer)i));
+    return text;
+}
+
+/* Of each class of devices that it has: "yes", or what users' kernels lack there. */
+static json_t *users_kernels_json(const struct capacity_devices *devices)
+{
+    json_t *classes = json_object();
+    for (uint32_t i = 0; i < devices->count; i++) {
+        char layers[LACKS_TEXT_BYTES];
+        const uint16_t lacks = devices->lacks[devices->row[i].class];
+        layers_text(lacks, layers);
+        json_put(classes, class_names[devices->row[i].class],
+                 json_sprintf("%s%s%s%s", lacks == 0 ? "yes" : "",
+                              lacks & CAPACITY_NO_COMPILER ? "no compiler" : "",
+                              lacks & CAPACITY_NO_COMPILER && layers[0] ? ", " : "",
+                              layers[0] ? "sandbox not whole" : ""));
     }
+    return classes;
+}
+
+/* What its record says of strangers' kernels, and of blobs that its workers hold; null for a program that says nothing
+ * of them. */
+static void put_lacks(json_t *row, const struct capacity_devices *devices)
+{
+    const bool told = devices && devices->lacks_told;
+    uint16_t lacks = 0;
+    char text[LACKS_TEXT_BYTES];
+    json_t *residents = told ? json_array() : json_null();
+    for (uint32_t c = 0; told && c < MESH_DEVICE_CLASSES; c++)
+        lacks |= devices->lacks[c];
+    for (uint32_t i = 0; told && i < devices->resident_count; i++)
+        json_array_append_new(residents, json_sprintf("%08x", devices->resident[i]));
+    layers_text(lacks, text);
+    json_put(row, "sandbox", told ? json_string(text[0] ? text : "whole") : json_null());
+    json_put(row, "users_kernels", told ? users_kernels_json(devices) : json_null());
+    json_put(row, "residents", residents);
+}
+
+/* What its capacity record says of its devices; null for a program that says nothing of them. */
+static void put_devices(struct node *node, json_t *row, const struct mesh_member_view *view)
+{
+    struct capacity_devices own;
+    const struct capacity_devices *devices = devices_of(node, view, &own);
     json_t *list = devices && devices->count > 0 ? json_array() : json_null();
     for (uint32_t i = 0; devices && i < devices->count; i++) {
         const struct capacity_device *device = &devices->row[i];
         json_t *kind = json_pack(
-            "{s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I}", "kind", kinds[device->class], "count",
-            device->count, "spare", device->spare, "owned", device->owned, "cooling", device->cooling,
-            "fault", device->fault, "memory_bytes", (json_int_t)device->memory_mib << 20, "mflops",
-            (json_int_t)device->mflops, "memory_mbps", (json_int_t)device->memory_mbps, "link_mbps",
+            "{s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I}", "kind", class_names[device->class],
+            "count", device->count, "spare", device->spare, "owned", device->owned, "cooling",
+            device->cooling, "fault", device->fault, "memory_bytes", (json_int_t)device->memory_mib << 20,
+            "mflops", (json_int_t)device->mflops, "memory_mbps", (json_int_t)device->memory_mbps, "link_mbps",
             (json_int_t)device->link_mbps, "measured_at", (json_int_t)device->measured_at_s * 1000);
         json_put(kind, "compute",
                  device->compute ? json_sprintf("%u.%u", device->compute / 10, device->compute % 10)
@@ -78,6 +129,7 @@ static void put_devices(struct node *node, json_t *row, const struct mesh_member
         json_array_append_new(list, kind);
     }
     json_put(row, "devices", list);
+    put_lacks(row, devices);
     json_put(row, "reclaim_p99_ms",
              devices && devices->reclaim_p99_ms ? json_integer(devices->reclaim_p99_ms) : json_null());
     if (view->self)
@@ -85,15 +137,11 @@ static void put_devices(struct node *node, json_t *row, const struct mesh_member
 }
 
 /* "owner has 2 of 4 devices", as its record says; "" if all are lent. Static: one at a time. */
-static const char *owner_note(struct node *node, const struct mesh_member_view *view, const struct peer *peer)
+static const char *owner_note(struct node *node, const struct mesh_member_view *view)
 {
     static char text[40];
     struct capacity_devices own;
-    const struct capacity_devices *devices = peer ? peer->devices : NULL;
-    if (view->self) {
-        devices_describe(node, &own);
-        devices = &own;
-    }
+    const struct capacity_devices *devices = devices_of(node, view, &own);
     unsigned owned = 0, count = 0;
     for (uint32_t i = 0; devices && i < devices->count; i++) {
         owned += devices->row[i].owned;
@@ -146,7 +194,7 @@ static const char *note_of(struct node *node, const struct mesh_member_view *vie
     case MESH_FAULT_NONE:
         break;
     }
-    const char *owner = owner_note(node, view, peer);
+    const char *owner = owner_note(node, view);
     if (owner[0])
         return owner;
     if (left_s < (int64_t)3 * 86400)
@@ -158,10 +206,9 @@ static const char *note_of(struct node *node, const struct mesh_member_view *vie
 
 static json_t *classes_json(const struct mesh_capacity *capacity)
 {
-    static const char *const names[MESH_DEVICE_CLASSES] = {"cpu", "cuda"};
     json_t *classes = json_object();
     for (int c = 0; c < MESH_DEVICE_CLASSES; c++)
-        json_put(classes, names[c],
+        json_put(classes, class_names[c],
                  json_pack("{s:i, s:i, s:i}", "slots", capacity->class[c].slots, "free",
                            capacity->class[c].free, "waiting", capacity->class[c].waiting));
     return classes;
@@ -170,19 +217,6 @@ static json_t *classes_json(const struct mesh_capacity *capacity)
 static json_t *age_json(int64_t at_ms)
 {
     return at_ms > 0 ? json_integer(clock_now_ms() - at_ms) : json_null();
-}
-
-/* "whole", or "no user, net": the layers that its workers are without. */
-static json_t *sandbox_json(const struct node *node)
-{
-    const struct sandbox_report *report = workers_sandbox(node->workers, 0);
-    char text[160] = "";
-    size_t used = 0;
-    for (int i = 0; report && i < SANDBOX_LAYERS; i++)
-        if (!report->layers[i].on)
-            used += (size_t)snprintf(text + used, sizeof text - used, "%s %s", used ? "," : "no",
-                                     sandbox_layer_name((enum sandbox_layer)i));
-    return report ? json_string(used ? text : "whole") : json_null();
 }
 
 static json_t *member_json(struct node *node, const struct mesh_member_view *view)
@@ -222,13 +256,12 @@ static json_t *member_json(struct node *node, const struct mesh_member_view *vie
         [MESH_FAULT_NONE] = NULL, [MESH_FAULT_DEVICE] = "device", [MESH_FAULT_DISK] = "disk"};
     const char *fault = faults[fault_of(node, view)];
     json_put(row, "fault", fault ? json_string(fault) : json_null());
-    json_put(row, "sandbox", view->self ? sandbox_json(node) : json_null());
     json_put(row, "heard_ms", view->self ? json_integer(0) : age_json(view->heard_at_ms));
     json_put(row, "capacity_age_ms", view->self ? json_integer(0) : age_json(view->capacity_at_ms));
     json_put(row, "state_ms", age_json(view->state_at_ms));
     json_put(row, "delivered_permille", json_integer(view->delivered_permille));
     put_protocol(row, &protocol);
-    put_devices(node, row, view, peer);
+    put_devices(node, row, view);
     json_put(row, "certificate_ends_at", peer ? json_integer(peer->certificate_ends_s * 1000) : json_null());
     return row;
 }

@@ -13,6 +13,7 @@
 #define CAPACITY_VERSION_SITE 2u
 #define CAPACITY_VERSION_FAULT 3u   /* two fields more: the site's, which may be empty, and the fault */
 #define CAPACITY_VERSION_DEVICES 4u /* and the devices; the fault may be none */
+#define CAPACITY_VERSION_LACKS 5u   /* and what they lack for users' kernels, and what they hold */
 
 #define MEMBER_FIELDS 11u
 #define CAPACITY_FIELDS 5u
@@ -213,12 +214,52 @@ static void get_devices(struct field_reader *reader, struct capacity_devices *de
         get_device(reader, &devices->row[devices->count++]);
 }
 
+uint32_t capacity_resident_name(const uint8_t blob[32])
+{
+    return (uint32_t)blob[0] << 24 | (uint32_t)blob[1] << 16 | (uint32_t)blob[2] << 8 | blob[3];
+}
+
+/* Most nodes lack nothing and hold nothing: that is said in one byte. */
+static void put_lacks(struct field_writer *writer, const struct capacity_devices *devices)
+{
+    bool some = devices->resident_count > 0;
+    for (int i = 0; i < MESH_DEVICE_CLASSES; i++)
+        some = some || devices->lacks[i] != 0;
+    field_put_array(writer, some ? MESH_DEVICE_CLASSES + devices->resident_count : 0);
+    for (int i = 0; i < MESH_DEVICE_CLASSES && some; i++)
+        field_put_uint(writer, devices->lacks[i]);
+    for (uint32_t i = 0; i < devices->resident_count; i++)
+        field_put_uint(writer, devices->resident[i]);
+}
+
+static void get_lacks(struct field_reader *reader, struct capacity_devices *devices)
+{
+    const uint32_t items = field_get_array(reader, 0, MESH_DEVICE_CLASSES + MESH_RESIDENTS_MAX);
+    devices->lacks_told = true;
+    if (items == 0)
+        return;
+    for (int i = 0; i < MESH_DEVICE_CLASSES; i++)
+        devices->lacks[i] = (uint16_t)field_get_uint(reader, UINT16_MAX);
+    for (uint32_t i = MESH_DEVICE_CLASSES; !reader->error && i < items; i++)
+        devices->resident[devices->resident_count++] = (uint32_t)field_get_uint(reader, UINT32_MAX);
+}
+
+/* What placement goes by. */
+static void tell_placement(const struct capacity_devices *devices, struct mesh_capacity *body)
+{
+    body->no_users = 0;
+    for (int i = 0; i < MESH_DEVICE_CLASSES; i++)
+        body->no_users |= (uint16_t)((devices->lacks[i] != 0) << i);
+    body->resident_count = (uint8_t)devices->resident_count;
+    memcpy(body->resident, devices->resident, sizeof body->resident);
+}
+
 size_t capacity_record_encode(const struct mesh_capacity *body, const struct capacity_devices *devices,
                               uint8_t *out, size_t capacity)
 {
     struct field_writer writer;
     field_writer_init(&writer, out, capacity);
-    const uint32_t version = devices ? CAPACITY_VERSION_DEVICES : capacity_version(body);
+    const uint32_t version = devices ? CAPACITY_VERSION_LACKS : capacity_version(body);
     field_put_array(&writer, CAPACITY_FIELDS + version - CAPACITY_VERSION);
     field_put_uint(&writer, version);
     field_put_array(&writer, MESH_DEVICE_CLASSES);
@@ -237,6 +278,8 @@ size_t capacity_record_encode(const struct mesh_capacity *body, const struct cap
         field_put_uint(&writer, body->fault);
     if (version >= CAPACITY_VERSION_DEVICES)
         put_devices(&writer, devices);
+    if (version >= CAPACITY_VERSION_LACKS)
+        put_lacks(&writer, devices);
     return finish(&writer);
 }
 
@@ -253,7 +296,7 @@ enum wire_error capacity_record_decode(const uint8_t *bytes, size_t count, struc
     uint32_t version;
     field_reader_init(&reader, bytes, count);
     const enum wire_error error =
-        open_body(&reader, CAPACITY_FIELDS, CAPACITY_VERSION, CAPACITY_VERSION_DEVICES, &version);
+        open_body(&reader, CAPACITY_FIELDS, CAPACITY_VERSION, CAPACITY_VERSION_LACKS, &version);
     if (error)
         return error;
     field_get_array(&reader, MESH_DEVICE_CLASSES, MESH_DEVICE_CLASSES);
@@ -280,6 +323,9 @@ enum wire_error capacity_record_decode(const uint8_t *bytes, size_t count, struc
     *devices = (struct capacity_devices){0};
     if (version >= CAPACITY_VERSION_DEVICES)
         get_devices(&reader, devices);
+    if (version >= CAPACITY_VERSION_LACKS)
+        get_lacks(&reader, devices);
+    tell_placement(devices, body);
     return close_body(&reader);
 }
 

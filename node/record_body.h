@@ -58,16 +58,28 @@ struct capacity_device {
     uint32_t mflops, memory_mbps, link_mbps;
     int64_t measured_at_s; /* wall */
 };
+
+/* Why users' kernels don't run on a class of devices, in bits. Layers are those of kernels/sandbox.h, whose order is this. */
+#define CAPACITY_NO_COMPILER 1u
+#define CAPACITY_NO_LAYER(layer) (2u << (layer))
+
 struct capacity_devices {
+    bool lacks_told; /* false: a version of the record that says nothing of it, or of residents */
+    uint16_t lacks[MESH_DEVICE_CLASSES]; /* 0: users' kernels run there */
+    uint32_t resident_count;
+    uint32_t
+        resident[MESH_RESIDENTS_MAX]; /* blobs that workers hold, the largest first: capacity_resident_name */
     uint32_t count;
     uint32_t reclaim_p99_ms;
     struct capacity_device row[CAPACITY_DEVICES_MAX];
 };
 
+uint32_t capacity_resident_name(const uint8_t blob[32]);
+
 /* `devices` may be NULL, where members that don't know them are to read it: then the lowest version that says the rest is written. */
 size_t capacity_record_encode(const struct mesh_capacity *body, const struct capacity_devices *devices,
                               uint8_t *out, size_t capacity);
-/* `devices` may be NULL; of a record that doesn't have them it has no rows. */
+/* `devices` may be NULL; of a record that doesn't have them it has no rows. What placement needs of them is in `body` too. */
 enum wire_error capacity_record_decode(const uint8_t *bytes, size_t count, struct mesh_capacity *body,
                                        struct capacity_devices *devices);
 /* The same without devices. */

@@ -437,6 +437,40 @@ bool workers_hold(const struct workers *workers, uint32_t class, const char *ten
     return slot && slot->worker && strcmp(slot->tenant, tenant) == 0 && worker_holds(slot->worker, id);
 }
 
+/* Keeps the largest `max` in order, each once. Returns the new count. */
+static uint32_t rank_resident(struct workers_resident *out, uint32_t count, uint32_t max, const uint8_t *id,
+                              uint64_t bytes)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (memcmp(out[i].id, id, WORKER_ID_BYTES) == 0)
+            return count;
+        at += out[i].bytes >= bytes;
+    }
+    if (at == max)
+        return count;
+    count += count < max;
+    memmove(&out[at + 1], &out[at], (count - 1 - at) * sizeof *out);
+    memcpy(out[at].id, id, WORKER_ID_BYTES);
+    out[at].bytes = bytes;
+    return count;
+}
+
+uint32_t workers_residents(const struct workers *workers, uint64_t bytes_min, struct workers_resident *out,
+                           uint32_t max)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < workers->slot_count; i++) {
+        const struct worker *worker = workers->slots[i].worker;
+        const uint8_t *id = NULL;
+        uint64_t bytes;
+        for (uint32_t r = 0; worker && (bytes = worker_resident(worker, r, &id)) > 0; r++)
+            if (bytes >= bytes_min)
+                count = rank_resident(out, count, max, id, bytes);
+    }
+    return count;
+}
+
 static void report(struct slot *slot, struct hand *hand, const struct workers_shard *shard)
 {
     hand->seen[shard->shard] = 1;

@@ -85,6 +85,14 @@ uint32_t workers_bundles(const struct workers *workers, uint32_t index, uint64_t
 bool workers_hold(const struct workers *workers, uint32_t class, const char *tenant,
                   const uint8_t id[WORKER_ID_BYTES]);
 
+struct workers_resident {
+    uint8_t id[WORKER_ID_BYTES];
+    uint64_t bytes;
+};
+/* The largest blobs of at least `bytes_min` that some worker maps, the largest first; returns how many, at most `max`. */
+uint32_t workers_residents(const struct workers *workers, uint64_t bytes_min, struct workers_resident *out,
+                           uint32_t max);
+
 /* The turn function for the loop: kills hung workers and those whose grace is over. */
 int64_t workers_turn(void *workers, int64_t now_ms);
 

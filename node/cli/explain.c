@@ -9,8 +9,6 @@ static void print_waiting(const json_t *waiting)
 {
     static const struct table_column columns[] = {
         {.title = "NODE"}, {.title = "SITE"}, {.title = "WHAT IT DOES FOR THE REST", .wrap = true}};
-    if (json_array_size(waiting) == 0)
-        return;
     struct table *table = table_open(columns, 3);
     size_t i;
     const json_t *row;
@@ -23,6 +21,17 @@ static void print_waiting(const json_t *waiting)
     printf("\n");
     table_print(table, stdout);
     table_close(table);
+}
+
+static void print_passed_over(const json_t *passed_over)
+{
+    size_t i;
+    const json_t *row;
+    json_array_foreach(passed_over, i, row)
+    {
+        printf("%s%s %s: it is not asked\n", i == 0 ? "\n" : "", client_text(row, "name"),
+               client_text(row, "reason"));
+    }
 }
 
 static void print_decisions(const json_t *decisions, int64_t forgotten, bool lost)
@@ -60,7 +69,10 @@ static int explain_run(struct cli *cli)
         cli_print_json(reply);
     } else {
         printf("%.16s  %s\n", client_text(reply, "job"), client_text(reply, "summary"));
-        print_waiting(client_member(reply, "waiting"));
+        if (json_array_size(client_member(reply, "waiting")) > 0)
+            print_waiting(client_member(reply, "waiting"));
+        else
+            print_passed_over(json_object_get(reply, "passed_over"));
         print_decisions(client_member(reply, "decisions"), client_number(reply, "forgotten"),
                         client_flag(reply, "lost_by_restart"));
     }

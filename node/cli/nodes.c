@@ -80,6 +80,25 @@ static void add_protocol(struct table *table, const json_t *node)
     }
 }
 
+/* Whether users' kernels run there: "yes", or why not, of each kind of devices where they differ. */
+static const char *users_kernels(const json_t *node, char *text, size_t text_bytes)
+{
+    const json_t *kinds = json_object_get(node, "users_kernels"), *word, *cpu = json_object_get(kinds, "cpu");
+    const bool alike = !cpu || json_object_size(kinds) < 2 || json_equal(cpu, json_object_get(kinds, "cuda"));
+    const char *kind;
+    size_t used = 0;
+    snprintf(text, text_bytes, "-");
+    json_object_foreach((json_t *)(uintptr_t)kinds, kind, word)
+    {
+        if (used < text_bytes)
+            used += (size_t)snprintf(text + used, text_bytes - used, "%s%s%s%s", used ? "; " : "",
+                                     alike ? "" : kind, alike ? "" : " ", json_string_value(word));
+        if (alike)
+            break;
+    }
+    return text;
+}
+
 static void add_row(struct table *table, const json_t *node, bool wide)
 {
     char text[FORMAT_BYTES];
@@ -121,9 +140,13 @@ static void add_row(struct table *table, const json_t *node, bool wide)
     table_cell(table, "%s", client_text(node, "version"));
     add_protocol(table, node);
     table_cell(table, "%lld", (long long)client_number(node, "incarnation"));
-    const char *sandbox = client_text(node, "sandbox"); /* known of the node asked alone */
+    const char *sandbox = client_text(node, "sandbox"); /* "" of a program before 0.2 */
     table_cell(table, "%s", sandbox[0] ? sandbox : "-");
     if (strncmp(sandbox, "no ", 3) == 0)
+        table_colour(table, TABLE_YELLOW);
+    char kernels[96];
+    table_cell(table, "%s", users_kernels(node, kernels, sizeof kernels));
+    if (strchr(kernels, ' '))
         table_colour(table, TABLE_YELLOW);
 }
 
@@ -231,6 +254,18 @@ static void show_own(const json_t *node)
     }
 }
 
+/* Blobs that its workers hold: a job that needs one costs less to place there. */
+static void show_residents(const json_t *node)
+{
+    size_t i;
+    const json_t *name;
+    json_array_foreach(json_object_get(node, "residents"), i, name)
+        printf("%s%s%s", i == 0 ? client_text(node, "name") : "", i == 0 ? " holds blobs " : ", ",
+               json_string_value(name));
+    if (i > 0)
+        putchar('\n');
+}
+
 static void show_devices(const json_t **rows, size_t count, int64_t now_ms)
 {
     static const struct table_column columns[] = {
@@ -252,6 +287,8 @@ static void show_devices(const json_t **rows, size_t count, int64_t now_ms)
     for (size_t i = 0; i < count; i++)
         if (client_flag(rows[i], "self"))
             show_own(rows[i]);
+    for (size_t i = 0; i < count; i++)
+        show_residents(rows[i]);
 }
 
 static int show(struct cli *cli, const json_t *reply)
@@ -271,7 +308,8 @@ static int show(struct cli *cli, const json_t *reply)
                                                   {.title = "VERSION"},
                                                   {.title = "PROTOCOL", .right = true},
                                                   {.title = "INC", .right = true},
-                                                  {.title = "SANDBOX"}};
+                                                  {.title = "SANDBOX"},
+                                                  {.title = "USERS' KERNELS"}};
     const json_t *nodes = client_member(reply, "nodes");
     const size_t count = json_array_size(nodes);
     const json_t **rows = calloc(count + 1, sizeof *rows);
@@ -280,7 +318,7 @@ static int show(struct cli *cli, const json_t *reply)
     for (size_t i = 0; i < count; i++)
         rows[i] = json_array_get(nodes, i);
     qsort(rows, count, sizeof *rows, compare);
-    struct table *table = table_open(columns, cli->wide ? 16 : 8);
+    struct table *table = table_open(columns, cli->wide ? 17 : 8);
     for (size_t i = 0; i < count; i++) {
         if (cli->quiet)
             puts(client_text(rows[i], "id"));

@@ -394,8 +394,25 @@ def a_node_without_a_compiler_or_a_layer_of_the_sandbox_is_not_given_shards(plac
                               "y=" + place.path("x.npy"), "--shard-items", "50", "--cache", "off", "--json").json
         ran = {row["name"]: row["shards"] for row in mesh[site].job(job["id"])["by_node"] if row["shards"]}
         expect(ran == {"ashburn": 20}, "the shards ran at %s" % ran)
-        told = mesh[site].weir("explain", job["id"]).out
-        expect(site + " takes no users' kernels" in told, told)
+    lacks = {"berlin": ("whole", "no compiler", "berlin has no compiler for users' kernels: it is not asked"),
+             "cairo": ("no landlock", "sandbox not whole",
+                       "cairo would refuse a user's kernel: its sandbox has no landlock: it is not asked")}
+    asked = mesh["ashburn"]
+    for site, (sandbox, word, reason) in lacks.items():  # told everywhere: where it is asked too
+        wait_until("%s says what it lacks: %s" % (site, asked.nodes()[site]),
+                   lambda site=site, sandbox=sandbox, word=word: (
+                       asked.nodes()[site]["sandbox"], asked.nodes()[site]["users_kernels"]) == (sandbox, {"cpu": word}))
+    wide = asked.weir("nodes", "-o", "wide").out
+    expect("no landlock" in wide and "no compiler" in wide and "whole" in wide, wide)
+    job = asked.weir("submit", "--kernel", example("saxpy"), "--input", "x=" + place.path("x.npy"), "--input",
+                     "y=" + place.path("x.npy"), "--shard-items", "50", "--cache", "off", "--json").json
+    told = asked.weir("explain", job["id"], "--json").json
+    expect(all(row["why"] != "no-kernel" for row in told["decisions"]), "they are asked in vain: %s" % told["decisions"])
+    expect(asked.count("core", "refusals") == 0 and all(mesh[site].count("core", "refusals") == 0 for site in lacks),
+           "somebody was asked in vain")
+    shown = asked.weir("explain", job["id"]).out
+    for site, (_, _, reason) in lacks.items():
+        expect(reason in shown, "%r is not in:\n%s" % (reason, shown))
 
 
 def a_users_kernel_is_cached_listed_and_outlives_its_home(place):

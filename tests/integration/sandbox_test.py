@@ -54,7 +54,9 @@ def without_user_namespaces_users_kernels_are_refused_and_built_in_ones_run(plac
     node.weir("submit", "spin", "--items", "20", "--param", "us=100")
     job = node.weir("submit", *write_kernel(place, ENTRY % "  y[weir_item()] = x[weir_item()];"), "--detach").out.strip()
     wait_until("it is told why the job waits",
-               lambda: "takes no users' kernels" in node.weir("explain", job).out, 30)
+               lambda: "would refuse a user's kernel: its sandbox has no user" in
+               " ".join(node.weir("explain", job).out.split()), 30)
+    expect(node.nodes()["ashburn"]["sandbox"].startswith("no user"), node.nodes()["ashburn"])
 
 
 def a_kernel_that_fails_twice_is_quarantined(place):

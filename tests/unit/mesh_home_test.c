@@ -1216,6 +1216,74 @@ static void a_member_that_has_the_inputs_is_chosen(void **state)
     }
 }
 
+static void a_member_whose_workers_hold_the_largest_input_is_chosen(void **state)
+{
+    (void)state;
+    for (uint32_t with = 0; with < 2; with++) {
+        struct fixture *const f = open_home(2);
+        struct mesh_job_spec spec = spec_of(1, 2);
+        spec.shard_us_guess = 2000000;
+        spec.memory_bytes = 110 * 1000 * 1000; /* a second on their way */
+        spec.broadcast_bytes = 100 * 1000 * 1000;
+        spec.broadcast = 0xfeedf00d;
+        struct mesh_record record = {.kind = MESH_RECORD_CAPACITY};
+        record.body.capacity.class[0] = (struct mesh_class_capacity){.slots = 4, .free = 2};
+        record.body.capacity.resident_count = 2;
+        record.body.capacity.resident[0] = 1;
+        record.body.capacity.resident[1] = spec.broadcast;
+        fixture_record(f, with, record);
+        record.body.capacity.resident_count = 1; /* what stands behind the count says nothing */
+        fixture_record(f, 1 - with, record);
+        submit_spec(f, &spec);
+        assert_true(sent(f, with, MESH_RESERVE));
+        assert_false(sent(f, 1 - with, MESH_RESERVE));
+        fixture_close(f);
+    }
+}
+
+/* Bits of device classes; a user's kernel goes to no member that says it would refuse it, a built-in one does. */
+static void who_says_that_users_kernels_do_not_run_there_is_not_asked_for_them(void **state)
+{
+    (void)state;
+    static const struct {
+        uint16_t lacks, classes;
+        bool user, asked;
+    } cases[] = {{0, 3, true, true}, {1, 1, true, false}, {1, 3, true, true}, {3, 3, true, false},
+                 {2, 1, true, true}, {2, 2, true, false}, {3, 3, false, true}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fixture *const f = fixture_open(1);
+        struct mesh_record record = {.kind = MESH_RECORD_CAPACITY};
+        record.body.capacity.class[0] = record.body.capacity.class[1] =
+            (struct mesh_class_capacity){.slots = 4, .free = 2};
+        record.body.capacity.no_users = cases[i].lacks;
+        fixture_record(f, 0, record);
+        struct mesh_job_spec spec = spec_of(1, 2);
+        spec.classes = cases[i].classes;
+        spec.kernel = cases[i].user ? mesh_user_kernel(99) : 99;
+        submit_spec(f, &spec);
+        assert_int_equal(sent(f, 0, MESH_RESERVE), cases[i].asked);
+        fixture_close(f);
+    }
+}
+
+/* The home itself knows what it lacks, too. */
+static void a_node_that_runs_no_users_kernels_does_not_ask_itself(void **state)
+{
+    (void)state;
+    const uint64_t kernel = 99;
+    for (uint16_t runs = 0; runs < 2; runs++) {
+        fixture_user_classes = runs;
+        struct fixture *const f = fixture_open_kernel(0, &kernel);
+        fixture_devices(f, 2, 0);
+        struct mesh_job_spec spec = spec_of(1, 2);
+        spec.kernel = mesh_user_kernel(7);
+        submit_spec(f, &spec);
+        assert_int_equal(sent(f, UINT32_MAX, MESH_WISH), runs);
+        fixture_user_classes = 0;
+        fixture_close(f);
+    }
+}
+
 static void nobody_is_said_once_a_second(void **state)
 {
     (void)state;
@@ -1326,6 +1394,9 @@ int main(void)
         cmocka_unit_test(a_wish_says_how_long_its_job_has_waited),
         cmocka_unit_test(the_choice_weighs_price_distance_owner_reliability_and_queue),
         cmocka_unit_test(a_member_that_has_the_inputs_is_chosen),
+        cmocka_unit_test(a_member_whose_workers_hold_the_largest_input_is_chosen),
+        cmocka_unit_test(who_says_that_users_kernels_do_not_run_there_is_not_asked_for_them),
+        cmocka_unit_test(a_node_that_runs_no_users_kernels_does_not_ask_itself),
         cmocka_unit_test(nobody_is_said_once_a_second),
         cmocka_unit_test(a_draining_home_finishes_its_jobs),
         cmocka_unit_test(what_is_refused_gives_its_handle_back),

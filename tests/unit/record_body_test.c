@@ -154,7 +154,14 @@ static void devices_come_back_as_they_went(void **state)
 {
     (void)state;
     const struct mesh_capacity body = {.class = {{8, 3, 2}}, .fault = MESH_FAULT_DEVICE};
-    struct capacity_devices devices = {.count = CAPACITY_DEVICES_MAX, .reclaim_p99_ms = UINT32_MAX}, back;
+    struct capacity_devices devices = {.lacks_told = true,
+                                       .lacks = {UINT16_MAX, CAPACITY_NO_COMPILER},
+                                       .resident_count = MESH_RESIDENTS_MAX,
+                                       .count = CAPACITY_DEVICES_MAX,
+                                       .reclaim_p99_ms = UINT32_MAX},
+                            back;
+    for (uint32_t i = 0; i < MESH_RESIDENTS_MAX; i++)
+        devices.resident[i] = UINT32_MAX - i;
     for (uint32_t i = 0; i < CAPACITY_DEVICES_MAX; i++)
         devices.row[i] = (struct capacity_device){.class = 1,
                                                   .compute = UINT16_MAX,
@@ -170,7 +177,7 @@ static void devices_come_back_as_they_went(void **state)
     struct mesh_capacity back_body;
     const size_t count = capacity_record_encode(&body, &devices, bytes, sizeof bytes);
     assert_in_range(count, 1, CAPACITY_BODY_BYTES_MAX);
-    assert_int_equal(bytes[1], 4);
+    assert_int_equal(bytes[1], 5);
     assert_int_equal(capacity_record_decode(bytes, count, &back_body, &back), WIRE_OK);
     assert_int_equal(back_body.fault, MESH_FAULT_DEVICE);
     assert_memory_equal(&back, &devices, sizeof back);
@@ -189,6 +196,47 @@ static void devices_come_back_as_they_went(void **state)
         capacity_record_decode(bytes, capacity_body_encode(&good, bytes, sizeof bytes), &back_body, &back),
         WIRE_OK);
     assert_int_equal(back.count, 0);
+}
+
+/* Version 5 is one byte longer where nothing is lacking and nothing held; version 4 without it is read as before. */
+static void what_users_kernels_lack_is_told_and_was_not_before(void **state)
+{
+    (void)state;
+    const struct mesh_capacity body = {.class = {{8, 3, 2}, {4, 4, 0}}};
+    struct capacity_devices devices = {.lacks_told = true,
+                                       .count = 1,
+                                       .row = {{.count = 8, .spare = 8, .memory_mib = 1000}}},
+                            back;
+    uint8_t bytes[CAPACITY_BODY_BYTES_MAX];
+    struct mesh_capacity back_body;
+    const size_t whole = capacity_record_encode(&body, &devices, bytes, sizeof bytes);
+    assert_int_equal(bytes[whole - 1], 0x90); /* an empty array */
+    assert_int_equal(capacity_record_decode(bytes, whole, &back_body, &back), WIRE_OK);
+    assert_memory_equal(&back, &devices, sizeof back);
+    assert_int_equal(back_body.no_users, 0);
+    bytes[0]--;
+    bytes[1] = 4;
+    assert_int_equal(capacity_record_decode(bytes, whole - 1, &back_body, &back), WIRE_OK);
+    assert_false(back.lacks_told);
+    assert_int_equal(back.row[0].memory_mib, 1000);
+
+    devices.lacks[1] = CAPACITY_NO_LAYER(3);
+    devices.resident_count = 2;
+    devices.resident[0] = 0xdeadbeef;
+    devices.resident[1] = 7;
+    const size_t count = capacity_record_encode(&body, &devices, bytes, sizeof bytes);
+    assert_int_equal(count, whole + 1 + 1 + 5 + 1);
+    assert_int_equal(capacity_body_decode(bytes, count, &back_body), WIRE_OK);
+    assert_int_equal(back_body.no_users, 2);
+    assert_int_equal(back_body.resident_count, 2);
+    assert_int_equal(back_body.resident[0], 0xdeadbeef);
+    assert_int_equal(back_body.resident[1], 7);
+    bytes[whole - 1] = 0x90 + MESH_DEVICE_CLASSES + MESH_RESIDENTS_MAX + 1; /* one more than there may be */
+    assert_int_equal(capacity_body_decode(bytes, count, &back_body), WIRE_RANGE);
+    bytes[whole - 1] = 0x91; /* of one class only */
+    assert_int_not_equal(capacity_body_decode(bytes, whole + 1, &back_body), WIRE_OK);
+    const uint8_t blob[32] = {0xde, 0xad, 0xbe, 0xef, 1};
+    assert_int_equal(capacity_resident_name(blob), 0xdeadbeef);
 }
 
 static void devices_that_make_no_sense_are_refused(void **state)
@@ -275,6 +323,7 @@ int main(void)
         cmocka_unit_test(only_a_large_site_needs_the_second_version),
         cmocka_unit_test(a_fault_comes_back_with_a_site_and_without),
         cmocka_unit_test(devices_come_back_as_they_went),
+        cmocka_unit_test(what_users_kernels_lack_is_told_and_was_not_before),
         cmocka_unit_test(devices_that_make_no_sense_are_refused),
         cmocka_unit_test(an_alert_comes_back_as_it_went),
     };
