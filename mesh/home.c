@@ -88,6 +88,7 @@ static void job_view(const struct mesh *mesh, const struct job *job, struct mesh
         .stalled = journal != MESH_NONE && mesh->journals.journal[journal].stalled,
         .changing = journal != MESH_NONE && (mesh->journals.journal[journal].learning ||
                                              mesh->journals.journal[journal].members.joining != 0),
+        .bind_in_ms = job->bind_at_ms > mesh->now_ms ? job->bind_at_ms - mesh->now_ms : 0,
     };
 }
 

@@ -630,6 +630,8 @@ struct mesh_job_view {
     uint32_t copies;     /* of its journal */
     bool stalled;        /* too few of them answer: nothing is acknowledged until more do */
     bool changing;       /* one of them is being replaced */
+    int64_t
+        bind_in_ms; /* nothing is bound for so long: who may still run some of it is listened to; else 0 */
 };
 bool mesh_job_view(const struct mesh *mesh, uint32_t index, struct mesh_job_view *view);
 bool mesh_job_find(const struct mesh *mesh, const struct mesh_id *id, struct mesh_job_view *view);

@@ -912,18 +912,24 @@ static json_t *waiting_json(struct node *node, const struct job *job)
     return list;
 }
 
-/* What verification has to say of the job: ", 3 checks open, 2 wrong results committed: disputed". */
-static const char *checks_text(const struct job *job, const struct mesh_job_view *view, char text[160])
+enum { NOTES_BYTES = 240 };
+
+/* What keeps its shards from being handed out, and what verification has to say: ", 3 checks open; disputed: ...". */
+static const char *notes_text(const struct job *job, const struct mesh_job_view *view, char text[NOTES_BYTES])
 {
     int used = 0;
     text[0] = '\0';
+    if (view->queued > 0 && view->bind_in_ms > 0)
+        used += snprintf(text, NOTES_BYTES, ", none handed out for %lld s yet: others may still bring some",
+                         (long long)(view->bind_in_ms + 999) / 1000);
     if (view->held > 0)
-        used += snprintf(text, 160, ", %u held for a second site's word", view->held);
+        used += snprintf(text + used, (size_t)(NOTES_BYTES - used), ", %u held for a second site's word",
+                         view->held);
     if (view->checks > 0)
-        used += snprintf(text + used, (size_t)(160 - used), ", %u check%s open", view->checks,
+        used += snprintf(text + used, (size_t)(NOTES_BYTES - used), ", %u check%s open", view->checks,
                          view->checks == 1 ? "" : "s");
     if (job->disputed > 0)
-        snprintf(text + used, (size_t)(160 - used), "; disputed: %u committed result%s proved wrong",
+        snprintf(text + used, (size_t)(NOTES_BYTES - used), "; disputed: %u committed result%s proved wrong",
                  job->disputed, job->disputed == 1 ? "" : "s");
     return text;
 }
@@ -950,7 +956,7 @@ void op_explain(void *context, struct api_call *call)
         return;
     struct mesh_job_view view = {0};
     mesh_job_find(node->host.mesh, &job->spec.id, &view);
-    char summary[600], stall[STALL_TEXT_BYTES], checks[160];
+    char summary[600], stall[STALL_TEXT_BYTES], notes[NOTES_BYTES];
     if (job->state == JOB_FAILED)
         snprintf(summary, sizeof summary, "failed: %s", job->error);
     else if (stall_text(node, job, stall)[0])
@@ -960,7 +966,7 @@ void op_explain(void *context, struct api_call *call)
         snprintf(summary, sizeof summary,
                  "%s: %u of %u shards done (%u from the cache), %u running, %u waiting, %u reassigned%s",
                  state_word(job->state), job->committed, job->spec.shard_count, job->cached, view.assigned,
-                 view.queued + view.looking_up, job->reassigned, checks_text(job, &view, checks));
+                 view.queued + view.looking_up, job->reassigned, notes_text(job, &view, notes));
     json_t *decisions = json_array();
     for (uint32_t d = 0; d < job->decision_count; d++)
         json_array_append_new(decisions, decision_json(node, job, &job->decision[d]));

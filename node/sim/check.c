@@ -353,7 +353,7 @@ static struct waiting *find_waiting(struct world *world, uint32_t *count)
             const bool stalled =
                 view.stalled || !world->job[number].acknowledged ||
                 world->job[number].spec.verify == MESH_VERIFY_QUORUM; /* which checks bound */
-            if (view.state != MESH_JOB_RUNNING || view.queued == 0 || stalled) {
+            if (view.state != MESH_JOB_RUNNING || view.queued == 0 || stalled || view.bind_in_ms > 0) {
                 continue;
             }
             if (*count == room) {
