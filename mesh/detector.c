@@ -11,6 +11,7 @@ void detector_init(struct mesh *mesh)
     detector->next_at_ms = INT64_MAX;
     detector->swept_at_ms = mesh->now_ms;
     detector->announce_at_ms = mesh->now_ms;
+    detector->alert_version = mesh->config.session;
 }
 
 /* ------------------------------------------------- what was said about whom */
@@ -442,7 +443,6 @@ static void raise_incarnation(struct step *step, uint64_t above)
     struct mesh *const mesh = step->mesh;
     assert(above < UINT64_MAX);
     mesh->incarnation = above + 1;
-    mesh->record_version = 0;
     mesh->detector.announce = true;
     mesh->counters.refutations++;
 }

@@ -10,6 +10,7 @@ void gossip_init(struct mesh *mesh)
 {
     mesh->gossip.capacity_at_ms = mesh->now_ms - MESH_CAPACITY_MIN_MS;
     mesh->gossip.capacity_risen = true;
+    mesh->gossip.capacity_version = mesh->config.session;
 }
 
 static void push(struct step *step, const struct mesh_id *to, const struct mesh_record *record)
@@ -179,21 +180,21 @@ static bool accept_member(struct step *step, const struct mesh_id *from, const s
     const struct member *const member = &mesh->members.slot[slot];
     if (member->state == MESH_REVOKED)
         return false;
-    if (!stamp_newer(STAMP(record), STAMP(&member->record))) {
+    /* Who changes its process does so in a new incarnation. */
+    const bool other_process = record->body.member.session != member->record.session;
+    const bool same_incarnation = record->incarnation == member->record.incarnation;
+    if (!stamp_newer(STAMP(record), STAMP(&member->record)) || (other_process && same_incarnation)) {
         /* A node that has lost count of its incarnations learns from us where it was. */
-        const bool lost_count =
-            id_equal(from, &record->origin) && record->body.member.session != member->record.session;
+        const bool lost_count = other_process && id_equal(from, &record->origin);
         if (lost_count || rounds_overtaken(mesh, slot, STAMP(record))) {
             const struct mesh_record ours = members_record(member);
             push(step, from, &ours);
-        } else if (record->incarnation == member->record.incarnation) {
+        } else if (same_incarnation) {
             detector_believed(step, slot);
         }
         return false;
     }
-    /* Who has left or changed its process does so in a new incarnation. */
-    if (record->incarnation == member->record.incarnation &&
-        (member->state == MESH_LEFT || record->body.member.session != member->record.session))
+    if (same_incarnation && member->state == MESH_LEFT) /* it comes back in a new one */
         return false;
     accept_known_member(step, from, slot, record);
     return true;

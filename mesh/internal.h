@@ -115,7 +115,7 @@ struct mesh {
     struct mesh_random random;
     struct mesh_counters counters;
     uint64_t incarnation;    /* ours; see gossip_incarnation() */
-    uint64_t record_version; /* of our latest member record within the incarnation */
+    uint64_t record_version; /* of our latest member record; see mesh_config.session */
     bool draining;
     bool stopping; /* drains, and ends whether its own jobs are done or not */
     bool leaving;

@@ -52,6 +52,7 @@ struct mesh *mesh_init(void *memory, const struct mesh_config *config)
     mesh->now_ms = config->now_ms;
     /* A process that saved its storage may have ended before it announced that incarnation. */
     mesh->incarnation = config->incarnation > config->storage ? config->incarnation : config->storage;
+    mesh->record_version = config->session;
     disk_init(mesh);
     random_seed(&mesh->random, config->seed);
     lay_out(mesh, limits, &from);

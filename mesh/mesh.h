@@ -48,7 +48,12 @@ struct mesh_config {
     uint64_t site;        /* hash of the own site's name */
     uint64_t region;      /* hash of the own region's name */
     uint64_t incarnation; /* the highest ever saved, plus one; the host has saved it before this call */
-    uint64_t session;     /* of this process, never zero: see body.member.session of struct mesh_record */
+    /*
+     * Of this process, never zero: see body.member.session of struct mesh_record. The versions of its records go on from
+     * here, so the host makes it of the time at which it starts and of chance: then a life that the disk has forgotten,
+     * because an old copy of it was put back, is no reason to give one (incarnation, version) to two records.
+     */
+    uint64_t session;
     uint64_t
         storage; /* of the latest MESH_SAVE_STORAGE; the incarnation at which the disk was restored from a
                              backup, if that was later; 0 = neither */

@@ -20,7 +20,8 @@ static const char *const claims[SIM_CLAIMS] = {
     [SIM_EPOCHS_GROW] = "epochs only grow, and an older one never commits",
     [SIM_SLOTS_HOLD] = "running <= slots, and running + waiting + granted <= 2 x slots",
     [SIM_SHARDS_ADD_UP] = "every shard is looked up, queued, assigned, held or committed; none vanishes",
-    [SIM_ORIGIN_ADVANCES] = "only its origin advances a record, and only with what it saved",
+    [SIM_ORIGIN_ADVANCES] =
+        "only its origin advances a record, only with what it saved, never twice to one place",
     [SIM_DOWN_STAYS_DOWN] = "a member that is down comes up only with a higher incarnation",
     [SIM_BOUNDS_HOLD] = "every step's output is bounded and comes to rest",
     [SIM_HANDLES_RETURN] = "every handle is dropped exactly once",
@@ -208,6 +209,25 @@ void sim_check_step(struct world *world, struct host *host, const struct mesh_ev
     }
 }
 
+/* No two member records of one identity, over all lives, clones and disks that forgot, claim one place in its order. */
+static void check_place(struct world *world, struct host *host, const struct mesh_record *record)
+{
+    struct host *const identity = &world->host[host->identity];
+    for (uint32_t i = 0; i < identity->place_count; i++) {
+        if (identity->place[i].incarnation == record->incarnation &&
+            identity->place[i].version == record->version) {
+            sim_check_fail(world, host, SIM_ORIGIN_ADVANCES, "a second member record (%llu, %llu)",
+                           (unsigned long long)record->incarnation, (unsigned long long)record->version);
+        }
+    }
+    if ((identity->place_count & (identity->place_count - 1)) == 0) {
+        const size_t room = identity->place_count != 0 ? 2 * (size_t)identity->place_count : 8;
+        identity->place = sim_grow(identity->place, room, sizeof *identity->place);
+    }
+    identity->place[identity->place_count++] =
+        (struct place){.incarnation = record->incarnation, .version = record->version};
+}
+
 /* Signed is announced: what it rests on must be durable, and it must go beyond all that was signed before. */
 void sim_check_signed(struct world *world, struct host *host, const struct mesh_record *record)
 {
@@ -230,6 +250,7 @@ void sim_check_signed(struct world *world, struct host *host, const struct mesh_
     }
     host->signed_incarnation = record->incarnation;
     host->signed_version = record->version;
+    check_place(world, host, record);
 }
 
 /* ---- Liveness, once a second. */

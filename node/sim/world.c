@@ -494,6 +494,7 @@ void sim_world_finish(struct world *world)
             counters_sum(&result->core, mesh_counters(host->mesh));
         }
         sim_host_free(host);
+        free(host->place);
         sim_disk_free(&host->disk);
         sim_disk_free(host->snapshot);
         free(host->snapshot);

@@ -282,6 +282,12 @@ struct trace_line {
     uint64_t b;
 };
 
+/* In the order of one origin's member records. */
+struct place {
+    uint64_t incarnation;
+    uint64_t version;
+};
+
 struct host {
     uint32_t index;
     char name[16];
@@ -317,6 +323,8 @@ struct host {
     bool interior;               /* as it last said of itself, see mesh/tiers.h */
     uint64_t signed_incarnation; /* of the newest own member record over all lives, and its version */
     uint64_t signed_version;
+    struct place *place; /* all that member records of its identity ever took, see node/sim/check.c */
+    uint32_t place_count;
     struct payload *own_record; /* newest own member record of this life */
     struct oracle *oracle;      /* of this life; NULL in large worlds */
     struct disk disk;

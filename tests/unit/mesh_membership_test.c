@@ -595,23 +595,24 @@ static void an_echo_waits_for_the_record_and_not_for_ever(void **state)
 {
     (void)state;
     struct net *const net = make_mesh(3);
+    const uint64_t first = net->node[1].config.session + 1;
     struct mesh_record capacity = {
-        .kind = MESH_RECORD_CAPACITY, .origin = net->node[1].id, .incarnation = 1, .version = 100};
-    send_await(net, 0, 1, 1); /* it came long ago */
+        .kind = MESH_RECORD_CAPACITY, .origin = net->node[1].id, .incarnation = 1, .version = first + 100};
+    send_await(net, 0, 1, first); /* it came long ago */
     assert_int_equal(echoes_sent(net), 1);
-    send_await(net, 0, 1, 101);
+    send_await(net, 0, 1, first + 101);
     assert_int_equal(echoes_sent(net), 0);
     give(net, 0, 2, capacity); /* not yet that one */
     assert_int_equal(echoes_sent(net), 0);
-    capacity.version = 102;
+    capacity.version = first + 102;
     give(net, 0, 2, capacity); /* a newer one will do */
     assert_int_equal(echoes_sent(net), 1);
-    capacity.version = 103;
+    capacity.version = first + 103;
     give(net, 0, 2, capacity); /* once */
     assert_int_equal(echoes_sent(net), 0);
-    send_await(net, 0, 1, 104);
+    send_await(net, 0, 1, first + 104);
     net_run(net, MESH_ECHO_LOST_MS + 1000);
-    capacity.version = 200;
+    capacity.version = first + 200;
     give(net, 0, 2, capacity); /* who asked has given up */
     assert_int_equal(echoes_sent(net), 0);
     end(net);
@@ -740,6 +741,33 @@ static void node_that_forgot_its_incarnation_climbs_above_what_peers_hold(void *
     assert_true(incarnation(net, 0, 2) > before);
     assert_true(net->node[2].incarnation > before);
     assert_int_equal(net->node[2].cloned, 0);
+    end(net);
+}
+
+/* Its second start since, and its second one from the old copy, bear the same incarnation: the host sees that no two
+ * records of them claim one place in their order. */
+static void node_whose_old_disk_was_put_back_signs_nothing_twice(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    const uint64_t old = net->node[2].incarnation;
+    for (int i = 0; i < 2; i++) {
+        net_kill(net, 2, true);
+        net_run(net, 3000);
+        net_start(net, 2, false);
+        net_run(net, 15000);
+    }
+    const uint64_t latest = incarnation(net, 0, 2);
+    for (uint32_t starts = 1; starts <= 3; starts++) {
+        net_kill(net, 2, true);
+        net_run(net, 3000);
+        net->node[2].incarnation = old;
+        net_start(net, 2, false);
+        net_run(net, 15000);
+        assert_true(net_whole(net));
+        assert_in_range(incarnation(net, 0, 2), latest + starts, latest + starts + 1);
+    }
+    assert_int_equal(net->node[2].cloned_fatal, 0);
     end(net);
 }
 
@@ -1201,6 +1229,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(paused_process_accuses_nobody),
         cmocka_unit_test(both_sides_of_a_split_go_on_and_heal),
         cmocka_unit_test(node_that_forgot_its_incarnation_climbs_above_what_peers_hold),
+        cmocka_unit_test(node_whose_old_disk_was_put_back_signs_nothing_twice),
         cmocka_unit_test(clone_is_told_from_lost_state),
         cmocka_unit_test(leaving_member_is_left_and_not_accused),
         cmocka_unit_test(revoked_member_stays_out),

@@ -187,6 +187,18 @@ static void dial(struct net *net, uint32_t node, uint32_t peer)
     launch(net, FLIGHT_LINK_UP, node, peer, 2);
 }
 
+static void take_place(struct net_node *n, const struct mesh_record *record)
+{
+    if (record->kind != MESH_RECORD_MEMBER)
+        return;
+    for (uint32_t i = 0; i < n->place_count; i++)
+        assert_false(n->place[i].incarnation == record->incarnation &&
+                     n->place[i].version == record->version);
+    assert_true(n->place_count < NET_PLACES_MAX);
+    n->place[n->place_count++] =
+        (struct net_place){.incarnation = record->incarnation, .version = record->version};
+}
+
 static void act(struct net *net, uint32_t node, const struct mesh_effect *effect)
 {
     struct net_node *const n = &net->node[node];
@@ -199,6 +211,7 @@ static void act(struct net *net, uint32_t node, const struct mesh_effect *effect
     case MESH_SIGN: {
         const struct mesh_record *const record = &effect->body.record;
         assert_true(record->incarnation <= n->incarnation); /* nothing is said before it is saved */
+        take_place(n, record);
         struct net_flight *const flight = launch(net, FLIGHT_SIGNED, node, node, 0);
         flight->record = *record;
         flight->session = n->config.session;
@@ -459,7 +472,7 @@ static void start(struct net *net, uint32_t node)
         .incarnation = ++n->incarnation,
         .storage = n->storage,
         .sequence = n->sequence,
-        .session = random_u64(net) | 1,
+        .session = (uint64_t)(WALL_START_MS + net->now_ms) << 20 | random_u64(net) >> 44,
         .seed = {random_u64(net), random_u64(net)},
         .now_ms = net->now_ms,
         .wall_ms = WALL_START_MS + net->now_ms,

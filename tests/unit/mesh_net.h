@@ -23,11 +23,17 @@
 #define NET_NODES_MAX 16
 #define NET_HANDLES_MAX (1u << 17) /* handles that one node ever gets; tests end long before */
 #define NET_SAVED_MAX 1024         /* records on one node's disk */
+#define NET_PLACES_MAX 4096        /* MEMBER records that one node signs */
 
 struct net_handle {
     bool live;
     struct mesh_record record; /* of a record's handle */
     uint64_t payload;          /* of an ASSIGN's or RESULT's handle: what the hook or the test put there */
+};
+
+struct net_place {
+    uint64_t incarnation;
+    uint64_t version;
 };
 
 struct net_node {
@@ -56,6 +62,9 @@ struct net_node {
     uint32_t cloned;
     uint32_t cloned_fatal;
     uint32_t steps;
+    /* The places in their order that its MEMBER records ever took, over all its lives and disks: each one once. */
+    uint32_t place_count;
+    struct net_place place[NET_PLACES_MAX];
 };
 
 struct net {
