@@ -355,7 +355,7 @@ static uint32_t check_bind(struct step *step, uint32_t job, uint32_t from, const
                            uint32_t index)
 {
     struct home *const home = &step->mesh->home;
-    const uint32_t check = verify_pick(step->mesh, &home->job[job], from);
+    const uint32_t check = verify_pick(step->mesh, &home->job[job], from, 1u << grant->body.grant.class);
     const uint32_t slot = check == MESH_NONE ? MESH_NONE : bundle_make(home, job, from, grant, index);
     if (slot == MESH_NONE)
         return MESH_NONE;
@@ -607,6 +607,7 @@ static void commit_done(struct step *step, uint32_t from, uint32_t job_slot, uin
     struct shard *const shard = shards_of(home, job);
     struct mesh_save *save = NULL;
     uint32_t check = MESH_NONE;
+    const uint32_t classes = bundle == MESH_NONE ? MESH_ANY_CLASS : 1u << home->bundle[bundle].class;
     for (uint32_t i = 0; i < result->body.result.count; i++) {
         const uint32_t index = result->body.result.shard[i].shard;
         if (result->body.result.shard[i].outcome != MESH_DONE || index >= job->spec.shard_count)
@@ -629,10 +630,10 @@ static void commit_done(struct step *step, uint32_t from, uint32_t job_slot, uin
         shard[index].state = SHARD_COMMITTED;
         tally->done++;
         if (verify_holds(job)) {
-            verify_hold(step, job_slot, from, result, i, &check);
+            verify_hold(step, job_slot, from, classes, result, i, &check);
             tally->held++;
         } else {
-            verify_sample(step, job_slot, from, result, i, &check);
+            verify_sample(step, job_slot, from, classes, result, i, &check);
         }
         if (owner != bundle)
             bundle_overtaken(step, owner, bundle);

@@ -52,7 +52,7 @@ static bool append_makes_sense(const struct mesh *mesh, uint32_t from, const str
         message->body.append.epoch == 0 || message->body.append.epoch == UINT64_MAX ||
         message->body.append.entry_epoch == 0 ||
         message->body.append.entry_epoch > message->body.append.epoch ||
-        message->body.append.kind < MESH_ENTRY_SUBMIT || message->body.append.kind > MESH_ENTRY_CHANGE ||
+        message->body.append.kind < MESH_ENTRY_SUBMIT || message->body.append.kind > MESH_ENTRY_DISPUTE ||
         from == mesh->members.self)
         return false;
     if (message->body.append.kind == MESH_ENTRY_CHANGE)

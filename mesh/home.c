@@ -285,6 +285,7 @@ void home_restore(struct step *step, const struct mesh_event *event)
         return;
     }
     job_fill(home, &home->job[slot], event->body.restore.committed);
+    verify_restored(step, slot, event);
     /* As after a submit: the new epoch is durable before anything is sent under it, and the host is told. */
     if (journal_led(step->mesh, &spec->id) == MESH_NONE)
         save_job(step, MESH_SAVE_JOB, &home->job[slot]);

@@ -242,6 +242,7 @@ static bool serve_waiter(struct step *step, uint32_t slot, const struct journal_
         home_job_settled(step, &journal->job, waiter->state);
         break;
     case MESH_ENTRY_CHANGE:
+    case MESH_ENTRY_DISPUTE:
         break;
     case MESH_ENTRY_TAKEOVER: {
         struct mesh_effect *const effect = out_effect(step, MESH_TAKE_OVER);

@@ -327,6 +327,9 @@ static void dispatch(struct step *step, const struct mesh_event *event)
     case MESH_QUARANTINE:
         verify_quarantine(step, event);
         break;
+    case MESH_TRUST:
+        verify_trust(step, event);
+        break;
     }
 }
 

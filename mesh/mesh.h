@@ -102,6 +102,7 @@ enum mesh_event_kind {
     MESH_RAN,       /* an attempt ended: answer to MESH_RUN or MESH_STOP */
     MESH_FORGET_JOB, /* the host pruned a finished job: its slot may be used again once its look-ups are answered */
     MESH_QUARANTINE, /* at start: a member that was caught before; later: an operator forgives one */
+    MESH_TRUST,      /* at start: how many results of a member others had confirmed; before MESH_QUARANTINE */
 };
 
 /* See mesh/verify.h. The own site's results are believed, except by a quorum. */
@@ -138,6 +139,14 @@ struct mesh_job_spec {
     bool lookup;              /* ask the result cache before binding */
     bool local_only;          /* never leaves this node's site */
     bool speculate;           /* shards that take too long are also given to another member */
+    bool
+        tolerant; /* results of one class of devices are compared with each other only, if that can be told */
+};
+
+/* Whose word a committed shard of a job that is read back is. */
+struct mesh_brought {
+    uint32_t by; /* in restore.bringer, + 1; 0: nobody's that may have to be checked, or known to be wrong */
+    uint32_t digest;
 };
 
 /* A journal of several copies as it stands on the disk. */
@@ -209,6 +218,10 @@ struct mesh_event {
             struct mesh_job_spec spec;
             /* Bit s set: shard s is committed. (spec.shard_count + 7) / 8 bytes, borrowed for the step. */
             const uint8_t *committed;
+            /* Of a job that is verified by chance, where the host can tell, borrowed for the step: [spec.shard_count] */
+            const struct mesh_brought *brought;
+            const struct mesh_id *bringer; /* [bringer_count] */
+            uint32_t bringer_count;
         } restore;
         struct mesh_journal_image journal; /* RESTORE_JOURNAL */
         struct {
@@ -244,6 +257,10 @@ struct mesh_event {
             bool on; /* as it was saved; false: forgiven, and checked as one that nobody knows yet */
         } quarantine;
         struct {
+            struct mesh_id id;
+            uint32_t confirmed; /* as mesh_member_view told; of a member that isn't known it is passed over */
+        } trust;
+        struct {
             struct mesh_id job;
             uint64_t epoch;
             uint32_t first;
@@ -273,6 +290,7 @@ enum mesh_save_kind {
     MESH_SAVE_PROMISE, /* no entry of an older epoch is taken any more, and this one belongs to that candidate */
     MESH_SAVE_STORAGE, /* our disk was seen to have forgotten something: what was on it before counts no more */
     MESH_SAVE_QUARANTINE, /* a member was caught with a wrong result, or is forgiven */
+    MESH_SAVE_DISPUTE, /* committed shards proved wrong; they stay as they are, and are never looked at again */
 };
 
 /*
@@ -335,6 +353,13 @@ struct mesh_save {
             uint32_t shard;     /* one of the shards it was wrong about */
             bool on;            /* false: forgiven; the two above are zero */
         } quarantine;
+        struct {
+            struct mesh_id job;
+            uint64_t epoch;
+            struct mesh_place place;
+            uint32_t count;
+            uint32_t shard[MESH_BUNDLE_SHARDS_MAX];
+        } dispute;
         struct {
             struct mesh_id job;
             uint64_t epoch;

@@ -157,6 +157,7 @@ enum mesh_entry_kind {
     MESH_ENTRY_END,        /* done, failed or cancelled */
     MESH_ENTRY_TAKEOVER,   /* a new home's first; no bytes */
     MESH_ENTRY_CHANGE,     /* the journal's members from here on; no bytes besides */
+    MESH_ENTRY_DISPUTE,    /* committed shards that proved wrong */
 };
 
 /*

@@ -211,8 +211,12 @@ static bool has_queued(const struct home *home, const struct job *job)
 /* Whether something may be computed there a second time: a slow bundle, or what is to be checked. */
 static bool may_repeat(const struct mesh *mesh, const struct job *job, uint32_t member)
 {
+    struct mesh_capacity capacity;
+    uint32_t classes = 0;
+    for (uint32_t index = 0; capacity_of(mesh, member, &capacity) && index < MESH_DEVICE_CLASSES; index++)
+        classes |= (uint32_t)(capacity.class[index].slots > 0) << index;
     return speculation_pick(&mesh->home, job, member) != MESH_NONE ||
-           verify_pick(mesh, job, member) != MESH_NONE;
+           verify_pick(mesh, job, member, classes) != MESH_NONE;
 }
 
 /* Returns false if the member is of no use to the job. */

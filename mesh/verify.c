@@ -93,7 +93,7 @@ uint32_t verify_permits(const struct home *home, const struct job *job, uint32_t
 }
 
 /* A check with nothing in it yet, or MESH_NONE. */
-static uint32_t check_make(struct step *step, uint32_t job, bool holds)
+static uint32_t check_make(struct step *step, uint32_t job, uint32_t classes, bool holds)
 {
     struct home *const home = &step->mesh->home;
     struct verify *const verify = &home->verify;
@@ -107,6 +107,7 @@ static uint32_t check_make(struct step *step, uint32_t job, bool holds)
     check->tries = 0;
     check->holds = holds;
     check->job = job;
+    check->classes = home->job[job].spec.tolerant ? classes : MESH_ANY_CLASS;
     check->until_ms = step->now_ms + MESH_CHECK_PATIENCE_MS;
     check->opinions = 1;
     check->count = 0;
@@ -148,8 +149,8 @@ static void check_end(struct home *home, uint32_t slot)
     list_append(&verify->closing, verify->link, slot);
 }
 
-void verify_sample(struct step *step, uint32_t job_slot, uint32_t from, const struct mesh_message *result,
-                   uint32_t place, uint32_t *slot)
+void verify_sample(struct step *step, uint32_t job_slot, uint32_t from, uint32_t classes,
+                   const struct mesh_message *result, uint32_t place, uint32_t *slot)
 {
     struct mesh *const mesh = step->mesh;
     struct job *const job = &mesh->home.job[job_slot];
@@ -163,7 +164,7 @@ void verify_sample(struct step *step, uint32_t job_slot, uint32_t from, const st
     if (random_below(&mesh->random, 1000) >= permille_of(mesh, from, floor_of(job->spec.verify_permille)))
         return;
     if (*slot == MESH_NONE)
-        *slot = check_make(step, job_slot, false);
+        *slot = check_make(step, job_slot, classes, false);
     if (*slot == MESH_NONE) {
         mesh->counters.checks_skipped++;
         return;
@@ -174,15 +175,15 @@ void verify_sample(struct step *step, uint32_t job_slot, uint32_t from, const st
     shard->checked = true;
 }
 
-void verify_hold(struct step *step, uint32_t job_slot, uint32_t from, const struct mesh_message *result,
-                 uint32_t place, uint32_t *slot)
+void verify_hold(struct step *step, uint32_t job_slot, uint32_t from, uint32_t classes,
+                 const struct mesh_message *result, uint32_t place, uint32_t *slot)
 {
     struct mesh *const mesh = step->mesh;
     struct job *const job = &mesh->home.job[job_slot];
     const uint32_t index = result->body.result.shard[place].shard;
     struct shard *const shard = &shards_of(&mesh->home, job)[index];
     if (*slot == MESH_NONE)
-        *slot = check_make(step, job_slot, true);
+        *slot = check_make(step, job_slot, classes, true);
     assert(*slot != MESH_NONE); /* verify_has_room */
     struct check *const check = &mesh->home.verify.check[*slot];
     if (check->count == 0) {
@@ -198,14 +199,14 @@ void verify_hold(struct step *step, uint32_t job_slot, uint32_t from, const stru
 
 /* ---- The way of a check. */
 
-uint32_t verify_pick(const struct mesh *mesh, const struct job *job, uint32_t member)
+uint32_t verify_pick(const struct mesh *mesh, const struct job *job, uint32_t member, uint32_t classes)
 {
     const struct verify *const verify = &mesh->home.verify;
     const uint64_t site = site_of(mesh, member);
     uint32_t slot = job->wanting > 0 ? list_first(&job->checks) : MESH_NONE;
     for (; slot != MESH_NONE; slot = list_next(verify->of_job_link, slot)) {
         const struct check *const check = &verify->check[slot];
-        if (check->state == CHECK_WANTED && check->opinion[0].site != site &&
+        if (check->state == CHECK_WANTED && (check->classes & classes) && check->opinion[0].site != site &&
             (check->opinions < 2 || check->opinion[1].site != site))
             return slot;
     }
@@ -256,15 +257,35 @@ static void decide(struct step *step, const struct check *check, const struct me
                     count);
 }
 
-static void dispute(struct step *step, const struct job *job, uint32_t shard, uint32_t count)
+static bool is_wrong(uint8_t finding)
 {
-    if (count == 0)
+    return finding == FINDING_NONE || finding == FINDING_FIRST_WRONG;
+}
+
+/* Committed shards of the check that are found to be wrong. */
+static void dispute(struct step *step, const struct check *check)
+{
+    const struct job *const job = &step->mesh->home.job[check->job];
+    struct mesh_save *save = NULL;
+    for (uint32_t k = 0; k < check->count; k++) {
+        if (!is_wrong(check->finding[k]))
+            continue;
+        if (!save) {
+            save = out_save(step, MESH_SAVE_DISPUTE);
+            save->body.dispute.job = job->spec.id;
+            save->body.dispute.epoch = job->spec.epoch;
+            save->body.dispute.place = home_append(step, job, MESH_ENTRY_DISPUTE, NULL);
+            save->sequence = home_sequence(step, &save->body.dispute.place);
+        }
+        save->body.dispute.shard[save->body.dispute.count++] = check->shard[k];
+    }
+    if (!save)
         return;
-    step->mesh->counters.disputed += count;
+    step->mesh->counters.disputed += save->body.dispute.count;
     struct mesh_effect *const effect = out_effect(step, MESH_DISPUTED);
     effect->body.disputed.job = job->spec.id;
-    effect->body.disputed.shard = shard;
-    effect->body.disputed.count = count;
+    effect->body.disputed.shard = save->body.dispute.shard[0];
+    effect->body.disputed.count = save->body.dispute.count;
 }
 
 /* Commits the held shards of that finding, as that opinion has them. */
@@ -346,10 +367,7 @@ static uint32_t take_findings(struct step *step, uint32_t slot)
         commit_held(step, slot, 1, FINDING_FIRST_WRONG);
         return requeue_held(home, slot, FINDING_NONE, true);
     }
-    uint32_t shard = 0;
-    uint32_t wrong = count_of(check, FINDING_NONE, &shard);
-    wrong += count_of(check, FINDING_FIRST_WRONG, &shard);
-    dispute(step, &home->job[check->job], shard, wrong);
+    dispute(step, check);
     close_committed(home, check, FINDING_SAME);
     close_committed(home, check, FINDING_SECOND_WRONG);
     close_committed(home, check, FINDING_FIRST_WRONG);
@@ -618,6 +636,15 @@ void verify_quarantine(struct step *step, const struct mesh_event *event)
     }
 }
 
+void verify_trust(struct step *step, const struct mesh_event *event)
+{
+    struct mesh *const mesh = step->mesh;
+    const uint32_t member = members_find(mesh, &event->body.trust.id);
+    if (member != MESH_NONE && !verify_bars(mesh, member))
+        mesh->members.slot[member].confirmed =
+            event->body.trust.confirmed < CONFIRMED_MAX ? event->body.trust.confirmed : CONFIRMED_MAX;
+}
+
 /* What it said in checks that are open is void. */
 static void discard_opinions(struct home *home, const struct mesh_id *id)
 {
@@ -635,6 +662,14 @@ static void discard_opinions(struct home *home, const struct mesh_id *id)
     }
 }
 
+static void recheck_begin(struct home *home, struct job *job)
+{
+    if (job->state != MESH_JOB_RUNNING || job->spec.verify != MESH_VERIFY_SPOT)
+        return;
+    home->verify.rechecks += job->recheck == 0;
+    job->recheck = job->spec.shard_count;
+}
+
 void verify_caught(struct step *step, uint32_t member, uint32_t job_slot, uint32_t shard)
 {
     struct mesh *const mesh = step->mesh;
@@ -647,13 +682,8 @@ void verify_caught(struct step *step, uint32_t member, uint32_t job_slot, uint32
     tell_quarantine(step, &id, &home->job[job_slot].spec.id, shard);
     bundles_discard(step, member);
     discard_opinions(home, &id);
-    for (uint32_t i = 0; i < home->job_count; i++) {
-        struct job *const job = &home->job[home->sorted[i]];
-        if (job->state != MESH_JOB_RUNNING || job->spec.verify != MESH_VERIFY_SPOT)
-            continue;
-        home->verify.rechecks += job->recheck == 0;
-        job->recheck = job->spec.shard_count;
-    }
+    for (uint32_t i = 0; i < home->job_count; i++)
+        recheck_begin(home, &home->job[home->sorted[i]]);
 }
 
 /* ---- What it brought before. */
@@ -679,7 +709,7 @@ static void recheck(struct step *step, uint32_t job_slot, uint32_t *left)
         if (!is_doubtful(mesh, &shard[index]))
             continue;
         if (slot == MESH_NONE) {
-            slot = check_make(step, job_slot, false);
+            slot = check_make(step, job_slot, MESH_ANY_CLASS, false);
             if (slot == MESH_NONE) {
                 *left = 0;
                 return;
@@ -693,6 +723,28 @@ static void recheck(struct step *step, uint32_t job_slot, uint32_t *left)
         check_add(check, index, shard[index].next, 0);
         shard[index].checked = true;
     }
+}
+
+void verify_restored(struct step *step, uint32_t job_slot, const struct mesh_event *event)
+{
+    struct mesh *const mesh = step->mesh;
+    struct job *const job = &mesh->home.job[job_slot];
+    struct shard *const shard = shards_of(&mesh->home, job);
+    bool doubtful = false;
+    for (uint32_t i = 0; event->body.restore.brought && i < job->spec.shard_count; i++) {
+        const struct mesh_brought *const brought = &event->body.restore.brought[i];
+        if (shard[i].state != SHARD_COMMITTED || brought->by == 0 ||
+            brought->by > event->body.restore.bringer_count)
+            continue;
+        const uint32_t member = members_find(mesh, &event->body.restore.bringer[brought->by - 1]);
+        if (member == MESH_NONE || !is_foreign(mesh, member))
+            continue;
+        shard[i].at = member;
+        shard[i].next = brought->digest;
+        doubtful = doubtful || verify_bars(mesh, member);
+    }
+    if (doubtful)
+        recheck_begin(&mesh->home, job);
 }
 
 static void recheck_all(struct step *step)

@@ -23,7 +23,8 @@
  *
  * A member that was caught is in *quarantine* here, until an operator lifts that: it gets no work of our jobs, what it has
  * of them is queued again, results that it still brings are thrown away, those that are held are computed anew, and those
- * that were committed unchecked are checked. A committed result never changes: if it was wrong its job is *disputed*.
+ * that were committed unchecked are checked, also if this node became the job's home since. A committed result never changes:
+ * if it was wrong its job is *disputed*, which is saved, and stands in its journal.
  *
  * Results are compared by the digests that came with them. The core never sees the results themselves.
  */
@@ -64,10 +65,11 @@ struct opinion {
 };
 
 struct check {
-    uint8_t state; /* enum check_state; 0 = free slot */
-    uint8_t tries; /* opinions that did not come */
-    bool holds;    /* its shards are HELD, not committed */
-    uint32_t job;  /* slot */
+    uint8_t state;    /* enum check_state; 0 = free slot */
+    uint8_t tries;    /* opinions that did not come */
+    bool holds;       /* its shards are HELD, not committed */
+    uint32_t job;     /* slot */
+    uint32_t classes; /* of devices, bits: another opinion may come from these */
     int64_t until_ms;
     uint32_t opinions; /* 1, or 2 where they differ */
     uint32_t count;
@@ -106,17 +108,18 @@ uint32_t verify_digest(const struct step *step, uint32_t place);
 /* Whether the member is in quarantine. */
 bool verify_bars(const struct mesh *mesh, uint32_t member);
 
+#define MESH_ANY_CLASS UINT32_MAX
 /*
- * For bundles.c, while it takes a RESULT. `*check` is MESH_NONE before its first shard, and the check that they make
+ * For bundles.c, while it takes a RESULT. `classes`: that of the devices that it comes from, as a bit. `*check` is MESH_NONE before its first shard, and the check that they make
  * afterwards, if any. A shard that was committed is perhaps checked; one that is to be held is.
  */
-void verify_sample(struct step *step, uint32_t job, uint32_t from, const struct mesh_message *result,
-                   uint32_t place, uint32_t *check);
-void verify_hold(struct step *step, uint32_t job, uint32_t from, const struct mesh_message *result,
-                 uint32_t place, uint32_t *check);
+void verify_sample(struct step *step, uint32_t job, uint32_t from, uint32_t classes,
+                   const struct mesh_message *result, uint32_t place, uint32_t *check);
+void verify_hold(struct step *step, uint32_t job, uint32_t from, uint32_t classes,
+                 const struct mesh_message *result, uint32_t place, uint32_t *check);
 
-/* A check that may go to that member, or MESH_NONE. */
-uint32_t verify_pick(const struct mesh *mesh, const struct job *job, uint32_t member);
+/* A check that may go to that member, to a device of those classes, or MESH_NONE. */
+uint32_t verify_pick(const struct mesh *mesh, const struct job *job, uint32_t member, uint32_t classes);
 /* It goes there: its open shards are written to `shard`; returns how many. */
 uint32_t verify_send(struct home *home, uint32_t check, uint32_t shard[MESH_BUNDLE_SHARDS_MAX]);
 /* It does not come back. */
@@ -126,8 +129,12 @@ bool verify_opinion(struct step *step, uint32_t check, uint32_t from, const stru
 
 /* The member was proved wrong about a shard of the job. */
 void verify_caught(struct step *step, uint32_t member, uint32_t job, uint32_t shard);
-/* An event of the host. */
+/* Events of the host. */
 void verify_quarantine(struct step *step, const struct mesh_event *event);
+void verify_trust(struct step *step, const struct mesh_event *event);
+/* The job was read back: what a member brought of it that is in quarantine, or will be, is checked as if this process had
+ * seen it come. */
+void verify_restored(struct step *step, uint32_t job, const struct mesh_event *event);
 /* Whether the job may not end yet. */
 bool verify_awaited(const struct job *job);
 /* The job is over: so are its checks. */

@@ -174,7 +174,7 @@ static bool get_entry(const void *key, size_t key_bytes, const void *value, size
         return false;
     row->epoch = field_get_uint(&reader, UINT64_MAX);
     row->settled = (uint32_t)field_get_uint(&reader, UINT32_MAX);
-    row->kind = (enum mesh_entry_kind)field_get_uint(&reader, MESH_ENTRY_CHANGE);
+    row->kind = (enum mesh_entry_kind)field_get_uint(&reader, MESH_ENTRY_DISPUTE);
     wire_get_members(&reader, &row->members);
     row->bytes = field_get_bin(&reader, 0, WIRE_ENTRY_BYTES_MAX, &row->count);
     return field_get_end(&reader);
@@ -213,7 +213,7 @@ static bool each_blob(const struct mesh_id *job, enum mesh_entry_kind kind, cons
     }
     case MESH_ENTRY_COMMIT:
         pin = job_results_owner(job);
-        if (!journal_row_decode(bytes, count, &row))
+        if (!journal_row_decode(bytes, count, &row) || row.disputes)
             return false;
         for (uint32_t i = 0; i < row.count; i++) {
             if (!entry_decode(row.item[i].entry.bytes, row.item[i].entry.count, &entry))
@@ -223,6 +223,8 @@ static bool each_blob(const struct mesh_id *job, enum mesh_entry_kind kind, cons
                     found(context, entry.output[o].blob.bytes, &pin);
         }
         return true;
+    case MESH_ENTRY_DISPUTE:
+        return journal_row_decode(bytes, count, &row) && row.disputes;
     case MESH_ENTRY_END:
         return journal_end_decode(bytes, count, &end);
     case MESH_ENTRY_TAKEOVER:
@@ -255,6 +257,18 @@ static struct bytes *commit_bytes(const struct mesh_save *save, const struct byt
     return bytes_make(buffer, bytes);
 }
 
+static struct bytes *dispute_bytes(const struct mesh_save *save)
+{
+    static struct journal_row row;
+    uint8_t buffer[64 + 5 * MESH_BUNDLE_SHARDS_MAX];
+    row = (struct journal_row){.disputes = true, .count = save->body.dispute.count};
+    for (uint32_t i = 0; i < row.count; i++)
+        row.item[i].shard = save->body.dispute.shard[i];
+    const size_t bytes = journal_row_encode(&row, buffer, sizeof buffer);
+    assert(bytes > 0);
+    return bytes_make(buffer, bytes);
+}
+
 static struct bytes *end_bytes(struct node *node, const struct mesh_save *save)
 {
     uint8_t buffer[JOB_ERROR_BYTES + 64];
@@ -276,6 +290,8 @@ struct bytes *copies_entry(struct node *node, const struct mesh_save *save, cons
         return save->body.commit.place.index ? commit_bytes(save, bytes) : NULL;
     case MESH_SAVE_JOB_STATE:
         return save->body.job.place.index ? end_bytes(node, save) : NULL;
+    case MESH_SAVE_DISPUTE:
+        return save->body.dispute.place.index ? dispute_bytes(save) : NULL;
     case MESH_SAVE_ENTRY:
         return bytes ? bytes_keep((struct bytes *)(uintptr_t)bytes) : NULL;
     default:
@@ -332,16 +348,22 @@ static void save_entry(struct node *node, struct store_batch *batch, const struc
                        const struct bytes *bytes)
 {
     const bool theirs = save->kind == MESH_SAVE_ENTRY;
-    const struct mesh_id *job = theirs                           ? &save->body.entry.job
-                                : save->kind == MESH_SAVE_COMMIT ? &save->body.commit.job
-                                                                 : &save->body.job.id;
-    const struct mesh_place *place = theirs                           ? &save->body.entry.place
-                                     : save->kind == MESH_SAVE_COMMIT ? &save->body.commit.place
-                                                                      : &save->body.job.place;
-    const enum mesh_entry_kind kind = theirs                              ? save->body.entry.kind
-                                      : save->kind == MESH_SAVE_JOB       ? MESH_ENTRY_SUBMIT
-                                      : save->kind == MESH_SAVE_JOB_STATE ? MESH_ENTRY_END
-                                                                          : MESH_ENTRY_COMMIT;
+    const struct mesh_id *job = &save->body.job.id;
+    const struct mesh_place *place = &save->body.job.place;
+    enum mesh_entry_kind kind = save->kind == MESH_SAVE_JOB ? MESH_ENTRY_SUBMIT : MESH_ENTRY_END;
+    if (theirs) {
+        job = &save->body.entry.job;
+        place = &save->body.entry.place;
+        kind = save->body.entry.kind;
+    } else if (save->kind == MESH_SAVE_COMMIT) {
+        job = &save->body.commit.job;
+        place = &save->body.commit.place;
+        kind = MESH_ENTRY_COMMIT;
+    } else if (save->kind == MESH_SAVE_DISPUTE) {
+        job = &save->body.dispute.job;
+        place = &save->body.dispute.place;
+        kind = MESH_ENTRY_DISPUTE;
+    }
     struct copy *copy = copies_find(node, job);
     bool head = place->index == 1;
     if (!copy && !head)

@@ -322,6 +322,9 @@ static const struct mesh_place *place_of(const struct mesh_save *save, struct me
     case MESH_SAVE_COMMIT:
         *job = save->body.commit.job;
         return &save->body.commit.place;
+    case MESH_SAVE_DISPUTE:
+        *job = save->body.dispute.job;
+        return &save->body.dispute.place;
     case MESH_SAVE_ENTRY:
         *job = save->body.entry.job;
         return &save->body.entry.place;
@@ -436,6 +439,7 @@ static void add_save(struct node *node, struct store_batch *batch, const struct 
         break;
     case MESH_SAVE_JOB:
     case MESH_SAVE_COMMIT:
+    case MESH_SAVE_DISPUTE:
     case MESH_SAVE_JOB_STATE:
         jobs_save(node, batch, save, held->bytes);
         if (held->entry)

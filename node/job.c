@@ -548,6 +548,10 @@ void job_release(struct job *job)
     job->keys = NULL;
     free(job->committed_bits);
     job->committed_bits = NULL;
+    free(job->brought);
+    job->brought = NULL;
+    free(job->bringer);
+    job->bringer = NULL;
     for (uint32_t o = 0; o < MANIFEST_OUTPUTS_MAX; o++) {
         if (job->assembly[o])
             munmap(job->assembly[o], job->assembly_bytes[o]);

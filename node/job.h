@@ -157,7 +157,9 @@ struct job {
     struct digest whole_key; /* over all keys: names the outputs of the whole job; valid with `keys` */
     struct digest
         *slices[MANIFEST_INPUTS_MAX];      /* [shard_count] ids of rows too large to ride inline; else NULL */
-    uint8_t *committed_bits;               /* after a restart, for MESH_RESTORE */
+    uint8_t *committed_bits;               /* after a restart, for MESH_RESTORE, as are: */
+    struct mesh_brought *brought;          /* [shard_count]; NULL: it is not verified by chance */
+    struct mesh_id *bringer;               /* the nodes of `share` by then */
     int assembly_fd[MANIFEST_OUTPUTS_MAX]; /* the outputs as they grow, unlinked files; -1 = none */
     uint8_t *assembly[MANIFEST_OUTPUTS_MAX];
     uint64_t assembly_bytes[MANIFEST_OUTPUTS_MAX];

@@ -475,7 +475,8 @@ static void put_journal_row(struct store_batch *batch, const struct job *job, co
     assert(count > 0);
     uint8_t key[36];
     memcpy(key, job->spec.id.bytes, 32);
-    const uint32_t first = row->item[0].shard;
+    /* Shards that were disputed stand behind all that were committed. */
+    const uint32_t first = row->item[0].shard | (row->disputes ? 1u << 31 : 0);
     const uint8_t order[4] = {(uint8_t)(first >> 24), (uint8_t)(first >> 16), (uint8_t)(first >> 8),
                               (uint8_t)first};
     memcpy(key + 32, order, 4);
@@ -511,6 +512,15 @@ static void put_journal(struct store_batch *batch, const struct job *job, const 
         put_journal_row(batch, job, &row);
 }
 
+static void put_dispute(struct store_batch *batch, const struct job *job, const struct mesh_save *save)
+{
+    static struct journal_row row;
+    row = (struct journal_row){.disputes = true, .count = save->body.dispute.count};
+    for (uint32_t i = 0; i < row.count; i++)
+        row.item[i].shard = save->body.dispute.shard[i];
+    put_journal_row(batch, job, &row);
+}
+
 /* FAILED or CANCELLED. */
 static void set_ended(struct job *job, enum mesh_job_state state)
 {
@@ -524,7 +534,9 @@ static void set_ended(struct job *job, enum mesh_job_state state)
 void jobs_save(struct node *node, struct store_batch *batch, const struct mesh_save *save,
                const struct bytes *bytes)
 {
-    const struct mesh_id *id = save->kind == MESH_SAVE_COMMIT ? &save->body.commit.job : &save->body.job.id;
+    const struct mesh_id *id = save->kind == MESH_SAVE_COMMIT    ? &save->body.commit.job
+                               : save->kind == MESH_SAVE_DISPUTE ? &save->body.dispute.job
+                                                                 : &save->body.job.id;
     struct job *job = jobs_find(node, id);
     if (!job)
         return; /* refused: the core forgets it next */
@@ -541,6 +553,10 @@ void jobs_save(struct node *node, struct store_batch *batch, const struct mesh_s
     case MESH_SAVE_COMMIT:
         if (!save->body.commit.place.index)
             put_journal(batch, job, save, bytes);
+        break;
+    case MESH_SAVE_DISPUTE:
+        if (!save->body.dispute.place.index)
+            put_dispute(batch, job, save);
         break;
     case MESH_SAVE_JOB_STATE:
         /* DONE is saved with the outputs; until then the journal says it. An end of several copies is one when settled. */
@@ -1326,12 +1342,40 @@ struct replay {
     struct job *job;
 };
 
+/* Whose word the shard is, for the core: if who brought it is caught, it is to be checked. */
+static void note_bringer(struct replay *replay, const struct journal_row *row, uint32_t item)
+{
+    struct job *job = replay->job;
+    if (!job->brought || row->cached)
+        return;
+    share_of(job, &row->executor);
+    const uint32_t shard = row->item[item].shard;
+    for (uint32_t i = 0; i < job->share_count; i++)
+        if (memcmp(&job->share[i].node, &row->executor, sizeof row->executor) == 0)
+            job->brought[shard] = (struct mesh_brought){
+                .by = i + 1, .digest = verify_digest_of(replay->node, job, shard, &row->item[item].entry)};
+}
+
+static void replay_dispute(struct job *job, const struct journal_row *row)
+{
+    for (uint32_t i = 0; i < row->count; i++) {
+        const uint32_t shard = row->item[i].shard;
+        job->disputed += shard < job->spec.shard_count;
+        if (job->brought && shard < job->spec.shard_count)
+            job->brought[shard].by = 0;
+    }
+}
+
 static void replay_commit(struct replay *replay, const void *bytes, size_t count)
 {
     struct job *job = replay->job;
     static struct journal_row row;
     if (!journal_row_decode(bytes, count, &row))
         return;
+    if (row.disputes) {
+        replay_dispute(job, &row);
+        return;
+    }
     uint32_t fresh = 0;
     for (uint32_t i = 0; i < row.count; i++) {
         const uint32_t shard = row.item[i].shard;
@@ -1342,6 +1386,7 @@ static void replay_commit(struct replay *replay, const void *bytes, size_t count
             continue;
         }
         job->committed_bits[shard / 8] = (uint8_t)(job->committed_bits[shard / 8] | 1u << shard % 8);
+        note_bringer(replay, &row, i);
         fresh++;
     }
     job->committed += fresh;
@@ -1362,7 +1407,7 @@ static bool replay_row(void *context, const void *key, size_t key_bytes, const v
 
 static bool replay_entry(void *context, const struct copies_entry_view *view)
 {
-    if (view->kind == MESH_ENTRY_COMMIT)
+    if (view->kind == MESH_ENTRY_COMMIT || view->kind == MESH_ENTRY_DISPUTE)
         replay_commit(context, view->bytes, view->count);
     return true;
 }
@@ -1370,10 +1415,16 @@ static bool replay_entry(void *context, const struct copies_entry_view *view)
 /* What is committed, from the journal, and the results to their places. */
 static void replay_journal(struct node *node, struct job *job)
 {
-    job->committed = job->cached = job->share_count = 0;
+    job->committed = job->cached = job->share_count = job->disputed = 0;
     free(job->committed_bits);
     job->committed_bits = calloc(1, ((size_t)job->spec.shard_count + 7) / 8);
     must(job->committed_bits);
+    free(job->brought);
+    job->brought = NULL;
+    if (job->spec.verify == MESH_VERIFY_SPOT) {
+        job->brought = calloc(job->spec.shard_count, sizeof *job->brought);
+        must(job->brought);
+    }
     struct replay replay = {.node = node, .job = job};
     const struct store_range range = {.prefix = job->spec.id.bytes,
                                       .prefix_bytes = sizeof job->spec.id.bytes};
@@ -1381,6 +1432,22 @@ static void replay_journal(struct node *node, struct job *job)
         copies_read(node, &job->spec.id, 1, replay_entry, &replay);
     else
         store_each(node->store, STORE_JOURNAL, &range, replay_row, &replay);
+}
+
+/* What it points to is the job's, and stays until the job is released. */
+static void post_restore(struct node *node, struct job *job)
+{
+    free(job->bringer);
+    job->bringer = calloc(job->share_count + 1, sizeof *job->bringer);
+    must(job->bringer);
+    for (uint32_t i = 0; i < job->share_count; i++)
+        job->bringer[i] = job->share[i].node;
+    host_post(node, &(struct mesh_event){.kind = MESH_RESTORE,
+                                         .body.restore = {.spec = core_spec(job),
+                                                          .committed = job->committed_bits,
+                                                          .brought = job->brought,
+                                                          .bringer = job->bringer,
+                                                          .bringer_count = job->share_count}});
 }
 
 static void on_epoch_saved(struct node *node, void *context, enum store_error error)
@@ -1394,9 +1461,7 @@ static void on_epoch_saved(struct node *node, void *context, enum store_error er
     }
     job->state = JOB_RUNNING;
     acknowledge(node, job);
-    host_post(node, &(struct mesh_event){
-                        .kind = MESH_RESTORE,
-                        .body.restore = {.spec = core_spec(job), .committed = job->committed_bits}});
+    post_restore(node, job);
 }
 
 /* A disk lost something, or is full: what was acknowledged waits until it has it again. */
@@ -1465,9 +1530,7 @@ static void on_taken_over(struct background_task *task)
         assemble(node, job);
         return;
     }
-    host_post(node, &(struct mesh_event){
-                        .kind = MESH_RESTORE,
-                        .body.restore = {.spec = core_spec(job), .committed = job->committed_bits}});
+    post_restore(node, job);
 }
 
 static bool read_description(void *context, const struct copies_entry_view *view)

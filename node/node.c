@@ -222,8 +222,8 @@ static int64_t turn(void *context, int64_t now_ms)
     struct node *node = context;
     int64_t wake_at_ms = host_turn(node, now_ms);
     int64_t (*const parts[])(struct node *, int64_t) = {
-        devices_turn, jobs_turn,    cache_turn, execute_turn, disk_turn,         watches_turn,
-        pings_turn,   records_turn, drain_turn, holders_turn, blob_watches_turn, relays_turn};
+        devices_turn, jobs_turn,  cache_turn,   execute_turn,      disk_turn,   watches_turn, pings_turn,
+        records_turn, drain_turn, holders_turn, blob_watches_turn, relays_turn, trust_turn};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const int64_t at_ms = parts[i](node, now_ms);
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
@@ -771,6 +771,7 @@ int node_run(const struct config *config, int ready_fd)
     node->serving = true;
     announce_ready(node, ready_fd);
     loop_run(node->loop);
+    trust_last(node);
     log_info("stop", "exit=%d", node->exit_code);
     const int code = node->exit_code;
     close_all(node);

@@ -366,7 +366,8 @@ struct node {
     struct record_refusals record_refusals;
     int64_t
         look_at_ms; /* when records_turn shows our certificate to the next one out of reach; 0 = not begun */
-    uint32_t look_next; /* and from which member on */
+    uint32_t look_next;  /* and from which member on */
+    int64_t trust_at_ms; /* monotonic: when what is known of members' results is written next */
     int signal_fd;
     bool serving;
     bool draining;
@@ -519,10 +520,16 @@ int64_t jobs_turn(struct node *node, int64_t now_ms);
 /* ---- verify.c */
 /* The digests that go with a RESULT, see struct mesh_event; the caller's to free, NULL if its job is not verified. */
 uint32_t *verify_digests(struct node *node, const struct mesh_message *message, const struct bytes *payload);
+struct provenance; /* node/payload.h, as is: */
+struct result_item;
+/* Of one result of a shard of the job, which is prepared. */
+uint32_t verify_digest_of(struct node *node, struct job *job, uint32_t shard, const struct result_item *item);
 void quarantine_save(struct node *node, struct store_batch *batch, const struct mesh_save *save);
-void quarantine_restore(struct node *node); /* before any job is */
+void quarantine_restore(struct node *node); /* trust too; once members are known, before any job is */
+int64_t trust_turn(struct node *node, int64_t now_ms);
+void trust_last(struct node *node); /* before the node ends */
 void quarantine_on(struct node *node, const struct mesh_effect *effect);
-struct provenance; /* node/payload.h */
+
 /* Whether what the cache holds may be given to anybody; and to that job, of which it is a shard, or the whole. */
 bool verify_sound(const struct node *node, const struct provenance *provenance);
 bool verify_accepts(struct node *node, const struct job *job, const struct provenance *provenance);

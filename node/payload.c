@@ -568,11 +568,21 @@ struct job *first_entry_decode(const uint8_t *bytes, size_t count, struct first_
     return NULL;
 }
 
+enum { COMMIT_FIELDS = 6, DISPUTE_FIELDS = 2 };
+
 size_t journal_row_encode(const struct journal_row *row, uint8_t *out, size_t capacity)
 {
     struct field_writer writer;
     field_writer_init(&writer, out, capacity);
-    field_put_array(&writer, 6);
+    if (row->disputes) {
+        field_put_array(&writer, DISPUTE_FIELDS);
+        field_put_uint(&writer, PAYLOAD_VERSION);
+        field_put_array(&writer, row->count);
+        for (uint32_t i = 0; i < row->count; i++)
+            field_put_uint(&writer, row->item[i].shard);
+        return writer.full ? 0 : writer.count;
+    }
+    field_put_array(&writer, COMMIT_FIELDS);
     field_put_uint(&writer, PAYLOAD_VERSION);
     field_put_uint(&writer, row->epoch);
     field_put_bin(&writer, row->executor.bytes, sizeof row->executor.bytes);
@@ -590,9 +600,17 @@ bool journal_row_decode(const uint8_t *bytes, size_t count, struct journal_row *
 {
     struct field_reader reader;
     field_reader_init(&reader, bytes, count);
-    field_get_array(&reader, 6, 6);
-    if (field_get_uint(&reader, UINT32_MAX) != PAYLOAD_VERSION)
+    const uint32_t fields = field_get_array(&reader, DISPUTE_FIELDS, COMMIT_FIELDS);
+    if (field_get_uint(&reader, UINT32_MAX) != PAYLOAD_VERSION ||
+        (fields != DISPUTE_FIELDS && fields != COMMIT_FIELDS))
         return false;
+    *row = (struct journal_row){.disputes = fields == DISPUTE_FIELDS};
+    if (row->disputes) {
+        row->count = field_get_array(&reader, 1, MESH_BUNDLE_SHARDS_MAX);
+        for (uint32_t i = 0; i < row->count; i++)
+            row->item[i].shard = (uint32_t)field_get_uint(&reader, UINT32_MAX);
+        return field_get_end(&reader);
+    }
     row->epoch = field_get_uint(&reader, UINT64_MAX);
     field_get_fixed(&reader, row->executor.bytes, sizeof row->executor.bytes);
     row->device_us = field_get_uint(&reader, UINT64_MAX);

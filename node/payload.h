@@ -133,6 +133,8 @@ struct job *first_entry_decode(const uint8_t *bytes, size_t count, struct first_
  * first shard, big-endian: a shard is committed once, so the key is unique. */
 #define JOURNAL_ROW_BYTES_MAX (512u * 1024u)
 struct journal_row {
+    bool
+        disputes; /* nothing is committed: these shards, which were before, proved wrong. Of an item its shard counts */
     uint64_t epoch;
     struct mesh_id executor;
     uint64_t device_us; /* of the whole bundle, in its first row; 0 in the others */

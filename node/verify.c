@@ -18,6 +18,9 @@
 #define ROW_PREFIX "quarantine "
 /* And before the id of one that ever was: since when its cached results are void. As long as the other. */
 #define VOID_PREFIX "void cache "
+/* And how often a member's results were confirmed; as long, too. Written at most so often: what a crash forgets costs checks. */
+#define TRUST_PREFIX "confirmed  "
+#define TRUST_EVERY_MS 30000
 #define ROW_PREFIX_BYTES (sizeof ROW_PREFIX - 1)
 #define ROW_KEY_BYTES (ROW_PREFIX_BYTES + 32)
 
@@ -81,8 +84,7 @@ static bool is_proved(struct node *node, struct job *job, uint32_t shard, const 
     return good;
 }
 
-static uint32_t digest_of_result(struct node *node, struct job *job, uint32_t shard,
-                                 const struct result_item *item)
+uint32_t verify_digest_of(struct node *node, struct job *job, uint32_t shard, const struct result_item *item)
 {
     struct entry entry;
     if (!entry_decode(item->bytes, item->count, &entry))
@@ -110,7 +112,7 @@ uint32_t *verify_digests(struct node *node, const struct mesh_message *message, 
     for (uint32_t i = 0; count == (int)message->body.result.count && i < message->body.result.count; i++) {
         const uint32_t shard = message->body.result.shard[i].shard;
         if (message->body.result.shard[i].outcome == MESH_DONE && shard < job->spec.shard_count)
-            digests[i] = digest_of_result(node, job, shard, &items[i]);
+            digests[i] = verify_digest_of(node, job, shard, &items[i]);
     }
     return digests;
 }
@@ -198,6 +200,8 @@ static void note_void(struct node *node, const struct mesh_id *id, int64_t at_ms
 void quarantine_save(struct node *node, struct store_batch *batch, const struct mesh_save *save)
 {
     uint8_t key[ROW_KEY_BYTES];
+    row_key(TRUST_PREFIX, &save->body.quarantine.id, key); /* caught or forgiven, it begins anew */
+    store_batch_delete(batch, STORE_META, key, sizeof key);
     row_key(ROW_PREFIX, &save->body.quarantine.id, key);
     if (!save->body.quarantine.on) {
         store_batch_delete(batch, STORE_META, key, sizeof key);
@@ -262,8 +266,63 @@ static bool restore_void(void *context, const void *key, size_t key_bytes, const
     return true;
 }
 
+/* ---- Trust: how many results of a member were confirmed in a row, as the core counts it */
+
+static bool restore_trust(void *context, const void *key, size_t key_bytes, const void *value,
+                          size_t value_bytes)
+{
+    struct node *node = context;
+    struct mesh_event event = {.kind = MESH_TRUST};
+    if (key_bytes != ROW_KEY_BYTES || value_bytes != sizeof event.body.trust.confirmed)
+        return true;
+    memcpy(event.body.trust.id.bytes, (const uint8_t *)key + ROW_PREFIX_BYTES, 32);
+    memcpy(&event.body.trust.confirmed, value, sizeof event.body.trust.confirmed);
+    host_post(node, &event);
+    return true;
+}
+
+/* The rows that are to be written; NULL: none. */
+static struct store_batch *trust_rows(struct node *node)
+{
+    struct store_batch *batch = NULL;
+    struct mesh_member_view view;
+    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
+        uint8_t key[ROW_KEY_BYTES];
+        uint32_t saved = 0;
+        size_t bytes;
+        row_key(TRUST_PREFIX, &view.id, key);
+        if (view.self || view.confirmed < MESH_TRUSTED_RESULTS ||
+            (store_get(node->store, STORE_META, key, sizeof key, &saved, sizeof saved, &bytes) == STORE_OK &&
+             saved == view.confirmed))
+            continue;
+        batch = batch ? batch : node_batch(node);
+        store_batch_put(batch, STORE_META, key, sizeof key, &view.confirmed, sizeof view.confirmed);
+    }
+    return batch;
+}
+
+int64_t trust_turn(struct node *node, int64_t now_ms)
+{
+    if (now_ms < node->trust_at_ms)
+        return node->trust_at_ms;
+    node->trust_at_ms = now_ms + TRUST_EVERY_MS;
+    struct store_batch *batch = trust_rows(node);
+    if (batch)
+        node_commit(node, batch, NULL, NULL);
+    return node->trust_at_ms;
+}
+
+void trust_last(struct node *node)
+{
+    struct store_batch *batch = trust_rows(node);
+    if (batch)
+        store_commit_wait(node->store, batch);
+}
+
 void quarantine_restore(struct node *node)
 {
+    const struct store_range trusted = {.prefix = TRUST_PREFIX, .prefix_bytes = ROW_PREFIX_BYTES};
+    store_each(node->store, STORE_META, &trusted, restore_trust, node);
     const struct store_range voids = {.prefix = VOID_PREFIX, .prefix_bytes = ROW_PREFIX_BYTES};
     store_each(node->store, STORE_META, &voids, restore_void, node);
     const struct store_range range = {.prefix = ROW_PREFIX, .prefix_bytes = ROW_PREFIX_BYTES};

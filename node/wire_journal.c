@@ -131,7 +131,7 @@ static void decode_append(struct field_reader *r, struct mesh_message *m, struct
     m->body.append.index = (uint32_t)field_get_uint(r, ANY_U32);
     m->body.append.settled = (uint32_t)field_get_uint(r, ANY_U32);
     m->body.append.sequence = field_get_uint(r, ANY_U64);
-    m->body.append.kind = (uint32_t)field_get_uint(r, MESH_ENTRY_CHANGE);
+    m->body.append.kind = (uint32_t)field_get_uint(r, MESH_ENTRY_DISPUTE);
     m->body.append.handle = 0;
     wire_get_members(r, &m->body.append.members);
     get_payload(r, 0, WIRE_ENTRY_BYTES_MAX, payload);

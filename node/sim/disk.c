@@ -206,6 +206,8 @@ static void disk_save(struct world *world, struct host *host, const struct mesh_
     case MESH_SAVE_QUARANTINE:
         disk_quarantine(world, host, save);
         break;
+    case MESH_SAVE_DISPUTE: /* for people only; a restored job is not looked at again */
+        break;
     case MESH_SAVE_RECORD:
         if (payload == NULL) {
             sim_check_fail(world, host, SIM_HANDLES_RETURN, "a record was saved whose handle isn't live");

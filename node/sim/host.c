@@ -619,6 +619,7 @@ static void out_trace(struct world *world, struct host *host, const struct mesh_
         } else if (save->kind != MESH_SAVE_RECORD) {
             detail = (uint64_t)sim_world_job(world, sim_journal_job(save)) << 32;
             detail |= save->kind == MESH_SAVE_COMMIT    ? save->body.commit.count
+                      : save->kind == MESH_SAVE_DISPUTE ? save->body.dispute.count
                       : save->kind == MESH_SAVE_ENTRY   ? sim_journal_kind(save)
                       : save->kind == MESH_SAVE_PROMISE ? (uint32_t)save->body.promise.epoch
                                                         : (uint32_t)save->body.job.state;

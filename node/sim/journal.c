@@ -19,6 +19,8 @@ const struct mesh_place *sim_journal_place(const struct mesh_save *save)
         place = &save->body.commit.place;
     } else if (save->kind == MESH_SAVE_ENTRY) {
         place = &save->body.entry.place;
+    } else if (save->kind == MESH_SAVE_DISPUTE) {
+        place = &save->body.dispute.place;
     }
     return place != NULL && place->index != 0 ? place : NULL;
 }
@@ -28,15 +30,17 @@ const struct mesh_id *sim_journal_job(const struct mesh_save *save)
     return save->kind == MESH_SAVE_COMMIT    ? &save->body.commit.job
            : save->kind == MESH_SAVE_ENTRY   ? &save->body.entry.job
            : save->kind == MESH_SAVE_PROMISE ? &save->body.promise.job
+           : save->kind == MESH_SAVE_DISPUTE ? &save->body.dispute.job
                                              : &save->body.job.id;
 }
 
 enum mesh_entry_kind sim_journal_kind(const struct mesh_save *save)
 {
-    return save->kind == MESH_SAVE_JOB      ? MESH_ENTRY_SUBMIT
-           : save->kind == MESH_SAVE_COMMIT ? MESH_ENTRY_COMMIT
-           : save->kind == MESH_SAVE_ENTRY  ? save->body.entry.kind
-                                            : MESH_ENTRY_END;
+    return save->kind == MESH_SAVE_JOB       ? MESH_ENTRY_SUBMIT
+           : save->kind == MESH_SAVE_COMMIT  ? MESH_ENTRY_COMMIT
+           : save->kind == MESH_SAVE_ENTRY   ? save->body.entry.kind
+           : save->kind == MESH_SAVE_DISPUTE ? MESH_ENTRY_DISPUTE
+                                             : MESH_ENTRY_END;
 }
 
 /* ---- What entries say. */
@@ -66,6 +70,16 @@ static struct payload *commit_bytes(struct world *world, struct host *host, cons
     return bytes;
 }
 
+static struct payload *dispute_bytes(struct world *world, const struct mesh_save *save)
+{
+    struct payload *const bytes = sim_payload_new(
+        PAYLOAD_ENTRY, sim_world_job(world, &save->body.dispute.job), save->body.dispute.count);
+    for (uint32_t i = 0; i < save->body.dispute.count; i++) {
+        bytes->value[i] = save->body.dispute.shard[i];
+    }
+    return bytes;
+}
+
 struct payload *sim_journal_bytes(struct world *world, struct host *host, const struct mesh_save *save)
 {
     struct payload *bytes = NULL;
@@ -77,6 +91,8 @@ struct payload *sim_journal_bytes(struct world *world, struct host *host, const 
         bytes->value[1] = save->body.job.failed_shard;
     } else if (save->kind == MESH_SAVE_COMMIT) {
         bytes = commit_bytes(world, host, save);
+    } else if (save->kind == MESH_SAVE_DISPUTE) {
+        bytes = dispute_bytes(world, save);
     } else if (save->body.entry.handle != 0) {
         struct payload *const given = sim_handle_see(&host->handles, save->body.entry.handle);
         if (given == NULL || given->kind != PAYLOAD_ENTRY) {

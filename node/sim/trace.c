@@ -25,6 +25,7 @@ static const char *const event_names[] = {
     [MESH_JOURNAL_NEW] = "journal new",
     [MESH_FORGOT] = "forgot",
     [MESH_QUARANTINE] = "quarantine",
+    [MESH_TRUST] = "trust",
 };
 static const char *const save_names[] = {
     [MESH_SAVE_INCARNATION] = "incarnation",
@@ -36,6 +37,7 @@ static const char *const save_names[] = {
     [MESH_SAVE_PROMISE] = "promise",
     [MESH_SAVE_STORAGE] = "storage",
     [MESH_SAVE_QUARANTINE] = "quarantine",
+    [MESH_SAVE_DISPUTE] = "dispute",
 };
 static const char *const effect_names[] = {
     [MESH_DROP] = "drop",

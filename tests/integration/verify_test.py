@@ -1,18 +1,23 @@
 """One site of five brings wrong results: it is caught, and everybody is told; a quorum never takes one."""
 import os
 
+import numpy
+
 from harness import expect, wait_until
+from mesh_test import spin_marks
+from takeover_test import wait_taken_over
 
 SITES = ("ashburn", "berlin", "cairo", "delhi", "essen")
 LIAR = "berlin"
 SPIN = ("--shard-items", "1", "--param", "us=20000")
 
 
-def mesh_with_a_liar(place):
+def mesh_with_a_liar(place, **settings):
     """Five sites; the worker of one of them returns wrong bytes for every tenth shard or so (lying_worker.c)."""
     nodes = place.mesh(*SITES)
     liar = nodes[LIAR]
     liar.stop()
+    liar.settings.update(settings)
     liar.settings["work.worker"] = os.path.join(place.build, "lying-worker")
     liar.start()
     nodes["ashburn"].wait_states({site: "up" for site in SITES})
@@ -119,7 +124,6 @@ def what_cannot_be_verified_is_refused(place):
 
 
 def a_certificate_proves_products_and_catches_wrong_ones(place):
-    import numpy
     nodes = mesh_with_a_liar(place)
     home = nodes["ashburn"]
     random = numpy.random.default_rng(7)
@@ -137,5 +141,67 @@ def a_certificate_proves_products_and_catches_wrong_ones(place):
     expect(all(not row_of(home, site)["quarantined"] for site in SITES if site != LIAR), "no honest site is caught")
 
 
-TESTS = [a_site_that_lies_is_caught_and_shown, what_a_liar_left_in_the_cache_is_void, a_quorum_takes_no_wrong_result, what_cannot_be_verified_is_refused,
+def wait_disputed(node, job):
+    """Until a committed result of the running job has proved wrong; returns how many."""
+    def disputed():
+        row = node.job(job)
+        expect(row["state"] == "running", "the job is over before anything was disputed: %s" % row)
+        return row["disputed"]
+    return wait_until("a committed result proves wrong", disputed, 90)
+
+
+def wrong_items(node, job, items):
+    """How many of the committed results are not what spin gives."""
+    answer = node.weir("submit", "--reattach", job, "--output", "mark=" + node.place.path("marks.npy"), code=None, timeout_s=90)
+    expect(answer.code in (0, 6), answer)
+    return int((numpy.load(node.place.path("marks.npy")).reshape(-1) != spin_marks(items)).sum())
+
+
+def long_job(home, items, *arguments):
+    return home.submit_detached("spin", "--items", items, *SPIN, "--cache", "off", "--verify", "spot=30%", *arguments)
+
+
+def a_restart_forgets_no_dispute_and_checks_what_a_liar_brought_before(place):
+    nodes = mesh_with_a_liar(place, **{"work.cpu_slots": 6})
+    home = nodes["ashburn"]
+    job = long_job(home, 400, "--replicas", "1")
+    before = wait_disputed(home, job)
+    home.kill()
+    home.start()
+    home.wait_states({site: "up" for site in SITES})
+    expect(home.job(job)["disputed"] >= before, "%d were disputed: %s" % (before, home.job(job)))
+    done = home.wait_job(job, timeout_s=180)
+    wrong = wrong_items(home, job, 400)
+    expect(done["disputed"] == wrong, "%d of its results are wrong, and so many disputed: %s" % (wrong, done))
+
+
+def the_next_home_knows_what_was_disputed(place):
+    nodes = mesh_with_a_liar(place, **{"work.cpu_slots": 6})
+    home = nodes["ashburn"]
+    job = long_job(home, 400, "--replicas", "3")
+    before = wait_disputed(home, job)
+    home.kill()
+    next_home = wait_taken_over([nodes[site] for site in SITES[1:]], job)
+    expect(next_home.job(job)["disputed"] >= before, "%d were disputed: %s" % (before, next_home.job(job)))
+    done = next_home.wait_job(job, timeout_s=180)
+    if row_of(next_home, LIAR)["quarantined"]:  # then each word of the liar's was checked, the old home's time included
+        wrong = wrong_items(next_home, job, 400)
+        expect(done["disputed"] == wrong, "%d of its results are wrong, and so many disputed: %s" % (wrong, done))
+
+
+def trust_outlives_a_restart(place):
+    nodes = place.mesh("ashburn", "berlin", "cairo")
+    home = nodes["ashburn"]
+    submit(home, 100, "--verify", "spot")
+    confirmed = {site: row_of(home, site)["confirmed"] for site in ("berlin", "cairo")}
+    expect(max(confirmed.values()) >= 10, "nobody is trusted: %s" % confirmed)
+    home.stop()
+    home.start()
+    home.wait_states({site: "up" for site in nodes})
+    again = {site: row_of(home, site)["confirmed"] for site in confirmed}
+    expect(again == confirmed, "%s before, %s after" % (confirmed, again))
+
+
+TESTS = [a_restart_forgets_no_dispute_and_checks_what_a_liar_brought_before, the_next_home_knows_what_was_disputed,
+         trust_outlives_a_restart, a_site_that_lies_is_caught_and_shown, what_a_liar_left_in_the_cache_is_void, a_quorum_takes_no_wrong_result, what_cannot_be_verified_is_refused,
          a_certificate_proves_products_and_catches_wrong_ones]

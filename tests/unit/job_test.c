@@ -120,6 +120,33 @@ static struct job *described_job(void)
     return job;
 }
 
+/* Both stand where a commit does; which it is shows in the row itself. */
+static void a_dispute_is_read_back_and_told_from_a_commit(void **state)
+{
+    (void)state;
+    static struct journal_row row, back;
+    static uint8_t bytes[64 + 5 * MESH_BUNDLE_SHARDS_MAX];
+    row = (struct journal_row){.disputes = true, .count = MESH_BUNDLE_SHARDS_MAX};
+    for (uint32_t i = 0; i < row.count; i++)
+        row.item[i].shard = UINT32_MAX - i;
+    size_t count = journal_row_encode(&row, bytes, sizeof bytes);
+    assert_true(count > 0);
+    assert_true(journal_row_decode(bytes, count, &back));
+    assert_true(back.disputes);
+    assert_int_equal(back.count, MESH_BUNDLE_SHARDS_MAX);
+    assert_int_equal(back.item[MESH_BUNDLE_SHARDS_MAX - 1].shard, UINT32_MAX - MESH_BUNDLE_SHARDS_MAX + 1);
+    for (size_t cut = 0; cut < count; cut++)
+        assert_false(journal_row_decode(bytes, cut, &back));
+    row.count = 0; /* of nothing */
+    count = journal_row_encode(&row, bytes, sizeof bytes);
+    assert_false(journal_row_decode(bytes, count, &back));
+    row = (struct journal_row){.epoch = 3, .cached = true};
+    count = journal_row_encode(&row, bytes, sizeof bytes);
+    assert_true(journal_row_decode(bytes, count, &back));
+    assert_false(back.disputes);
+    assert_true(back.cached && back.epoch == 3);
+}
+
 static void rows_of_jobs_are_read_by_later_versions_and_not_when_cut(void **state)
 {
     (void)state;
@@ -312,6 +339,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(outputs_are_reduced_once_in_every_type_and_way),
         cmocka_unit_test(floats_are_added_by_pairs_of_neighbours),
         cmocka_unit_test(rows_of_jobs_are_read_by_later_versions_and_not_when_cut),
+        cmocka_unit_test(a_dispute_is_read_back_and_told_from_a_commit),
         cmocka_unit_test(small_inputs_ride_in_the_first_entry_if_they_are_what_it_names),
         cmocka_unit_test(two_requests_under_one_key_are_told_apart),
         cmocka_unit_test(a_cached_result_says_whose_word_it_is),

@@ -109,7 +109,7 @@ static inline void fixture_step(struct fixture *f, struct mesh_event *event)
     for (uint32_t i = 0; i < f->out->save_count; i++) {
         const enum mesh_save_kind kind = f->out->save[i].kind;
         if (kind != MESH_SAVE_JOB && kind != MESH_SAVE_COMMIT && kind != MESH_SAVE_JOB_STATE &&
-            kind != MESH_SAVE_QUARANTINE)
+            kind != MESH_SAVE_QUARANTINE && kind != MESH_SAVE_DISPUTE)
             continue;
         assert_true(f->save_count < 512);
         f->save[f->save_count++] = f->out->save[i];

@@ -28,15 +28,21 @@ static void submit(struct fixture *f, uint8_t job, uint32_t shards, enum mesh_ve
     submit_spec(f, &spec);
 }
 
-static void grant(struct fixture *f, uint32_t from, uint8_t job, uint16_t places)
+static void grant_of(struct fixture *f, uint32_t from, uint8_t job, uint16_t places, uint16_t class)
 {
     static uint64_t token = 100;
     struct mesh_message message = {.kind = MESH_GRANT};
     message.body.grant.job = fixture_job(job);
+    message.body.grant.class = class;
     message.body.grant.token = ++token;
     message.body.grant.places = places;
     message.body.grant.valid_ms = 2000;
     fixture_message(f, from, &message);
+}
+
+static void grant(struct fixture *f, uint32_t from, uint8_t job, uint16_t places)
+{
+    grant_of(f, from, job, places, 0);
 }
 
 static bool sent(struct fixture *f, uint32_t to, enum mesh_message_kind kind)
@@ -278,6 +284,12 @@ static void the_first_was_wrong_and_its_job_is_disputed(void **state)
     assert_nobody_caught(f);
     spurned(f, 1, 1); /* a third site decides */
     runs(f, 2, 1, RIGHT);
+    struct mesh_save dispute;
+    assert_true(fixture_saved(f, MESH_SAVE_DISPUTE, &dispute));
+    assert_int_equal(dispute.body.dispute.count, 1);
+    assert_int_equal(dispute.body.dispute.shard[0], 0);
+    const struct mesh_id of = fixture_job(1);
+    assert_memory_equal(&dispute.body.dispute.job, &of, sizeof of);
     assert_int_equal(disputed(f), 1);
     assert_int_equal(decided(f, MESH_WHY_WRONG, 0), 1);
     assert_caught(f, 0);
@@ -478,6 +490,149 @@ static void quarantine_outlives_a_restart_until_it_is_lifted(void **state)
     fixture_step(f, &event); /* who is not in quarantine is not told of */
     assert_false(fixture_saved(f, MESH_SAVE_QUARANTINE, &save));
     fixture_close(f);
+}
+
+static void trust(struct fixture *f, uint32_t peer, uint32_t confirmed)
+{
+    struct mesh_event event = {.kind = MESH_TRUST};
+    event.body.trust.id = f->peer[peer];
+    event.body.trust.confirmed = confirmed;
+    fixture_step(f, &event);
+}
+
+static void trust_comes_back_at_a_start_but_for_who_was_caught(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    trust(f, 0, 40);
+    assert_int_equal(member(f, 0).confirmed, 40);
+    assert_int_equal(mesh_verify_permille(f->mesh, &f->peer[0], 0), 25);
+    assert_int_equal(mesh_verify_permille(f->mesh, &f->peer[1], 0), 1000);
+    trust(f, 0, UINT32_MAX);
+    assert_int_equal(mesh_verify_permille(f->mesh, &f->peer[0], 0), MESH_VERIFY_PERMILLE);
+    struct mesh_event caught = {.kind = MESH_QUARANTINE};
+    caught.body.quarantine.id = f->peer[0];
+    caught.body.quarantine.on = true;
+    fixture_step(f, &caught);
+    trust(f, 0, 40);
+    assert_int_equal(member(f, 0).confirmed, 0);
+    struct mesh_event stranger = {.kind = MESH_TRUST}; /* nobody knows it */
+    stranger.body.trust.confirmed = 40;
+    fixture_step(f, &stranger);
+    fixture_close(f);
+}
+
+/* Job 1 is read back with five shards committed: the first two and the fifth by peer 0, the third by peer 1, the fourth by
+ * this node; that the fifth is wrong is known. The sixth is queued. */
+static void restore(struct fixture *f)
+{
+    static const uint8_t committed[] = {0x1f};
+    static struct mesh_brought brought[6];
+    const uint32_t by[6] = {1, 1, 2, 3, 0, 0};
+    static struct mesh_id bringer[3];
+    bringer[0] = f->peer[0];
+    bringer[1] = f->peer[1];
+    bringer[2] = f->self;
+    for (uint32_t i = 0; i < 6; i++)
+        brought[i] = (struct mesh_brought){.by = by[i], .digest = (i == 0 ? WRONG : RIGHT) + 16 * i};
+    struct mesh_event event = {.kind = MESH_RESTORE};
+    event.body.restore.spec = spec_of(1, 6, MESH_VERIFY_SPOT);
+    event.body.restore.spec.epoch = 2;
+    event.body.restore.committed = committed;
+    event.body.restore.brought = brought;
+    event.body.restore.bringer = bringer;
+    event.body.restore.bringer_count = 3;
+    fixture_step(f, &event);
+}
+
+/* Peer 2, and then peer 3, compute again what is to be checked. */
+static void assert_two_are_checked_and_one_was_wrong(struct fixture *f)
+{
+    struct mesh_save save;
+    assert_int_equal(view(f, 1).checks, 2);
+    bool seen[6] = {false};
+    uint32_t wrong = 0;
+    while (fixture_saved(f, MESH_SAVE_DISPUTE, &save))
+        ;
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct mesh_message check = assigned(f, 2, 1);
+        seen[check.body.assign.shard[0]] = true;
+        result(f, 2, &check, RIGHT);
+        if (fixture_saved(f, MESH_SAVE_DISPUTE, &save)) {
+            assert_int_equal(save.body.dispute.shard[0], 0);
+            wrong += save.body.dispute.count;
+        }
+    }
+    assert_true(seen[0] && seen[1]);
+    assert_int_equal(wrong, 1);
+    assert_int_equal(view(f, 1).checks, 0);
+}
+
+static void what_was_brought_before_a_restart_is_checked_when_who_did_is_caught(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(4);
+    restore(f);
+    assert_int_equal(view(f, 1).committed, 5);
+    assert_int_equal(view(f, 1).checks, 0);
+    runs(f, 0, 1, WRONG);
+    assert_int_equal(view(f, 1).checks, 1);
+    runs(f, 2, 1, ODD);
+    runs(f, 3, 1, ODD);
+    assert_caught(f, 0);
+    assert_two_are_checked_and_one_was_wrong(f);
+    assert_int_equal(view(f, 1).state, MESH_JOB_DONE);
+    fixture_close(f);
+}
+
+static void what_a_member_in_quarantine_brought_is_checked_when_its_job_is_read_back(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(4);
+    struct mesh_event caught = {.kind = MESH_QUARANTINE};
+    caught.body.quarantine.id = f->peer[0];
+    caught.body.quarantine.on = true;
+    fixture_step(f, &caught);
+    restore(f);
+    fixture_run(f, 10);
+    assert_two_are_checked_and_one_was_wrong(f);
+    assert_int_equal(view(f, 1).state, MESH_JOB_RUNNING); /* the sixth shard is queued still */
+    fixture_close(f);
+}
+
+static void a_tolerant_result_is_compared_with_one_of_the_same_class_of_devices(void **state)
+{
+    (void)state;
+    for (uint32_t tolerant = 0; tolerant < 2; tolerant++) {
+        struct fixture *const f = fixture_open(3);
+        for (uint32_t i = 0; i < 3; i++) {
+            struct mesh_record record = {.kind = MESH_RECORD_CAPACITY};
+            record.body.capacity.class[i == 1 ? 0 : 1] = (struct mesh_class_capacity){.slots = 2, .free = 2};
+            fixture_record(f, i, record);
+        }
+        fixture_clear(f);
+        struct mesh_job_spec spec = spec_of(1, 1, MESH_VERIFY_SPOT);
+        spec.classes = 3;
+        spec.tolerant = tolerant == 1;
+        submit_spec(f, &spec);
+        struct mesh_message assign;
+        grant_of(f, 0, 1, 1, 1);
+        assert_true(fixture_sent(f, 0, MESH_ASSIGN, &assign));
+        fixture_clear(f);
+        result(f, 0, &assign, RIGHT);
+        fixture_run(f, 1500);
+        assert_int_equal(sent(f, 1, MESH_RESERVE), !spec.tolerant);
+        assert_true(sent(f, 2, MESH_RESERVE));
+        grant_of(f, 1, 1, 1, 0);
+        assert_int_equal(sent(f, 1, MESH_ASSIGN), !spec.tolerant);
+        if (spec.tolerant) {
+            grant_of(f, 2, 1, 1, 1);
+            assert_true(fixture_sent(f, 2, MESH_ASSIGN, &assign));
+            result(f, 2, &assign, RIGHT);
+            assert_int_equal(view(f, 1).state, MESH_JOB_DONE);
+        }
+        fixture_close(f);
+    }
 }
 
 static void who_is_met_later_is_in_quarantine_still(void **state)
@@ -707,6 +862,10 @@ int main(void)
         cmocka_unit_test(who_was_caught_gets_nothing_and_brings_nothing),
         cmocka_unit_test(what_it_brought_before_is_checked),
         cmocka_unit_test(quarantine_outlives_a_restart_until_it_is_lifted),
+        cmocka_unit_test(trust_comes_back_at_a_start_but_for_who_was_caught),
+        cmocka_unit_test(what_was_brought_before_a_restart_is_checked_when_who_did_is_caught),
+        cmocka_unit_test(what_a_member_in_quarantine_brought_is_checked_when_its_job_is_read_back),
+        cmocka_unit_test(a_tolerant_result_is_compared_with_one_of_the_same_class_of_devices),
         cmocka_unit_test(who_is_met_later_is_in_quarantine_still),
         cmocka_unit_test(a_full_quarantine_lets_the_first_one_go),
         cmocka_unit_test(a_quorum_commits_what_two_sites_agree_about),
