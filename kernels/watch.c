@@ -211,7 +211,6 @@ int worker_watch(void)
 {
     static struct watcher watcher = {.opened_at_ms = -1};
     char message[NVML_MESSAGE_BYTES], why[256] = "";
-    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     signal(SIGPIPE, SIG_DFL);
     signal(SIGINT, SIG_IGN);

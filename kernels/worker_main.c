@@ -94,11 +94,9 @@ static int list_kernels(void)
     return 0;
 }
 
-/* Life after the node is what a worker must not have. */
 static void confine(void)
 {
     prctl(PR_SET_NAME, "weir-worker", 0, 0, 0); /* it was started by a descriptor, which would be its name */
-    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); /* a terminal's Ctrl-C is for the node, which ends its workers itself */
 }
@@ -325,11 +323,27 @@ static int run_here(struct command *command)
     return status;
 }
 
+/* What a node starts has no life after it, whatever it was doing: a driver's library may hang. False: the node was gone before
+ * this, so that nobody reads the answer. */
+static bool live_with_the_node(int mode)
+{
+    struct pollfd answer = {.fd = STDOUT_FILENO};
+    const bool by_node = mode == LIST || mode == TOOLKIT || mode == CANARY || mode == WATCH ||
+                         mode == SERVE || mode == COMPILE;
+    if (by_node)
+        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    /* SERVE and COMPILE have their sockets to tell, and the node's own output. */
+    const bool answers = by_node && mode != SERVE && mode != COMPILE;
+    return !answers || poll(&answer, 1, 0) <= 0 || !(answer.revents & POLLERR);
+}
+
 int main(int argc, char **argv)
 {
     struct command command = {.device = "cpu:0"};
     if (!parse(argc, argv, &command))
         return 2;
+    if (!live_with_the_node(command.mode))
+        return 1;
     /* One order of GPUs for the list, the watcher, the sandbox (worker_box.c) and people. */
     setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 1);
     switch ((enum mode)command.mode) {

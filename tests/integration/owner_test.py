@@ -120,6 +120,42 @@ def what_a_device_does_and_who_has_it_is_told_everywhere(place):
         expect(text in shown, "%r is not in:\n%s" % (text, shown))
 
 
+CANARY = """#!/bin/sh
+if [ "$1" = --canary ]; then
+    echo $$ > "{pid}.new" && mv "{pid}.new" "{pid}"
+    (sleep 0.1; kill -STOP $$) > /dev/null &
+fi
+exec "{real}" "$@"
+"""
+
+
+def a_measurement_ends_with_its_node(place):
+    """Even one that hangs, of a node that was killed: nothing of ours is left on the machine."""
+    pid, worker = place.path("canary.pid"), place.path("worker-that-stops")
+    with open(worker, "w", encoding="ascii") as out:
+        out.write(CANARY.format(pid=pid, real=os.path.join(place.build, "weir-worker")))
+    os.chmod(worker, 0o755)
+    node = place.mesh("ashburn", work__worker=worker)["ashburn"]
+    wait_until("it measures", lambda: os.path.exists(pid), 30)
+    with open(pid, encoding="ascii") as written:
+        canary = int(written.read())
+
+    def state():
+        try:
+            with open("/proc/%d/stat" % canary, encoding="ascii") as stat:
+                return stat.read().rpartition(")")[2].split()[0]
+        except OSError:
+            return None
+
+    wait_until(lambda: "the measurement hangs: it is %s" % state(), lambda: state() == "T", 10)
+    try:
+        node.kill()
+        wait_until(lambda: "the measurement has ended: it is %s" % state(), lambda: state() in (None, "Z"), 10)
+    finally:
+        if state() == "T":
+            os.kill(canary, signal.SIGKILL)
+
+
 SLURM = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "packaging", "slurm")
 
 
@@ -210,4 +246,4 @@ LONG_TESTS = [cores_that_others_use_are_not_lent]
 TESTS = [in_the_owners_hours_nothing_is_lent, slurm_hooks_take_a_jobs_devices_and_give_them_again, what_a_device_does_and_who_has_it_is_told_everywhere,
          a_claimed_device_is_free_at_once_and_its_shards_go_back, work_goes_on_elsewhere_and_comes_again_after_a_release,
          a_worker_that_does_not_listen_is_killed_after_the_grace,
-         a_claim_outlives_a_restart_and_ends_when_it_was_said_to, mistakes_are_told, a_node_that_lends_nothing_says_so]
+         a_claim_outlives_a_restart_and_ends_when_it_was_said_to, a_measurement_ends_with_its_node, mistakes_are_told, a_node_that_lends_nothing_says_so]
