@@ -469,7 +469,7 @@ static bool open_store(struct node *node)
         return false;
     if (store_open(path, &options, &failure, &node->store) != STORE_OK)
         return complain(failure.text);
-    if (!store_is_ours(node) || !store_is_whole(node))
+    if (!store_is_whole(node) || !store_is_ours(node))
         return false;
     loop_watch(node->loop, store_fd(node->store), EPOLLIN, on_store, node);
     uint32_t dropped = 0;

@@ -240,9 +240,16 @@ enum store_error store_check(struct store *store, store_report_fn *report, void 
     inspection.chunk = malloc(STORE_CHUNK_BYTES);
     if (inspection.chunk == NULL)
         return STORE_MEMORY;
-    enum store_error error = store_read_begin(environment, &inspection.txn);
+    char text[200];
+    enum store_error error = store_pages_check(store, SIDE_BLOBS, true, text, sizeof text);
+    if (error == STORE_CORRUPT) {
+        finding(&inspection, NULL, "blobs/data.mdb: %s", text);
+        error = STORE_OK;
+    }
+    if (error == STORE_OK)
+        error = store_read_begin(environment, &inspection.txn);
     if (error == STORE_OK) {
-        store_guard_read(environment);
+        store_guard_mark(environment);
         table_inspect(&inspection, BLOB_INDEX, STORE_ID_BYTES, blob_inspect);
         table_inspect(&inspection, BLOB_VALUES, STORE_ID_BYTES, orphan_inspect);
         table_inspect(&inspection, BLOB_CHUNKS, CHUNK_KEY_BYTES, orphan_inspect);
@@ -257,7 +264,7 @@ enum store_error store_check(struct store *store, store_report_fn *report, void 
         pthread_mutex_unlock(&store->gate);
         if (!agree)
             finding(&inspection, NULL, "the totals do not match what is there");
-        store_guard_read(NULL);
+        store_guard_mark(NULL);
         store_read_end(environment, inspection.txn);
         error = store_verify_state(store, found_in_state, &inspection);
         if (error == STORE_CORRUPT)

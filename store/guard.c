@@ -25,8 +25,8 @@ struct guarded {
 
 static struct guarded guarded[GUARDED_MAX];
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-static _Thread_local const char *reading; /* what this thread reads for the first time */
-static struct sigaction before[2];        /* of SIGBUS, SIGSEGV */
+static _Thread_local const char *marked; /* what this thread works on */
+static struct sigaction before[2];       /* of SIGBUS, SIGSEGV */
 
 static _Noreturn void give_up(const char *text)
 {
@@ -38,8 +38,8 @@ static void on_fault(int number, siginfo_t *info, void *context)
 {
     (void)context;
     const uintptr_t at = (uintptr_t)info->si_addr;
-    if (reading != NULL)
-        give_up(reading);
+    if (marked != NULL)
+        give_up(marked);
     for (int i = 0; i < GUARDED_MAX; i++) {
         const uintptr_t begin = atomic_load(&guarded[i].begin);
         if (begin != 0 && at >= begin && at < guarded[i].end)
@@ -118,7 +118,7 @@ void store_guard_end(struct environment *environment)
     environment->guarded = NULL;
 }
 
-void store_guard_read(const struct environment *environment)
+void store_guard_mark(const struct environment *environment)
 {
-    reading = environment != NULL && environment->guarded != NULL ? environment->guarded->text : NULL;
+    marked = environment != NULL && environment->guarded != NULL ? environment->guarded->text : NULL;
 }

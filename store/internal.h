@@ -8,7 +8,7 @@
  * cache.c    entries                                pointer.c pointers
  * evict.c    CLOCK                                  check.c   verification of everything
  * backup.c   copies of a store in use               schema.c  formats, and steps from one to the next
- * guard.c    words for a damaged data file
+ * guard.c    words for a damaged data file          pages.c   its pages, before LMDB follows them
  */
 #ifndef WEIR_STORE_INTERNAL_H
 #define WEIR_STORE_INTERNAL_H
@@ -245,8 +245,14 @@ enum store_error store_schema_agree(struct store *store, enum side side, MDB_txn
 /* Between these two, faults in the environment's map end the process with a sentence about the file in `folder`. */
 void store_guard_begin(struct environment *environment, const char *folder);
 void store_guard_end(struct environment *environment);
-/* From here on this thread reads that environment in full, so that any fault of it is taken for the file's; NULL: no more. */
-void store_guard_read(const struct environment *environment);
+/* From here on this thread reads or changes that environment, so that any fault of it is taken for the file's; NULL: no more. */
+void store_guard_mark(const struct environment *environment);
+
+/* pages.c */
+/* To be called while nobody writes: walks the pages of an environment's file. STORE_CORRUPT: `finding` says what was found first.
+ * Without `leaves` pages of rows are not read: those of cached results may be millions. What LMDB will refuse itself is STORE_OK. */
+enum store_error store_pages_check(const struct store *store, enum side side, bool leaves, char *finding,
+                                   size_t room);
 
 /* batch.c */
 enum store_error store_batch_add(struct store_batch *batch, const struct operation *like, const void *key,

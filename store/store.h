@@ -79,7 +79,7 @@ const char *store_error_text(enum store_error error); /* "the disk or the map is
 struct store_failure {
     enum store_error error;
     int system; /* errno, or an LMDB code, or 0 */
-    char text[256];
+    char text[512];
 };
 
 /* ---- Open and close ---------------------------------------------------------------------------------------
@@ -123,7 +123,8 @@ struct store;
 void store_guard_install(void);
 
 /* Opens or creates the store in folder `path` (created if its parent exists). Leftovers of a crash are
- * removed. `failure` may be NULL. On STORE_OK *store is to be closed with store_close. */
+ * removed. The structure of its data files is checked first (STORE_CORRUPT: `failure` says what is damaged), but for the pages of
+ * blobs' and results' rows. `failure` may be NULL. On STORE_OK *store is to be closed with store_close. */
 enum store_error store_open(const char *path, const struct store_options *options,
                             struct store_failure *failure, struct store **store);
 
@@ -402,7 +403,7 @@ typedef void store_report_fn(void *context, const char *finding);
 enum store_error store_verify_state(struct store *store, store_report_fn *report, void *context);
 
 /* Reads and verifies everything: the rows of all tables, blobs and entries against their digests, files
- * against the index, pins, both ways of the pointer index, the totals. STORE_OK: nothing found.
+ * against the index, pins, both ways of the pointer index, the totals, the structure of the files. STORE_OK: nothing found.
  * STORE_CORRUPT: `report` was called. Changes nothing. To be called while nothing is being committed. */
 enum store_error store_check(struct store *store, store_report_fn *report, void *context);
 

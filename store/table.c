@@ -89,6 +89,17 @@ static int environment_make(struct store *store, struct environment *environment
     return code == 0 && fsync(store->folder_fd) != 0 ? errno : code;
 }
 
+static enum store_error damaged(const struct store *store, enum side side, const char *finding,
+                                struct store_failure *failure)
+{
+    store_failure_set(
+        failure, STORE_CORRUPT, 0,
+        "%.160s/%s/data.mdb is damaged: %s; look at the disk, then restore a backup (`weir store "
+        "restore`), or move the store away and start without it",
+        store->path, store->environments[side].name, finding);
+    return STORE_CORRUPT;
+}
+
 enum store_error store_environment_open(struct store *store, enum side side, uint64_t map_bytes,
                                         struct store_failure *failure)
 {
@@ -101,6 +112,11 @@ enum store_error store_environment_open(struct store *store, enum side side, uin
     char path[sizeof store->path + 8];
     snprintf(path, sizeof path, "%s/%s", store->path, environment->name);
     int code = environment_make(store, environment, path);
+    /* All rows of state will be read anyway; those of blobs and cached results may be millions. */
+    char finding[200];
+    if (code == 0 &&
+        store_pages_check(store, side, side == SIDE_STATE, finding, sizeof finding) == STORE_CORRUPT)
+        return damaged(store, side, finding, failure);
     /* Read-ahead would drag the neighbours of a large value into memory. */
     if (code == 0)
         code = store_lmdb_open(environment, path, (size_t)pages * environment->page_bytes,
@@ -108,7 +124,7 @@ enum store_error store_environment_open(struct store *store, enum side side, uin
     int dead;
     if (code == 0) {
         store_guard_begin(environment, path);
-        store_guard_read(environment);
+        store_guard_mark(environment);
         code = mdb_reader_check(environment->lmdb, &dead);
     }
     MDB_envinfo info;
@@ -117,10 +133,10 @@ enum store_error store_environment_open(struct store *store, enum side side, uin
     if (code == 0) {
         environment->map_pages = info.me_mapsize / environment->page_bytes;
         const enum store_error error = tables_open(store, side, failure);
-        store_guard_read(NULL);
+        store_guard_mark(NULL);
         return error;
     }
-    store_guard_read(NULL);
+    store_guard_mark(NULL);
     enum store_error error = store_from_system(code);
     if (error == STORE_NONE)
         error = STORE_SYSTEM;
@@ -139,6 +155,14 @@ void store_environment_close(struct environment *environment)
     environment->lmdb = NULL;
 }
 
+/* One under another name: ours was just made in its place, empty. */
+static bool tables_are_renamed(const struct environment *environment, MDB_txn *txn)
+{
+    const MDB_dbi main_tree = 1;
+    MDB_stat stat;
+    return mdb_stat(txn, main_tree, &stat) == 0 && stat.ms_entries > environment->table_count + 1;
+}
+
 static enum store_error tables_open(struct store *store, enum side side, struct store_failure *failure)
 {
     struct environment *environment = &store->environments[side];
@@ -155,6 +179,8 @@ static enum store_error tables_open(struct store *store, enum side side, struct 
     enum store_error error = store_from_system(code);
     if (error == STORE_OK)
         error = store_schema_agree(store, side, txn, failure);
+    if (error == STORE_OK && tables_are_renamed(environment, txn))
+        error = damaged(store, side, "it has a table of an unknown name", failure);
     if (error == STORE_OK && side == SIDE_BLOBS)
         totals_load(store, txn);
     if (error != STORE_OK) {
@@ -451,12 +477,12 @@ enum store_error store_verify_state(struct store *store, store_report_fn *report
     enum store_error error = store_read_begin(environment, &txn);
     if (error != STORE_OK)
         return error;
-    store_guard_read(environment);
+    store_guard_mark(environment);
     for (int table = 0; table < STORE_TABLES; table++) {
         const enum store_error found = table_verify(store, txn, (enum store_table)table, report, context);
         error = error == STORE_OK ? found : error;
     }
-    store_guard_read(NULL);
+    store_guard_mark(NULL);
     store_read_end(environment, txn);
     return error;
 }

@@ -184,6 +184,7 @@ static size_t group_take(struct store *store, struct store_batch **group)
 
 enum store_error store_change_txn(struct change *change, enum side side, MDB_txn **txn)
 {
+    store_guard_mark(&change->store->environments[side]);
     if (change->txn[side] == NULL) {
         const int code = mdb_txn_begin(change->store->environments[side].lmdb, NULL, 0, &change->txn[side]);
         if (code != 0) {
@@ -200,6 +201,7 @@ void store_change_abort(struct change *change)
     for (int side = 0; side < SIDES; side++)
         if (change->txn[side] != NULL)
             mdb_txn_abort(change->txn[side]);
+    store_guard_mark(NULL);
     free(change->removed);
     *change = (struct change){.store = change->store};
 }
