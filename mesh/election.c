@@ -343,7 +343,8 @@ void journal_on_voted(struct step *step, uint32_t from, const struct mesh_messag
     count_votes(step, slot);
 }
 
-static void hasten(struct step *step, const struct mesh_id *home)
+/* Followers of that home look after so long, and each a little later than the one before it, whether to stand. */
+static void hasten(struct step *step, const struct mesh_id *home, int64_t after_ms, bool unwell)
 {
     struct mesh *const mesh = step->mesh;
     struct journals *const journals = &mesh->journals;
@@ -351,14 +352,21 @@ static void hasten(struct step *step, const struct mesh_id *home)
         struct journal *const journal = &journals->journal[slot];
         if (journal->role != JOURNAL_FOLLOWER || !id_equal(&journal->home, home))
             continue;
-        const int64_t at_ms = step->now_ms + stand_after_ms(mesh, journal);
+        const int64_t at_ms = step->now_ms + after_ms + stand_after_ms(mesh, journal);
         journal->stand_at_ms = at_ms < journal->stand_at_ms ? at_ms : journal->stand_at_ms;
+        if (unwell)
+            journal->heard_at_ms = step->now_ms - JOURNAL_FRESH_MS;
     }
 }
 
 void journal_member_down(struct step *step, uint32_t member)
 {
-    hasten(step, &step->mesh->members.slot[member].id);
+    hasten(step, &step->mesh->members.slot[member].id, 0, false);
+}
+
+void journal_member_restarted(struct step *step, uint32_t member)
+{
+    hasten(step, &step->mesh->members.slot[member].id, JOURNAL_VOTE_MS, true);
 }
 
 void journal_tick_election(struct step *step, uint32_t slot)

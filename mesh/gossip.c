@@ -160,6 +160,7 @@ static void accept_known_member(struct step *step, const struct mesh_id *from, u
     if (restarted) {
         members_forget_capacity(step, slot);
         home_member_restarted(step, slot);
+        journal_member_restarted(step, slot);
     }
     if (record->body.member.leaving) {
         if (member->state != MESH_LEFT)

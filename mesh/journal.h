@@ -210,6 +210,8 @@ void journal_on_hand_over(struct step *step, uint32_t from, const struct mesh_me
 /* Something that journals wait for has happened: their timers are looked at now. */
 void journals_hurry(struct step *step);
 void journal_member_down(struct step *step, uint32_t member);
+/* Another process of a home leads nothing until it is elected. It may stand first; but its disk may not let it. */
+void journal_member_restarted(struct step *step, uint32_t member);
 void journals_tick(struct step *step);
 
 /* Between journal.c, leader.c, follower.c, election.c and change.c. */

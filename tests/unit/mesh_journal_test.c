@@ -1238,6 +1238,27 @@ static void disk_that_was_put_back_votes_nothing_settled_away(void **state)
     close_cluster(net);
 }
 
+/* It is back before anybody has found it down, and can't lead what its disk has forgotten. */
+static void home_that_restarts_with_an_old_disk_is_replaced_at_once(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 30000;
+    struct snapshot *const snapshot = snapshot_take(net, 1);
+    const uint32_t job = submit(net, 1, 3);
+    advance(net, 4000);
+    net_kill(net, 1, true);
+    snapshot_put_back(net, 1, snapshot);
+    start(net, 1);
+    int64_t took_ms = 0;
+    for (; home_of(net, job) == UINT32_MAX && took_ms < 60000; took_ms += 100)
+        advance(net, 100);
+    assert_in_range(took_ms, 0, 13000);
+    finish(net, job);
+    check_job(net, job);
+    close_cluster(net);
+}
+
 static void member_whose_disk_is_new_is_brought_up_again(void **state)
 {
     (void)state;
@@ -1986,6 +2007,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(results_of_the_minority_are_taken_after_healing),
         cmocka_unit_test(disk_that_was_put_back_is_seen_and_its_copy_replaced),
         cmocka_unit_test(disk_that_was_put_back_votes_nothing_settled_away),
+        cmocka_unit_test(home_that_restarts_with_an_old_disk_is_replaced_at_once),
         cmocka_unit_test(member_whose_disk_is_new_is_brought_up_again),
         cmocka_unit_test(one_of_two_copies_is_lost_and_replaced),
         cmocka_unit_test(attempts_are_adopted_by_members_that_joined_since_they_began),
