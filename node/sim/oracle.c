@@ -27,6 +27,7 @@ enum {
     RESEND_MS = 2000,
     OFFERS_DUE =
         32, /* times that a result is due, of which one at least is used where others keep the journal */
+    ROUND_LATE_MS = 100,    /* and by so much one of these times may be late */
     RESEND_LONG_MS = 8000,  /* of a bundle of ACK_LATER_US */
     ACK_LATER_US = 4000000, /* the acknowledgement of a longer bundle may wait for company */
     LOST_MS = 6000, /* a home that is silent for so long is taken for lost, where others may have its job */
@@ -229,11 +230,14 @@ static int64_t held_lease_ms(const struct held *held)
     return held->renewed_ms + (held->kept ? KEPT_MS + LEASE_MS : LEASE_MS);
 }
 
-/* Of results whose home is silent one of each job goes on asking, and the others more and more seldom. */
+/*
+ * Of results whose home is silent one of each job goes on asking, and the others more and more seldom. Each time that one might
+ * be told is counted from the one before, and where many are due at once some wait for the next steps.
+ */
 static int64_t result_due_ms(const struct held *held)
 {
     const int64_t resend_ms = held->took_long ? RESEND_LONG_MS : RESEND_MS;
-    return held->told_ms + (held->kept ? OFFERS_DUE * resend_ms : resend_ms);
+    return held->told_ms + (held->kept ? OFFERS_DUE * (resend_ms + ROUND_LATE_MS) : resend_ms);
 }
 
 /* Of a kept result the times are counted that it might have been told, and those of a pause are one. */
