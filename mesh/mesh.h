@@ -404,7 +404,7 @@ enum mesh_effect_kind {
     MESH_JOURNAL_OVER, /* the end of a job is settled, and no more entries come: not to be restored any more */
     /*
      * A member asks about a journal that we don't have: answer MESH_JOB_IS_OVER if it is that. If there are members, we
-     * are one: answer MESH_JOURNAL_NEW if nothing of it was ever on this disk.
+     * are one: answer MESH_JOURNAL_NEW if nothing of it was ever on this disk, or is on its way there.
      */
     MESH_JOURNAL_ASKED,
     MESH_QUARANTINED, /* as saved: what the member holds is void */

@@ -452,10 +452,29 @@ bool sim_journal_is_over(struct host *host, uint32_t number)
     return job != NULL && job->log != NULL && job->log->over;
 }
 
+/* Whether something of that journal is on its way to the disk, which may be full. */
+static bool is_being_saved(const struct host *host, const struct mesh_id *job)
+{
+    for (const struct batch *batch = host->first_batch; batch != NULL; batch = batch->next) {
+        for (uint32_t i = 0; i < batch->save_count; i++) {
+            const struct mesh_save *const save = &batch->save[i];
+            const struct mesh_id *const of = save->kind == MESH_SAVE_ENTRY     ? &save->body.entry.job
+                                             : save->kind == MESH_SAVE_PROMISE ? &save->body.promise.job
+                                             : save->kind == MESH_SAVE_JOB     ? &save->body.job.id
+                                                                               : NULL;
+            if (of != NULL && memcmp(of, job, sizeof *of) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 void sim_journal_tell_new(struct world *world, struct host *host, const struct mesh_effect *asked)
 {
     const uint32_t number = sim_world_job(world, &asked->body.asked.job);
-    if (asked->body.asked.members.count == 0 || number == SIM_NONE || sim_disk_find(host, number) != NULL) {
+    if (asked->body.asked.members.count == 0 || number == SIM_NONE || sim_disk_find(host, number) != NULL ||
+        is_being_saved(host, &asked->body.asked.job)) {
         return;
     }
     struct mesh_event event = {.kind = MESH_JOURNAL_NEW};
