@@ -195,7 +195,7 @@ void journal_begin(struct step *step, const struct mesh_event *event)
     if (from == MESH_NONE || !names_us(mesh, members) ||
         journal_find(mesh, &event->body.fresh.job) != MESH_NONE)
         return;
-    const uint32_t slot = journal_make(mesh, &event->body.fresh.job, members);
+    const uint32_t slot = journal_make(step, &event->body.fresh.job, members);
     if (slot == MESH_NONE)
         return;
     /* We ask seldom, and only whether it is over. */

@@ -87,7 +87,7 @@ static uint32_t journal_for(struct step *step, const struct mesh_id *from, const
     if (message->body.append.index == 1) {
         struct journal first = {.members = message->body.append.members};
         const uint32_t made = journal_proven(step, &first)
-                                  ? journal_make(mesh, &message->body.append.job, &first.members)
+                                  ? journal_make(step, &message->body.append.job, &first.members)
                                   : MESH_NONE; /* it comes again */
         if (made != MESH_NONE)
             mesh->journals.journal[made].proven = true;

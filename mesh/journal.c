@@ -69,25 +69,26 @@ bool journal_is_over(const struct journal *journal)
     return journal->end > 0 && journal->settled == journal->last && journal->waiters.count == 0;
 }
 
-/* At the bound one that is over makes room, if there is one. */
-static uint32_t journal_take(struct journals *journals)
+/* At the bound one that is over makes room, if there is one: the host is told, and tells members that don't know it yet. */
+static uint32_t journal_take(struct step *step)
 {
+    struct journals *const journals = &step->mesh->journals;
     const uint32_t slot = pool_take(&journals->pool, journals->link);
     for (uint32_t i = 0; slot == MESH_NONE && i < journals->pool.fresh; i++) {
         if (journals->journal[i].role == JOURNAL_LEADER && journal_is_over(&journals->journal[i])) {
-            journal_free(journals, i);
+            journal_end(step, i, true);
             return pool_take(&journals->pool, journals->link);
         }
     }
     return slot;
 }
 
-uint32_t journal_make(struct mesh *mesh, const struct mesh_id *job, const struct mesh_members *members)
+uint32_t journal_make(struct step *step, const struct mesh_id *job, const struct mesh_members *members)
 {
-    struct journals *const journals = &mesh->journals;
-    const uint32_t slot = journal_take(journals);
+    struct journals *const journals = &step->mesh->journals;
+    const uint32_t slot = journal_take(step);
     if (slot == MESH_NONE) {
-        mesh->counters.bound_journals++;
+        step->mesh->counters.bound_journals++;
         return MESH_NONE;
     }
     journals->journal[slot] = (struct journal){.job = *job,
@@ -198,7 +199,7 @@ uint32_t journal_open(struct step *step, const struct mesh_job_spec *spec, enum 
     if (members.count == 1)
         return MESH_NONE;
     const uint32_t slot =
-        journal_find(mesh, &spec->id) == MESH_NONE ? journal_make(mesh, &spec->id, &members) : MESH_NONE;
+        journal_find(mesh, &spec->id) == MESH_NONE ? journal_make(step, &spec->id, &members) : MESH_NONE;
     if (slot == MESH_NONE) {
         *refusal = MESH_REFUSED_BUSY;
         return MESH_NONE;
@@ -316,7 +317,7 @@ void journal_restore(struct step *step, const struct mesh_event *event)
     assert(image->run_count <= MESH_RUNS_MAX && image->settled <= image->last);
     if (journal_find(mesh, &image->job) != MESH_NONE)
         return;
-    const uint32_t slot = journal_make(mesh, &image->job, &image->members);
+    const uint32_t slot = journal_make(step, &image->job, &image->members);
     if (slot == MESH_NONE)
         return;
     struct journal *const journal = &mesh->journals.journal[slot];

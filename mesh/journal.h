@@ -32,7 +32,8 @@
  * is lost.
  *
  * A higher epoch makes a follower of anybody. Once all members hold the job's end the followers are told and forget the journal,
- * and the leader when all have; or each when its host forgets the job, the leader also when the table needs room.
+ * and the leader when all have; or each when its host forgets the job, the leader also when the table needs room: its host is
+ * told, and answers members that ask later.
  */
 #ifndef MESH_JOURNAL_H
 #define MESH_JOURNAL_H
@@ -216,7 +217,7 @@ void journals_tick(struct step *step);
 
 /* Between journal.c, leader.c, follower.c, election.c and change.c. */
 /* A follower's journal with an empty log; one that is over makes room. MESH_NONE at the bound. */
-uint32_t journal_make(struct mesh *mesh, const struct mesh_id *job, const struct mesh_members *members);
+uint32_t journal_make(struct step *step, const struct mesh_id *job, const struct mesh_members *members);
 void journal_free(struct journals *journals, uint32_t slot);
 void journal_waiters_free(struct journals *journals, struct journal *journal);
 /* The log: cut back to `last`, and one more entry. */

@@ -1739,6 +1739,37 @@ static void home_of_a_first_entry_does_without_a_member_whose_disk_is_new(void *
     close_cluster(net);
 }
 
+/* The table of the home is full: a job that is over makes room, and a member that was away hears of its end all the same. */
+static void journal_that_makes_room_is_known_to_be_over(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    net_kill(net, 1, true);
+    net->journals_limit = 1;
+    start(net, 1);
+    advance(net, 20000);
+    const uint32_t first = submit(net, 1, 3);
+    advance(net, 1000);
+    assert_true(cluster->accepted[first]);
+    const uint32_t member = other_node(net, 1, first, 0);
+    net_kill(net, member, true);
+    for (int i = 0; i < 600 && cluster->told[first] == 0; i++)
+        advance(net, 100);
+    advance(net, 2000);
+    assert_true(cluster->told[first] == MESH_JOB_DONE && !cluster->log[1][first].over);
+    const uint32_t second = submit(net, 1, 3);
+    advance(net, 2000);
+    assert_true(cluster->accepted[second] && cluster->log[1][first].over);
+    net->journals_limit = 64;
+    start(net, member);
+    finish(net, second);
+    advance(net, 120000);
+    assert_true(cluster->log[member][first].over);
+    check_job(net, first);
+    check_job(net, second);
+    close_cluster(net);
+}
+
 static void journals_forgotten_make_way_for_a_new_incarnation(void **state)
 {
     (void)state;
@@ -2020,6 +2051,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(promise_of_an_empty_journal_survives_a_restart),
         cmocka_unit_test(copy_is_not_lost_for_a_storage_above_the_incarnation),
         cmocka_unit_test(home_of_a_first_entry_does_without_a_member_whose_disk_is_new),
+        cmocka_unit_test(journal_that_makes_room_is_known_to_be_over),
         cmocka_unit_test(only_a_member_by_its_storage_votes_with_an_empty_log),
         cmocka_unit_test(journals_forgotten_make_way_for_a_new_incarnation),
         cmocka_unit_test(log_follows_as_fast_as_its_host_can_send_it),
