@@ -824,14 +824,15 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
     const uint32_t job_slot = home_job_find(home, &message->body.result.job);
     const struct job *const job = job_slot == MESH_NONE ? NULL : &home->job[job_slot];
     const bool ours = slot != MESH_NONE && home->bundle[slot].job == job_slot;
-    const bool led = job && journal_led(mesh, &job->spec.id) != MESH_NONE;
+    const uint32_t journal = job ? journal_led(mesh, &job->spec.id) : MESH_NONE;
+    const bool led = journal != MESH_NONE;
     if (!job && journal_find(mesh, &message->body.result.job) != MESH_NONE) {
         adopt_point(step, from, &message->body.result.job);
         out_drop(step, message->body.result.handle); /* its home is another node, or we are not yet */
         return;
     }
-    const bool moves = led && journal_hands_over(mesh, journal_led(mesh, &job->spec.id));
-    if (moves || (led && !journal_has_room(mesh))) {
+    const bool moves = led && journal_hands_over(mesh, journal);
+    if (moves || (led && !journal_has_room(mesh, journal))) {
         mesh->counters.bound_waiters += !moves; /* it comes again */
         out_drop(step, message->body.result.handle);
         return;

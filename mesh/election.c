@@ -318,7 +318,7 @@ static void count_votes(struct step *step, uint32_t slot)
         return;
     /* Ours among them: then all of our own log is durable, and may be read back. */
     const uint32_t self = members_place(&journal->members, &mesh->config.self);
-    if (journal->role == JOURNAL_CANDIDATE && (journal->votes >> self & 1) && journal_has_room(mesh))
+    if (journal->role == JOURNAL_CANDIDATE && (journal->votes >> self & 1) && journal_has_room(mesh, slot))
         elected(step, slot);
     else if (journal->role == JOURNAL_FOLLOWER && journal->asking != 0)
         stand(step, slot, false);

@@ -165,8 +165,11 @@ void journals_check(const struct mesh *mesh);
 uint32_t journal_open(struct step *step, const struct mesh_job_spec *spec, enum mesh_refusal *refusal);
 /* The journal that we lead of that job, or MESH_NONE. */
 uint32_t journal_led(const struct mesh *mesh, const struct mesh_id *job);
-/* Whether results may be taken now: there must be room for what waits to be settled. */
-bool journal_has_room(const struct mesh *mesh);
+/*
+ * Whether results of that journal may be taken now: there must be room for what waits to be settled. What is stalled leaves
+ * half of it to others.
+ */
+bool journal_has_room(const struct mesh *mesh, uint32_t slot);
 /* Whether that journal, which we lead, is on its way to another home: nothing new is begun. */
 bool journal_hands_over(const struct mesh *mesh, uint32_t slot);
 /*

@@ -29,11 +29,26 @@ void journal_unlead(struct step *step, uint32_t slot)
     journal->home = (struct mesh_id){0};
 }
 
-bool journal_has_room(const struct mesh *mesh)
+bool journal_has_room(const struct mesh *mesh, uint32_t slot)
 {
     const struct pool *const pool = &mesh->journals.waiter_pool;
-    /* Every job of ours may still end. */
-    return pool->capacity - pool_in_use(pool) > mesh->config.limits.jobs;
+    const struct journal *const journal = &mesh->journals.journal[slot];
+    const uint32_t left = pool->capacity - pool_in_use(pool);
+    const uint32_t ends = mesh->config.limits.jobs; /* every job of ours may still end */
+    const bool stalled = journal->role == JOURNAL_LEADER && journal->stalled;
+    return left > ends && (!stalled || left - ends > (pool->capacity - ends) / 2);
+}
+
+/* No majority holds what these wait for, and others need the room: who waits to be acknowledged sends its result again. */
+static void commits_drop(struct journals *journals, struct journal *journal)
+{
+    for (uint32_t at = list_first(&journal->waiters), next; at != MESH_NONE; at = next) {
+        next = list_next(journals->waiter_link, at);
+        if (journals->waiter[at].kind != MESH_ENTRY_COMMIT)
+            continue;
+        list_remove(&journal->waiters, journals->waiter_link, at);
+        pool_give(&journals->waiter_pool, journals->waiter_link, at);
+    }
 }
 
 bool journal_hands_over(const struct mesh *mesh, uint32_t slot)
@@ -507,6 +522,8 @@ void journal_tick_leader(struct step *step, uint32_t slot)
         return;
     }
     look_whether_stalled(step, journal);
+    if (journal->stalled && !journal_has_room(step->mesh, slot))
+        commits_drop(&step->mesh->journals, journal);
     hand_over(step, journal);
     change_tick(step, slot);
 }

@@ -65,8 +65,8 @@
  */
 #define MESH_COPIES_MAX 5
 #define MESH_JOURNALS_MAX (3 * MESH_JOBS_MAX)
-/* Entries of journals that wait to be held by a majority. Room for the ends of all jobs is kept; results beyond that
-   are not taken, and come again. */
+/* Entries of journals that wait to be held by a majority. Room for the ends of all jobs is kept, and half of the rest from
+   journals that are stalled; results beyond that are not taken, and come again. */
 #define MESH_WAITERS_MAX (3 * MESH_JOBS_MAX)
 /* Changes of epoch in one journal that are remembered: those before are known to be settled. */
 #define MESH_RUNS_MAX 8

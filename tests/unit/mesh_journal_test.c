@@ -764,6 +764,35 @@ static void finish(struct net *net, uint32_t job)
     advance(net, 60000);
 }
 
+/* The results of jobs that lost their majorities wait to be settled, more than there is room for; another job needs some of it. */
+static void stalled_jobs_leave_room_to_others(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    cluster->run_ms = 200;
+    uint32_t stalled[3];
+    for (uint32_t i = 0; i < 3; i++)
+        stalled[i] = submit(net, 1, 5);
+    advance(net, 500);
+    for (uint32_t node = 2; node < NODES; node++)
+        net_kill(net, node, true);
+    advance(net, 30000);
+    assert_true(mesh_counters(net->node[1].mesh)->bound_waiters > 0);
+    const uint32_t well = submit(net, 1, 2);
+    advance(net, 60000);
+    assert_int_equal(cluster->told[well], MESH_JOB_DONE);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_true(cluster->accepted[stalled[i]] && cluster->told[stalled[i]] == 0);
+    for (uint32_t node = 2; node < NODES; node++)
+        start(net, node);
+    for (uint32_t i = 0; i < 3; i++) {
+        finish(net, stalled[i]);
+        check_job(net, stalled[i]);
+    }
+    check_job(net, well);
+    close_cluster(net);
+}
+
 /* ---- Who keeps the copies. */
 
 static const struct mesh_members *kept_by(uint32_t node, uint32_t job)
@@ -2024,6 +2053,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(restarted_home_goes_on_at_once),
         cmocka_unit_test(minority_commits_nothing_and_says_so),
         cmocka_unit_test(two_of_three_lost_the_job_waits_for_one),
+        cmocka_unit_test(stalled_jobs_leave_room_to_others),
         cmocka_unit_test(too_few_nodes_for_the_copies_insisted_on_is_refused),
         cmocka_unit_test(member_that_is_down_for_ten_minutes_is_replaced),
         cmocka_unit_test(change_waits_for_a_majority_of_both_sets),
