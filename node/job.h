@@ -177,6 +177,8 @@ struct job {
     bool read_back; /* the home was restarted since it was submitted: decisions before that are lost */
     uint32_t bundle_shards;      /* the submitter's bound on shards in a bundle; 0 = none */
     uint32_t shard_us_guess;     /* the manifest's estimate of one shard's device time */
+    bool doubted;                /* recheck.c: it is done, and is to be computed again, */
+    struct mesh_id doubt;        /* since this member was caught */
     bool damaged;                /* a committed output could not be read back */
     enum store_error keep_error; /* a result could not be stored here, and none was since */
     int64_t assemble_at_ms;      /* monotonic: storing the outputs failed and is tried again then; 0 = no */

@@ -375,23 +375,25 @@ void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish
 {
     struct job *known = jobs_find(node, &job->spec.id);
     if (known) {
-        if (!same_request(job, known))
+        if (call && !same_request(job, known))
             refuse_key(node, known, call);
-        else
+        else if (call)
             accept_again(node, known, call);
         job_free(job);
         return;
     }
     if (node->jobs.count >= JOBS_KEPT_MAX && !forget_oldest(node)) {
-        api_error(call, EXIT_FAILED, "this node drives %u jobs already; submit at another one",
-                  JOBS_KEPT_MAX);
+        if (call)
+            api_error(call, EXIT_FAILED, "this node drives %u jobs already; submit at another one",
+                      JOBS_KEPT_MAX);
         job_free(job);
         return;
     }
     job->state = JOB_PREPARING;
     job->epoch = 1;
     job->undecided = job->keyed;
-    add_submitter(node, job, call, false);
+    if (call)
+        add_submitter(node, job, call, false);
     add(node, job);
     prepare(node, job, wish, on_prepared);
 }
@@ -1095,7 +1097,7 @@ void jobs_on_disputed(struct node *node, const struct mesh_id *id, uint32_t coun
     job->disputed += count;
     log_warn("job", "job=%s disputed=%u reason=\"committed results proved wrong; they stay as they are\"",
              peer_name(node, id), job->disputed);
-    if (job->state == JOB_PREPARING || copies_find(node, id))
+    if (job->state == JOB_PREPARING || (job->state < JOB_DONE && copies_find(node, id)))
         return; /* its row is written when it ends */
     struct store_batch *batch = node_batch(node);
     put_row(batch, job);
@@ -1320,7 +1322,7 @@ void jobs_on_result(struct node *node, const struct mesh_id *from, const struct 
 
 /* ---- Start */
 
-static struct job_wish wish_of(const struct job *job)
+struct job_wish jobs_wish(const struct job *job)
 {
     struct job_wish wish = {.items = job->spec.items, .shard_items = job->spec.shard_items};
     for (uint32_t i = 0; i < job->spec.manifest->input_count; i++) {
@@ -1577,7 +1579,7 @@ void jobs_take_over(struct node *node, const struct mesh_id *id, uint64_t epoch)
         jobs_on_state(node, id, MESH_ACCEPTED, copy->end_state);
         return;
     }
-    const struct job_wish wish = wish_of(job);
+    const struct job_wish wish = jobs_wish(job);
     prepare(node, job, &wish, on_taken_over);
 }
 
@@ -1588,7 +1590,7 @@ static void on_refetched(struct node *node, const struct mesh_id *id)
         return;
     job_release(job);
     job->damaged = false;
-    const struct job_wish wish = wish_of(job);
+    const struct job_wish wish = jobs_wish(job);
     prepare(node, job, &wish, on_taken_over);
 }
 
@@ -1608,7 +1610,7 @@ static int64_t go_on_again(struct node *node, int64_t now_ms)
         if (copies_find(node, &job->spec.id)) {
             copies_fetch_missing(node, &job->spec.id, on_refetched);
         } else {
-            const struct job_wish wish = wish_of(job);
+            const struct job_wish wish = jobs_wish(job);
             job_release(job);
             prepare(node, job, &wish, on_restored);
         }
@@ -1677,7 +1679,7 @@ void jobs_restore(struct node *node)
     for (struct job *job = node->jobs.head; job; job = job->next) {
         if (job->state > JOB_ASSEMBLING)
             continue;
-        const struct job_wish wish = wish_of(job);
+        const struct job_wish wish = jobs_wish(job);
         prepare(node, job, &wish, on_restored);
     }
 }

@@ -1,6 +1,7 @@
 /* `weir node`: opens the parts in order, runs the loop, closes them in reverse. */
 #include "node/node.h"
 #include "node/compile.h"
+#include "node/recheck.h"
 #include "node/store_digests.h"
 
 #include "node/http.h"
@@ -223,7 +224,7 @@ static int64_t turn(void *context, int64_t now_ms)
     int64_t wake_at_ms = host_turn(node, now_ms);
     int64_t (*const parts[])(struct node *, int64_t) = {
         devices_turn, jobs_turn,  cache_turn,   execute_turn,      disk_turn,   watches_turn, pings_turn,
-        records_turn, drain_turn, holders_turn, blob_watches_turn, relays_turn, trust_turn};
+        records_turn, drain_turn, holders_turn, blob_watches_turn, relays_turn, trust_turn,   recheck_turn};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const int64_t at_ms = parts[i](node, now_ms);
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
@@ -701,6 +702,7 @@ static void close_all(struct node *node)
     workers_close(node->workers);
     compile_close(node);
     background_close(node->background);
+    recheck_close(node);
     background_close(node->copier);
     execute_close(node);
     if (node->store)

@@ -366,8 +366,10 @@ struct node {
     struct record_refusals record_refusals;
     int64_t
         look_at_ms; /* when records_turn shows our certificate to the next one out of reach; 0 = not begun */
-    uint32_t look_next;  /* and from which member on */
-    int64_t trust_at_ms; /* monotonic: when what is known of members' results is written next */
+    uint32_t look_next;      /* and from which member on */
+    struct recheck *recheck; /* recheck.c: the one in progress; NULL: none */
+    bool rechecks_wanted;    /* some job is `doubted` */
+    int64_t trust_at_ms;     /* monotonic: when what is known of members' results is written next */
     int signal_fd;
     bool serving;
     bool draining;
@@ -492,9 +494,10 @@ void jobs_on_result(struct node *node, const struct mesh_id *from, const struct 
  * Takes a new job whose inputs' roles and blobs, kernel, parameters, tenant and key are set, prepares it in
  * the background and submits it. `call` is answered once it is durable, or with what is wrong. The job belongs
  * to the table; if one with its id is there already, `job` is freed and `call` answered with that one, once
- * that is durable.
+ * that is durable. NULL: nobody asks.
  */
 void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish, struct api_call *call);
+struct job_wish jobs_wish(const struct job *job); /* as which its inputs are read again */
 void jobs_submitter_gone(struct node *node, const struct api_call *call); /* the job goes on */
 /* The answer to cache_lookup_whole: the outputs, which are in our store and pinned by the job, or NULL. */
 struct entry;

@@ -1,6 +1,7 @@
 /* The local API: jobs. */
 #include "node/log.h"
 #include "node/ops.h"
+#include "node/recheck.h"
 #include "node/user_kernels.h"
 
 #include <sodium.h>
@@ -189,6 +190,8 @@ static json_t *job_json(struct node *node, const struct job *job, bool whole)
     json_put(row, "replicas", json_integer(job->copies));
     json_put(row, "verify", json_string(verify_words[job->spec.verify]));
     json_put(row, "disputed", json_integer(job->disputed));
+    if (strncmp(job->spec.key, RECHECK_KEY, strlen(RECHECK_KEY)) == 0)
+        json_put(row, "recheck_of", json_sprintf("%.16s", job->spec.key + strlen(RECHECK_KEY)));
     json_put(row, "held", json_integer(live ? view.held : 0));
     json_put(row, "checks", json_integer(live ? view.checks : 0));
     json_put(row, "finished_at", job->state >= JOB_DONE ? json_integer(job->finished_at_ms) : json_null());

@@ -8,6 +8,7 @@
 #include "node/log.h"
 #include "node/node.h"
 #include "node/payload.h"
+#include "node/recheck.h"
 
 #include <sodium.h>
 #include <stdio.h>
@@ -356,4 +357,5 @@ void quarantine_on(struct node *node, const struct mesh_effect *effect)
              peer_name(node, id), peer_site(node, id), job, effect->body.quarantined.shard,
              peer_name(node, id));
     cache_void(node, id);
+    recheck_caught(node, id);
 }

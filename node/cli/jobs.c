@@ -195,6 +195,9 @@ static int show_job(struct cli *cli, const json_t *reply)
     if (copies > 1)
         printf(", its journal at %lld nodes", copies);
     putchar('\n');
+    if (client_text(job, "recheck_of")[0])
+        printf("recheck of  %s: its results by a node that was caught later, computed again\n",
+               client_text(job, "recheck_of"));
     if (client_number(job, "disputed") > 0)
         printf("disputed    %lld committed result%s proved wrong; `weir explain` tells whose\n",
                (long long)client_number(job, "disputed"), client_number(job, "disputed") == 1 ? "" : "s");

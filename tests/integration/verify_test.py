@@ -9,7 +9,7 @@ from takeover_test import wait_taken_over
 
 SITES = ("ashburn", "berlin", "cairo", "delhi", "essen")
 LIAR = "berlin"
-SPIN = ("--shard-items", "1", "--param", "us=20000")
+SPIN = ("--shard-items", "1")
 
 
 def mesh_with_a_liar(place, **settings):
@@ -24,12 +24,12 @@ def mesh_with_a_liar(place, **settings):
     return nodes
 
 
-def submit(node, items, *arguments, code=0):
+def submit(node, items, *arguments, code=0, us=20000):
     """Returns the output's bytes, and the job as it ended."""
     path = node.place.path("out-%s.npy" % node.name)
     if "--cache" not in arguments:
         arguments += ("--cache", "off")
-    answer = node.submit("spin", "--items", items, *SPIN, "--output", "mark=" + path, "--json", *arguments, code=code,
+    answer = node.submit("spin", "--items", items, *SPIN, "--param", "us=%d" % us, "--output", "mark=" + path, "--json", *arguments, code=code,
                          timeout_s=120)
     with open(path, "rb") as file:
         return file.read(), answer
@@ -158,7 +158,7 @@ def wrong_items(node, job, items):
 
 
 def long_job(home, items, *arguments):
-    return home.submit_detached("spin", "--items", items, *SPIN, "--cache", "off", "--verify", "spot=30%", *arguments)
+    return home.submit_detached("spin", "--items", items, *SPIN, "--param", "us=20000", "--cache", "off", "--verify", "spot=30%", *arguments)
 
 
 def a_restart_forgets_no_dispute_and_checks_what_a_liar_brought_before(place):
@@ -189,6 +189,67 @@ def the_next_home_knows_what_was_disputed(place):
         expect(done["disputed"] == wrong, "%d of its results are wrong, and so many disputed: %s" % (wrong, done))
 
 
+def finished_with_a_lie(home, round_):
+    """A job that is done and holds wrong results of which nobody knows; and how many. None: somebody found out, or it is right."""
+    out, answer = submit(home, 80, "--verify", "spot", "--cache", "mesh", "--key",
+                         "believed-%d" % round_, code=None, us=5000 + round_)
+    del out
+    job = answer.json["id"]
+    wrong = wrong_items(home, job, 80)
+    if row_of(home, LIAR)["quarantined"]:
+        home.weir("nodes", "--forgive", LIAR)
+        wait_until("it is forgiven", lambda: not row_of(home, LIAR)["quarantined"])
+        return None
+    return (job, wrong) if wrong > 0 else None
+
+
+def trusted_liar(place):
+    """Its results were right until it was trusted; then its device breaks."""
+    nodes = place.mesh(*SITES)
+    home, liar = nodes["ashburn"], nodes[LIAR]
+    liar.stop()
+    liar.settings["work.cpu_slots"] = 6
+    liar.start()
+    home.wait_states({site: "up" for site in SITES})
+    for round_ in range(8):
+        if row_of(home, LIAR)["confirmed"] >= 50:
+            break
+        submit(home, 150, "--verify", "spot=100%", "--key", "honest-%d" % round_, us=2000)
+    expect(row_of(home, LIAR)["confirmed"] >= 50, "it is trusted: %s" % row_of(home, LIAR))
+    liar.stop()
+    liar.settings["work.worker"] = os.path.join(place.build, "lying-worker")
+    liar.start()
+    home.wait_states({site: "up" for site in SITES})
+    return home
+
+
+def jobs_that_are_done_are_computed_again_when_who_brought_some_is_caught(place):
+    home = trusted_liar(place)
+    found = None
+    for round_ in range(10):
+        found = finished_with_a_lie(home, round_)
+        if found:
+            break
+    expect(found, "in ten jobs no lie was believed")
+    job, wrong = found
+    expect(home.job(job)["disputed"] == 0, "nobody knows of it yet: %s" % home.job(job))
+    for round_ in range(5):
+        submit(home, 100, "--verify", "spot=100%", "--key", "catches-%d" % round_, code=None)
+        if row_of(home, LIAR)["quarantined"]:
+            break
+    expect(row_of(home, LIAR)["quarantined"], "it is caught: %s" % row_of(home, LIAR))
+    wait_until("the job is disputed: %s" % home.job(job), lambda: home.job(job)["disputed"] == wrong, 60)
+    again = [row for row in home.call("jobs")["jobs"] if row.get("recheck_of") == job[:16]]
+    expect(len(again) == 1 and again[0]["state"] == "done", "it was computed again once: %s" % again)
+    expect(0 < again[0]["cached"] < 80, "what others brought came from the cache: %s" % again)
+    expect(wrong_items(home, again[0]["id"], 80) == 0, "and is right now")
+    expect("was wrong about %d shard" % wrong in " ".join(home.weir("explain", job).out.split()), home.weir("explain", job).out)
+    home.kill()
+    home.start()
+    home.wait_states({site: "up" for site in SITES})
+    expect(home.job(job)["disputed"] == wrong, "a restart forgets it not: %s" % home.job(job))
+
+
 def trust_outlives_a_restart(place):
     nodes = place.mesh("ashburn", "berlin", "cairo")
     home = nodes["ashburn"]
@@ -202,6 +263,6 @@ def trust_outlives_a_restart(place):
     expect(again == confirmed, "%s before, %s after" % (confirmed, again))
 
 
-TESTS = [a_restart_forgets_no_dispute_and_checks_what_a_liar_brought_before, the_next_home_knows_what_was_disputed,
+TESTS = [jobs_that_are_done_are_computed_again_when_who_brought_some_is_caught, a_restart_forgets_no_dispute_and_checks_what_a_liar_brought_before, the_next_home_knows_what_was_disputed,
          trust_outlives_a_restart, a_site_that_lies_is_caught_and_shown, what_a_liar_left_in_the_cache_is_void, a_quorum_takes_no_wrong_result, what_cannot_be_verified_is_refused,
          a_certificate_proves_products_and_catches_wrong_ones]
