@@ -454,14 +454,24 @@ uint32_t job_bundle_shards(const struct job *job)
     return most < 1 ? 1 : most > MESH_BUNDLE_SHARDS_MAX ? MESH_BUNDLE_SHARDS_MAX : (uint32_t)most;
 }
 
+static uint8_t *place_of(const struct job *job, uint32_t output, uint32_t shard)
+{
+    const bool concat = job->spec.manifest->outputs[output].combine == MANIFEST_CONCAT;
+    const uint64_t rows_before = concat ? shard * job->spec.shard_items : shard;
+    return job->assembly[output] + rows_before * job->spec.output_item_bytes[output];
+}
+
+const uint8_t *job_assembled(const struct job *job, uint32_t output, uint32_t shard)
+{
+    return place_of(job, output, shard);
+}
+
 bool job_assemble(struct job *job, uint32_t output, uint32_t shard, const void *bytes, uint64_t count)
 {
     if (output >= job->spec.output_count || count != job_output_bytes(job, output, shard))
         return false;
-    const bool concat = job->spec.manifest->outputs[output].combine == MANIFEST_CONCAT;
-    const uint64_t rows_before = concat ? shard * job->spec.shard_items : shard;
     if (count > 0)
-        memcpy(job->assembly[output] + rows_before * job->spec.output_item_bytes[output], bytes, count);
+        memcpy(place_of(job, output, shard), bytes, count);
     return true;
 }
 
@@ -552,6 +562,8 @@ void job_release(struct job *job)
     job->brought = NULL;
     free(job->bringer);
     job->bringer = NULL;
+    free(job->opinion);
+    job->opinion = NULL;
     for (uint32_t o = 0; o < MANIFEST_OUTPUTS_MAX; o++) {
         if (job->assembly[o])
             munmap(job->assembly[o], job->assembly_bytes[o]);

@@ -175,8 +175,10 @@ struct job {
     uint64_t decisions_dropped; /* rows that found no room: more nodes than rows */
     int64_t decision_span_ms;   /* over which older rows were put together */
     bool read_back; /* the home was restarted since it was submitted: decisions before that are lost */
-    uint32_t bundle_shards;      /* the submitter's bound on shards in a bundle; 0 = none */
-    uint32_t shard_us_guess;     /* the manifest's estimate of one shard's device time */
+    uint32_t bundle_shards;  /* the submitter's bound on shards in a bundle; 0 = none */
+    uint32_t shard_us_guess; /* the manifest's estimate of one shard's device time */
+    uint32_t *
+        opinion; /* [shard_count], of a tolerant job that is verified by chance: the digest of what is assembled; 0: nothing */
     bool doubted;                /* recheck.c: it is done, and is to be computed again, */
     struct mesh_id doubt;        /* since this member was caught */
     bool damaged;                /* a committed output could not be read back */
@@ -237,6 +239,8 @@ void job_free(struct job *job);
 
 /* Copies one committed output of a shard to its place. Returns false when its size is not what the manifest
  * says. */
+/* A shard's outputs where job_assemble put them; until they are combined. */
+const uint8_t *job_assembled(const struct job *job, uint32_t output, uint32_t shard);
 bool job_assemble(struct job *job, uint32_t output, uint32_t shard, const void *bytes, uint64_t count);
 /* Combines the partial results of a reduced output, as a fixed tree over shard numbers, into the first one's
  * place. */

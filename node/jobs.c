@@ -142,7 +142,8 @@ static struct mesh_job_spec core_spec(const struct job *job)
                                 .local_only = spec->local_only,
                                 .speculate = true,
                                 .verify = (uint8_t)spec->verify,
-                                .verify_permille = (uint16_t)spec->verify_permille};
+                                .verify_permille = (uint16_t)spec->verify_permille,
+                                .tolerant = verify_compares(job)};
     const struct user_kernel *user = user_kernel_of(spec->manifest);
     if (user && user->language == MANIFEST_PTX)
         out.classes = (uint16_t)(out.classes & ~1u); /* for no CPU */
@@ -601,6 +602,8 @@ static bool place_entry(struct node *node, struct job *job, uint32_t shard, cons
     bool good = true;
     if (!entry_decode(item->bytes, item->count, &entry))
         abort(); /* was checked before it was committed */
+    if (verify_compares(job))
+        verify_committed(node, job, shard, &entry);
     for (uint32_t o = 0; o < entry.output_count; o++) {
         const struct entry_output *output = &entry.output[o];
         if (output->bytes) {

@@ -527,6 +527,10 @@ struct provenance; /* node/payload.h, as is: */
 struct result_item;
 /* Of one result of a shard of the job, which is prepared. */
 uint32_t verify_digest_of(struct node *node, struct job *job, uint32_t shard, const struct result_item *item);
+/* Whether results of the job are compared by its kernel's tolerance; and what is committed of it, before it is assembled. */
+bool verify_compares(const struct job *job);
+struct entry;
+void verify_committed(struct node *node, struct job *job, uint32_t shard, const struct entry *entry);
 void quarantine_save(struct node *node, struct store_batch *batch, const struct mesh_save *save);
 void quarantine_restore(struct node *node); /* trust too; once members are known, before any job is */
 int64_t trust_turn(struct node *node, int64_t now_ms);

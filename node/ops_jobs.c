@@ -377,7 +377,8 @@ static bool read_verify(struct node *node, struct api_call *call, struct job *jo
     const struct manifest *manifest = job->spec.manifest;
     const bool comparable = manifest->class == MANIFEST_EXACT || manifest->certify;
     const char *given = body_text(call, "verify");
-    const char *word = given ? given : node->config.verify && comparable ? "spot" : "none";
+    const bool checkable = comparable || manifest->tolerance > 0;
+    const char *word = given ? given : node->config.verify && checkable ? "spot" : "none";
     const int64_t permille = body_integer(call, "verify_permille", 0);
     int verify = MESH_VERIFY_NONE;
     while (verify <= MESH_VERIFY_CERTIFICATE && strcmp(word, verify_words[verify]) != 0)
@@ -390,11 +391,12 @@ static bool read_verify(struct node *node, struct api_call *call, struct job *jo
                   "kernel '%s' has no certificate: only matmul's results can be proved; take --verify spot "
                   "or quorum",
                   manifest->name);
-    else if ((verify == MESH_VERIFY_SPOT || verify == MESH_VERIFY_QUORUM) && !comparable)
-        api_error(call, EXIT_USAGE,
-                  "kernel '%s' is tolerant: right results differ from device to device, so none can be told "
-                  "from wrong ones; take --verify none",
-                  manifest->name);
+    else if ((verify == MESH_VERIFY_SPOT && !checkable) || (verify == MESH_VERIFY_QUORUM && !comparable))
+        api_error(
+            call, EXIT_USAGE,
+            "kernel '%s' is tolerant: right results differ from device to device, and only checks by chance "
+            "compare by its tolerance; take --verify spot or none",
+            manifest->name);
     else if (verify == MESH_VERIFY_QUORUM && job->spec.local_only)
         api_error(call, EXIT_USAGE,
                   "--verify quorum asks other sites, and --local keeps the job on this one");

@@ -9,6 +9,7 @@
 #include "node/node.h"
 #include "node/payload.h"
 #include "node/recheck.h"
+#include "node/tolerance.h"
 
 #include <sodium.h>
 #include <stdio.h>
@@ -85,12 +86,141 @@ static bool is_proved(struct node *node, struct job *job, uint32_t shard, const 
     return good;
 }
 
+/* ---- Tolerant results */
+
+/*
+ * What differed from a committed result, for the third opinion to be compared with: that too may differ in its bits from
+ * both. Where there is no room the third one agrees with the second in its bits or not at all.
+ */
+#define DISSENTS_MAX 32u
+#define DISSENT_BYTES_MAX (1u << 20)
+static struct dissent {
+    struct mesh_id job;
+    uint32_t shard;
+    uint32_t digest;
+    uint8_t *outputs; /* one behind the other; owned */
+} dissents[DISSENTS_MAX];
+static uint32_t next_dissent;
+
+bool verify_compares(const struct job *job)
+{
+    return job->spec.verify == MESH_VERIFY_SPOT && job->spec.manifest->class == MANIFEST_TOLERANT &&
+           !job->spec.manifest->certify;
+}
+
+static uint64_t outputs_bytes(const struct entry *entry)
+{
+    uint64_t bytes = 0;
+    for (uint32_t o = 0; o < entry->output_count; o++)
+        bytes += entry->output[o].count;
+    return bytes;
+}
+
+/* The outputs of a result, one behind the other, the caller's to free; NULL: they can't be read. */
+static uint8_t *read_outputs(struct node *node, const struct entry *entry)
+{
+    uint8_t *outputs = malloc(outputs_bytes(entry) + 1);
+    uint64_t at = 0;
+    must(outputs);
+    for (uint32_t o = 0; outputs && o < entry->output_count; at += entry->output[o++].count) {
+        const struct entry_output *output = &entry->output[o];
+        if (output->bytes) {
+            memcpy(outputs + at, output->bytes, output->count);
+        } else if (store_blob_read(node->store, output->blob.bytes, 0, output->count, outputs + at) !=
+                   STORE_OK) {
+            free(outputs);
+            outputs = NULL;
+        }
+    }
+    return outputs;
+}
+
+/* Whether all outputs are within the tolerance of those that `other` has, or, if that is NULL, that were assembled. */
+static bool agrees(const struct job *job, uint32_t shard, const struct entry *entry, const uint8_t *outputs,
+                   const uint8_t *other)
+{
+    uint64_t at = 0;
+    bool same = true;
+    for (uint32_t o = 0; same && o < entry->output_count; at += entry->output[o++].count) {
+        const uint8_t *with = other ? other + at : job_assembled(job, o, shard);
+        same = tolerance_same(job->spec.outputs[o].dtype, outputs + at, with, entry->output[o].count,
+                              job->spec.manifest->tolerance);
+    }
+    return same;
+}
+
+/* Of an earlier one that differed from what was assembled and that these agree with; 0: there is none. */
+static uint32_t find_dissent(const struct job *job, uint32_t shard, const struct entry *entry,
+                             const uint8_t *outputs)
+{
+    for (uint32_t i = 0; i < DISSENTS_MAX; i++) {
+        const struct dissent *dissent = &dissents[i];
+        if (dissent->outputs && dissent->shard == shard &&
+            memcmp(&dissent->job, &job->spec.id, sizeof dissent->job) == 0 &&
+            agrees(job, shard, entry, outputs, dissent->outputs))
+            return dissent->digest;
+    }
+    return 0;
+}
+
+static void keep_dissent(const struct dissent *one)
+{
+    struct dissent *dissent = &dissents[next_dissent++ % DISSENTS_MAX];
+    free(dissent->outputs);
+    *dissent = *one;
+}
+
+/*
+ * The digest of the first result that this one counts as equal to. The first of all is assembled when it comes, since a second
+ * opinion may be here before it is durable; what is committed takes its place, and keeps its digest if it agrees.
+ */
+static uint32_t digest_by_tolerance(struct node *node, struct job *job, uint32_t shard,
+                                    const struct entry *entry)
+{
+    const uint32_t own = digest_of_entry(entry);
+    if (!job->opinion)
+        job->opinion = calloc(job->spec.shard_count, sizeof *job->opinion);
+    must(job->opinion);
+    uint8_t *outputs = job->opinion[shard] == own ? NULL : read_outputs(node, entry);
+    if (!outputs)
+        return own;
+    uint32_t digest = job->opinion[shard];
+    if (digest == 0) {
+        uint64_t at = 0;
+        for (uint32_t o = 0; o < entry->output_count; at += entry->output[o++].count)
+            job_assemble(job, o, shard, outputs + at, entry->output[o].count);
+        job->opinion[shard] = digest = own;
+    } else if (!agrees(job, shard, entry, outputs, NULL)) {
+        digest = find_dissent(job, shard, entry, outputs);
+        if (digest == 0 && outputs_bytes(entry) <= DISSENT_BYTES_MAX) {
+            keep_dissent(
+                &(struct dissent){.job = job->spec.id, .shard = shard, .digest = own, .outputs = outputs});
+            outputs = NULL;
+        }
+        digest = digest ? digest : own;
+    }
+    free(outputs);
+    return digest;
+}
+
+void verify_committed(struct node *node, struct job *job, uint32_t shard, const struct entry *entry)
+{
+    const uint32_t digest = digest_by_tolerance(node, job, shard, entry);
+    job->opinion[shard] = digest;
+}
+
+/* ---- */
+
 uint32_t verify_digest_of(struct node *node, struct job *job, uint32_t shard, const struct result_item *item)
 {
     struct entry entry;
     if (!entry_decode(item->bytes, item->count, &entry))
         return MESH_DIGEST_WRONG;
     const bool certified = job->spec.verify == MESH_VERIFY_CERTIFICATE;
+    if (!job_entry_fits(job, shard, &entry))
+        return MESH_DIGEST_WRONG;
+    if (verify_compares(job))
+        return digest_by_tolerance(node, job, shard, &entry);
     if (!job->spec.manifest->certify || (!certified && job->spec.manifest->class == MANIFEST_EXACT))
         return digest_of_entry(&entry);
     if (!is_proved(node, job, shard, &entry))

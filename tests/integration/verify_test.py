@@ -4,6 +4,7 @@ import os
 import numpy
 
 from harness import expect, wait_until
+from kernel_test import ENTRY, HEAD, need_compiler, write_kernel
 from mesh_test import spin_marks
 from takeover_test import wait_taken_over
 
@@ -250,6 +251,34 @@ def jobs_that_are_done_are_computed_again_when_who_brought_some_is_caught(place)
     expect(home.job(job)["disputed"] == wrong, "a restart forgets it not: %s" % home.job(job))
 
 
+def doubled(place, home, kind, c_type, key):
+    """A tolerant kernel of a user's that doubles ones; returns what came out."""
+    head = HEAD.replace("name = bad", "name = bad\nclass = tolerant\ntolerance = 1e-5")
+    head = head.replace("[output y]\ntype = float32", "[output y]\ntype = " + kind)
+    source = (ENTRY % "  y[weir_item()] = 2 * x[weir_item()];").replace("float *y", c_type + " *y")
+    home.weir("submit", *write_kernel(place, source, head), "--shard-items", "5", "--verify", "spot=100%", "--cache", "off",
+              "--key", key, "--output", "y=" + place.path("y.npy"), code=None, timeout_s=120)
+    return numpy.load(place.path("y.npy"))
+
+
+def tolerant_results_are_compared_by_their_tolerance(place):
+    """The liar's floats are off in their last bit, which the kernel's author allows; its whole numbers are wrong."""
+    need_compiler(place)
+    home = mesh_with_a_liar(place, **{"work.cpu_slots": 6})["ashburn"]
+    for round_ in range(8):
+        out = doubled(place, home, "float32", "float", "floats-%d" % round_)
+        expect(numpy.allclose(out, 2, rtol=1e-5), out)
+        if (out != 2).any():
+            break
+    expect((out != 2).any(), "the liar had a part in it")
+    expect(not any(row["quarantined"] for row in home.nodes().values()), "what is within the tolerance is right: %s" % home.nodes())
+    for round_ in range(8):
+        doubled(place, home, "int32", "int", "wholes-%d" % round_)
+        if row_of(home, LIAR)["quarantined"]:
+            break
+    expect([site for site in SITES if row_of(home, site)["quarantined"]] == [LIAR], "the liar, and nobody else: %s" % home.nodes())
+
+
 def trust_outlives_a_restart(place):
     nodes = place.mesh("ashburn", "berlin", "cairo")
     home = nodes["ashburn"]
@@ -263,6 +292,6 @@ def trust_outlives_a_restart(place):
     expect(again == confirmed, "%s before, %s after" % (confirmed, again))
 
 
-TESTS = [jobs_that_are_done_are_computed_again_when_who_brought_some_is_caught, a_restart_forgets_no_dispute_and_checks_what_a_liar_brought_before, the_next_home_knows_what_was_disputed,
+TESTS = [tolerant_results_are_compared_by_their_tolerance, jobs_that_are_done_are_computed_again_when_who_brought_some_is_caught, a_restart_forgets_no_dispute_and_checks_what_a_liar_brought_before, the_next_home_knows_what_was_disputed,
          trust_outlives_a_restart, a_site_that_lies_is_caught_and_shown, what_a_liar_left_in_the_cache_is_void, a_quorum_takes_no_wrong_result, what_cannot_be_verified_is_refused,
          a_certificate_proves_products_and_catches_wrong_ones]
