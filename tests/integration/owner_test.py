@@ -4,6 +4,8 @@ import signal
 import subprocess
 import time
 
+import numpy
+
 from harness import Node, expect, wait_until
 
 # An endless kernel: shards of a quarter of an hour.
@@ -155,6 +157,24 @@ def a_measurement_ends_with_its_node(place):
         if state() == "T":
             os.kill(canary, signal.SIGKILL)
 
+def large_inputs_that_workers_hold_are_told_everywhere(place):
+    """A broadcast blob stays mapped in the workers that needed it: others place by that. Small ones are not worth a word."""
+    mesh = place.mesh("ashburn", "berlin")
+    home = mesh["ashburn"]
+    numpy.save(place.path("base.npy"), numpy.random.default_rng(5).integers(-9, 9, (280000, 64), dtype=numpy.int8))
+    numpy.save(place.path("small.npy"), numpy.ones((700, 64), dtype=numpy.int8))
+    numpy.save(place.path("query.npy"), numpy.ones((600, 64), dtype=numpy.int8))
+    for base in ("small", "base"):
+        job = home.submit("knn", "--input", "base=" + place.path(base + ".npy"), "--input", "query=" + place.path("query.npy"),
+                          "--split", "query", "--shard-items", 10, "--cache", "off", "--json").json
+    ran = {row["name"] for row in job["by_node"] if row["shards"] > 0}
+    expect(ran == set(mesh), "both had a part in it: %s" % job)
+    blob = next(row["blob"] for row in job["inputs"] if row["name"] == "base")
+    for node in mesh.values():
+        wait_until("%s hears what the workers hold: %s" % (node.name, {name: row["residents"] for name, row in node.nodes().items()}),
+                   lambda node=node: all(row["residents"] == [blob[:8]] for row in node.nodes().values()), 45)
+    expect("berlin holds blobs %s" % blob[:8] in home.weir("nodes", "-v").out, home.weir("nodes", "-v").out)
+
 
 SLURM = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "packaging", "slurm")
 
@@ -243,7 +263,7 @@ def a_node_that_lends_nothing_says_so(place):
 
 
 LONG_TESTS = [cores_that_others_use_are_not_lent]
-TESTS = [in_the_owners_hours_nothing_is_lent, slurm_hooks_take_a_jobs_devices_and_give_them_again, what_a_device_does_and_who_has_it_is_told_everywhere,
+TESTS = [in_the_owners_hours_nothing_is_lent, slurm_hooks_take_a_jobs_devices_and_give_them_again, what_a_device_does_and_who_has_it_is_told_everywhere, large_inputs_that_workers_hold_are_told_everywhere,
          a_claimed_device_is_free_at_once_and_its_shards_go_back, work_goes_on_elsewhere_and_comes_again_after_a_release,
          a_worker_that_does_not_listen_is_killed_after_the_grace,
          a_claim_outlives_a_restart_and_ends_when_it_was_said_to, a_measurement_ends_with_its_node, mistakes_are_told, a_node_that_lends_nothing_says_so]
