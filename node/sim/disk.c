@@ -22,7 +22,8 @@ struct disk_job *sim_disk_add_job(const struct world *world, struct host *host, 
     const uint32_t shards = world->job[job].spec.shard_count;
     disk->job[disk->job_count] = (struct disk_job){.job = job,
                                                    .committed = sim_alloc((shards + 7) / 8, 1),
-                                                   .value = sim_alloc(shards, sizeof(uint64_t))};
+                                                   .value = sim_alloc(shards, sizeof(uint64_t)),
+                                                   .by = sim_alloc(shards, sizeof(uint32_t))};
     return &disk->job[disk->job_count++];
 }
 
@@ -30,6 +31,7 @@ static void disk_job_free(struct disk_job *job)
 {
     free(job->committed);
     free(job->value);
+    free(job->by);
     sim_journal_free(job->log);
 }
 
@@ -156,6 +158,23 @@ static void disk_commit(struct world *world, struct host *host, const struct mes
         bit_set(job->committed, shard);
         job->committed_count++;
         job->value[shard] = payload->value[place];
+        job->by[shard] =
+            save->body.commit.cached ? 0 : sim_world_identity(world, &save->body.commit.executor) + 1;
+    }
+}
+
+static void disk_dispute(struct world *world, struct host *host, const struct mesh_save *save)
+{
+    const uint32_t number = sim_world_job(world, &save->body.dispute.job);
+    struct disk_job *const job = number == SIM_NONE ? NULL : sim_disk_find(host, number);
+    for (uint32_t i = 0; i < save->body.dispute.count; i++) {
+        const uint32_t shard = save->body.dispute.shard[i];
+        if (job == NULL || shard >= world->job[number].spec.shard_count || !bit_get(job->committed, shard)) {
+            sim_check_fail(world, host, SIM_COMMIT_IS_FINAL,
+                           "job %u: shard %u is disputed and was never committed", number, shard);
+            return;
+        }
+        job->by[shard] = 0;
     }
 }
 
@@ -206,7 +225,8 @@ static void disk_save(struct world *world, struct host *host, const struct mesh_
     case MESH_SAVE_QUARANTINE:
         disk_quarantine(world, host, save);
         break;
-    case MESH_SAVE_DISPUTE: /* for people only; a restored job is not looked at again */
+    case MESH_SAVE_DISPUTE:
+        disk_dispute(world, host, save);
         break;
     case MESH_SAVE_RECORD:
         if (payload == NULL) {
@@ -368,6 +388,8 @@ struct disk *sim_disk_copy(const struct world *world, const struct disk *disk)
         copy->job[i] = disk->job[i];
         copy->job[i].committed = sim_alloc((shards + 7) / 8, 1);
         copy->job[i].value = sim_alloc(shards, sizeof(uint64_t));
+        copy->job[i].by = sim_alloc(shards, sizeof(uint32_t));
+        memcpy(copy->job[i].by, disk->job[i].by, shards * sizeof(uint32_t));
         copy->job[i].log = sim_journal_copy(disk->job[i].log);
         memcpy(copy->job[i].committed, disk->job[i].committed, (shards + 7) / 8);
         memcpy(copy->job[i].value, disk->job[i].value, shards * sizeof(uint64_t));

@@ -1010,12 +1010,17 @@ void sim_host_forget(struct world *world, struct host *host, uint32_t number)
     }
 }
 
+static uint32_t digest_of(struct world *world, uint64_t value)
+{
+    return ((uint32_t)(value >> 32) | 1) +
+           2 * (uint32_t)sim_world_plant(world, SIM_PLANT_FALSE_DIGEST) * world->planted;
+}
+
 static void result_digests(struct world *world, const struct payload *payload,
                            uint32_t digest[MESH_BUNDLE_SHARDS_MAX])
 {
     for (uint32_t i = 0; i < payload->count && i < MESH_BUNDLE_SHARDS_MAX; i++) {
-        digest[i] = (uint32_t)(payload->value[i] >> 32) | 1;
-        digest[i] += 2 * (uint32_t)sim_world_plant(world, SIM_PLANT_FALSE_DIGEST) * world->planted;
+        digest[i] = digest_of(world, payload->value[i]);
     }
 }
 
@@ -1077,6 +1082,41 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
 
 /* ---- Birth and death. */
 
+/* Whose word each shard is, as the disk has it, for the core of a job that is verified by chance. */
+static struct mesh_brought *brought_of(struct world *world, const struct disk_job *saved)
+{
+    const uint32_t count = world->job[saved->job].spec.shard_count;
+    struct mesh_brought *const brought = sim_alloc(count, sizeof *brought);
+    for (uint32_t i = 0; i < count; i++) {
+        brought[i].by = saved->by[i];
+        brought[i].digest = digest_of(world, saved->value[i]);
+    }
+    return brought;
+}
+
+void sim_host_restore(struct world *world, struct host *host, const struct disk_job *saved, uint64_t epoch)
+{
+    struct mesh_event event = {.kind = MESH_RESTORE};
+    struct mesh_brought *brought = NULL;
+    struct mesh_id *const bringer = sim_alloc(world->host_count, sizeof *bringer);
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        bringer[i] = world->host[i].id;
+    }
+    event.body.restore.spec = world->job[saved->job].spec;
+    event.body.restore.spec.epoch = epoch;
+    event.body.restore.committed = saved->committed;
+    if (event.body.restore.spec.verify == MESH_VERIFY_SPOT) {
+        brought = brought_of(world, saved);
+        event.body.restore.brought = brought;
+        event.body.restore.bringer = bringer;
+        event.body.restore.bringer_count = world->host_count;
+    }
+    sim_host_step(world, host, &event);
+    world->result->world.jobs_restored++;
+    free(brought);
+    free(bringer);
+}
+
 static void host_restore_jobs(struct world *world, struct host *host)
 {
     for (uint32_t i = 0; i < host->disk.job_count && host->alive && !world->failed; i++) {
@@ -1095,12 +1135,7 @@ static void host_restore_jobs(struct world *world, struct host *host)
             return;
         }
         job->epoch_used = saved->epoch;
-        struct mesh_event event = {.kind = MESH_RESTORE};
-        event.body.restore.spec = job->spec;
-        event.body.restore.spec.epoch = saved->epoch;
-        event.body.restore.committed = saved->committed;
-        sim_host_step(world, host, &event);
-        world->result->world.jobs_restored++;
+        sim_host_restore(world, host, saved, saved->epoch);
     }
 }
 

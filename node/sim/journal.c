@@ -161,6 +161,7 @@ bool sim_journal_entry(struct host *host, uint32_t job, const struct mesh_id *id
 static void job_clear(const struct world *world, struct disk_job *job)
 {
     memset(job->committed, 0, (world->job[job->job].spec.shard_count + 7) / 8);
+    memset(job->by, 0, world->job[job->job].spec.shard_count * sizeof *job->by);
     job->committed_count = 0;
     job->state = MESH_JOB_RUNNING;
 }
@@ -188,6 +189,16 @@ static void job_apply(struct world *world, struct host *host, struct disk_job *j
         bit_set(job->committed, shard);
         job->committed_count++;
         job->value[shard] = entry->payload->value[i + 1];
+        job->by[shard] = (uint32_t)entry->payload->value[0] + 1;
+    }
+    for (uint32_t i = 0; entry->kind == MESH_ENTRY_DISPUTE && i < entry->payload->count; i++) {
+        const uint32_t shard = (uint32_t)entry->payload->value[i];
+        if (!bit_get(job->committed, shard)) {
+            sim_truth_broken(world, host, job->job, SIM_COMMIT_IS_FINAL,
+                             "shard %u is disputed and was never committed", shard);
+            return;
+        }
+        job->by[shard] = 0;
     }
 }
 
@@ -431,13 +442,8 @@ void sim_journal_take_over(struct world *world, struct host *host, uint32_t numb
         sim_host_told(world, host, number, job->state);
         return;
     }
-    struct mesh_event event = {.kind = MESH_RESTORE};
-    event.body.restore.spec = world->job[number].spec;
-    event.body.restore.spec.epoch = epoch;
-    event.body.restore.committed = job->committed;
     world->job[number].restore_refused = false;
-    sim_host_step(world, host, &event);
-    world->result->world.jobs_restored++;
+    sim_host_restore(world, host, job, epoch);
     if (host->alive && world->job[number].restore_refused) {
         struct event again = sim_world_event(world, TAKE_OVER_AGAIN_US, HAPPEN_TAKE_OVER, host->index);
         again.a = number;

@@ -39,6 +39,9 @@ enum verb {
     VERB_HEAL,
     VERB_SUBMIT,
     VERB_SUBMIT_KEPT,
+    VERB_SUBMIT_SPOT,
+    VERB_SUBMIT_KEPT_SPOT,
+    VERB_SUBMIT_QUORUM,
     VERB_CANCEL,
     VERB_DRAIN,
     VERB_LEAVE,
@@ -48,6 +51,8 @@ enum verb {
     VERB_CLONE,
     VERB_DEAFEN,
     VERB_SLOW,
+    VERB_LIE,
+    VERB_FORGIVE,
     VERB_END,
 };
 
@@ -65,6 +70,10 @@ static const struct pattern {
     {"heal", VERB_HEAL},
     {"submit NEWJOB at NODE shards COUNT of TIME", VERB_SUBMIT},
     {"submit NEWJOB at NODE shards COUNT of TIME copies COUNT", VERB_SUBMIT_KEPT},
+    {"submit NEWJOB at NODE shards COUNT of TIME verify spot",
+     VERB_SUBMIT_SPOT}, /* each result, or a fifth at least */
+    {"submit NEWJOB at NODE shards COUNT of TIME copies COUNT verify spot", VERB_SUBMIT_KEPT_SPOT},
+    {"submit NEWJOB at NODE shards COUNT of TIME verify quorum", VERB_SUBMIT_QUORUM},
     {"cancel JOB", VERB_CANCEL},
     {"drain NODE", VERB_DRAIN},
     {"leave NODE", VERB_LEAVE},
@@ -73,6 +82,10 @@ static const struct pattern {
     {"return NODE", VERB_RETURN},      /* and gives them back */
     {"clone NODE as NEW", VERB_CLONE}, /* a second process on a copy of its folder */
     {"slow NODE by COUNT", VERB_SLOW}, /* what its devices begin from now on takes so many times as long */
+    {"lie NODE about COUNT",
+     VERB_LIE}, /* so many of 1,000 results of its devices are wrong from now on; one node does */
+    {"forgive NODE at NODE",
+     VERB_FORGIVE}, /* an operator of the second lifts the first one's quarantine there */
     {"end", VERB_END},
 };
 
@@ -85,6 +98,7 @@ enum expected {
     EXPECT_STOPS,
     EXPECT_DRAINED,
     EXPECT_COUNT,
+    EXPECT_QUARANTINES,
 };
 
 static const struct pattern expectations[] = {
@@ -96,6 +110,7 @@ static const struct pattern expectations[] = {
     {"NODE stops", EXPECT_STOPS},
     {"NODE drained", EXPECT_DRAINED},
     {"COUNTER at NODE reaches COUNT", EXPECT_COUNT},
+    {"NODE quarantines NODE", EXPECT_QUARANTINES},
 };
 
 struct line {
@@ -446,7 +461,13 @@ static void act_submit(struct world *world, const struct line *line)
     job->spec.bundle_shards_max = 4;
     job->spec.classes = 1;
     job->spec.lookup = false;
-    job->spec.copies = line->what == VERB_SUBMIT_KEPT ? (uint8_t)line->value[4] : 1;
+    const bool kept = line->what == VERB_SUBMIT_KEPT || line->what == VERB_SUBMIT_KEPT_SPOT;
+    const bool spot = line->what == VERB_SUBMIT_SPOT || line->what == VERB_SUBMIT_KEPT_SPOT;
+    job->spec.copies = kept ? (uint8_t)line->value[4] : 1;
+    job->spec.verify = spot                               ? MESH_VERIFY_SPOT
+                       : line->what == VERB_SUBMIT_QUORUM ? MESH_VERIFY_QUORUM
+                                                          : MESH_VERIFY_NONE;
+    job->spec.verify_permille = 200;
     job->spec.copies_min = 0;
     job->spec.local_only = false;
     job->spec.speculate = true;
@@ -534,6 +555,9 @@ void sim_story_line(struct world *world, uint32_t number)
         break;
     case VERB_SUBMIT:
     case VERB_SUBMIT_KEPT:
+    case VERB_SUBMIT_SPOT:
+    case VERB_SUBMIT_KEPT_SPOT:
+    case VERB_SUBMIT_QUORUM:
         act_submit(world, line);
         break;
     case VERB_CANCEL:
@@ -565,6 +589,17 @@ void sim_story_line(struct world *world, uint32_t number)
         host->device_fault = DEVICE_SLOW;
         host->device_slowness = (uint32_t)line->value[1];
         break;
+    case VERB_LIE:
+        world->lying_site = host->site;
+        host->device_fault = DEVICE_LIES;
+        host->lie_permille = (uint32_t)line->value[1];
+        break;
+    case VERB_FORGIVE: {
+        struct mesh_event event = {.kind = MESH_QUARANTINE};
+        event.body.quarantine.id = host->id;
+        sim_host_step(world, &world->host[line->value[1]], &event);
+        break;
+    }
     case VERB_END:
         break;
     }
@@ -618,6 +653,11 @@ static bool holds(const struct world *world, const struct line *line)
                    sizeof value);
         }
         return value >= (uint64_t)line->value[2];
+    }
+    case EXPECT_QUARANTINES: {
+        struct mesh_member_view view;
+        return host->alive && mesh_member_find(host->mesh, &world->host[line->value[1]].id, &view) &&
+               view.quarantined;
     }
     case EXPECT_MESSAGE:
         return false;

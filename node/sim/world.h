@@ -185,6 +185,7 @@ struct disk_job {
     uint32_t committed_count;
     uint8_t *committed; /* bit per shard */
     uint64_t *value;    /* per shard */
+    uint32_t *by; /* per shard: whose result it is, a host's index + 1; 0: nobody's, or it proved wrong */
 };
 
 struct disk_record {
@@ -529,6 +530,8 @@ struct flight *sim_host_flight(struct world *world, struct host *host, const str
 /* Lets it go. False if the process died of that. */
 bool sim_host_let_go(struct world *world, struct host *host, struct flight *flight);
 /* The user hears how the job ended. */
+/* The core is told of a job that is on the disk, at a start or after a takeover. */
+void sim_host_restore(struct world *world, struct host *host, const struct disk_job *saved, uint64_t epoch);
 void sim_host_told(struct world *world, struct host *host, uint32_t job, enum mesh_job_state state);
 /* Makes a note durable, behind what is under way: a journal is over. */
 void sim_host_note_over(struct world *world, struct host *host, uint32_t job, bool whole);

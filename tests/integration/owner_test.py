@@ -157,6 +157,7 @@ def a_measurement_ends_with_its_node(place):
         if state() == "T":
             os.kill(canary, signal.SIGKILL)
 
+
 def large_inputs_that_workers_hold_are_told_everywhere(place):
     """A broadcast blob stays mapped in the workers that needed it: others place by that. Small ones are not worth a word."""
     mesh = place.mesh("ashburn", "berlin")
