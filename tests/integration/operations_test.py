@@ -145,6 +145,11 @@ def a_drain_ends_when_it_is_empty_whoever_looks_on(place):
 # ---- Partitions
 
 
+def done_by(node, job):
+    """The job's shards that were done by that node, its home."""
+    return sum(row["shards"] for row in node.job(job)["by_node"] if row["name"] == node.name)
+
+
 def a_minority_says_so_and_goes_on_when_it_meets_the_others(place):
     """Two of three stand still, as behind a cut: the job's home says within 10 s that nothing is acknowledged any more, runs
     what it was given, and a job that was submitted meanwhile is acknowledged when they are back."""
@@ -155,15 +160,15 @@ def a_minority_says_so_and_goes_on_when_it_meets_the_others(place):
     began = time.monotonic()
     for node in others:
         node.signal(signal.SIGSTOP)
+    done = done_by(home, job)
     wait_until(lambda: "the job is stalled: %s" % home.job(job), lambda: home.job(job).get("stalled"), 20)
     took_s = time.monotonic() - began
     expect(took_s < 10 * PATIENCE / 2, "it took %.1f s to say so" % took_s)
     expect(" stalled " in home.weir("jobs").out and "stalled: " in home.weir("explain", job).out, home.weir("jobs"))
-    done = home.job(job)["done"]
     waiting = place.start([place.program, "submit", "spin", "--items", "2", "--param", "us=77", "--cache", "off",
                            "--replicas", "3", "--node", home.socket], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True)
-    wait_until("what runs here is finished", lambda: home.job(job)["done"] > done, 30)
+    wait_until("what was given to this node is run", lambda: done_by(home, job) > done, 30)
     wait_until("the new job waits", lambda: len(home.call("jobs")["jobs"]) == 2)
     expect(waiting.poll() is None, "a submit was answered by a minority")
     for node in others:
@@ -238,13 +243,24 @@ def note(node, name):
     return node.nodes()[name]["note"]
 
 
-def wait_note(mesh, name, wanted):
-    """At all nodes. Short jobs make them tell of their capacity at once instead of within half a minute."""
+def clocks_said(node, peer, state):
+    return node.log_text().count("event=clock peer=%s %s" % (peer.name, state))
+
+
+def wait_note(mesh, odd, wanted, state, times):
+    """All nodes note that of the odd one, which has said as often of each of them how it finds its clock, and they of it: who
+    notes nothing of itself may have heard from a part of the others only. Short jobs make all tell of their capacity at once
+    instead of within half a minute."""
+    pairs = [pair for other in mesh.values() if other is not odd for pair in ((other, odd), (odd, other))]
+
     def all_note():
         for node in mesh.values():
             node.submit_detached("spin", "--items", "1", "--param", "us=1000", "--local", "--cache", "off")
-        return all(note(node, name) == wanted for node in mesh.values())
-    wait_until(lambda: "all note %r of %s: %r" % (wanted, name, [note(node, name) for node in mesh.values()]), all_note, 60)
+        return (all(note(node, odd.name) == wanted for node in mesh.values())
+                and all(clocks_said(*pair, state) == times for pair in pairs))
+    wait_until(lambda: "all note %r of %s, and have said %r %d times: %r, %r" % (
+        wanted, odd.name, state, times, [note(node, odd.name) for node in mesh.values()],
+        [clocks_said(*pair, state) for pair in pairs]), all_note, 60)
 
 
 def a_clock_that_is_off_is_told(place):
@@ -255,17 +271,17 @@ def a_clock_that_is_off_is_told(place):
     expect(odd.stop() == 0, odd.log_end())
     start_with_clock(odd, library, 0).start()
     mesh["ashburn"].wait_states({"cairo": "up"}, 45)
-    for off_s, word in ((DAY_S, "fast"), (-DAY_S, "slow")):
+    for times, off_s, word in ((1, DAY_S, "fast"), (2, -DAY_S, "slow")):
         set_clock(odd, off_s)
-        wait_note(mesh, "cairo", "clock 24 h " + word)
+        wait_note(mesh, odd, "clock 24 h " + word, "ahead_s=", times)
         expect(all(not note(mesh["ashburn"], name) for name in ("ashburn", "berlin")), mesh["ashburn"].nodes())
         ahead_s = metric(odd, "weir_clock_ahead_seconds")
         expect(abs(ahead_s - off_s) < 600 and metric(mesh["berlin"], "weir_clock_ahead_seconds") == 0, ahead_s)
         set_clock(odd, 0)
-        wait_note(mesh, "cairo", "")
-    for node, peer in ((mesh["ashburn"], "cairo"), (odd, "ashburn")):
+        wait_note(mesh, odd, "", "state=good", times)
+    for node, peer in ((mesh["ashburn"], odd), (odd, mesh["ashburn"])):
         for state in ("ahead_s=", "state=good"):
-            expect(node.log_text().count("event=clock peer=%s %s" % (peer, state)) == 2, node.log_end())
+            expect(clocks_said(node, peer, state) == 2, node.log_end())
     odd.submit("spin", "--items", "4", "--cache", "off")
 
 
