@@ -74,9 +74,9 @@ def one_seed(seed, options, build, preload):
         watcher.join()
         for site in sites:
             site.kill()
-        row.update(check.run(sites, row.pop("people"), history, row.pop("killed")))
+        row.update(check.run(sites, row.pop("people"), history, row.pop("foe")))
         row["ended_by_themselves"] = {site.name: site.ended_by_itself for site in sites if site.ended_by_itself}
-        if row["failed"]:
+        if row["failed"] or options.keep_all:
             place = os.path.join(options.keep, "seed%d" % seed)
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(folder, place, ignore=shutil.ignore_patterns("*.sock", "*.snapshot", "filler"))
@@ -120,7 +120,7 @@ def play(seed, options, folder, network, sites, build):
     with open(os.path.join(folder, "nemesis.json"), "w", encoding="utf-8") as out:
         json.dump(foe.events, out, indent=1)
     return {"seed": seed, "minutes": options.minutes, **nemesis.totals(foe.counts), "faults": foe.counts, "events": foe.events,
-            "people": people, "killed": foe.killed, "settled_s": round(time.monotonic() - until + SETTLE_S, 1)}
+            "people": people, "foe": foe, "settled_s": round(time.monotonic() - until + SETTLE_S, 1)}
 
 
 def compile_preload(folder):
@@ -133,10 +133,16 @@ def compile_preload(folder):
 SUMMED = ("minutes", "kills", "pauses", "cuts", "disk_faults", "jobs", "shards", "lost", "doubled", "wrong", "takeovers", "reattached", "forked")
 
 
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, len(values) * share // 100)] if values else None
+
+
 def summary(rows):
-    takeovers = sorted(ms for row in rows for ms in row["takeover_ms"])
+    took = [one for row in rows for one in row["took"]]
     return {"seed": rows[0]["seed"], "seeds": len(rows), **{key: sum(row[key] for row in rows) for key in SUMMED},
-            "takeover_p99_ms": takeovers[min(len(takeovers) - 1, len(takeovers) * 99 // 100)] if takeovers else None,
+            **{"takeover_%s_p%d_ms" % (kind, share): percentile([one[kind + "_ms"] for one in took], share)
+               for kind in ("home", "home_able", "grant", "grant_able") for share in (50, 99)},
+            "takeovers_timed": len(took), "takeover_p99_ms": percentile([one["grant_able_ms"] for one in took], 99),
             "failed": sum(1 for row in rows if row["failed"]), "runs": rows}
 
 
@@ -151,8 +157,11 @@ def table(rows):
     lines = ["| %s |" % " | ".join(column.replace("_", " ") for column in COLUMNS), "| --- " * len(COLUMNS) + "|"]
     for row in rows + [total] * (len(rows) > 1):
         lines.append("| %s |" % " | ".join("%g" % row[key] if isinstance(row[key], float) else str(row[key]) for key in COLUMNS))
-    p99 = total["takeover_p99_ms"]
-    lines.append("takeover_p99_ms: %s" % ("none" if p99 is None else "%d" % p99))
+    lines += ["%d takeovers after a SIGKILL of the home, ms (without the time when no majority of the journal was in touch):"
+              % total["takeovers_timed"]]
+    lines += ["  %s: p50 %s (%s), p99 %s (%s)" % (what, *(total["takeover_%s_p%d_ms" % (kind + able, share)]
+                                                         for share in (50, 99) for able in ("", "_able")))
+              for kind, what in (("home", "until the next home has read the journal"), ("grant", "until it hands out a shard"))]
     return "\n".join(lines)
 
 
@@ -164,6 +173,7 @@ def main():
     parser.add_argument("--replicas", type=int, default=3, help="copies of each job's journal")
     parser.add_argument("--build", default=os.path.join(ROOT, "build"))
     parser.add_argument("--keep", default=os.path.join(ROOT, "build", "chaos"), help="where what a failed run left is kept")
+    parser.add_argument("--keep-all", action="store_true", help="keep what every run left")
     options = parser.parse_args()
     enter_namespaces()
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # die with the parent: nobody else ends these processes

@@ -5,48 +5,101 @@
     wrong     results that differ from NumPy's
     forked    records of one origin that claim one place in its order and differ
 
-A takeover is timed from the SIGKILL of a job's home to the first shard that the new home hands out, by the nodes' logs.
+A takeover is timed by the nodes' logs, from the SIGKILL of a job's home until another has read its journal, and to the first shard
+that this one hands out: all of it, and without the time in which no majority of the journal's sites was up, awake, with its disk, and
+in touch with one of them.
 """
 import datetime
 import re
 
 LINE = re.compile(r"^ts=(\S+) .*? at=(\S+) event=job job=(\S+) state=(\w+)", re.M)
 FORKS_SHOWN = 5
+EVER = float("inf")
+ENDS = ("done", "failed", "cancelled")
 
 
 def wall(stamp):
     return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
 
 
-def takeovers(sites, acked, kills):
-    """How many there were, and of those after a kill of the home the milliseconds until the job went on."""
-    home = {job.id[:8]: job.home for job in acked}
+def steps_of(sites):
+    """What the nodes said of jobs in several copies, in the order of time: (when, site's index, job's first digits, state)."""
     steps = []
     for site in sites:
         with open(site.log, encoding="utf-8", errors="replace") as log:
-            steps += [(wall(ts), site.name, job, state) for ts, _, job, state in LINE.findall(log.read())]
-    steps.sort()
-    count, took = 0, []
-    for at, site, job, state in steps:
-        if state == "taken_over":
-            count += 1
-        if state == "resumed":
-            killed = [when for name, when in kills if name == home.get(job) and when < at]
-            if killed and home[job] != site and at - killed[-1] < 120:
-                took.append(round(1000 * (at - killed[-1])))
-        if state in ("resumed", "restored"):
+            steps += [(wall(ts), site.index, job, state) for ts, _, job, state in LINE.findall(log.read())]
+    return sorted(steps)
+
+
+class Outages:
+    """When which sites and ways did not work, by what the nemesis did and by who ended by himself."""
+
+    def __init__(self, sites, foe):
+        self.spans = [(what, begin, EVER if end is None else end) for what, begin, end in foe.broken]
+        self.spans += [(site.index, begin, end) for site in sites for begin, end in site.away]
+        self.put_back = foe.put_back
+
+    def without_majority_s(self, members, begin, until):
+        """Seconds in which no member was well and in touch, both ways, with enough well ones to make a majority."""
+        # A folder that was put back meanwhile has forgotten the journal until there is a home again.
+        spans = self.spans + [(site, at, EVER) for site, at in self.put_back if at >= begin]
+        edges = {begin, until} | {at for _, *span in spans for at in span if begin < at < until}
+        edges, lacking = sorted(edges), 0
+        for at, next_at in zip(edges, edges[1:]):
+            down = {what for what, first, last in spans if first <= at < last}
+            well = [site for site in members if site not in down]
+            most = max((sum(1 for b in well if a == b or not {(a, b), (b, a)} & down) for a in well), default=0)
+            lacking += next_at - at if 2 * most <= len(members) else 0
+        return lacking
+
+
+def takeovers(sites, acked, kills, history, outages):
+    """
+    How many there were, and a row for each SIGKILL of a job's home after which somebody, perhaps that site again, became home
+    and handed out a shard: the time from the kill until the new home had read the journal, and until that first grant, which
+    waits in turn for a slot as all work does; and both less what passed while no majority of the journal was well and in touch.
+    """
+    index = {site.name: site.index for site in sites}
+    # Who answers a repeated submit need not be the home.
+    told = [(job.acked_wall, index[job.home], job.id[:8], "acked") for job in acked if job.submits == 1]
+    full = {job.hex()[:8]: job for job in history.keepers}
+    killed = [(when, index[name], None, "killed") for name, when in kills]
+    count, home, headless, rows = 0, {}, {}, []  # headless: job -> [killed at, led at]
+    for at, site, job, state in sorted(steps_of(sites) + killed + told, key=lambda step: step[0]):
+        if state == "killed":
+            for job, where in home.items():
+                if where == site and headless.get(job, (at, at))[1] is not None:  # else it has had no home since an earlier kill
+                    headless[job] = [at, None]
+        elif state == "acked":
+            home.setdefault(job, site)
+        elif state in ("taken_over", "restored"):
+            count += state == "taken_over"
             home[job] = site
-    return count, took
+            if job in headless and headless[job][1] is None:
+                headless[job][1] = at
+        elif state == "resumed" and job in headless and headless[job][1] is not None:
+            begin, led = headless.pop(job)
+            members = history.members(full.get(job), begin)
+            row = {"job": job, "home": sites[site].name, "killed_at": round(begin, 3)}
+            for name, until in (("home", led), ("grant", at)):
+                lacking_s = outages.without_majority_s(members, begin, until)
+                row[name + "_ms"] = round(1000 * (until - begin))
+                row[name + "_able_ms"] = round(1000 * (until - begin - lacking_s))
+            rows.append(row)
+        elif state in ENDS:
+            headless.pop(job, None)
+            home.pop(job, None)
+    return count, rows
 
 
-def run(sites, people, history, kills):
+def run(sites, people, history, foe):
     """The figures of a run, and why it failed; nothing runs any more."""
     for site in sites:
         history.look(site)
     jobs = [job for person in people for job in person.jobs]
     acked = [job for job in jobs if job.id is not None]
     changed, doubled, forked, fallen = history.changed(), history.doubled(), history.forked(), history.epochs_fall()
-    count, took = takeovers(sites, acked, kills)
+    count, took = takeovers(sites, acked, foe.killed, history, Outages(sites, foe))
     row = {
         "jobs": len(acked),
         "refused": len(jobs) - len(acked),
@@ -57,7 +110,7 @@ def run(sites, people, history, kills):
         "forked": len(forked),
         "reattached": sum(1 for job in acked if job.done_by not in (None, job.home)),
         "takeovers": count,
-        "takeover_ms": took,
+        "took": took,
         "commits_seen": history.commits(),
         "looks": history.looks,
     }

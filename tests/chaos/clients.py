@@ -50,9 +50,11 @@ class Job:
         self.folder = os.path.join(folder, "job%d" % number)
         os.makedirs(self.folder)
         self.arguments, self.output, self.expected, self.shards = self.make(rng)
+        self.submits = 0
         self.id = None  # once acknowledged
         self.home = None  # the site that acknowledged it
         self.acked_at = self.done_at = None
+        self.acked_wall = None  # the same by the wall clock, as the nodes' logs have it
         self.done_by = None  # the site that handed out its results
         self.result = None  # "right" or "wrong"
         self.said = []  # (seconds, site, exit code, last line)
@@ -123,6 +125,7 @@ class Client:
 
     def submit(self, job, site):
         """True once it is settled: acknowledged, or refused for good."""
+        job.submits += 1
         code, out, line = self.weir(site, "submit", *job.arguments, "--key", job.key, "--replicas", str(self.replicas),
                                     "--detach", "--json")
         self.note(job, site, code, line)
@@ -130,7 +133,7 @@ class Client:
             return False
         answer = json.loads(out)
         job.id = answer["job"]
-        job.home, job.acked_at = site.name, time.monotonic() - self.began
+        job.home, job.acked_at, job.acked_wall = site.name, time.monotonic() - self.began, time.time()
         return True
 
     def collect(self, job, site, timeout_s=ATTEMPT_S):

@@ -22,14 +22,31 @@ class Nemesis:
         self.counts = {kind: 0 for kind, _ in FAULTS}
         self.events = []
         self.killed = []  # (site's name, wall clock)
+        self.put_back = []  # (site's index, wall clock): until a home brings its copies up anew they have no vote
+        self.broken = []  # [what, from, until] by the wall clock: a site's index, or the way (from, to) between two
         self.busy = set()  # sites that are down, paused, cut off or without a disk now
         self.quiet_until = 0
         self.restoring = False
 
+    def breaks(self, what):
+        self.broken.append([what, time.time(), None])
+
+    def works(self, what):
+        """A way works again with the first of its faults that ends."""
+        for span in self.broken:
+            if span[0] == what and span[2] is None:
+                span[2] = time.time()
+
     def end(self, site):
-        """SIGKILL."""
+        """SIGKILL; returns what starts it again."""
         self.killed.append((site.name, time.time()))
+        self.breaks(site.index)
         site.kill()
+
+        def again():
+            site.start()
+            self.works(site.index)
+        return again
 
     def note(self, text):
         self.events.append((round(time.monotonic() - self.began, 3), text))
@@ -66,9 +83,9 @@ class Nemesis:
 
     def snapshot(self, site):
         """The folder of a node that was killed, to be put back some time later."""
-        site.kill()
+        again = self.end(site)
         site.take_snapshot()
-        site.start()
+        again()
 
     def strike(self):
         kind = self.rng.choices([kind for kind, _ in FAULTS], [weight for _, weight in FAULTS])[0]
@@ -83,12 +100,20 @@ class Nemesis:
 
     def hold_ways(self, ways, seconds):
         for a, b in ways:
+            self.breaks((a, b))
             self.network.hold(a, b, True)
 
         def end():
             for a, b in ways:
                 self.network.hold(a, b, False)
+                self.works((a, b))
         self.later(seconds, end)
+
+    def disable(self, site, seconds, mend):
+        """The site is no use until `mend` has been called, so long from now."""
+        self.busy.add(site)
+        self.breaks(site.index)
+        self.later(seconds, lambda: (mend(), self.works(site.index), self.free(site)))
 
     def others(self, site):
         return [other for other in self.sites if other is not site]
@@ -97,9 +122,9 @@ class Nemesis:
 
     def kill(self, site):
         self.note("kill " + site.name)
-        self.end(site)
+        again = self.end(site)
         self.busy.add(site)
-        self.later(self.rng.uniform(0.2, 15), lambda: (site.start(), self.free(site)))
+        self.later(self.rng.uniform(0.2, 15), lambda: (again(), self.free(site)))
         return True
 
     def kill_two(self, site):
@@ -111,8 +136,7 @@ class Nemesis:
     def pause(self, site):
         self.note("pause " + site.name)
         site.signal(signal.SIGSTOP)
-        self.busy.add(site)
-        self.later(self.rng.uniform(0.1, 12), lambda: (site.signal(signal.SIGCONT), self.free(site)))
+        self.disable(site, self.rng.uniform(0.1, 12), lambda: site.signal(signal.SIGCONT))
         return True
 
     def isolate(self, site):
@@ -150,24 +174,23 @@ class Nemesis:
     def fill_disk(self, site):
         self.note("fill the disk of " + site.name)
         site.fill(True)
-        self.busy.add(site)
-        self.later(self.rng.uniform(2, 12), lambda: (site.fill(False), self.free(site)))
+        self.disable(site, self.rng.uniform(2, 12), lambda: site.fill(False))
         return True
 
     def fail_syncs(self, site):
         self.note("syncs fail at " + site.name)
         site.fail_syncs(True)
-        self.busy.add(site)
-        self.later(self.rng.uniform(0.5, 6), lambda: (site.fail_syncs(False), self.free(site)))
+        self.disable(site, self.rng.uniform(0.5, 6), lambda: site.fail_syncs(False))
         return True
 
     def restore(self, site):
         if self.busy or time.monotonic() < self.quiet_until or time.monotonic() > self.until - 5:
             return False
         self.note("put the old folder of %s back" % site.name)
-        self.end(site)
+        again = self.end(site)
+        self.put_back.append((site.index, time.time()))
         site.put_snapshot_back()
-        site.start()
+        again()
         self.restoring = True
 
         def settled():
@@ -181,10 +204,8 @@ class Nemesis:
         if self.busy:
             return False
         self.note("restart of everything")
-        for site in self.sites:
-            self.end(site)
-        for site in self.sites:
-            site.start()
+        for again in [self.end(site) for site in self.sites]:
+            again()
         return True
 
 

@@ -117,7 +117,8 @@ class Site:
         self.environment = {**os.environ, "LD_PRELOAD": preload, "WEIR_CHAOS_SYNC_FAULT": self.fault, "NO_COLOR": "1"}
         self.process = None
         self.wanted = False
-        self.ended_by_itself = []  # exit codes
+        self.ended_by_itself = []  # exit codes,
+        self.away = []  # and from when until when it was gone for that, by the wall clock
         self.lock = threading.RLock()
         os.makedirs(self.disk)
         run("mount", "-t", "tmpfs", "-o", "size=%d,mode=0755" % DISK_BYTES, "weir-chaos", self.disk)
@@ -170,8 +171,10 @@ class Site:
                 return
             self.ended_by_itself.append(self.process.returncode)
             self.process = None
+        ended = time.time()
         time.sleep(RESTART_AFTER_S)
         with self.lock:
+            self.away.append((ended, time.time()))
             if self.wanted and self.process is None:
                 self.launch()
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import threading
+import time
 
 import lmdb
 import msgpack
@@ -61,6 +62,7 @@ class History:
     def __init__(self):
         self.settled = collections.defaultdict(dict)  # job -> index -> {(epoch, kind, digest): the entry}
         self.records = collections.defaultdict(set)  # (origin, kind, incarnation, sequence) -> digests
+        self.keepers = collections.defaultdict(dict)  # job -> site's index -> [first, last] wall clock of entries on its disk
         self.cache = {}  # raw value's digest -> entry: most have been decoded before
         self.looks = 0
         self.errors = []
@@ -81,7 +83,9 @@ class History:
             if name not in self.cache:
                 self.cache[name] = decode_entry(value)
             journals[key[:32]][int.from_bytes(key[32:], "big")] = self.cache[name]
+        now = time.time()
         for job, log in journals.items():
+            self.keepers[job].setdefault(site.index, [now, now])[1] = now
             # Who holds an entry that says so much is settled, holds what is settled (log matching, Raft 5.3).
             settled = max(entry.settled for entry in log.values())
             for index, entry in log.items():
@@ -136,6 +140,10 @@ class History:
             if epochs != sorted(epochs):
                 wrong.append(job)
         return wrong
+
+    def members(self, job, at):
+        """Indexes of the sites that kept the job's journal then; between two homes they do not change."""
+        return {site for site, (first, last) in self.keepers[job].items() if first - 2 * LOOK_EVERY_S <= at <= last + 2 * LOOK_EVERY_S}
 
     def commits(self):
         return sum(len(entry.shards) for log in self.settled.values() for found in log.values() for entry in found.values())
