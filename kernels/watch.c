@@ -17,6 +17,7 @@
 
 #include "kernels/nvml.h"
 
+#define LISTENER_FD 3 /* as node/watch.c hands them over */
 #define LOOK_MS 250
 #define LOOK_AFTER_OPEN_MS 50
 #define AFTER_OPEN_MS 500
@@ -86,8 +87,16 @@ static void choose_devices(struct watcher *watcher)
 
 /* ---- Opens */
 
-/* Reports by file identifier: inside a container a group that hands out descriptors hears nothing of device files. */
-static bool watch_opens(struct watcher *watcher, char *why, size_t why_bytes)
+/* The group for device `number`, which may be handed over again and again. */
+static int listener(unsigned number, uint32_t listeners)
+{
+    if (listeners == 0)
+        return fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_REPORT_FID, 0);
+    errno = EMFILE;
+    return number < listeners ? LISTENER_FD + (int)number : -1;
+}
+
+static bool watch_opens(struct watcher *watcher, uint32_t listeners, char *why, size_t why_bytes)
 {
     bool all = watcher->count > 0;
     for (unsigned i = 0; i < watcher->count; i++) {
@@ -98,7 +107,7 @@ static bool watch_opens(struct watcher *watcher, char *why, size_t why_bytes)
             getenv("WEIR_WATCH_FILE"); /* for tests: this file stands for the first device's */
         if (named && i == 0)
             snprintf(path, sizeof path, "%s", named);
-        device->events = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_REPORT_FID, 0);
+        device->events = listener(i, listeners);
         if (device->events < 0 ||
             fanotify_mark(device->events, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, path) != 0) {
             if (all)
@@ -207,7 +216,7 @@ static bool wait_for_more(struct watcher *watcher)
     return true;
 }
 
-int worker_watch(void)
+int worker_watch(uint32_t listeners)
 {
     static struct watcher watcher = {.opened_at_ms = -1};
     char message[NVML_MESSAGE_BYTES], why[256] = "";
@@ -222,7 +231,7 @@ int worker_watch(void)
         return fflush(stdout) == 0 ? 3 : 1;
     }
     choose_devices(&watcher);
-    const bool opens = watch_opens(&watcher, why, sizeof why);
+    const bool opens = watch_opens(&watcher, listeners, why, sizeof why);
     printf("{\"watch\":\"nvml\",\"driver\":");
     put_text(nvml_driver(watcher.nvml));
     printf(",\"devices\":%u,\"opens\":%s,\"why\":", watcher.count, opens ? "true" : "false");

@@ -13,6 +13,9 @@
 #ifndef KERNELS_WATCH_H
 #define KERNELS_WATCH_H
 
-int worker_watch(void);
+#include <stdint.h>
+
+/* `listeners`: so many fanotify groups, one per device, were handed over as descriptors 3, 4, ...; 0: it makes its own. */
+int worker_watch(uint32_t listeners);
 
 #endif

@@ -178,6 +178,7 @@ struct command {
     const char *device;  /* of all modes that have one */
     const char *toolkit; /* TOOLKIT: for which target */
     uint64_t memory_bytes;
+    uint64_t listeners; /* WATCH: descriptors that are handed over */
     bool unboxed;
     struct worker_run run;
     struct worker_check check;
@@ -192,7 +193,8 @@ enum {
     PARAM,
     OUTPUT,
     ITEMS,
-    TENANT, /* and with a mode: */
+    TENANT,
+    LISTENERS, /* and with a mode: */
     OF_CANARY,
     OF_TOOLKIT,
     OF_RUN,
@@ -245,6 +247,8 @@ static bool take_option(struct command *command, int option)
         return take_number("--memory", &command->memory_bytes);
     case REPEAT:
         return take_number("--repeat", &command->check.repeat);
+    case LISTENERS:
+        return take_number("--listeners", &command->listeners);
     case ITEMS:
         return take_number("--items", &run->items);
     case INPUT:
@@ -293,6 +297,7 @@ static bool parse(int argc, char **argv, struct command *command)
         {"output", required_argument, NULL, OUTPUT},
         {"items", required_argument, NULL, ITEMS},
         {"tenant", required_argument, NULL, TENANT},
+        {"listeners", required_argument, NULL, LISTENERS},
         {0},
     };
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)
@@ -360,7 +365,7 @@ int main(int argc, char **argv)
     case COMPILE:
         return user_compile_serve();
     case WATCH:
-        return worker_watch();
+        return worker_watch((uint32_t)command.listeners);
     case CANARY:
         return worker_canary(command.device);
     case TOOLKIT:

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #define CLAIM_KEY "claim "
+#define CLAIM_KEY_BYTES 96
 #define MINUTE_MS 60000
 #define LOCK_EVERY_MS 10000
 #define DAY_MS (24 * 60 * INT64_C(60000))
@@ -35,33 +36,53 @@
 
 /* ---- What was asked for, kept */
 
-static size_t claim_key(const struct device *device, char key[48])
+/* "claim cpu:0" is the operator's, "claim cpu:0 slurm-17" that of a named one. */
+static size_t claim_key(const struct device *device, const char *by, char key[CLAIM_KEY_BYTES])
 {
-    return (size_t)snprintf(key, 48, CLAIM_KEY "%s", device->name);
+    return (size_t)snprintf(key, CLAIM_KEY_BYTES, CLAIM_KEY "%s%s%s", device->name, by[0] ? " " : "", by);
 }
 
-void devices_save(struct node *node, uint32_t index, struct store_batch *batch)
+void devices_claim(struct node *node, uint32_t index, const char *by, int64_t until_ms,
+                   struct store_batch *batch)
 {
-    const struct device *device = &node->devices.device[index];
-    char key[48];
-    const size_t bytes = claim_key(device, key);
+    struct device *device = &node->devices.device[index];
+    char key[CLAIM_KEY_BYTES];
     uint8_t until[8];
-    le64_put(until, (uint64_t)device->claimed_until_ms);
-    if (device->claimed_until_ms)
-        store_batch_put(batch, STORE_META, key, bytes, until, sizeof until);
-    else
-        store_batch_delete(batch, STORE_META, key, bytes);
+    claims_set(&device->claims, by, until_ms);
+    le64_put(until, (uint64_t)until_ms);
+    store_batch_put(batch, STORE_META, key, claim_key(device, by, key), until, sizeof until);
+}
+
+void devices_release(struct node *node, uint32_t index, const char *by, struct store_batch *batch)
+{
+    struct device *device = &node->devices.device[index];
+    char key[CLAIM_KEY_BYTES];
+    store_batch_delete(batch, STORE_META, key, claim_key(device, by, key)); /* `by` may be the claim's own */
+    claims_end(&device->claims, by);
+}
+
+static bool restore_claim(void *context, const void *key, size_t key_bytes, const void *value,
+                          size_t value_bytes)
+{
+    struct device *device = context;
+    char text[CLAIM_KEY_BYTES] = "";
+    if (key_bytes >= sizeof text || value_bytes != 8)
+        return true;
+    memcpy(text, key, key_bytes);
+    const char *const behind = text + strlen(CLAIM_KEY) + strlen(device->name);
+    const char *const by = *behind == ' ' ? behind + 1 : "";
+    /* "claim cpu:1" begins as one of cpu:10 does. */
+    if ((*behind == ' ' || *behind == '\0') && claims_name_is_good(by) &&
+        claims_have_room(&device->claims, by))
+        claims_set(&device->claims, by, (int64_t)le64_get(value));
+    return true;
 }
 
 static void restore(struct node *node, struct device *device)
 {
-    char key[48];
-    uint8_t until[8];
-    size_t bytes;
-    const size_t key_bytes = claim_key(device, key);
-    if (store_get(node->store, STORE_META, key, key_bytes, until, sizeof until, &bytes) == STORE_OK &&
-        bytes == sizeof until)
-        device->claimed_until_ms = (int64_t)le64_get(until);
+    char key[CLAIM_KEY_BYTES];
+    const struct store_range range = {.prefix = key, .prefix_bytes = claim_key(device, "", key)};
+    store_each(node->store, STORE_META, &range, restore_claim, device);
 }
 
 /* ---- One node of a machine lends a GPU */
@@ -147,7 +168,7 @@ static int64_t look_at_cores(struct node *node, int64_t now_ms)
 
 static enum owner_cause claim_of(const struct node *node, const struct device *device, int64_t wall_ms)
 {
-    if (device->claimed_until_ms > wall_ms)
+    if (claims_last(&device->claims, wall_ms))
         return OWNER_COMMAND;
     if (node->config.owner_hours.count > 0 &&
         schedule_active(&node->config.owner_hours, schedule_week_minute(wall_ms)))
@@ -201,11 +222,14 @@ static void on_forgotten(struct node *node, void *context, enum store_error erro
 }
 
 /* `weir reclaim --for` is over. */
-static void end_claim(struct node *node, uint32_t index)
+static void end_claims(struct node *node, uint32_t index, int64_t wall_ms)
 {
-    node->devices.device[index].claimed_until_ms = 0;
+    const struct claims *const claims = &node->devices.device[index].claims;
+    if (!claims_over(claims, wall_ms))
+        return;
     struct store_batch *batch = node_batch(node);
-    devices_save(node, index, batch);
+    for (const struct claim *over; (over = claims_over(claims, wall_ms));)
+        devices_release(node, index, over->by, batch);
     node_commit(node, batch, on_forgotten, NULL);
 }
 
@@ -330,8 +354,7 @@ static void step(struct node *node, uint32_t index, int64_t now_ms)
     struct workers_view view;
     if (!workers_view(node->workers, index, &view))
         return;
-    if (device->claimed_until_ms && device->claimed_until_ms <= wall_ms)
-        end_claim(node, index);
+    end_claims(node, index, wall_ms);
     if (view.pid != 0) {
         device->gone_at_ms = 0;
     } else if (device->gone_at_ms == 0) {
@@ -390,8 +413,9 @@ int64_t devices_turn(struct node *node, int64_t now_ms)
         const struct device *device = &node->devices.device[i];
         step(node, i, now_ms);
         int64_t at_ms = owner_wake_ms(&device->owner, now_ms);
-        if (device->claimed_until_ms && device->claimed_until_ms < INT64_MAX) {
-            const int64_t ends_ms = now_ms + device->claimed_until_ms - wall_ms;
+        const int64_t end_ms = claims_next_end_ms(&device->claims);
+        if (end_ms < INT64_MAX) {
+            const int64_t ends_ms = now_ms + end_ms - wall_ms;
             at_ms = ends_ms < at_ms ? ends_ms : at_ms;
         }
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
@@ -572,6 +596,8 @@ static bool open_watch(struct node *node)
 {
     struct watch_options options = {.loop = node->loop,
                                     .path = workers_path(node->workers),
+                                    .listeners = node->devices.listeners,
+                                    .listener_count = node->devices.listener_count,
                                     .seen = on_seen,
                                     .opened = on_opened,
                                     .context = node};
@@ -613,9 +639,13 @@ void devices_close(struct node *node)
     node->devices.canary = NULL;
     watch_close(node->devices.watch);
     node->devices.watch = NULL;
-    for (uint32_t i = 0; i < node->devices.count; i++)
+    for (uint32_t i = 0; i < node->devices.count; i++) {
+        claims_free(&node->devices.device[i].claims);
         if (node->devices.device[i].lock >= 0)
             close(node->devices.device[i].lock);
+    }
+    for (; node->devices.listener_count > 0; node->devices.listener_count--)
+        close(node->devices.listeners[node->devices.listener_count - 1]);
     free(node->devices.device);
     node->devices.device = NULL;
     node->devices.count = 0;

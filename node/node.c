@@ -6,6 +6,7 @@
 
 #include "node/http.h"
 #include "node/log.h"
+#include "node/process.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -753,6 +754,9 @@ int node_run(const struct config *config, int ready_fd)
         return EXIT_FAILED;
     store_guard_install();
     node->config = *config;
+    if (config->cuda_devices != 0)
+        node->devices.listener_count = watch_listen(node->devices.listeners);
+    process_give_up_power();
     node->signal_fd = -1;
     node->queued_tail = &node->queued;
     node->started_at_ms = clock_now_ms();

@@ -28,6 +28,7 @@
 #include "node/bulk.h"
 #include "node/bytes.h"
 #include "node/canary.h"
+#include "node/claims.h"
 #include "node/config.h"
 #include "node/cores.h"
 #include "node/duration.h"
@@ -211,9 +212,8 @@ struct execute {
 
 struct device {
     struct owner owner;
-    char name[24]; /* as workers_view has it */
-    int64_t
-        claimed_until_ms; /* wall, of `weir reclaim`; 0 = not claimed so, INT64_MAX = until `weir release` */
+    char name[24];        /* as workers_view has it */
+    struct claims claims; /* of `weir reclaim`, kept in the store too */
     bool held;            /* nothing new is started there, as the workers were told */
     uint32_t reclaims;
     int64_t gone_at_ms; /* since when no worker of ours is there; 0 = one is */
@@ -234,6 +234,8 @@ struct devices {
     struct reclaim_wait *waits; /* calls that wait for devices to be free */
     struct samples reclaim_ms;
     uint64_t reclaims;
+    int listeners[WATCH_LISTENERS_MAX]; /* for opens of GPUs (node/watch.h) */
+    uint32_t listener_count;
     struct watch *watch; /* NULL = no GPU is lent */
     struct canary *canary;
     struct cores cores;  /* work.cpu_slots = auto: what others leave, looked at */
@@ -620,8 +622,10 @@ int64_t devices_turn(struct node *node, int64_t now_ms);
 void devices_why(const struct node *node, uint32_t class, char *text, size_t text_bytes);
 /* What the capacity record says of them. */
 void devices_describe(const struct node *node, struct capacity_devices *devices);
-/* Adds what `weir reclaim` asked of the device to the batch. */
-void devices_save(struct node *node, uint32_t index, struct store_batch *batch);
+/* A claim of `weir reclaim` by `by` (claims.h; there is room), and its end; the batch keeps it. The next turn acts on it. */
+void devices_claim(struct node *node, uint32_t index, const char *by, int64_t until_ms,
+                   struct store_batch *batch);
+void devices_release(struct node *node, uint32_t index, const char *by, struct store_batch *batch);
 
 /* ---- ops_devices.c */
 /* One row per device, for listings. The caller owns it. */

@@ -45,6 +45,18 @@ static bool find_devices(struct node *node, struct api_call *call, const char *n
     return false;
 }
 
+static json_t *claims_json(const struct claims *claims)
+{
+    json_t *rows = json_array();
+    for (uint32_t i = 0; i < claims->count; i++) {
+        json_t *row = json_pack("{s:s}", "by", claims->claim[i].by);
+        const int64_t until_ms = claims->claim[i].until_ms;
+        json_put(row, "until", until_ms < INT64_MAX ? json_integer(until_ms) : json_null());
+        json_array_append_new(rows, row);
+    }
+    return rows;
+}
+
 static json_t *device_json(struct node *node, uint32_t index)
 {
     const struct device *device = &node->devices.device[index];
@@ -61,13 +73,13 @@ static json_t *device_json(struct node *node, uint32_t index)
     json_put(row, "held", json_boolean(device->held));
     json_put(row, "memory_bytes",
              device->memory_bytes ? json_integer((json_int_t)device->memory_bytes) : json_null());
-    json_put(row, "who", device->witness.who[0] ? json_string(device->witness.who) : json_null());
     const bool claimed = owner->state == OWNER_RECLAIM || owner->state == OWNER_OWNED;
     json_put(row, "cause", claimed ? json_string(owner_cause_word(owner->cause)) : json_null());
-    json_put(row, "until",
-             device->claimed_until_ms && device->claimed_until_ms < INT64_MAX
-                 ? json_integer(device->claimed_until_ms)
-                 : json_null());
+    const struct claim *const last = claims_last(&device->claims, clock_wall_ms());
+    const char *const who = claimed && owner->cause == OWNER_COMMAND && last ? last->by : device->witness.who;
+    json_put(row, "who", who[0] ? json_string(who) : json_null());
+    json_put(row, "until", last && last->until_ms < INT64_MAX ? json_integer(last->until_ms) : json_null());
+    json_put(row, "claims", claims_json(&device->claims));
     json_put(row, "lent_in_ms",
              owner->state == OWNER_COOLING ? json_integer(owner->cool_until_ms - now_ms) : json_null());
     return row;
@@ -108,6 +120,30 @@ void op_devices(void *context, struct api_call *call)
     api_reply(call, reply);
 }
 
+/* Whose claim is meant: "" is the operator's. NULL: it was answered. */
+static const char *claimant_of(struct api_call *call)
+{
+    const char *by = body_text(call, "by");
+    if (!by || claims_name_is_good(by))
+        return by ? by : "";
+    api_error(call, EXIT_USAGE, "'by' is a name of up to %d letters, digits, '-', '_' and '.'",
+              CLAIM_BY_BYTES_MAX);
+    return NULL;
+}
+
+static bool claims_fit(struct node *node, struct api_call *call, const char *name, const char *by)
+{
+    for (uint32_t i = 0; i < node->devices.count; i++) {
+        const struct device *device = &node->devices.device[i];
+        if (!is_meant(device, name) || claims_have_room(&device->claims, by))
+            continue;
+        api_error(call, EXIT_FAILED, "%s has %d claims already; release those that are over", device->name,
+                  CLAIMS_MAX);
+        return false;
+    }
+    return true;
+}
+
 /* ---- reclaim */
 
 static void wait_free(struct node *node, struct reclaim_wait *wait)
@@ -137,14 +173,17 @@ void op_reclaim(void *context, struct api_call *call)
 {
     struct node *node = context;
     const char *name = body_text(call, "device");
+    const char *by = claimant_of(call);
     const int64_t for_s = body_integer(call, "for_s", 0);
+    if (!by)
+        return;
     if (!name)
         name = "";
     if (for_s < 0 || for_s > INT64_C(100) * 366 * 86400) {
         api_error(call, EXIT_USAGE, "'for_s' is a number of seconds, up to 100 years");
         return;
     }
-    if (!find_devices(node, call, name))
+    if (!find_devices(node, call, name) || !claims_fit(node, call, name, by))
         return;
     struct reclaim_wait *wait = calloc(1, sizeof *wait);
     if (!wait)
@@ -155,13 +194,10 @@ void op_reclaim(void *context, struct api_call *call)
     node->devices.waits = wait;
     api_on_gone(call, on_gone, wait);
     struct store_batch *batch = node_batch(node);
-    for (uint32_t i = 0; i < node->devices.count; i++) {
-        struct device *device = &node->devices.device[i];
-        if (!is_meant(device, name))
-            continue;
-        device->claimed_until_ms = for_s ? clock_wall_ms() + for_s * 1000 : INT64_MAX;
-        devices_save(node, i, batch);
-    }
+    const int64_t until_ms = for_s ? clock_wall_ms() + for_s * 1000 : INT64_MAX;
+    for (uint32_t i = 0; i < node->devices.count; i++)
+        if (is_meant(&node->devices.device[i], name))
+            devices_claim(node, i, by, until_ms, batch);
     devices_turn(node, clock_now_ms()); /* the owner first: not even the rest of this turn goes before */
     node_commit(node, batch, on_saved, wait);
 }
@@ -214,19 +250,18 @@ void op_release(void *context, struct api_call *call)
 {
     struct node *node = context;
     const char *name = body_text(call, "device");
+    const char *by = claimant_of(call);
     const bool now = json_is_true(json_object_get(api_body(call), "now"));
+    if (!by)
+        return;
     if (!name)
         name = "";
     if (!find_devices(node, call, name))
         return;
     struct store_batch *batch = node_batch(node);
-    for (uint32_t i = 0; i < node->devices.count; i++) {
-        struct device *device = &node->devices.device[i];
-        if (!is_meant(device, name))
-            continue;
-        device->claimed_until_ms = 0;
-        devices_save(node, i, batch);
-    }
+    for (uint32_t i = 0; i < node->devices.count; i++)
+        if (is_meant(&node->devices.device[i], name))
+            devices_release(node, i, by, batch);
     devices_turn(node, clock_now_ms());
     for (uint32_t i = 0; now && i < node->devices.count; i++)
         if (is_meant(&node->devices.device[i], name))

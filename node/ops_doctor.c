@@ -86,8 +86,7 @@ static void add_watcher(json_t *rows, const struct node *node)
         add(rows, "GPU watcher", OK, "", "sees who uses them, by driver %s", view.driver);
     if (view.running)
         add(rows, "GPU opens", view.opens ? OK : OFF,
-            "do without, or give the node CAP_SYS_ADMIN, which is much power (operations.md, Watching GPUs)",
-            "%s",
+            "do without, or give the node CAP_SYS_ADMIN at its start (operations.md, Watching GPUs)", "%s",
             view.opens ? "heard at once"
                        : "not heard of, so a program is seen up to a quarter of a second after it came");
 }

@@ -281,7 +281,7 @@ void op_nodes(void *context, struct api_call *call)
         json_t *row = member_json(node, &view);
         states[view.state]++;
         quarantined += view.quarantined;
-        if (view.state == MESH_UP) {
+        if (view.state == MESH_UP && !view.quarantined) { /* to one in quarantine this node gives nothing */
             slots += json_integer_value(json_object_get(row, "slots"));
             free_slots += json_integer_value(json_object_get(row, "free"));
         }

@@ -18,4 +18,8 @@ const char *process_stat(pid_t pid, char text[PROCESS_STAT_BYTES]);
 /* Kills a child and takes it in. One that hangs in a driver for longer than 0.2 s is left to init. */
 void process_end(pid_t pid);
 
+/* Gives up power over the machine (CAP_SYS_ADMIN) that was lent to a process which is not root's, for itself and all that it will
+ * start. On the one thread of a process that has no other yet. */
+void process_give_up_power(void);
+
 #endif

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fanotify.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +20,9 @@
 #define PAUSE_MS_MAX 60000
 #define LINE_BYTES_MAX (64u * 1024u)
 #define ANCESTORS_MAX 8
+
+#define LISTENER_FD 3         /* the first one's number in the watcher */
+#define LISTENER_FD_LEAST 100 /* here: out of the way of those */
 
 extern char **environ;
 
@@ -203,14 +207,22 @@ static bool start(struct watch *watch)
     sigemptyset(&none);
     posix_spawn_file_actions_init(&actions);
     posix_spawnattr_init(&attributes);
-    char *arguments[] = {"weir-worker", "--watch", NULL};
-    good = good && posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO) == 0 &&
-           posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO) == 0 &&
-           posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1) == 0 &&
-           posix_spawnattr_setsigmask(&attributes, &none) == 0 &&
-           posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK) == 0 &&
-           fcntl(out[0], F_SETFL, O_NONBLOCK) == 0 && fcntl(in[1], F_SETFL, O_NONBLOCK) == 0 &&
-           posix_spawn(&watch->pid, watch->options.path, &actions, &attributes, arguments, environ) == 0;
+    const struct watch_options *const options = &watch->options;
+    char number[16];
+    char *arguments[] = {"weir-worker", "--watch", options->listener_count ? "--listeners" : NULL, number,
+                         NULL};
+    snprintf(number, sizeof number, "%u", options->listener_count);
+    for (uint32_t i = 0; i < options->listener_count; i++)
+        good = good &&
+               posix_spawn_file_actions_adddup2(&actions, options->listeners[i], LISTENER_FD + (int)i) == 0;
+    good =
+        good && posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO) == 0 &&
+        posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO) == 0 &&
+        posix_spawn_file_actions_addclosefrom_np(&actions, LISTENER_FD + (int)options->listener_count) == 0 &&
+        posix_spawnattr_setsigmask(&attributes, &none) == 0 &&
+        posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK) == 0 &&
+        fcntl(out[0], F_SETFL, O_NONBLOCK) == 0 && fcntl(in[1], F_SETFL, O_NONBLOCK) == 0 &&
+        posix_spawn(&watch->pid, watch->options.path, &actions, &attributes, arguments, environ) == 0;
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     const int unused[] = {in[0], out[1], good ? -1 : in[1], good ? -1 : out[0]};
@@ -228,6 +240,22 @@ static bool start(struct watch *watch)
     watch->heard_at_ms = clock_now_ms();
     loop_watch(watch->options.loop, watch->out, EPOLLIN, on_readable, watch);
     return true;
+}
+
+/* Reports by file identifier: inside a container a group that hands out descriptors hears nothing of device files. */
+uint32_t watch_listen(int listeners[WATCH_LISTENERS_MAX])
+{
+    uint32_t count = 0;
+    while (count < WATCH_LISTENERS_MAX) {
+        const int made = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_REPORT_FID, 0);
+        const int kept = made < 0 ? -1 : fcntl(made, F_DUPFD_CLOEXEC, LISTENER_FD_LEAST);
+        if (made >= 0)
+            close(made);
+        if (kept < 0)
+            break;
+        listeners[count++] = kept;
+    }
+    return count;
 }
 
 bool watch_open(struct watch **out, const struct watch_options *options)

@@ -16,10 +16,21 @@
 
 struct watch;
 
+#define WATCH_LISTENERS_MAX 16 /* GPUs whose opens can be heard of */
+
+/*
+ * What hears of opens of device files, for every watcher to come: only its making needs a capability (CAP_SYS_ADMIN, to hear who it
+ * was), so that a node does this first of all and gives the capability up. Owned by the caller; returns how many there are, 0 where
+ * the system has none to give.
+ */
+uint32_t watch_listen(int listeners[WATCH_LISTENERS_MAX]);
+
 struct watch_options {
     struct loop *loop;
-    const char *path; /* of weir-worker; borrowed */
-    uint32_t devices; /* in CUDA's order */
+    const char *path;     /* of weir-worker; borrowed */
+    uint32_t devices;     /* in CUDA's order */
+    const int *listeners; /* borrowed while the watch is open */
+    uint32_t listener_count;
     /* One device as it is now; or why it can't be seen: it has vanished. Borrowed for the call. */
     void (*seen)(void *context, uint32_t device, const struct sighting *sighting, const char *error);
     void (*opened)(void *context, uint32_t device);

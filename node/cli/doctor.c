@@ -52,7 +52,7 @@ static int doctor(struct cli *cli)
     size_t i;
     const json_t *row;
     json_array_foreach(client_member(reply, "checks"), i,
-                       row) if (strcmp(client_text(row, "state"), "ok") != 0) code = EXIT_FAILED;
+                       row) if (strcmp(client_text(row, "state"), "bad") == 0) code = EXIT_FAILED;
     json_decref(reply);
     return code;
 }
@@ -66,7 +66,7 @@ const struct cli_command cli_doctor = {
     .notes = "STATE: ok; off, the node does without it (DETAIL says what that costs and what\n"
              "turns it on); bad, somebody must act. With a layer of the sandbox off, users'\n"
              "kernels are refused and built-in ones still run.\n"
-             "The exit code is 0 if all is well, else 1.\n",
+             "The exit code is 1 if something is bad, else 0.\n",
     .example = "weir doctor",
     .options = options,
     .run = doctor,

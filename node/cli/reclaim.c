@@ -8,7 +8,8 @@
 
 static json_t *request_of(const struct cli *cli, const char *op)
 {
-    return json_pack("{s:s, s:s}", "op", op, "device", cli->argc > 0 ? cli->argv[0] : "");
+    return json_pack("{s:s, s:s, s:s}", "op", op, "device", cli->argc > 0 ? cli->argv[0] : "", "by",
+                     cli_value(cli, "by", ""));
 }
 
 static void tell_reclaimed(const json_t *row)
@@ -64,8 +65,10 @@ static int reclaim(struct cli *cli)
 static void tell_released(const json_t *row)
 {
     const char *device = client_text(row, "device"), *state = client_text(row, "state");
+    const char *who = client_text(row, "who");
     if (json_is_string(json_object_get(row, "cause")))
-        printf("%s stays its owner's: %s\n", device, client_text(row, "cause"));
+        printf("%s stays its owner's: %s%s%s\n", device, client_text(row, "cause"), who[0] ? " of " : "",
+               who);
     else if (strcmp(state, "cooling") == 0)
         printf("%s is lent again in %lld s\n", device,
                (long long)(client_number(row, "lent_in_ms") + 999) / 1000);
@@ -92,6 +95,7 @@ static int release(struct cli *cli)
 static const struct cli_option reclaim_options[] = {
     CLI_NODE,
     {'f', "for", "DURATION", "end by itself after so long, such as 2h"},
+    {0, "by", "NAME", "for whom, such as slurm-17: a claim of its own"},
     CLI_JSON,
     {0},
 };
@@ -104,7 +108,8 @@ const struct cli_command cli_reclaim = {
              "all of a kind; without it, all. Returns when it is free: what ran there was told\n"
              "to stop, killed if it did not within work.owner_grace_ms, and goes on elsewhere.\n"
              "The claim outlives a restart of the node and ends with `weir release`, or --for.\n"
-             "A later claim of the same device takes the place of the earlier one.\n",
+             "A later claim of the same device takes the place of the earlier one, if it is by\n"
+             "the same: claims by NAME stand beside yours, and end with `weir release --by`.\n",
     .example = "weir reclaim cuda:0 --for 2h",
     .options = reclaim_options,
     .run = reclaim,
@@ -114,6 +119,7 @@ const struct cli_command cli_reclaim = {
 static const struct cli_option release_options[] = {
     CLI_NODE,
     {0, "now", NULL, "lend it at once, without the cool-down"},
+    {0, "by", "NAME", "end the claim that was made for NAME, not yours"},
     CLI_JSON,
     {0},
 };
@@ -122,9 +128,10 @@ const struct cli_command cli_release = {
     .name = "release",
     .arguments = "[DEVICE]",
     .summary = "give a device back to the mesh",
-    .notes = "Ends a claim of `weir reclaim`. The device is lent again after a minute of\n"
-             "quiet, later if it was taken back often; --now does not wait. Other claims\n"
-             "stay: hours of the settings, and programs seen on the device.\n",
+    .notes =
+        "Ends your claim of `weir reclaim`, or that by NAME. The device is lent again after a minute of\n"
+        "quiet, later if it was taken back often; --now does not wait. Other claims\n"
+        "stay: those by others, hours of the settings, programs seen on the device.\n",
     .example = "weir release cuda:0",
     .options = release_options,
     .run = release,

@@ -201,18 +201,41 @@ def slurm_hooks_take_a_jobs_devices_and_give_them_again(place):
     with open(fake, "w", encoding="ascii") as out:
         out.write('#!/bin/sh\necho "$@" >> %s\nexit ${ANSWER:-0}\n' % said)
     os.chmod(fake, 0o755)
-    for name, gpus, wanted in (("prolog", "0,2", "reclaim cuda:0\nreclaim cuda:2\n"),
-                               ("epilog", "0,2", "release cuda:0\nrelease cuda:2\n"),
-                               ("prolog", "GPU-8932", "reclaim cuda\n"), ("epilog", "GPU-8932", "release cuda\n"),
-                               ("prolog", "", "reclaim cpu\n")):
+    for name, gpus, wanted in (("prolog", "0,2", ["reclaim cuda:0", "reclaim cuda:2"]), ("epilog", "0,2", ["release"]),
+                               ("prolog", "GPU-8932", ["reclaim cuda"]), ("prolog", "", ["reclaim cpu"])):
         open(said, "w", encoding="ascii").close()
         expect(hook(name, WEIR=fake, SLURM_JOB_GPUS=gpus, SLURM_JOB_ID="17") == 0, name)
         with open(said, encoding="ascii") as text:
-            got = text.read()
-        expect(got == wanted, "%s of %r said %r" % (name, gpus, got))
+            got = text.read().splitlines()
+        expect(got == [line + " --by slurm-17" for line in wanted], "%s of %r said %r" % (name, gpus, got))
     for answer, code in (("3", 0), ("4", 0), ("6", 6), ("1", 1)):
         expect(hook("prolog", WEIR=fake, SLURM_JOB_GPUS="0", ANSWER=answer) == code, "answer %s" % answer)
         expect(hook("epilog", WEIR=fake, SLURM_JOB_GPUS="0", ANSWER=answer) == 0, "answer %s" % answer)
+
+
+def a_slurm_job_that_ends_takes_no_claim_of_others_along(place):
+    node = place.mesh("ashburn")["ashburn"]
+    job = lambda number: {"WEIR": place.program, "WEIR_NODE": node.socket, "SLURM_JOB_ID": number}
+    by = lambda: sorted(claim["by"] for claim in devices(node)["cpu:0"]["claims"])
+    node.weir("reclaim", "cpu:0", "--for", "2h")
+    hook("prolog", **job("17"))
+    hook("prolog", **job("18"))
+    expect(by() == ["", "slurm-17", "slurm-18"], devices(node))
+    hook("epilog", **job("17"))
+    expect(by() == ["", "slurm-18"] and set(states(node).values()) == {"owned"}, devices(node))
+    expect("(command: slurm-18)" in node.weir("nodes", "-v").out, node.weir("nodes", "-v").out)
+    said = node.weir("release").out
+    expect("cpu:0 stays its owner's: command of slurm-18" in said, said)
+    node.weir("reclaim", "cpu:0", "--for", "2h")
+    node.kill()
+    node.start()
+    expect(by() == ["", "slurm-18"] and set(states(node).values()) == {"owned"}, devices(node))
+    hook("epilog", **job("18"))
+    expect(states(node) == {"cpu:0": "owned", "cpu:1": "cooling"}, states(node))
+    expect(devices(node)["cpu:0"]["until"], devices(node))
+    node.weir("release", "cpu:0")
+    expect(states(node)["cpu:0"] == "cooling", states(node))
+    expect("letters" in node.weir("reclaim", "--by", "a job", code=2).error, "a name with a space")
 
 
 def cores_that_others_use_are_not_lent(place):
@@ -264,7 +287,8 @@ def a_node_that_lends_nothing_says_so(place):
 
 
 LONG_TESTS = [cores_that_others_use_are_not_lent]
-TESTS = [in_the_owners_hours_nothing_is_lent, slurm_hooks_take_a_jobs_devices_and_give_them_again, what_a_device_does_and_who_has_it_is_told_everywhere, large_inputs_that_workers_hold_are_told_everywhere,
-         a_claimed_device_is_free_at_once_and_its_shards_go_back, work_goes_on_elsewhere_and_comes_again_after_a_release,
+TESTS = [in_the_owners_hours_nothing_is_lent, slurm_hooks_take_a_jobs_devices_and_give_them_again,
+         a_slurm_job_that_ends_takes_no_claim_of_others_along, what_a_device_does_and_who_has_it_is_told_everywhere,
+         large_inputs_that_workers_hold_are_told_everywhere, a_claimed_device_is_free_at_once_and_its_shards_go_back, work_goes_on_elsewhere_and_comes_again_after_a_release,
          a_worker_that_does_not_listen_is_killed_after_the_grace,
          a_claim_outlives_a_restart_and_ends_when_it_was_said_to, a_measurement_ends_with_its_node, mistakes_are_told, a_node_that_lends_nothing_says_so]

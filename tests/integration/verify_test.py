@@ -58,6 +58,9 @@ def a_site_that_lies_is_caught_and_shown(place):
     expect(row["quarantined"], "after 500 shards %s is caught: %s" % (LIAR, row))
     expect(row["note"].startswith("job "), "its note says why: %s" % row)
     expect([site for site in SITES if row_of(home, site)["quarantined"]] == [LIAR], "nobody else is")
+    told = home.call("nodes")
+    slots = sum(row["slots"] for row in told["nodes"] if not row["quarantined"])
+    expect(told["summary"]["slots"] == slots > 0, "slots of one in quarantine are nobody's: %s" % told["summary"])
     shown = home.weir("nodes").out
     expect("job " + row["note"].split()[1] in shown and all(len(line) <= 80 for line in shown.splitlines()), shown)
     expect(any(line.split()[:1] == [LIAR] and " quarantined " in line for line in shown.split("\n")), shown)
