@@ -56,6 +56,8 @@ static const struct key keys[] = {
      .help = "asked price, millionths of a unit per device-second"},
     {"work", "hang", SECONDS, AT(hang_s), .least = 1, .most = 86400, .standard = "30s",
      .help = "a worker without progress for so long is killed"},
+    {"work", "job_output", BYTES, AT(job_output_bytes), .least = 1 << 10, .most = UINT64_C(1) << 50,
+     .standard = "64GiB", .help = "what the outputs of a job that is submitted here may take, together"},
     {"work", "owner", HOURS, AT(owner), .bytes = sizeof(((struct config *)0)->owner), .standard = "",
      .help = "hours when the owner has the devices, such as mon-fri 08:00-18:00, sat 22:00-06:00"},
     {"work", "owner_ignore", TEXT_AT(owner_ignore),

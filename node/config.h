@@ -46,6 +46,7 @@ struct config {
     int32_t cpu_slots;                    /* -1 = one per core this process may use */
     int32_t cuda_devices;                 /* -1 = all that are found */
     uint32_t price_micro;                 /* millionths per device-second */
+    uint64_t job_output_bytes;            /* of a job that is submitted here */
     uint32_t hang_s;                      /* a worker without progress for so long is killed */
     char owner[CONFIG_TEXT_BYTES];        /* the owner's hours, as they were written, */
     struct schedule owner_hours;          /* and as they are */

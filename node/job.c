@@ -3,6 +3,8 @@
 #include "node/api.h"
 #include "node/user_kernels.h"
 
+#include "kernels/worker.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -162,6 +164,64 @@ static bool open_input(struct preparation *preparation, uint32_t i)
     return true;
 }
 
+static const char *size_text(double bytes, char text[32])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    size_t unit = 0;
+    for (; bytes >= 1024 && unit + 1 < sizeof units / sizeof *units; unit++)
+        bytes /= 1024;
+    snprintf(text, 32, unit == 0 ? "%.0f %s" : "%.1f %s", bytes, units[unit]);
+    return text;
+}
+
+/* What one shard takes in a worker: its rows and its outputs. Lines differ in length: text counts where it is cut. */
+static double shard_bytes(const struct job_spec *spec)
+{
+    const double items = (double)(spec->shard_items < spec->items ? spec->shard_items : spec->items);
+    double bytes = 0;
+    uint64_t row_bytes;
+    for (uint32_t i = 0; i < spec->manifest->input_count; i++)
+        if (spec->inputs[i].role == MANIFEST_SPLIT &&
+            array_row_bytes(&spec->inputs[i].type, &row_bytes) == ARRAY_OK)
+            bytes += items * (double)row_bytes;
+    for (uint32_t o = 0; o < spec->output_count; o++)
+        bytes += (spec->manifest->outputs[o].combine == MANIFEST_CONCAT ? items : 1) *
+                 (double)spec->output_item_bytes[o];
+    return bytes;
+}
+
+/* What no worker would take, or no node keep, is refused before anything of it is done. */
+static bool check_sizes(struct preparation *preparation)
+{
+    const struct job_spec *spec = &preparation->job->spec;
+    const double shard = shard_bytes(spec);
+    double whole = 0, outputs = 0;
+    char text[JOB_ERROR_BYTES], size[32], most[32];
+    for (uint32_t i = 0; i < spec->manifest->input_count; i++)
+        whole += spec->inputs[i].role == MANIFEST_BROADCAST ? (double)spec->inputs[i].data_bytes : 0;
+    for (uint32_t o = 0; o < spec->output_count; o++)
+        outputs += (double)spec->output_item_bytes[o] *
+                   (spec->manifest->outputs[o].combine == MANIFEST_CONCAT ? (double)spec->items : 1);
+    if (shard > (double)WORKER_BUNDLE_BYTES_MAX)
+        snprintf(text, sizeof text,
+                 "a shard of %llu items is %s of rows and outputs, and a worker takes %s; %s",
+                 (unsigned long long)spec->shard_items, size_text(shard, size),
+                 size_text((double)WORKER_BUNDLE_BYTES_MAX, most),
+                 spec->shard_items > 1 ? "give smaller shards (--shard-items)" : "make the items smaller");
+    else if (whole > (double)WORKER_RESIDENT_BYTES)
+        snprintf(
+            text, sizeof text,
+            "the inputs that each shard gets whole are %s together, and a worker takes %s; split one of them",
+            size_text(whole, size), size_text((double)WORKER_RESIDENT_BYTES, most));
+    else if (outputs > (double)preparation->wish->output_bytes_max)
+        snprintf(text, sizeof text, "the outputs are %s, and %s takes %s of a job (work.job_output)",
+                 size_text(outputs, size), preparation->wish->home,
+                 size_text((double)preparation->wish->output_bytes_max, most));
+    else
+        return true;
+    return refuse(preparation, EXIT_USAGE, text);
+}
+
 static bool plan(struct preparation *preparation)
 {
     struct job_spec *spec = &preparation->job->spec;
@@ -193,7 +253,7 @@ static bool plan(struct preparation *preparation)
     memcpy(spec->output_item_bytes, planned.output_item_bytes, sizeof spec->output_item_bytes);
     const double guess_us = planned.item_cost.cpu_ns * (double)planned.shard_items / 1000;
     preparation->job->shard_us_guess = guess_us < 1 ? 1 : guess_us > 1e9 ? 1000000000 : (uint32_t)guess_us;
-    return true;
+    return check_sizes(preparation);
 }
 
 static bool check_values(struct preparation *preparation)

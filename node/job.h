@@ -214,6 +214,7 @@ struct job_wish {
     uint64_t row_bytes[MANIFEST_INPUTS_MAX]; /* RAW */
     uint64_t items;
     uint64_t shard_items;
+    uint64_t output_bytes_max; /* of all its outputs together */
 };
 bool job_prepare(struct job *job, const struct job_wish *wish, struct store *store, const char *scratch,
                  int *exit_code);

@@ -1134,7 +1134,8 @@ void jobs_on_decision(struct node *node, const struct mesh_id *id, const struct 
     job_decide(job, &one);
     count_in_hand(job, member, why, count);
     struct mesh_job_view view;
-    if (mesh_job_find(node->host.mesh, id, &view))
+    /* Where the kernel refused, the job fails: what that result left undone is queued, and goes nowhere. */
+    if (why != MESH_WHY_REJECTED && mesh_job_find(node->host.mesh, id, &view))
         job->reassigned = view.reassigned;
 }
 
@@ -1327,7 +1328,9 @@ void jobs_on_result(struct node *node, const struct mesh_id *from, const struct 
 
 struct job_wish jobs_wish(const struct job *job)
 {
-    struct job_wish wish = {.items = job->spec.items, .shard_items = job->spec.shard_items};
+    struct job_wish wish = {.items = job->spec.items,
+                            .shard_items = job->spec.shard_items,
+                            .output_bytes_max = UINT64_MAX}; /* it was taken */
     for (uint32_t i = 0; i < job->spec.manifest->input_count; i++) {
         const struct job_input *input = &job->spec.inputs[i];
         if (input->type.dtype == ARRAY_TEXT)

@@ -182,9 +182,9 @@ static json_t *job_json(struct node *node, const struct job *job, bool whole)
         peer_name(node, &node->self), "shards", (int)job->spec.shard_count, "items",
         (json_int_t)job->spec.items, "done", (int)job->committed, "cached", (int)job->cached, "queued",
         live ? (int)view.queued : 0, "looking_up", live ? (int)view.looking_up : 0, "running",
-        live ? (int)view.assigned : 0, "reassigned", (int)(live ? view.reassigned : job->reassigned),
-        "created_at", (json_int_t)job->spec.created_at_ms, "elapsed_ms",
-        (json_int_t)(end_ms - job->spec.created_at_ms));
+        live ? (int)view.assigned : 0, "reassigned",
+        (int)(live && job->state < JOB_DONE ? view.reassigned : job->reassigned), "created_at",
+        (json_int_t)job->spec.created_at_ms, "elapsed_ms", (json_int_t)(end_ms - job->spec.created_at_ms));
     json_put(row, "id", json_hex(job->spec.id.bytes, 32));
     json_put(row, "epoch", json_integer((json_int_t)job->epoch));
     json_put(row, "replicas", json_integer(job->copies));
@@ -535,7 +535,7 @@ void op_submit(void *context, struct api_call *call)
     struct job *job = job_make();
     if (!job)
         abort();
-    struct job_wish wish = {0};
+    struct job_wish wish = {.output_bytes_max = node->config.job_output_bytes};
     job->spec.manifest = manifest;
     job->spec.kernel = job_kernel_digest(manifest);
     /* Each step that refuses has answered, which ends the call and its body: nothing of them is touched after that. */

@@ -1,7 +1,5 @@
 #include "node/cli/picture.h"
 
-#include "kernels/array.h"
-
 #include <errno.h>
 #include <png.h>
 #include <setjmp.h>
@@ -84,12 +82,24 @@ static bool encode(const struct array_type *type, const uint8_t *rows, struct ou
     return good;
 }
 
-static bool is_picture(const struct array_type *type)
+bool picture_fits(const struct array_type *type, char why[PICTURE_WHY_BYTES])
 {
+    char text[ARRAY_TYPE_TEXT_BYTES];
     const uint64_t channels = type->rank == 3 ? type->shape[2] : 1;
-    return type->dtype == ARRAY_UINT8 && (type->rank == 2 || type->rank == 3) && type->shape[0] > 0 &&
-           type->shape[0] <= SIDE_MAX && type->shape[1] > 0 && type->shape[1] <= SIDE_MAX &&
-           (channels == 1 || channels == 3 || channels == 4);
+    const bool shaped = type->dtype == ARRAY_UINT8 && (type->rank == 2 || type->rank == 3) &&
+                        (channels == 1 || channels == 3 || channels == 4);
+    const bool fits = shaped && type->shape[0] > 0 && type->shape[0] <= SIDE_MAX && type->shape[1] > 0 &&
+                      type->shape[1] <= SIDE_MAX;
+    if (!shaped)
+        snprintf(why, PICTURE_WHY_BYTES,
+                 "a PNG is made of uint8 [height, width] or [height, width, 3], and this is %.100s; name a "
+                 ".npy file",
+                 array_type_text(type, text));
+    else if (!fits)
+        snprintf(why, PICTURE_WHY_BYTES,
+                 "a PNG has sides of 1 to %d pixels, and this is %.100s; name a .npy file", SIDE_MAX,
+                 array_type_text(type, text));
+    return fits;
 }
 
 bool picture_write(int npy, int png, char why[PICTURE_WHY_BYTES])
@@ -97,7 +107,6 @@ bool picture_write(int npy, int png, char why[PICTURE_WHY_BYTES])
     struct stat status;
     struct array_type type;
     uint64_t offset;
-    char text[ARRAY_TYPE_TEXT_BYTES];
     if (fstat(npy, &status) != 0 || status.st_size <= 0) {
         snprintf(why, PICTURE_WHY_BYTES, "%s", strerror(errno));
         return false;
@@ -112,12 +121,7 @@ bool picture_write(int npy, int png, char why[PICTURE_WHY_BYTES])
     bool good = false;
     if (error)
         snprintf(why, PICTURE_WHY_BYTES, "%s", array_error_text(error));
-    else if (!is_picture(&type))
-        snprintf(why, PICTURE_WHY_BYTES,
-                 "a PNG is made of uint8 [height, width] or [height, width, 3], and this is %.100s; name a "
-                 ".npy file",
-                 array_type_text(&type, text));
-    else
+    else if (picture_fits(&type, why))
         good = encode(&type, (const uint8_t *)map + offset, &(struct output){.fd = png, .why = why});
     munmap(map, bytes);
     return good;

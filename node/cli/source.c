@@ -171,10 +171,10 @@ int source_set_roles(struct source *sources, int count, const struct cli *cli,
 
 int sources_check(const struct source *sources, int count, const struct manifest *manifest,
                   const struct manifest_params *params, const struct manifest_wish *wish,
-                  uint32_t *output_count)
+                  struct manifest_plan *plan)
 {
     struct manifest_given given[MANIFEST_INPUTS_MAX];
-    *output_count = manifest->output_count;
+    *plan = (struct manifest_plan){.output_count = manifest->output_count};
     if (count > MANIFEST_INPUTS_MAX)
         return cli_fail(EXIT_USAGE, "kernel '%s' takes %u inputs, not %d; `weir kernels %s` lists them",
                         manifest->name, manifest->input_count, count, manifest->name);
@@ -188,11 +188,9 @@ int sources_check(const struct source *sources, int count, const struct manifest
             .bytes = (uint64_t)sources[i].status.st_size,
         };
     }
-    struct manifest_plan plan;
     char error[MANIFEST_ERROR_BYTES];
-    if (manifest_check(manifest, params, given, (size_t)count, wish, &plan, error) != MANIFEST_OK)
+    if (manifest_check(manifest, params, given, (size_t)count, wish, plan, error) != MANIFEST_OK)
         return cli_fail(EXIT_USAGE, "%s", error);
-    *output_count = plan.output_count;
     return EXIT_DONE;
 }
 

@@ -51,10 +51,10 @@ int source_open(struct source *source);
  * known yet. Before source_open. */
 int source_set_roles(struct source *sources, int count, const struct cli *cli,
                      const struct manifest *manifest);
-/* *output_count: how many of the kernel's outputs these parameters give; all of them if that is not known here. */
+/* What the job will be. Where the type of an input is known to the node alone: no items, and all outputs the kernel has. */
 int sources_check(const struct source *sources, int count, const struct manifest *manifest,
                   const struct manifest_params *params, const struct manifest_wish *wish,
-                  uint32_t *output_count);
+                  struct manifest_plan *plan);
 /* A file that is given twice is sent once. Shows progress on a terminal. */
 int source_upload(struct source *sources, int index, struct cli *cli);
 json_t *source_json(const struct source *source);

@@ -8,6 +8,7 @@
 #include "mesh/limits.h"
 #include "node/cli/cli.h"
 #include "node/cli/format.h"
+#include "node/cli/picture.h"
 #include "node/cli/progress.h"
 #include "node/cli/source.h"
 #include "node/cli/target.h"
@@ -26,10 +27,11 @@ struct submit {
     char manifest_path[4096];        /* and where that lies */
     struct manifest_params params;
     struct manifest_wish wish;
-    int64_t replicas;      /* 0 = not given */
-    char verify[16];       /* "" = not given */
-    int verify_permille;   /* 0 = not given */
-    uint32_t output_count; /* of the kernel's outputs, the first so many come */
+    int64_t replicas;    /* 0 = not given */
+    char verify[16];     /* "" = not given */
+    int verify_permille; /* 0 = not given */
+    struct manifest_plan
+        plan; /* as far as it is known here; of the kernel's outputs the first so many come */
     struct source sources[MANIFEST_INPUTS_MAX];
     int source_count;
     struct target targets[MANIFEST_OUTPUTS_MAX];
@@ -203,7 +205,7 @@ static int read_inputs(struct submit *submit)
     if (code != EXIT_DONE)
         return code;
     return sources_check(submit->sources, submit->source_count, submit->manifest, &submit->params,
-                         &submit->wish, &submit->output_count);
+                         &submit->wish, &submit->plan);
 }
 
 /* -1: the kernel has none of that name. */
@@ -220,23 +222,28 @@ static int name_output(const struct submit *submit, struct target *target)
 {
     if (*target->name)
         return EXIT_DONE;
-    if (!submit->manifest || submit->output_count != 1)
+    if (!submit->manifest || submit->plan.output_count != 1)
         return cli_usage(submit->cli, "--output %s: write NAME=FILE%s", target->given,
                          submit->manifest ? "; the kernel gives more than one output" : "");
     snprintf(target->name, sizeof target->name, "%s", submit->manifest->outputs[0].name);
     return EXIT_DONE;
 }
 
-static int check_output(const struct submit *submit, const char *name)
+/* That the kernel gives it, and, where the inputs' types are known here, that it can be written as it is named. */
+static int check_output(const struct submit *submit, const struct target *target)
 {
     const struct manifest *manifest = submit->manifest;
+    const char *const name = target->name;
     const int output = find_output(manifest, name);
     if (output < 0)
         return cli_fail(EXIT_USAGE, "kernel '%s' has no output '%s'; `weir kernels %s` lists them",
                         manifest->name, name, manifest->name);
-    if ((uint32_t)output >= submit->output_count)
+    if ((uint32_t)output >= submit->plan.output_count)
         return cli_fail(EXIT_USAGE, "with these parameters kernel '%s' gives no output '%s': %s",
                         manifest->name, name, manifest->outputs[output].help);
+    char why[PICTURE_WHY_BYTES];
+    if (target->picture && submit->plan.items > 0 && !picture_fits(&submit->plan.outputs[output], why))
+        return cli_fail(EXIT_USAGE, "--output %s: %s", target->given, why);
     return EXIT_DONE;
 }
 
@@ -252,7 +259,7 @@ static int read_outputs(struct submit *submit)
             return code;
         code = name_output(submit, target);
         if (code == EXIT_DONE && submit->manifest)
-            code = check_output(submit, target->name);
+            code = check_output(submit, target);
         if (code != EXIT_DONE)
             return code;
         if (target->standard && submit->cli->json)

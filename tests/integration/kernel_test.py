@@ -324,8 +324,9 @@ def a_bad_kernel_fails_with_its_reason_and_the_node_lives_on(place):
     for source, manifest, reason in FAIL_THEN:
         answer = node.weir("submit", *write_kernel(place, source, manifest), code=1, timeout_s=120)
         expect(reason in answer.error.replace("\u2018", "'"), "%s lacks %r" % (answer, reason))
-        job = node.weir("jobs", "--json").json["jobs"][0]["id"]
-        logs = node.weir("logs", job).out
+        row = node.weir("jobs", "--json").json["jobs"][0]
+        expect(row["reassigned"] == 0, "nothing of it moved anywhere: %s" % row)
+        logs = node.weir("logs", row["id"]).out
         expect(reason in logs, "the log of the job lacks %r: %s" % (reason, logs))
     expect(node.nodes()["ashburn"]["state"] == "up", "the node is %s" % node.nodes())
     expect(not node.nodes()["ashburn"].get("note"), "the node is blamed: %s" % node.nodes())
@@ -365,6 +366,11 @@ def an_endless_kernel_is_stopped(place):
     expect("did not end a shard within" in answer.error, str(answer))
     answer = node.weir("submit", *arguments, code=1, timeout_s=20)  # at once, without another second of hanging
     expect("quarantined on this node, where it failed 2 times" in answer.error, str(answer))
+    # What a kernel declares counts where it is more: 1000 items of half a millisecond, three times.
+    slow = ENTRY % "  volatile float *at = y;\n  for (;;) at[0] = at[0] - x[0];"
+    arguments = write_kernel(place, slow, HEAD.replace("[kernel]\n", "[kernel]\ncost = 500000\n"))
+    answer = node.weir("submit", *arguments, "--shard-items", "1000", code=1, timeout_s=120)
+    expect("within 1500 ms" in answer.error and "it needs 500 at most" in answer.error, str(answer))
     ashburn = node.nodes()["ashburn"]
     expect(ashburn["slots"] == 2, "a stranger's endless kernel cost the node a device: %s" % ashburn)
     out, = run(place, node, "saxpy", {"x": numpy.ones(10, "f4"), "y": numpy.ones(10, "f4")}, ["out"])

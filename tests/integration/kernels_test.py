@@ -318,9 +318,13 @@ def wrong_scenes_bodies_and_centres_are_refused(place):
     for arguments, code, word in cases:
         refused(node.submit(*arguments, code=None), code, word)
     no_jobs(node)
-    product = node.submit("matmul", "--input", "a=" + floats, "--input", "b=" + floats, "--output", place.path("c.png"),
-                          code=None)
-    refused(product, FAILED, "uint8", "blob:")
+    picture = ("--output", place.path("c.png"))
+    refused(node.submit("matmul", "--input", "a=" + floats, "--input", "b=" + floats, *picture, code=None), USAGE, "uint8",
+            "name a .npy file")
+    no_jobs(node)
+    # Of a blob the node alone knows the type.
+    blob = "blob:" + node.weir("blob", "put", floats, "--json").json["blob"]
+    refused(node.submit("matmul", "--input", "a=" + blob, "--input", "b=" + blob, *picture, code=None), FAILED, "uint8", "blob:")
     expect(not os.path.exists(place.path("c.png")), "half a picture was left")
 
 

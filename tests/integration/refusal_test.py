@@ -18,6 +18,22 @@ PREFIX_TWINS = ("job4", "job102")  # keys of tenant ashburn whose jobs have ids 
 
 # ---- Help
 
+HUGE = """#include "weir_kernel.h"
+
+extern "C" __global__ void huge(weir_items items, float *y)
+{
+    if (weir_item() < items.count)
+        y[weir_item()] = 1;
+}
+"""
+HUGE_MANIFEST = """[kernel]
+name = huge
+item = thread
+[output y]
+type = float32
+shape = items, 2000000000
+"""
+
 
 class Problems:
     """What did not hold in a table of cases: all of it is told at once."""
@@ -508,7 +524,26 @@ def a_store_is_checked_and_says_what_is_rotten(place):
     expect(nowhere.code != 0 and nowhere.error.startswith("weir: "), nowhere)
 
 
+def what_no_worker_takes_is_refused_with_its_sizes(place):
+    """And what this node does not keep of one job: before anything of it is done."""
+    node = place.mesh("ashburn", work__job_output="4KiB")["ashburn"]
+    kernel = place.path("huge.cu")
+    for path, text in ((kernel, HUGE), (place.path("huge.ini"), HUGE_MANIFEST)):
+        with open(path, "w", encoding="ascii") as out:
+            out.write(text)
+    before = len(traces(place, node)[2])
+    with Problems() as problems:
+        check_refusal(problems, node.submit("--kernel", kernel, "--items", "3", code=None), USAGE, "7.5 GiB", "4.0 GiB", "1 items")
+        check_refusal(problems, node.submit("spin", "--items", "1025", code=None), USAGE, "4.0 KiB", "job_output", "ashburn")
+        if len(traces(place, node)[2]) != before:
+            problems.add("a refused job is listed")
+        said = node.submit("spin", "--items", "1024", "--param", "us=1", code=None)
+        if said.code != 0:
+            problems.add("%s: as much as there may be" % said)
+
+
 TESTS = [
+    what_no_worker_takes_is_refused_with_its_sizes,
     a_store_is_checked_and_says_what_is_rotten,
     arrays_by_way_of_the_store_are_checked_too,
     numbers_that_are_none_are_refused_where_a_kernel_says_so,
