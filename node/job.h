@@ -103,9 +103,10 @@ struct job_decision {
     int64_t at_ms;   /* wall, of the first */
     struct mesh_id node;
     enum mesh_reason why;
-    uint32_t shard;      /* the first */
-    uint32_t count;      /* shards or places, all together */
-    uint32_t times;      /* how many decisions */
+    uint32_t shard; /* the first */
+    uint32_t count; /* shards or places, all together */
+    uint32_t times; /* how many decisions */
+    bool holds;     /* ASKED, ASSIGNED: the node's workers hold the job's largest input, by its last word */
     uint32_t free_slots; /* ASKED, ASSIGNED: what the node offered when it was asked, */
     uint32_t rtt_us;     /* and how far away it is; 0 = here, or not measured */
     char *reason; /* CRASHED, REJECTED, RETURNED: what the latest attempt said; owned, NULL = nothing */

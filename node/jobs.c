@@ -1051,6 +1051,7 @@ static void note_choice(struct node *node, const struct job *job, struct job_dec
         if (asked->why != MESH_WHY_RESERVED || memcmp(&asked->node, &one->node, sizeof one->node) != 0)
             continue;
         one->free_slots = asked->free_slots;
+        one->holds = asked->holds;
         one->rtt_us = asked->rtt_us;
         return;
     }
@@ -1060,6 +1061,9 @@ static void note_choice(struct node *node, const struct job *job, struct job_dec
     one->rtt_us = view.rtt_us;
     for (int c = 0; c < MESH_DEVICE_CLASSES; c++)
         one->free_slots += view.capacity.class[c].free;
+    const struct mesh_job_spec spec = core_spec(job);
+    for (uint32_t i = 0; spec.broadcast_bytes > 0 && i < view.capacity.resident_count; i++)
+        one->holds = one->holds || view.capacity.resident[i] == spec.broadcast;
 }
 
 /* How many shards a node has in its hands, for `weir explain`. */

@@ -688,13 +688,14 @@ static void choice_text(const struct node *node, const struct job_decision *deci
                         size_t out_bytes)
 {
     const char *s = decision->free_slots == 1 ? "" : "s";
+    const char *holds = decision->holds ? ", holds its largest input" : "";
     if (memcmp(&decision->node, &node->self, sizeof node->self) == 0)
         snprintf(out, out_bytes, "%u free slot%s, here", decision->free_slots, s);
     else if (decision->rtt_us == 0)
-        snprintf(out, out_bytes, "%u free slot%s by its last word", decision->free_slots, s);
+        snprintf(out, out_bytes, "%u free slot%s by its last word%s", decision->free_slots, s, holds);
     else
-        snprintf(out, out_bytes, "%u free slot%s by its last word, %u.%u ms away", decision->free_slots, s,
-                 decision->rtt_us / 1000, decision->rtt_us / 100 % 10);
+        snprintf(out, out_bytes, "%u free slot%s by its last word, %u.%u ms away%s", decision->free_slots, s,
+                 decision->rtt_us / 1000, decision->rtt_us / 100 % 10, holds);
 }
 
 static const char *no_kernel_text(const struct job *job)
@@ -710,7 +711,7 @@ static void decision_text(struct node *node, const struct job *job, const struct
     const unsigned n = decision->count, shard = decision->shard;
     const char *s = n == 1 ? "" : "s";
     const char *reason = decision->reason ? decision->reason : "no reason was given";
-    char choice[80], times[32] = "";
+    char choice[112], times[32] = "";
     choice_text(node, decision, choice, sizeof choice);
     if (decision->times > 1)
         snprintf(times, sizeof times, " in %u bundles", decision->times);

@@ -174,6 +174,10 @@ def large_inputs_that_workers_hold_are_told_everywhere(place):
     for node in mesh.values():
         wait_until("%s hears what the workers hold: %s" % (node.name, {name: row["residents"] for name, row in node.nodes().items()}),
                    lambda node=node: all(row["residents"] == [blob[:8]] for row in node.nodes().values()), 45)
+    job = home.submit("knn", "--input", "base=" + place.path("base.npy"), "--input", "query=" + place.path("query.npy"), "--split",
+                      "query", "--shard-items", 20, "--cache", "off", "--json").json
+    told = " ".join(home.weir("explain", job["id"]).out.split())
+    expect("asked berlin" in told and "away, holds its largest input" in told, told)
     expect("berlin holds blobs %s" % blob[:8] in home.weir("nodes", "-v").out, home.weir("nodes", "-v").out)
 
 
