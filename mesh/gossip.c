@@ -187,7 +187,7 @@ static bool accept_member(struct step *step, const struct mesh_id *from, const s
     if (!stamp_newer(STAMP(record), STAMP(&member->record)) || (other_process && same_incarnation)) {
         /* A node that has lost count of its incarnations learns from us where it was. */
         const bool lost_count = other_process && id_equal(from, &record->origin);
-        if (lost_count || rounds_overtaken(mesh, slot, STAMP(record))) {
+        if (!is_self(mesh, from) && (lost_count || rounds_overtaken(mesh, slot, STAMP(record)))) {
             const struct mesh_record ours = members_record(member);
             push(step, from, &ours);
         } else if (same_incarnation) {

@@ -771,6 +771,26 @@ static void node_whose_old_disk_was_put_back_signs_nothing_twice(void **state)
     end(net);
 }
 
+/* Our host was told of it, by one that is no link; nobody is there to be answered. */
+static void old_record_of_one_that_is_down_is_not_answered_to_ourselves(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    net_kill(net, 2, true);
+    run_until(net, 0, 2, MESH_DOWN, 12000);
+    net_start(net, 2, false);
+    run_until(net, 0, 2, MESH_UP, 12000);
+    net_kill(net, 2, true);
+    run_until(net, 0, 2, MESH_DOWN, 12000);
+    assert_int_equal(incarnation(net, 0, 2), 2);
+    give(net, 0, 0, member_record(&net->node[2].id, 1, 99));
+    assert_int_equal(net->out->send_count, 0);
+    give(net, 0, 1, member_record(&net->node[2].id, 1, 99));
+    assert_int_equal(net->out->send_count, 1);
+    assert_int_equal(net->out->send[0].message.kind, MESH_PUSH);
+    end(net);
+}
+
 /* Another process of our identity answers every announcement of ours: it lives. The younger one stops. */
 static void clone_is_told_from_lost_state(void **state)
 {
@@ -1230,6 +1250,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(both_sides_of_a_split_go_on_and_heal),
         cmocka_unit_test(node_that_forgot_its_incarnation_climbs_above_what_peers_hold),
         cmocka_unit_test(node_whose_old_disk_was_put_back_signs_nothing_twice),
+        cmocka_unit_test(old_record_of_one_that_is_down_is_not_answered_to_ourselves),
         cmocka_unit_test(clone_is_told_from_lost_state),
         cmocka_unit_test(leaving_member_is_left_and_not_accused),
         cmocka_unit_test(revoked_member_stays_out),
