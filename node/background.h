@@ -1,5 +1,5 @@
 /*
- * One thread for work that would hold up the loop: hashing inputs, checking values, putting outputs together.
+ * One thread for work that would hold up the loop: hashing inputs, checking values, proving results, putting outputs together.
  *
  * A task's `run` is called on that thread, then its `done` on the loop's. Tasks run one after another, in
  * order.

@@ -520,7 +520,8 @@ static void apply(struct node *node, const struct mesh_out *out)
 
 /* ---- Events */
 
-void host_post(struct node *node, const struct mesh_event *event)
+/* `digests`: of a RESULT, owned, if they are there already. */
+static void post(struct node *node, const struct mesh_event *event, uint32_t *digests)
 {
     struct host *host = &node->host;
     struct host_event *queued = must(calloc(1, sizeof *queued));
@@ -533,7 +534,7 @@ void host_post(struct node *node, const struct mesh_event *event)
         if (message->kind == MESH_RESULT) {
             const uint64_t handle = message->body.result.handle;
             const struct bytes *payload = handle ? handles_get(&host->handles, handle) : NULL;
-            queued->digest = verify_digests(node, message, payload);
+            queued->digest = digests ? digests : verify_digests(node, message, payload);
             queued->event.body.received.digest = queued->digest;
         }
     }
@@ -541,8 +542,19 @@ void host_post(struct node *node, const struct mesh_event *event)
     host->tail = &queued->next;
 }
 
+void host_post(struct node *node, const struct mesh_event *event)
+{
+    post(node, event, NULL);
+}
+
 void host_received(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
                    struct bytes *payload)
+{
+    host_result(node, from, message, payload, NULL);
+}
+
+void host_result(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
+                 struct bytes *payload, uint32_t *digests)
 {
     struct mesh_message *copy = must(calloc(1, sizeof *copy));
     memcpy(copy, message, mesh_message_bytes(message));
@@ -559,7 +571,7 @@ void host_received(struct node *node, const struct mesh_id *from, const struct m
         event.body.received.rtt_us = rtt_us < 1 ? 1 : rtt_us > 60000000 ? 60000000 : (uint32_t)rtt_us;
         peers_measured(node, from, event.body.received.rtt_us);
     }
-    host_post(node, &event);
+    post(node, &event, digests);
     free(copy);
 }
 

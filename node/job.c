@@ -1,6 +1,7 @@
 #include "node/job.h"
 
 #include "node/api.h"
+#include "node/proof.h"
 #include "node/user_kernels.h"
 
 #include "kernels/worker.h"
@@ -612,8 +613,8 @@ void job_release(struct job *job)
         free(job->slices[i]);
         job->slices[i] = NULL;
     }
-    free(job->proof_memo);
-    job->proof_memo = NULL;
+    proof_drop(job->proof);
+    job->proof = NULL;
     free(job->keys);
     job->keys = NULL;
     free(job->committed_bits);

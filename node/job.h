@@ -150,9 +150,8 @@ struct job {
     /* From preparation until the job is finished. */
     const uint8_t *map[MANIFEST_INPUTS_MAX]; /* the inputs' blobs, mapped read-only */
     uint64_t map_bytes[MANIFEST_INPUTS_MAX];
-    int broadcast_fd[MANIFEST_INPUTS_MAX]; /* -1 = none */
-    uint64_t proof_seed;                   /* of this process's certificates for the job; 0 = not drawn yet */
-    void *proof_memo;                      /* see struct manifest_evidence */
+    int broadcast_fd[MANIFEST_INPUTS_MAX];      /* -1 = none */
+    struct proof *proof;                        /* proof.h; NULL = none was wanted yet */
     uint64_t *line_offset[MANIFEST_INPUTS_MAX]; /* text: [shard_count + 1], of each shard's first line */
     struct digest *keys;                        /* [shard_count]; NULL with the cache off */
     struct digest whole_key; /* over all keys: names the outputs of the whole job; valid with `keys` */

@@ -1185,14 +1185,29 @@ static void not_kept(struct node *node, const struct result_wait *wait, enum sto
     disk_failed(node, error);
 }
 
+static void tell_core(struct node *node, void *context, uint32_t *digests)
+{
+    struct result_wait *wait = context;
+    host_result(node, &wait->from, wait->message, bytes_keep(wait->payload), digests);
+    result_free(node, wait);
+}
+
+/* What is to be proved first takes its time, on another thread. */
+static void deliver(struct node *node, struct result_wait *wait)
+{
+    if (!verify_prove(node, wait->message, wait->payload, tell_core, wait))
+        tell_core(node, wait, NULL);
+}
+
 static void on_pinned(struct node *node, void *context, enum store_error error)
 {
     struct result_wait *wait = context;
-    if (error == STORE_OK)
-        host_received(node, &wait->from, wait->message, bytes_keep(wait->payload));
-    else
-        not_kept(node, wait, error);
-    result_free(node, wait); /* after an error: the executor sends the result again */
+    if (error == STORE_OK) {
+        deliver(node, wait);
+        return;
+    }
+    not_kept(node, wait, error);
+    result_free(node, wait); /* the executor sends the result again */
 }
 
 static void result_advance(struct node *node, struct result_wait *wait)
@@ -1320,12 +1335,10 @@ void jobs_on_result(struct node *node, const struct mesh_id *from, const struct 
             }
         }
     }
-    if (blobs) {
+    if (blobs)
         result_advance(node, wait);
-    } else {
-        host_received(node, from, wait->message, bytes_keep(payload));
-        result_free(node, wait);
-    }
+    else
+        deliver(node, wait);
 }
 
 /* ---- Start */

@@ -413,6 +413,9 @@ int64_t host_turn(void *node, int64_t now_ms);
  * NULL). */
 void host_received(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
                    struct bytes *payload);
+/* As host_received, of a RESULT whose digests (verify.c; owned) are known already; NULL: they are taken now. */
+void host_result(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
+                 struct bytes *payload, uint32_t *digests);
 /* A message that the core sent to this node itself. Takes over `payload` (may be NULL). */
 void host_on_own(struct node *node, const struct mesh_message *message, struct bytes *payload);
 /* A frame from an admitted peer: to the core, or to the part that it is for. */
@@ -525,6 +528,11 @@ int64_t jobs_turn(struct node *node, int64_t now_ms);
 /* ---- verify.c */
 /* The digests that go with a RESULT, see struct mesh_event; the caller's to free, NULL if its job is not verified. */
 uint32_t *verify_digests(struct node *node, const struct mesh_message *message, const struct bytes *payload);
+/* The same on the background thread, where certificates are to be computed: `done` gets them, owned. False: there are none, nothing
+ * was begun. Message and payload are borrowed until then. */
+typedef void verify_proved(struct node *node, void *context, uint32_t *digests);
+bool verify_prove(struct node *node, const struct mesh_message *message, const struct bytes *payload,
+                  verify_proved *done, void *context);
 struct provenance; /* node/payload.h, as is: */
 struct result_item;
 /* Of one result of a shard of the job, which is prepared. */

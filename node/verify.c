@@ -8,9 +8,11 @@
 #include "node/log.h"
 #include "node/node.h"
 #include "node/payload.h"
+#include "node/proof.h"
 #include "node/recheck.h"
 #include "node/tolerance.h"
 
+#include <pthread.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,16 +30,20 @@
 
 /* ---- Digests */
 
+static uint8_t digest_key[crypto_shorthash_KEYBYTES];
+
+static void draw_key(void)
+{
+    crypto_shorthash_keygen(digest_key);
+}
+
 static uint32_t keyed(const uint8_t *bytes, size_t count)
 {
-    static uint8_t key[crypto_shorthash_KEYBYTES];
-    static bool drawn;
-    if (!drawn)
-        crypto_shorthash_keygen(key);
-    drawn = true;
+    static pthread_once_t drawn = PTHREAD_ONCE_INIT;
+    pthread_once(&drawn, draw_key);
     uint8_t hash[crypto_shorthash_BYTES];
     uint32_t word;
-    crypto_shorthash(hash, bytes, count, key);
+    crypto_shorthash(hash, bytes, count, digest_key);
     memcpy(&word, hash, sizeof word);
     return word == MESH_DIGEST_WRONG ? 1 : word;
 }
@@ -51,39 +57,6 @@ static uint32_t digest_of_entry(const struct entry *entry)
         memcpy(ids[o], id.bytes, sizeof id.bytes);
     }
     return keyed(ids[0], (size_t)entry->output_count * 32);
-}
-
-/* Proves the result of one shard by the kernel's certificate; false too when its bytes can't be read. */
-static bool is_proved(struct node *node, struct job *job, uint32_t shard, const struct entry *entry)
-{
-    struct manifest_evidence evidence = {
-        .params = &job->spec.params, .items = job_shard_items(job, shard), .memo = &job->proof_memo};
-    uint8_t *fetched[MANIFEST_OUTPUTS_MAX] = {0};
-    bool good = true;
-    for (uint32_t i = 0; i < job->spec.manifest->input_count; i++) {
-        const struct job_input *input = &job->spec.inputs[i];
-        evidence.types[i] = input->type;
-        if (input->role == MANIFEST_SPLIT)
-            evidence.inputs[i] = job->map[i] + job_slice(job, i, shard).offset;
-        else if (input->role == MANIFEST_BROADCAST)
-            evidence.inputs[i] = job->map[i] + input->data_offset;
-    }
-    for (uint32_t o = 0; good && o < entry->output_count; o++) {
-        const struct entry_output *output = &entry->output[o];
-        evidence.outputs[o] = output->bytes;
-        if (output->bytes)
-            continue;
-        fetched[o] = malloc(output->count);
-        must(fetched[o]);
-        good = store_blob_read(node->store, output->blob.bytes, 0, output->count, fetched[o]) == STORE_OK;
-        evidence.outputs[o] = fetched[o];
-    }
-    if (good && job->proof_seed == 0)
-        randombytes_buf(&job->proof_seed, sizeof job->proof_seed);
-    good = good && job->spec.manifest->certify(&evidence, job->proof_seed);
-    for (uint32_t o = 0; o < entry->output_count; o++)
-        free(fetched[o]);
-    return good;
 }
 
 /* ---- Tolerant results */
@@ -209,32 +182,69 @@ void verify_committed(struct node *node, struct job *job, uint32_t shard, const 
     job->opinion[shard] = digest;
 }
 
-/* ---- */
+/* ---- Certificates */
 
-uint32_t verify_digest_of(struct node *node, struct job *job, uint32_t shard, const struct result_item *item)
+/* Whether equal results need not have equal bytes, or must be proved. */
+static bool is_certified(const struct job *job)
 {
-    struct entry entry;
-    if (!entry_decode(item->bytes, item->count, &entry))
-        return MESH_DIGEST_WRONG;
-    const bool certified = job->spec.verify == MESH_VERIFY_CERTIFICATE;
-    if (!job_entry_fits(job, shard, &entry))
-        return MESH_DIGEST_WRONG;
-    if (verify_compares(job))
-        return digest_by_tolerance(node, job, shard, &entry);
-    if (!job->spec.manifest->certify || (!certified && job->spec.manifest->class == MANIFEST_EXACT))
-        return digest_of_entry(&entry);
-    if (!is_proved(node, job, shard, &entry))
-        return certified ? MESH_DIGEST_WRONG : digest_of_entry(&entry);
+    return job->spec.manifest->certify &&
+           (job->spec.verify == MESH_VERIFY_CERTIFICATE || job->spec.manifest->class != MANIFEST_EXACT);
+}
+
+/* What the digest of a result that is to be proved hangs on; the job itself may be gone by then. */
+struct judge {
+    struct store *store;
+    struct mesh_id job;
+    bool must;           /* what is not proved is wrong */
+    struct proof *proof; /* NULL: an input can't be read, so that nothing is proved */
+};
+
+static struct judge judge_of(struct node *node, struct job *job)
+{
+    if (!job->proof)
+        job->proof = proof_open(job, node->store);
+    return (struct judge){.store = node->store,
+                          .job = job->spec.id,
+                          .must = job->spec.verify == MESH_VERIFY_CERTIFICATE,
+                          .proof = job->proof};
+}
+
+/* All results of a shard that are proved right have one digest. On any thread. */
+static uint32_t digest_by_proof(const struct judge *judge, uint32_t shard, const struct entry *entry)
+{
     uint8_t name[36];
-    memcpy(name, job->spec.id.bytes, 32);
+    if (!judge->proof || !proof_holds(judge->proof, judge->store, shard, entry))
+        return judge->must ? MESH_DIGEST_WRONG : digest_of_entry(entry);
+    memcpy(name, judge->job.bytes, 32);
     memcpy(name + 32, &shard, sizeof shard);
     return keyed(name, sizeof name);
 }
 
-uint32_t *verify_digests(struct node *node, const struct mesh_message *message, const struct bytes *payload)
+/* ---- Any result */
+
+uint32_t verify_digest_of(struct node *node, struct job *job, uint32_t shard, const struct result_item *item)
+{
+    struct entry entry;
+    if (!entry_decode(item->bytes, item->count, &entry) || !job_entry_fits(job, shard, &entry))
+        return MESH_DIGEST_WRONG;
+    if (verify_compares(job))
+        return digest_by_tolerance(node, job, shard, &entry);
+    if (!is_certified(job))
+        return digest_of_entry(&entry);
+    const struct judge judge = judge_of(node, job);
+    return digest_by_proof(&judge, shard, &entry);
+}
+
+static struct job *verified_job(struct node *node, const struct mesh_message *message)
 {
     struct job *job = jobs_find(node, &message->body.result.job);
-    if (!job || job->spec.verify == MESH_VERIFY_NONE || job->state > JOB_RUNNING)
+    return job && job->spec.verify != MESH_VERIFY_NONE && job->state <= JOB_RUNNING ? job : NULL;
+}
+
+uint32_t *verify_digests(struct node *node, const struct mesh_message *message, const struct bytes *payload)
+{
+    struct job *job = verified_job(node, message);
+    if (!job)
         return NULL;
     static struct result_item items[MESH_BUNDLE_SHARDS_MAX];
     const int count = payload ? result_decode(payload, items, MESH_BUNDLE_SHARDS_MAX) : -1;
@@ -246,6 +256,69 @@ uint32_t *verify_digests(struct node *node, const struct mesh_message *message, 
             digests[i] = verify_digest_of(node, job, shard, &items[i]);
     }
     return digests;
+}
+
+/* A result whose certificates the background thread computes. */
+struct proving {
+    struct background_task task;
+    struct node *node;
+    struct judge judge;
+    uint32_t shard_count; /* of the job */
+    const struct mesh_message *message;
+    const struct bytes *payload;
+    uint32_t *digests;
+    verify_proved *done;
+    void *context;
+};
+
+/* That the entries fit their shards was seen when the message came. */
+static void run_proving(struct background_task *task)
+{
+    struct proving *const proving = (struct proving *)task;
+    const struct mesh_message *const message = proving->message;
+    struct result_item items[MESH_BUNDLE_SHARDS_MAX];
+    const int count = result_decode(proving->payload, items, MESH_BUNDLE_SHARDS_MAX);
+    for (uint32_t i = 0; count == (int)message->body.result.count && i < message->body.result.count; i++) {
+        const uint32_t shard = message->body.result.shard[i].shard;
+        struct entry entry;
+        if (message->body.result.shard[i].outcome != MESH_DONE || shard >= proving->shard_count)
+            continue;
+        proving->digests[i] = entry_decode(items[i].bytes, items[i].count, &entry)
+                                  ? digest_by_proof(&proving->judge, shard, &entry)
+                                  : MESH_DIGEST_WRONG;
+    }
+}
+
+static void on_proving(struct background_task *task)
+{
+    struct proving *const proving = (struct proving *)task;
+    proof_drop(proving->judge.proof);
+    proving->done(proving->node, proving->context, proving->digests);
+    free(proving);
+}
+
+bool verify_prove(struct node *node, const struct mesh_message *message, const struct bytes *payload,
+                  verify_proved *done, void *context)
+{
+    struct job *job = verified_job(node, message);
+    const struct judge judge = job && is_certified(job) ? judge_of(node, job) : (struct judge){0};
+    if (!judge.proof)
+        return false;
+    struct proving *proving = calloc(1, sizeof *proving);
+    must(proving);
+    *proving = (struct proving){.task = {.run = run_proving, .done = on_proving},
+                                .node = node,
+                                .judge = judge,
+                                .shard_count = job->spec.shard_count,
+                                .message = message,
+                                .payload = payload,
+                                .digests = calloc(message->body.result.count + 1, sizeof *proving->digests),
+                                .done = done,
+                                .context = context};
+    must(proving->digests);
+    proof_keep(judge.proof);
+    background_add(node->background, &proving->task);
+    return true;
 }
 
 /* ---- The cache */

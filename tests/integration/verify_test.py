@@ -145,6 +145,22 @@ def a_certificate_proves_products_and_catches_wrong_ones(place):
     expect(all(not row_of(home, site)["quarantined"] for site in SITES if site != LIAR), "no honest site is caught")
 
 
+def a_job_that_ends_while_its_results_are_proved_takes_nothing_along(place):
+    """Certificates are computed beside the loop: the job, and its inputs' maps, may go meanwhile."""
+    home = place.mesh("ashburn")["ashburn"]
+    for name, rows in (("a", 3000), ("b", 1000)):
+        numpy.save(place.path(name + ".npy"), numpy.ones((rows, 1000), numpy.float32))
+    product = ("matmul", "--input", "a=%s:split" % place.path("a.npy"), "--input", "b=" + place.path("b.npy"), "--cache", "off",
+               "--verify", "certificate")
+    for done in range(3):
+        job = home.submit_detached(*product, "--shard-items", "10")
+        wait_until("%d shards are done" % done, lambda: home.job(job)["done"] >= done, 60)
+        home.weir("cancel", job)
+        home.wait_job(job, "cancelled")
+    home.submit(*product, "--output", place.path("c.npy"), timeout_s=120)
+    expect((numpy.load(place.path("c.npy")) == 1000).all(), "the product after that is wrong")
+
+
 def wait_disputed(node, job):
     """Until a committed result of the running job has proved wrong; returns how many."""
     def disputed():
@@ -297,4 +313,5 @@ def trust_outlives_a_restart(place):
 
 TESTS = [tolerant_results_are_compared_by_their_tolerance, jobs_that_are_done_are_computed_again_when_who_brought_some_is_caught, a_restart_forgets_no_dispute_and_checks_what_a_liar_brought_before, the_next_home_knows_what_was_disputed,
          trust_outlives_a_restart, a_site_that_lies_is_caught_and_shown, what_a_liar_left_in_the_cache_is_void, a_quorum_takes_no_wrong_result, what_cannot_be_verified_is_refused,
-         a_certificate_proves_products_and_catches_wrong_ones]
+         a_certificate_proves_products_and_catches_wrong_ones,
+         a_job_that_ends_while_its_results_are_proved_takes_nothing_along]
