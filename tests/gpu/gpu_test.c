@@ -129,98 +129,139 @@ static double float_error(const struct kernel_call *call)
     return worst;
 }
 
-static void run_case(const struct test_case *test)
-{
-    const struct manifest *manifest = manifest_find(test->kernel);
-    struct kernel_call calls[2] = {{.manifest = manifest, .items = test->items}};
+enum { CPU, GPU, DEVICES };
+
+/* A case on both devices; they share its inputs. */
+struct trial {
+    const struct test_case *test;
+    const struct manifest *manifest;
     struct manifest_params params;
-    struct kernel_keep keeps[2][3] = {0};
-    struct manifest_shapes shapes = {.items = test->items};
+    struct manifest_shapes shapes;
+    struct kernel_call calls[DEVICES];
+    struct kernel_keep keeps[DEVICES][3];
+    void *data[3];
+    double seconds[DEVICES];
+};
+
+static void release(struct trial *trial)
+{
+    for (int device = 0; device < DEVICES; device++) {
+        for (int i = 0; i < 3; i++)
+            kernel_keep_release(&trial->keeps[device][i]);
+        for (uint32_t o = 0; o < trial->calls[device].output_count; o++)
+            free(trial->calls[device].outputs[o].data);
+    }
+    for (int i = 0; i < 3; i++)
+        free(trial->data[i]);
+}
+
+static void fill_inputs(struct trial *trial)
+{
+    const struct test_case *test = trial->test;
+    for (uint32_t i = 0; i < trial->manifest->input_count; i++) {
+        struct kernel_input *input = &trial->calls[CPU].inputs[i];
+        trial->data[i] = random_input(test->kernel, &test->inputs[i], &input->bytes);
+        input->data = trial->data[i];
+        input->type = test->inputs[i];
+        trial->shapes.inputs[i] = test->inputs[i];
+        trial->shapes.roles[i] = trial->manifest->inputs[i].roles;
+        trial->shapes.split_bytes += input->bytes;
+    }
+}
+
+/* False after saying what the manifest has against it. */
+static bool prepare(struct trial *trial)
+{
+    const struct test_case *test = trial->test;
+    const struct manifest *manifest = trial->manifest = manifest_find(test->kernel);
+    struct kernel_call *const call = &trial->calls[CPU];
     struct array_type outputs[MANIFEST_OUTPUTS_MAX];
-    char error[MANIFEST_ERROR_BYTES], first[ARRAY_TYPE_TEXT_BYTES];
-    void *data[3] = {NULL, NULL, NULL};
+    uint32_t output_count = 0;
+    char error[MANIFEST_ERROR_BYTES];
     size_t count = 0;
-    if (strcmp(test->kernel, "nbody") == 0 || strcmp(test->kernel, "render") == 0)
-        calls[0].first_item = 2; /* their items are parts of something */
-    else
-        calls[0].first_item = 12345;
+    const bool parts = /* their items are parts of something */
+        strcmp(test->kernel, "nbody") == 0 || strcmp(test->kernel, "render") == 0;
+    *call = (struct kernel_call){.manifest = manifest,
+                                 .params = &trial->params,
+                                 .items = test->items,
+                                 .first_item = parts ? 2 : 12345};
+    trial->shapes.items = test->items;
     while (count < 6 && test->settings[count])
         count++;
-    bool good = manifest_params_parse(manifest, test->settings, count, &params, error) == MANIFEST_OK;
-    for (uint32_t i = 0; i < manifest->input_count; i++) {
-        struct kernel_input *input = &calls[0].inputs[i];
-        data[i] = random_input(test->kernel, &test->inputs[i], &input->bytes);
-        input->data = data[i];
-        input->type = test->inputs[i];
-        shapes.inputs[i] = test->inputs[i];
-        shapes.roles[i] = manifest->inputs[i].roles;
-        shapes.split_bytes += input->bytes;
-    }
-    good = good && manifest_outputs(manifest, &params, &shapes, outputs, &calls[0].output_count, error) ==
-                       MANIFEST_OK;
-    if (!good) {
+    fill_inputs(trial);
+    if (manifest_params_parse(manifest, test->settings, count, &trial->params, error) != MANIFEST_OK ||
+        manifest_outputs(manifest, &trial->params, &trial->shapes, outputs, &output_count, error) !=
+            MANIFEST_OK) {
         printf("FAIL %s: %s\n", test->kernel, error);
-        failures++;
-        return;
+        return false;
     }
-    calls[0].params = &params;
-    calls[1] = calls[0];
-    for (int device = 0; device < 2; device++)
-        for (uint32_t i = 0; i < calls[0].output_count; i++) {
-            struct kernel_output *output = &calls[device].outputs[i];
-            output->type = outputs[i];
-            array_bytes(&outputs[i], &output->bytes);
+    call->output_count = output_count;
+    trial->calls[GPU] = *call;
+    for (int device = 0; device < DEVICES; device++) {
+        for (uint32_t o = 0; o < output_count; o++) {
+            struct kernel_output *output = &trial->calls[device].outputs[o];
+            output->type = outputs[o];
+            array_bytes(&outputs[o], &output->bytes);
             output->data = calloc(1, output->bytes);
         }
-    for (uint32_t i = 0; i < manifest->input_count; i++)
-        if (manifest->inputs[i].roles & MANIFEST_BROADCAST)
-            for (int device = 0; device < 2; device++) {
-                calls[device].inputs[i].broadcast = true;
-                calls[device].inputs[i].keep = &keeps[device][i];
+        for (uint32_t i = 0; i < manifest->input_count; i++)
+            if (manifest->inputs[i].roles & MANIFEST_BROADCAST) {
+                trial->calls[device].inputs[i].broadcast = true;
+                trial->calls[device].inputs[i].keep = &trial->keeps[device][i];
             }
-
-    double seconds[2] = {0, 0};
-    for (int device = 0; device < 2; device++)
-        for (int round = 0; round < (timed ? 3 : 2);
-             round++) { /* later rounds find the broadcast input kept */
-            const double begin = now_s();
-            if (kernel_run(&calls[device], device ? gpu : NULL)) {
-                printf("FAIL %s on the %s: %s\n", test->kernel, device ? "GPU" : "CPU",
-                       calls[device].message);
-                failures++;
-                goto done;
-            }
-            seconds[device] = now_s() - begin;
-        }
-    const double operations = manifest->cost(&shapes, &params).operations * (double)test->items;
-    const char *verdict = "same bits";
-    char text[64];
-    if (manifest->class == MANIFEST_TOLERANT && test->inputs[0].dtype == ARRAY_FLOAT32) {
-        const double worst = float_error(&calls[1]);
-        snprintf(text, sizeof text, "%.2g of the tolerance", worst);
-        verdict = text;
-        good = worst <= 1;
-    } else {
-        for (uint32_t i = 0; i < calls[0].output_count; i++)
-            good = good &&
-                   memcmp(calls[0].outputs[i].data, calls[1].outputs[i].data, calls[0].outputs[i].bytes) == 0;
-        verdict = good ? verdict : "DIFFERENT BITS";
     }
+    return true;
+}
+
+/* Later rounds find the broadcast input kept. */
+static bool run(struct trial *trial, int device)
+{
+    for (int round = 0; round < (timed ? 3 : 2); round++) {
+        const double begin = now_s();
+        if (kernel_run(&trial->calls[device], device == GPU ? gpu : NULL)) {
+            printf("FAIL %s on the %s: %s\n", trial->test->kernel, device == GPU ? "GPU" : "CPU",
+                   trial->calls[device].message);
+            return false;
+        }
+        trial->seconds[device] = now_s() - begin;
+    }
+    return true;
+}
+
+static bool compare(const struct trial *trial, char verdict[64])
+{
+    const struct kernel_call *const cpu = &trial->calls[CPU], *const other = &trial->calls[GPU];
+    bool good = true;
+    if (trial->manifest->class == MANIFEST_TOLERANT && trial->test->inputs[0].dtype == ARRAY_FLOAT32) {
+        const double worst = float_error(other);
+        snprintf(verdict, 64, "%.2g of the tolerance", worst);
+        return worst <= 1;
+    }
+    for (uint32_t o = 0; o < cpu->output_count; o++)
+        good = good && memcmp(cpu->outputs[o].data, other->outputs[o].data, cpu->outputs[o].bytes) == 0;
+    snprintf(verdict, 64, "%s", good ? "same bits" : "DIFFERENT BITS");
+    return good;
+}
+
+static void run_case(const struct test_case *test)
+{
+    struct trial trial = {.test = test};
+    char verdict[64], first[ARRAY_TYPE_TEXT_BYTES];
+    if (!prepare(&trial) || !run(&trial, CPU) || !run(&trial, GPU)) {
+        failures++;
+        release(&trial);
+        return;
+    }
+    const bool good = compare(&trial, verdict);
+    const double operations =
+        trial.manifest->cost(&trial.shapes, &trial.params).operations * (double)test->items;
     failures += !good;
     printf("%s %-10s %-26s items %8llu  %-22s CPU %9.3f ms  GPU %9.3f ms  %8.2f Gop/s\n",
            good ? "ok  " : "FAIL", test->kernel,
-           manifest->input_count ? array_type_text(&test->inputs[0], first) : "",
-           (unsigned long long)test->items, verdict, seconds[0] * 1e3, seconds[1] * 1e3,
-           operations / seconds[1] * 1e-9);
-done:
-    for (int i = 0; i < 2; i++) {
-        for (int j = 0; j < 3; j++)
-            kernel_keep_release(&keeps[i][j]);
-        for (uint32_t j = 0; j < calls[0].output_count; j++)
-            free(calls[i].outputs[j].data);
-    }
-    for (int i = 0; i < 3; i++)
-        free(data[i]);
+           trial.manifest->input_count ? array_type_text(&test->inputs[0], first) : "",
+           (unsigned long long)test->items, verdict, trial.seconds[CPU] * 1e3, trial.seconds[GPU] * 1e3,
+           operations / trial.seconds[GPU] * 1e-9);
+    release(&trial);
 }
 
 #define MATRIX(dtype, rows, columns)                                                                         \

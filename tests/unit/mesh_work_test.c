@@ -315,49 +315,128 @@ static double seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* Two cores back to back, no network between them: one home, one executor, bundles of `bundle` shards. */
-static void cost_of(uint32_t bundle, uint32_t shards)
-{
+/* Two cores back to back, no network between them: a home and an executor that lends eight slots. */
+struct pair {
     struct mesh *mesh[2];
-    struct mesh_out *const out = calloc(1, sizeof *out);
+    struct mesh_id id[2];
+    struct mesh_out *out;
+    struct mesh_send *queue; /* on the way; `to` says who gets it, the other one sent it */
+    uint32_t head, tail;
+    struct mesh_event ran[256]; /* what the executor has computed and not told yet */
+    uint32_t ran_count;
+    struct mesh_event tick, received;
+    uint64_t handle, steps;
+    uint32_t committed, bundles, ticks;
+};
+enum { HOME, EXECUTOR, PAIR_QUEUE = 65536 };
+
+static struct pair *pair_open(void)
+{
     const struct mesh_limits limits = {
         .members = 64, .jobs = 64, .shards = 1u << 20, .bundles = 2048, .attempts = 1024, .demands = 64};
-    struct mesh_id id[2] = {{.bytes = {1}}, {.bytes = {2}}};
-    struct mesh_send *const queue = calloc(65536, sizeof *queue);
-    uint32_t head = 0;
-    uint32_t tail = 0;
-    uint64_t steps = 0;
-    uint32_t committed = 0;
-    uint64_t handle = 1;
-    for (uint32_t i = 0; i < 2; i++) {
-        struct mesh_config config = {
-            .limits = limits, .self = id[i], .site = i, .incarnation = 1, .session = 5 + i, .seed = {1, i}};
-        mesh[i] = mesh_init(calloc(1, mesh_size(&limits)), &config);
+    struct pair *const pair = calloc(1, sizeof *pair);
+    pair->out = calloc(1, sizeof *pair->out);
+    pair->queue = calloc(PAIR_QUEUE, sizeof *pair->queue);
+    pair->tick.kind = MESH_TICK;
+    pair->received.kind = MESH_RECEIVED;
+    for (uint8_t i = 0; i < 2; i++) {
+        pair->id[i].bytes[0] = i + 1;
+        const struct mesh_config config = {.limits = limits,
+                                           .self = pair->id[i],
+                                           .site = i,
+                                           .incarnation = 1,
+                                           .session = 5 + i,
+                                           .seed = {1, i}};
+        pair->mesh[i] = mesh_init(calloc(1, mesh_size(&limits)), &config);
     }
-    /* The queue's `to` says who gets it; the sender is the other one. */
-    struct mesh_event event[256];
-    uint32_t ready = 0;
-    memset(event, 0, sizeof event);
+    return pair;
+}
+
+static void pair_close(struct pair *pair)
+{
+    free(pair->mesh[HOME]);
+    free(pair->mesh[EXECUTOR]);
+    free(pair->out);
+    free(pair->queue);
+    free(pair);
+}
+
+/* A record of the one for the other. */
+static struct mesh_event pair_record(struct pair *pair, uint32_t of, enum mesh_record_kind kind)
+{
+    struct mesh_event event = {.kind = MESH_RECORD};
+    event.body.record.from = pair->id[of];
+    event.body.record.record = (struct mesh_record){
+        .kind = kind, .origin = pair->id[of], .incarnation = 1, .version = 1, .handle = ++pair->handle};
+    return event;
+}
+
+static void pair_introduce(struct pair *pair)
+{
     for (uint32_t i = 0; i < 2; i++) {
-        struct mesh_event record = {.kind = MESH_RECORD};
-        record.body.record.from = id[1 - i];
-        record.body.record.record = (struct mesh_record){.kind = MESH_RECORD_MEMBER,
-                                                         .origin = id[1 - i],
-                                                         .incarnation = 1,
-                                                         .version = 1,
-                                                         .handle = handle++};
-        record.body.record.record.body.member.session = 5 + (1 - i);
-        mesh_step(mesh[i], &record, out);
+        struct mesh_event member = pair_record(pair, 1 - i, MESH_RECORD_MEMBER);
+        member.body.record.record.body.member.session = 5 + (1 - i);
+        mesh_step(pair->mesh[i], &member, pair->out);
     }
     struct mesh_event slots = {.kind = MESH_DEVICES};
     slots.body.devices.class[0].slots = 8;
-    mesh_step(mesh[1], &slots, out);
-    struct mesh_event capacity = {.kind = MESH_RECORD};
-    capacity.body.record.from = id[1];
-    capacity.body.record.record = (struct mesh_record){
-        .kind = MESH_RECORD_CAPACITY, .origin = id[1], .incarnation = 1, .version = 1, .handle = handle++};
+    mesh_step(pair->mesh[EXECUTOR], &slots, pair->out);
+    struct mesh_event capacity = pair_record(pair, EXECUTOR, MESH_RECORD_CAPACITY);
     capacity.body.record.record.body.capacity.class[0] = (struct mesh_class_capacity){.slots = 8, .free = 8};
-    mesh_step(mesh[0], &capacity, out);
+    mesh_step(pair->mesh[HOME], &capacity, pair->out);
+}
+
+/* What is run is done at once. */
+static void pair_take(struct pair *pair)
+{
+    const struct mesh_out *const out = pair->out;
+    for (uint32_t i = 0; i < out->save_count; i++)
+        if (out->save[i].kind == MESH_SAVE_COMMIT)
+            pair->committed += out->save[i].body.commit.count;
+    for (uint32_t i = 0; i < out->send_count; i++) {
+        if (out->send[i].message.kind < MESH_RESERVE)
+            continue;
+        struct mesh_send *const send = &pair->queue[pair->tail++ % PAIR_QUEUE];
+        send->to = out->send[i].to;
+        memcpy(&send->message, &out->send[i].message, mesh_message_bytes(&out->send[i].message));
+    }
+    for (uint32_t i = 0; i < out->effect_count; i++) {
+        if (out->effect[i].kind != MESH_RUN)
+            continue;
+        struct mesh_event *const ran = &pair->ran[pair->ran_count++];
+        ran->kind = MESH_RAN;
+        ran->body.ran.attempt = out->effect[i].body.run.attempt;
+        ran->body.ran.count = out->effect[i].body.run.count;
+        ran->body.ran.handle = ++pair->handle;
+        memset(ran->body.ran.outcome, MESH_DONE, ran->body.ran.count);
+        pair->bundles++;
+    }
+}
+
+/* What comes next, and to whom: what was computed, then messages, then time. Good until the next call. */
+static struct mesh_event *pair_next(struct pair *pair, uint32_t *to)
+{
+    if (pair->ran_count > 0) {
+        *to = EXECUTOR;
+        return &pair->ran[--pair->ran_count];
+    }
+    if (pair->head != pair->tail) {
+        const struct mesh_send *const send = &pair->queue[pair->head++ % PAIR_QUEUE];
+        *to = memcmp(&send->to, &pair->id[HOME], sizeof send->to) ? EXECUTOR : HOME;
+        pair->received.body.received.message = &send->message;
+        pair->received.body.received.from = pair->id[1 - *to];
+        return &pair->received;
+    }
+    *to = HOME;
+    pair->tick.now_ms++;
+    pair->ticks++;
+    return &pair->tick;
+}
+
+/* In bundles of `bundle` shards. */
+static void cost_of(uint32_t bundle, uint32_t shards)
+{
+    struct pair *const pair = pair_open();
     struct mesh_event submit = {.kind = MESH_SUBMIT};
     submit.body.submit = (struct mesh_job_spec){.id = {.bytes = {9}},
                                                 .epoch = 1,
@@ -365,64 +444,19 @@ static void cost_of(uint32_t bundle, uint32_t shards)
                                                 .bundle_shards_max = bundle,
                                                 .shard_us_guess = 1,
                                                 .classes = 1};
-    uint32_t bundles = 0;
+    pair_introduce(pair);
     const double begin = seconds();
     struct mesh_event *next = &submit;
-    uint32_t node = 0;
-    struct mesh_event received = {.kind = MESH_RECEIVED};
-    uint32_t wakes = 0;
-    struct mesh_send current;
-    while (committed < shards && wakes < 1000) {
-        mesh_step(mesh[node], next, out);
-        steps++;
-        for (uint32_t i = 0; i < out->save_count; i++) {
-            if (out->save[i].kind == MESH_SAVE_COMMIT)
-                committed += out->save[i].body.commit.count;
-        }
-        for (uint32_t i = 0; i < out->send_count; i++) {
-            if (out->send[i].message.kind < MESH_RESERVE)
-                continue;
-            struct mesh_send *const send = &queue[tail++ & 65535];
-            send->to = out->send[i].to;
-            memcpy(&send->message, &out->send[i].message, mesh_message_bytes(&out->send[i].message));
-        }
-        for (uint32_t i = 0; i < out->effect_count; i++) {
-            if (out->effect[i].kind != MESH_RUN)
-                continue;
-            struct mesh_event *const ran = &event[ready++];
-            ran->kind = MESH_RAN;
-            ran->body.ran.attempt = out->effect[i].body.run.attempt;
-            ran->body.ran.count = out->effect[i].body.run.count;
-            ran->body.ran.handle = handle++;
-            memset(ran->body.ran.outcome, MESH_DONE, ran->body.ran.count);
-            bundles++;
-        }
-        if (ready > 0) {
-            next = &event[--ready];
-            node = 1;
-        } else if (head != tail) {
-            current.to = queue[head & 65535].to;
-            received.body.received.message = &queue[head & 65535].message;
-            node = memcmp(&current.to, &id[0], sizeof id[0]) ? 1 : 0;
-            received.body.received.from = id[1 - node];
-            head++;
-            next = &received;
-        } else {
-            static struct mesh_event tick = {.kind = MESH_TICK};
-            tick.now_ms++;
-            next = &tick;
-            node = 0;
-            wakes++;
-        }
+    for (uint32_t to = HOME; pair->committed < shards && pair->ticks < 1000; next = pair_next(pair, &to)) {
+        mesh_step(pair->mesh[to], next, pair->out);
+        pair->steps++;
+        pair_take(pair);
     }
     const double took = seconds() - begin;
-    assert_int_equal(committed, shards);
+    assert_int_equal(pair->committed, shards);
     printf("bundles of %3u: %.2f us per bundle on both cores together (%.1f steps), %.0f shards/s\n", bundle,
-           took * 1e6 / bundles, (double)steps / bundles, shards / took);
-    free(mesh[0]);
-    free(mesh[1]);
-    free(out);
-    free(queue);
+           took * 1e6 / pair->bundles, (double)pair->steps / pair->bundles, shards / took);
+    pair_close(pair);
 }
 
 static void the_cost_of_a_bundle_is_printed(void **state)
