@@ -121,6 +121,7 @@ def run(sites, people, history, foe):
     failed += ["record of %s, kind %d, (%d, %d): two of them" % (name[0].hex()[:8], *name[1:])
                for name in forked[:FORKS_SHOWN]]
     failed += history.errors
+    failed += ["%s ended by signal %d" % (site.name, -code) for site in sites for code in site.ended_by_itself if code < 0]
     if not acked:
         failed.append("no job was acknowledged")
     if history.commits() == 0:
