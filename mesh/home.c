@@ -448,6 +448,7 @@ void home_cancel(struct step *step, const struct mesh_event *event)
         return;
     step->mesh->counters.cancels++;
     home_job_end(step, slot, MESH_JOB_CANCELLED, 0, 0);
+    journal_cancel(step, &event->body.job.id);
 }
 
 /* Takes a job away from wherever it stands, without a word to anybody. */

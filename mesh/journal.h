@@ -189,6 +189,12 @@ bool journal_await(struct step *step, uint32_t slot, const struct journal_waiter
 /* Whether a result that the executor brought under that token waits to be settled, in a journal that we lead. */
 bool journal_owes(const struct mesh *mesh, const struct mesh_id *job, const struct mesh_id *executor,
                   uint64_t token);
+/*
+ * A cancel, once the end is appended: nobody need hold it if nobody was told of the job, whose first entry is not settled, and
+ * nobody can be its home without our vote, which is so of two members. The host is told that it is over, and answers the member
+ * when it asks: it may have the first entry, or never come back. Otherwise the end is settled as any other.
+ */
+void journal_cancel(struct step *step, const struct mesh_id *job);
 /* Whether the job's submit or its end is not settled yet. */
 bool journal_waits(const struct mesh *mesh, const struct mesh_id *job);
 /* Whether a job read back may be ours: it has a single copy, or the majority of the others has made us its home in

@@ -175,6 +175,20 @@ bool journal_owes(const struct mesh *mesh, const struct mesh_id *job, const stru
     return false;
 }
 
+void journal_cancel(struct step *step, const struct mesh_id *job)
+{
+    const uint32_t slot = journal_led(step->mesh, job);
+    if (slot == MESH_NONE)
+        return;
+    const struct journal *const journal = &step->mesh->journals.journal[slot];
+    const uint32_t self = members_place(&journal->members, &step->mesh->config.self);
+    const uint32_t others = ((1u << journal->members.count) - 1) & ~(1u << self);
+    if (journal->promised > 1 || journal->settled > 0 || change_majority(&journal->members, others, 0))
+        return;
+    home_job_settled(step, job, MESH_JOB_CANCELLED);
+    journal_end(step, slot, true);
+}
+
 /* Asks the host to send what a member lacks, a window at a time. */
 static void send_log(struct step *step, struct journal *journal, uint32_t which)
 {

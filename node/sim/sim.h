@@ -47,6 +47,7 @@
     X(owner_claims)                                                                                          \
     X(revocations)                                                                                           \
     X(cancelled)   /* cancels asked for by users */                                                          \
+    X(withdrawn)   /* of them, of jobs of two copies of which nobody had been told */                        \
     X(bad_devices) /* spells in which attempts crash, hang or are returned */                                \
     X(slow_devices)                                                                                          \
     X(stuck_devices)   /* they accept and never finish */                                                    \

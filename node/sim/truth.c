@@ -66,6 +66,7 @@ struct truth {
     uint32_t settled;
     uint8_t *committed; /* bit per shard, by what is settled */
     enum mesh_job_state state;
+    bool withdrawn; /* cancelled before anybody was told of it: nobody may go on with it */
     struct vote *vote;
     uint32_t vote_count;
     struct reign *reign;
@@ -398,6 +399,13 @@ static void agree(struct world *world, struct host *host, uint32_t job, struct t
         }
         bit_set(truth->committed, shard);
     }
+    if (truth->withdrawn && truth->state == MESH_JOB_RUNNING &&
+        (entry->kind == MESH_ENTRY_COMMIT || entry->kind == MESH_ENTRY_TAKEOVER)) {
+        sim_truth_broken(world, host, job, SIM_COMMIT_IS_FINAL,
+                         "entry %u is settled, and the job was cancelled before anybody was told of it",
+                         index);
+        return;
+    }
     if (entry->kind == MESH_ENTRY_END) {
         truth->state = (enum mesh_job_state)entry->payload->value[0];
         check_whole(world, host, job, truth);
@@ -577,6 +585,18 @@ void sim_truth_acked(struct world *world, struct host *host, struct host *home, 
     world->result->world.results_thrown++;
 }
 
+/*
+ * A job of two copies that is cancelled before its first entry is settled, and so before anybody was told of it, ends by the word of
+ * its home alone: the other can't be its home without it.
+ */
+static bool is_withdrawn(const struct truth *truth, const struct truth_entry *end, const struct host *host)
+{
+    const uint32_t keeper = member_of(truth, host->index);
+    return end->payload->value[0] == MESH_JOB_CANCELLED && end->epoch == 1 && truth->settled == 0 &&
+           truth->set_count == 1 && truth->set[0].members.count == 2 && keeper != SIM_NONE &&
+           (end->held >> keeper & 1);
+}
+
 void sim_truth_told(struct world *world, struct host *host, uint32_t job, enum mesh_job_state state)
 {
     struct truth *const truth = truth_of(world, job);
@@ -589,8 +609,15 @@ void sim_truth_told(struct world *world, struct host *host, uint32_t job, enum m
     }
     for (uint32_t i = 0; i < truth->entry_count; i++) {
         const struct truth_entry *const entry = &truth->entry[i];
-        if (entry->kind == MESH_ENTRY_END && entry->payload->value[0] == state &&
-            is_majority(world, truth, entry->held)) {
+        if (entry->kind != MESH_ENTRY_END || entry->payload->value[0] != state) {
+            continue;
+        }
+        if (is_withdrawn(truth, entry, host)) {
+            world->result->world.withdrawn += !truth->withdrawn;
+            truth->withdrawn = true;
+            return;
+        }
+        if (is_majority(world, truth, entry->held)) {
             sim_truth_settled(world, host, job, entry->index);
             return;
         }

@@ -1768,6 +1768,57 @@ static void home_of_a_first_entry_does_without_a_member_whose_disk_is_new(void *
     close_cluster(net);
 }
 
+/*
+ * Of two copies one never answers for the first entry: a cancel ends the job all the same, for good. A member that took
+ * the entry, and whose word of that was lost, hears so when it comes back; one that is gone for ever is not waited for.
+ */
+static void job_of_two_copies_is_cancelled_before_the_other_has_it(void **state)
+{
+    (void)state;
+    for (uint32_t has = 0; has < 2; has++) {
+        struct net *const net = open_cluster(seed + has);
+        const uint32_t job = submit(net, 1, 2);
+        const uint32_t member = other_node(net, 1, job, 0);
+        net->cut[1][member] = !has;
+        net->cut[member][1] = true;
+        advance(net, 20000);
+        assert_true(!cluster->accepted[job] && cluster->log[member][job].there == has);
+        struct mesh_event cancel = {.kind = MESH_CANCEL_JOB, .body.job.id = cluster->spec[job].id};
+        net_step(net, 1, &cancel);
+        advance(net, 1000);
+        assert_true(cluster->told[job] == MESH_JOB_CANCELLED && cluster->log[1][job].over);
+        struct mesh_journal_view view;
+        assert_false(mesh_journal_find(net->node[1].mesh, &cluster->spec[job].id, &view));
+        net_kill(net, 1, true);
+        start(net, 1);
+        net->cut[1][member] = net->cut[member][1] = false;
+        advance(net, 120000);
+        assert_true(cluster->log[member][job].over == has);
+        assert_false(mesh_journal_find(net->node[member].mesh, &cluster->spec[job].id, &view));
+        assert_int_equal(cluster->attempts, 0);
+        net_check_handles(net);
+        close_cluster(net);
+    }
+}
+
+/* One that others may take up without its home is not told to be over before a majority holds that. */
+static void cancel_of_three_copies_waits_for_a_majority(void **state)
+{
+    (void)state;
+    struct net *const net = open_cluster(seed);
+    const uint32_t job = submit(net, 1, 3);
+    net_split(net, 1u << 1, true);
+    advance(net, 500);
+    struct mesh_event cancel = {.kind = MESH_CANCEL_JOB, .body.job.id = cluster->spec[job].id};
+    net_step(net, 1, &cancel);
+    advance(net, 5000);
+    assert_true(cluster->told[job] == 0 && !cluster->accepted[job]);
+    net_split(net, 1u << 1, false);
+    advance(net, 60000);
+    assert_int_equal(cluster->told[job], MESH_JOB_CANCELLED);
+    close_cluster(net);
+}
+
 /* The table of the home is full: a job that is over makes room, and a member that was away hears of its end all the same. */
 static void journal_that_makes_room_is_known_to_be_over(void **state)
 {
@@ -2081,6 +2132,8 @@ int main(int count, char **arguments)
         cmocka_unit_test(promise_of_an_empty_journal_survives_a_restart),
         cmocka_unit_test(copy_is_not_lost_for_a_storage_above_the_incarnation),
         cmocka_unit_test(home_of_a_first_entry_does_without_a_member_whose_disk_is_new),
+        cmocka_unit_test(job_of_two_copies_is_cancelled_before_the_other_has_it),
+        cmocka_unit_test(cancel_of_three_copies_waits_for_a_majority),
         cmocka_unit_test(journal_that_makes_room_is_known_to_be_over),
         cmocka_unit_test(only_a_member_by_its_storage_votes_with_an_empty_log),
         cmocka_unit_test(journals_forgotten_make_way_for_a_new_incarnation),
