@@ -96,29 +96,46 @@ static bool is_enough(uint32_t size, uint32_t has, uint32_t lost)
     return 2 * has > size || (2 * has == size && has + lost == size);
 }
 
-/* Whether those who hold it are a majority of the set, or of both while one member is replaced. */
-static bool is_majority_of(const struct world *world, const struct truth *truth,
-                           const struct mesh_members *members, uint32_t held)
+/* Whether those are a majority of the set, or of both while one member is replaced: bits by the members' places. */
+static bool is_majority_in(const struct mesh_members *members, uint32_t have, uint32_t are_lost)
 {
     uint32_t size[2] = {0};
     uint32_t has[2] = {0};
     uint32_t lost[2] = {0};
     for (uint32_t i = 0; i < members->count; i++) {
-        const uint32_t keeper = member_of(truth, sim_world_identity(world, &members->id[i]));
-        const uint64_t chosen = members->storage[i];
-        const bool forgot = chosen < truth->keeper[keeper].whole_since;
-        const bool holds = !forgot && (held >> keeper & 1);
-        /* Its disk forgot something else, or this before any of it came there: no home counts it any more. */
-        const bool given_up = world->host[truth->keeper[keeper].host].disk.storage > chosen;
         for (uint32_t after = 0; after < 2; after++) {
             if (i + 1 != (after ? members->leaving : members->joining)) {
                 size[after]++;
-                has[after] += holds;
-                lost[after] += forgot || (given_up && !holds);
+                has[after] += have >> i & 1;
+                lost[after] += are_lost >> i & 1;
             }
         }
     }
     return is_enough(size[0], has[0], lost[0]) && is_enough(size[1], has[1], lost[1]);
+}
+
+/* Its disk forgot something else, or this before any of it came there: no home counts that copy any more. */
+static bool is_given_up(const struct world *world, const struct truth *truth, uint32_t keeper,
+                        uint64_t chosen)
+{
+    return world->host[truth->keeper[keeper].host].disk.storage > chosen;
+}
+
+/* Whether those whose disks have held it are a majority. */
+static bool is_majority_of(const struct world *world, const struct truth *truth,
+                           const struct mesh_members *members, uint32_t held)
+{
+    uint32_t have = 0;
+    uint32_t lost = 0;
+    for (uint32_t i = 0; i < members->count; i++) {
+        const uint32_t keeper = member_of(truth, sim_world_identity(world, &members->id[i]));
+        const uint64_t chosen = members->storage[i];
+        const bool forgot = chosen < truth->keeper[keeper].whole_since;
+        const bool holds = !forgot && (held >> keeper & 1);
+        have |= (uint32_t)holds << i;
+        lost |= (uint32_t)(forgot || (is_given_up(world, truth, keeper, chosen) && !holds)) << i;
+    }
+    return is_majority_in(members, have, lost);
 }
 
 /* By some set that counted at some time: the home goes by the latest in its own log. */
@@ -658,16 +675,16 @@ static bool in_mesh(const struct host *host)
     return host->alive && !host->revoked && !host->leaving;
 }
 
-/* The incarnation at which the node's copy was chosen; 0 if it has none. */
-static uint64_t chosen_at(const struct host *host, const struct mesh_members *members)
+/* A member whose table is full of journals of jobs that can't end takes no other: that is the bound. Of each of these it is
+ * asked by itself why it hasn't ended. */
+static bool has_no_room(const struct world *world, const struct host *host)
 {
-    uint64_t storage = 0;
-    for (uint32_t i = 0; i < members->count; i++) {
-        if (memcmp(&members->id[i], &host->id, sizeof host->id) == 0) {
-            storage = members->storage[i];
-        }
+    struct mesh_journal_view view;
+    uint32_t used = 0;
+    for (uint32_t i = 0; i < world->job_count; i++) {
+        used += !world->job[i].finished && mesh_journal_find(host->mesh, &world->job[i].spec.id, &view);
     }
-    return storage;
+    return used == host->limits.journals;
 }
 
 /*
@@ -684,20 +701,27 @@ void sim_truth_end(struct world *world, uint32_t number)
     const struct mesh_members *const members = &truth->set[truth->set_count - 1].members;
     uint32_t left = 0;
     uint32_t hold = 0;
-    for (uint32_t i = 0; i < truth->keepers; i++) {
-        struct host *const host = &world->host[truth->keeper[i].host];
+    uint32_t lost = 0;
+    uint32_t full = 0;
+    for (uint32_t i = 0; i < members->count; i++) {
+        const uint32_t keeper = member_of(truth, sim_world_identity(world, &members->id[i]));
+        struct host *const host = &world->host[truth->keeper[keeper].host];
         const struct disk_job *const saved = in_mesh(host) ? sim_disk_find(host, number) : NULL;
-        const bool counts = in_mesh(host) && host->disk.storage <= chosen_at(host, members);
+        const bool given_up = is_given_up(world, truth, keeper, members->storage[i]);
+        const bool counts = in_mesh(host) && !given_up;
+        const bool holds = counts && saved != NULL && saved->log != NULL && saved->log->last > 0;
         left |= (uint32_t)counts << i;
-        hold |= (uint32_t)(counts && saved != NULL && saved->log != NULL && saved->log->last > 0) << i;
+        hold |= (uint32_t)holds << i;
+        lost |= (uint32_t)given_up << i;
+        full |= (uint32_t)(counts && !holds && has_no_room(world, host)) << i;
     }
-    if (!is_majority_of(world, truth, members, left)) {
+    if (!is_majority_in(members, left & ~full, lost)) {
         world->result->world.forgone_minority += job->acknowledged;
         world->result->world.jobs_forgone += job->acknowledged;
         job->forgone = true;
     } else if (truth->harmed != 0 && !one_disk_alone(truth)) {
         forgo(world, job);
-    } else if (is_majority_of(world, truth, members, hold) && sim_check_can_run(world, job)) {
+    } else if (is_majority_in(members, hold, lost) && sim_check_can_run(world, job)) {
         uint32_t committed = 0;
         for (uint32_t shard = 0; shard < job->spec.shard_count; shard++) {
             committed += bit_get(truth->committed, shard);
@@ -705,7 +729,7 @@ void sim_truth_end(struct world *world, uint32_t number)
         sim_check_fail(world, &world->host[job->home], SIM_JOBS_FINISH,
                        "job %u isn't finished: %u of %u committed, %u entries settled, %u reigns", number,
                        committed, job->spec.shard_count, truth->settled, truth->reign_count);
-    } else if (job->acknowledged && !is_majority_of(world, truth, members, hold)) {
+    } else if (job->acknowledged && !is_majority_in(members, hold, lost)) {
         sim_check_fail(world, &world->host[job->home], SIM_ACKED_IS_DURABLE,
                        "job %u was acknowledged and is on too few disks", number);
     }
