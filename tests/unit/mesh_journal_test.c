@@ -1638,7 +1638,8 @@ static void promise_of_an_empty_journal_survives_a_restart(void **state)
     struct mesh_message vote;
     bool granted;
     uint64_t tried = seed;
-    do { /* with some seeds its disk is not proven yet when it has just heard of the journal: then it says nothing */
+    do { /* with some seeds its disk is not proven yet when it has just heard of the journal: then it says nothing; or it has
+            the first entry by then */
         net = open_cluster(tried);
         unheard = lose_home_unheard(net, &job);
         candidate = 0;
