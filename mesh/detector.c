@@ -196,7 +196,7 @@ static void sign_alert(struct step *step, uint32_t subject, bool accuses)
     record->body.alert.subject_incarnation = member->record.incarnation;
     record->body.alert.accuses = accuses;
     member->alerted = accuses;
-    member->alerted_at_ms = step->now_ms;
+    mesh->members.notes[subject].alerted_at_ms = step->now_ms;
     if (accuses)
         mesh->counters.alerts_sent++;
 }
@@ -216,8 +216,10 @@ void detector_unlinked(struct step *step, uint32_t subject)
 /* Tells a member that is down here, and may not know it, or others who ask about it. */
 static void accuse_the_dead(struct step *step, uint32_t subject)
 {
-    const struct member *const member = &step->mesh->members.slot[subject];
-    if (member->state == MESH_DOWN && step->now_ms - member->alerted_at_ms >= MESH_ALERT_REPEAT_MS)
+    const struct members *const members = &step->mesh->members;
+    const int64_t alerted_at_ms = members->notes[subject].alerted_at_ms;
+    if (members->slot[subject].state == MESH_DOWN &&
+        (alerted_at_ms == 0 || step->now_ms - alerted_at_ms >= MESH_ALERT_REPEAT_MS))
         sign_alert(step, subject, true);
 }
 
@@ -289,9 +291,10 @@ static void tick_own_accusation(struct step *step, const struct link *link)
     if (!link->silent || step->mesh->detector.doubting || !members_live(step->mesh, link->member))
         return;
     if (member->alerted) {
-        if (step->now_ms >= member->alerted_at_ms + MESH_ALERT_REPEAT_MS)
+        const int64_t *const alerted_at_ms = &step->mesh->members.notes[link->member].alerted_at_ms;
+        if (step->now_ms >= *alerted_at_ms + MESH_ALERT_REPEAT_MS)
             sign_alert(step, link->member, true);
-        out_wake(step, member->alerted_at_ms + MESH_ALERT_REPEAT_MS);
+        out_wake(step, *alerted_at_ms + MESH_ALERT_REPEAT_MS);
         return;
     }
     if (step->now_ms >= link->accuse_after_ms || detector_accusers(step->mesh, link->member) > 0)

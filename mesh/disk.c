@@ -39,26 +39,28 @@ static void send_disk(struct step *step, uint32_t to, bool asks)
     }
     struct mesh_message *const message = out_send(step, &mesh->members.slot[to].id, MESH_DISK);
     message->body.disk.sequence = mesh->disk.sequence;
-    message->body.disk.seen = mesh->members.slot[to].disk_seen;
+    message->body.disk.seen = mesh->members.notes[to].disk_seen;
     message->body.disk.asks = asks;
 }
 
 /* Whether it has said how far it has seen our disk, or can't. */
-static bool has_told(const struct step *step, const struct member *member)
+static bool has_told(const struct step *step, uint32_t slot)
 {
-    return member->disk_told || (member->protocol != 0 && member->protocol < mesh_message_since(MESH_DISK)) ||
-           (member->disk_asked && step->now_ms - member->disk_asked_at_ms >= DISK_PROOF_MS);
+    const struct member *const member = &step->mesh->members.slot[slot];
+    const struct member_notes *const notes = &step->mesh->members.notes[slot];
+    return notes->disk_told || (member->protocol != 0 && member->protocol < mesh_message_since(MESH_DISK)) ||
+           (notes->disk_asked && step->now_ms - notes->disk_asked_at_ms >= DISK_PROOF_MS);
 }
 
 static void ask(struct step *step, uint32_t slot)
 {
-    struct member *const member = &step->mesh->members.slot[slot];
-    if (step->now_ms < member->disk_ask_at_ms || !out_has_room(step->out, 2, MESH_OUT_SENDS_MAX / 8, 0))
+    struct member_notes *const notes = &step->mesh->members.notes[slot];
+    if (step->now_ms < notes->disk_ask_at_ms || !out_has_room(step->out, 2, MESH_OUT_SENDS_MAX / 8, 0))
         return;
-    if (!member->disk_asked)
-        member->disk_asked_at_ms = step->now_ms;
-    member->disk_asked = true;
-    member->disk_ask_at_ms = step->now_ms + DISK_ASK_MS;
+    if (!notes->disk_asked)
+        notes->disk_asked_at_ms = step->now_ms;
+    notes->disk_asked = true;
+    notes->disk_ask_at_ms = step->now_ms + DISK_ASK_MS;
     send_disk(step, slot, true);
 }
 
@@ -72,7 +74,7 @@ bool disk_proven(struct step *step, const struct mesh_members *members)
             continue;
         if (slot == MESH_NONE) { /* we have just started, or it is long gone */
             proven = proven && step->now_ms - mesh->config.now_ms >= DISK_PROOF_MS;
-        } else if (members_live(mesh, slot) && !has_told(step, &mesh->members.slot[slot])) {
+        } else if (members_live(mesh, slot) && !has_told(step, slot)) {
             proven = false;
             ask(step, slot);
         }
@@ -83,22 +85,21 @@ bool disk_proven(struct step *step, const struct mesh_members *members)
 void disk_linked(struct step *step, uint32_t member)
 {
     const struct mesh *const mesh = step->mesh;
-    if (mesh->config.limits.journals > 0 && member != mesh->members.self &&
-        !has_told(step, &mesh->members.slot[member]))
+    if (mesh->config.limits.journals > 0 && member != mesh->members.self && !has_told(step, member))
         ask(step, member);
 }
 
 void disk_seen(struct mesh *mesh, uint32_t member, uint64_t sequence)
 {
     uint64_t *const seen =
-        member == mesh->members.self ? &mesh->disk.durable : &mesh->members.slot[member].disk_seen;
+        member == mesh->members.self ? &mesh->disk.durable : &mesh->members.notes[member].disk_seen;
     *seen = sequence > *seen ? sequence : *seen;
 }
 
 bool disk_trusted(struct step *step, uint32_t member, uint64_t sequence)
 {
     const struct mesh *const mesh = step->mesh;
-    if (sequence != 0 && member != mesh->members.self && sequence < mesh->members.slot[member].disk_seen) {
+    if (sequence != 0 && member != mesh->members.self && sequence < mesh->members.notes[member].disk_seen) {
         send_disk(step, member, false);
         return false;
     }
@@ -127,7 +128,7 @@ void disk_on_disk(struct step *step, uint32_t from, const struct mesh_message *m
         return;
     }
     disk_seen(mesh, from, message->body.disk.sequence);
-    mesh->members.slot[from].disk_told = true;
+    mesh->members.notes[from].disk_told = true;
     if (seen > mesh->disk.sequence) {
         mesh->disk.sequence = seen;
         detector_raise(step);

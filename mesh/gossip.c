@@ -490,7 +490,7 @@ void gossip_linked(struct step *step, const struct mesh_id *peer)
         send_own(step, peer, &record);
     }
     if (self->capacity.handle != 0) {
-        const struct mesh_record capacity = members_capacity(self);
+        const struct mesh_record capacity = members_capacity(mesh, mesh->members.self);
         send_own(step, peer, &capacity);
     }
     rounds_summarize(step, peer);

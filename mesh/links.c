@@ -45,20 +45,20 @@ void links_ping(struct step *step, const struct mesh_id *from, const struct mesh
 /* RFC 6298, 2.2 and 2.3, with alpha = 1/8 and beta = 1/4. */
 void links_pong(struct step *step, uint32_t slot, uint32_t rtt_us)
 {
-    struct member *const member = &step->mesh->members.slot[slot];
+    struct member_notes *const notes = &step->mesh->members.notes[slot];
     if (rtt_us == 0)
         return;
     const uint32_t sample = rtt_us < RTT_US_MAX ? rtt_us : RTT_US_MAX;
-    if (member->rtt_us == 0) {
-        member->rtt_us = sample;
-        member->rtt_var_us = sample / 2;
+    if (notes->rtt_us == 0) {
+        notes->rtt_us = sample;
+        notes->rtt_var_us = sample / 2;
         return;
     }
-    const uint32_t error = sample > member->rtt_us ? sample - member->rtt_us : member->rtt_us - sample;
-    member->rtt_var_us = (3 * member->rtt_var_us + error) / 4;
-    member->rtt_us = (7 * member->rtt_us + sample) / 8;
-    if (member->rtt_us == 0)
-        member->rtt_us = 1;
+    const uint32_t error = sample > notes->rtt_us ? sample - notes->rtt_us : notes->rtt_us - sample;
+    notes->rtt_var_us = (3 * notes->rtt_var_us + error) / 4;
+    notes->rtt_us = (7 * notes->rtt_us + sample) / 8;
+    if (notes->rtt_us == 0)
+        notes->rtt_us = 1;
 }
 
 void links_up(struct step *step, const struct mesh_event *event)

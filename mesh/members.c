@@ -7,6 +7,7 @@ void members_layout(struct members *members, const struct mesh_limits *limits, s
 {
     members->capacity = limits->members;
     members->slot = carve(from, limits->members, sizeof *members->slot);
+    members->notes = carve(from, limits->members, sizeof *members->notes);
     members->sorted = carve(from, limits->members, sizeof *members->sorted);
     uint32_t places = PLACES_LEAST;
     while (places < 2 * limits->members)
@@ -92,15 +93,30 @@ struct mesh_record members_record(const struct member *member)
     };
 }
 
-struct mesh_record members_capacity(const struct member *member)
+struct mesh_capacity members_offer(const struct mesh *mesh, uint32_t slot)
 {
+    const struct member_capacity *const kept = &mesh->members.slot[slot].capacity;
+    struct mesh_capacity offer = {
+        .price_micro = kept->price_micro,
+        .available_until_ms = kept->available_until_ms,
+        .draining = kept->draining,
+        .fault = kept->fault,
+        .site = mesh->members.notes[slot].behind,
+    };
+    memcpy(offer.class, kept->class, sizeof offer.class);
+    return offer;
+}
+
+struct mesh_record members_capacity(const struct mesh *mesh, uint32_t slot)
+{
+    const struct member *const member = &mesh->members.slot[slot];
     return (struct mesh_record){
         .kind = MESH_RECORD_CAPACITY,
         .origin = member->id,
         .incarnation = member->capacity.incarnation,
         .version = member->capacity.version,
         .handle = member->capacity.handle,
-        .body.capacity = member->capacity.offer,
+        .body.capacity = members_offer(mesh, slot),
     };
 }
 
@@ -125,8 +141,20 @@ void members_keep_record(struct step *step, uint32_t slot, const struct mesh_rec
     set_record(member, record);
 }
 
+/* Most members have nothing behind them: their notes stay as nobody touched them. */
+static void keep_behind(struct mesh *mesh, uint32_t slot, const struct mesh_site_capacity *behind)
+{
+    static const struct mesh_site_capacity nothing;
+    struct member *const member = &mesh->members.slot[slot];
+    const bool some = memcmp(behind, &nothing, sizeof nothing) != 0;
+    if (some || member->behind)
+        mesh->members.notes[slot].behind = *behind;
+    member->behind = some;
+}
+
 void members_keep_capacity(struct step *step, uint32_t slot, const struct mesh_record *record)
 {
+    const struct mesh_capacity *const offer = &record->body.capacity;
     struct member *const member = &step->mesh->members.slot[slot];
     out_drop(step, member->capacity.handle);
     member->has_capacity = true;
@@ -135,8 +163,13 @@ void members_keep_capacity(struct step *step, uint32_t slot, const struct mesh_r
         .version = record->version,
         .handle = record->handle,
         .at_ms = step->now_ms,
-        .offer = record->body.capacity,
+        .available_until_ms = offer->available_until_ms,
+        .price_micro = offer->price_micro,
+        .draining = offer->draining,
+        .fault = offer->fault,
     };
+    memcpy(member->capacity.class, offer->class, sizeof offer->class);
+    keep_behind(step->mesh, slot, &offer->site);
 }
 
 void members_forget_capacity(struct step *step, uint32_t slot)
@@ -145,6 +178,7 @@ void members_forget_capacity(struct step *step, uint32_t slot)
     out_drop(step, member->capacity.handle);
     member->capacity = (struct member_capacity){0};
     member->has_capacity = false;
+    keep_behind(step->mesh, slot, &(struct mesh_site_capacity){0});
 }
 
 /* ----------------------------------------------------------------- table */
@@ -156,8 +190,6 @@ static void fill(struct mesh *mesh, uint32_t slot, const struct mesh_record *rec
         .id = record->origin,
         .state_at_ms = mesh->now_ms,
         .up_since_ms = mesh->now_ms,
-        .alerted_at_ms = mesh->now_ms - MESH_ALERT_REPEAT_MS,
-        .delivered_permille = 1000,
     };
     set_record(member, record);
     place_insert(mesh, slot);
@@ -221,7 +253,7 @@ bool members_takes_work(const struct mesh *mesh, uint32_t slot)
         return false;
     if (slot == mesh->members.self)
         return !mesh->draining && !mesh->leaving;
-    return !member->has_capacity || !member->capacity.offer.draining;
+    return !member->has_capacity || !member->capacity.draining;
 }
 
 /* The revoked member that has been so for longest. */
@@ -291,6 +323,7 @@ void members_remove(struct step *step, uint32_t slot)
     member->state = 0;
     rounds_list(step->mesh, slot);
     memset(member, 0, sizeof *member);
+    members->notes[slot] = (struct member_notes){0};
 }
 
 static void count_transition(struct mesh *mesh, enum mesh_member_state old, enum mesh_member_state state)

@@ -29,20 +29,40 @@ struct member_record {
     uint64_t region;
 };
 
-/* What is kept of its CAPACITY record. */
+/* What is kept of its CAPACITY record; members_capacity() makes the whole record of it again. */
 struct member_capacity {
     uint64_t incarnation;
     uint64_t version;
     uint64_t handle; /* ours */
     int64_t at_ms;   /* when it came; 0 = never */
-    struct mesh_capacity offer;
+    int64_t available_until_ms;
+    struct mesh_class_capacity class[MESH_DEVICE_CLASSES];
+    uint32_t price_micro;
+    bool draining;
+    uint8_t fault;
 };
 
+/*
+ * One for each member that we know of: a node holds thousands of these, so what most never have is in struct member_notes.
+ */
 struct member {
     struct mesh_id id;
     enum mesh_member_state state;
-    uint32_t rtt_us; /* smoothed as RFC 6298; 0 = not measured */
+
+    /* How its records travel through us, see tree.c: bits by the place of a link. */
+    uint16_t lazy;               /* these neighbours are given word of them only */
+    uint8_t comes_from;          /* place + 1 of the link over which they come; 0 = none, or our own */
+    uint8_t hops;                /* links that the newest one crossed on its way to us */
+    bool owing;                  /* something is owed to some neighbour: */
+    bool has_capacity;           /* one came in its present life */
+    uint16_t owes_capacity;      /* a copy of its capacity */
+    uint16_t owes_word;          /* word of its record */
+    uint16_t owes_capacity_word; /* word of its capacity */
+    uint16_t owes_prune;
+    int64_t word_at_ms; /* when word of a capacity was given latest; 0 = never */
+
     struct member_record record;
+    struct member_capacity capacity;
     int64_t state_at_ms;
     int64_t up_since_ms; /* since when it is not down; a suspicion that was withdrawn does not count */
 
@@ -52,34 +72,29 @@ struct member {
     uint64_t listed_hash;
     uint8_t bucket;
 
-    uint8_t protocol;      /* agreed on at its latest session, though it was no neighbour then; 0 = none */
-    bool leaving;          /* its record says so */
-    bool interior;         /* and this, see tiers.h */
-    uint8_t rings;         /* the tiers on whose rings it stands */
-    uint8_t listed;        /* the tiers in whose summaries it is */
-    bool has_capacity;     /* one came in its present life */
-    bool alerted;          /* our own accusation of it stands */
-    uint32_t accused;      /* what others say about it: index + 1 in the detector's table, 0 = nothing */
-    int64_t alerted_at_ms; /* when our own accusation was last signed */
+    uint8_t protocol; /* agreed on at its latest session, though it was no neighbour then; 0 = none */
+    bool leaving;     /* its record says so */
+    bool interior;    /* and this, see tiers.h */
+    uint8_t rings;    /* the tiers on whose rings it stands */
+    uint8_t listed;   /* the tiers in whose summaries it is */
+    bool behind;      /* its capacity tells of a site, which is in its notes */
+    bool alerted;     /* our own accusation of it stands */
+    uint32_t accused; /* what others say about it: index + 1 in the detector's table, 0 = nothing */
+};
 
-    struct member_capacity capacity;
-
-    /* How its records travel through us, see tree.c: bits by the place of a link. */
-    uint16_t lazy;               /* these neighbours are given word of them only */
-    uint8_t comes_from;          /* place + 1 of the link over which they come; 0 = none, or our own */
-    uint8_t hops;                /* links that the newest one crossed on its way to us */
-    bool owing;                  /* something is owed to some neighbour: */
-    uint16_t owes_capacity;      /* a copy of its capacity */
-    uint16_t owes_word;          /* word of its record */
-    uint16_t owes_capacity_word; /* word of its capacity */
-    uint16_t owes_prune;
-    bool has_word; /* word of a capacity was ever given, latest at word_at_ms */
-    int64_t word_at_ms;
-
-    /* Placement's own notes about the member, see placement.c. */
-    uint32_t debit[MESH_DEVICE_CLASSES]; /* places asked for or used since its latest capacity record */
-    uint32_t delivered_permille;         /* moving average of places granted per place believed free */
+/*
+ * What is noted of the few members with whom we have to do: neighbours, those who work for us or keep journals with us, and
+ * reporters of large sites. All zero at first, and memory that nobody touched until there is something to note.
+ */
+struct member_notes {
+    int64_t spoke_at_ms; /* when anything last came from it; 0 = never */
+    uint32_t rtt_us;     /* smoothed as RFC 6298; 0 = not measured */
     uint32_t rtt_var_us;
+    int64_t alerted_at_ms; /* when our own accusation was last signed; 0 = never */
+
+    /* Placement's, see placement.c. */
+    uint32_t debit[MESH_DEVICE_CLASSES]; /* places asked for or used since its latest capacity record */
+    uint32_t delivered_permille; /* moving average of places granted per place believed free; 0 = 1000 */
 
     /* Verification's, see verify.c. */
     uint32_t confirmed; /* results that others confirmed since one was wrong */
@@ -92,16 +107,17 @@ struct member {
     bool disk_asked;
     bool disk_told; /* it said in this life of ours how far it has seen us */
 
-    int64_t spoke_at_ms; /* when anything last came from it; 0 = never */
+    struct mesh_site_capacity behind; /* of its capacity record */
 };
 
 struct members {
     uint32_t count;
     uint32_t capacity;
-    uint32_t used;       /* slots [0, used) have been in use at some time */
-    struct member *slot; /* [capacity]; a free slot has state 0 */
-    uint32_t *sorted;    /* [count] slots in the order of ids */
-    uint32_t *place;     /* [place_count] open addressing by id: slot + 1; 0 = empty */
+    uint32_t used;              /* slots [0, used) have been in use at some time */
+    struct member *slot;        /* [capacity]; a free slot has state 0 */
+    struct member_notes *notes; /* [capacity], by slot */
+    uint32_t *sorted;           /* [count] slots in the order of ids */
+    uint32_t *place;            /* [place_count] open addressing by id: slot + 1; 0 = empty */
     uint32_t
         place_count; /* a power of two that grows with the members, so that few members touch little memory */
     uint32_t self;   /* our own slot */
@@ -114,7 +130,8 @@ void members_check(const struct mesh *mesh);
 
 /* The records of a known member, as its origin signed them. A capacity's handle is 0 if none came. */
 struct mesh_record members_record(const struct member *member);
-struct mesh_record members_capacity(const struct member *member);
+struct mesh_record members_capacity(const struct mesh *mesh, uint32_t slot);
+struct mesh_capacity members_offer(const struct mesh *mesh, uint32_t slot);
 /* Keeps a newer one instead; the handle of the earlier one is given back. */
 void members_keep_record(struct step *step, uint32_t slot, const struct mesh_record *record);
 void members_keep_capacity(struct step *step, uint32_t slot, const struct mesh_record *record);

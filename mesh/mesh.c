@@ -238,7 +238,7 @@ static void receive(struct step *step, const struct mesh_event *event)
         return;
     }
     if (known && from != mesh->members.self) {
-        mesh->members.slot[from].spoke_at_ms = step->now_ms;
+        mesh->members.notes[from].spoke_at_ms = step->now_ms;
         links_heard(step, from);
     }
     if (from != mesh->members.self && receive_gossip(step, event, from))
@@ -434,6 +434,7 @@ uint32_t mesh_owners(const struct mesh *mesh, const struct mesh_id *key, struct 
 static void view_member(const struct mesh *mesh, uint32_t slot, struct mesh_member_view *view)
 {
     const struct member *const member = &mesh->members.slot[slot];
+    const struct member_notes *const notes = &mesh->members.notes[slot];
     const struct link *link = NULL;
     for (uint32_t i = 0; i < mesh->links.count; i++) {
         if (mesh->links.link[i].member == slot)
@@ -455,15 +456,15 @@ static void view_member(const struct mesh *mesh, uint32_t slot, struct mesh_memb
         .capacity_at_ms = member->capacity.at_ms,
         .heard_at_ms = link && link->greeted ? link->heard_at_ms : 0,
         .state_at_ms = member->state_at_ms,
-        .rtt_us = member->rtt_us,
+        .rtt_us = notes->rtt_us,
         .accusers = detector_accusers(mesh, slot),
         .accuses = detector_accuses(mesh, slot),
-        .delivered_permille = member->delivered_permille,
-        .confirmed = member->confirmed,
-        .quarantined = member->quarantined,
+        .delivered_permille = notes->delivered_permille != 0 ? notes->delivered_permille : 1000,
+        .confirmed = notes->confirmed,
+        .quarantined = notes->quarantined,
     };
     if (member->has_capacity)
-        view->capacity = member->capacity.offer;
+        view->capacity = members_offer(mesh, slot);
 }
 
 bool mesh_member_view(const struct mesh *mesh, uint32_t index, struct mesh_member_view *view)

@@ -43,6 +43,13 @@ struct mesh_class_capacity {
     uint16_t waiting; /* bundles accepted and not yet running, and places that homes wait for */
 };
 
+/* All devices of a site's interior. */
+struct mesh_site_capacity {
+    uint32_t members;
+    uint32_t slots[MESH_DEVICE_CLASSES];
+    uint32_t free[MESH_DEVICE_CLASSES];
+};
+
 struct mesh_capacity {
     struct mesh_class_capacity class[MESH_DEVICE_CLASSES]; /* [0] CPU, [1] CUDA */
     uint32_t price_micro; /* asked price, millionths of the federation's unit per device-second */
@@ -56,11 +63,7 @@ struct mesh_capacity {
     uint8_t resident_count;
     uint32_t resident[MESH_RESIDENTS_MAX]; /* others' records only: names of blobs that its workers hold */
     /* Of a reporter: what its site has behind it, see tiers.h; no members where the site has no interior. */
-    struct {
-        uint32_t members;
-        uint32_t slots[MESH_DEVICE_CLASSES];
-        uint32_t free[MESH_DEVICE_CLASSES];
-    } site;
+    struct mesh_site_capacity site;
 };
 
 struct mesh_record {

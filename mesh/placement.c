@@ -108,13 +108,13 @@ static bool capacity_of(const struct mesh *mesh, uint32_t member, struct mesh_ca
     }
     if (!mesh->members.slot[member].has_capacity)
         return false;
-    *capacity = mesh->members.slot[member].capacity.offer;
+    *capacity = members_offer(mesh, member);
     return true;
 }
 
-static uint32_t delivered(const struct member *member)
+static uint32_t delivered(const struct member_notes *notes)
 {
-    const uint32_t permille = member->delivered_permille;
+    const uint32_t permille = notes->delivered_permille;
     return permille == 0 ? 1000 : permille < DELIVERED_MIN ? DELIVERED_MIN : permille;
 }
 
@@ -152,7 +152,7 @@ static uint64_t cost_of(const struct step *step, const struct job *job, const st
                         const struct mesh_capacity *capacity)
 {
     const struct home *const home = &step->mesh->home;
-    const struct member *const member = &step->mesh->members.slot[one->member];
+    const struct member_notes *const notes = &step->mesh->members.notes[one->member];
     const uint64_t bundle_ms =
         job->shard_ns == 0 ? 1000 : job->shard_ns * shards_by_time(job, 0) / 1000000 + 1;
     const uint32_t places = least(one->believed, job_need(home, job));
@@ -161,8 +161,8 @@ static uint64_t cost_of(const struct step *step, const struct job *job, const st
     uint64_t cost = ASKING_MS + (moved_ms < UINT32_MAX ? moved_ms : UINT32_MAX);
     cost = places > 0 ? cost / places : cost + (one->queue + 1) * bundle_ms / one->slots;
     if (!own)
-        cost += member->rtt_us == 0 ? RTT_UNKNOWN_MS : least(member->rtt_us, RTT_US_MAX) / 1000;
-    cost = cost * 1000000 / delivered(member);
+        cost += notes->rtt_us == 0 ? RTT_UNKNOWN_MS : least(notes->rtt_us, RTT_US_MAX) / 1000;
+    cost = cost * 1000000 / delivered(notes);
     if (job->spec.price_limit_micro > 0)
         cost += cost * capacity->price_micro / job->spec.price_limit_micro;
     const int64_t until_ms = capacity->available_until_ms;
@@ -241,7 +241,7 @@ static bool weigh(const struct step *step, const struct job *job, uint32_t membe
         const struct mesh_class_capacity *const class = &capacity.class[index];
         if (!(classes >> index & 1) || class->slots == 0)
             continue;
-        const uint32_t debit = mesh->members.slot[member].debit[index];
+        const uint32_t debit = mesh->members.notes[member].debit[index];
         uint32_t places = class->free;
         if (deep)
             places += class->slots - least(class->waiting, class->slots);
@@ -330,7 +330,7 @@ static void ask_send(struct step *step, struct job *job, struct ask *ask, const 
     ask->expected = least(one->believed, wanted);
     ask->sent_at_ms = step->now_ms;
     job->expected += ask->expected;
-    step->mesh->members.slot[ask->member].debit[one->class] += ask->expected;
+    step->mesh->members.notes[ask->member].debit[one->class] += ask->expected;
     send_reserve(step, job, ask->member, wanted, ask->expected);
 }
 
@@ -413,7 +413,7 @@ static bool ask_seems_lost(const struct mesh *mesh, const struct job *job, const
     const struct member *const member = &mesh->members.slot[ask->member];
     uint32_t places = 0;
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++)
-        places += job->spec.classes >> index & 1 ? member->capacity.offer.class[index].free : 0;
+        places += job->spec.classes >> index & 1 ? member->capacity.class[index].free : 0;
     return member->has_capacity && places > 0 && member->capacity.at_ms - ask->sent_at_ms >= HOME_SERVICE_MS;
 }
 
@@ -585,8 +585,8 @@ bool placement_due(const struct mesh *mesh, const struct job *job)
 
 void placement_delivered(struct step *step, uint32_t member, uint32_t got, uint32_t promised)
 {
-    uint32_t *const permille = &step->mesh->members.slot[member].delivered_permille;
-    *permille = (delivered(&step->mesh->members.slot[member]) * 7 + got * 1000 / promised) / 8;
+    uint32_t *const permille = &step->mesh->members.notes[member].delivered_permille;
+    *permille = (delivered(&step->mesh->members.notes[member]) * 7 + got * 1000 / promised) / 8;
 }
 
 void placement_answered(struct step *step, uint32_t job_slot, uint32_t from, uint32_t places)
@@ -620,7 +620,7 @@ void placement_refused(struct step *step, uint32_t job_slot, uint32_t from)
 
 void placement_returned(struct step *step, uint32_t member, uint16_t class, uint32_t places)
 {
-    uint32_t *const debit = &step->mesh->members.slot[member].debit[class];
+    uint32_t *const debit = &step->mesh->members.notes[member].debit[class];
     *debit -= least(places, *debit);
 }
 
@@ -639,12 +639,14 @@ void placement_forget(struct step *step, uint32_t member)
 void home_member_capacity(struct step *step, uint32_t slot)
 {
     struct home *const home = &step->mesh->home;
-    struct member *const member = &step->mesh->members.slot[slot];
+    const struct member *const member = &step->mesh->members.slot[slot];
+    struct member_notes *const notes = &step->mesh->members.notes[slot];
     uint32_t places = 0;
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         /* It may be older than our latest asks: what they took off is forgotten by halves. */
-        member->debit[index] /= 2;
-        places += member->capacity.offer.class[index].free;
+        if (notes->debit[index] > 0)
+            notes->debit[index] /= 2;
+        places += member->capacity.class[index].free;
     }
     if (!member->has_capacity || places == 0)
         return;

@@ -149,9 +149,9 @@ static void repair(struct step *step, const struct mesh_id *to, const struct mes
     step->mesh->counters.repairs++;
     if (record->kind != MESH_RECORD_MEMBER)
         return;
-    const struct member *const member = &step->mesh->members.slot[members_find(step->mesh, &record->origin)];
-    if (member->capacity.handle != 0)
-        out_send(step, to, MESH_PUSH)->body.push.record = members_capacity(member);
+    const uint32_t slot = members_find(step->mesh, &record->origin);
+    if (step->mesh->members.slot[slot].capacity.handle != 0)
+        out_send(step, to, MESH_PUSH)->body.push.record = members_capacity(step->mesh, slot);
 }
 
 static void repair_member(struct step *step, const struct mesh_id *to, uint32_t slot)
@@ -380,7 +380,7 @@ static bool find_capacity(const struct mesh *mesh, const struct mesh_entry *entr
     const uint32_t slot = members_find(mesh, &entry->origin);
     if (slot == MESH_NONE)
         return false;
-    *record = members_capacity(&mesh->members.slot[slot]);
+    *record = members_capacity(mesh, slot);
     return record->handle != 0 && stamp_newer(STAMP(record), STAMP(entry));
 }
 

@@ -259,24 +259,25 @@ static void seek_contacts(struct step *step)
 
 /* -------------------------------------------------------------- places elsewhere */
 
-static uint32_t free_places(const struct member *member, uint64_t classes)
+static uint32_t free_places(const struct mesh *mesh, uint32_t slot, uint64_t classes)
 {
+    const struct member *const member = &mesh->members.slot[slot];
     uint32_t places = 0;
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         if (classes >> index & 1)
-            places += member->capacity.offer.class[index].free;
+            places += member->capacity.class[index].free;
     }
     return member->has_capacity ? places : 0;
 }
 
-static uint32_t free_behind(const struct member *member, uint64_t classes)
+static uint32_t free_behind(const struct mesh *mesh, uint32_t slot, uint64_t classes)
 {
     uint32_t places = 0;
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         if (classes >> index & 1)
-            places += member->capacity.offer.site.free[index];
+            places += mesh->members.notes[slot].behind.free[index];
     }
-    return member->has_capacity ? places : 0;
+    return places;
 }
 
 /*
@@ -297,13 +298,14 @@ static void refer_places(struct step *step, const struct mesh_id *to, bool near,
         if (slot == mesh->members.self || is_near(mesh, slot) == near || !members_takes_work(mesh, slot) ||
             id_equal(&member->id, to))
             continue;
-        const uint32_t free = free_places(member, classes) + (near ? free_behind(member, classes) : 0);
+        const uint32_t free =
+            free_places(mesh, slot, classes) + (near ? free_behind(mesh, slot, classes) : 0);
         if (free == 0)
             continue;
         places += free;
         named++;
         push(step, to, slot);
-        out_send(step, to, MESH_PUSH)->body.push.record = members_capacity(member);
+        out_send(step, to, MESH_PUSH)->body.push.record = members_capacity(mesh, slot);
         mesh->counters.referrals++;
     }
 }
@@ -354,7 +356,7 @@ void tiers_seek(struct step *step, uint16_t classes, uint32_t wanted)
         if (is_near(mesh, slot)) {
             if (interior && random_below(&mesh->random, ++reporters) == 0)
                 reporter = slot;
-        } else if (free_behind(member, classes) > 0 && random_below(&mesh->random, ++sites) == 0) {
+        } else if (free_behind(mesh, slot, classes) > 0 && random_below(&mesh->random, ++sites) == 0) {
             chosen = slot;
         }
     }
@@ -381,8 +383,8 @@ void tiers_digest(const struct mesh *mesh, struct mesh_capacity *capacity)
         if (!members_takes_work(mesh, slot) || !member->has_capacity)
             continue;
         for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
-            capacity->site.slots[index] += member->capacity.offer.class[index].slots;
-            capacity->site.free[index] += member->capacity.offer.class[index].free;
+            capacity->site.slots[index] += member->capacity.class[index].slots;
+            capacity->site.free[index] += member->capacity.class[index].free;
         }
     }
 }

@@ -185,9 +185,8 @@ static void was_missing(struct step *step, uint32_t slot, const struct mesh_reco
 /* Word of a capacity costs nearly as much as what it is about; so it is given once a minute only. */
 static bool is_worth_a_word(const struct step *step, struct member *member)
 {
-    if (member->has_word && step->now_ms - member->word_at_ms < MESH_HAVE_CAPACITY_MS)
+    if (member->word_at_ms != 0 && step->now_ms - member->word_at_ms < MESH_HAVE_CAPACITY_MS)
         return false;
-    member->has_word = true;
     member->word_at_ms = step->now_ms;
     return true;
 }
@@ -375,7 +374,7 @@ void tree_graft(struct step *step, uint32_t from, const struct mesh_message *mes
         if (!stamp_newer(held(member, word->kind), STAMP(word)))
             continue;
         const struct mesh_record record =
-            word->kind == MESH_RECORD_MEMBER ? members_record(member) : members_capacity(member);
+            word->kind == MESH_RECORD_MEMBER ? members_record(member) : members_capacity(mesh, slot);
         send_copy(step, &mesh->members.slot[from].id, &record, member->hops);
         mesh->counters.repairs++;
     }
@@ -476,9 +475,9 @@ static struct mesh_word word_of(const struct member *member, enum mesh_record_ki
                               .version = stamp.version};
 }
 
-static void flush_member(struct step *step, struct member *member, const struct link *link,
-                         struct parcel *parcel)
+static void flush_member(struct step *step, uint32_t slot, const struct link *link, struct parcel *parcel)
 {
+    const struct member *const member = &step->mesh->members.slot[slot];
     const struct mesh_id *const peer = &step->mesh->members.slot[link->member].id;
     const struct mesh_word record = word_of(member, MESH_RECORD_MEMBER);
     const struct mesh_word capacity = word_of(member, MESH_RECORD_CAPACITY);
@@ -491,7 +490,7 @@ static void flush_member(struct step *step, struct member *member, const struct 
     if ((member->owes_capacity_word & bit(link)) && member->has_capacity)
         put_word(step, &parcel->have, MESH_HAVE, peer, &capacity);
     if ((member->owes_capacity & bit(link)) && member->has_capacity) {
-        const struct mesh_record newest = members_capacity(member);
+        const struct mesh_record newest = members_capacity(step->mesh, slot);
         send_copy(step, peer, &newest, member->hops);
     }
 }
@@ -516,10 +515,11 @@ static void tick_owed(struct step *step)
             out_wake(step, step->now_ms);
             return;
         }
-        struct member *const member = &mesh->members.slot[tree->owing[--tree->owing_count]];
+        const uint32_t slot = tree->owing[--tree->owing_count];
+        struct member *const member = &mesh->members.slot[slot];
         member->owing = false;
         for (uint32_t i = 0; i < mesh->links.count; i++)
-            flush_member(step, member, &mesh->links.link[i], &parcel[i]);
+            flush_member(step, slot, &mesh->links.link[i], &parcel[i]);
         member->owes_capacity = member->owes_word = member->owes_capacity_word = member->owes_prune = 0;
     }
 }

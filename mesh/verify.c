@@ -21,12 +21,12 @@ static bool is_foreign(const struct mesh *mesh, uint32_t member)
 
 bool verify_bars(const struct mesh *mesh, uint32_t member)
 {
-    return mesh->members.slot[member].quarantined;
+    return mesh->members.notes[member].quarantined;
 }
 
 static uint32_t permille_of(const struct mesh *mesh, uint32_t member, uint32_t floor)
 {
-    const uint32_t confirmed = mesh->members.slot[member].confirmed;
+    const uint32_t confirmed = mesh->members.notes[member].confirmed;
     if (!is_foreign(mesh, member))
         return 0;
     if (confirmed < MESH_TRUSTED_RESULTS)
@@ -51,7 +51,7 @@ static void confirm(struct mesh *mesh, const struct mesh_id *id, uint32_t count)
     const uint32_t member = members_find(mesh, id);
     if (member == MESH_NONE)
         return;
-    uint32_t *const confirmed = &mesh->members.slot[member].confirmed;
+    uint32_t *const confirmed = &mesh->members.notes[member].confirmed;
     *confirmed = *confirmed + count < CONFIRMED_MAX ? *confirmed + count : CONFIRMED_MAX;
 }
 
@@ -574,15 +574,16 @@ static void mark(struct mesh *mesh, const struct mesh_id *id, bool quarantined)
     const uint32_t member = members_find(mesh, id);
     if (member == MESH_NONE)
         return;
-    mesh->members.slot[member].quarantined = quarantined;
-    mesh->members.slot[member].confirmed = 0;
+    mesh->members.notes[member].quarantined = quarantined;
+    mesh->members.notes[member].confirmed = 0;
 }
 
 void verify_member_added(struct mesh *mesh, uint32_t member)
 {
     struct verify *const verify = &mesh->home.verify;
     const struct mesh_id *const id = &mesh->members.slot[member].id;
-    mesh->members.slot[member].quarantined = quarantine_find(verify, id) < verify->quarantined_count;
+    if (quarantine_find(verify, id) < verify->quarantined_count)
+        mesh->members.notes[member].quarantined = true;
 }
 
 static void tell_quarantine(struct step *step, const struct mesh_id *id, const struct mesh_id *job,
@@ -915,6 +916,7 @@ void verify_check(const struct mesh *mesh)
     assert(live + verify->closing.count == pool_in_use(&verify->pool));
     for (uint32_t i = 0; i < mesh->members.count; i++) {
         const struct member *const member = &mesh->members.slot[mesh->members.sorted[i]];
-        assert(member->quarantined == (quarantine_find(verify, &member->id) < verify->quarantined_count));
+        const bool caught = quarantine_find(verify, &member->id) < verify->quarantined_count;
+        assert(mesh->members.notes[mesh->members.sorted[i]].quarantined == caught);
     }
 }

@@ -150,24 +150,24 @@ static void round_trips_are_smoothed(void **state)
         {UINT32_MAX, 7574375, 15016250}, /* 60 s is as bad as it gets */
     };
     struct fixture *const f = open_linked(2);
-    struct member *const member = &f->mesh->members.slot[members_find(f->mesh, &f->peer[0])];
+    struct member_notes *const notes = &f->mesh->members.notes[members_find(f->mesh, &f->peer[0])];
     for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct mesh_event event = {.kind = MESH_RECEIVED};
         event.body.received.from = f->peer[0];
         event.body.received.message = &(struct mesh_message){.kind = MESH_PONG};
         event.body.received.rtt_us = cases[i].sample_us;
         fixture_step(f, &event);
-        assert_int_equal(member->rtt_us, cases[i].rtt_us);
-        assert_int_equal(member->rtt_var_us, cases[i].var_us);
+        assert_int_equal(notes->rtt_us, cases[i].rtt_us);
+        assert_int_equal(notes->rtt_var_us, cases[i].var_us);
     }
     assert_int_equal(view_of(f, 1).rtt_us, 0);
-    member->rtt_us = 1; /* and never so short as to be none */
+    notes->rtt_us = 1; /* and never so short as to be none */
     struct mesh_event event = {.kind = MESH_RECEIVED};
     event.body.received.from = f->peer[0];
     event.body.received.message = &(struct mesh_message){.kind = MESH_PONG};
     event.body.received.rtt_us = 1;
     fixture_step(f, &event);
-    assert_int_equal(member->rtt_us, 1);
+    assert_int_equal(notes->rtt_us, 1);
     fixture_close(f);
 }
 

@@ -904,7 +904,7 @@ static void missed_capacity_is_asked_for(void **state)
     const uint32_t slot = members_find(net->node[0].mesh, &id);
     assert_false(net->node[0].mesh->members.slot[slot].has_capacity);
     net_run(net, 12 * MESH_ROUND_MS); /* each round asks one of two, and one of them has it */
-    assert_int_equal(net->node[0].mesh->members.slot[slot].capacity.offer.price_micro, 77);
+    assert_int_equal(net->node[0].mesh->members.slot[slot].capacity.price_micro, 77);
     end(net);
 }
 
