@@ -241,8 +241,12 @@
 #define MESH_ECHO_MS 10000
 #define MESH_ECHO_LOST_MS 30000
 #define MESH_AWAITED_MAX 64
-/* Word of a member's capacity is given so often, however often it changes. */
+/*
+ * Word of a member's capacity is given so often, however often it changes; and so long after the first of it, since a word
+ * costs a fraction in a message with others: a mesh of a thousand at rest would send more of these than anything else.
+ */
 #define MESH_HAVE_CAPACITY_MS 60000
+#define MESH_TELL_MS 5000
 /*
  * Our capacity is announced at most, and at least, so often; in a large mesh more seldom, by so much for each member,
  * so that what a node hears of all others stays within bounds: at 1,000 members 125 capacities a second when all of them

@@ -18,25 +18,54 @@ void members_layout(struct members *members, const struct mesh_limits *limits, s
 
 /* ----------------------------------------------------------------- by id */
 
+/* A place holds a member's slot + 1 and, above it, a tag: so a search looks at hardly any member but the one it is for. */
+#define PLACE_SLOT 0x3fffu
+static_assert(MESH_MEMBERS_MAX <= PLACE_SLOT, "a place has room for every slot");
+
 /*
- * Where the search for an id begins, by its first bytes, which is all that a word tells of it. Ids are keys, chosen by whom
- * they name: the seed keeps them from crowding.
+ * Mixes the first bytes of an id, which is all that a word tells of it. Ids are keys, chosen by whom they name: the seed keeps
+ * them from crowding.
  */
-static uint32_t place_home(const struct mesh *mesh, uint64_t prefix)
+static uint64_t place_mix(const struct mesh *mesh, uint64_t prefix)
 {
     uint64_t mixed = (mesh->config.seed[0] ^ prefix) * 0x9e3779b97f4a7c15u;
-    mixed = (mixed ^ mixed >> 32) * 0x9e3779b97f4a7c15u;
+    return (mixed ^ mixed >> 32) * 0x9e3779b97f4a7c15u;
+}
+
+/* Where the search begins. */
+static uint32_t place_home(const struct mesh *mesh, uint64_t mixed)
+{
     return (uint32_t)(mixed >> 32) & (mesh->members.place_count - 1);
+}
+
+static uint32_t place_tag(uint64_t mixed)
+{
+    return (uint32_t)mixed & ~PLACE_SLOT;
+}
+
+static uint32_t place_slot(uint32_t place)
+{
+    return (place & PLACE_SLOT) - 1;
 }
 
 /* Its place in the table, or the empty one where it would go. */
 static uint32_t place_find(const struct mesh *mesh, const struct mesh_id *id)
 {
     const struct members *const members = &mesh->members;
-    uint32_t at = place_home(mesh, members_prefix(id));
-    while (members->place[at] != 0 && !id_equal(&members->slot[members->place[at] - 1].id, id))
-        at = (at + 1) & (members->place_count - 1);
+    const uint64_t mixed = place_mix(mesh, members_prefix(id));
+    uint32_t at = place_home(mesh, mixed);
+    for (uint32_t place; (place = members->place[at]) != 0; at = (at + 1) & (members->place_count - 1)) {
+        if ((place & ~PLACE_SLOT) == place_tag(mixed) && id_equal(&members->slot[place_slot(place)].id, id))
+            break;
+    }
     return at;
+}
+
+static void place_set(struct mesh *mesh, uint32_t slot)
+{
+    struct members *const members = &mesh->members;
+    const struct mesh_id *const id = &members->slot[slot].id;
+    members->place[place_find(mesh, id)] = place_tag(place_mix(mesh, members_prefix(id))) | (slot + 1);
 }
 
 static void place_insert(struct mesh *mesh, uint32_t slot)
@@ -47,10 +76,10 @@ static void place_insert(struct mesh *mesh, uint32_t slot)
         memset(members->place, 0, members->place_count * sizeof *members->place);
         for (uint32_t i = 0; i < members->used; i++) {
             if (i != slot && members->slot[i].state != 0)
-                members->place[place_find(mesh, &members->slot[i].id)] = i + 1;
+                place_set(mesh, i);
         }
     }
-    members->place[place_find(mesh, &members->slot[slot].id)] = slot + 1;
+    place_set(mesh, slot);
 }
 
 /* Later entries of the run move up, so that no search ends too early. */
@@ -61,7 +90,8 @@ static void place_remove(struct mesh *mesh, const struct mesh_id *id)
     uint32_t hole = place_find(mesh, id);
     assert(members->place[hole] != 0);
     for (uint32_t at = (hole + 1) & mask; members->place[at] != 0; at = (at + 1) & mask) {
-        const uint32_t home = place_home(mesh, members_prefix(&members->slot[members->place[at] - 1].id));
+        const struct mesh_id *const other = &members->slot[place_slot(members->place[at])].id;
+        const uint32_t home = place_home(mesh, place_mix(mesh, members_prefix(other)));
         if (((at - home) & mask) >= ((at - hole) & mask)) {
             members->place[hole] = members->place[at];
             hole = at;
@@ -72,7 +102,7 @@ static void place_remove(struct mesh *mesh, const struct mesh_id *id)
 
 uint32_t members_find(const struct mesh *mesh, const struct mesh_id *id)
 {
-    return mesh->members.place[place_find(mesh, id)] - 1;
+    return place_slot(mesh->members.place[place_find(mesh, id)]);
 }
 
 /* --------------------------------------------------------------- records */
@@ -234,10 +264,14 @@ static uint32_t sorted_place(const struct members *members, const struct mesh_id
 uint32_t members_find_prefix(const struct mesh *mesh, uint64_t prefix)
 {
     const struct members *const members = &mesh->members;
-    uint32_t at = place_home(mesh, prefix);
-    while (members->place[at] != 0 && members_prefix(&members->slot[members->place[at] - 1].id) != prefix)
-        at = (at + 1) & (members->place_count - 1);
-    return members->place[at] - 1;
+    const uint64_t mixed = place_mix(mesh, prefix);
+    uint32_t at = place_home(mesh, mixed);
+    for (uint32_t place; (place = members->place[at]) != 0; at = (at + 1) & (members->place_count - 1)) {
+        if ((place & ~PLACE_SLOT) == place_tag(mixed) &&
+            members_prefix(&members->slot[place_slot(place)].id) == prefix)
+            break;
+    }
+    return place_slot(members->place[at]);
 }
 
 bool members_live(const struct mesh *mesh, uint32_t slot)

@@ -53,7 +53,8 @@ struct member {
     uint16_t lazy;               /* these neighbours are given word of them only */
     uint8_t comes_from;          /* place + 1 of the link over which they come; 0 = none, or our own */
     uint8_t hops;                /* links that the newest one crossed on its way to us */
-    bool owing;                  /* something is owed to some neighbour: */
+    bool owing;                  /* something is owed to some neighbour soon, */
+    bool telling;                /* or word of its capacity, which has time: */
     bool has_capacity;           /* one came in its present life */
     uint16_t owes_capacity;      /* a copy of its capacity */
     uint16_t owes_word;          /* word of its record */
@@ -117,7 +118,7 @@ struct members {
     struct member *slot;        /* [capacity]; a free slot has state 0 */
     struct member_notes *notes; /* [capacity], by slot */
     uint32_t *sorted;           /* [count] slots in the order of ids */
-    uint32_t *place;            /* [place_count] open addressing by id: slot + 1; 0 = empty */
+    uint32_t *place;            /* [place_count] open addressing by id, see members.c; 0 = empty */
     uint32_t
         place_count; /* a power of two that grows with the members, so that few members touch little memory */
     uint32_t self;   /* our own slot */

@@ -3,6 +3,7 @@
 void tree_layout(struct tree *tree, const struct mesh_limits *limits, struct carve *from)
 {
     tree->owing = carve(from, limits->members, sizeof *tree->owing);
+    tree->telling = carve(from, limits->members, sizeof *tree->telling);
 }
 
 static uint16_t bit(const struct link *link)
@@ -46,14 +47,35 @@ static void owe(struct step *step, uint32_t slot, uint16_t *what, uint16_t links
     tree->owing[tree->owing_count++] = slot;
 }
 
+/* The same for word of its capacity. */
+static void tell(struct step *step, uint32_t slot, uint16_t links)
+{
+    struct mesh *const mesh = step->mesh;
+    struct tree *const tree = &mesh->tree;
+    struct member *const member = &mesh->members.slot[slot];
+    member->owes_capacity_word |= links;
+    if (links == 0 || member->telling)
+        return;
+    member->telling = true;
+    if (tree->telling_count == 0)
+        tree->tell_at_ms = step->now_ms + MESH_TELL_MS;
+    tree->telling[tree->telling_count++] = slot;
+}
+
+static void strike_off(uint32_t *list, uint32_t *count, uint32_t slot)
+{
+    for (uint32_t i = 0; i < *count; i++) {
+        if (list[i] == slot)
+            list[i--] = list[--*count];
+    }
+}
+
 void tree_forget(struct mesh *mesh, uint32_t slot)
 {
     struct tree *const tree = &mesh->tree;
-    for (uint32_t i = 0; i < tree->owing_count; i++) {
-        if (tree->owing[i] == slot)
-            tree->owing[i--] = tree->owing[--tree->owing_count];
-    }
-    mesh->members.slot[slot].owing = false;
+    strike_off(tree->owing, &tree->owing_count, slot);
+    strike_off(tree->telling, &tree->telling_count, slot);
+    mesh->members.slot[slot].owing = mesh->members.slot[slot].telling = false;
 }
 
 void tree_unlinked(struct mesh *mesh, uint32_t place)
@@ -232,7 +254,7 @@ void tree_spread(struct step *step, const struct mesh_id *from, const struct mes
     }
     owe(step, slot, &member->owes_capacity, copies);
     if (is_worth_a_word(step, member))
-        owe(step, slot, &member->owes_capacity_word, words);
+        tell(step, slot, words);
     was_missing(step, slot, record);
 }
 
@@ -480,15 +502,12 @@ static void flush_member(struct step *step, uint32_t slot, const struct link *li
     const struct member *const member = &step->mesh->members.slot[slot];
     const struct mesh_id *const peer = &step->mesh->members.slot[link->member].id;
     const struct mesh_word record = word_of(member, MESH_RECORD_MEMBER);
-    const struct mesh_word capacity = word_of(member, MESH_RECORD_CAPACITY);
     if (!has_trees(link))
         return;
     if (member->owes_prune & bit(link))
         put_word(step, &parcel->prune, MESH_PRUNE, peer, &record);
     if (member->owes_word & bit(link))
         put_word(step, &parcel->have, MESH_HAVE, peer, &record);
-    if ((member->owes_capacity_word & bit(link)) && member->has_capacity)
-        put_word(step, &parcel->have, MESH_HAVE, peer, &capacity);
     if ((member->owes_capacity & bit(link)) && member->has_capacity) {
         const struct mesh_record newest = members_capacity(step->mesh, slot);
         send_copy(step, peer, &newest, member->hops);
@@ -520,7 +539,41 @@ static void tick_owed(struct step *step)
         member->owing = false;
         for (uint32_t i = 0; i < mesh->links.count; i++)
             flush_member(step, slot, &mesh->links.link[i], &parcel[i]);
-        member->owes_capacity = member->owes_word = member->owes_capacity_word = member->owes_prune = 0;
+        member->owes_capacity = member->owes_word = member->owes_prune = 0;
+    }
+}
+
+static void tell_of_capacity(struct step *step, uint32_t slot, const struct link *link, struct parcel *parcel)
+{
+    const struct member *const member = &step->mesh->members.slot[slot];
+    if (!has_trees(link) || !member->has_capacity || (member->owes_capacity_word & bit(link)) == 0)
+        return;
+    const struct mesh_word word = word_of(member, MESH_RECORD_CAPACITY);
+    put_word(step, &parcel->have, MESH_HAVE, &step->mesh->members.slot[link->member].id, &word);
+}
+
+static void tick_told(struct step *step)
+{
+    struct mesh *const mesh = step->mesh;
+    struct tree *const tree = &mesh->tree;
+    if (tree->telling_count == 0)
+        return;
+    if (step->now_ms < tree->tell_at_ms) {
+        out_wake(step, tree->tell_at_ms);
+        return;
+    }
+    struct parcel parcel[MESH_LINKS_MAX] = {0};
+    while (tree->telling_count > 0) {
+        if (!out_has_room(step->out, 0, FLUSH_ROOM, 0)) {
+            mesh->counters.bound_out++;
+            out_wake(step, step->now_ms);
+            return;
+        }
+        const uint32_t slot = tree->telling[--tree->telling_count];
+        for (uint32_t i = 0; i < mesh->links.count; i++)
+            tell_of_capacity(step, slot, &mesh->links.link[i], &parcel[i]);
+        mesh->members.slot[slot].telling = false;
+        mesh->members.slot[slot].owes_capacity_word = 0;
     }
 }
 
@@ -528,19 +581,23 @@ void tree_tick(struct step *step)
 {
     tick_missing(step);
     tick_owed(step);
+    tick_told(step);
 }
 
 void tree_check(const struct mesh *mesh)
 {
     const struct tree *const tree = &mesh->tree;
     uint32_t owing = 0;
+    uint32_t telling = 0;
     for (uint32_t slot = 0; slot < mesh->members.used; slot++) {
         const struct member *const member = &mesh->members.slot[slot];
         owing += member->owing;
-        assert(member->owing || (member->owes_capacity | member->owes_word | member->owes_capacity_word |
-                                 member->owes_prune) == 0);
+        telling += member->telling;
+        assert(member->owing || (member->owes_capacity | member->owes_word | member->owes_prune) == 0);
+        assert(member->telling || member->owes_capacity_word == 0);
         assert(member->comes_from <= MESH_LINKS_MAX);
     }
     assert(owing == tree->owing_count && owing <= mesh->members.capacity);
+    assert(telling == tree->telling_count && telling <= mesh->members.capacity);
     assert(tree->missing_count <= MESH_MISSING_MAX);
 }

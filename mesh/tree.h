@@ -11,7 +11,8 @@
  * makes nobody's way longer than from the nearest that has the record.
  *
  * Nothing queues. MEMBER records go at once; of all else a member has a bit per link that says what is owed there (a
- * capacity, a HAVE, a PRUNE), and every MESH_BATCH_MS what is owed is sent as it is then. So a newer capacity takes the
+ * capacity, a HAVE, a PRUNE), and every MESH_BATCH_MS what is owed is sent as it is then; HAVEs of capacities, which only mend
+ * what the trees lost, every MESH_TELL_MS. So a newer capacity takes the
  * place of an earlier one that has not left yet, and what can wait is bounded by the table of members.
  *
  * What may not be late, ALERTs and revocations, and a member's new incarnation, is flooded over every link.
@@ -37,9 +38,13 @@ struct missing {
 };
 
 struct tree {
-    uint32_t *owing; /* [owing_count] members of whom something is owed to some neighbour */
+    uint32_t
+        *owing; /* [owing_count] members of whom something but word of a capacity is owed to some neighbour */
     uint32_t owing_count;
     int64_t flush_at_ms; /* while something is owed */
+    uint32_t *telling;   /* [telling_count] members of whose capacity word is */
+    uint32_t telling_count;
+    int64_t tell_at_ms; /* while there are any */
     struct missing missing[MESH_MISSING_MAX];
     uint32_t missing_count;
 };

@@ -132,14 +132,19 @@ static void advance(struct fixture *f, int64_t by_ms)
     fixture_tick(f);
 }
 
-/* Nothing leaves before the batch is over; the core asks to be called then. */
-static void end_batch(struct fixture *f)
+/* Nothing leaves before the time is over; the core asks to be called then. */
+static void end_wait(struct fixture *f, int64_t wait_ms)
 {
-    assert_true(f->wake_at_ms <= f->now_ms + MESH_BATCH_MS);
-    advance(f, MESH_BATCH_MS - 1);
+    assert_true(f->wake_at_ms <= f->now_ms + wait_ms);
+    advance(f, wait_ms - 1);
     for (uint32_t i = 0; i < f->send_count; i++)
         assert_true(f->send[i].message.kind != MESH_HAVE && f->send[i].message.kind != MESH_PRUNE);
     advance(f, 1);
+}
+
+static void end_batch(struct fixture *f)
+{
+    end_wait(f, MESH_BATCH_MS);
 }
 
 static struct member *member_of(const struct fixture *f, uint32_t peer)
@@ -692,15 +697,15 @@ static void word_of_a_capacity_is_given_once_a_minute(void **state)
     say(f, 2, MESH_PRUNE, word_of(f, 0, 1, 0));
     const int64_t first_ms = f->now_ms;
     copy(f, 1, 0, MESH_RECORD_CAPACITY, first(1), 1);
-    end_batch(f);
+    end_wait(f, MESH_TELL_MS);
     assert_int_equal(words(f, MESH_HAVE, capacity_word(f, 0, first(1))), PEER(2));
     fixture_run(f, first_ms + MESH_HAVE_CAPACITY_MS - 1 - f->now_ms);
     fixture_clear(f);
     copy(f, 1, 0, MESH_RECORD_CAPACITY, first(2), 1);
-    assert_int_equal(f->mesh->tree.owing_count, 0);
+    assert_int_equal(f->mesh->tree.telling_count, 0);
     advance(f, 1);
     copy(f, 1, 0, MESH_RECORD_CAPACITY, first(3), 1);
-    end_batch(f);
+    end_wait(f, MESH_TELL_MS);
     assert_int_equal(words(f, MESH_HAVE, capacity_word(f, 0, first(3))), PEER(2));
     assert_int_equal(copies(f, 0, MESH_RECORD_CAPACITY, 3, 2), NONE);
     fixture_close(f);
