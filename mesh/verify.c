@@ -642,7 +642,7 @@ void verify_trust(struct step *step, const struct mesh_event *event)
     struct mesh *const mesh = step->mesh;
     const uint32_t member = members_find(mesh, &event->body.trust.id);
     if (member != MESH_NONE && !verify_bars(mesh, member))
-        mesh->members.slot[member].confirmed =
+        mesh->members.notes[member].confirmed =
             event->body.trust.confirmed < CONFIRMED_MAX ? event->body.trust.confirmed : CONFIRMED_MAX;
 }
 
