@@ -125,15 +125,22 @@ struct mesh_record members_record(const struct member *member)
 
 struct mesh_capacity members_offer(const struct mesh *mesh, uint32_t slot)
 {
-    const struct member_capacity *const kept = &mesh->members.slot[slot].capacity;
+    const struct member *const member = &mesh->members.slot[slot];
+    const struct member_notes *const notes = &mesh->members.notes[slot];
+    const struct member_capacity *const kept = &member->capacity;
     struct mesh_capacity offer = {
         .price_micro = kept->price_micro,
         .available_until_ms = kept->available_until_ms,
         .draining = kept->draining,
         .fault = kept->fault,
-        .site = mesh->members.notes[slot].behind,
+        .no_users = kept->no_users,
     };
     memcpy(offer.class, kept->class, sizeof offer.class);
+    if (!member->more)
+        return offer;
+    offer.site = notes->behind;
+    offer.resident_count = notes->resident_count;
+    memcpy(offer.resident, notes->resident, sizeof offer.resident);
     return offer;
 }
 
@@ -171,15 +178,19 @@ void members_keep_record(struct step *step, uint32_t slot, const struct mesh_rec
     set_record(member, record);
 }
 
-/* Most members have nothing behind them: their notes stay as nobody touched them. */
-static void keep_behind(struct mesh *mesh, uint32_t slot, const struct mesh_site_capacity *behind)
+/* Most members have none of it: their notes stay as nobody touched them. */
+static void keep_more(struct mesh *mesh, uint32_t slot, const struct mesh_capacity *offer)
 {
     static const struct mesh_site_capacity nothing;
     struct member *const member = &mesh->members.slot[slot];
-    const bool some = memcmp(behind, &nothing, sizeof nothing) != 0;
-    if (some || member->behind)
-        mesh->members.notes[slot].behind = *behind;
-    member->behind = some;
+    struct member_notes *const notes = &mesh->members.notes[slot];
+    const bool some = offer->resident_count > 0 || memcmp(&offer->site, &nothing, sizeof nothing) != 0;
+    if (some || member->more) {
+        notes->behind = offer->site;
+        notes->resident_count = offer->resident_count;
+        memcpy(notes->resident, offer->resident, sizeof notes->resident);
+    }
+    member->more = some;
 }
 
 void members_keep_capacity(struct step *step, uint32_t slot, const struct mesh_record *record)
@@ -197,9 +208,10 @@ void members_keep_capacity(struct step *step, uint32_t slot, const struct mesh_r
         .price_micro = offer->price_micro,
         .draining = offer->draining,
         .fault = offer->fault,
+        .no_users = offer->no_users,
     };
     memcpy(member->capacity.class, offer->class, sizeof offer->class);
-    keep_behind(step->mesh, slot, &offer->site);
+    keep_more(step->mesh, slot, offer);
 }
 
 void members_forget_capacity(struct step *step, uint32_t slot)
@@ -208,7 +220,7 @@ void members_forget_capacity(struct step *step, uint32_t slot)
     out_drop(step, member->capacity.handle);
     member->capacity = (struct member_capacity){0};
     member->has_capacity = false;
-    keep_behind(step->mesh, slot, &(struct mesh_site_capacity){0});
+    keep_more(step->mesh, slot, &(struct mesh_capacity){0});
 }
 
 /* ----------------------------------------------------------------- table */

@@ -40,6 +40,7 @@ struct member_capacity {
     uint32_t price_micro;
     bool draining;
     uint8_t fault;
+    uint16_t no_users;
 };
 
 /*
@@ -78,7 +79,7 @@ struct member {
     bool interior;    /* and this, see tiers.h */
     uint8_t rings;    /* the tiers on whose rings it stands */
     uint8_t listed;   /* the tiers in whose summaries it is */
-    bool behind;      /* its capacity tells of a site, which is in its notes */
+    bool more;        /* its capacity tells of more, which is in its notes */
     bool alerted;     /* our own accusation of it stands */
     uint32_t accused; /* what others say about it: index + 1 in the detector's table, 0 = nothing */
 };
@@ -108,7 +109,10 @@ struct member_notes {
     bool disk_asked;
     bool disk_told; /* it said in this life of ours how far it has seen us */
 
-    struct mesh_site_capacity behind; /* of its capacity record */
+    /* Of its capacity record. */
+    struct mesh_site_capacity behind;
+    uint8_t resident_count;
+    uint32_t resident[MESH_RESIDENTS_MAX];
 };
 
 struct members {
