@@ -158,6 +158,13 @@ void detector_clear(struct mesh *mesh, uint32_t slot)
     mesh->detector.dirty = true;
 }
 
+static void remove_believed(struct detector *detector, uint32_t index)
+{
+    detector->believed_count--;
+    for (uint32_t i = index; i < detector->believed_count; i++)
+        detector->believed[i] = detector->believed[i + 1];
+}
+
 void detector_forget(struct mesh *mesh, uint32_t slot)
 {
     struct detector *const detector = &mesh->detector;
@@ -171,6 +178,10 @@ void detector_forget(struct mesh *mesh, uint32_t slot)
     }
     if (mesh->members.slot[slot].accused != 0)
         give_row(mesh, mesh->members.slot[slot].accused - 1);
+    for (uint32_t i = 0; i < detector->believed_count; i++) {
+        if (detector->believed[i].member == slot)
+            remove_believed(detector, i--);
+    }
 }
 
 uint32_t detector_accuses(const struct mesh *mesh, uint32_t slot)
@@ -197,6 +208,7 @@ static void sign_alert(struct step *step, uint32_t subject, bool accuses)
     record->body.alert.accuses = accuses;
     member->alerted = accuses;
     mesh->members.notes[subject].alerted_at_ms = step->now_ms;
+    mesh->members.notes[subject].told_alone = false;
     if (accuses)
         mesh->counters.alerts_sent++;
 }
@@ -213,25 +225,55 @@ void detector_unlinked(struct step *step, uint32_t subject)
     withdraw(step, subject);
 }
 
-/* Tells a member that is down here, and may not know it, or others who ask about it. */
-static void accuse_the_dead(struct step *step, uint32_t subject)
+/* Tells a member that is down here, and may not know it, or others who ask about it; not again at once. */
+static bool accuse_the_dead(struct step *step, uint32_t subject)
 {
     const struct members *const members = &step->mesh->members;
     const int64_t alerted_at_ms = members->notes[subject].alerted_at_ms;
-    if (members->slot[subject].state == MESH_DOWN &&
-        (alerted_at_ms == 0 || step->now_ms - alerted_at_ms >= MESH_ALERT_REPEAT_MS))
-        sign_alert(step, subject, true);
+    if (members->slot[subject].state != MESH_DOWN ||
+        (alerted_at_ms != 0 && step->now_ms - alerted_at_ms < MESH_ALERT_REPEAT_MS))
+        return false;
+    sign_alert(step, subject, true);
+    return true;
+}
+
+bool detector_tells_alone(const struct mesh *mesh, uint32_t subject)
+{
+    return mesh->members.slot[subject].state == MESH_DOWN && mesh->members.notes[subject].told_alone;
 }
 
 void detector_believed(struct step *step, uint32_t subject)
 {
-    accuse_the_dead(step, subject);
+    struct detector *const detector = &step->mesh->detector;
+    bool known = step->mesh->members.slot[subject].state != MESH_DOWN;
+    for (uint32_t i = 0; i < detector->believed_count && !known; i++)
+        known = detector->believed[i].member == subject;
+    if (known || detector->believed_count == MESH_BELIEVED_MAX)
+        return;
+    detector->believed[detector->believed_count++] =
+        (struct believed){.member = subject, .accuse_at_ms = step->now_ms + MESH_BELIEVED_MS};
+}
+
+static void tick_believed(struct step *step)
+{
+    struct detector *const detector = &step->mesh->detector;
+    while (detector->believed_count > 0 && step->now_ms >= detector->believed[0].accuse_at_ms) {
+        accuse_the_dead(step, detector->believed[0].member);
+        remove_believed(detector, 0);
+    }
+    if (detector->believed_count > 0)
+        out_wake(step, detector->believed[0].accuse_at_ms);
 }
 
 void detector_heard(struct step *step, uint32_t subject)
 {
+    struct members *const members = &step->mesh->members;
     withdraw(step, subject);
-    accuse_the_dead(step, subject);
+    if (members->slot[subject].state != MESH_DOWN)
+        return;
+    const bool first = members->notes[subject].alerted_at_ms < members->slot[subject].state_at_ms;
+    if (accuse_the_dead(step, subject))
+        members->notes[subject].told_alone = first;
 }
 
 /* Silent, or soon to be if it says nothing: it has missed more than one ping. */
@@ -602,6 +644,7 @@ void detector_tick(struct step *step)
     tick_doubt(step);
     for (uint32_t i = 0; i < mesh->links.count; i++)
         tick_own_accusation(step, &mesh->links.link[i]);
+    tick_believed(step);
     tick_verdicts(step);
     tick_announce(step);
     if (step->now_ms >= detector->swept_at_ms + MESH_SWEEP_MS)
@@ -632,5 +675,8 @@ void detector_check(const struct mesh *mesh)
         }
         assert(accusers == said->accusers);
     }
+    assert(detector->believed_count <= MESH_BELIEVED_MAX);
+    for (uint32_t i = 0; i < detector->believed_count; i++)
+        assert(mesh->members.slot[detector->believed[i].member].state != 0);
     assert(mesh->incarnation >= mesh->config.incarnation);
 }

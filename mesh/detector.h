@@ -52,6 +52,12 @@ struct detector {
     bool doubting; /* most of our own links failed at once: it is probably us */
     int64_t doubt_until_ms;
 
+    struct believed {
+        uint32_t member;
+        int64_t accuse_at_ms;
+    } believed[MESH_BELIEVED_MAX]; /* in by a peer, and down here; in the order of their times */
+    uint32_t believed_count;
+
     /* Refutation and clones. */
     bool announce; /* a raised incarnation is to be announced, at announce_at_ms at the earliest */
     int64_t announce_at_ms;
@@ -66,6 +72,12 @@ void detector_check(const struct mesh *mesh);
 
 /* Takes an ALERT of a known origin. Returns whether it was new, and so must be flooded. */
 bool detector_alert(struct step *step, uint32_t origin, const struct mesh_record *record);
+/*
+ * Whether our latest accusation of a member need not be flooded: it is down and was just heard, for the first time since, so
+ * it lives and need only hear of it to refute it. All members of a mesh that was split say this of each other at once when
+ * it heals. Who does not refute it is accused aloud the next time: perhaps it can't hear us.
+ */
+bool detector_tells_alone(const struct mesh *mesh, uint32_t member);
 /* A record with our own id and another process' session, of at least our own incarnation. */
 void detector_foreign(struct step *step, const struct mesh_record *record);
 
@@ -76,7 +88,8 @@ void detector_raise(struct step *step);
 void detector_heard(struct step *step, uint32_t member);
 /*
  * A peer still believes in this incarnation of the member: it started, or joined, after the accusations went
- * round. If the member is down here we accuse it again, and its observers join in, so that the peer can conclude.
+ * round. If the member is still down here a little later we accuse it again, and its observers join in, so that the peer
+ * can conclude.
  */
 void detector_believed(struct step *step, uint32_t member);
 /* A link fell silent: perhaps it is us. */

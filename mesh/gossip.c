@@ -234,9 +234,12 @@ static bool accept_alert(struct step *step, const struct mesh_id *from, const st
     /* The accused hears it from the accuser, whoever its neighbours are; what is flooded may not reach it. */
     const struct mesh_id *const subject = &record->body.alert.subject;
     if (origin == mesh->members.self) {
-        const struct link *const link = links_find(mesh, members_find(mesh, subject));
-        if (!link || !link->up)
+        const uint32_t slot = members_find(mesh, subject);
+        const struct link *const link = links_find(mesh, slot);
+        const bool alone = detector_tells_alone(mesh, slot);
+        if (alone || !link || !link->up)
             push(step, subject, record);
+        return !alone;
     }
     return true;
 }

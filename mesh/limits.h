@@ -187,6 +187,13 @@
  */
 #define MESH_SUSPECT_MS 1500
 #define MESH_SUSPECT_PLAIN_MS 800
+/*
+ * A member that is down here and that a peer believes in is accused again after so long, if it has not refuted its death by
+ * then: the halves of a mesh that was split believe in all of each other at once, and alive they say so in a second. Members
+ * that wait for that; of one more a later round tells again.
+ */
+#define MESH_BELIEVED_MS 2000
+#define MESH_BELIEVED_MAX 8
 /* Under so many live members one accuser makes a member suspect. */
 #define MESH_SMALL 5
 /* Share of a member's observers who must accuse it for it to be down. */

@@ -93,6 +93,7 @@ struct member_notes {
     uint32_t rtt_us;     /* smoothed as RFC 6298; 0 = not measured */
     uint32_t rtt_var_us;
     int64_t alerted_at_ms; /* when our own accusation was last signed; 0 = never */
+    bool told_alone;       /* and it was for its ears only, see detector_tells_alone() */
 
     /* Placement's, see placement.c. */
     uint32_t debit[MESH_DEVICE_CLASSES]; /* places asked for or used since its latest capacity record */

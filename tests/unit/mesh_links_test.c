@@ -443,6 +443,83 @@ static void words_of_another_incarnation_or_of_the_dead_count_for_nothing(void *
     fixture_close(f);
 }
 
+/* Eight members and we; the last one is down here. */
+static struct fixture *open_with_a_death(void)
+{
+    struct fixture *const f = open_linked(8);
+    f->silent[7] = true;
+    for (uint32_t i = 0; i < 7; i++)
+        alert(f, i, &f->peer[7], 1, true);
+    fixture_run(f, MESH_SUSPECT_PLAIN_MS + 1000);
+    assert_int_equal(view_of(f, 7).state, MESH_DOWN);
+    f->gossip = true;
+    fixture_clear(f);
+    return f;
+}
+
+/* The peers that were sent an accusation of ours of that one. */
+static uint32_t accused_to(const struct fixture *f, uint32_t subject)
+{
+    uint32_t to = 0;
+    for (uint32_t i = 0; i < f->send_count; i++) {
+        const struct mesh_record *const record = &f->send[i].message.body.push.record;
+        for (uint32_t peer = 0; peer < 8 && f->send[i].message.kind == MESH_PUSH; peer++) {
+            if (record->kind == MESH_RECORD_ALERT && id_equal(&record->origin, &f->mesh->config.self) &&
+                record->body.alert.accuses && id_equal(&record->body.alert.subject, &f->peer[subject]) &&
+                id_equal(&f->send[i].to, &f->peer[peer]))
+                to |= 1u << peer;
+        }
+    }
+    return to;
+}
+
+/* The halves of a mesh that heals hear of all of each other at once: flooded, that would be a storm. */
+static void the_dead_who_speak_are_told_alone_at_first(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_with_a_death();
+    hear(f, 7);
+    assert_int_equal(accused_to(f, 7), 1u << 7);
+    fixture_clear(f);
+    hear(f, 7);
+    fixture_run(f, MESH_ALERT_REPEAT_MS - 100);
+    assert_int_equal(accused_to(f, 7), 0);
+    fixture_run(f, 100);
+    hear(f, 7); /* it may not hear us: others shall tell it */
+    assert_int_equal(accused_to(f, 7) & 0x7f, 0x7f);
+    fixture_close(f);
+}
+
+/* Somebody missed that death; or it is over, which will be known a moment later. */
+static void a_death_that_a_peer_missed_is_told_a_little_later(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_with_a_death();
+    struct mesh_message entries = {.kind = MESH_ENTRIES};
+    entries.body.entries.count = 1;
+    entries.body.entries.entry[0] =
+        (struct mesh_entry){.origin = f->peer[7], .kind = MESH_RECORD_MEMBER, .incarnation = 1, .version = 1};
+    fixture_message(f, 0, &entries);
+    fixture_message(f, 1, &entries);
+    assert_int_equal(f->mesh->detector.believed_count, 1);
+    assert_true(f->wake_at_ms <= f->now_ms + MESH_BELIEVED_MS);
+    fixture_run(f, MESH_BELIEVED_MS - 1);
+    assert_int_equal(accused_to(f, 7), 0);
+    fixture_run(f, 1);
+    assert_int_equal(accused_to(f, 7) & 0x7f, 0x7f);
+    assert_int_equal(f->mesh->detector.believed_count, 0);
+
+    fixture_clear(f);
+    fixture_run(f, MESH_ALERT_REPEAT_MS);
+    fixture_message(f, 0, &entries);
+    f->incarnation[7] = 2;
+    fixture_member(f, 7, 4711, 2); /* it lives */
+    fixture_run(f, MESH_BELIEVED_MS);
+    assert_int_equal(accused_to(f, 7), 0);
+    assert_int_equal(f->mesh->detector.believed_count, 0);
+    fixture_close(f);
+}
+
 static void an_accuser_that_was_refuted_waits_longer_each_time(void **state)
 {
     (void)state;
@@ -819,6 +896,8 @@ int main(void)
         cmocka_unit_test(among_few_one_accuser_will_do),
         cmocka_unit_test(accusations_that_are_not_repeated_end),
         cmocka_unit_test(words_of_another_incarnation_or_of_the_dead_count_for_nothing),
+        cmocka_unit_test(the_dead_who_speak_are_told_alone_at_first),
+        cmocka_unit_test(a_death_that_a_peer_missed_is_told_a_little_later),
         cmocka_unit_test(an_accuser_that_was_refuted_waits_longer_each_time),
         cmocka_unit_test(most_links_at_once_raise_doubt_of_ourselves),
         cmocka_unit_test(doubt_ends_when_half_of_the_links_work),
