@@ -520,26 +520,83 @@ static bool read_request(struct user_request *request, char **bytes)
     return true;
 }
 
-static const char too_large[] = "the kernel's variables are too large: ";
-static const char too_hungry[] = "the compiler needs more memory for this source than it is given: ";
+static const char *find_in_line(const char *line, const char *word)
+{
+    return memmem(line, strcspn(line, "\n"), word, strlen(word));
+}
 
-/* The line that people see first: the first error. */
-static void write_text(const char *text)
+/* Where a line of the compiler's points in the author's file, as "k.cu:5:18:": it begins so, or it is NVRTC's "at line 5 of
+ * k.cu". False where it points elsewhere. */
+static bool place_in(const char *line, const char *file, char *place, size_t place_bytes)
+{
+    static const char at_line[] = " at line ";
+    const size_t name = strlen(file);
+    if (strncmp(line, file, name) == 0 && line[name] == ':' && isdigit((unsigned char)line[name + 1])) {
+        say(place, place_bytes, "%.*s", (int)(name + strspn(line + name, ":0123456789")), line);
+        return true;
+    }
+    const char *number = find_in_line(line, at_line);
+    if (!number)
+        return false;
+    number += strlen(at_line);
+    const size_t digits = strspn(number, "0123456789");
+    if (strncmp(number + digits, " of ", 4) != 0 || strncmp(number + digits + 4, file, name) != 0)
+        return false;
+    say(place, place_bytes, "%s:%.*s:", file, (int)digits, number);
+    return true;
+}
+
+/* An error inside our header is told at the author's line that led there: g++ names it before the error ("required from
+ * here"), NVRTC behind it. False where no error comes from the author's file. */
+static bool author_error(const char *text, const char *file, char *line, size_t line_bytes)
+{
+    char place[USER_FILE_BYTES + 32] = "", here[USER_FILE_BYTES + 32];
+    const char *error = NULL;
+    for (const char *at = text; *at; at += strcspn(at, "\n"), at += *at == '\n') {
+        const char *found = find_in_line(at, "error: ");
+        if (place_in(at, file, here, sizeof here)) {
+            if (error && !find_in_line(at, "note: ") && !find_in_line(at, " at line "))
+                error = NULL; /* the way to the next error begins */
+            if (found || !place[0])
+                memcpy(place, here, sizeof place);
+        }
+        error = found ? found : error;
+        if (error && place[0]) {
+            say(line, line_bytes, "%s %.*s", place, (int)strcspn(error, "\n"), error);
+            return true;
+        }
+    }
+    return false;
+}
+
+void user_compile_headline(const char *text, const char *file, char *line, size_t line_bytes)
 {
     static const char *const telling[] = {"relocation truncated", "undefined reference to ", "error: "};
-    const char *line = NULL;
-    for (size_t i = 0; !line && i < sizeof telling / sizeof *telling; i++)
-        line = strstr(text, telling[i]);
-    if (line && strstr(text, "relocation truncated"))
-        write_all(USER_TEXT_FD, too_large, strlen(too_large));
+    const char *at = NULL, *before = "";
+    size_t kind = 0;
+    while (kind < sizeof telling / sizeof *telling && !(at = strstr(text, telling[kind])))
+        kind++;
     if (strstr(text, "virtual memory exhausted") || strstr(text, "out of memory"))
-        write_all(USER_TEXT_FD, too_hungry, strlen(too_hungry));
-    if (!line)
-        line = text;
-    while (line > text && line[-1] != '\n')
-        line--;
-    const size_t bytes = strcspn(line, "\n");
-    write_all(USER_TEXT_FD, line, bytes);
+        before = "the compiler needs more memory for this source than it is given: ";
+    else if (kind == 0)
+        before = "the kernel's variables are too large: ";
+    say(line, line_bytes, "%s", before);
+    line += strlen(line);
+    line_bytes -= strlen(before);
+    if (kind == 2 && author_error(text, file, line, line_bytes))
+        return;
+    if (!at)
+        at = text;
+    while (at > text && at[-1] != '\n')
+        at--;
+    say(line, line_bytes, "%.*s", (int)strcspn(at, "\n"), at);
+}
+
+static void write_text(const char *text, const char *file)
+{
+    char line[1024];
+    user_compile_headline(text, file, line, sizeof line);
+    write_all(USER_TEXT_FD, line, strlen(line));
     write_all(USER_TEXT_FD, "\n", 1);
     write_all(USER_TEXT_FD, text, strlen(text));
 }
@@ -573,7 +630,7 @@ int user_compile_serve(void)
         status = (int)user_compile(&source, &request, USER_CODE_FD, text, sizeof text);
     }
     if (status != USER_COMPILED)
-        write_text(text);
+        write_text(text, source.file[0] ? source.file : request.file);
     user_source_close(&source);
     free(user);
     free(bytes);

@@ -48,6 +48,9 @@ void user_options(enum user_target target, char *out, size_t out_bytes);
 /* Compiles `source` into `code_fd`. `text` gets the whole of what the compiler said, at most `text_bytes`. */
 enum user_status user_compile(const struct user_source *source, const struct user_request *request,
                               int code_fd, char *text, size_t text_bytes);
+/* The line of the compiler's `text` that people see first: its first error, at the place in the author's `file` that led to
+ * it. `line_bytes` of at least 256. */
+void user_compile_headline(const char *text, const char *file, char *line, size_t line_bytes);
 /* The program's mode of that name. Returns the exit status. */
 int user_compile_serve(void);
 

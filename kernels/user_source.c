@@ -25,11 +25,16 @@ static const struct {
     {"thread_local", "a kernel has no thread_local variables: local variables belong to a thread"},
     {"__managed__", "there is no managed memory"},
     {"__attribute__", "attributes aren't taken, since they mean other things on a GPU"},
+    {"gnu", "attributes aren't taken, since they mean other things on a GPU"}, /* [[gnu::...]] */
+    {"__gnu__", "attributes aren't taken, since they mean other things on a GPU"},
     {"_Pragma", "_Pragma isn't taken"},
     {"__has_include", "a kernel is one file: there is nothing to include"},
     {"__nanosleep", "a kernel doesn't wait"},
     {"clock", "a kernel has no clock: its result would hang on it"},
     {"clock64", "a kernel has no clock: its result would hang on it"},
+    {"__DATE__", "a kernel has no clock: its result would hang on it"},
+    {"__TIME__", "a kernel has no clock: its result would hang on it"},
+    {"__TIMESTAMP__", "a kernel has no clock: its result would hang on it"},
     {"cudaLaunchDevice", "a kernel starts no kernels"},
 };
 /* Functions of the C library that GPUs have, with other bits than any CPU's: not to be called. */
@@ -226,6 +231,11 @@ static bool read_name(struct scan *scan)
         return refuse(scan, "only plain strings are taken");
     if (strncmp(word, "weir_", 5) == 0 && strcmp(scan->before[1], "define") == 0)
         return refuse(scan, "names that begin with weir_ are ours");
+    if (strncmp(word, "__builtin_", 10) == 0) /* clocks, random numbers and rounding modes are among them */
+        return refuse(scan,
+                      "'%s': built-in functions of a compiler aren't taken; weir_kernel.h has what "
+                      "every kind of device can do",
+                      word);
     for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
         if (strcmp(word, forbidden[i].word) == 0)
             return refuse(scan, "'%s': %s", word, forbidden[i].what);
@@ -257,6 +267,8 @@ static bool read_token(struct scan *scan)
     scan->line_begins = false;
     if (begins && (c == '#' || (c == '%' && scan->at[1] == ':')))
         return read_directive(scan);
+    if (strncmp(scan->at, "##", 2) == 0 || strncmp(scan->at, "%:%:", 4) == 0) /* we would not see the name */
+        return refuse(scan, "## isn't taken: every name of a kernel stands in its source");
     if (c == '"' || c == '\'')
         return skip_literal(scan);
     if (isdigit((unsigned char)c)) { /* a number, with digit separators and suffixes */
@@ -394,8 +406,6 @@ char *user_source_join(const struct user_source *source, enum user_target target
         fprintf(out, "#define WEIR_FIBRES 1\n");
     fprintf(out, "#line 1 \"weir_kernel.h\"\n%s\n#line 1 \"weir_math.h\"\n%s\n", user_kernel_header,
             user_math_header);
-    if (target == USER_CPU)
-        fprintf(out, "#pragma GCC poison asm __asm __asm__\n"); /* pasted together from two halves, for one */
     fprintf(out, "#line 1 \"%s\"\n%s\n#line %u \"%s\"\n", source->file, source->text, source->entry_line,
             source->file);
     fprintf(out, "static_assert(weir_same<decltype(&%s), void (*)(", source->entry);

@@ -38,9 +38,18 @@ struct checking {
     char text[TEXT_BYTES];
 };
 
+/* A line that quotes the source, which may be a stranger's: nothing of it moves the terminal. */
+static void print_plain(const char *text, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        fputc(text[i] < 0x20 || text[i] > 0x7e ? (text[i] == '\t' ? ' ' : '?') : text[i], stderr);
+    fputc('\n', stderr);
+}
+
 static int complain(const char *text)
 {
-    fprintf(stderr, "weir: %s\n", text);
+    fputs("weir: ", stderr);
+    print_plain(text, strlen(text));
     return 1;
 }
 
@@ -357,7 +366,7 @@ static void print_lines(const char *text)
     for (unsigned line = 0; *text; line++) {
         const size_t bytes = strcspn(text, "\n");
         if (line < LINES_MAX)
-            fprintf(stderr, "%.*s\n", (int)bytes, text);
+            print_plain(text, bytes);
         else
             left++;
         text += bytes + (text[bytes] == '\n');

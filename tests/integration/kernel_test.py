@@ -208,12 +208,14 @@ def check_finds_what_only_a_gpu_would_show(place):
         (ENTRY % "  y[weir_item()] = x[0];", 1, "begin with `if (weir_item() < items.count)`"),
         (ENTRY % "  __syncthreads(); y[weir_item()] = x[0];", 1, "reached past the end of output y"),
         (ENTRY % "  atomicAdd(&y[0], x[0]);", 1, "atomicAdd takes whole numbers"),
+        ("#error \x1b]0;mine\x07 \x9b2J\n" + ENTRY % "", 1, "?]0;mine?"),   # nothing of it reaches the terminal
         (ENTRY % "\n".join("  y[%d] = wrong%d;" % (i, i) for i in range(90)), 1, "lines more"),
     ]
     for source, code, words in cases:
         path = write_kernel(place, source)[1]
         said = place.weir("kernel", "check", path, code=code)
         expect(words in said.out + said.error, "%s\nlacks %r: %s" % (source, words, said))
+        expect(not set("\x1b\x07\x9b") & set(said.out + said.error), "control characters: %r" % said.error)
         if words == "atomicAdd takes whole numbers" and "NVRTC" in said.out + said.error:
             expect(said.error.count(words) == 2, "for one target only: %s" % said)
     path = write_kernel(place, ENTRY % "  y[0] = 0;")[1]   # 1000 items are no multiple of 256; 1024 are
@@ -281,6 +283,8 @@ REFUSED_AT_ONCE = [
     (ENTRY % "" + ENTRY % "", HEAD, "bad.cu:5: this is a second __global__ function"),
     ("#include <stdio.h>\n" + ENTRY % "", HEAD, "bad.cu:1: #include isn't taken"),
     (ENTRY % 'asm("nop");', HEAD, "bad.cu:3: 'asm': assembly isn't taken"),
+    (ENTRY % "\n#define J(a, b) a##b\nJ(as, m)(\".incbin \\\"/etc/passwd\\\"\");", HEAD, "bad.cu:4: ## isn't taken"),
+    (ENTRY % "y[0] = (float)__builtin_ia32_rdtsc();", HEAD, "bad.cu:3: '__builtin_ia32_rdtsc': built-in functions"),
     (ENTRY % "y[0] = *(new float);", HEAD, "bad.cu:3: 'new': a kernel has no memory of its own"),
     (ENTRY % "  y[0] = expf(x[0]);", HEAD, "bad.cu:3: 'expf': its bits differ from device to device; call weir_expf"),
     (ENTRY % "", HEAD.replace("shape = items", "shape = items d"), "bad.ini:5: commas stand between axes"),
@@ -294,7 +298,7 @@ REFUSED_AT_ONCE = [
 FAIL_THEN = [
     (ENTRY % "  y[0] = z;", HEAD, "bad.cu:3:10: error: 'z' was not declared in this scope"),
     (ENTRY % "  y[0] = erfcf(x[0]);", HEAD, "bad.cu:3:10: error: 'erfcf' was not declared"),
-    (ENTRY % "\n#define J(a, b) a##b\nJ(as, m)(\".incbin \\\"/etc/passwd\\\"\");", HEAD, "poisoned"),
+    (ENTRY % "  atomicAdd(&y[0], x[0]);", HEAD, "bad.cu:3:12: error: static assertion failed: atomicAdd takes whole numbers"),
     ('extern "C" __global__ void bad(weir_items, const float *, double *) {}\n', HEAD,
      "the entry does not fit its manifest, which wants: void bad(weir_items items, const float *x, float *y)"),
     (ENTRY % "  y[weir_item()] = x[weir_item() + items.count];", HEAD, "reached past the end of input x"),

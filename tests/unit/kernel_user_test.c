@@ -237,6 +237,9 @@ static void a_source_is_tied_to_its_manifest(void **state)
     user_source_close(&source);
     assert_true(scan("#define A_WORD_THAT_IS_LONGER_THAN_ANY_THAT_IS_LOOKED_FOR\"string\"\n" ENTRY, &source));
     user_source_close(&source);
+    assert_true(
+        scan("#define NAME(a) #a\nconst char *s = \"a##b\"; // __builtin_ia32_rdtsc, a##b\n" ENTRY, &source));
+    user_source_close(&source);
     assert_true(scan("__device__ void w() { __syncthreads(); }\n" ENTRY, &source));
     assert_true(source.fibres);
     user_source_close(&source);
@@ -271,6 +274,18 @@ static void bad_sources_are_refused_by_line(void **state)
         {"#pragma GCC optimize 3\n" ENTRY, "k.cu:1: the only #pragma that is taken is unroll"},
         {ENTRY "void f() { as\\\nm(\"nop\"); }\n",
          "k.cu:4: 'asm': assembly isn't taken: a kernel runs on every kind of device"},
+        {ENTRY "uint64_t f() { return __builtin_ia32_rdtsc(); }\n",
+         "k.cu:4: '__builtin_ia32_rdtsc': built-in functions of a compiler aren't taken; weir_kernel.h has "
+         "what every "
+         "kind of device can do"},
+        {"#define J(a, b) a##b\n" ENTRY "uint64_t f() { return J(__buil, tin_ia32_rdtsc)(); }\n",
+         "k.cu:1: ## isn't taken: every name of a kernel stands in its source"},
+        {"\n#define J(a, b) a %:%: b\nJ(as, m)(\".incbin\");\n" ENTRY,
+         "k.cu:2: ## isn't taken: every name of a kernel stands in its source"},
+        {"[[gnu::optimize(\"fast-math\")]]\n" ENTRY,
+         "k.cu:1: 'gnu': attributes aren't taken, since they mean other things on a GPU"},
+        {"const char *at = __TIME__;\n" ENTRY,
+         "k.cu:1: '__TIME__': a kernel has no clock: its result would hang on it"},
         {"int *p = new int;\n" ENTRY,
          "k.cu:1: 'new': a kernel has no memory of its own: give it an output or __shared__ memory"},
         {"extern __shared__ float s[];\n" ENTRY, "k.cu:1: extern __shared__ isn't taken: write `shared = "
