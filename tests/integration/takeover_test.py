@@ -202,6 +202,26 @@ def a_submit_without_a_majority_says_what_it_waits_for(place):
         home.wait_job(one)
 
 
+def a_cancel_ends_a_submit_that_waits_for_the_other_of_two(place):
+    """The other node hangs and is then gone for ever: the job ends all the same, and for good."""
+    mesh = place.mesh("ashburn", "berlin")
+    home, other = mesh["ashburn"], mesh["berlin"]
+    other.signal(signal.SIGSTOP)
+    submit = place.start([place.program, "submit", "spin", "--node", home.socket, "--items", "2", "--cache", "off",
+                          "--replicas", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    note = submit.stderr.readline()
+    expect("2 of the 2 nodes that keep its journal" in note, note)
+    job = re.search(r"job ([0-9a-f]{8}) is not accepted yet", note).group(1)
+    home.weir("cancel", job)
+    submit.communicate(timeout=20)
+    expect(submit.returncode == 1, "the submit ended with %s" % submit.returncode)
+    other.kill()
+    expect(home.job(job)["state"] == "cancelled", home.job(job))
+    home.stop()
+    home.start()
+    expect(home.job(job)["state"] == "cancelled", home.job(job))
+
+
 def a_stopped_home_hands_its_jobs_over(place):
     """SIGTERM in the middle of a job: it goes on at another node without waiting for a verdict, and nothing runs again."""
     mesh = place.mesh(*THREE)
@@ -409,7 +429,8 @@ def a_new_home_mends_what_its_disk_lost(place):
 TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wherever_it_is_submitted,
          waits_go_on_at_the_next_home, a_job_without_a_majority_waits_for_it, a_cut_off_member_says_so,
          a_finished_job_outlives_its_home, fewer_copies_than_asked_for_are_refused,
-         a_submit_without_a_majority_says_what_it_waits_for, a_stopped_home_hands_its_jobs_over,
+         a_submit_without_a_majority_says_what_it_waits_for,
+         a_cancel_ends_a_submit_that_waits_for_the_other_of_two, a_stopped_home_hands_its_jobs_over,
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
          large_inputs_and_outputs_outlive_the_home, small_inputs_ride_in_the_journal,
          a_takeover_on_a_full_disk_waits_for_room, a_disk_that_was_put_back_is_named, a_new_home_mends_what_its_disk_lost]
