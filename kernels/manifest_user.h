@@ -33,13 +33,12 @@
 
 #define MANIFEST_PAGE_BYTES 4096u
 
-/* Where a buffer of a user's kernel goes that shall end at a page's end, with a page behind it that can be taken away;
- * moves *at behind that. */
+/* Where a buffer of a user's kernel goes: on pages of its own, ending at a page's end; moves *at behind it. */
 static inline uint64_t manifest_user_place(uint64_t *at, uint64_t bytes)
 {
     const uint64_t page = MANIFEST_PAGE_BYTES, begin = (*at + page - 1) / page * page,
                    end = begin + (bytes + page - 1) / page * page;
-    *at = end + page;
+    *at = end;
     return end - bytes;
 }
 

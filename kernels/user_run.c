@@ -53,11 +53,30 @@ static struct {
     uint8_t *shared;
 } running;
 
-/* ---- Buffers and their guards */
+/* ---- Rooms */
 
-bool user_guard(uint8_t *memory, uint64_t offset, uint64_t bytes)
+static uint64_t page_up(uint64_t bytes)
 {
-    return mprotect(memory + offset + bytes, USER_PAGE_BYTES, PROT_NONE) == 0;
+    return (bytes + USER_PAGE_BYTES - 1) / USER_PAGE_BYTES * USER_PAGE_BYTES;
+}
+
+uint8_t *user_room_open(uint64_t bytes)
+{
+    uint8_t *all = mmap(NULL, page_up(bytes) + 2 * USER_APART_BYTES, PROT_NONE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return all == MAP_FAILED ? NULL : all + USER_APART_BYTES;
+}
+
+void user_room_close(uint8_t *room, uint64_t bytes)
+{
+    if (room)
+        munmap(room - USER_APART_BYTES, page_up(bytes) + 2 * USER_APART_BYTES);
+}
+
+bool user_access(const void *data, uint64_t bytes, int protection)
+{
+    uint8_t *begin = (uint8_t *)((uintptr_t)data / USER_PAGE_BYTES * USER_PAGE_BYTES);
+    return bytes == 0 || mprotect(begin, (size_t)((const uint8_t *)data + bytes - begin), protection) == 0;
 }
 
 /* ---- Faults */
@@ -67,37 +86,35 @@ static bool within(const uint8_t *at, const void *begin, uint64_t bytes)
     return at >= (const uint8_t *)begin && at < (const uint8_t *)begin + bytes;
 }
 
-/* What lies on both sides of a page that can't be touched: a buffer's end, or the beginning of the next. */
-struct sides {
-    char before[2 * MANIFEST_NAME_BYTES],
-        after[2 * MANIFEST_NAME_BYTES]; /* "the end of input x", "output y" */
-};
-
-static void look_beside(const uint8_t *at, const char *kind, const char *name, const void *data,
-                        uint64_t bytes, struct sides *sides)
+/* Whether the address lies in that buffer's room: then the kernel was on its way to that buffer. */
+static bool describe_buffer(const uint8_t *at, const char *kind, const char *name, const void *data,
+                            uint64_t bytes, char message[MANIFEST_ERROR_BYTES])
 {
     const uint8_t *begin = data, *end = begin + bytes;
-    if (data && within(at, end, USER_PAGE_BYTES))
-        snprintf(sides->before, sizeof sides->before, "%s %s", kind, name);
-    else if (data && within(at, begin - 2 * USER_PAGE_BYTES, 2 * USER_PAGE_BYTES))
-        snprintf(sides->after, sizeof sides->after, "%s %s", kind, name);
+    const bool past = data && within(at, end, USER_APART_BYTES);
+    if (!past && !(data && within(at, begin - USER_APART_BYTES, USER_APART_BYTES)))
+        return false;
+    const uint64_t away = (uint64_t)(past ? at - end : begin - at);
+    const int used = snprintf(message, MANIFEST_ERROR_BYTES, "the kernel reached %s of %s %s",
+                              past ? "past the end" : "before the beginning", kind, name);
+    if (away >= USER_PAGE_BYTES)
+        snprintf(message + used, (size_t)(MANIFEST_ERROR_BYTES - used), ", by %llu KiB",
+                 (unsigned long long)(away >> 10));
+    return true;
 }
 
 static bool describe_buffers(const uint8_t *at, char message[MANIFEST_ERROR_BYTES])
 {
     const struct kernel_call *call = running.call;
-    struct sides sides = {0};
     for (uint32_t i = 0; i < call->output_count; i++)
-        look_beside(at, "output", call->manifest->outputs[i].name, call->outputs[i].data,
-                    call->outputs[i].bytes, &sides);
+        if (describe_buffer(at, "output", call->manifest->outputs[i].name, call->outputs[i].data,
+                            call->outputs[i].bytes, message))
+            return true;
     for (uint32_t i = 0; i < call->manifest->input_count; i++)
-        look_beside(at, "input", call->manifest->inputs[i].name, call->inputs[i].data, call->inputs[i].bytes,
-                    &sides);
-    snprintf(message, MANIFEST_ERROR_BYTES, "the kernel reached %s%s%s%s%s",
-             sides.before[0] ? "past the end of " : "", sides.before,
-             sides.before[0] && sides.after[0] ? ", or " : "",
-             sides.after[0] ? "before the beginning of " : "", sides.after);
-    return sides.before[0] || sides.after[0];
+        if (describe_buffer(at, "input", call->manifest->inputs[i].name, call->inputs[i].data,
+                            call->inputs[i].bytes, message))
+            return true;
+    return false;
 }
 
 static void describe_address(const uint8_t *at, char message[MANIFEST_ERROR_BYTES])
@@ -111,7 +128,8 @@ static void describe_address(const uint8_t *at, char message[MANIFEST_ERROR_BYTE
         }
     if (describe_buffers(at, message))
         return;
-    if (within(at, running.shared, MANIFEST_SHARED_BYTES_MAX + 2 * USER_PAGE_BYTES))
+    if (running.shared &&
+        within(at, running.shared - USER_APART_BYTES, MANIFEST_SHARED_BYTES_MAX + 2 * USER_APART_BYTES))
         snprintf(message, MANIFEST_ERROR_BYTES, "the kernel reached outside its %u bytes of shared memory",
                  call->manifest->user->shared_bytes);
     else if (within(at, running.stacks, (uint64_t)running.stack_count * USER_STACK_BYTES))
@@ -177,11 +195,6 @@ __attribute__((format(printf, 2, 3))) static bool bad(char message[MANIFEST_ERRO
     vsnprintf(message, MANIFEST_ERROR_BYTES, format, arguments);
     va_end(arguments);
     return false;
-}
-
-static uint64_t page_up(uint64_t bytes)
-{
-    return (bytes + USER_PAGE_BYTES - 1) / USER_PAGE_BYTES * USER_PAGE_BYTES;
 }
 
 static bool check_object(struct object *object, char message[MANIFEST_ERROR_BYTES])
@@ -297,11 +310,9 @@ static bool load(struct user_image *image, struct object *object, int fd, char m
     if (!check_object(object, message))
         return false;
     image->bytes = object->span;
-    image->memory = mmap(NULL, image->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (image->memory == MAP_FAILED) {
-        image->memory = NULL;
+    image->memory = user_room_open(image->bytes);
+    if (!image->memory)
         return bad(message, "no memory for the kernel's code: %s", strerror(errno));
-    }
     for (uint32_t i = 0; i < object->head->e_phnum; i++)
         if (object->segments[i].p_type == PT_LOAD && !map_segment(image, &object->segments[i], fd))
             return bad(message, "the kernel's code can't be mapped: %s", strerror(errno));
@@ -359,28 +370,25 @@ void user_image_close(struct user_image *image)
         return;
     if (image->module)
         gpu_unload(image->gpu, image->module);
-    if (image->memory)
-        munmap(image->memory, image->bytes);
+    user_room_close(image->memory, image->bytes);
     free(image->pristine);
     free(image);
 }
 
 /* ---- Running */
 
-/* Shared memory ends at a guard page, too. */
+/* Shared memory ends as buffers do. */
 static uint8_t *shared_memory(uint32_t bytes)
 {
-    const uint64_t all = USER_PAGE_BYTES + MANIFEST_SHARED_BYTES_MAX;
     if (!running.shared) {
-        uint8_t *memory =
-            mmap(NULL, all + USER_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED)
+        uint8_t *room = user_room_open(MANIFEST_SHARED_BYTES_MAX);
+        if (!room || !user_access(room, MANIFEST_SHARED_BYTES_MAX, PROT_READ | PROT_WRITE)) {
+            user_room_close(room, MANIFEST_SHARED_BYTES_MAX);
             return NULL;
-        mprotect(memory, USER_PAGE_BYTES, PROT_NONE);
-        mprotect(memory + all, USER_PAGE_BYTES, PROT_NONE);
-        running.shared = memory;
+        }
+        running.shared = room;
     }
-    return running.shared + all - (bytes + 15) / 16 * 16;
+    return running.shared + MANIFEST_SHARED_BYTES_MAX - (bytes + 15) / 16 * 16;
 }
 
 static bool make_stacks(uint32_t count)

@@ -631,7 +631,7 @@ static uint64_t align(uint64_t bytes)
     return (bytes + WIRE_ALIGNMENT - 1) / WIRE_ALIGNMENT * WIRE_ALIGNMENT;
 }
 
-/* Where the buffers begin: behind the job, its shards and a user's manifest, and a page that can be taken away. */
+/* Where the buffers begin: behind the job, its shards and a user's manifest. */
 static uint64_t head_bytes(const struct worker_bundle *bundle)
 {
     const struct manifest_user *user = bundle->manifest->user;
@@ -732,8 +732,6 @@ static void copy_bundle(const struct worker_bundle *bundle, const struct region 
         job->manifest = (struct wire_place){.offset = sizeof *job + bundle->shard_count * sizeof *job->shards,
                                             .bytes = user->text_bytes};
         memcpy(memory + job->manifest.offset, user->text, user->text_bytes);
-        job->guard_offset = at - MANIFEST_PAGE_BYTES;
-        job->memory_bytes = region->bytes;
     }
     for (uint32_t input = 0; input < bundle->manifest->input_count; input++) {
         job->roles[input] = bundle->roles[input];

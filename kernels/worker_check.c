@@ -19,9 +19,14 @@
 #define RUN_SECONDS 20
 #define TEXT_BYTES (64u << 10)
 #define REPEAT_MAX 1000
-#define GUARD_BYTES (16ull << 20) /* between buffers: who reaches past one should not come out in the next */
-#define LINES_MAX 40              /* of what a compiler says */
-#define COMPUTE_MAJOR 9           /* compiled for where there is no GPU: sm_90 */
+#define LINES_MAX 40    /* of what a compiler says */
+#define COMPUTE_MAJOR 9 /* compiled for where there is no GPU: sm_90 */
+
+/* An input or an output, in a room of its own as in a worker, shared with the process that runs the kernel. */
+struct buffer {
+    uint8_t *room, *data;
+    uint64_t bytes;
+};
 
 struct checking {
     const struct worker_check *check;
@@ -32,9 +37,8 @@ struct checking {
     struct manifest_shapes shapes;
     struct array_type outputs[MANIFEST_OUTPUTS_MAX];
     uint32_t output_count, compiled; /* for how many kinds of device */
-    uint8_t *memory;                 /* shared with the process that runs the kernel */
-    uint8_t *first;                  /* what it held after the run on the CPU; NULL: there was none */
-    uint64_t memory_bytes, places[MANIFEST_INPUTS_MAX + MANIFEST_OUTPUTS_MAX];
+    struct buffer inputs[MANIFEST_INPUTS_MAX], outs[MANIFEST_OUTPUTS_MAX];
+    uint8_t *first[MANIFEST_OUTPUTS_MAX]; /* what they held after the run on the CPU; NULL: there was none */
     char text[TEXT_BYTES];
 };
 
@@ -156,11 +160,22 @@ static uint64_t extent(const struct checking *checking, const struct manifest_ax
     return number == 0 ? checking->shapes.items : EXTENT;
 }
 
-static uint64_t place_buffer(uint64_t *at, uint64_t bytes)
+static int make_buffer(struct buffer *buffer, const struct array_type *type, const char *what)
 {
-    const uint64_t place = manifest_user_place(at, bytes);
-    *at += GUARD_BYTES;
-    return place;
+    char message[128];
+    uint64_t at = 0;
+    if (array_bytes(type, &buffer->bytes) || buffer->bytes > (1u << 30)) {
+        snprintf(message, sizeof message, "its %s would be larger than 1 GiB; give fewer --items", what);
+        return complain(message);
+    }
+    const uint64_t offset = manifest_user_place(&at, buffer->bytes);
+    buffer->room = user_room_open(at);
+    if (!buffer->room ||
+        (at > 0 && mmap(buffer->room, at, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED))
+        return complain("out of memory");
+    buffer->data = buffer->room + offset;
+    return 0;
 }
 
 static int lay_out(struct checking *checking)
@@ -169,8 +184,7 @@ static int lay_out(struct checking *checking)
     const struct manifest *manifest = &user->manifest;
     struct manifest_shapes *shapes = &checking->shapes;
     char error[MANIFEST_ERROR_BYTES];
-    uint64_t at = GUARD_BYTES, bytes, random = 1;
-    uint32_t place = 0;
+    uint64_t random = 1;
     manifest_params_parse(manifest, NULL, 0, &checking->params, error);
     shapes->items = checking->check->items ? checking->check->items : ITEMS;
     for (uint32_t i = 0; i < manifest->input_count; i++) {
@@ -180,27 +194,18 @@ static int lay_out(struct checking *checking)
         shapes->roles[i] = manifest->inputs[i].roles;
         for (uint32_t axis = 0; axis < axes->rank; axis++)
             type->shape[axis] = extent(checking, &axes->axis[axis], axis);
-        if (array_bytes(type, &bytes) || bytes > (1u << 30))
-            return complain("its inputs would be larger than 1 GiB; give fewer --items");
-        checking->places[place++] = place_buffer(&at, bytes);
+        struct buffer *buffer = &checking->inputs[i];
+        if (make_buffer(buffer, type, "inputs"))
+            return 1;
+        fill(buffer->data, type, buffer->bytes, &random);
+        user_access(buffer->data, buffer->bytes, PROT_READ);
     }
     if (manifest_outputs(manifest, &checking->params, shapes, checking->outputs, &checking->output_count,
                          error))
         return complain(error);
-    for (uint32_t i = 0; i < checking->output_count; i++) {
-        if (array_bytes(&checking->outputs[i], &bytes) || bytes > (1u << 30))
-            return complain("its outputs would be larger than 1 GiB; give fewer --items");
-        checking->places[place++] = place_buffer(&at, bytes);
-    }
-    checking->memory_bytes = at;
-    checking->memory =
-        mmap(NULL, at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (checking->memory == MAP_FAILED)
-        return complain("out of memory");
-    for (uint32_t i = 0; i < manifest->input_count; i++) {
-        array_bytes(&shapes->inputs[i], &bytes);
-        fill(checking->memory + checking->places[i], &shapes->inputs[i], bytes, &random);
-    }
+    for (uint32_t i = 0; i < checking->output_count; i++)
+        if (make_buffer(&checking->outs[i], &checking->outputs[i], "outputs"))
+            return 1;
     return 0;
 }
 
@@ -222,21 +227,6 @@ static void tell(const char *message)
     complain(message);
 }
 
-/* Nothing can be touched but the buffers, and each to its end. */
-static void guard(const struct checking *checking, const struct kernel_call *call)
-{
-    const uint64_t page = USER_PAGE_BYTES;
-    uint64_t from = 0;
-    for (uint32_t i = 0; i < call->manifest->input_count + call->output_count; i++) {
-        const uint64_t bytes = i < call->manifest->input_count
-                                   ? call->inputs[i].bytes
-                                   : call->outputs[i - call->manifest->input_count].bytes;
-        mprotect(checking->memory + from, checking->places[i] / page * page - from, PROT_NONE);
-        from = checking->places[i] + bytes;
-    }
-    mprotect(checking->memory + from, checking->memory_bytes - from, PROT_NONE);
-}
-
 static int by_value(const void *a, const void *b)
 {
     const double left = *(const double *)a, right = *(const double *)b;
@@ -253,22 +243,16 @@ static int run_once(struct checking *checking, const struct user_image *image, s
                                .output_count = checking->output_count,
                                .image = image,
                                .every_thread = every_thread};
-    uint32_t place = 0;
-    for (uint32_t i = 0; i < manifest->input_count; i++) {
-        call.inputs[i].type = checking->shapes.inputs[i];
-        array_bytes(&call.inputs[i].type, &call.inputs[i].bytes);
-        call.inputs[i].data = checking->memory + checking->places[place++];
-        call.inputs[i].broadcast = checking->shapes.roles[i] == MANIFEST_BROADCAST;
-    }
-    for (uint32_t i = 0; i < checking->output_count; i++) {
-        call.outputs[i].type = checking->outputs[i];
-        array_bytes(&call.outputs[i].type, &call.outputs[i].bytes);
-        call.outputs[i].data = checking->memory + checking->places[place++];
-    }
-    if (!gpu) {
+    for (uint32_t i = 0; i < manifest->input_count; i++)
+        call.inputs[i] = (struct kernel_input){.data = checking->inputs[i].data,
+                                               .bytes = checking->inputs[i].bytes,
+                                               .type = checking->shapes.inputs[i],
+                                               .broadcast = checking->shapes.roles[i] == MANIFEST_BROADCAST};
+    for (uint32_t i = 0; i < checking->output_count; i++)
+        call.outputs[i] = (struct kernel_output){
+            .data = checking->outs[i].data, .bytes = checking->outs[i].bytes, .type = checking->outputs[i]};
+    if (!gpu)
         user_faults(tell);
-        guard(checking, &call);
-    }
     double times[REPEAT_MAX];
     const uint64_t wanted = checking->check->repeat, repeat = wanted < 1            ? 1
                                                               : wanted > REPEAT_MAX ? REPEAT_MAX
@@ -326,31 +310,33 @@ static int run_rest(struct checking *checking, const struct user_image *image)
                     "`if (weir_item() < items.count)`");
 }
 
+static void keep(struct checking *checking)
+{
+    for (uint32_t i = 0; i < checking->output_count; i++) {
+        checking->first[i] = malloc(checking->outs[i].bytes);
+        if (checking->first[i])
+            memcpy(checking->first[i], checking->outs[i].data, checking->outs[i].bytes);
+    }
+}
+
 /* After the run on the CPU: the outputs are kept. After that on a GPU: they are compared. */
 static int compare(struct checking *checking)
 {
     const struct manifest *manifest = &checking->user.manifest;
-    if (!checking->first) {
-        checking->first = malloc(checking->memory_bytes);
-        for (uint32_t i = 0; checking->first && i < checking->output_count; i++) {
-            const uint64_t at = checking->places[manifest->input_count + i];
-            uint64_t bytes;
-            array_bytes(&checking->outputs[i], &bytes);
-            memcpy(checking->first + at, checking->memory + at, bytes);
-        }
+    if (!checking->first[0]) {
+        keep(checking);
         return 0;
     }
     for (uint32_t i = 0; i < checking->output_count; i++) {
-        const uint64_t at = checking->places[manifest->input_count + i];
+        const struct buffer *buffer = &checking->outs[i];
         const size_t element = array_dtype_bytes((enum array_dtype)checking->outputs[i].dtype);
-        uint64_t bytes, differ = 0;
-        array_bytes(&checking->outputs[i], &bytes);
-        while (differ < bytes && checking->first[at + differ] == checking->memory[at + differ])
-            differ++;
-        if (differ == bytes)
+        uint64_t same = 0;
+        while (checking->first[i] && same < buffer->bytes && checking->first[i][same] == buffer->data[same])
+            same++;
+        if (same == buffer->bytes)
             continue;
         printf("output %s differs between CPU and GPU, first in element %llu\n", manifest->outputs[i].name,
-               (unsigned long long)(differ / element));
+               (unsigned long long)(same / element));
         return manifest->class == MANIFEST_EXACT
                    ? complain("its class is exact, but its bits are not the same")
                    : 0;
@@ -449,10 +435,13 @@ int worker_check(const struct worker_check *check, struct gpu *gpu)
         if (!status && checking->compiled == 0)
             status = complain("there is no compiler, so nothing was checked; install g++");
     }
-    if (checking->memory && checking->memory != MAP_FAILED)
-        munmap(checking->memory, checking->memory_bytes);
+    for (uint32_t i = 0; i < MANIFEST_INPUTS_MAX; i++)
+        user_room_close(checking->inputs[i].room, checking->inputs[i].bytes);
+    for (uint32_t i = 0; i < MANIFEST_OUTPUTS_MAX; i++) {
+        user_room_close(checking->outs[i].room, checking->outs[i].bytes);
+        free(checking->first[i]);
+    }
     user_source_close(&checking->source);
-    free(checking->first);
     free(checking);
     return status;
 }

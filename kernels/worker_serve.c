@@ -21,8 +21,8 @@
 struct mapping {
     bool used;
     uint8_t id[WORKER_ID_BYTES];
-    void *pages; /* begins on the page boundary below the data */
-    size_t page_bytes;
+    uint8_t *room; /* begins on the page boundary below the data */
+    uint64_t room_bytes;
     const uint8_t *data;
     uint64_t bytes;
     struct kernel_keep keep;
@@ -36,9 +36,19 @@ struct loaded {
     struct manifest_user *user;
 };
 
+/* What a user's kernel sees on a CPU: each buffer in a room of its own (kernels/user_run.h), in which all of the memory is
+ * mapped and nothing can be touched but that buffer, while its shard runs. Opened as they are needed; mapped so, the pages
+ * stay known to the processor from shard to shard. */
+struct rooms {
+    int fd; /* of the memory */
+    uint64_t bytes;
+    uint8_t *inputs[MANIFEST_INPUTS_MAX], *outputs[MANIFEST_OUTPUTS_MAX];
+};
+
 struct server {
     struct gpu *gpu;
     uint8_t *memory;
+    struct rooms rooms; /* of that memory */
     struct wire_control *control;
     struct mapping mappings[WORKER_RESIDENTS_MAX];
     struct wire_result result; /* outcomes not yet sent */
@@ -53,11 +63,12 @@ static struct server *faulty; /* whom a fault is told of: a signal handler has n
 static bool serve_bundle(struct server *server, const struct wire_bundle *bundle, const int *fds,
                          uint32_t fd_count);
 static bool run_shards(struct server *server, const struct wire_bundle *bundle, uint8_t *memory,
-                       const struct loaded *loaded);
+                       const struct loaded *loaded, struct rooms *rooms);
 static bool report(struct server *server, const char *text);
 static void tell_fault(const char *message);
 static bool map_blob(struct server *server, const struct wire_blob *blob, int fd);
 static void unmap_blob(struct mapping *mapping);
+static void close_rooms(struct rooms *rooms);
 static struct mapping *find_mapping(struct server *server, const uint8_t *id);
 
 static uint64_t now_us(void)
@@ -115,6 +126,7 @@ struct server *worker_serve_open(void)
         return NULL;
     }
     server->control = (struct wire_control *)(void *)server->memory;
+    server->rooms = (struct rooms){.fd = WIRE_MEMORY_FD, .bytes = WIRE_MEMORY_BYTES};
     faulty = server;
     user_faults(tell_fault);
     return server;
@@ -151,6 +163,7 @@ int worker_serve(struct server *server, const struct worker_device *device, stru
     for (unsigned i = 0; i < WORKER_RESIDENTS_MAX; i++)
         if (server->mappings[i].used)
             unmap_blob(&server->mappings[i]);
+    close_rooms(&server->rooms);
     munmap(server->memory, WIRE_MEMORY_BYTES);
     free(server);
     return result;
@@ -194,17 +207,60 @@ static struct loaded *load_code(struct server *server, const struct wire_bundle 
     return oldest;
 }
 
-/* Takes away the pages around the buffers of all shards. */
-static void guard_buffers(const struct wire_job *job, const struct manifest_user *user, uint8_t *memory)
+/* ---- What a user's kernel sees */
+
+static void *find_room(const struct rooms *rooms, uint8_t **room, uint64_t offset)
 {
-    user_guard(memory, job->guard_offset, 0);
-    for (uint32_t i = 0; i < job->shard_count; i++) {
-        for (uint32_t input = 0; input < user->manifest.input_count; input++)
-            if (job->roles[input] == MANIFEST_SPLIT)
-                user_guard(memory, job->shards[i].inputs[input].offset, job->shards[i].inputs[input].bytes);
-        for (uint32_t output = 0; output < user->manifest.output_count; output++)
-            user_guard(memory, job->shards[i].outputs[output].offset, job->shards[i].outputs[output].bytes);
+    if (!*room) {
+        uint8_t *fresh = user_room_open(rooms->bytes);
+        if (fresh &&
+            mmap(fresh, rooms->bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, rooms->fd, 0) == MAP_FAILED) {
+            user_room_close(fresh, rooms->bytes);
+            return NULL;
+        }
+        *room = fresh;
     }
+    return *room ? *room + offset : NULL;
+}
+
+static void close_rooms(struct rooms *rooms)
+{
+    for (uint32_t i = 0; i < MANIFEST_INPUTS_MAX; i++)
+        user_room_close(rooms->inputs[i], rooms->bytes);
+    for (uint32_t i = 0; i < MANIFEST_OUTPUTS_MAX; i++)
+        user_room_close(rooms->outputs[i], rooms->bytes);
+}
+
+/* Moves a shard's buffers to their rooms; `memory` is where they lie in ours, `base` where that is in the rooms. */
+static enum kernel_error move_in(struct rooms *rooms, const uint8_t *memory, uint64_t base,
+                                 struct kernel_call *call)
+{
+    bool good = true;
+    for (uint32_t i = 0; good && i < call->manifest->input_count; i++) {
+        struct kernel_input *input = &call->inputs[i];
+        if (!input->data || input->broadcast)
+            continue;
+        input->data =
+            find_room(rooms, &rooms->inputs[i], base + (uint64_t)((const uint8_t *)input->data - memory));
+        good = input->data && user_access(input->data, input->bytes, PROT_READ);
+    }
+    for (uint32_t i = 0; good && i < call->output_count; i++) {
+        struct kernel_output *output = &call->outputs[i];
+        output->data =
+            find_room(rooms, &rooms->outputs[i], base + (uint64_t)((const uint8_t *)output->data - memory));
+        good = output->data && user_access(output->data, output->bytes, PROT_READ | PROT_WRITE);
+    }
+    return good ? KERNEL_OK
+                : kernel_fail(call, KERNEL_FAILED, "no room for the kernel's buffers: %s", strerror(errno));
+}
+
+static void move_out(const struct kernel_call *call)
+{
+    for (uint32_t i = 0; i < call->manifest->input_count; i++)
+        if (call->inputs[i].data && !call->inputs[i].broadcast)
+            user_access(call->inputs[i].data, call->inputs[i].bytes, PROT_NONE);
+    for (uint32_t i = 0; i < call->output_count; i++)
+        user_access(call->outputs[i].data, call->outputs[i].bytes, PROT_NONE);
 }
 
 static void begin_result(struct server *server, const struct wire_bundle *bundle)
@@ -273,16 +329,17 @@ static bool serve_bundle(struct server *server, const struct wire_bundle *bundle
         if (memory == MAP_FAILED)
             return give_up(server, bundle, "the bundle's memory could not be mapped", bundle->own_bytes);
     }
+    struct rooms own = {.fd = bundle->own_bytes ? fds[0] : -1, .bytes = bundle->own_bytes};
     struct loaded *loaded = NULL;
     char message[MANIFEST_ERROR_BYTES];
     if (bundle->code.bytes)
         loaded = load_code(server, bundle, memory, fds[fd_count - 1], message);
     const bool good = bundle->code.bytes && !loaded ? reject_all(server, bundle, memory, message)
-                                                    : run_shards(server, bundle, memory, loaded);
+                                                    : run_shards(server, bundle, memory, loaded,
+                                                                 bundle->own_bytes ? &own : &server->rooms);
+    close_rooms(&own);
     if (bundle->own_bytes)
         munmap(memory, bundle->own_bytes);
-    else if (loaded && !server->gpu)
-        mprotect(memory, WORKER_REGION_BYTES, PROT_READ | PROT_WRITE);
     return good;
 }
 
@@ -372,9 +429,10 @@ static bool settle(struct server *server, uint32_t shard, enum kernel_error erro
 }
 
 static bool run_on_cpu(struct server *server, const struct wire_bundle *bundle, uint8_t *memory,
-                       const struct loaded *loaded)
+                       const struct loaded *loaded, struct rooms *rooms)
 {
     const struct wire_job *job = (const struct wire_job *)(const void *)memory;
+    const uint64_t base = bundle->own_bytes ? 0 : (uint64_t)(memory - server->memory);
     const uint32_t shard_count = server->shard_count;
     uint64_t before_us = now_us();
     for (uint32_t i = 0; i < shard_count; i++) {
@@ -384,8 +442,13 @@ static bool run_on_cpu(struct server *server, const struct wire_bundle *bundle, 
         server->shard = i;
         if (atomic_load(&server->control->cancel[bundle->region]) == 0) {
             error = prepare(server, job, &job->shards[i], bundle->region, memory, loaded, &call);
-            if (!error)
+            if (!error && loaded)
+                error = move_in(rooms, memory, base, &call);
+            if (!error) {
                 error = kernel_run(&call, NULL);
+                if (loaded)
+                    move_out(&call);
+            }
         }
         const uint64_t after_us = now_us();
         if (!settle(server, i, error, after_us - before_us, call.message))
@@ -495,17 +558,15 @@ static bool run_on_gpu(struct server *server, const struct wire_bundle *bundle, 
 }
 
 static bool run_shards(struct server *server, const struct wire_bundle *bundle, uint8_t *memory,
-                       const struct loaded *loaded)
+                       const struct loaded *loaded, struct rooms *rooms)
 {
     const struct wire_job *job = (const struct wire_job *)(const void *)memory;
     /* Read once: after the last report the node may put the next bundle there. */
     server->shard_count = job->shard_count;
     begin_result(server, bundle);
-    if (loaded && !server->gpu)
-        guard_buffers(job, loaded->user, memory);
     server->sent_us = now_us();
     return server->gpu ? run_on_gpu(server, bundle, memory, loaded)
-                       : run_on_cpu(server, bundle, memory, loaded);
+                       : run_on_cpu(server, bundle, memory, loaded, rooms);
 }
 
 static struct mapping *find_mapping(struct server *server, const uint8_t *id)
@@ -527,23 +588,18 @@ static bool map_blob(struct server *server, const struct wire_blob *blob, int fd
     }
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), skip = blob->offset % page;
     const uint64_t inner = (skip + blob->bytes + page - 1) / page * page;
-    /* A page on both sides that can't be touched: users' kernels may look too far. */
-    uint8_t *pages =
-        mmap(NULL, (size_t)(inner + 2 * page), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (pages == MAP_FAILED)
+    uint8_t *room = user_room_open(inner); /* users' kernels may look too far */
+    if (!room)
         return false;
-    if (inner > 0 && mmap(pages + page, (size_t)(blob->bytes + skip), PROT_READ, MAP_SHARED | MAP_FIXED, fd,
+    if (inner > 0 && mmap(room, (size_t)(blob->bytes + skip), PROT_READ, MAP_SHARED | MAP_FIXED, fd,
                           (off_t)(blob->offset - skip)) == MAP_FAILED) {
         const int saved = errno;
-        munmap(pages, (size_t)(inner + 2 * page));
+        user_room_close(room, inner);
         errno = saved;
         return false;
     }
-    *mapping = (struct mapping){.used = true,
-                                .pages = pages,
-                                .page_bytes = (size_t)(inner + 2 * page),
-                                .data = pages + page + skip,
-                                .bytes = blob->bytes};
+    *mapping = (struct mapping){
+        .used = true, .room = room, .room_bytes = inner, .data = room + skip, .bytes = blob->bytes};
     memcpy(mapping->id, blob->id, WORKER_ID_BYTES);
     return true;
 }
@@ -551,6 +607,6 @@ static bool map_blob(struct server *server, const struct wire_blob *blob, int fd
 static void unmap_blob(struct mapping *mapping)
 {
     kernel_keep_release(&mapping->keep);
-    munmap(mapping->pages, mapping->page_bytes);
+    user_room_close(mapping->room, mapping->room_bytes);
     *mapping = (struct mapping){0};
 }

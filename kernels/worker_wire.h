@@ -3,7 +3,7 @@
  * Both ends come from one build and run on one machine (the worker's hello carries the build's digest and a
  * stranger is turned away), so messages and memory are plain structs. The memory is: one page of control
  * words, then two regions. A region begins with a wire_job and its wire_shards; inputs and outputs follow at
- * the offsets they state, each aligned to 64 bytes. Only the node's end writes offsets; it keeps its own copy
+ * the offsets they state, each aligned to 64 bytes, or on pages of its own where the kernel is a user's. Only the node's end writes offsets; it keeps its own copy
  * and never reads them back. */
 #ifndef KERNELS_WORKER_WIRE_H
 #define KERNELS_WORKER_WIRE_H
@@ -16,7 +16,7 @@
 
 #define WIRE_SOCKET_FD 3 /* in the worker, from its start */
 #define WIRE_MEMORY_FD 4
-#define WIRE_VERSION 2
+#define WIRE_VERSION 3
 #define WIRE_CONTROL_BYTES 4096
 #define WIRE_MEMORY_BYTES (WIRE_CONTROL_BYTES + (uint64_t)WORKER_BUNDLES_MAX * WORKER_REGION_BYTES)
 #define WIRE_ALIGNMENT 64
@@ -73,9 +73,6 @@ struct wire_job {
     struct array_type types[MANIFEST_INPUTS_MAX];
     uint8_t blobs[MANIFEST_INPUTS_MAX][WORKER_ID_BYTES];
     struct wire_place manifest; /* text of a user's kernel; bytes 0: built in */
-    uint64_t guard_offset;      /* a user's kernel: of the page before its first buffer, */
-    uint64_t
-        memory_bytes; /* and of all of the bundle; manifest_user_place says where pages are to be taken away */
     uint32_t shard_count;
     struct wire_shard shards[];
 };

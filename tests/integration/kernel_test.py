@@ -204,7 +204,7 @@ def check_finds_what_only_a_gpu_would_show(place):
     cases = [
         (guarded % "", 0, "ran 1000 items"),
         (guarded % " + 1", 1, "reached past the end of input x"),
-        (guarded % " + 5000", 1, "not its own"),       # the guards are wide
+        (guarded % " + (3u << 30)", 1, "reached past the end of input x, by 125829"),   # 12 GiB
         (ENTRY % "  y[weir_item()] = x[0];", 1, "begin with `if (weir_item() < items.count)`"),
         (ENTRY % "  __syncthreads(); y[weir_item()] = x[0];", 1, "reached past the end of output y"),
         (ENTRY % "  atomicAdd(&y[0], x[0]);", 1, "atomicAdd takes whole numbers"),
@@ -302,6 +302,9 @@ FAIL_THEN = [
     ('extern "C" __global__ void bad(weir_items, const float *, double *) {}\n', HEAD,
      "the entry does not fit its manifest, which wants: void bad(weir_items items, const float *x, float *y)"),
     (ENTRY % "  y[weir_item()] = x[weir_item() + items.count];", HEAD, "reached past the end of input x"),
+    (ENTRY % "  y[weir_item()] = x[weir_item() + (1 << 22)];", HEAD, "reached past the end of input x, by 16380 KiB"),
+    (ENTRY % "  y[weir_item() - (1 << 20)] = 1;", HEAD, "reached before the beginning of output y, by 4096 KiB"),
+    (ENTRY % "  const_cast<float *>(x)[weir_item()] = 1;", HEAD, "wrote to input x"),
     (ENTRY % "  y[weir_item()] = x[(int64_t)weir_item() - 500];", HEAD, "before the beginning of input x"),
     (ENTRY % "  y[weir_item() + items.count] = 1;", HEAD, "reached past the end of output y"),
     (ENTRY % "  *(volatile int *)16 = 1;", HEAD, "reached for memory that is not its own"),

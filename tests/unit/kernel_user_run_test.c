@@ -47,22 +47,27 @@ static int compile(const char *manifest, const char *source, uint64_t *bytes)
     return fd;
 }
 
-/* Buffers as a worker lays them out: x, then y, each before a page that can't be touched. */
-static uint8_t *lay_out(uint64_t items, uint32_t **x, uint32_t **y)
+/* Buffers as a worker lays them out: each at the end of a room of its own. */
+static uint32_t *make_buffer(uint64_t items)
 {
-    uint64_t at = USER_PAGE_BYTES;
-    const uint64_t x_at = manifest_user_place(&at, 4 * items), y_at = manifest_user_place(&at, 4 * items);
-    uint8_t *memory = mmap(NULL, at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    assert_true(memory != MAP_FAILED);
-    *x = (uint32_t *)(void *)(memory + x_at);
-    *y = (uint32_t *)(void *)(memory + y_at);
-    assert_true(user_guard(memory, 0, 0) && user_guard(memory, x_at, 4 * items) &&
-                user_guard(memory, y_at, 4 * items));
+    uint64_t at = 0;
+    const uint64_t offset = manifest_user_place(&at, 4 * items);
+    uint8_t *room = user_room_open(at);
+    assert_non_null(room);
+    assert_true(mmap(room, at, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
+    assert_true(user_access(room + offset, 4 * items, PROT_READ | PROT_WRITE));
+    return (uint32_t *)(void *)(room + offset);
+}
+
+static void lay_out(uint64_t items, uint32_t **x, uint32_t **y)
+{
+    *x = make_buffer(items);
+    *y = make_buffer(items);
     for (uint32_t i = 0; i < items; i++) {
         (*x)[i] = i;
         (*y)[i] = 0xdeadbeef;
     }
-    return memory;
+    assert_true(user_access(*x, 4 * items, PROT_READ));
 }
 
 static enum kernel_error run(const struct user_image *image, uint64_t items, const uint32_t *x, uint32_t *y)
@@ -186,10 +191,16 @@ static void faults_are_told_and_end_the_process(void **state)
     static const struct {
         const char *body, *told;
     } cases[] = {
-        {"y[0] = x[items.count];",
-         "the kernel reached past the end of input x, or before the beginning of output y"},
+        {"y[0] = x[items.count];", "the kernel reached past the end of input x"},
         {"y[items.count] = 1;", "the kernel reached past the end of output y"},
         {"y[0] = x[-100];", "the kernel reached before the beginning of input x"},
+        {"y[0] = x[items.count + (1 << 22)];", "the kernel reached past the end of input x, by 16384 KiB"},
+        {"y[items.count + 4000000000] = 1;", "the kernel reached past the end of output y, by 15625000 KiB"},
+        {"y[0] = x[-2147483648 + (int)weir_item()];",
+         "the kernel reached before the beginning of input x, by 8388608 KiB"},
+        {"const_cast<uint32_t *>(x)[weir_item()] = 1;", "the kernel wrote to input x"},
+        {"y[0] = weir_shared<uint32_t>()[1 << 20];",
+         "the kernel reached outside its 16 bytes of shared memory"},
         {"y[0] = 1000 / x[weir_item()];", "the kernel divided a whole number by zero"},
         {"weir_shared<uint32_t>()[4] = 1; y[0] = weir_shared<uint32_t>()[4];",
          "the kernel reached outside its 16 bytes of shared memory"},
