@@ -287,6 +287,20 @@ static struct digest key_of(const struct user_kernel *kernel, uint32_t class)
     return digest_final(&stream);
 }
 
+const char *compile_refused(const struct user_kernel *kernel)
+{
+    const char *refused = NULL;
+    for (uint32_t class = 0; class < MESH_DEVICE_CLASSES; class ++) {
+        const struct digest key = key_of(kernel, class);
+        const struct code *code = find_code(&key);
+        if (code && code->state == READY)
+            return NULL;
+        if (code && code->state == REFUSED)
+            refused = code->message;
+    }
+    return refused;
+}
+
 /* ---- The compiler's process */
 
 /* The compiler's first line, which is the first error. */

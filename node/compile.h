@@ -35,6 +35,10 @@ void compile_close(struct node *node);
 enum compile_state compile_want(struct node *node, const struct user_kernel *kernel, uint32_t class,
                                 struct worker_blob *code, char message[WORKER_MESSAGE_BYTES]);
 
+/* What the compiler here said against that kernel, where it compiled for no class of device; NULL where it did, or was not
+ * tried since the node's start. Borrowed until the next call. */
+const char *compile_refused(const struct user_kernel *kernel);
+
 /* The device classes, a bit each, for which this node compiles users' kernels; and why not, for people. */
 uint16_t compile_classes(const struct node *node);
 uint16_t compile_lacks(

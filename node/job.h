@@ -125,8 +125,10 @@ struct job {
     enum job_state state;
     uint64_t epoch;
     int64_t finished_at_ms;
-    char error[JOB_ERROR_BYTES];                     /* FAILED: why */
-    char last_error[JOB_ERROR_BYTES];                /* of the latest attempt that went wrong */
+    char error[JOB_ERROR_BYTES];      /* FAILED: why */
+    char last_error[JOB_ERROR_BYTES]; /* of the latest attempt that went wrong */
+    bool
+        refused; /* that attempt would fail anywhere, so it fails the job: what comes later doesn't replace it */
     char last_return[JOB_RETURN_BYTES];              /* why the latest shards that came back did */
     struct digest output_blob[MANIFEST_OUTPUTS_MAX]; /* DONE */
     uint64_t output_bytes[MANIFEST_OUTPUTS_MAX];

@@ -1317,8 +1317,9 @@ void jobs_on_result(struct node *node, const struct mesh_id *from, const struct 
         if (message->body.result.shard[i].outcome != MESH_DONE) {
             if (there && message->body.result.shard[i].outcome == MESH_RETURNED)
                 item_text(&items[i], job->last_return, sizeof job->last_return);
-            else if (there)
+            else if (there && !job->refused)
                 note_failure(node, job, from, shard, &items[i]);
+            job->refused = job->refused || message->body.result.shard[i].outcome == MESH_REJECTED;
         } else if (!there || !entry_decode(items[i].bytes, items[i].count, &entry) ||
                    !job_entry_fits(job, shard, &entry)) {
             wait->message->body.result.shard[i].outcome = MESH_CRASHED;

@@ -1,5 +1,6 @@
 /* The local API: the table of calls, and those about this node itself: status, cache, invitations, draining. */
 #include "node/ops.h"
+#include "node/compile.h"
 
 #include "node/http.h"
 #include "node/log.h"
@@ -379,8 +380,12 @@ static json_t *kernel_json(const struct manifest *manifest)
                                                     : json_pack("[s, s]", "cpu", "cuda"));
     if (manifest->example)
         json_put(row, "example", json_string(manifest->example));
-    if (user)
+    if (user) {
+        const char *refused = compile_refused(user);
         json_put(row, "source", json_hex(user->source.bytes, 32));
+        if (refused)
+            json_put(row, "refused", json_string(refused));
+    }
     return row;
 }
 

@@ -747,7 +747,7 @@ static void decision_text(struct node *node, const struct job *job, const struct
         snprintf(out, out_bytes, "%u attempt%s failed at %s, queued again: %s", n, s, name, reason);
         break;
     case MESH_WHY_REJECTED:
-        snprintf(out, out_bytes, "the kernel refused shard %u at %s: %s", shard, name, reason);
+        snprintf(out, out_bytes, "shard %u failed at %s, and would anywhere: %s", shard, name, reason);
         break;
     case MESH_WHY_MEMBER_DOWN:
         snprintf(out, out_bytes, "%s is down: %u shard%s queued again", name, n, s);

@@ -45,7 +45,10 @@ static int show_list(struct cli *cli, const json_t *reply)
         table_cell(table, "%s", client_text(kernel, "name"));
         table_cell(table, "%s",
                    client_flag(kernel, "diagnostic") ? "diagnostic" : client_text(kernel, "class"));
-        if (client_flag(kernel, "user"))
+        if (client_flag(kernel, "user") && *client_text(kernel, "refused"))
+            table_cell(table, "a user's own (%.8s), does not compile: %s", client_text(kernel, "digest"),
+                       client_text(kernel, "refused"));
+        else if (client_flag(kernel, "user"))
             table_cell(table, "a user's own (%.8s)%s%s", client_text(kernel, "digest"),
                        *client_text(kernel, "help") ? ": " : "", client_text(kernel, "help"));
         else
@@ -223,6 +226,8 @@ static void print_page(const json_t *kernel)
     else
         printf("tolerant: equal within %g of the size of the sums, between CPUs and GPUs\n",
                json_real_value(json_object_get(kernel, "tolerance")));
+    if (*client_text(kernel, "refused"))
+        printf("it does not compile: %s\n", client_text(kernel, "refused"));
     if (client_flag(kernel, "diagnostic"))
         printf("diagnostic: it measures the mesh\n");
     printf("targets: ");

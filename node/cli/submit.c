@@ -157,7 +157,7 @@ static const char *given_input(struct submit *submit, int i)
     return submit->scene;
 }
 
-/* none, spot, spot=SHARE%, certificate or quorum. */
+/* none, spot, spot=SHARE (5% or 0.05), certificate or quorum. */
 static int read_verify(struct submit *submit)
 {
     const char *given = cli_value(submit->cli, "verify", "");
@@ -174,10 +174,11 @@ static int read_verify(struct submit *submit)
     if (!equals)
         return EXIT_DONE;
     char *end;
-    const double percent = strtod(equals + 1, &end);
-    if (end == equals + 1 || strcmp(end, "%") != 0 || !(percent >= 0.1 && percent <= 100))
-        return cli_usage(submit->cli, "--verify %s: the share is 0.1%% to 100%%, as in spot=5%%", given);
-    submit->verify_permille = (int)(percent * 10 + 0.5);
+    const double share = strtod(equals + 1, &end), permille = *end == '%' ? share * 10 : share * 1000;
+    if (end == equals + 1 || (*end && strcmp(end, "%") != 0) || !(permille >= 1 && permille <= 1000))
+        return cli_usage(submit->cli, "--verify %s: the share is 0.1%% to 100%%, as in spot=5%% or spot=0.05",
+                         given);
+    submit->verify_permille = (int)(permille + 0.5);
     return EXIT_DONE;
 }
 
@@ -653,7 +654,7 @@ static const struct cli_option options[] = {
     {0, "key", "KEY", "submit once: the same key finds the same job"},
     {0, "local", NULL, "run on this site's nodes only"},
     {0, "replicas", "N", "nodes that keep its journal, no fewer (3, if up)"},
-    {0, "verify", "HOW", "none, spot[=SHARE%], certificate or quorum"},
+    {0, "verify", "HOW", "none, spot[=SHARE], certificate or quorum; a share: 5% or 0.05"},
     {'d', "detach", NULL, "print the job's id and do not wait (as on Ctrl-C)"},
     {0, "reattach", "ID", "wait for a job that was submitted before"},
     CLI_JSON,

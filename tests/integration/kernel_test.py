@@ -322,6 +322,17 @@ FAIL_THEN = [
 ]
 
 
+def the_failed_shard_has_one_number(place, node):
+    """All shards of a bundle fail where the source doesn't compile: the job, its log and its error name the same one."""
+    answer = node.weir("submit", *write_kernel(place, ENTRY % "  y[0] = w;"), "--shard-items", "100", code=1, timeout_s=120)
+    row = node.weir("jobs", "--json").json["jobs"][0]
+    named = re.search(r"shard (\d+) at ", answer.error)
+    logs = node.weir("logs", row["id"]).out
+    expect(named and "shard %s failed at ashburn, and would anywhere: bad.cu:3:10: error: " % named[1] in logs,
+           "%s\n%s" % (answer, logs))
+    expect("refused" not in logs, logs)
+
+
 def a_bad_kernel_fails_with_its_reason_and_the_node_lives_on(place):
     need_compiler(place)
     node = place.found()
@@ -335,6 +346,9 @@ def a_bad_kernel_fails_with_its_reason_and_the_node_lives_on(place):
         expect(row["reassigned"] == 0, "nothing of it moved anywhere: %s" % row)
         logs = node.weir("logs", row["id"]).out
         expect(reason in logs, "the log of the job lacks %r: %s" % (reason, logs))
+    the_failed_shard_has_one_number(place, node)
+    listed = node.weir("kernels").out
+    expect("bad.cu:3:10: error: 'z' was not" in " ".join(listed.split()), "nothing says that it never compiled: %s" % listed)
     expect(node.nodes()["ashburn"]["state"] == "up", "the node is %s" % node.nodes())
     expect(not node.nodes()["ashburn"].get("note"), "the node is blamed: %s" % node.nodes())
     out, = run(place, node, "saxpy", {"x": numpy.ones(10, "f4"), "y": numpy.ones(10, "f4")}, ["out"])

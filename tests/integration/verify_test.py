@@ -122,9 +122,13 @@ def what_cannot_be_verified_is_refused(place):
                              (("--verify", "spot=101%"), "0.1% to 100%"),
                              (("--verify", "spot=0%"), "0.1% to 100%"),
                              (("--verify", "spot=5"), "0.1% to 100%"),
+                             (("--verify", "spot=0.0005"), "0.1% to 100%"),
+                             (("--verify", "spot=0.5x"), "spot=5% or spot=0.05"),
                              (("--verify", "quorum=5%"), "give none, spot")):
         answer = node.submit("spin", "--items", 4, *arguments, code=2)
         expect(words in answer.error, "%s says %r" % (answer, words))
+    for share in "spot=0.05", "spot=5%", "spot=1":
+        node.submit("spin", "--items", 4, "--verify", share)
 
 
 def a_certificate_proves_products_and_catches_wrong_ones(place):
