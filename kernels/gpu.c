@@ -459,7 +459,8 @@ static bool prepare(struct gpu_batch *batch)
         work->outputs[i] = take_for(batch, batch->output_bytes[i]);
         if (!work->outputs[i])
             return false;
-        if (manifest->outputs[i].combine != MANIFEST_CONCAT &&
+        /* Taken memory holds what was there before, and users are promised zeros. Our own kernels write all rows. */
+        if ((manifest->user || manifest->outputs[i].combine != MANIFEST_CONCAT) &&
             !gpu_check(
                 gpu, gpu->driver->cuMemsetD8Async(work->outputs[i], 0, batch->output_bytes[i], gpu->compute),
                 "clear an output"))

@@ -82,8 +82,8 @@ struct gpu_work {
     uint64_t items, first_item;           /* of all calls; absolute, of the first */
     uint64_t inputs[MANIFEST_INPUTS_MAX]; /* rows of split inputs, on the device; text: see `lines` */
     uint64_t lines[MANIFEST_INPUTS_MAX];  /* of split text: where each line begins, items + 1 of uint64 */
-    uint64_t
-        outputs[MANIFEST_OUTPUTS_MAX]; /* rows, or the shards' arrays one after another, zeroed, if reduced */
+    /* Rows, or the shards' arrays one after another; zeroed if they are reduced or the kernel is a user's. */
+    uint64_t outputs[MANIFEST_OUTPUTS_MAX];
 };
 
 /* A broadcast input as it came. */

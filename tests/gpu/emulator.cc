@@ -136,6 +136,14 @@ template <class T> static T min(T a, T b) { return b < a ? b : a; }
 #include "kernels/examples/sha256.cu"
 #include "kernels/examples/stencil.cu"
 
+// Of runtime_test.c: a user's kernel that leaves every other row as it was, if `step` is 2.
+static void sparse(weir_items items, const float *x, float *y, int64_t step)
+{
+    const uint64_t i = weir_item();
+    if (i < items.count && (items.first + i) % (uint64_t)step == (uint64_t)step - 1)
+        y[i] = 2 * x[i];
+}
+
 // ---- Calls: a kernel with the values that cuLaunchKernel points to, copied when it is launched.
 
 typedef std::function<void()> bound_function;
@@ -175,6 +183,7 @@ static const struct {
     {"mandelbrot", [](void **a) { return bind(mandelbrot, a); }},
     {"reduction", [](void **a) { return bind(reduction, a); }},
     {"saxpy", [](void **a) { return bind(saxpy, a); }},
+    {"sparse", [](void **a) { return bind(sparse, a); }},
     {"sha256", [](void **a) { return bind(sha256, a); }},
     {"stencil", [](void **a) { return bind(stencil, a); }},
 };

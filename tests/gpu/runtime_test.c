@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -13,6 +15,8 @@
 #include "kernels/gpu.h"
 #include "kernels/gpu_state.h"
 #include "kernels/kernel.h"
+#include "kernels/user_compile.h"
+#include "kernels/user_run.h"
 #include "tests/gpu/emulator.h"
 
 static struct emulator_report *(*look)(void);
@@ -363,6 +367,69 @@ static void memory_is_zeroed_before_use_and_before_it_is_given_back(void **state
     free_shards(shards);
 }
 
+/* A user's kernel that the emulator has: y = 2 x for each `step`-th row, the others untouched. */
+static const char sparse_manifest[] =
+    "[kernel]\nname = sparse\nclass = exact\nitem = thread\nblock = 32\ncost = 1\n"
+    "[input x]\ntype = float32\nshape = items\n"
+    "[output y]\ntype = float32\nshape = items\ncombine = concat\n"
+    "[param step]\ntype = integer\nmin = 1\nmax = 9\ndefault = 1\n";
+
+static void open_sparse(struct gpu *gpu, struct manifest_user *user, struct user_image **image)
+{
+    char error[MANIFEST_ERROR_BYTES];
+    const struct user_gpu_code head = {.entry = "sparse"};
+    const int fd = memfd_create("code", 0);
+    if (!manifest_user_parse("sparse.ini", sparse_manifest, sizeof sparse_manifest - 1, user, error))
+        fail_msg("%s", error);
+    assert_int_equal(write(fd, &head, sizeof head), sizeof head);
+    assert_int_equal(write(fd, "// PTX", 7), 7);
+    *image = user_image_open(fd, sizeof head + 7, gpu, error);
+    if (!*image)
+        fail_msg("%s", error);
+    close(fd);
+}
+
+static enum kernel_error run_sparse(struct gpu *gpu, const struct manifest_user *user,
+                                    const struct user_image *image, const char *step, const float *x,
+                                    float *y, uint64_t items, char message[MANIFEST_ERROR_BYTES])
+{
+    struct manifest_params params;
+    assert_int_equal(manifest_params_parse(&user->manifest, &step, 1, &params, message), 0);
+    struct kernel_call call = {
+        .manifest = &user->manifest, .params = &params, .items = items, .output_count = 1, .image = image};
+    call.inputs[0] =
+        (struct kernel_input){.data = x, .bytes = 4 * items, .type = {ARRAY_FLOAT32, 1, {items}}};
+    call.outputs[0] =
+        (struct kernel_output){.data = y, .bytes = 4 * items, .type = {ARRAY_FLOAT32, 1, {items}}};
+    const enum kernel_error error = kernel_run(&call, gpu);
+    memcpy(message, call.message, MANIFEST_ERROR_BYTES);
+    return error;
+}
+
+/* Outputs come from memory that shards before have filled. */
+static void what_a_users_kernel_does_not_write_is_zero(void **state)
+{
+    (void)state;
+    static struct manifest_user user;
+    struct user_image *image;
+    char message[MANIFEST_ERROR_BYTES];
+    float x[200], y[200];
+    struct gpu *gpu = open_gpu();
+    open_sparse(gpu, &user, &image);
+    for (int i = 0; i < 200; i++)
+        x[i] = (float)(1 + rand() % 1000);
+    for (int round = 0; round < 3; round++) {
+        const int step = 1 + round;
+        assert_int_equal(run_sparse(gpu, &user, image, (const char *[]){"step=1", "step=2", "step=3"}[round],
+                                    x, y, 200, message),
+                         KERNEL_OK);
+        for (int i = 0; i < 200; i++)
+            assert_true(y[i] == (i % step == step - 1 ? 2 * x[i] : 0));
+    }
+    user_image_close(image);
+    gpu_close(gpu);
+}
+
 /* The tests above prove nothing if the emulator would not notice. */
 static void the_emulator_notices_memory_that_was_not_zeroed(void **state)
 {
@@ -399,6 +466,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_a_failed_batch_left_is_not_found_by_the_next),
         cmocka_unit_test(a_cancelled_bundle_launches_nothing_more),
         cmocka_unit_test(memory_is_zeroed_before_use_and_before_it_is_given_back),
+        cmocka_unit_test(what_a_users_kernel_does_not_write_is_zero),
         cmocka_unit_test(a_driver_error_breaks_the_device_for_good),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
