@@ -349,14 +349,19 @@ void gpu_unload(struct gpu *gpu, void *module)
 bool gpu_launch_function(struct gpu_work *work, void *function, struct gpu_grid grid, void **arguments)
 {
     struct gpu *gpu = work->gpu;
-    if (gpu->broken || !gpu_await_uploads(gpu) ||
-        !gpu_check(gpu,
-                   gpu->driver->cuLaunchKernel(function, grid.x, grid.y ? grid.y : 1, grid.z ? grid.z : 1,
-                                               grid.threads, 1, 1, grid.shared_bytes, gpu->compute, arguments,
-                                               NULL),
-                   "launch a kernel"))
+    if (gpu->broken || !gpu_await_uploads(gpu))
         return refuse_broken(work);
-    return true;
+    const cu_result result =
+        gpu->driver->cuLaunchKernel(function, grid.x, grid.y ? grid.y : 1, grid.z ? grid.z : 1, grid.threads,
+                                    1, 1, grid.shared_bytes, gpu->compute, arguments, NULL);
+    /* These two say, before anything has run, that the launch asks for what the device hasn't: the code's fault. */
+    if (result == CU_INVALID_VALUE || result == CU_LAUNCH_OUT_OF_RESOURCES)
+        return gpu_refuse(
+            work, KERNEL_FAILED,
+            "a block of %u threads asks for more registers or shared memory than this GPU has (CUDA "
+            "error %d)",
+            grid.threads, result);
+    return gpu_check(gpu, result, "launch a kernel") || refuse_broken(work);
 }
 
 bool gpu_launch(struct gpu_work *work, const char *module, const char *function, struct gpu_grid grid,

@@ -10,7 +10,9 @@ typedef int cu_result;
 typedef int cu_device;
 
 enum {
+    CU_INVALID_VALUE = 1,
     CU_OUT_OF_MEMORY = 2,
+    CU_LAUNCH_OUT_OF_RESOURCES = 701,
     CU_MULTIPROCESSORS = 16,
     CU_COMPUTE_MAJOR = 75,
     CU_COMPUTE_MINOR = 76,

@@ -136,7 +136,8 @@ static void host_flags(char *out, size_t out_bytes)
 void user_options(enum user_target target, char *out, size_t out_bytes)
 {
     if (target == USER_CUDA) {
-        snprintf(out, out_bytes, "--fmad=false -std=c++17");
+        snprintf(out, out_bytes,
+                 "--fmad=false -std=c++17 bounds=block,1"); /* user_source.c writes the bounds */
         return;
     }
     host_flags(out, out_bytes);

@@ -35,6 +35,9 @@ static const struct {
     {"__DATE__", "a kernel has no clock: its result would hang on it"},
     {"__TIME__", "a kernel has no clock: its result would hang on it"},
     {"__TIMESTAMP__", "a kernel has no clock: its result would hang on it"},
+    {"__maxnreg__", "registers follow from the manifest's `block`"},
+    {"__cluster_dims__", "blocks come in no clusters"},
+    {"__block_size__", "the manifest's `block` is a block's size"},
     {"cudaLaunchDevice", "a kernel starts no kernels"},
 };
 /* Functions of the C library that GPUs have, with other bits than any CPU's: not to be called. */
@@ -170,6 +173,30 @@ static bool read_directive(struct scan *scan)
     return bytes == 0 ? true : refuse(scan, "#%s isn't taken", word);
 }
 
+/* The source's own bound of the entry, at `at`. Its first argument is compared with the manifest's block by the compiler,
+ * since it may be a macro. What follows it, or NULL with an error. */
+static const char *read_bound(struct scan *scan, const char *at)
+{
+    struct user_source *source = scan->source;
+    const char *begin = at + 17 + strspn(at + 17, " \t\r\n"), *end = NULL;
+    unsigned depth = *begin == '(';
+    for (at = begin; depth > 0 && *++at;) {
+        end = depth == 1 && !end && (*at == ',' || *at == ')') ? at : end;
+        depth += *at == '(';
+        depth -= *at == ')';
+        if (strchr("\"'#;{}/", *at)) /* nothing that could hide a bracket */
+            break;
+    }
+    if (*begin != '(' || depth > 0 || end == begin + 1) {
+        refuse(scan,
+               "write __launch_bounds__(THREADS), or leave it out: it is set from the manifest's `block`");
+        return NULL;
+    }
+    source->bound = begin + 1;
+    source->bound_bytes = (size_t)(end - begin - 1);
+    return at + 1 + strspn(at + 1, " \t\r\n");
+}
+
 /* extern "C" __global__ void [__launch_bounds__(...)] NAME( */
 static bool read_entry(struct scan *scan)
 {
@@ -184,11 +211,9 @@ static bool read_entry(struct scan *scan)
     if (strncmp(at, "void", 4) != 0 || is_word(at[4]))
         return refuse(scan, "a __global__ function returns void");
     at += 4 + strspn(at + 4, " \t\r\n");
-    if (strncmp(at, "__launch_bounds__", 17) == 0) {
-        at += strcspn(at, ")\n");
-        at += *at == ')';
-        at += strspn(at, " \t\r\n");
-    }
+    source->bound_here = at;
+    if (strncmp(at, "__launch_bounds__", 17) == 0 && !is_word(at[17]) && !(at = read_bound(scan, at)))
+        return false;
     size_t bytes = 0;
     while (is_word(at[bytes]))
         bytes++;
@@ -226,6 +251,8 @@ static bool read_name(struct scan *scan)
     while (is_word(scan->at[bytes]))
         bytes++;
     snprintf(word, sizeof word, "%.*s", (int)bytes, scan->at);
+    if (strcmp(word, "__launch_bounds__") == 0 && scan->at != scan->source->bound_here)
+        return refuse(scan, "__launch_bounds__ stands between void and the entry's name, and nowhere else");
     scan->at += bytes;
     if (*scan->at == '"' && bytes <= 3 && strchr("RLUu8", word[bytes - 1]))
         return refuse(scan, "only plain strings are taken");
@@ -394,6 +421,23 @@ static void write_launcher(const struct user_source *source, FILE *out)
     fprintf(out, "); });\n}\n");
 }
 
+/* The source, its entry bound to the manifest's block: a compiler that knows how many threads share a processor's registers
+ * gives none too many. Without the 1 it halves them once more where that lets two blocks in, and spills (CUDA 13). */
+static void write_source(const struct user_source *source, FILE *out)
+{
+    const uint32_t block = source->user->block;
+    const int before = (int)(source->bound_here - source->text);
+    fprintf(out, "#line 1 \"%s\"\n%.*s", source->file, before, source->text);
+    if (!source->bound)
+        fprintf(out, "__launch_bounds__(%u, 1) ", block);
+    fprintf(out, "%s\n#line %u \"%s\"\n", source->bound_here, source->entry_line, source->file);
+    if (source->bound)
+        fprintf(out,
+                "static_assert((%.*s) == %u, \"its __launch_bounds__ is not the manifest's block = "
+                "%u\");\n#line %u \"%s\"\n",
+                (int)source->bound_bytes, source->bound, block, block, source->entry_line, source->file);
+}
+
 char *user_source_join(const struct user_source *source, enum user_target target)
 {
     char *text = NULL, signature[1024];
@@ -406,8 +450,7 @@ char *user_source_join(const struct user_source *source, enum user_target target
         fprintf(out, "#define WEIR_FIBRES 1\n");
     fprintf(out, "#line 1 \"weir_kernel.h\"\n%s\n#line 1 \"weir_math.h\"\n%s\n", user_kernel_header,
             user_math_header);
-    fprintf(out, "#line 1 \"%s\"\n%s\n#line %u \"%s\"\n", source->file, source->text, source->entry_line,
-            source->file);
+    write_source(source, out);
     fprintf(out, "static_assert(weir_same<decltype(&%s), void (*)(", source->entry);
     list_arguments(source->user, false, out);
     fprintf(out, ")>::value, \"the entry does not fit its manifest, which wants: %s\");\n", signature);

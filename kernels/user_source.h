@@ -17,6 +17,9 @@ struct user_source {
     char *text;                 /* owned: without line splices and includes, as many lines as before */
     char entry[USER_ENTRY_BYTES];
     unsigned entry_line;
+    const char *bound_here; /* in `text`: where the entry's __launch_bounds__ stands, or would */
+    const char *bound;      /* in `text`: the first argument of the source's own; NULL: it has none */
+    size_t bound_bytes;
     bool fibres; /* threads of a block wait for each other */
 };
 

@@ -22,8 +22,8 @@ struct emulator_report {
 };
 
 struct emulator_report *emulator_look(void);
-/* The `calls`-th call of `function` from now on gives `result`, and so does everything after it, unless it is 2: out of
- * memory. */
+/* The `calls`-th call of `function` from now on gives `result`, and so does everything after it, unless it is 1, 2 or 701: a
+ * value that can't be, out of memory, a launch without room. */
 void emulator_fail(const char *function, unsigned calls, int result);
 /* As a new process would find it. */
 void emulator_revive(void);

@@ -430,6 +430,32 @@ static void what_a_users_kernel_does_not_write_is_zero(void **state)
     gpu_close(gpu);
 }
 
+/* More threads than its registers allow: the kernel's fault. The device goes on. */
+static void a_launch_that_asks_for_too_much_fails_its_shard_alone(void **state)
+{
+    (void)state;
+    static const int refusals[] = {701, 1};
+    static struct manifest_user user;
+    struct user_image *image;
+    char message[MANIFEST_ERROR_BYTES];
+    float x[50], y[50];
+    struct gpu *gpu = open_gpu();
+    open_sparse(gpu, &user, &image);
+    for (int i = 0; i < 50; i++)
+        x[i] = (float)rand();
+    for (int i = 0; i < 2; i++) {
+        inject("cuLaunchKernel", 1, refusals[i]);
+        assert_int_equal(run_sparse(gpu, &user, image, "step=1", x, y, 50, message), KERNEL_FAILED);
+        assert_non_null(strstr(message, "sparse: a block of 32 threads asks for more registers"));
+        assert_false(gpu_broken(gpu));
+        assert_int_equal(run_sparse(gpu, &user, image, "step=1", x, y, 50, message), KERNEL_OK);
+        for (int k = 0; k < 50; k++)
+            assert_true(y[k] == 2 * x[k]);
+    }
+    user_image_close(image);
+    gpu_close(gpu);
+}
+
 /* The tests above prove nothing if the emulator would not notice. */
 static void the_emulator_notices_memory_that_was_not_zeroed(void **state)
 {
@@ -467,6 +493,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_cancelled_bundle_launches_nothing_more),
         cmocka_unit_test(memory_is_zeroed_before_use_and_before_it_is_given_back),
         cmocka_unit_test(what_a_users_kernel_does_not_write_is_zero),
+        cmocka_unit_test(a_launch_that_asks_for_too_much_fails_its_shard_alone),
         cmocka_unit_test(a_driver_error_breaks_the_device_for_good),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

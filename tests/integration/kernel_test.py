@@ -301,6 +301,8 @@ FAIL_THEN = [
     (ENTRY % "  atomicAdd(&y[0], x[0]);", HEAD, "bad.cu:3:12: error: static assertion failed: atomicAdd takes whole numbers"),
     ('extern "C" __global__ void bad(weir_items, const float *, double *) {}\n', HEAD,
      "the entry does not fit its manifest, which wants: void bad(weir_items items, const float *x, float *y)"),
+    ((ENTRY % "").replace("void bad", "void __launch_bounds__(64) bad"), HEAD,
+     "bad.cu:1:20: error: static assertion failed: its __launch_bounds__ is not the manifest's block = 256"),
     (ENTRY % "  y[weir_item()] = x[weir_item() + items.count];", HEAD, "reached past the end of input x"),
     (ENTRY % "  y[weir_item()] = x[weir_item() + (1 << 22)];", HEAD, "reached past the end of input x, by 16380 KiB"),
     (ENTRY % "  y[weir_item() - (1 << 20)] = 1;", HEAD, "reached before the beginning of output y, by 4096 KiB"),

@@ -19,6 +19,7 @@
 #define ITEMS 1000
 
 static char error[MANIFEST_ERROR_BYTES], text[16384];
+static enum user_target target; /* what `compile` compiles for */
 static struct manifest_user user;
 
 #define HEAD "[kernel]\nname = k\n"
@@ -30,7 +31,7 @@ static struct manifest_user user;
 static int compile(const char *manifest, const char *source, uint64_t *bytes)
 {
     struct user_source scanned;
-    const struct user_request request = {.target = USER_CPU};
+    const struct user_request request = {.target = target, .compute_major = 9};
     assert_true(manifest_user_parse("k.ini", manifest, strlen(manifest), &user, error));
     assert_true(user_source_open(&scanned, &user, "k.cu", source, strlen(source), error));
     char *trap =
@@ -306,6 +307,50 @@ static void code_that_lies_is_refused_or_harmless(void **state)
     lie(seed);
 }
 
+/* How many a thread has, by the one EIATTR_REGCOUNT record (format 4, attribute 0x2f, 8 bytes) of the code's .nv.info. */
+static uint32_t registers_of(int fd, uint64_t bytes)
+{
+    static const uint8_t record[] = {4, 0x2f, 8, 0};
+    uint32_t count = 0;
+    const uint8_t *code = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    assert_true(code != MAP_FAILED);
+    const uint8_t *found = memmem(code, bytes, record, sizeof record);
+    assert_non_null(found);
+    memcpy(&count, found + 8, sizeof count); /* behind the function's number */
+    munmap((void *)(uintptr_t)code, bytes);
+    return count;
+}
+
+/* A processor of any GPU has 65536 registers, and a block stays on one. */
+static void a_block_never_wants_more_registers_than_there_are(void **state)
+{
+    (void)state;
+    static const char hungry[] = ENTRY
+        "uint32_t a[96], s = 0;\nfor (int k = 0; k < 96; k++) a[k] = x[(weir_item() + 7 * k) % "
+        "items.count];\n"
+        "for (int r = 0; r < 50; r++) for (int k = 0; k < 96; k++) a[k] += a[(k + 1) % 96] * a[(k + 41) % "
+        "96];\n"
+        "for (int k = 0; k < 96; k++) s += a[k];\nif (weir_item() < items.count) y[weir_item()] = s;\n}";
+    static const uint32_t blocks[] = {128, 1024};
+    char toolkit[USER_TOOLKIT_BYTES], manifest[256];
+    uint64_t bytes;
+    if (!user_toolkit(USER_CUDA, toolkit)) {
+        print_message("skipped: %s\n", toolkit);
+        return;
+    }
+    uint32_t registers[2];
+    for (int i = 0; i < 2; i++) {
+        snprintf(manifest, sizeof manifest, HEAD "block = %u\n" IN OUT, blocks[i]);
+        target = USER_CUDA;
+        const int fd = compile(manifest, hungry, &bytes);
+        target = USER_CPU;
+        registers[i] = registers_of(fd, bytes);
+        assert_in_range(registers[i] * blocks[i], 1, 65536);
+        close(fd);
+    }
+    assert_true(registers[0] > 64); /* it would take more, if it could */
+}
+
 /* Without a compiler, or on another processor, there is nothing to test. */
 static int may_compile(void **state)
 {
@@ -327,6 +372,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(faults_are_told_and_end_the_process),
         cmocka_unit_test(the_first_line_is_the_authors),
         cmocka_unit_test(code_that_lies_is_refused_or_harmless),
+        cmocka_unit_test(a_block_never_wants_more_registers_than_there_are),
     };
     return cmocka_run_group_tests(tests, may_compile, NULL);
 }

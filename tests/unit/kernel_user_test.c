@@ -251,6 +251,34 @@ static void a_source_is_tied_to_its_manifest(void **state)
     user_source_close(&source);
 }
 
+/* So that a compiler gives no thread more registers than a block of them can have. */
+static void the_entry_is_bound_to_its_block(void **state)
+{
+    (void)state;
+    struct user_source source;
+    assert_true(scan("\n" ENTRY, &source));
+    for (int target = USER_CPU; target <= USER_CUDA; target++) {
+        char *joined = user_source_join(&source, (enum user_target)target);
+        assert_non_null(strstr(
+            joined,
+            "#line 1 \"k.cu\"\n\nextern \"C\" __global__ void __launch_bounds__(256, 1) k(weir_items"));
+        free(joined);
+    }
+    user_source_close(&source);
+    /* One's own must be the same, which the compiler finds out. */
+    assert_true(
+        scan("extern \"C\" __global__ void\n__launch_bounds__ ( T(256, 1), 2 ) k(weir_items items) {}\n",
+             &source));
+    char *joined = user_source_join(&source, USER_CUDA);
+    assert_non_null(strstr(
+        joined, "#line 1 \"k.cu\"\nextern \"C\" __global__ void\n__launch_bounds__ ( T(256, 1), 2 ) k("));
+    assert_non_null(strstr(joined,
+                           "#line 1 \"k.cu\"\nstatic_assert(( T(256, 1)) == 256, \"its __launch_bounds__ is "
+                           "not the manifest's block = 256\");\n#line 1 \"k.cu\"\n"));
+    free(joined);
+    user_source_close(&source);
+}
+
 static void bad_sources_are_refused_by_line(void **state)
 {
     (void)state;
@@ -290,6 +318,13 @@ static void bad_sources_are_refused_by_line(void **state)
          "k.cu:1: 'new': a kernel has no memory of its own: give it an output or __shared__ memory"},
         {"extern __shared__ float s[];\n" ENTRY, "k.cu:1: extern __shared__ isn't taken: write `shared = "
                                                  "BYTES` in the manifest and weir_shared<float>() here"},
+        {"extern \"C\" __global__ void __launch_bounds__(64 k(weir_items items) {}",
+         "k.cu:1: write __launch_bounds__(THREADS), or leave it out: it is set from the manifest's `block`"},
+        {"#define BOUND __launch_bounds__(64)\n" ENTRY,
+         "k.cu:1: __launch_bounds__ stands between void and the entry's name, and nowhere else"},
+        {"__launch_bounds__(64) " ENTRY,
+         "k.cu:1: __launch_bounds__ stands between void and the entry's name, and nowhere else"},
+        {ENTRY "__maxnreg__(16)", "k.cu:4: '__maxnreg__': registers follow from the manifest's `block`"},
         {"/* open\n" ENTRY, "k.cu:1: this comment does not end"},
         {"const char *s = \"open;\n" ENTRY, "k.cu:1: this string does not end"},
         {"const char *s = R\"(\n)\";\n" ENTRY, "k.cu:1: only plain strings are taken"},
@@ -325,6 +360,7 @@ int main(void)
         cmocka_unit_test(bad_manifests_are_refused_by_line),
         cmocka_unit_test(broken_manifests_do_no_harm),
         cmocka_unit_test(a_source_is_tied_to_its_manifest),
+        cmocka_unit_test(the_entry_is_bound_to_its_block),
         cmocka_unit_test(bad_sources_are_refused_by_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
