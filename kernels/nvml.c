@@ -336,10 +336,13 @@ static void look_at_utilisation(struct nvml *nvml, struct device *device, struct
         sample->utilisation_percent = (int32_t)rates.gpu;
 }
 
-/* Errors of a program (a bad access, a time-out) are no fault of the device. These are, by NVIDIA's list of Xid errors. */
+/* What a program did wrong (13, 31), what hit one program alone (94: a contained memory error) and what the GPU mended by
+ * itself (63: a row remapped, 92: single bits) is no fault of the device. These are: by NVIDIA's catalog of Xid errors
+ * (docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html) only a reset of the GPU or of the machine helps, or, for 48
+ * and 74, may be needed. Of NVLink, which Weir doesn't use, 74 alone is here, since it can mean the GPU itself. */
 static bool blames_device(uint64_t xid)
 {
-    static const uint16_t errors[] = {48, 62, 63, 64, 74, 79, 92, 94, 95, 119, 120, 140, 143};
+    static const uint16_t errors[] = {46, 48, 62, 64, 74, 79, 95, 109, 110, 119, 120, 140, 143, 156, 158};
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
         if (errors[i] == xid)
             return true;

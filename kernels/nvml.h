@@ -29,7 +29,7 @@ struct nvml_sample {
     int32_t utilisation_percent; /* of its processors where there is GPM, else of the time; -1 = not told */
     uint32_t process_count;
     struct nvml_process process[NVML_PROCESSES_MAX];
-    uint32_t xid; /* the latest error event that blames the device; 0 = none */
+    uint32_t xid; /* the latest error event that blames the device since nvml_open; 0 = none */
 };
 
 /* False with one line in `message`: no library, a driver too old, one that doesn't answer. */

@@ -540,17 +540,20 @@ static struct device *find_gpu(struct node *node, uint32_t number, uint32_t *ind
     return NULL;
 }
 
+/* A GPU that doesn't answer may answer again. One that the driver blames needs a reset, which nobody tells us of and which
+ * can't be done under a running watcher: it stays out. */
 static void note_vanished(struct device *device, const struct sighting *sighting, const char *error)
 {
-    const bool before = device->vanished[0], vanished = error || sighting->xid != 0;
-    if (error)
-        snprintf(device->vanished, sizeof device->vanished, "%s", error);
-    else
+    const bool blamed = !error && sighting->xid != 0 && sighting->xid != device->xid;
+    const bool before = device->vanished[0];
+    if (blamed)
+        device->xid = sighting->xid;
+    if (device->xid)
         snprintf(device->vanished, sizeof device->vanished, "the driver blames it for error Xid %u",
-                 sighting->xid);
-    if (!vanished)
-        device->vanished[0] = '\0';
-    else if (!before) {
+                 device->xid);
+    else
+        snprintf(device->vanished, sizeof device->vanished, "%s", error ? error : "");
+    if (blamed || (!before && device->vanished[0])) {
         char quoted[600];
         log_error("device", "device=%s state=fault reason=%s", device->name,
                   log_quote(device->vanished, quoted, sizeof quoted));

@@ -221,7 +221,9 @@ struct device {
     struct witness witness;
     int64_t seen_at_ms;    /* when it last was; 0 = never */
     uint64_t memory_bytes; /* 0 = unknown */
-    char vanished[160];    /* "" = no; why the driver can't see it any more, or what it blames it for */
+    uint32_t
+        xid; /* the error for which the driver blamed it last, 0 = none: stays until the node is restarted */
+    char vanished[160]; /* "" = no; why the driver can't see it any more, or what it blames it for */
     int lock; /* that this node alone of this machine lends it; -1 = another does, or it is no GPU */
     int64_t lock_at_ms; /* when that is tried again */
     struct scores scores;

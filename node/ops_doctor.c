@@ -36,7 +36,8 @@ static void add_devices(json_t *rows, const struct node *node)
             add(rows, view.device, BAD, "mend it, then restart this node", "withdrawn: %s", view.reason);
         else if (device->vanished[0])
             add(rows, view.device, BAD,
-                "look at the driver and at the GPU; it is lent again by itself once it answers",
+                device->xid ? "reset the GPU, or the machine; restart this node once the GPU is well"
+                            : "look at the driver and at the GPU; it is lent again by itself once it answers",
                 "withdrawn: %s", device->vanished);
         else if (claimed && device->owner.cause == OWNER_ELSEWHERE)
             add(rows, view.device, OFF, "give each its own by work.cuda_devices, or CUDA_VISIBLE_DEVICES",
