@@ -59,7 +59,8 @@ template <class T, class U> static T atomicAdd(T *to, U value)
 static unsigned long long atomicMin(unsigned long long *to, unsigned long long value)
 {
     unsigned long long seen = *to;
-    while (value < seen && !__atomic_compare_exchange_n(to, &seen, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    while (value < seen &&
+           !__atomic_compare_exchange_n(to, &seen, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         ;
     return seen;
 }
@@ -92,13 +93,15 @@ static float __uint_as_float(uint32_t bits)
 #include "kernels/nbody.cu"
 #include "kernels/noop.cu"
 #include "kernels/render.cu"
-namespace knn {
+namespace knn
+{
 #include "kernels/knn.cu"
 }
 #undef TILE
 #undef STEP
 #undef THREADS
-namespace matmul {
+namespace matmul
+{
 #include "kernels/matmul.cu"
 }
 #undef TILE
@@ -113,7 +116,8 @@ static void spin_items(uint64_t ns, uint64_t first_item, uint64_t items, uint32_
     clock_gettime(CLOCK_MONOTONIC, &begin);
     do
         clock_gettime(CLOCK_MONOTONIC, &now);
-    while ((uint64_t)(now.tv_sec - begin.tv_sec) * 1000000000u + (uint64_t)(now.tv_nsec - begin.tv_nsec) < ns);
+    while ((uint64_t)(now.tv_sec - begin.tv_sec) * 1000000000u + (uint64_t)(now.tv_nsec - begin.tv_nsec) <
+           ns);
     for (uint64_t item = 0; threadIdx.x == 0 && item < items; item++)
         marks[item] = (uint32_t)((first_item + item) * 0x9e3779b97f4a7c15u >> 32);
 }
@@ -126,8 +130,14 @@ static void spin_items(uint64_t ns, uint64_t first_item, uint64_t items, uint32_
 struct weir_items {
     uint64_t first, count;
 };
-static uint64_t weir_item() { return (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; }
-template <class T> static T min(T a, T b) { return b < a ? b : a; }
+static uint64_t weir_item()
+{
+    return (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
+template <class T> static T min(T a, T b)
+{
+    return b < a ? b : a;
+}
 #include "kernels/examples/gravity.cu"
 #include "kernels/examples/histogram.cu"
 #include "kernels/examples/mandelbrot.cu"
@@ -240,14 +250,20 @@ static struct {
 } failure;
 static int sticky;
 
-extern "C" emulator_report *emulator_look() { return &report; }
+extern "C" emulator_report *emulator_look()
+{
+    return &report;
+}
 extern "C" void emulator_fail(const char *function, unsigned calls, int result)
 {
     snprintf(failure.function, sizeof failure.function, "%s", function);
     failure.calls_left = calls;
     failure.result = result;
 }
-extern "C" void emulator_revive() { sticky = 0; }
+extern "C" void emulator_revive()
+{
+    sticky = 0;
+}
 
 // Every function begins with this: an error is injected, or has been before.
 static int trouble(const char *function)
@@ -259,11 +275,11 @@ static int trouble(const char *function)
     }
     return sticky;
 }
-#define TROUBLE                                  \
-    do {                                         \
-        const int result = trouble(__func__);    \
-        if (result)                              \
-            return result;                       \
+#define TROUBLE                                                                                              \
+    do {                                                                                                     \
+        const int result = trouble(__func__);                                                                \
+        if (result)                                                                                          \
+            return result;                                                                                   \
     } while (0)
 
 // ---- Streams and events
@@ -350,19 +366,43 @@ static void check_pinned(const void *at, size_t bytes)
 }
 
 extern "C" {
-int cuInit(unsigned) { return 0; }
-int cuDeviceGetCount(int *count) { return *count = 1, 0; }
-int cuDeviceGet(int *device, int index) { return *device = index, index ? 101 : 0; }
-int cuDeviceGetName(char *name, int bytes, int) { return snprintf(name, (size_t)bytes, "emulator (no GPU)"), 0; }
-int cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = 1 << 30, 0; }
-int cuDeviceGetAttribute(int *value, int attribute, int) { return *value = attribute == 75 ? 9 : attribute == 16, 0; }
-int cuDevicePrimaryCtxRetain(void **context, int) { return *context = &report, 0; }
+int cuInit(unsigned)
+{
+    return 0;
+}
+int cuDeviceGetCount(int *count)
+{
+    return *count = 1, 0;
+}
+int cuDeviceGet(int *device, int index)
+{
+    return *device = index, index ? 101 : 0;
+}
+int cuDeviceGetName(char *name, int bytes, int)
+{
+    return snprintf(name, (size_t)bytes, "emulator (no GPU)"), 0;
+}
+int cuDeviceTotalMem_v2(size_t *bytes, int)
+{
+    return *bytes = 1 << 30, 0;
+}
+int cuDeviceGetAttribute(int *value, int attribute, int)
+{
+    return *value = attribute == 75 ? 9 : attribute == 16, 0;
+}
+int cuDevicePrimaryCtxRetain(void **context, int)
+{
+    return *context = &report, 0;
+}
 int cuDevicePrimaryCtxRelease_v2(int)
 {
     report.leaked += (unsigned)allocations.size() + (unsigned)pinned.size() + (unsigned)streams.size();
     return 0;
 }
-int cuCtxSetCurrent(void *) { return 0; }
+int cuCtxSetCurrent(void *)
+{
+    return 0;
+}
 int cuCtxSynchronize()
 {
     TROUBLE;
@@ -374,9 +414,14 @@ int cuModuleLoadData(void **module, const void *image)
 {
     *module = (void *)image;
     const uint32_t magic = *(const uint32_t *)image;
-    return magic == 0xba55ed50u || magic == 0x464c457fu || memcmp(image, "//", 2) == 0 ? 0 : 200; // fatbin, cubin, PTX
+    return magic == 0xba55ed50u || magic == 0x464c457fu || memcmp(image, "//", 2) == 0
+               ? 0
+               : 200; // fatbin, cubin, PTX
 }
-int cuModuleUnload(void *) { return 0; }
+int cuModuleUnload(void *)
+{
+    return 0;
+}
 int cuModuleGetFunction(void **function, void *, const char *name)
 {
     for (auto &known : functions)
@@ -384,7 +429,10 @@ int cuModuleGetFunction(void **function, void *, const char *name)
             return *function = (void *)known.bind, 0;
     return 500;
 }
-int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { return *free_bytes = *total = 1 << 30, 0; }
+int cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
+{
+    return *free_bytes = *total = 1 << 30, 0;
+}
 int cuMemAlloc_v2(uint64_t *memory, size_t bytes)
 {
     TROUBLE;
@@ -481,7 +529,10 @@ int cuStreamSynchronize(void *which)
             abort(); // waits for what nobody records
     return 0;
 }
-int cuEventCreate(void **out, unsigned) { return *out = new event, 0; }
+int cuEventCreate(void **out, unsigned)
+{
+    return *out = new event, 0;
+}
 int cuEventDestroy_v2(void *old)
 {
     while (advance()) // it may still be named in a queue
@@ -518,12 +569,16 @@ int cuEventElapsedTime(float *ms, void *begin, void *end)
 {
     TROUBLE;
     const timespec a = ((event *)begin)->at, b = ((event *)end)->at;
-    *ms = (float)(((double)(b.tv_sec - a.tv_sec) * 1e3 + (double)(b.tv_nsec - a.tv_nsec) * 1e-6) / report.speed);
+    *ms = (float)(((double)(b.tv_sec - a.tv_sec) * 1e3 + (double)(b.tv_nsec - a.tv_nsec) * 1e-6) /
+                  report.speed);
     return 0;
 }
-int cuGetErrorString(int, const char **text) { return *text = "emulated error", 0; }
-int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned, unsigned,
-                   void *stream, void **arguments, void **)
+int cuGetErrorString(int, const char **text)
+{
+    return *text = "emulated error", 0;
+}
+int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned,
+                   unsigned, void *stream, void **arguments, void **)
 {
     TROUBLE;
     operation launch;
