@@ -1,8 +1,9 @@
 #!/usr/bin/python3
-"""All checks and timings that need a GPU, on a bare machine with CUDA: gpu.py [--emulated] [--minutes 10].
+"""All checks and timings that need a GPU, on a bare machine with CUDA: gpu.py [--emulated] [--weir FOLDER].
 
 Builds kernels/ alone (no package beyond a C compiler, CMake and nvcc; nothing is fetched), compares every kernel with its CPU twin
-bit for bit, measures, and writes build/gpu/report.json with the device's name. With --emulated it runs in a reduced form on the
+bit for bit, measures, and writes build/gpu/report.json with the device's name. What nodes are needed for (mesh.py) is measured
+where a whole build runs, and named as missing elsewhere. With --emulated it runs in a reduced form on the
 driver that plays a GPU on the CPU: that proves the script, and measures nothing.
 """
 import argparse
@@ -20,6 +21,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 # GB/s.
 PEAKS = {"H100 PCIe": (756, 51, 1513, 2000), "H100": (989, 67, 1979, 3350), "H200": (989, 67, 1979, 4800),
          "A100": (312, 19.5, 624, 1555), "L40S": (362, 91.6, 733, 864), "L4": (121, 30.3, 242, 300)}
+
+TOTAL_S = 540  # a minute is kept for what takes longer than it should
 
 
 def run(command, log, timeout_s, environment):
@@ -69,10 +72,27 @@ def user_kernels(build, log, environment, emulated):
     return out
 
 
+def mesh(folder, log, environment, emulated, seconds):
+    """What needs nodes, beyond what this script builds: by the programs of a whole build, where there is one that runs."""
+    for build in [folder] if folder else [ROOT + "/build", ROOT + "/build/test"]:
+        if os.path.exists(build + "/weir") and run([build + "/weir", "version"], log, 20, environment).returncode == 0:
+            break
+    else:
+        return {"missing": "no build of the whole of Weir runs here (--weir FOLDER): busy share through the mesh, reclaims and "
+                           "kept compiled code are not measured"}
+    try:
+        done = run([sys.executable, ROOT + "/tests/gpu/mesh.py", "--build", build, "--seconds", "%d" % seconds] +
+                   (["--emulated"] if emulated else []), log, seconds + 60, environment)
+        return json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        return {"failed": [str(error)]}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--emulated", action="store_true", help="on the driver that plays a GPU, in a reduced form")
     parser.add_argument("--build", default=ROOT + "/build/gpu")
+    parser.add_argument("--weir", help="folder of a whole build, for the figures that need nodes (build, build/test)")
     options = parser.parse_args()
     begin = time.monotonic()
     os.makedirs(options.build, exist_ok=True)
@@ -103,6 +123,9 @@ def main():
     report["user_kernels"] = user_kernels(options.build, log, dict(os.environ) if options.emulated else environment, options.emulated)
     wrong = [name for name, kernel in report["user_kernels"].items() if kernel["equal"] is False]
     report["shares"] = shares(report.get("figures", {}), report.get("device", ""))
+    if checks.returncode != 77:
+        left_s = TOTAL_S - (time.monotonic() - begin)
+        report["mesh"] = mesh(options.weir, log, dict(os.environ), options.emulated, max(100, min(330, left_s)))
     report["seconds"] = time.monotonic() - begin
     with open(options.build + "/report.json", "w", encoding="utf-8") as out:
         json.dump(report, out, indent=1)
@@ -111,7 +134,8 @@ def main():
     skipped = checks.returncode == 77
     if skipped:
         print("gpu: no GPU here", file=sys.stderr)
-    sys.exit(77 if skipped else 1 if checks.returncode or measured.returncode or wrong else 0)
+    failed = checks.returncode or measured.returncode or wrong or "failed" in report.get("mesh", {})
+    sys.exit(77 if skipped else 1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
  *
  * Operations are counted as the kernels' manifests do, a multiply-add as two where the unit is operations; time is the
  * device's own, between events around launches, so that copies over the host link don't count, except in busy shares. */
+#include <dlfcn.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +13,12 @@
 
 #include "kernels/builtin.h"
 #include "kernels/gpu.h"
+#include "kernels/gpu_driver.h"
 #include "kernels/kernel.h"
+#include "tests/gpu/emulator.h"
 
 #define ROUNDS 5
+#define STOPS 200
 
 static struct gpu *gpu;
 static bool small;
@@ -238,6 +243,86 @@ static void measure_busy(const char *name, const char *setting, uint32_t shards)
     free(marks);
 }
 
+/* ---- The owner's stop word: how long launches go on after it, and what is queued by then */
+
+static int (*real_launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                          void *, void **, void **);
+static double launched_at_s;
+
+static int note_launch(void *function, unsigned x, unsigned y, unsigned z, unsigned threads_x,
+                       unsigned threads_y, unsigned threads_z, unsigned shared, void *stream,
+                       void **arguments, void **extra)
+{
+    launched_at_s = now_s();
+    return real_launch(function, x, y, z, threads_x, threads_y, threads_z, shared, stream, arguments, extra);
+}
+
+struct stop {
+    double after_s, at_s;
+    _Atomic uint32_t word;
+};
+
+static void *say_stop(void *argument)
+{
+    struct stop *stop = argument;
+    nanosleep(&(struct timespec){.tv_nsec = (long)(stop->after_s * 1e9)}, NULL);
+    stop->at_s = now_s();
+    atomic_store(&stop->word, 1);
+    return NULL;
+}
+
+static int compare(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Work for a minute in launches of 5 ms, told to stop at any moment of its first 40 ms. */
+static void measure_stop(void)
+{
+    struct gpu_driver *driver = (struct gpu_driver *)(uintptr_t)gpu_driver();
+    const struct manifest_params params =
+        params_of("spin", (const char *[]){"us=500"}, 1); /* a job of its own, whose pace is not known yet */
+    const int rounds = small ? 5 : STOPS;
+    double launches_ms[STOPS], idle_ms[STOPS];
+    uint32_t *marks = calloc(60000, sizeof *marks);
+    real_launch = driver->cuLaunchKernel;
+    driver->cuLaunchKernel = note_launch;
+    for (int i = 0; i < rounds; i++) {
+        _Atomic uint64_t stamp = 0;
+        struct stop stop = {.after_s = 0.04 * rand() / RAND_MAX};
+        struct kernel_call call = {.manifest = manifest_find("spin"),
+                                   .params = &params,
+                                   .items = 60000,
+                                   .output_count = 1,
+                                   .watch = {&stamp, &stop.word}};
+        pthread_t thread;
+        call.outputs[0] = (struct kernel_output){.data = marks, .bytes = 60000 * sizeof *marks};
+        if (pthread_create(&thread, NULL, say_stop, &stop) != 0 || kernel_run(&call, gpu) != KERNEL_CANCELLED)
+            exit(1);
+        pthread_join(thread, NULL);
+        idle_ms[i] = (now_s() - stop.at_s) * 1e3;
+        launches_ms[i] = launched_at_s > stop.at_s ? (launched_at_s - stop.at_s) * 1e3 : 0;
+    }
+    driver->cuLaunchKernel = real_launch;
+    free(marks);
+    qsort(launches_ms, (size_t)rounds, sizeof *launches_ms, compare);
+    qsort(idle_ms, (size_t)rounds, sizeof *idle_ms, compare);
+    figure("stops", rounds);
+    figure("stop_last_launch_p99_ms", launches_ms[(rounds * 99 + 99) / 100 - 1]);
+    figure("stop_device_idle_p99_ms", idle_ms[(rounds * 99 + 99) / 100 - 1]);
+}
+
+/* The emulated driver, if it is that one, tells a thousandth of the time that passed; here it is to be true. */
+static void tell_true_time(bool on)
+{
+    void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    struct emulator_report *(*look)(void);
+    *(void **)&look = library ? dlsym(library, "emulator_look") : NULL;
+    if (look)
+        look()->speed = on ? 1 : 1000;
+}
+
 int main(int argc, char **argv)
 {
     char message[MANIFEST_ERROR_BYTES];
@@ -262,6 +347,9 @@ int main(int argc, char **argv)
     measure_render();
     measure_busy("busy_share_10_ms", "us=10000", small ? 3 : 200);
     measure_busy("busy_share_1_ms", "us=1000", small ? 10 : 2000);
+    tell_true_time(true);
+    measure_stop();
+    tell_true_time(false);
     figure("library_products", gpu_products(gpu));
     printf("\n}}\n");
     gpu_close(gpu);
