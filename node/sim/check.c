@@ -180,8 +180,8 @@ static void check_member(struct world *world, struct host *host, const struct me
         sim_check_fail(world, host, SIM_DOWN_STAYS_DOWN, "%s was revoked and is %s", world->host[peer].name,
                        sim_trace_state(state));
     }
-    seen->state = (uint8_t)state;
-    seen->incarnation = incarnation;
+    seen->state = (uint32_t)state & 15;
+    seen->incarnation = (uint32_t)incarnation;
     const struct host *const subject = &world->host[peer];
     const bool late = world->healed && world->now_us > world->heal_at_us + ONE_VIEW_US && subject->alive &&
                       !subject->revoked && !host->revoked && !subject->leaving;
@@ -508,13 +508,13 @@ static void check_job_end(struct world *world, uint32_t number)
 /* How many live handles stand for a record by the same origin about the same thing as handle `index` does. */
 static uint32_t handles_alike(const struct handles *handles, uint32_t index)
 {
-    const struct payload *const one = handles->slot[index].payload;
+    const struct payload *const one = handles->payload[index];
     if (one == NULL || one->kind != PAYLOAD_RECORD || one->record.kind == MESH_RECORD_REVOCATION) {
         return 0;
     }
     uint32_t alike = 0;
     for (uint32_t i = 0; i < handles->count; i++) {
-        const struct payload *const other = handles->slot[i].payload;
+        const struct payload *const other = handles->payload[i];
         if (other == NULL || other->kind != PAYLOAD_RECORD || other->record.kind != one->record.kind ||
             memcmp(&other->record.origin, &one->record.origin, sizeof one->record.origin) != 0) {
             continue;
@@ -545,7 +545,7 @@ static void check_handles(struct world *world, struct host *host)
     const bool working =
         view.running + view.waiting + view.unacked != 0 || mesh_job_view(host->mesh, 0, &job);
     for (uint32_t i = 0; i < host->handles.count; i++) {
-        const struct payload *const payload = host->handles.slot[i].payload;
+        const struct payload *const payload = host->handles.payload[i];
         if (payload == NULL) {
             continue;
         }
@@ -556,12 +556,12 @@ static void check_handles(struct world *world, struct host *host)
         }
     }
     for (uint32_t i = 0; i < host->handles.count; i++) {
-        if (is_stray(host, host->handles.slot[i].payload)) {
+        if (is_stray(host, host->handles.payload[i])) {
             sim_check_fail(world, host, SIM_HANDLES_RETURN, "it holds a record that it has no use for");
             return;
         }
         if (handles_alike(&host->handles, i) > RECORDS_ALIKE_MAX) {
-            const struct payload *const payload = host->handles.slot[i].payload;
+            const struct payload *const payload = host->handles.payload[i];
             sim_check_fail(world, host, SIM_HANDLES_RETURN, "it holds record kind %d of %s more than once",
                            (int)payload->record.kind,
                            world->host[sim_world_identity(world, &payload->record.origin)].name);

@@ -48,26 +48,35 @@ static const struct mesh_id *record_subject(const struct mesh_record *record)
 
 /*
  * Where the disk has a record of that kind about that subject, by any origin if none is named; SIM_NONE if nowhere. Records
- * come again in the order of the disk when a node starts, so the search begins where the latest was found.
+ * come again in the order of the disk when a node starts, so the search begins where the latest was found, or where that
+ * member's was in this life.
  */
-static uint32_t disk_find_record(struct disk *disk, enum mesh_record_kind kind, const struct mesh_id *subject,
-                                 const struct mesh_id *origin)
+static uint32_t disk_find_record(const struct world *world, struct host *host, enum mesh_record_kind kind,
+                                 const struct mesh_id *subject, const struct mesh_id *origin)
 {
+    struct disk *const disk = &host->disk;
+    const uint32_t member = kind == MESH_RECORD_MEMBER ? sim_world_identity(world, subject) : SIM_NONE;
+    struct known_member *const known = member != SIM_NONE ? sim_known_meet(&host->known, member) : NULL;
+    const uint32_t from = known != NULL && known->record != 0 ? known->record - 1 : disk->found;
     for (uint32_t i = 0; i < disk->record_count; i++) {
-        const uint32_t place = (disk->found + i) % disk->record_count;
+        const uint32_t place = (from + i) % disk->record_count;
         const struct mesh_record *const record = &disk->record[place].payload->record;
         if (record->kind == kind && memcmp(record_subject(record), subject, sizeof *subject) == 0 &&
             (origin == NULL || memcmp(&record->origin, origin, sizeof *origin) == 0)) {
             disk->found = place;
+            if (known != NULL) {
+                known->record = place + 1;
+            }
             return place;
         }
     }
     return SIM_NONE;
 }
 
-bool sim_disk_has_record(struct host *host, enum mesh_record_kind kind, const struct mesh_id *subject)
+bool sim_disk_has_record(const struct world *world, struct host *host, enum mesh_record_kind kind,
+                         const struct mesh_id *subject)
 {
-    return disk_find_record(&host->disk, kind, subject, NULL) != SIM_NONE;
+    return disk_find_record(world, host, kind, subject, NULL) != SIM_NONE;
 }
 
 static bool record_newer(const struct mesh_record *a, const struct mesh_record *b)
@@ -79,7 +88,8 @@ static void disk_save_record(struct world *world, struct host *host, struct payl
 {
     const struct mesh_record *const record = &payload->record;
     struct disk *const disk = &host->disk;
-    const uint32_t place = disk_find_record(disk, record->kind, record_subject(record), &record->origin);
+    const uint32_t place =
+        disk_find_record(world, host, record->kind, record_subject(record), &record->origin);
     if (place == SIM_NONE) {
         disk->record = sim_grow(disk->record, disk->record_count + 1, sizeof *disk->record);
         disk->record[disk->record_count++].payload = sim_payload_keep(payload);

@@ -303,7 +303,7 @@ static void effect_admit(struct world *world, struct host *host, const struct me
 {
     const uint32_t peer = sim_world_identity(world, &effect->body.admit.id);
     if (peer != SIM_NONE && !is_guest(host, &world->host[peer]) &&
-        !sim_disk_has_record(host, MESH_RECORD_MEMBER, &effect->body.admit.id)) {
+        !sim_disk_has_record(world, host, MESH_RECORD_MEMBER, &effect->body.admit.id)) {
         sim_check_fail(world, host, SIM_RECORDS_KEPT, "somebody is admitted whose record isn't on the disk");
     }
     if (peer == SIM_NONE) {
@@ -322,7 +322,7 @@ static void effect_bar(struct world *world, struct host *host, const struct mesh
     if (peer == SIM_NONE) {
         return;
     }
-    if (!sim_disk_has_record(host, MESH_RECORD_REVOCATION, &effect->body.peer)) {
+    if (!sim_disk_has_record(world, host, MESH_RECORD_REVOCATION, &effect->body.peer)) {
         sim_check_fail(world, host, SIM_RECORDS_KEPT, "%s is barred and its revocation isn't on the disk",
                        world->host[peer].name);
     }

@@ -33,7 +33,7 @@ struct known_member *sim_known_meet(struct known *known, uint32_t identity)
     }
     struct known_member *const member = &known->member[known_place(known, identity)];
     if (member->identity == 0) {
-        member->identity = identity + 1;
+        member->identity = (identity + 1) & 0xffffff;
         known->count++;
     }
     return member;

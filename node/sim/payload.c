@@ -42,23 +42,23 @@ uint64_t sim_handle_give(struct handles *handles, struct payload *payload)
     if (handles->free_count != 0) {
         index = handles->free[--handles->free_count];
     } else {
-        if ((handles->count & (handles->count - 1)) == 0) {
-            const size_t room = handles->count != 0 ? handles->count * 2 : 16;
-            handles->slot = sim_grow(handles->slot, room, sizeof *handles->slot);
-            handles->free = sim_grow(handles->free, room, sizeof *handles->free);
+        if (handles->count ==
+            handles->room) { /* by a quarter: a large world has many tables that are nearly full */
+            handles->room += 16 + handles->room / 4;
+            handles->payload = sim_grow(handles->payload, handles->room, sizeof *handles->payload);
+            handles->use = sim_grow(handles->use, handles->room, sizeof *handles->use);
         }
-        handles->slot[handles->count++].use = 0;
+        handles->use[handles->count++] = 0;
     }
-    handles->slot[index].payload = payload;
-    handles->slot[index].use++;
-    return (uint64_t)handles->slot[index].use << 32 | (index + 1);
+    handles->payload[index] = payload;
+    handles->use[index]++;
+    return (uint64_t)handles->use[index] << 32 | (index + 1);
 }
 
 static uint32_t handle_index(const struct handles *handles, uint64_t handle)
 {
     const uint32_t index = (uint32_t)handle - 1;
-    if (index >= handles->count || handles->slot[index].use != handle >> 32 ||
-        handles->slot[index].payload == NULL) {
+    if (index >= handles->count || handles->use[index] != handle >> 32 || handles->payload[index] == NULL) {
         return SIM_NONE;
     }
     return index;
@@ -67,7 +67,7 @@ static uint32_t handle_index(const struct handles *handles, uint64_t handle)
 struct payload *sim_handle_see(const struct handles *handles, uint64_t handle)
 {
     const uint32_t index = handle_index(handles, handle);
-    return index == SIM_NONE ? NULL : handles->slot[index].payload;
+    return index == SIM_NONE ? NULL : handles->payload[index];
 }
 
 bool sim_handle_drop(struct handles *handles, uint64_t handle)
@@ -76,8 +76,12 @@ bool sim_handle_drop(struct handles *handles, uint64_t handle)
     if (index == SIM_NONE) {
         return false;
     }
-    sim_payload_drop(handles->slot[index].payload);
-    handles->slot[index].payload = NULL;
+    sim_payload_drop(handles->payload[index]);
+    handles->payload[index] = NULL;
+    if (handles->free_count == handles->free_room) {
+        handles->free_room += 16 + handles->free_room / 4;
+        handles->free = sim_grow(handles->free, handles->free_room, sizeof *handles->free);
+    }
     handles->free[handles->free_count++] = index;
     return true;
 }
@@ -85,9 +89,10 @@ bool sim_handle_drop(struct handles *handles, uint64_t handle)
 void sim_handles_clear(struct handles *handles)
 {
     for (uint32_t i = 0; i < handles->count; i++) {
-        sim_payload_drop(handles->slot[i].payload);
+        sim_payload_drop(handles->payload[i]);
     }
-    free(handles->slot);
+    free(handles->payload);
+    free(handles->use);
     free(handles->free);
     *handles = (struct handles){0};
 }

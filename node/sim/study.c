@@ -4,9 +4,12 @@
 #include "node/sim/world.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 extern const struct sim_study study_hops;
 extern const struct sim_study study_hops_loss10;
@@ -46,6 +49,10 @@ static const struct sim_study *const studies[] = {
 /* A mesh too large for one tier has large sites. */
 #define FLAT_NODES_MAX 2000
 #define LARGE_SITE_NODES 100
+/* A mesh from which several studies go on has started within the first and been at rest for the second. */
+#define SPREAD_US (5 * SECOND_US)
+#define REST_US (120 * SECOND_US)
+#define NAMES_MAX 32
 
 #define STUDIES (sizeof studies / sizeof studies[0])
 
@@ -186,6 +193,10 @@ static void fill_disks(struct world *world)
 struct world *study_open(const struct study_options *options, int64_t spread_us,
                          const struct study_watch *watch, struct study_report *report)
 {
+    if (options->rested != NULL) {
+        options->rested->watch = watch;
+        return options->rested;
+    }
     struct world *const world = sim_alloc(1, sizeof *world);
     struct sim_result *const result = sim_alloc(1, sizeof *result);
     struct sim_options sim = sim_options_default();
@@ -366,21 +377,35 @@ static int64_t cpu_ms_used(void)
     return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
 }
 
-int study_main(const char *name, struct study_options options)
+/*
+ * A core's memory is large and mostly never used: it costs nothing as long as it comes straight from the system, zeroed. By
+ * itself malloc would take it from what was freed, and clear it, once it has seen such pieces come and go.
+ */
+static void keep_untouched_memory_untouched(void)
 {
-    if (strcmp(name, "list") == 0) {
-        return list_studies(options.json);
-    }
-    const struct sim_study *study = NULL;
+    mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+    mallopt(M_MMAP_MAX, INT32_MAX);
+}
+
+static const struct sim_study *find_study(const char *name, size_t length)
+{
     for (size_t i = 0; i < STUDIES; i++) {
-        if (strcmp(studies[i]->name, name) == 0) {
-            study = studies[i];
+        if (strlen(studies[i]->name) == length && memcmp(studies[i]->name, name, length) == 0) {
+            return studies[i];
         }
     }
-    if (study == NULL) {
-        fprintf(stderr, "weir: sim: there is no study %s; see weir sim --study list\n", name);
-        return 2;
-    }
+    return NULL;
+}
+
+static long peak_rss_mb(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    return used.ru_maxrss / 1024;
+}
+
+static int run_study(const struct sim_study *study, struct study_options options)
+{
     options.nodes = options.nodes != 0 ? options.nodes : study->nodes;
     options.minutes = options.minutes != 0 ? options.minutes : study->minutes;
     if (options.nodes > FLAT_NODES_MAX && options.site_nodes <= MESH_SITE_SPLIT) {
@@ -389,12 +414,85 @@ int study_main(const char *name, struct study_options options)
     struct study_report report = {0};
     const int64_t began_ms = cpu_ms_used();
     if (!study->run(&options, &report)) {
-        fprintf(stderr, "weir: sim: study %s, seed %" PRIu64 ": %s\n", name, options.seed, report.failure);
+        fprintf(stderr, "weir: sim: study %s, seed %" PRIu64 ": %s\n", study->name, options.seed,
+                report.failure);
         return 1;
     }
-    struct rusage used;
-    getrusage(RUSAGE_SELF, &used);
     (options.json ? print_json : print_table)(study, &options, &report, cpu_ms_used() - began_ms,
-                                              used.ru_maxrss / 1024);
+                                              peak_rss_mb());
+    fflush(stdout);
     return 0;
+}
+
+/* A study in a process of its own: it may do with the mesh what it likes, and a claim that breaks ends it alone. */
+static int run_apart(const struct sim_study *study, const struct study_options *options)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        _exit(run_study(study, *options));
+    }
+    int status = 0;
+    if (child < 0 || waitpid(child, &status, 0) != child) {
+        perror("weir: sim");
+        return 1;
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+static int run_from_rest(const struct sim_study *const *chosen, uint32_t count, struct study_options options)
+{
+    options.nodes = options.nodes != 0 ? options.nodes : chosen[0]->nodes;
+    if (options.nodes > FLAT_NODES_MAX && options.site_nodes <= MESH_SITE_SPLIT) {
+        options.site_nodes = LARGE_SITE_NODES;
+    }
+    struct study_report report = {0};
+    struct world *const world = study_open(&options, SPREAD_US, NULL, &report);
+    if (world == NULL || !study_run(world, REST_US, &report)) {
+        fprintf(stderr, "weir: sim: the start of the mesh, seed %" PRIu64 ": %s\n", options.seed,
+                report.failure);
+        return 1;
+    }
+    options.rested = world;
+    options.rested_cpu_ms = cpu_ms_used();
+    options.rested_rss_mb = peak_rss_mb();
+    fprintf(stderr,
+            "%u nodes have started and rested: %" PRId64 " virtual s in %" PRId64
+            " s of processor time, %ld MB\n",
+            options.nodes, world->now_us / SECOND_US, options.rested_cpu_ms / 1000, options.rested_rss_mb);
+    int worst = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const int code = run_apart(chosen[i], &options);
+        worst = code > worst ? code : worst;
+    }
+    study_close(world, &report);
+    return worst;
+}
+
+int study_main(const char *names, struct study_options options)
+{
+    if (strcmp(names, "list") == 0) {
+        return list_studies(options.json);
+    }
+    keep_untouched_memory_untouched();
+    const struct sim_study *chosen[NAMES_MAX];
+    uint32_t count = 0;
+    for (const char *name = names; name != NULL && count < NAMES_MAX;) {
+        const size_t length = strcspn(name, ",");
+        const struct sim_study *const study = find_study(name, length);
+        if (study == NULL || (!study->from_rest && strcmp(name, names) != 0)) {
+            fprintf(stderr, "weir: sim: there is no study %.*s%s; see weir sim --study list\n", (int)length,
+                    name, study != NULL ? " that begins with a mesh at rest" : "");
+            return 2;
+        }
+        chosen[count++] = study;
+        name = name[length] == ',' ? name + length + 1 : NULL;
+    }
+    if (count > 1 && !chosen[0]->from_rest) {
+        fprintf(
+            stderr,
+            "weir: sim: there is no study %s that begins with a mesh at rest; see weir sim --study list\n",
+            chosen[0]->name);
+        return 2;
+    }
+    return count == 1 ? run_study(chosen[0], options) : run_from_rest(chosen, count, options);
 }

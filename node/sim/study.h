@@ -43,6 +43,9 @@ struct study_options {
     uint64_t seed;       /* 1 unless chosen */
     uint32_t minutes;    /* of virtual time, as `nodes` */
     bool json;
+    struct world *rested;  /* a mesh that study_open() gives instead of a new one, or NULL */
+    int64_t rested_cpu_ms; /* what it took to get there, */
+    long rested_rss_mb;    /* and the most memory */
 };
 
 struct sim_study {
@@ -50,6 +53,8 @@ struct sim_study {
     const char *meaning; /* one line for --study list */
     uint32_t nodes;      /* when the user says nothing */
     uint32_t minutes;
+    bool
+        from_rest; /* begins with study_open(), so that it may go on from a mesh that others begin from, too */
     /* Fills the report; returns false with report->failure set if it could not measure. */
     bool (*run)(const struct study_options *options, struct study_report *report);
 };
@@ -93,7 +98,13 @@ bool study_settle(struct world *world, int64_t most_us, struct study_report *rep
 /* Ends the world, and counts its time. NULL is fine. */
 void study_close(struct world *world, struct study_report *report);
 
-/* `weir sim --study NAME`: prints the figures as a table or as one JSON object. Returns the exit code. */
+/*
+ * `weir sim --study NAME`: prints the figures as a table or as one JSON object. Returns the exit code.
+ *
+ * Of several names (`hops,heal`) the mesh is started once, with as many nodes as the first one likes, and left at rest for
+ * two minutes; each study then goes on from there in a process of its own. The start of a thousand nodes costs more than
+ * most studies of them.
+ */
 int study_main(const char *name, struct study_options options);
 
 #endif

@@ -121,6 +121,7 @@ const struct sim_study study_detect_reset = {
     .meaning = "how long until all show a process down that was killed",
     .nodes = 1000,
     .minutes = 5,
+    .from_rest = true,
     .run = run_reset,
 };
 const struct sim_study study_detect_silent = {
@@ -128,6 +129,7 @@ const struct sim_study study_detect_silent = {
     .meaning = "the same for a machine that is gone, so that nothing is reset",
     .nodes = 1000,
     .minutes = 5,
+    .from_rest = true,
     .run = run_silent,
 };
 const struct sim_study study_detect_silent_loss10 = {
@@ -135,5 +137,6 @@ const struct sim_study study_detect_silent_loss10 = {
     .meaning = "the same where every tenth message is lost",
     .nodes = 1000,
     .minutes = 5,
+    .from_rest = true,
     .run = run_silent_loss10,
 };

@@ -123,6 +123,7 @@ const struct sim_study study_evictions_loss10 = {
     .meaning = "living nodes taken for dead where messages are lost and nodes pause",
     .nodes = 1000,
     .minutes = 120,
+    .from_rest = true,
     .run = run_loss10,
 };
 const struct sim_study study_evictions_oneway = {
@@ -130,5 +131,6 @@ const struct sim_study study_evictions_oneway = {
     .meaning = "the same where two fifths of some nodes' links carry one direction only",
     .nodes = 1000,
     .minutes = 10,
+    .from_rest = true,
     .run = run_oneway,
 };

@@ -42,5 +42,6 @@ const struct sim_study study_heal = {
     .meaning = "how long the halves of a mesh that was cut take to be one again",
     .nodes = 1000,
     .minutes = 2,
+    .from_rest = true,
     .run = run,
 };

@@ -184,6 +184,7 @@ const struct sim_study study_hops_loss10 = {
     .meaning = "the same where every tenth message is lost",
     .nodes = 1000,
     .minutes = 1,
+    .from_rest = true,
     .run = run_loss10,
 };
 
@@ -192,5 +193,6 @@ const struct sim_study study_hops = {
     .meaning = "links that one update crosses until all have it, and copies that came in vain",
     .nodes = 1000,
     .minutes = 1,
+    .from_rest = true,
     .run = run,
 };

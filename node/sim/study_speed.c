@@ -1,6 +1,7 @@
 /*
  * How fast the simulator is and how much memory it takes: a mesh that was stopped is started again from its disks, settles, and
- * then runs on with a few jobs and nothing else. The start is stated apart; the figures are of the calm time after it.
+ * then runs on with a few jobs and nothing else. The start is stated apart, but for the memory, which is the most of both; the
+ * speed is of the calm time after it.
  */
 #include "node/sim/study.h"
 
@@ -36,6 +37,7 @@ static bool measure(const struct study_options *options, struct world *world, in
         return false;
     }
     const int64_t started_us = cpu_us();
+    const int64_t start_virtual_us = world->now_us;
     const uint64_t messages = world->result->world.messages;
     const uint64_t steps = world->result->world.steps;
     const int64_t calm_us = options->minutes * 60 * SECOND_US;
@@ -49,10 +51,11 @@ static bool measure(const struct study_options *options, struct world *world, in
     const int64_t spent_us = cpu_us() - started_us;
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
+    const long rss_mb = used.ru_maxrss / 1024;
     study_add(report, "speed", "x real time", calm_us * 100 / (spent_us > 0 ? spent_us : 1), 2);
-    study_add(report, "rss_mb", "MB", used.ru_maxrss / 1024, 0);
-    study_add(report, "start_cpu_ms", "ms", (started_us - began_us) / 1000, 0);
-    study_add(report, "start_virtual_ms", "ms", (START_US + SETTLE_US) / 1000, 0);
+    study_add(report, "rss_mb", "MB", rss_mb > options->rested_rss_mb ? rss_mb : options->rested_rss_mb, 0);
+    study_add(report, "start_cpu_ms", "ms", options->rested_cpu_ms + (started_us - began_us) / 1000, 0);
+    study_add(report, "start_virtual_ms", "ms", start_virtual_us / 1000, 0);
     study_add(report, "interior", "nodes", count_interior(world), 0);
     const int64_t node_s = calm_us / SECOND_US * options->nodes;
     study_add(report, "messages_per_node_s", "/s",
@@ -76,5 +79,6 @@ const struct sim_study study_speed = {
     .meaning = "the simulator itself: virtual seconds per second of processor time, and memory",
     .nodes = 1000,
     .minutes = 2,
+    .from_rest = true,
     .run = run,
 };

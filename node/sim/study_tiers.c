@@ -162,5 +162,6 @@ const struct sim_study study_tiers = {
     .meaning = "a large site loses its reporters, then its devices: new reporters, work elsewhere",
     .nodes = 300,
     .minutes = 1,
+    .from_rest = true,
     .run = run,
 };

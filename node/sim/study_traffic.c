@@ -163,6 +163,7 @@ const struct sim_study study_traffic_idle = {
     .meaning = "bytes that a node sends with nothing going on",
     .nodes = 1000,
     .minutes = 1,
+    .from_rest = true,
     .run = run_idle,
 };
 const struct sim_study study_traffic_busy = {
@@ -170,5 +171,6 @@ const struct sim_study study_traffic_busy = {
     .meaning = "the same while every node's capacity changes each second, and copies in vain",
     .nodes = 1000,
     .minutes = 1,
+    .from_rest = true,
     .run = run_busy,
 };

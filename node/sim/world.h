@@ -30,7 +30,7 @@
 #include <string.h>
 
 #define SIM_NONE UINT32_MAX
-#define SIM_NODES_MAX 100000
+#define SIM_NODES_MAX 100000 /* fits the identities of struct known_member */
 #define SIM_ORACLE_NODES_MAX 64
 #define SIM_TRACE_LINES 32 /* kept per node for a failure's report; a power of two */
 #define SECOND_US INT64_C(1000000)
@@ -122,13 +122,13 @@ struct payload *sim_payload_keep(struct payload *payload);
 void sim_payload_drop(struct payload *payload); /* NULL is fine */
 
 struct handles {
-    struct {
-        struct payload *payload; /* NULL: free */
-        uint32_t use;            /* makes a stale handle differ */
-    } * slot;
+    struct payload **payload; /* [room] NULL: free */
+    uint32_t *use;            /* [room] makes a stale handle differ */
     uint32_t count;
+    uint32_t room;
     uint32_t free_count;
-    uint32_t *free;
+    uint32_t free_room;
+    uint32_t *free; /* [free_room] */
 };
 uint64_t sim_handle_give(struct handles *handles, struct payload *payload); /* takes over one reference */
 struct payload *sim_handle_see(const struct handles *handles,
@@ -259,10 +259,11 @@ struct attempt {
 
 enum admission { ADMISSION_NONE = 0, ADMISSION_ADMITTED, ADMISSION_BARRED };
 struct known_member {
-    uint32_t identity; /* + 1; 0 = free */
-    uint8_t admission;
-    uint8_t state;        /* enum mesh_member_state, as last told by the core; 0 = never */
-    uint64_t incarnation; /* then */
+    uint32_t identity : 24; /* + 1; 0 = free */
+    uint32_t admission : 4;
+    uint32_t state : 4;   /* enum mesh_member_state, as last told by the core; 0 = never */
+    uint32_t incarnation; /* then */
+    uint32_t record;      /* where on the disk its MEMBER record was seen, + 1; a hint */
 };
 struct known {
     struct known_member *member; /* [room] */
@@ -545,7 +546,8 @@ struct disk_job *sim_disk_add_job(const struct world *world, struct host *host, 
 /* Forgets a job, as if it had never been saved. */
 void sim_disk_remove_job(struct host *host, struct disk_job *job);
 /* Whether a restart would find the record: of that kind, about that member. */
-bool sim_disk_has_record(struct host *host, enum mesh_record_kind kind, const struct mesh_id *subject);
+bool sim_disk_has_record(const struct world *world, struct host *host, enum mesh_record_kind kind,
+                         const struct mesh_id *subject);
 void sim_disk_apply(struct world *world, struct host *host, const struct batch *batch, uint32_t saves);
 void sim_disk_crash(struct world *world,
                     struct host *host); /* what was under way is lost, but for some of it */

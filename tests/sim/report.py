@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Measures what the protocol costs and promises, in the simulator: make sim-report.
 
-Runs the studies of `weir sim --study` (two at a time), writes build/sim/report.json, and prints every figure beside
+Runs the studies of `weir sim --study` (two at a time; those of one size go on from one start of the mesh), writes build/sim/report.json, and prints every figure beside
 its aim. A figure whose study is missing, failed or did not fit into the time is null there: nothing is invented. What a
 binary has measured is kept in build/sim/studies.jsonl, so a report that ran out of time goes on where it was (--fresh
 measures all anew).
@@ -16,8 +16,11 @@ import concurrent.futures
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -26,6 +29,9 @@ MEMBERSHIP = "Membership, failure detection, dissemination"
 PLACEMENT = "Placement without a centre"
 
 MEMBERS = "members"  # not a study: real processes, by tests/bench/members.py
+# Of the studies that share a start, those that have little time come first.
+FIRST = ["speed", "hops", "hops-loss10", "detect-reset", "detect-silent", "detect-silent-loss10", "heal", "traffic-idle",
+         "evictions-oneway", "traffic-busy", "evictions-loss10"]
 MEMBERS_SCRIPT = os.path.join(ROOT, "tests", "bench", "members.py")
 
 
@@ -107,27 +113,48 @@ class Ledger:
                                     "report": report}) + "\n")
 
 
-def run_study(ledger, binary, study, nodes, seed, deadline):
-    """Returns (figures, None) or (None, why not)."""
-    if (study, nodes) in ledger.known:
-        return ledger.known[study, nodes]["figures"], None
-    arguments = [binary, "sim", "--study", study, "--seed", str(seed), "--json"]
+def begin_together(jobs):
+    """Groups of (study, nodes): studies of the same number of nodes begin with the same start of the mesh, which costs
+    more than most of them. The group of many comes first, the large worlds last, and within one the studies as in FIRST."""
+    groups = {}
+    for study, nodes in jobs:
+        groups.setdefault((nodes, "" if nodes else study), []).append(study)
+    for studies in groups.values():
+        studies.sort(key=lambda study: FIRST.index(study) if study in FIRST else 0)
+    return [(studies, nodes) for (nodes, _), studies in sorted(groups.items(), key=lambda group: group[0][0] or 1001)]
+
+
+def run_group(ledger, options, studies, nodes, deadline):
+    """Runs the studies of one start that are not known yet. Returns {(study, nodes): (figures, None) or (None, why)}."""
+    left = [study for study in studies if (study, nodes) not in ledger.known]
+    results = {(study, nodes): (ledger.known[study, nodes]["figures"], None) for study in studies if study not in left}
+    left_s = deadline - time.monotonic()
+    if not left or left_s <= 0:
+        return dict(results, **{(study, nodes): (None, "no time was left") for study in left})
+    arguments = [options.binary, "sim", "--study", ",".join(left), "--seed", str(options.seed), "--json"]
     if nodes:
         arguments += ["--nodes", str(nodes)]
-    left_s = deadline - time.monotonic()
-    if left_s <= 0:
-        return None, "no time was left"
-    try:
-        done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=left_s,
-                              check=False)
-    except subprocess.TimeoutExpired:
-        return None, "not done in the %d s that were left" % left_s
-    if done.returncode != 0:
-        return None, (done.stderr.strip() or "exit code %d" % done.returncode).splitlines()[0]
-    print("%s %d: %s" % (study, nodes, done.stdout.strip()), file=sys.stderr, flush=True)
-    report = json.loads(done.stdout)
-    ledger.add((study, nodes), report)
-    return report["figures"], None
+    said = tempfile.TemporaryFile("w+")
+    with said, subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=said, text=True,
+                                start_new_session=True) as running:
+        # Each study of a group is a process of its own: all of them end when the time does.
+        timer = threading.Timer(left_s, os.killpg, (running.pid, signal.SIGKILL))
+        timer.start()
+        for line in running.stdout:
+            report = json.loads(line)
+            print("%s %d: %s" % (report["study"], nodes, line.strip()), file=sys.stderr, flush=True)
+            ledger.add((report["study"], nodes), report)
+            results[report["study"], nodes] = (report["figures"], None)
+        running.wait()
+        timer.cancel()
+        said.seek(0)
+        words = said.read()
+    for study in left:
+        failed = [line for line in words.splitlines() if study + "," in line or "the start of" in line]
+        why = failed[0] if failed else "not done in the %d s that were left, after %s" % (
+            left_s, ", ".join(left[:left.index(study)]) or "the start")
+        results.setdefault((study, nodes), (None, why))
+    return results
 
 
 def run_members(binary, deadline):
@@ -171,11 +198,11 @@ def measure(options, figures):
             wanted.append(job)
         else:
             results[job] = (None, "there is no such study here")
-    wanted.sort(key=lambda job: job[1])  # the quick ones are done whatever happens to the long ones
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        under_way = {job: pool.submit(run_study, ledger, options.binary, *job, options.seed, deadline) for job in wanted}
-        for job, result in under_way.items():
-            results[job] = result.result()
+        under_way = [pool.submit(run_group, ledger, options, studies, nodes, deadline)
+                     for studies, nodes in begin_together(wanted)]
+        for group in under_way:
+            results.update(group.result())
     cpu_s = sum(report["cpu_ms"] for report in ledger.known.values()) / 1000
     print("%d of %d studies are measured, in %d s of processor time" % (
         sum(job in ledger.known for job in wanted), len(wanted), cpu_s), file=sys.stderr)

@@ -23,6 +23,7 @@ refuses 'no such fault profile' --faults mixed:x
 refuses 'unknown option' --fast 1
 refuses 'cannot write the trace' --trace "$folder/no/such/folder"
 refuses 'there is no study' --study none
+refuses 'no study placement that begins with a mesh at rest' --study hops,placement
 refuses 'a value is missing' --study
 refuses 'cannot write' --plan "$folder/no/such/folder"
 refuses 'cannot read the scenario' --scenario "$folder/none.txt"
