@@ -193,8 +193,8 @@ void adopt_on_report(struct step *step, uint32_t from, const struct mesh_message
         return; /* somebody else's, or not ours yet: it comes again */
     }
     const struct job *const job = &mesh->home.job[slot];
-    if (job->state != MESH_JOB_RUNNING || verify_bars(mesh, from) || !report_makes_sense(job, message) ||
-        !bundles_adopt(step, slot, from, message))
+    if (job->state != MESH_JOB_RUNNING || verify_bars_of_job(mesh, job, from) ||
+        !report_makes_sense(job, message) || !bundles_adopt(step, slot, from, message))
         return;
     mesh->counters.adoptions++;
     adopt_answer(step, from, &message->body.report.name, job->spec.epoch);

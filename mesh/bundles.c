@@ -844,7 +844,7 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
         return;
     }
     struct taken taken = {.acknowledge = true};
-    const bool barred = verify_bars(mesh, from);
+    const bool barred = job && verify_bars_of_job(mesh, job, from);
     const bool inherited = !ours && led && message->body.result.epoch < job->spec.epoch;
     if (inherited) /* it heeds its home alone */
         adopt_answer(step, from, name, job->spec.epoch);
@@ -938,14 +938,16 @@ void home_renew(struct step *step, uint32_t from, const struct mesh_message *mes
     }
 }
 
-/* What a member held is queued again: it will not report, or not soon. */
-static void member_lost(struct step *step, uint32_t member, enum mesh_reason why, uint64_t *counter,
-                        bool forget)
+/* What a member held, of that kernel or, if 0, of any, is queued again: it will not report, or not soon. */
+static void member_lost(struct step *step, uint32_t member, uint64_t kernel, enum mesh_reason why,
+                        uint64_t *counter, bool forget)
 {
     struct home *const home = &step->mesh->home;
     for (uint32_t slot = list_first(&home->member[member].bundles), next; slot != MESH_NONE; slot = next) {
         next = list_next(home->member_link, slot);
         const struct bundle *const bundle = &home->bundle[slot];
+        if (kernel != 0 && home->job[bundle->job].spec.kernel != kernel)
+            continue;
         const uint32_t count = bundle_holds(home, slot);
         *counter += bundle->orphan ? 0 : bundle_requeue(step, slot);
         if (count > 0)
@@ -960,17 +962,18 @@ static void member_lost(struct step *step, uint32_t member, enum mesh_reason why
 
 void home_member_down(struct step *step, uint32_t member)
 {
-    member_lost(step, member, MESH_WHY_MEMBER_DOWN, &step->mesh->counters.requeued_down, false);
+    member_lost(step, member, 0, MESH_WHY_MEMBER_DOWN, &step->mesh->counters.requeued_down, false);
 }
 
 void home_member_restarted(struct step *step, uint32_t member)
 {
-    member_lost(step, member, MESH_WHY_RESTARTED, &step->mesh->counters.requeued_restart, true);
+    member_lost(step, member, 0, MESH_WHY_RESTARTED, &step->mesh->counters.requeued_restart, true);
 }
 
-void bundles_discard(struct step *step, uint32_t member)
+void bundles_discard(struct step *step, uint32_t member, uint64_t kernel)
 {
-    member_lost(step, member, MESH_WHY_QUARANTINED, &step->mesh->counters.requeued_caught, true);
+    member_lost(step, member, kernel, kernel == 0 ? MESH_WHY_QUARANTINED : MESH_WHY_DOUBTED,
+                &step->mesh->counters.requeued_caught, true);
 }
 
 /* Once per member and ending; false when the output is full. */

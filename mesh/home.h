@@ -288,7 +288,7 @@ void bundles_forget(struct home *home, uint32_t job);
  */
 bool bundles_adopt(struct step *step, uint32_t job, uint32_t member, const struct mesh_message *report);
 /* The member was caught: its bundles are forgotten, and their shards queued again. */
-void bundles_discard(struct step *step, uint32_t member);
+void bundles_discard(struct step *step, uint32_t member, uint64_t kernel);
 void bundles_tick(struct step *step);
 /* Last in a step: sends acknowledgements that are due or have company. */
 void acks_tick(struct step *step);

@@ -124,6 +124,8 @@
 #define MESH_CHECK_TRIES 3
 /* Members in quarantine. At the bound the one that was caught first gives way. */
 #define MESH_QUARANTINED_MAX 256
+/* Pairs of a member and a user's kernel of which it gets no more. */
+#define MESH_DOUBTS_MAX 256
 /* Committed shards looked through in one step for those of a member that was caught. */
 #define MESH_RECHECK_SHARDS 4096
 

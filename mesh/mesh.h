@@ -451,10 +451,11 @@ enum mesh_reason {
     MESH_WHY_SPECULATED,   /* `count` shards from `shard` on take long elsewhere and went to `member` too */
     MESH_WHY_OVERTAKEN,    /* another member was faster: `member` need not finish `count` shards */
     MESH_WHY_CHECKING, /* `count` shards whose results another site brought went to `member` to be computed again */
-    MESH_WHY_AGREES,      /* `member` has the same results for `count` of them */
-    MESH_WHY_DIFFERS,     /* `member` has others for `count` of them: a third site decides */
-    MESH_WHY_WRONG,       /* `member` was wrong about `count` of them, and is quarantined */
+    MESH_WHY_AGREES,  /* `member` has the same results for `count` of them */
+    MESH_WHY_DIFFERS, /* `member` has others for `count` of them: a third site decides */
+    MESH_WHY_WRONG, /* `member` was wrong about `count` of them, and is barred: from this kernel, or quarantined */
     MESH_WHY_QUARANTINED, /* `member` is quarantined: what it had is queued again */
+    MESH_WHY_DOUBTED,     /* `member` gets no more of this user's kernel: what it had is queued again */
     MESH_WHY_UNCHECKED,   /* no other site could compute the `count` shards that `member` brought again */
     MESH_WHY_UNDECIDED,   /* no two sites agree about `count` shards that `member` brought */
 };
@@ -684,6 +685,8 @@ bool mesh_job_ask(const struct mesh *mesh, const struct mesh_id *job, const stru
 uint32_t mesh_verify_permille(const struct mesh *mesh, const struct mesh_id *member, uint32_t permille);
 /* Those in quarantine, known as members or not. False when `index` is past the last. */
 bool mesh_quarantined(const struct mesh *mesh, uint32_t index, struct mesh_id *id);
+/* Whether the member gets no more of our job's kernel, a user's: its results were wrong, or it gives what it likes. */
+bool mesh_doubted(const struct mesh *mesh, const struct mesh_id *job, const struct mesh_id *member);
 
 /* A journal of several copies of which this node keeps one. */
 struct mesh_journal_view {
@@ -769,6 +772,7 @@ void mesh_executor_view(const struct mesh *mesh, struct mesh_executor_view *view
     X(checks_skipped)  /* shards left unchecked: no other site had a place in time, or no check was free */  \
     X(undecided)       /* shards about which no two of three agreed */                                       \
     X(caught)          /* members caught with a wrong result */                                              \
+    X(doubted)         /* times a member's results of a user's kernel were wrong: it gets no more of it */   \
     X(disputed)        /* committed shards that proved wrong */                                              \
     X(requeued_caught) /* shards queued again because their executor was caught */                           \
     X(cancels)                                                                                               \

@@ -91,7 +91,7 @@ static bool job_deep(const struct job *job)
 
 bool placement_permits(const struct mesh *mesh, const struct job *job, uint32_t member)
 {
-    if (verify_bars(mesh, member))
+    if (verify_bars_of_job(mesh, job, member))
         return false;
     if (member == mesh->members.self)
         return executor_serves(mesh, member);

@@ -24,6 +24,30 @@ bool verify_bars(const struct mesh *mesh, uint32_t member)
     return mesh->members.notes[member].quarantined;
 }
 
+static uint32_t doubt_find(const struct verify *verify, const struct mesh_id *id, uint64_t kernel)
+{
+    uint32_t at = 0;
+    while (at < verify->doubt_count &&
+           (verify->doubt[at].kernel != kernel || !id_equal(&verify->doubt[at].id, id)))
+        at++;
+    return at;
+}
+
+bool verify_bars_of_job(const struct mesh *mesh, const struct job *job, uint32_t member)
+{
+    const struct verify *const verify = &mesh->home.verify;
+    return verify_bars(mesh, member) ||
+           doubt_find(verify, &mesh->members.slot[member].id, job->spec.kernel) < verify->doubt_count;
+}
+
+bool mesh_doubted(const struct mesh *mesh, const struct mesh_id *job, const struct mesh_id *member)
+{
+    const uint32_t slot = home_job_find(&mesh->home, job);
+    const struct verify *const verify = &mesh->home.verify;
+    return slot != MESH_NONE &&
+           doubt_find(verify, member, mesh->home.job[slot].spec.kernel) < verify->doubt_count;
+}
+
 static uint32_t permille_of(const struct mesh *mesh, uint32_t member, uint32_t floor)
 {
     const uint32_t confirmed = mesh->members.notes[member].confirmed;
@@ -69,6 +93,7 @@ void verify_layout(struct verify *verify, const struct mesh_limits *limits, stru
     verify->link = carve(from, verify->pool.capacity, sizeof *verify->link);
     verify->of_job_link = carve(from, verify->pool.capacity, sizeof *verify->of_job_link);
     verify->quarantined = carve(from, MESH_QUARANTINED_MAX, sizeof *verify->quarantined);
+    verify->doubt = carve(from, MESH_DOUBTS_MAX, sizeof *verify->doubt);
 }
 
 bool verify_holds(const struct job *job)
@@ -623,12 +648,24 @@ static void quarantine_add(struct step *step, const struct mesh_id *id)
     mark(step->mesh, id, true);
 }
 
+static void doubts_end(struct verify *verify, const struct mesh_id *id)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < verify->doubt_count; i++) {
+        if (!id_equal(&verify->doubt[i].id, id))
+            verify->doubt[kept++] = verify->doubt[i];
+    }
+    verify->doubt_count = kept;
+}
+
 void verify_quarantine(struct step *step, const struct mesh_event *event)
 {
     struct mesh *const mesh = step->mesh;
     const struct mesh_id *const id = &event->body.quarantine.id;
     const uint32_t at = quarantine_find(&mesh->home.verify, id);
     const bool there = at < mesh->home.verify.quarantined_count;
+    if (!event->body.quarantine.on)
+        doubts_end(&mesh->home.verify, id);
     if (event->body.quarantine.on && !there) {
         quarantine_add(step, id);
     } else if (!event->body.quarantine.on && there) {
@@ -646,13 +683,15 @@ void verify_trust(struct step *step, const struct mesh_event *event)
             event->body.trust.confirmed < CONFIRMED_MAX ? event->body.trust.confirmed : CONFIRMED_MAX;
 }
 
-/* What it said in checks that are open is void. */
-static void discard_opinions(struct home *home, const struct mesh_id *id)
+/* What it said in checks that are open, of jobs of that kernel or, if 0, of any, is void. */
+static void discard_opinions(struct home *home, const struct mesh_id *id, uint64_t kernel)
 {
     struct verify *const verify = &home->verify;
     for (uint32_t slot = list_first(&verify->live), next; slot != MESH_NONE; slot = next) {
         next = list_next(verify->link, slot);
         struct check *const check = &verify->check[slot];
+        if (kernel != 0 && home->job[check->job].spec.kernel != kernel)
+            continue;
         if (check->opinions == 2 && id_equal(&check->opinion[1].member, id))
             check->opinions = 1;
         /* Of one that is out another site's word is on the way: then that decides. */
@@ -671,29 +710,59 @@ static void recheck_begin(struct home *home, struct job *job)
     job->recheck = job->spec.shard_count;
 }
 
+/* Whether nothing speaks against the member but users' kernels of one tenant, this one among them. */
+static bool is_doubt(const struct verify *verify, const struct mesh_id *id, const struct mesh_job_spec *spec)
+{
+    bool others = false;
+    for (uint32_t i = 0; i < verify->doubt_count; i++)
+        others |= id_equal(&verify->doubt[i].id, id) && verify->doubt[i].tenant != spec->tenant;
+    return mesh_is_user_kernel(spec->kernel) && !others;
+}
+
+/* At the bound the oldest gives way. */
+static void doubt_add(struct mesh *mesh, uint32_t member, const struct mesh_job_spec *spec)
+{
+    struct verify *const verify = &mesh->home.verify;
+    if (verify->doubt_count == MESH_DOUBTS_MAX)
+        memmove(&verify->doubt[0], &verify->doubt[1], --verify->doubt_count * sizeof verify->doubt[0]);
+    verify->doubt[verify->doubt_count++] =
+        (struct doubt){.id = mesh->members.slot[member].id, .kernel = spec->kernel, .tenant = spec->tenant};
+    mesh->members.notes[member].confirmed = 0;
+}
+
 void verify_caught(struct step *step, uint32_t member, uint32_t job_slot, uint32_t shard)
 {
     struct mesh *const mesh = step->mesh;
     struct home *const home = &mesh->home;
     const struct mesh_id id = mesh->members.slot[member].id;
-    if (verify_bars(mesh, member))
+    const struct mesh_job_spec *const spec = &home->job[job_slot].spec;
+    if (verify_bars_of_job(mesh, &home->job[job_slot], member) || !is_foreign(mesh, member))
         return;
-    mesh->counters.caught++;
-    quarantine_add(step, &id);
-    tell_quarantine(step, &id, &home->job[job_slot].spec.id, shard);
-    bundles_discard(step, member);
-    discard_opinions(home, &id);
-    for (uint32_t i = 0; i < home->job_count; i++)
-        recheck_begin(home, &home->job[home->sorted[i]]);
+    const uint64_t kernel = is_doubt(&home->verify, &id, spec) ? spec->kernel : 0;
+    if (kernel != 0) {
+        mesh->counters.doubted++;
+        doubt_add(mesh, member, spec);
+    } else {
+        mesh->counters.caught++;
+        quarantine_add(step, &id);
+        tell_quarantine(step, &id, &spec->id, shard);
+    }
+    bundles_discard(step, member, kernel);
+    discard_opinions(home, &id, kernel);
+    for (uint32_t i = 0; i < home->job_count; i++) {
+        struct job *const job = &home->job[home->sorted[i]];
+        if (kernel == 0 || job->spec.kernel == kernel)
+            recheck_begin(home, job);
+    }
 }
 
 /* ---- What it brought before. */
 
-/* Whether the shard was committed on the word of a member in quarantine, and nobody looks at it yet. */
-static bool is_doubtful(const struct mesh *mesh, const struct shard *shard)
+/* Whether the shard was committed on the word of a member that is barred, and nobody looks at it yet. */
+static bool is_doubtful(const struct mesh *mesh, const struct job *job, const struct shard *shard)
 {
     return shard->state == SHARD_COMMITTED && !shard->checked && shard->at != mesh->members.self &&
-           verify_bars(mesh, shard->at);
+           verify_bars_of_job(mesh, job, shard->at);
 }
 
 /* Looks at the job's committed shards from its mark down, `*left` of them at most, and makes one check of those of one
@@ -707,7 +776,7 @@ static void recheck(struct step *step, uint32_t job_slot, uint32_t *left)
     uint32_t member = MESH_NONE;
     for (; job->recheck > 0 && *left > 0; --*left, job->recheck--) {
         const uint32_t index = job->recheck - 1;
-        if (!is_doubtful(mesh, &shard[index]))
+        if (!is_doubtful(mesh, job, &shard[index]))
             continue;
         if (slot == MESH_NONE) {
             slot = check_make(step, job_slot, MESH_ANY_CLASS, false);
@@ -742,7 +811,7 @@ void verify_restored(struct step *step, uint32_t job_slot, const struct mesh_eve
             continue;
         shard[i].at = member;
         shard[i].next = brought->digest;
-        doubtful = doubtful || verify_bars(mesh, member);
+        doubtful = doubtful || verify_bars_of_job(mesh, job, member);
     }
     if (doubtful)
         recheck_begin(&mesh->home, job);

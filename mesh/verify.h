@@ -78,6 +78,16 @@ struct check {
     uint8_t finding[MESH_BUNDLE_SHARDS_MAX];
 };
 
+/*
+ * A member whose results of a user's kernel were wrong, or whose submitter wrote one that gives what it likes: nobody can tell.
+ * It gets no more of that kernel, until it is caught with another tenant's or with a kernel of ours.
+ */
+struct doubt {
+    struct mesh_id id;
+    uint64_t kernel;
+    uint64_t tenant;
+};
+
 struct verify {
     struct check *check;
     struct pool pool;
@@ -88,6 +98,8 @@ struct verify {
     int64_t look_at_ms;
     struct mesh_id *quarantined; /* [quarantined_count] in the order in which they were caught */
     uint32_t quarantined_count;
+    struct doubt *doubt; /* [doubt_count], the oldest first */
+    uint32_t doubt_count;
     uint32_t promised; /* bundles with leases whose results are to be held */
     uint32_t rechecks; /* jobs whose committed shards are being looked through */
 };
@@ -105,8 +117,9 @@ bool verify_has_room(const struct home *home);
 uint32_t verify_permits(const struct home *home, const struct job *job, uint32_t bundles);
 /* The digest of place `place` of the RESULT that is being taken. */
 uint32_t verify_digest(const struct step *step, uint32_t place);
-/* Whether the member is in quarantine. */
+/* Whether the member is in quarantine; and whether it is, or its results of this job's kernel are doubted. */
 bool verify_bars(const struct mesh *mesh, uint32_t member);
+bool verify_bars_of_job(const struct mesh *mesh, const struct job *job, uint32_t member);
 
 #define MESH_ANY_CLASS UINT32_MAX
 /*
@@ -127,7 +140,7 @@ void verify_lost(struct home *home, uint32_t check);
 /* It came back. Returns whether the message's handle is kept. */
 bool verify_opinion(struct step *step, uint32_t check, uint32_t from, const struct mesh_message *result);
 
-/* The member was proved wrong about a shard of the job. */
+/* The member was proved wrong about a shard of the job. Those of our own site are believed all the same. */
 void verify_caught(struct step *step, uint32_t member, uint32_t job, uint32_t shard);
 /* Events of the host. */
 void verify_quarantine(struct step *step, const struct mesh_event *event);

@@ -1086,7 +1086,8 @@ static void count_in_hand(struct job *job, const struct mesh_id *member, enum me
     case MESH_WHY_OVERTAKEN:
     case MESH_WHY_AGREES:
     case MESH_WHY_DIFFERS:
-    case MESH_WHY_QUARANTINED: {
+    case MESH_WHY_QUARANTINED:
+    case MESH_WHY_DOUBTED: {
         struct job_node_share *share = share_of(job, member);
         share->in_hand -= count < share->in_hand ? count : share->in_hand;
         break;

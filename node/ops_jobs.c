@@ -679,6 +679,7 @@ static const char *const why_words[] = {
     [MESH_WHY_DIFFERS] = "differs",
     [MESH_WHY_WRONG] = "wrong",
     [MESH_WHY_QUARANTINED] = "quarantined",
+    [MESH_WHY_DOUBTED] = "doubted",
     [MESH_WHY_UNCHECKED] = "unchecked",
     [MESH_WHY_UNDECIDED] = "undecided",
 };
@@ -780,11 +781,16 @@ static void decision_text(struct node *node, const struct job *job, const struct
                  name, n, s, shard);
         break;
     case MESH_WHY_WRONG:
-        snprintf(out, out_bytes, "%s was wrong about %u shard%s, from %u on, and is quarantined", name, n, s,
-                 shard);
+        snprintf(out, out_bytes, "%s was wrong about %u shard%s, from %u on, %s", name, n, s, shard,
+                 user_kernel_of(job->spec.manifest)
+                     ? "or the kernel gives what it likes: it gets no more of it"
+                     : "and is quarantined");
         break;
     case MESH_WHY_QUARANTINED:
         snprintf(out, out_bytes, "%s is quarantined: %u shard%s queued again", name, n, s);
+        break;
+    case MESH_WHY_DOUBTED:
+        snprintf(out, out_bytes, "%s gets no more of this kernel: %u shard%s queued again", name, n, s);
         break;
     case MESH_WHY_UNCHECKED:
         snprintf(out, out_bytes, "no other site could check %u shard%s of %s in time", n, s, name);
@@ -889,6 +895,8 @@ static json_t *waiting_json(struct node *node, const struct job *job)
             reason = "draining";
         else if (view.quarantined)
             reason = "quarantined: it brought a wrong result";
+        else if (mesh_doubted(node->host.mesh, &job->spec.id, &view.id))
+            reason = "two sites had another result of this kernel than it: it gets no more of it";
         else if (job->spec.local_only && strcmp(peer_site(node, &view.id), peer_site(node, &node->self)) != 0)
             reason = "another site, and the job is local";
         else if (!view.self && view.capacity_at_ms == 0)

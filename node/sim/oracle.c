@@ -665,6 +665,11 @@ static void home_assigns(struct world *world, struct host *host, struct oracle *
                        world->host[executor].name);
         return;
     }
+    if (mesh_doubted(host->mesh, &assign->body.assign.job, &world->host[executor].id)) {
+        sim_check_fail(world, host, SIM_WRONG_IS_CAUGHT, "%s is doubted and is given a bundle of job %u",
+                       world->host[executor].name, job);
+        return;
+    }
     check_attempts(world, host, oracle, executor, assign, check);
     out_add(oracle, executor, job, &assign->body.assign.name, assign->body.assign.count,
             assign->body.assign.shard);
@@ -757,6 +762,22 @@ static void home_forgets(struct oracle *oracle, uint32_t executor, uint32_t job)
 {
     for (uint32_t i = oracle->out_count; i-- > 0;) {
         if (oracle->out[i].executor == executor && (job == SIM_NONE || oracle->out[i].job == job)) {
+            out_forget(oracle, &oracle->out[i]);
+        }
+    }
+}
+
+/* It gets no more of that job's kernel; what it has of it is left to its leases. */
+static void home_doubts(const struct world *world, const struct host *host, struct oracle *oracle,
+                        uint32_t executor, uint32_t job)
+{
+    const struct mesh_job_spec *const spec = &world->job[job].spec;
+    if (!mesh_doubted(host->mesh, &spec->id, &world->host[executor].id)) {
+        return;
+    }
+    for (uint32_t i = oracle->out_count; i-- > 0;) {
+        const struct out_bundle *const bundle = &oracle->out[i];
+        if (bundle->executor == executor && world->job[bundle->job].spec.kernel == spec->kernel) {
             out_forget(oracle, &oracle->out[i]);
         }
     }
@@ -1184,6 +1205,12 @@ static void take_effect(struct world *world, struct host *host, struct oracle *o
         peer = sim_world_identity(world, &effect->body.quarantined.id);
         if (peer != SIM_NONE && effect->body.quarantined.on) {
             home_forgets(oracle, peer, SIM_NONE); /* they are left to their leases */
+        }
+        break;
+    case MESH_DECISION:
+        peer = sim_world_identity(world, &effect->body.decision.member);
+        if (peer != SIM_NONE && effect->body.decision.why == MESH_WHY_WRONG) {
+            home_doubts(world, host, oracle, peer, sim_world_job(world, &effect->body.decision.job));
         }
         break;
     case MESH_LINK_KEEP:

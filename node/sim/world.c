@@ -144,7 +144,8 @@ uint32_t sim_world_new_job(struct world *world)
     job->spec.id = sim_id(world->options.seed, JOB_IDS + number);
     job->spec.epoch = 1;
     job->spec.tenant = 1 + sim_below(random, 4);
-    job->spec.kernel = 1 + sim_below(random, 8);
+    const uint64_t kernel = 1 + sim_below(random, 8);
+    job->spec.kernel = kernel > 5 ? mesh_user_kernel(kernel) : kernel;
     job->spec.shard_count = shards;
     job->spec.bundle_shards_max = 1 + sim_below(random, 24);
     const uint32_t kind = sim_below(random, 10);

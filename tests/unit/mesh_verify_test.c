@@ -28,6 +28,13 @@ static void submit(struct fixture *f, uint8_t job, uint32_t shards, enum mesh_ve
     submit_spec(f, &spec);
 }
 
+static void forget(struct fixture *f, uint8_t job)
+{
+    struct mesh_event event = {.kind = MESH_FORGET_JOB};
+    event.body.job.id = fixture_job(job);
+    fixture_step(f, &event);
+}
+
 static void grant_of(struct fixture *f, uint32_t from, uint8_t job, uint16_t places, uint16_t class)
 {
     static uint64_t token = 100;
@@ -252,9 +259,7 @@ static void ten_results_that_were_confirmed_make_a_member_trusted(void **state)
         runs(f, 0, (uint8_t)(1 + i), RIGHT);
         runs(f, 1, (uint8_t)(1 + i), RIGHT);
         assert_int_equal(view(f, (uint8_t)(1 + i)).state, MESH_JOB_DONE);
-        struct mesh_event forget = {.kind = MESH_FORGET_JOB};
-        forget.body.job.id = fixture_job((uint8_t)(1 + i));
-        fixture_step(f, &forget);
+        forget(f, (uint8_t)(1 + i));
     }
     assert_int_equal(mesh_verify_permille(f->mesh, &f->peer[0], 0), 1000 / MESH_TRUSTED_RESULTS);
     assert_int_equal(mesh_verify_permille(f->mesh, &f->peer[0], 400), 400);
@@ -418,6 +423,102 @@ static void who_was_caught_gets_nothing_and_brings_nothing(void **state)
     spurned(f, 0, 2);
     fixture_run(f, 3000);
     assert_false(sent(f, 0, MESH_RESERVE));
+    fixture_close(f);
+}
+
+static void submit_users(struct fixture *f, uint8_t job, uint64_t kernel, uint64_t tenant)
+{
+    struct mesh_job_spec spec = spec_of(job, 1, MESH_VERIFY_SPOT);
+    spec.kernel = mesh_user_kernel(kernel);
+    spec.tenant = tenant;
+    submit_spec(f, &spec);
+}
+
+/* Peer 0 brings another result of the job than peers 1 and 2. */
+static void is_wrong_about(struct fixture *f, uint8_t job)
+{
+    runs(f, 0, job, WRONG);
+    runs(f, 1, job, RIGHT);
+    runs(f, 2, job, RIGHT);
+    assert_int_equal(disputed(f), 1);
+    assert_int_equal(view(f, job).state, MESH_JOB_DONE);
+}
+
+static bool doubts(const struct fixture *f, uint8_t job, uint32_t peer)
+{
+    const struct mesh_id id = fixture_job(job);
+    return mesh_doubted(f->mesh, &id, &f->peer[peer]);
+}
+
+/* Its author may have written one that gives what it likes, to have others expelled. */
+static void a_users_kernel_bars_nobody_but_from_itself(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(3);
+    submit(f, 9, 1, MESH_VERIFY_NONE);
+    const struct mesh_message held = assigned(f, 0, 9);
+    submit_users(f, 2, 70, 1);
+    const struct mesh_message lost = assigned(f, 0, 2);
+    submit_users(f, 1, 70, 1);
+    is_wrong_about(f, 1);
+    assert_nobody_caught(f);
+    assert_int_equal(mesh_counters(f->mesh)->doubted, 1);
+    assert_int_equal(view(f, 2).queued, 1); /* what it had of that kernel */
+    result(f, 0, &lost, RIGHT);
+    assert_int_equal(view(f, 2).queued, 1);
+    spurned(f, 0, 2);
+    assert_true(doubts(f, 2, 0) && !doubts(f, 2, 1) && !doubts(f, 9, 0));
+    result(f, 0, &held, RIGHT); /* other work goes on there */
+    assert_int_equal(view(f, 9).state, MESH_JOB_DONE);
+    submit_users(f, 3, 71, 1); /* the same tenant may have two of them */
+    is_wrong_about(f, 3);
+    assert_nobody_caught(f);
+    struct mesh_event event = {.kind = MESH_QUARANTINE, .body.quarantine = {.id = f->peer[0]}};
+    fixture_step(f, &event); /* lifted */
+    assert_false(doubts(f, 2, 0));
+    fixture_close(f);
+}
+
+static void users_kernels_of_two_tenants_quarantine(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(3);
+    submit_users(f, 1, 70, 1);
+    is_wrong_about(f, 1);
+    assert_nobody_caught(f);
+    submit_users(f, 2, 71, 2);
+    is_wrong_about(f, 2);
+    assert_caught(f, 0);
+    fixture_close(f);
+}
+
+static void full_doubts_let_the_first_one_go(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(3);
+    submit_users(f, 200, 0, 1);
+    for (uint32_t i = 0; i <= MESH_DOUBTS_MAX; i++) {
+        const uint8_t job = (uint8_t)(1 + i % 100);
+        submit_users(f, job, i, 1);
+        is_wrong_about(f, job);
+        assert_int_equal(doubts(f, 200, 0), i < MESH_DOUBTS_MAX);
+        fixture_clear(f);
+        forget(f, job);
+    }
+    assert_nobody_caught(f);
+    fixture_close(f);
+}
+
+/* Our own machines are believed, though two others say the same. */
+static void nobody_of_the_own_site_is_caught(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_checked(3, MESH_VERIFY_SPOT, RIGHT);
+    runs(f, SELF, 1, WRONG);
+    runs(f, 2, 1, RIGHT);
+    assert_nobody_caught(f);
+    assert_int_equal(disputed(f), 0);
+    assert_int_equal(view(f, 1).state, MESH_JOB_DONE);
     fixture_close(f);
 }
 
@@ -860,6 +961,10 @@ int main(void)
         cmocka_unit_test(a_check_that_was_lost_goes_elsewhere),
         cmocka_unit_test(a_check_that_crashes_everywhere_is_given_up),
         cmocka_unit_test(who_was_caught_gets_nothing_and_brings_nothing),
+        cmocka_unit_test(a_users_kernel_bars_nobody_but_from_itself),
+        cmocka_unit_test(users_kernels_of_two_tenants_quarantine),
+        cmocka_unit_test(full_doubts_let_the_first_one_go),
+        cmocka_unit_test(nobody_of_the_own_site_is_caught),
         cmocka_unit_test(what_it_brought_before_is_checked),
         cmocka_unit_test(quarantine_outlives_a_restart_until_it_is_lifted),
         cmocka_unit_test(trust_comes_back_at_a_start_but_for_who_was_caught),
