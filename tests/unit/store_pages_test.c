@@ -100,7 +100,7 @@ static int work(const char *path, uint32_t turn)
 
 static int work_apart(const char *path, uint32_t turn)
 {
-    int status;
+    int status = 0;
     const pid_t child = fork();
     if (child == 0) {
         const int quiet = open("/dev/null", O_WRONLY);
