@@ -128,10 +128,9 @@ const struct cli_command cli_release = {
     .name = "release",
     .arguments = "[DEVICE]",
     .summary = "give a device back to the mesh",
-    .notes =
-        "Ends your claim of `weir reclaim`, or that by NAME. The device is lent again after a minute of\n"
-        "quiet, later if it was taken back often; --now does not wait. Other claims\n"
-        "stay: those by others, hours of the settings, programs seen on the device.\n",
+    .notes = "Ends your claim of `weir reclaim`, or that by NAME. The device is lent again\n"
+             "after a minute of quiet, later if it was taken back often; --now does not\n"
+             "wait. Other claims stay: by others, hours of the settings, programs seen.\n",
     .example = "weir release cuda:0",
     .options = release_options,
     .run = release,

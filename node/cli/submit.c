@@ -654,7 +654,7 @@ static const struct cli_option options[] = {
     {0, "key", "KEY", "submit once: the same key finds the same job"},
     {0, "local", NULL, "run on this site's nodes only"},
     {0, "replicas", "N", "nodes that keep its journal, no fewer (3, if up)"},
-    {0, "verify", "HOW", "none, spot[=SHARE], certificate or quorum; a share: 5% or 0.05"},
+    {0, "verify", "HOW", "none, spot[=5% or 0.05], certificate or quorum"},
     {'d', "detach", NULL, "print the job's id and do not wait (as on Ctrl-C)"},
     {0, "reattach", "ID", "wait for a job that was submitted before"},
     CLI_JSON,

@@ -39,7 +39,7 @@ static const char help_text[] =
     "  --plan FILE      write the faults that the seed draws, before the run\n"
     "  --minimise FILE  when a run fails, write the fewest faults that make it fail\n"
     "  --scenario FILE  play a transcript instead, see tests/scenarios/\n"
-    "  --study NAME,... measure over --nodes, --seed, --minutes; list tells what, several share one start\n"
+    "  --study NAME,... measure over --nodes, --seed, --minutes; list tells what\n"
     "  --trace FILE     write every event in words\n"
     "  --check-every N  steps between full checks of a core (by size)\n"
     "  --coverage       fail too if what must happen never did over all seeds\n"
