@@ -705,6 +705,61 @@ static const char *no_kernel_text(const struct job *job)
                                     : "has another version of this kernel, or none";
 }
 
+/* What being wrong led to. */
+static const char *consequence_text(struct node *node, const struct job *job,
+                                    const struct job_decision *decision)
+{
+    if (strcmp(peer_site(node, &decision->node), peer_site(node, &node->self)) == 0)
+        return "but is of this site, whose devices are believed";
+    return user_kernel_of(job->spec.manifest) ? "or the kernel gives what it likes: it gets no more of it"
+                                              : "and is quarantined";
+}
+
+/* decision_text of what verification decided. */
+static void verdict_text(struct node *node, const struct job *job, const struct job_decision *decision,
+                         char *out, size_t out_bytes)
+{
+    const char *name = peer_name(node, &decision->node);
+    const unsigned n = decision->count, shard = decision->shard;
+    const char *s = n == 1 ? "" : "s";
+    char choice[112], times[32] = "";
+    choice_text(node, decision, choice, sizeof choice);
+    if (decision->times > 1)
+        snprintf(times, sizeof times, " in %u bundles", decision->times);
+    switch (decision->why) {
+    case MESH_WHY_CHECKING:
+        snprintf(out, out_bytes, "%s computes %u shard%s of another site again, to compare%s: %s", name, n, s,
+                 times, choice);
+        break;
+    case MESH_WHY_AGREES:
+        snprintf(out, out_bytes, "%s has the same result%s for %u shard%s", name, s, n, s);
+        break;
+    case MESH_WHY_DIFFERS:
+        snprintf(out, out_bytes, "%s has another result for %u shard%s, from %u on: a third site decides",
+                 name, n, s, shard);
+        break;
+    case MESH_WHY_WRONG:
+        snprintf(out, out_bytes, "%s was wrong about %u shard%s, from %u on, %s", name, n, s, shard,
+                 consequence_text(node, job, decision));
+        break;
+    case MESH_WHY_QUARANTINED:
+        snprintf(out, out_bytes, "%s is quarantined: %u shard%s queued again", name, n, s);
+        break;
+    case MESH_WHY_DOUBTED:
+        snprintf(out, out_bytes, "%s gets no more of this kernel: %u shard%s queued again", name, n, s);
+        break;
+    case MESH_WHY_UNCHECKED:
+        snprintf(out, out_bytes, "no other site could check %u shard%s of %s in time", n, s, name);
+        break;
+    case MESH_WHY_UNDECIDED:
+        snprintf(out, out_bytes, "no two sites agree about %u shard%s that %s brought, from %u on", n, s,
+                 name, shard);
+        break;
+    default:
+        break;
+    }
+}
+
 static void decision_text(struct node *node, const struct job *job, const struct job_decision *decision,
                           char *out, size_t out_bytes)
 {
@@ -769,35 +824,8 @@ static void decision_text(struct node *node, const struct job *job, const struct
     case MESH_WHY_OVERTAKEN:
         snprintf(out, out_bytes, "%s need not finish %u shard%s: another node was faster", name, n, s);
         break;
-    case MESH_WHY_CHECKING:
-        snprintf(out, out_bytes, "%s computes %u shard%s of another site again, to compare%s: %s", name, n, s,
-                 times, choice);
-        break;
-    case MESH_WHY_AGREES:
-        snprintf(out, out_bytes, "%s has the same result%s for %u shard%s", name, s, n, s);
-        break;
-    case MESH_WHY_DIFFERS:
-        snprintf(out, out_bytes, "%s has another result for %u shard%s, from %u on: a third site decides",
-                 name, n, s, shard);
-        break;
-    case MESH_WHY_WRONG:
-        snprintf(out, out_bytes, "%s was wrong about %u shard%s, from %u on, %s", name, n, s, shard,
-                 user_kernel_of(job->spec.manifest)
-                     ? "or the kernel gives what it likes: it gets no more of it"
-                     : "and is quarantined");
-        break;
-    case MESH_WHY_QUARANTINED:
-        snprintf(out, out_bytes, "%s is quarantined: %u shard%s queued again", name, n, s);
-        break;
-    case MESH_WHY_DOUBTED:
-        snprintf(out, out_bytes, "%s gets no more of this kernel: %u shard%s queued again", name, n, s);
-        break;
-    case MESH_WHY_UNCHECKED:
-        snprintf(out, out_bytes, "no other site could check %u shard%s of %s in time", n, s, name);
-        break;
-    case MESH_WHY_UNDECIDED:
-        snprintf(out, out_bytes, "no two sites agree about %u shard%s that %s brought, from %u on", n, s,
-                 name, shard);
+    default:
+        verdict_text(node, job, decision, out, out_bytes);
         break;
     }
 }

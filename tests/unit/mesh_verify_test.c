@@ -532,9 +532,7 @@ static void what_it_brought_before_is_checked(void **state)
         runs(f, 0, job, RIGHT);
         if (view(f, job).checks > 0)
             runs(f, 1, job, RIGHT);
-        struct mesh_event forget = {.kind = MESH_FORGET_JOB};
-        forget.body.job.id = fixture_job(job);
-        fixture_step(f, &forget);
+        forget(f, job);
         fixture_clear(f);
     }
     submit(f, 100, 64, MESH_VERIFY_SPOT);
