@@ -949,6 +949,13 @@ static bool is_live(enum mesh_member_state state)
     return state == MESH_UP || state == MESH_SUSPECT;
 }
 
+/* What is said of the present life displaces what was said of an earlier one: the accuser may have lost its disk since
+ * and count from 1 again. */
+static bool replaces(const struct said *said, const struct said *before)
+{
+    return said->about != before->about || said_before(before, said);
+}
+
 /* After the step that took it: an accusation of the present life may have counted; a withdrawal did if both were live. */
 static void word_said(struct world *world, struct host *host, struct oracle *oracle,
                       const struct mesh_record *record)
@@ -967,11 +974,11 @@ static void word_said(struct world *world, struct host *host, struct oracle *ora
                               .at_ms = oracle->now_ms};
     struct word *const word = &oracle->word[(size_t)accuser * world->host_room + subject];
     if (record->body.alert.accuses) {
-        if (!said_before(&said, &word->accusation)) {
+        if (!said_before(&said, &word->accusation) || replaces(&said, &word->accusation)) {
             word->accusation = said;
         }
     } else if ((accuser == host->index || is_live(sim_known_see(&host->known, accuser).state)) &&
-               is_live(view.state) && said_before(&word->withdrawal, &said)) {
+               is_live(view.state) && replaces(&said, &word->withdrawal)) {
         word->withdrawal = said;
     }
 }
