@@ -326,7 +326,7 @@ static bool host_could_run(const struct host *home, const struct sim_job *job, c
     if (!sim_host_affordable(host, job)) {
         return false;
     }
-    if (sim_disk_quarantines(home, host->identity)) {
+    if (sim_disk_quarantines(home, host->identity) || mesh_doubted(home->mesh, &job->spec.id, &host->id)) {
         return false;
     }
     if (!host_in_mesh(host) || host->draining || (job->spec.local_only && host->site != home->site)) {
