@@ -27,6 +27,12 @@ void dot8_pack_columns(const int8_t *matrix, size_t stride, size_t columns, size
  * `columns` rounded up to 16. Sums wrap modulo 2^32; the callers' limits keep them inside. */
 void dot8_product(const int8_t *rows, size_t row_count, const uint8_t *packed, size_t columns, size_t depth,
                   int32_t *out, size_t out_stride);
+/* What a call should get at least: then what is done once per row and once per column counts for little, and the products
+ * of so many rows with a block of columns that fits the second-level cache do so too. */
+struct dot8_batch {
+    size_t rows, columns; /* columns: whole panels */
+};
+struct dot8_batch dot8_batch(void);
 /* "avx512vnni", "avx2" or "portable". */
 const char *dot8_variant(void);
 /* Picks a variant by name for tests; 0 if this CPU can't run it. NULL: the best. */

@@ -1,4 +1,4 @@
-/* One round of k-means on a CPU: scores by the exact dot products of dot8.h, 8 points and all centres at a time. */
+/* One round of k-means on a CPU: scores by the exact dot products of dot8.h, some points and all centres at a time. */
 #include "kernels/kmeans_core.h"
 
 #include <stdlib.h>
@@ -8,8 +8,6 @@
 #include "kernels/dot8.h"
 #include "kernels/gpu.h"
 #include "kernels/kernel.h"
-
-#define POINTS_AT_ONCE 8
 
 struct centres {
     size_t count, dimensions;
@@ -74,14 +72,14 @@ enum kernel_error kmeans_run(struct kernel_call *call)
     const struct array_type *type = &call->inputs[KMEANS_SUM].type;
     const size_t dimensions = (size_t)type->shape[1], stride = dot8_stride(dimensions),
                  count = (size_t)type->shape[0];
-    const size_t width = (count + DOT8_PANEL - 1) / DOT8_PANEL * DOT8_PANEL;
+    const size_t width = (count + DOT8_PANEL - 1) / DOT8_PANEL * DOT8_PANEL, batch = dot8_batch().rows;
     int32_t *labels = call->outputs[KMEANS_LABEL].data;
     int64_t *sums = call->outputs[KMEANS_NEW_SUM].data, *counts = call->outputs[KMEANS_NEW_COUNT].data;
     int64_t *spread = call->outputs[KMEANS_SPREAD].data;
     struct centres centres;
-    int8_t *rows = dot8_alloc(POINTS_AT_ONCE * stride);
-    int32_t *high = dot8_alloc(POINTS_AT_ONCE * width * sizeof *high);
-    int32_t *low = dot8_alloc(POINTS_AT_ONCE * width * sizeof *low);
+    int8_t *rows = dot8_alloc(batch * stride);
+    int32_t *high = dot8_alloc(batch * width * sizeof *high);
+    int32_t *low = dot8_alloc(batch * width * sizeof *low);
     enum kernel_error result = KERNEL_OK;
     if (!centres_make(&centres, call->inputs[KMEANS_SUM].data, call->inputs[KMEANS_COUNT].data, count,
                       dimensions) ||
@@ -92,9 +90,8 @@ enum kernel_error kmeans_run(struct kernel_call *call)
     memset(sums, 0, count * dimensions * sizeof *sums);
     memset(counts, 0, count * sizeof *counts);
     *spread = 0;
-    for (uint64_t first = 0; first < call->items; first += POINTS_AT_ONCE) {
-        const size_t height =
-            call->items - first < POINTS_AT_ONCE ? (size_t)(call->items - first) : POINTS_AT_ONCE;
+    for (uint64_t first = 0; first < call->items; first += batch) {
+        const size_t height = call->items - first < batch ? (size_t)(call->items - first) : batch;
         for (size_t i = 0; i < height; i++) {
             memset(rows + (i + 1) * stride - 4, 0, 4);
             memcpy(rows + i * stride, points + (first + i) * dimensions, dimensions);
@@ -115,7 +112,7 @@ enum kernel_error kmeans_run(struct kernel_call *call)
             }
             *spread += kmeans_distance(square, score);
         }
-        if (first % 1024 == 0 && kernel_pulse(call)) {
+        if (kernel_pulse(call)) {
             result = kernel_fail(call, KERNEL_CANCELLED, "cancelled");
             goto done;
         }

@@ -20,7 +20,6 @@
 #include "kernels/kernel.h"
 
 #define BLOCK_BYTES (96u << 10) /* of packed base */
-#define QUERY_ROWS 8            /* products of so many queries are made before they are looked through */
 
 struct packed_base {
     uint8_t *panels;
@@ -34,9 +33,14 @@ struct neighbours {
     uint32_t *sizes;
 };
 
-/* Looks through the products of one query and one block. */
-typedef void look_function(const struct neighbours *found, size_t query, int32_t square,
-                           const int32_t *products, const int32_t *squares, size_t first_row, size_t count);
+/* One query's products with a block of the base. */
+struct products {
+    size_t query;
+    int32_t square; /* of the query */
+    size_t first_row, count;
+    const int32_t *squares, *products; /* of each row of the block, in whole panels */
+};
+typedef void look_function(const struct neighbours *found, const struct products *of);
 
 static struct packed_base *base_pack(const struct kernel_input *base);
 static void base_release(void *memory);
@@ -56,6 +60,7 @@ enum kernel_error knn_run(struct kernel_call *call)
     const struct kernel_input *base = &call->inputs[0], *query = &call->inputs[1];
     const size_t rows = (size_t)base->type.shape[0], dimensions = (size_t)base->type.shape[1];
     const size_t stride = dot8_stride(dimensions), items = (size_t)call->items;
+    const size_t batch = dot8_batch().rows; /* of queries, whose products are made and then looked through */
     const size_t k = (size_t)manifest_param_integer(call->params, KNN_K);
     size_t block = BLOCK_BYTES / stride / DOT8_PANEL * DOT8_PANEL;
     block = block < 3 * DOT8_PANEL ? 3 * DOT8_PANEL : block / (3 * DOT8_PANEL) * (3 * DOT8_PANEL);
@@ -74,7 +79,7 @@ enum kernel_error knn_run(struct kernel_call *call)
     };
     int8_t *queries = dot8_alloc(items * stride);
     int32_t *squares = malloc(items * sizeof *squares),
-            *products = dot8_alloc(QUERY_ROWS * block * sizeof *products);
+            *products = dot8_alloc(batch * block * sizeof *products);
     if (!packed || !found.heap || !found.limits || !found.sizes || !queries || !squares || !products) {
         result = kernel_fail(call, KERNEL_FAILED, "knn: out of memory for %zu queries", items);
         goto done;
@@ -88,14 +93,18 @@ enum kernel_error knn_run(struct kernel_call *call)
     }
     for (size_t first = 0; first < rows; first += block) {
         const size_t count = rows - first < block ? rows - first : block;
-        for (size_t q = 0; q < items; q += QUERY_ROWS) {
-            const size_t height = items - q < QUERY_ROWS ? items - q : QUERY_ROWS;
+        for (size_t q = 0; q < items; q += batch) {
+            const size_t height = items - q < batch ? items - q : batch;
             dot8_product(queries + q * stride, height, packed->panels + first * stride, count, dimensions,
                          products, block);
             for (size_t i = 0; i < height; i++)
-                look_through(&found, q + i, squares[q + i], products + i * block, packed->squares + first,
-                             first, count);
-            if (q % 256 == 0 && kernel_pulse(call)) {
+                look_through(&found, &(struct products){.query = q + i,
+                                                        .square = squares[q + i],
+                                                        .first_row = first,
+                                                        .count = count,
+                                                        .squares = packed->squares + first,
+                                                        .products = products + i * block});
+            if (kernel_pulse(call)) {
                 result = kernel_fail(call, KERNEL_CANCELLED, "cancelled");
                 goto done;
             }
@@ -181,68 +190,78 @@ static void keep(const struct neighbours *found, size_t query, uint64_t key)
     found->limits[query] = (int32_t)(heap[0] >> 32);
 }
 
-static inline __attribute__((always_inline)) void look(const struct neighbours *found, size_t query,
-                                                       int32_t square, const int32_t *products,
-                                                       const int32_t *squares, size_t first_row, size_t count)
+/* How far a row may be from the query, less the query's square. Padding rows lie far beyond any real distance, so a group of
+ * rows may be judged whole. */
+static inline int32_t limit_of(const struct neighbours *found, const struct products *of)
 {
-    for (size_t group = 0; group < count; group += DOT8_PANEL) {
-        /* Padding rows lie far beyond any real distance, so a group may be judged whole. */
-        const int32_t limit =
-            found->limits[query] == INT32_MAX ? INT32_MAX / 4 : found->limits[query] - square;
-        int32_t any = 0;
-        for (size_t lane = 0; lane < DOT8_PANEL; lane++)
-            any |= squares[group + lane] - 2 * products[group + lane] < limit ? 1 : 0;
-        if (!any)
-            continue;
-        for (size_t lane = 0; lane < DOT8_PANEL && group + lane < count; lane++) {
-            const int32_t distance = square + squares[group + lane] - 2 * products[group + lane];
-            if (distance < found->limits[query])
-                keep(found, query, (uint64_t)(uint32_t)distance << 32 | (first_row + group + lane));
-        }
+    const int32_t limit = found->limits[of->query];
+    return limit == INT32_MAX ? INT32_MAX / 4 : limit - of->square;
+}
+
+/* `nearer` has a bit for each row from `group` on that seemed near enough; since then the limit may have become less. */
+static inline void keep_nearer(const struct neighbours *found, const struct products *of, size_t group,
+                               uint64_t nearer)
+{
+    for (; nearer; nearer &= nearer - 1) {
+        const size_t row = group + (size_t)__builtin_ctzll(nearer);
+        const int32_t distance = of->square + of->squares[row] - 2 * of->products[row];
+        if (row < of->count && distance < found->limits[of->query])
+            keep(found, of->query, (uint64_t)(uint32_t)distance << 32 | (of->first_row + row));
     }
 }
 
-static void look_portable(const struct neighbours *found, size_t query, int32_t square,
-                          const int32_t *products, const int32_t *squares, size_t first_row, size_t count)
+static void look_portable(const struct neighbours *found, const struct products *of)
 {
-    look(found, query, square, products, squares, first_row, count);
+    for (size_t group = 0; group < of->count; group += DOT8_PANEL) {
+        const int32_t limit = limit_of(found, of);
+        uint64_t nearer = 0;
+        for (size_t row = 0; row < DOT8_PANEL; row++) {
+            const int32_t gap = of->squares[group + row] - 2 * of->products[group + row];
+            nearer |= (uint64_t)(gap < limit) << row;
+        }
+        keep_nearer(found, of, group, nearer);
+    }
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) static void look_avx2(const struct neighbours *found, size_t query,
-                                                      int32_t square, const int32_t *products,
-                                                      const int32_t *squares, size_t first_row, size_t count)
+/* By hand: what compilers make of the loop above costs a third of the products' time. */
+__attribute__((target("avx2"))) static void look_avx2(const struct neighbours *found,
+                                                      const struct products *of)
 {
-    look(found, query, square, products, squares, first_row, count);
+    for (size_t group = 0; group < of->count; group += DOT8_PANEL) {
+        const __m256i limit = _mm256_set1_epi32(limit_of(found, of));
+        const __m256i *squares = (const __m256i *)(const void *)(of->squares + group);
+        const __m256i *products = (const __m256i *)(const void *)(of->products + group);
+        uint64_t nearer = 0;
+#pragma GCC unroll 2
+        for (size_t half = 0; half < 2; half++) {
+            const __m256i product = _mm256_loadu_si256(products + half);
+            const __m256i gap =
+                _mm256_sub_epi32(_mm256_loadu_si256(squares + half), _mm256_slli_epi32(product, 1));
+            const __m256i less = _mm256_cmpgt_epi32(limit, gap);
+            nearer |= (uint64_t)(uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(less)) << (8 * half);
+        }
+        keep_nearer(found, of, group, nearer);
+    }
 }
-#endif
 
-#if defined(__x86_64__)
-/* By hand: compilers make an accumulated `any` of it that costs a third of the products' time. */
-__attribute__((target("avx512f"))) static void look_avx512(const struct neighbours *found, size_t query,
-                                                           int32_t square, const int32_t *products,
-                                                           const int32_t *squares, size_t first_row,
-                                                           size_t count)
+__attribute__((target("avx512f"))) static void look_avx512(const struct neighbours *found,
+                                                           const struct products *of)
 {
-    for (size_t group = 0; group < count; group += 4 * DOT8_PANEL) {
-        const int32_t limit =
-            found->limits[query] == INT32_MAX ? INT32_MAX / 4 : found->limits[query] - square;
-        const size_t panels = (count - group + DOT8_PANEL - 1) / DOT8_PANEL;
+    for (size_t group = 0; group < of->count; group += 4 * DOT8_PANEL) {
+        const __m512i limit = _mm512_set1_epi32(limit_of(found, of));
+        const int32_t *squares = of->squares + group, *products = of->products + group;
+        const size_t panels = (of->count - group + DOT8_PANEL - 1) / DOT8_PANEL;
         uint64_t nearer = 0;
 #pragma GCC unroll 4
         for (size_t p = 0; p < 4; p++)
             if (p < panels) {
-                const __m512i product = _mm512_loadu_si512(products + group + p * DOT8_PANEL);
-                const __m512i gap = _mm512_sub_epi32(_mm512_loadu_si512(squares + group + p * DOT8_PANEL),
+                const __m512i product = _mm512_loadu_si512(products + p * DOT8_PANEL);
+                const __m512i gap = _mm512_sub_epi32(_mm512_loadu_si512(squares + p * DOT8_PANEL),
                                                      _mm512_slli_epi32(product, 1));
-                nearer |= (uint64_t)_mm512_cmplt_epi32_mask(gap, _mm512_set1_epi32(limit)) << (16 * p);
+                nearer |= (uint64_t)_mm512_cmplt_epi32_mask(gap, limit) << (16 * p);
             }
-        for (; nearer; nearer &= nearer - 1) {
-            const size_t row = group + (size_t)__builtin_ctzll(nearer);
-            const int32_t distance = square + squares[row] - 2 * products[row];
-            if (row < count && distance < found->limits[query])
-                keep(found, query, (uint64_t)(uint32_t)distance << 32 | (first_row + row));
-        }
+        keep_nearer(found, of, group, nearer);
     }
 }
 #endif

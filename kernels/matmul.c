@@ -10,8 +10,7 @@
 #include "kernels/kernel.h"
 
 #define ROWS_AT_ONCE 256   /* between two pulses */
-#define DEPTH_AT_ONCE 2048 /* int8: the panels of a tile, 96 KiB, stay in the second-level cache */
-#define COLUMNS_AT_ONCE 48 /* int8: three panels, the width of a tile */
+#define DEPTH_AT_ONCE 2048 /* int8: three panels, 96 KiB, stay in the second-level cache */
 
 /* The constants of cblas.h, whose ABI has been fixed since 1998. */
 enum { CBLAS_ROW_MAJOR = 101, CBLAS_NO_TRANSPOSE = 111 };
@@ -146,48 +145,73 @@ static uint8_t *packed_b(const struct kernel_input *b, size_t k, size_t n)
     return packed;
 }
 
-/* Some columns of c: the sums of one slice of depth. */
-static void add_products(int32_t *c, size_t stride, const int32_t *products, size_t rows, size_t columns,
-                         bool first)
+/* What the products of one slice of depth are made with, and into. */
+struct slice {
+    size_t first, depth; /* of k */
+    const uint8_t *packed;
+    int8_t *rows;      /* ROWS_AT_ONCE */
+    int32_t *products; /* as many rows by `columns` */
+    size_t columns;    /* of c at once, in whole panels */
+};
+
+/* Some columns of c: the sums of one slice. */
+static void add_products(int32_t *c, size_t stride, const struct slice *slice, size_t rows, size_t columns)
 {
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < columns; j++)
-            c[i * stride + j] = (first ? 0 : c[i * stride + j]) + products[i * COLUMNS_AT_ONCE + j];
+            c[i * stride + j] =
+                (slice->first == 0 ? 0 : c[i * stride + j]) + slice->products[i * slice->columns + j];
 }
 
-/* A slice of depth at a time: its rows are laid out once, and each group of columns meets them all. */
+/* The rows are laid out once, and each group of columns meets them all. False when cancelled. */
+static bool add_slice(const struct kernel_call *call, const struct slice *slice, const int8_t *a, int32_t *c,
+                      size_t rows)
+{
+    const size_t k = (size_t)call->inputs[1].type.shape[0], n = (size_t)call->inputs[1].type.shape[1];
+    const size_t stride = dot8_stride(slice->depth);
+    for (size_t i = 0; i < rows; i++) {
+        memset(slice->rows + (i + 1) * stride - 4, 0, 4);
+        memcpy(slice->rows + i * stride, a + i * k + slice->first, slice->depth);
+    }
+    for (size_t column = 0; column < n; column += slice->columns) {
+        const size_t columns = n - column < slice->columns ? n - column : slice->columns;
+        /* Nothing to add, nothing beyond. */
+        const bool direct = slice->first == 0 && columns % DOT8_PANEL == 0;
+        dot8_product(slice->rows, rows, slice->packed + column * stride, columns, slice->depth,
+                     direct ? c + column : slice->products, direct ? n : slice->columns);
+        if (!direct)
+            add_products(c + column, n, slice, rows, columns);
+        if (kernel_pulse(call))
+            return false;
+    }
+    return true;
+}
+
 static enum kernel_error run_int8(struct kernel_call *call)
 {
     const int8_t *a = call->inputs[0].data;
     int32_t *c = call->outputs[0].data;
     const size_t m = (size_t)call->items, k = (size_t)call->inputs[1].type.shape[0];
     const size_t n = (size_t)call->inputs[1].type.shape[1];
-    const size_t depth_max = k < DEPTH_AT_ONCE ? k : DEPTH_AT_ONCE;
+    const size_t rows_max = m < ROWS_AT_ONCE ? m : ROWS_AT_ONCE, columns = dot8_batch().columns;
     uint8_t *packed = packed_b(&call->inputs[1], k, n);
-    int8_t *rows = dot8_alloc(m * dot8_stride(depth_max));
-    int32_t *products = dot8_alloc(m * COLUMNS_AT_ONCE * sizeof *products);
+    int8_t *rows = dot8_alloc(rows_max * dot8_stride(k < DEPTH_AT_ONCE ? k : DEPTH_AT_ONCE));
+    int32_t *products = dot8_alloc(rows_max * columns * sizeof *products);
     enum kernel_error result = KERNEL_OK;
     if (!rows || !packed || !products)
-        result = kernel_fail(call, KERNEL_FAILED, "matmul: out of memory for %zu rows", m);
-    for (size_t first = 0; first < k && !result; first += DEPTH_AT_ONCE) {
-        const size_t depth = k - first < DEPTH_AT_ONCE ? k - first : DEPTH_AT_ONCE,
-                     stride = dot8_stride(depth);
-        for (size_t i = 0; i < m; i++) {
-            memset(rows + (i + 1) * stride - 4, 0, 4);
-            memcpy(rows + i * stride, a + i * k + first, depth);
-        }
-        for (size_t column = 0; column < n && !result; column += COLUMNS_AT_ONCE) {
-            const size_t columns = n - column < COLUMNS_AT_ONCE ? n - column : COLUMNS_AT_ONCE;
-            const uint8_t *with = packed + dot8_packed_bytes(n, first) + column * stride;
-            const bool direct = first == 0 && columns % DOT8_PANEL == 0; /* nothing to add, nothing beyond */
-            dot8_product(rows, m, with, columns, depth, direct ? c + column : products,
-                         direct ? n : COLUMNS_AT_ONCE);
-            if (!direct)
-                add_products(c + column, n, products, m, columns, first == 0);
-            if (kernel_pulse(call))
+        result = kernel_fail(call, KERNEL_FAILED, "matmul: out of memory for %zu rows", rows_max);
+    for (size_t row = 0; row < m && !result; row += ROWS_AT_ONCE)
+        for (size_t first = 0; first < k && !result; first += DEPTH_AT_ONCE) {
+            const struct slice slice = {.first = first,
+                                        .depth = k - first < DEPTH_AT_ONCE ? k - first : DEPTH_AT_ONCE,
+                                        .packed = packed + dot8_packed_bytes(n, first),
+                                        .rows = rows,
+                                        .products = products,
+                                        .columns = columns};
+            if (!add_slice(call, &slice, a + row * k, c + row * n,
+                           m - row < ROWS_AT_ONCE ? m - row : ROWS_AT_ONCE))
                 result = kernel_fail(call, KERNEL_CANCELLED, "cancelled");
         }
-    }
     if (!call->inputs[1].keep)
         free(packed);
     free(products);
