@@ -322,6 +322,7 @@ static bool restore_row(void *context, const void *key, size_t key_bytes, const 
         const struct copy *copy = copies_find(node, &job->spec.id);
         job->tended = copy && !copy->over && job->state >= JOB_DONE;
         node->jobs.tended += job->tended;
+        node->rechecks_wanted = node->rechecks_wanted || job->doubted;
         jobs_add(node, job);
     } else
         log_error(

@@ -393,15 +393,16 @@ int result_decode(const struct bytes *bytes, struct result_item *items, uint32_t
 
 /* ---- Rows */
 
-/* A job's row; the first version had no word of copies and of where the job came from, the second none of verification. */
-enum { JOB_ROW_FIELDS_FIRST = 23, JOB_ROW_FIELDS_SECOND = 25, JOB_ROW_FIELDS = 28 };
+/* A job's row; the first version had no word of copies and of where the job came from, the second none of verification.
+ * Whom it is doubted for comes last, where it is: that row stays at home, and older programs read all others. */
+enum { JOB_ROW_FIELDS_FIRST = 23, JOB_ROW_FIELDS_SECOND = 25, JOB_ROW_FIELDS = 28, JOB_ROW_FIELDS_DOUBTED };
 
 size_t job_row_encode(const struct job *job, uint8_t *out, size_t capacity)
 {
     const struct job_spec *spec = &job->spec;
     struct field_writer writer;
     field_writer_init(&writer, out, capacity);
-    field_put_array(&writer, JOB_ROW_FIELDS);
+    field_put_array(&writer, job->doubted ? JOB_ROW_FIELDS_DOUBTED : JOB_ROW_FIELDS);
     field_put_uint(&writer, PAYLOAD_VERSION);
     field_put_bin(&writer, spec->id.bytes, sizeof spec->id.bytes);
     pack_call(&writer, spec); /* five fields */
@@ -439,6 +440,8 @@ size_t job_row_encode(const struct job *job, uint8_t *out, size_t capacity)
     field_put_uint(&writer, spec->verify);
     field_put_uint(&writer, spec->verify_permille);
     field_put_uint(&writer, job->disputed);
+    if (job->doubted)
+        field_put_bin(&writer, job->doubt.bytes, sizeof job->doubt.bytes);
     return writer.full ? 0 : writer.count;
 }
 
@@ -484,7 +487,7 @@ struct job *job_row_decode(const uint8_t *bytes, size_t count)
     struct job_spec *spec = &job->spec;
     struct field_reader reader;
     field_reader_init(&reader, bytes, count);
-    const uint32_t fields = field_get_array(&reader, JOB_ROW_FIELDS_FIRST, JOB_ROW_FIELDS);
+    const uint32_t fields = field_get_array(&reader, JOB_ROW_FIELDS_FIRST, JOB_ROW_FIELDS_DOUBTED);
     if (field_get_uint(&reader, UINT32_MAX) != PAYLOAD_VERSION)
         field_fail(&reader, FIELD_RANGE);
     field_get_fixed(&reader, spec->id.bytes, sizeof spec->id.bytes);
@@ -509,12 +512,15 @@ struct job *job_row_decode(const uint8_t *bytes, size_t count)
         job->copies = (uint32_t)field_get_uint(&reader, MESH_COPIES_MAX);
         field_get_text(&reader, spec->origin, sizeof spec->origin);
     }
-    if (fields == JOB_ROW_FIELDS) {
+    if (fields >= JOB_ROW_FIELDS) {
         spec->verify = (enum mesh_verify)field_get_uint(&reader, MESH_VERIFY_CERTIFICATE);
         spec->verify_permille = (uint32_t)field_get_uint(&reader, 1000);
         job->disputed = (uint32_t)field_get_uint(&reader, MESH_SHARDS_MAX);
     }
-    if (fields != JOB_ROW_FIELDS_FIRST && fields != JOB_ROW_FIELDS_SECOND && fields != JOB_ROW_FIELDS)
+    job->doubted = fields == JOB_ROW_FIELDS_DOUBTED;
+    if (job->doubted)
+        field_get_fixed(&reader, job->doubt.bytes, sizeof job->doubt.bytes);
+    if (fields != JOB_ROW_FIELDS_FIRST && fields != JOB_ROW_FIELDS_SECOND && fields < JOB_ROW_FIELDS)
         field_fail(&reader, FIELD_RANGE);
     if (field_get_end(&reader) && call.manifest)
         return job;

@@ -4,16 +4,14 @@
  * A job in progress is re-checked by the core, shard by shard. Of one that is done the core knows nothing any more, so it is
  * computed once more, as a job of its own beside it: what others brought comes from this store's cache, where the caught
  * member's word is void, so that its shards alone are computed anew (all of them, if the job used no cache). Where the outputs
- * differ the first job is disputed, and the second one is its correction. One at a time; which ones are still to come is
- * forgotten when the node ends.
+ * differ the first job is disputed, and the second one is its correction. One at a time; which ones are still to come is in
+ * their rows, and one that a restart cut short is begun again.
  */
 #include "node/recheck.h"
 
 #include "crypto/digest.h"
 #include "node/background.h"
-#include "node/log.h"
-#include "node/node.h"
-#include "node/payload.h"
+#include "node/jobs_internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -44,7 +42,14 @@ static bool is_of_the_kind(const struct job *job)
            strncmp(job->spec.key, RECHECK_KEY, strlen(RECHECK_KEY)) != 0;
 }
 
-void recheck_caught(struct node *node, const struct mesh_id *id)
+/* The row says whether the job is still to be checked; that of one whose outputs don't stand yet is written when they do. */
+static void keep(struct store_batch *batch, const struct job *job)
+{
+    if (job->state == JOB_DONE)
+        jobs_put_row(batch, job);
+}
+
+void recheck_caught(struct node *node, struct store_batch *batch, const struct mesh_id *id)
 {
     for (struct job *job = node->jobs.head; job; job = job->next)
         for (uint32_t i = 0; is_of_the_kind(job) && i < job->share_count; i++)
@@ -52,6 +57,7 @@ void recheck_caught(struct node *node, const struct mesh_id *id)
                 job->doubt = *id;
                 job->doubted = true;
                 node->rechecks_wanted = true;
+                keep(batch, job);
             }
 }
 
@@ -120,8 +126,6 @@ static void conclude(struct node *node, struct recheck *recheck)
     char again[9];
     snprintf(again, sizeof again, "%.8s", peer_name(node, &recheck->again));
     log_info("recheck", "job=%s again=%s wrong=%u", peer_name(node, &recheck->original), again, wrong);
-    if (wrong == 0)
-        return;
     const struct job *job = jobs_find(node, &recheck->original);
     /* Those that were found wrong while it ran are among them. */
     if (!job || job->disputed >= wrong)
@@ -129,6 +133,20 @@ static void conclude(struct node *node, struct recheck *recheck)
     const uint32_t more = wrong - job->disputed;
     jobs_on_decision(node, &recheck->original, &recheck->caught, MESH_WHY_WRONG, first, more);
     jobs_on_disputed(node, &recheck->original, more);
+}
+
+/* Its row is written anew, without the doubt unless there is another by now. */
+static void finish(struct node *node, struct recheck *recheck)
+{
+    const struct job *job = jobs_find(node, &recheck->original);
+    if (job) {
+        struct store_batch *batch = node_batch(node);
+        keep(batch, job);
+        node_commit(node, batch, NULL, NULL);
+    }
+    node->recheck = NULL;
+    free(recheck->wrong);
+    free(recheck);
 }
 
 static void on_compared(struct background_task *task)
@@ -139,9 +157,7 @@ static void on_compared(struct background_task *task)
         conclude(node, recheck);
     else
         give_up(node, recheck, "an output cannot be read");
-    node->recheck = NULL;
-    free(recheck->wrong);
-    free(recheck);
+    finish(node, recheck);
     loop_wake(node->loop);
 }
 
@@ -165,6 +181,7 @@ static struct job *repeat(const struct job *job)
     again->state = JOB_PREPARING;
     again->committed = again->cached = again->reassigned = again->disputed = again->share_count = 0;
     again->finished_at_ms = 0;
+    again->doubted = false;
     again->error[0] = '\0';
     memset(again->output_blob, 0, sizeof again->output_blob);
     memset(again->output_bytes, 0, sizeof again->output_bytes);
@@ -186,7 +203,7 @@ static void start(struct node *node, struct job *job)
     job->doubted = false;
     if (!again) {
         give_up(node, recheck, "no room for its kernel");
-        free(recheck);
+        finish(node, recheck);
         return;
     }
     recheck->again = again->spec.id;
@@ -221,9 +238,7 @@ static void look(struct node *node, struct recheck *recheck)
             !again || !original ? "it is gone"
             : again->error[0]   ? again->error
                                 : "it was cancelled");
-    node->recheck = NULL;
-    free(recheck->wrong);
-    free(recheck);
+    finish(node, recheck);
 }
 
 int64_t recheck_turn(struct node *node, int64_t now_ms)

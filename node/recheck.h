@@ -10,9 +10,11 @@
 #define RECHECK_KEY "recheck-"
 
 struct node;
+struct store_batch;
 
-/* The member was caught: jobs verified by chance that are done, and of which it brought something, are computed again. */
-void recheck_caught(struct node *node, const struct mesh_id *id);
+/* The member was caught, which `batch` saves: jobs verified by chance that are done, and of which it brought something, are
+ * computed again. */
+void recheck_caught(struct node *node, struct store_batch *batch, const struct mesh_id *id);
 int64_t recheck_turn(struct node *node, int64_t now_ms);
 void recheck_close(struct node *node);
 

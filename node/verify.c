@@ -421,6 +421,7 @@ void quarantine_save(struct node *node, struct store_batch *batch, const struct 
     note_void(node, &name, at_ms);
     row_key(VOID_PREFIX, &name, key);
     store_batch_put(batch, STORE_META, key, sizeof key, row.at_ms, sizeof row.at_ms);
+    recheck_caught(node, batch, &save->body.quarantine.id);
 }
 
 const struct caught *quarantine_find(const struct node *node, const struct mesh_id *id)
@@ -560,5 +561,4 @@ void quarantine_on(struct node *node, const struct mesh_effect *effect)
              peer_name(node, id), peer_site(node, id), job, effect->body.quarantined.shard,
              peer_name(node, id));
     cache_void(node, id);
-    recheck_caught(node, id);
 }

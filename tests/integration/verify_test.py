@@ -1,9 +1,10 @@
 """One site of five brings wrong results: it is caught, and everybody is told; a quorum never takes one."""
+import contextlib
 import os
 
 import numpy
 
-from harness import expect, wait_until
+from harness import Failed, expect, wait_until
 from kernel_test import ENTRY, HEAD, need_compiler, write_kernel
 from mesh_test import spin_marks
 from takeover_test import wait_taken_over
@@ -247,8 +248,7 @@ def trusted_liar(place):
     return home
 
 
-def jobs_that_are_done_are_computed_again_when_who_brought_some_is_caught(place):
-    home = trusted_liar(place)
+def done_with_lies(home):
     found = None
     for round_ in range(10):
         found = finished_with_a_lie(home, round_)
@@ -257,6 +257,12 @@ def jobs_that_are_done_are_computed_again_when_who_brought_some_is_caught(place)
     expect(found, "in ten jobs no lie was believed")
     job, wrong = found
     expect(home.job(job)["disputed"] == 0, "nobody knows of it yet: %s" % home.job(job))
+    return job, wrong
+
+
+def jobs_that_are_done_are_computed_again_when_who_brought_some_is_caught(place):
+    home = trusted_liar(place)
+    job, wrong = done_with_lies(home)
     for round_ in range(5):
         submit(home, 100, "--verify", "spot=100%", "--key", "catches-%d" % round_, code=None)
         if row_of(home, LIAR)["quarantined"]:
@@ -272,6 +278,21 @@ def jobs_that_are_done_are_computed_again_when_who_brought_some_is_caught(place)
     home.start()
     home.wait_states({site: "up" for site in SITES})
     expect(home.job(job)["disputed"] == wrong, "a restart forgets it not: %s" % home.job(job))
+
+
+def what_is_to_be_computed_again_is_known_after_a_crash(place):
+    home = trusted_liar(place)
+    job, wrong = done_with_lies(home)
+    for round_ in range(5):
+        # Seconds of work for all slots: what is to be computed again waits behind it.
+        home.submit_detached("spin", "--items", "400", *SPIN, "--param", "us=50000", "--cache", "off", "--verify", "spot=100%", "--key", "catches-%d" % round_)
+        with contextlib.suppress(Failed):
+            wait_until("it is caught", lambda: row_of(home, LIAR)["quarantined"], 20)
+            break
+    home.kill()
+    expect(not any("event=recheck" in line and "wrong=" in line for line in home.log_text().splitlines()), "it was computed already: %s" % home.log_end())
+    home.start()
+    wait_until("the job is disputed", lambda: home.job(job)["disputed"] == wrong, 120)
 
 
 def doubled(place, home, kind, c_type, key):
@@ -333,7 +354,8 @@ def trust_outlives_a_restart(place):
     expect(again == confirmed, "%s before, %s after" % (confirmed, again))
 
 
-TESTS = [a_kernel_that_gives_what_it_likes_expels_nobody, tolerant_results_are_compared_by_their_tolerance, jobs_that_are_done_are_computed_again_when_who_brought_some_is_caught, a_restart_forgets_no_dispute_and_checks_what_a_liar_brought_before, the_next_home_knows_what_was_disputed,
+TESTS = [a_kernel_that_gives_what_it_likes_expels_nobody, tolerant_results_are_compared_by_their_tolerance, jobs_that_are_done_are_computed_again_when_who_brought_some_is_caught,
+         what_is_to_be_computed_again_is_known_after_a_crash, a_restart_forgets_no_dispute_and_checks_what_a_liar_brought_before, the_next_home_knows_what_was_disputed,
          trust_outlives_a_restart, a_site_that_lies_is_caught_and_shown, what_a_liar_left_in_the_cache_is_void, a_quorum_takes_no_wrong_result, what_cannot_be_verified_is_refused,
          a_certificate_proves_products_and_catches_wrong_ones,
          a_job_that_ends_while_its_results_are_proved_takes_nothing_along]

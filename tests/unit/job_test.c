@@ -193,6 +193,18 @@ static void rows_of_jobs_are_read_by_later_versions_and_not_when_cut(void **stat
     assert_null(job_row_decode(row, count - 3 - 8));
     row[2] = 26;
     assert_null(job_row_decode(row, count - 2));
+    /* One that is to be computed again, since a member was caught. */
+    job->doubted = true;
+    memset(job->doubt.bytes, 0x5a, sizeof job->doubt.bytes);
+    const size_t longer = job_row_encode(job, row, sizeof row);
+    assert_int_equal(row[2], 29);
+    back = job_row_decode(row, longer);
+    assert_non_null(back);
+    assert_true(back->doubted);
+    assert_memory_equal(back->doubt.bytes, job->doubt.bytes, sizeof job->doubt.bytes);
+    assert_int_equal(back->disputed, 7);
+    job_free(back);
+    assert_null(job_row_decode(row, longer - 1));
     job_free(job);
 }
 
