@@ -270,6 +270,7 @@ static bool read_name(struct scan *scan)
         return false;
     for (size_t i = 0; i < sizeof waits / sizeof *waits; i++)
         scan->source->fibres = scan->source->fibres || strcmp(word, waits[i]) == 0;
+    scan->source->by_number = scan->source->by_number || strcmp(word, "weir_item") == 0;
     if (strcmp(word, "__shared__") == 0 && strcmp(scan->before[1], "extern") == 0)
         return refuse(scan, "extern __shared__ isn't taken: write `shared = BYTES` in the manifest and "
                             "weir_shared<float>() here");
@@ -448,6 +449,8 @@ char *user_source_join(const struct user_source *source, enum user_target target
     user_source_signature(source, signature, sizeof signature);
     if (source->fibres)
         fprintf(out, "#define WEIR_FIBRES 1\n");
+    else if (source->by_number)
+        fprintf(out, "#define WEIR_BY_NUMBER 1\n");
     fprintf(out, "#line 1 \"weir_kernel.h\"\n%s\n#line 1 \"weir_math.h\"\n%s\n", user_kernel_header,
             user_math_header);
     write_source(source, out);

@@ -20,7 +20,8 @@ struct user_source {
     const char *bound_here; /* in `text`: where the entry's __launch_bounds__ stands, or would */
     const char *bound;      /* in `text`: the first argument of the source's own; NULL: it has none */
     size_t bound_bytes;
-    bool fibres; /* threads of a block wait for each other */
+    bool fibres;    /* threads of a block wait for each other */
+    bool by_number; /* they ask for their items by weir_item() */
 };
 
 enum user_target { USER_CPU, USER_CUDA };

@@ -119,10 +119,18 @@ template <class T> WEIR_HERE T *weir_shared()
 {
     return (T *)weir_shared_memory;
 }
+#ifdef WEIR_BY_NUMBER /* the source calls weir_item(), and no thread waits */
+static uint64_t weir_number;
+WEIR_HERE uint64_t weir_item()
+{
+    return weir_number;
+}
+#else
 WEIR_HERE uint64_t weir_item()
 {
     return (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
 }
+#endif
 
 /* ---- What the compiler calls, without a C library */
 
@@ -391,14 +399,29 @@ enum { WEIR_ITEM_THREAD, WEIR_ITEM_BLOCK, WEIR_ITEM_SHARD };
 
 #ifndef WEIR_FIBRES
 
-template <class Body> WEIR_HERE void weir_block(const Body &body, uint32_t threads)
+/* Threads `first` to `last` - 1 of the grid, all of one block. */
+#ifdef WEIR_BY_NUMBER
+template <class Body> WEIR_HERE void weir_block(const Body &body, uint64_t first, uint64_t last)
 {
+    uint32_t thread = 0;
+#pragma GCC ivdep
+    for (uint64_t number = first; number < last; number++) {
+        weir_number = number;
+        threadIdx.x = thread++;
+        body();
+    }
+}
+#else
+template <class Body> WEIR_HERE void weir_block(const Body &body, uint64_t first, uint64_t last)
+{
+    const uint32_t threads = (uint32_t)(last - first);
 #pragma GCC ivdep
     for (uint32_t thread = 0; thread < threads; thread++) {
         threadIdx.x = thread;
         body();
     }
 }
+#endif
 
 #else
 
@@ -489,8 +512,9 @@ template <class Body> static __attribute__((noinline)) void weir_run_body(const 
     (*(const Body *)body)();
 }
 
-template <class Body> WEIR_HERE void weir_block(const Body &body, uint32_t threads)
+template <class Body> WEIR_HERE void weir_block(const Body &body, uint64_t first, uint64_t last)
 {
+    const uint32_t threads = (uint32_t)(last - first);
     weir_warp_count = (threads + 31) / 32;
     for (uint32_t warp = 0; warp < weir_warp_count; warp++) {
         const uint32_t lanes = threads - 32 * warp;
@@ -584,8 +608,9 @@ WEIR_HERE int __all_sync(uint32_t mask, int vote)
 template <int item, uint32_t block, class Body>
 WEIR_HERE int weir_launch(const weir_call *call, const Body &body)
 {
-    const uint64_t blocks = item == WEIR_ITEM_THREAD  ? (call->count + block - 1) / block
-                            : item == WEIR_ITEM_BLOCK ? call->count
+    const uint64_t count = call->count;
+    const uint64_t blocks = item == WEIR_ITEM_THREAD  ? (count + block - 1) / block
+                            : item == WEIR_ITEM_BLOCK ? count
                                                       : 1;
     blockDim = {block, 1, 1};
     gridDim = {(uint32_t)blocks, 1, 1};
@@ -598,15 +623,20 @@ WEIR_HERE int weir_launch(const weir_call *call, const Body &body)
     weir_stack_bytes = call->stack_bytes;
 #endif
     for (uint32_t at = 0; at < (uint32_t)blocks; at++) {
+        const uint64_t first = (uint64_t)at * block;
         blockIdx.x = at;
 #ifndef WEIR_FIBRES
         /* Threads past the last item could only find that out; `weir kernel check` sees whether they do. */
-        const uint64_t left = call->count - (uint64_t)at * block;
-        if (item == WEIR_ITEM_THREAD && left < block && !call->every_thread)
-            weir_block(body, (uint32_t)left);
-        else
+        if (item == WEIR_ITEM_THREAD && !call->every_thread) {
+            const uint64_t left = count - first, last = first + (left < block ? left : block);
+            /* So that the compiler drops the source's question whether a thread has an item, where it is weir_item() that is
+             * asked for. With it, it stores behind a mask, which many processors without AVX-512 do number by number. */
+            if (last > count)
+                __builtin_unreachable();
+            weir_block(body, first, last);
+        } else
 #endif
-            weir_block(body, block);
+            weir_block(body, first, first + block);
         if ((at & 15) == 15) {
             __atomic_fetch_add(call->stamp, 1, __ATOMIC_RELAXED);
             if (__atomic_load_n(call->cancel, __ATOMIC_RELAXED))

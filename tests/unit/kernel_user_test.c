@@ -240,14 +240,17 @@ static void a_source_is_tied_to_its_manifest(void **state)
     assert_true(
         scan("#define NAME(a) #a\nconst char *s = \"a##b\"; // __builtin_ia32_rdtsc, a##b\n" ENTRY, &source));
     user_source_close(&source);
-    assert_true(scan("__device__ void w() { __syncthreads(); }\n" ENTRY, &source));
-    assert_true(source.fibres);
+    assert_true(scan("__device__ void w() { __syncthreads(); } // weir_item\n" ENTRY, &source));
+    assert_true(source.fibres && !source.by_number);
     user_source_close(&source);
     assert_true(scan(
         "// __syncthreads\n#define E(a) \\\n  a\nextern \"C\" __global__ void\n__launch_bounds__(64) k (",
         &source));
     assert_int_equal(source.entry_line, 4);
     assert_false(source.fibres);
+    user_source_close(&source);
+    assert_true(scan("__device__ uint64_t w() { return weir_item(); }\n" ENTRY, &source));
+    assert_true(source.by_number);
     user_source_close(&source);
 }
 
