@@ -54,6 +54,14 @@ static const char *output_path(const struct job *job, const struct worker_run *r
     return NULL;
 }
 
+static bool gives_combined(const struct job *job)
+{
+    for (uint32_t i = 0; i < job->plan.output_count; i++)
+        if (job->manifest->outputs[i].combine != MANIFEST_CONCAT)
+            return true;
+    return false;
+}
+
 int worker_run(const struct worker_run *run, struct gpu *gpu)
 {
     char error[MANIFEST_ERROR_BYTES];
@@ -85,6 +93,10 @@ int worker_run(const struct worker_run *run, struct gpu *gpu)
     }
     if (!check_values(job))
         goto done;
+    if (gives_combined(job)) { /* a node puts shards' arrays together; here all items are one shard */
+        job->plan.shard_items = job->plan.items;
+        job->plan.shard_count = 1;
+    }
     for (uint32_t i = 0; i < job->plan.output_count; i++) {
         uint64_t bytes;
         array_bytes(&job->plan.outputs[i], &bytes);
@@ -261,6 +273,11 @@ static bool run_shards(struct job *job, struct gpu *gpu)
         }
         for (uint32_t i = 0; i < call.output_count; i++) {
             const uint64_t item_bytes = job->plan.output_item_bytes[i];
+            if (job->manifest->outputs[i].combine != MANIFEST_CONCAT) {
+                call.outputs[i] = (struct kernel_output){
+                    .data = job->outputs[i], .bytes = item_bytes, .type = job->plan.outputs[i]};
+                continue;
+            }
             call.outputs[i] = (struct kernel_output){.data = job->outputs[i] + first * item_bytes,
                                                      .bytes = call.items * item_bytes,
                                                      .type = job->plan.outputs[i]};

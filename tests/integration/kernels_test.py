@@ -4,6 +4,7 @@ import contextlib
 import glob
 import os
 import struct
+import subprocess
 import zlib
 
 import numpy
@@ -285,6 +286,23 @@ def clusters_are_found_round_by_round(place):
     expect(spreads == sorted(spreads, reverse=True), "rounds make it worse: %s" % spreads)
 
 
+def a_worker_alone_combines_nothing_and_needs_not(place):
+    """More points than a mesh puts into a shard: what is combined must not be written once per shard."""
+    draw = numpy.random.default_rng()
+    points = draw.integers(-128, 128, (100_000, 24)).astype(numpy.int8)
+    sums, counts = draw.integers(-500, 500, (3, 24)), draw.integers(1, 9, 3)
+    outputs = {name: place.path(name + ".alone.npy") for name in ("label", "sum", "count", "spread")}
+    arguments = ["--input", "point=%s:split" % save(place, "many.npy", points), "--input",
+                 "sum=" + save(place, "s.npy", sums), "--input", "count=" + save(place, "c.npy", counts)]
+    for name, path in outputs.items():
+        arguments += ["--output", "%s=%s" % (name, path)]
+    subprocess.run([os.path.join(place.build, "weir-worker"), "--run", "kmeans", *arguments], check=True,
+                   stdout=subprocess.DEVNULL)
+    expected = slow_round(points, sums, counts)
+    for (name, path), wanted in zip(outputs.items(), expected):
+        expect((numpy.load(path) == wanted).all(), "%s is wrong" % name)
+
+
 # ---- bad input
 
 def wrong_scenes_bodies_and_centres_are_refused(place):
@@ -382,5 +400,5 @@ def cuda_code_gives_the_same_bits_through_the_mesh(place):
 
 
 TESTS = [a_picture_is_that_of_another_path_tracer, bodies_move_as_newton_says_from_job_to_job,
-         clusters_are_found_round_by_round, wrong_scenes_bodies_and_centres_are_refused,
-         cuda_code_gives_the_same_bits_through_the_mesh]
+         clusters_are_found_round_by_round, a_worker_alone_combines_nothing_and_needs_not,
+         wrong_scenes_bodies_and_centres_are_refused, cuda_code_gives_the_same_bits_through_the_mesh]
