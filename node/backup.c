@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -173,34 +174,76 @@ static bool same_node(const char *a, const char *b)
     return good;
 }
 
-static bool adopt(const char *path, struct text error)
+/* A node at work writes while its folder is copied, and would go on beside the copy. The lock is kept in *fd. */
+static bool hold(const char *store, const char *path, int *fd, struct text error)
+{
+    char lock[PATH_BYTES];
+    if (!join(lock, store, "lock"))
+        return fail(error, "read", store, ENAMETOOLONG);
+    *fd = open(lock, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0 || flock(*fd, LOCK_SH | LOCK_NB) == 0)
+        return true;
+    snprintf(error.out, error.bytes,
+             "a node is at work in %s; `weir store backup` makes a copy of it meanwhile, or stop it", path);
+    return false;
+}
+
+/* Whether the store holds what the node of the keys in `path` kept; one that no node worked on yet is anybody's. */
+static bool store_fits_keys(struct store *store, const char *path)
+{
+    struct identity identity;
+    char keys[PATH_BYTES];
+    uint8_t id[sizeof identity.node.bytes];
+    size_t bytes;
+    if (store_get(store, STORE_META, "node", 4, id, sizeof id, &bytes) != STORE_OK)
+        return true;
+    if (!join(keys, path, "keys") || identity_load(keys, &identity, NULL) != CRYPTO_OK)
+        return true; /* copying them says what is wrong */
+    const bool fits = memcmp(id, identity.node.bytes, sizeof id) == 0;
+    identity_wipe(&identity);
+    return fits;
+}
+
+/* The copy `partial` of the store in `path` speaks for its node again. */
+static bool adopt(const char *partial, const char *path, struct text error)
 {
     struct store_options options = {.digest = *store_digests(), .backup = true};
     struct store_failure failure;
     struct store *store;
     uint8_t fresh[STORE_STORAGE_ID_BYTES];
-    if (store_open(path, &options, &failure, &store) != STORE_OK) {
-        snprintf(error.out, error.bytes, "%s", failure.text);
+    if (store_open(partial, &options, &failure, &store) != STORE_OK) {
+        snprintf(error.out, error.bytes, "the copy of %s can't be used: %s", path, failure.text);
+        return false;
+    }
+    if (!store_fits_keys(store, path)) {
+        store_close(store);
+        snprintf(error.out, error.bytes, "%s/store belongs to another node than the keys beside it", path);
         return false;
     }
     randombytes_buf(fresh, sizeof fresh);
     const enum store_error adopted = store_adopt(store, fresh);
     store_close(store);
     if (adopted != STORE_OK)
-        snprintf(error.out, error.bytes, "cannot write %s: %s", path, store_error_text(adopted));
+        snprintf(error.out, error.bytes, "cannot write %s: %s", partial, store_error_text(adopted));
     return adopted == STORE_OK;
 }
 
-/* What is missing in `data` of keys/ and federation/ comes from the backup; what is there must be the same node's. */
+/* What is in `data` already must be the same node's. */
+static bool may_restore(const char *path, const char *data, struct text error)
+{
+    char key[PATH_BYTES];
+    if (!join(key, data, "keys/node.key") || access(key, F_OK) != 0 || same_node(path, data))
+        return true;
+    snprintf(error.out, error.bytes, "%s is another node's folder; choose one that is empty, or move it away",
+             data);
+    return false;
+}
+
+/* What is missing in `data` of keys/ and federation/ comes from the backup. */
 static bool identity_restore(const char *path, const char *data, struct text error)
 {
     static const char *const folders[] = {"keys", "federation"};
     char from[PATH_BYTES], to[PATH_BYTES];
-    if (join(to, data, "keys/node.key") && access(to, F_OK) == 0 && !same_node(path, data)) {
-        snprintf(error.out, error.bytes,
-                 "%s is another node's folder; choose one that is empty, or move it away", data);
-        return false;
-    }
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
         if (!join(from, path, folders[i]) || !join(to, data, folders[i]))
             return fail(error, "copy", path, ENAMETOOLONG);
@@ -225,9 +268,16 @@ bool backup_restore(const char *path, const char *data, char *error, size_t erro
     }
     if (mkdir(data, 0700) != 0 && errno != EEXIST)
         return fail(text, "make", data, errno);
+    int lock = -1;
     remove_tree(partial);
-    if (identity_restore(path, data, text) && copy_tree(from, partial, text) && adopt(partial, text) &&
-        (rename(partial, to) == 0 || fail(text, "make", to, errno)))
+    /* The keys come after all that may fail: with them and without a store the folder would be a node's that forgot. */
+    bool good = may_restore(path, data, text) && hold(from, path, &lock, text) &&
+                copy_tree(from, partial, text) && adopt(partial, path, text) &&
+                identity_restore(path, data, text) &&
+                (rename(partial, to) == 0 || fail(text, "make", to, errno));
+    if (lock >= 0)
+        close(lock);
+    if (good)
         return sync_folder(data, text);
     remove_tree(partial);
     return false;

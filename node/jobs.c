@@ -231,7 +231,6 @@ void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken)
         begin(node, job);
         return;
     }
-    const struct digest request = job_request(job);
     bool existing;
     jobs_take_out(node, job);
     struct api_call *call;
@@ -239,7 +238,7 @@ void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken)
         if (api_remote_site(call))
             api_error(call, EXIT_UNREACHABLE, "another node takes the job");
         else
-            relay_accept(node, call, id, &request);
+            relay_accept(node, call, job);
     job_free(job);
 }
 
@@ -310,11 +309,12 @@ static bool forget_oldest(struct node *node)
     return job != NULL;
 }
 
-/* Whether two submits under one key ask for the same. */
-static bool same_request(const struct job *a, const struct job *b)
+/* Whether a submit under the job's key asks for the same. How many items is known, on either side, if they were given
+ * or counted; else 0, and what makes them is in the request. */
+static bool same_request(const struct job *job, const struct digest *request, uint64_t items)
 {
-    const struct digest one = job_request(a), other = job_request(b);
-    return digest_equal(&one, &other);
+    const struct digest ours = job_request(job);
+    return digest_equal(&ours, request) && (!items || !job->spec.items || items == job->spec.items);
 }
 
 static void refuse_key(struct node *node, const struct job *known, struct api_call *call)
@@ -332,11 +332,11 @@ static void accept_again(struct node *node, struct job *known, struct api_call *
         submit_accepted(node, call, known, true);
 }
 
-void jobs_accepted(struct node *node, struct job *job, const char *request, struct api_call *call)
+void jobs_accepted(struct node *node, struct job *job, const char *request, uint64_t items,
+                   struct api_call *call)
 {
-    const struct digest ours = job_request(job);
     struct digest theirs;
-    if (request && digest_from_hex(request, &theirs) == CRYPTO_OK && digest_equal(&ours, &theirs))
+    if (request && digest_from_hex(request, &theirs) == CRYPTO_OK && same_request(job, &theirs, items))
         accept_again(node, job, call);
     else
         refuse_key(node, job, call);
@@ -346,7 +346,8 @@ void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish
 {
     struct job *known = jobs_find(node, &job->spec.id);
     if (known) {
-        if (call && !same_request(job, known))
+        const struct digest request = job_request(job);
+        if (call && !same_request(known, &request, job->spec.items))
             refuse_key(node, known, call);
         else if (call)
             accept_again(node, known, call);

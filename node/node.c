@@ -209,7 +209,13 @@ static int64_t drain_turn(struct node *node, int64_t now_ms)
     const bool stop = node->stop_when_idle && ((idle && !hands_over(node)) || now_ms >= node->stop_at_ms);
     if (!node->drained && !stop)
         return now_ms + 50;
-    log_info("drain", "state=empty");
+    if (idle)
+        log_info("drain", "state=empty");
+    else
+        log_warn("drain",
+                 "state=late running=%u waiting=%u unacked=%u reason=\"what is left runs elsewhere, or is "
+                 "asked for again\"",
+                 view.running, view.waiting, view.unacked);
     if (node->drain_call)
         api_reply(node->drain_call, NULL);
     node->drain_call = NULL;

@@ -519,8 +519,10 @@ void jobs_take_over(struct node *node, const struct mesh_id *id, uint64_t epoch)
 void jobs_revive(struct node *node, const struct mesh_id *id);
 /* The answer to relay_claim: whether the job is another node's, or about to be. */
 void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken);
-/* Answers with how the job was accepted, once it is; `request` must be what it was asked for. */
-void jobs_accepted(struct node *node, struct job *job, const char *request, struct api_call *call);
+/* Answers with how the job was accepted, once it is; `request` (job_request in hex) and `items`, if not 0, must be what
+ * it was asked for. */
+void jobs_accepted(struct node *node, struct job *job, const char *request, uint64_t items,
+                   struct api_call *call);
 /* All members hold the job's end, so its journal may go. False if this node is not its home. */
 bool jobs_on_over(struct node *node, const struct mesh_id *id);
 void jobs_open(struct node *node);
@@ -699,10 +701,9 @@ void fetch_on_liar(void *node, const struct mesh_id *holder, const struct digest
 /* Each takes the call over: it is answered by the job's home, wherever that is, or told that there is none. */
 void relay_job(struct node *node, struct api_call *call, const char *text);
 void relay_moved(struct node *node, struct api_call *call, const struct mesh_id *job);
-void relay_accept(struct node *node, struct api_call *call, const struct mesh_id *job,
-                  const struct digest *request);
-/* Adds all members' jobs to our own, `own` as op_jobs answers, which it takes over. */
-void relay_jobs(struct node *node, struct api_call *call, struct json_t *own);
+void relay_accept(struct node *node, struct api_call *call, const struct job *job);
+/* Adds all members' jobs to our own, `own` as op_jobs answers, which it takes over, and answers with the first of all. */
+void relay_jobs(struct node *node, struct api_call *call, struct json_t *own, uint32_t limit);
 /* Asks everybody whether they have that job, or are about to; jobs_claimed gets the answer. False: not now. */
 bool relay_claim(struct node *node, const struct mesh_id *job);
 void relay_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame);

@@ -1,6 +1,7 @@
 /* The local API: jobs. */
 #include "node/log.h"
 #include "node/ops.h"
+#include "node/payload.h"
 #include "node/recheck.h"
 #include "node/user_kernels.h"
 
@@ -11,6 +12,7 @@
 
 #define WATCH_EVERY_MS 100
 #define JOBS_LISTED_MAX 10000
+#define JOBS_LOST_MAX 64 /* told by one node to another, beside 200 of its own, in one message */
 #define DECISION_TEXT_BYTES (JOB_ERROR_BYTES + 200)
 #define STALL_TEXT_BYTES 256
 #define NOBODY_STALLS_MS 3000 /* a node that has just come has not told its devices yet */
@@ -247,10 +249,63 @@ static json_t *job_counts_json(const struct node *node)
                      counts[JOB_FAILED], "cancelled", counts[JOB_CANCELLED]);
 }
 
+/* ---- Jobs whose home is out of reach, as copies of their journals tell of them */
+
+struct lost_job {
+    struct node *node;
+    struct mesh_journal_view journal;
+    json_t *rows;
+};
+
+/* How far it was only its home knows, or the next one once it has read the journal. */
+static bool tell_lost_job(void *context, const struct copies_entry_view *entry)
+{
+    static const char *const unknown[] = {"done", "cached", "queued", "looking_up", "running", "reassigned"};
+    struct lost_job *lost = context;
+    struct first_entry first;
+    struct job *job = first_entry_decode(entry->bytes, entry->count, &first);
+    if (!job)
+        return false;
+    job->state = JOB_RUNNING;
+    job->copies = lost->journal.members.count;
+    json_t *row = job_json(lost->node, job, false);
+    job_free(job);
+    const struct mesh_id nobody = {0}, *const home = &lost->journal.home;
+    json_put(row, "home",
+             json_string(memcmp(home, &nobody, sizeof nobody) == 0 ? "" : peer_name(lost->node, home)));
+    json_put(row, "stalled",
+             json_string("its home is out of reach; it goes on by itself once a majority of those that keep "
+                         "its journal meet"));
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
+        json_put(row, unknown[i], json_null());
+    json_array_append_new(lost->rows, row);
+    return false;
+}
+
+static bool is_lost(struct node *node, const struct copy *copy, struct mesh_journal_view *journal)
+{
+    struct mesh_member_view home;
+    return !copy->over && copy->last > 0 && !jobs_find(node, &copy->job) &&
+           mesh_journal_find(node->host.mesh, &copy->job, journal) &&
+           !(mesh_member_find(node->host.mesh, &journal->home, &home) && home.state <= MESH_SUSPECT);
+}
+
+static json_t *lost_jobs_json(struct node *node)
+{
+    struct lost_job lost = {.node = node, .rows = json_array()};
+    for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
+        for (const struct copy *copy = node->copies.bucket[b];
+             copy && json_array_size(lost.rows) < JOBS_LOST_MAX; copy = copy->chain)
+            if (is_lost(node, copy, &lost.journal))
+                copies_read(node, &copy->job, 1, tell_lost_job, &lost);
+    return lost.rows;
+}
+
 void op_jobs(void *context, struct api_call *call)
 {
     struct node *node = context;
     const char *state = body_text(call, "state");
+    const bool mesh = json_is_true(json_object_get(api_body(call), "mesh"));
     const int64_t limit = body_integer(call, "limit", JOBS_LISTED_MAX);
     if (limit < 1 || limit > JOBS_LISTED_MAX) {
         api_error(call, EXIT_USAGE, "'limit' is 1 to %d", JOBS_LISTED_MAX);
@@ -266,8 +321,10 @@ void op_jobs(void *context, struct api_call *call)
     free(ordered);
     json_t *reply = json_pack("{s:o, s:I, s:I, s:o}", "jobs", rows, "matching", (json_int_t)matching, "total",
                               (json_int_t)node->jobs.count, "counts", job_counts_json(node));
-    if (json_is_true(json_object_get(api_body(call), "mesh")) && !api_remote_site(call))
-        relay_jobs(node, call, reply);
+    if ((mesh || api_remote_site(call)) && (!state || strcmp(state, state_word(JOB_RUNNING)) == 0))
+        json_put(reply, "lost", lost_jobs_json(node));
+    if (mesh && !api_remote_site(call))
+        relay_jobs(node, call, reply, (uint32_t)limit);
     else
         api_reply(call, reply);
 }
@@ -437,7 +494,7 @@ static bool read_options(struct node *node, struct api_call *call, struct job *j
     job->copies_min = (uint32_t)replicas;
     job->bundle_shards =
         bundle_shards < MESH_BUNDLE_SHARDS_MAX ? (uint32_t)bundle_shards : MESH_BUNDLE_SHARDS_MAX;
-    wish->items = (uint64_t)items;
+    job->spec.items = wish->items = (uint64_t)items;
     wish->shard_items = (uint64_t)shard_items;
     job->spec.local_only = json_is_true(json_object_get(api_body(call), "local"));
     return read_verify(node, call, job);
@@ -624,7 +681,7 @@ void op_accepted(void *context, struct api_call *call)
     struct job *job = find_job(node, call, body_text(call, "job"));
     if (job) {
         api_on_gone(call, submit_gone, node);
-        jobs_accepted(node, job, body_text(call, "request"), call);
+        jobs_accepted(node, job, body_text(call, "request"), (uint64_t)body_integer(call, "items", 0), call);
     }
 }
 

@@ -64,8 +64,10 @@ struct relay {
     struct mesh_id target; /* PASSED_ON */
     uint64_t session;
     json_t *rows;    /* GATHERING */
+    json_t *lost;    /* jobs whose home did not answer, by those that keep their journals */
+    uint32_t limit;  /* of rows */
     uint32_t silent; /* members that did not answer */
-    int64_t total;
+    int64_t total, matching;
 };
 
 /* A call of another node's client. */
@@ -110,6 +112,7 @@ static void relay_free(struct node *node, struct relay *relay)
     node->relay_count--;
     json_decref(relay->body);
     json_decref(relay->rows);
+    json_decref(relay->lost);
     free(relay);
 }
 
@@ -135,6 +138,8 @@ static bool next_wave(struct node *node, struct relay *relay)
          relay->next_member++)
         if (!view.self && view.state <= MESH_SUSPECT && ask(node, relay, &view.id, question))
             relay->waiting++;
+        else if (!view.self && view.state <= MESH_DOWN)
+            relay->silent++;
     json_decref(question);
     return relay->waiting > 0;
 }
@@ -359,12 +364,70 @@ static void locate(struct node *node, struct relay *relay)
         located(node, relay);
 }
 
+static bool has_row(const json_t *rows, const char *id)
+{
+    size_t i;
+    const json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        if (strcmp(json_string_value(json_object_get(row, "id")), id) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Of a job that its home told of nothing else is said, and of others once. */
+static void add_lost(struct relay *relay)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(relay->lost, i, row)
+    {
+        const char *const id = json_string_value(json_object_get(row, "id"));
+        if (!id || has_row(relay->rows, id))
+            continue;
+        json_array_append(relay->rows, row);
+        relay->matching++;
+        relay->total++;
+    }
+}
+
+/* The unfinished first, then the newest, as one node lists its own. */
+static int compare_rows(const void *a, const void *b)
+{
+    const json_t *const one = *(json_t *const *)a, *const other = *(json_t *const *)b;
+    const int over = json_is_integer(json_object_get(one, "finished_at")),
+              other_over = json_is_integer(json_object_get(other, "finished_at"));
+    if (over != other_over)
+        return over - other_over;
+    const json_int_t at = json_integer_value(json_object_get(one, "created_at")),
+                     other_at = json_integer_value(json_object_get(other, "created_at"));
+    return (at < other_at) - (at > other_at);
+}
+
+/* New references to the first `limit` rows. */
+static json_t *first_rows(const json_t *rows, uint32_t limit)
+{
+    const size_t count = json_array_size(rows);
+    const json_t **const ordered = calloc(count + 1, sizeof *ordered);
+    must(ordered);
+    for (size_t i = 0; i < count; i++)
+        ordered[i] = json_array_get(rows, i);
+    qsort(ordered, count, sizeof *ordered, compare_rows);
+    json_t *const first = json_array();
+    for (size_t i = 0; i < count && i < limit; i++)
+        json_array_append(first, (json_t *)ordered[i]);
+    free(ordered);
+    return first;
+}
+
 static void gathered(struct node *node, struct relay *relay)
 {
     struct api_call *call = relay->call;
-    json_t *reply =
-        json_pack("{s:O, s:I, s:I, s:I}", "jobs", relay->rows, "matching", (json_int_t)relay->total, "total",
-                  (json_int_t)relay->total, "silent", (json_int_t)relay->silent);
+    add_lost(relay);
+    json_t *reply = json_pack("{s:o, s:I, s:I, s:I}", "jobs", first_rows(relay->rows, relay->limit),
+                              "matching", (json_int_t)relay->matching, "total", (json_int_t)relay->total,
+                              "silent", (json_int_t)relay->silent);
     relay_free(node, relay);
     api_reply(call, reply);
 }
@@ -396,7 +459,13 @@ static void take_rows(struct relay *relay, const json_t *answer)
     size_t i;
     json_t *row;
     relay->total += json_integer_value(json_object_get(answer, "total"));
-    json_array_foreach(json_object_get(answer, "jobs"), i, row) json_array_append(relay->rows, row);
+    relay->matching += json_integer_value(json_object_get(answer, "matching"));
+    json_array_foreach(json_object_get(answer, "jobs"), i, row)
+    {
+        if (json_is_string(json_object_get(row, "id")))
+            json_array_append(relay->rows, row);
+    }
+    json_array_extend(relay->lost, json_object_get(answer, "lost"));
 }
 
 static void on_found(struct node *node, struct relay *relay, const struct mesh_id *from, const json_t *answer)
@@ -636,17 +705,17 @@ void relay_moved(struct node *node, struct api_call *call, const struct mesh_id 
     lose(node, relay);
 }
 
-void relay_accept(struct node *node, struct api_call *call, const struct mesh_id *job,
-                  const struct digest *request)
+void relay_accept(struct node *node, struct api_call *call, const struct job *job)
 {
+    const struct digest request = job_request(job);
     char hex[65];
-    hex_encode(job->bytes, sizeof job->bytes, hex);
+    hex_encode(job->spec.id.bytes, sizeof job->spec.id.bytes, hex);
     struct relay *relay = relay_make(node, call, hex);
     if (!relay)
         return;
     json_decref(relay->body);
-    relay->body = json_pack("{s:s}", "op", "accepted");
-    json_put(relay->body, "request", json_hex(request->bytes, sizeof request->bytes));
+    relay->body = json_pack("{s:s, s:I}", "op", "accepted", "items", (json_int_t)job->spec.items);
+    json_put(relay->body, "request", json_hex(request.bytes, sizeof request.bytes));
     locate(node, relay);
 }
 
@@ -663,7 +732,7 @@ bool relay_claim(struct node *node, const struct mesh_id *job)
     return true;
 }
 
-void relay_jobs(struct node *node, struct api_call *call, json_t *own)
+void relay_jobs(struct node *node, struct api_call *call, json_t *own, uint32_t limit)
 {
     struct relay *relay = relay_make(node, call, "");
     if (!relay) {
@@ -672,6 +741,8 @@ void relay_jobs(struct node *node, struct api_call *call, json_t *own)
     }
     relay->phase = GATHERING;
     relay->rows = json_array();
+    relay->lost = json_array();
+    relay->limit = limit;
     take_rows(relay, own);
     json_decref(own);
     json_object_del(relay->body, "mesh");

@@ -64,8 +64,18 @@ static int show_ids(const json_t *reply)
     return EXIT_DONE;
 }
 
+/* A number that only the job's home knows: "-" while that is out of reach. */
+static const char *known(const json_t *job, const char *name, char text[FORMAT_BYTES])
+{
+    if (json_is_null(json_object_get(job, name)))
+        return "-";
+    snprintf(text, FORMAT_BYTES, "%lld", (long long)client_number(job, name));
+    return text;
+}
+
 static int show_jobs(struct cli *cli, const json_t *reply)
 {
+    static const char *const numbers[] = {"cached", "running", "reassigned"};
     static const struct table_column columns[] = {
         {.title = "ID"},
         {.title = "KERNEL", .cut = true},
@@ -101,15 +111,14 @@ static int show_jobs(struct cli *cli, const json_t *reply)
         table_cell(table, "%s", client_text(job, "kernel"));
         table_cell(table, "%s", state);
         table_colour(table, state_colour(state));
-        table_cell(table, "%lld/%lld", (long long)client_number(job, "done"),
-                   (long long)client_number(job, "shards"));
-        table_cell(table, "%lld", (long long)client_number(job, "cached"));
-        table_cell(table, "%lld", (long long)client_number(job, "running"));
-        table_cell(table, "%lld", (long long)client_number(job, "reassigned"));
+        char done[FORMAT_BYTES];
+        table_cell(table, "%s/%lld", known(job, "done", done), (long long)client_number(job, "shards"));
+        for (size_t n = 0; n < sizeof numbers / sizeof *numbers; n++)
+            table_cell(table, "%s", known(job, numbers[n], done));
         table_cell(table, "%s", format_elapsed(client_number(job, "elapsed_ms"), time));
         table_cell(table, "%s", format_age(now_ms - client_number(job, "created_at"), age));
         if (cli->wide || mesh)
-            table_cell(table, "%s", client_text(job, "home"));
+            table_cell(table, "%s", *client_text(job, "home") ? client_text(job, "home") : "-");
         if (cli->wide) {
             table_cell(table, "%lld", (long long)client_number(job, "replicas"));
             table_cell(table, "%s", client_text(job, "tenant"));

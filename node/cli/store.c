@@ -238,9 +238,11 @@ static int restore(struct cli *cli)
         return code;
     if (!backup_restore(cli->argv[1], data, error, sizeof error))
         return cli_fail(EXIT_FAILED, "cannot restore: %s", error);
-    if (cli->json)
-        printf("{\"data\": \"%s\"}\n", data);
-    else
+    if (cli->json) {
+        json_t *const said = json_pack("{s:s}", "data", data);
+        cli_print_json(said);
+        json_decref(said);
+    } else
         printf("%s is a data folder again, under a new storage id; `weir store check` verifies it, `weir "
                "node` runs it\n",
                data);

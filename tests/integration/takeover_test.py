@@ -69,6 +69,13 @@ def any_node_tells_of_a_job(place):
     elsewhere.wait_job(long, "cancelled")
     rows = {row["id"]: row for row in mesh["cairo"].weir("jobs", "--mesh", "--json").json["jobs"]}
     expect(rows[job]["home"] == "ashburn" and rows[long]["state"] == "cancelled", rows)
+    unfinished = elsewhere.submit_detached("spin", *LONG_SPIN, "--replicas", "1")
+    later = home.submit_detached("spin", "--items", "1", "--replicas", "1")
+    home.wait_job(later)
+    rows = mesh["cairo"].weir("jobs", "--mesh", "--json", "--limit", "3").json
+    order = [row["id"] for row in rows["jobs"]]
+    expect(order == [unfinished, later, long] and rows["matching"] == 4 and rows["silent"] == 0, rows)
+    elsewhere.weir("cancel", unfinished)
     answer = elsewhere.weir("jobs", "ab" * 32, code=3)
     expect("any node that it reaches" in answer.error, answer)
 
@@ -89,8 +96,10 @@ def a_key_is_one_job_wherever_it_is_submitted(place):
         mesh["cairo"].wait_job(job)
         again = mesh["berlin"].weir("submit", *submit, "--detach", "--json").json
         expect(again["existing"] and again["job"] == job, again)
-    other = mesh["berlin"].weir("submit", "spin", "--items", "4", "--param", "us=7", "--key", "monday-0", "--detach", code=2)
-    expect("names another job" in other.error, other)
+    for node in mesh.values():
+        for asked in (("4", "--param", "us=7"), ("5",)):
+            other = node.weir("submit", "spin", "--key", "monday-0", "--detach", "--items", *asked, code=2)
+            expect("names another job" in other.error, other)
 
 
 def waits_go_on_at_the_next_home(place):
@@ -142,6 +151,12 @@ def a_cut_off_member_says_so(place):
     mesh["cairo"].wait_states({"ashburn": "down", "berlin": "down"}, 30)
     answer = mesh["cairo"].weir("jobs", job, code=6)
     expect("stalled" in answer.error and "majority" in answer.error, answer)
+    listed = mesh["cairo"].weir("jobs", "--mesh", "--json").json
+    expect([row["id"] for row in listed["jobs"]] == [job] and listed["silent"] == 2, listed)
+    row = listed["jobs"][0]
+    expect("out of reach" in row["stalled"] and row["shards"] == LONG_ITEMS and row["done"] is None, row)
+    listed = mesh["cairo"].weir("jobs", "--mesh")
+    expect("stalled" in listed.out and "2 nodes did not answer" in listed.out, listed)
     mesh["berlin"].start()
     expect_marks(mesh["cairo"], job, LONG_ITEMS)
     expect_marks(mesh["berlin"], job, LONG_ITEMS)
