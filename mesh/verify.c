@@ -458,14 +458,14 @@ static void give_back(struct step *step, uint32_t slot)
     check_end(home, slot);
 }
 
-/* Nobody brings another opinion. */
+/* Nobody brings another opinion. The own site is right then, but not for a quorum, which takes nobody's word alone. */
 static void give_up(struct step *step, uint32_t slot)
 {
     struct mesh *const mesh = step->mesh;
     struct home *const home = &mesh->home;
     struct check *const check = &home->verify.check[slot];
     enum finding finding = FINDING_NONE;
-    for (uint32_t o = 0; o < check->opinions && check->opinions == 2; o++) {
+    for (uint32_t o = 0; o < check->opinions && check->opinions == 2 && !check->holds; o++) {
         if (check->opinion[o].site == mesh->config.site)
             finding = o == 0 ? FINDING_SECOND_WRONG : FINDING_FIRST_WRONG;
     }

@@ -15,7 +15,8 @@
  * before a second opinion is enough. Where the three differ, a held
  * shard is queued again, and a committed one is as good as wrong. A check of committed shards is given up when nobody has a
  * place for it in time; if there are two opinions by then and one is of our own site, that one counts. Held shards wait on,
- * but where all checks are taken they are queued again then. A job is not done before its checks have ended.
+ * since nobody's word alone makes a quorum; they are queued again where all checks are taken, and where a third site failed
+ * too often. A job is not done before its checks have ended.
  *
  * How often a member is checked is told by how many of its results others confirmed in a row: always until
  * MESH_TRUSTED_RESULTS, then one in that many, MESH_VERIFY_PERMILLE or what the job asks for at least. This is BOINC's

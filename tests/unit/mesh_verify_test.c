@@ -836,6 +836,27 @@ static void a_shard_about_which_no_two_agree_fails_in_the_end(void **state)
     fixture_close(f);
 }
 
+/* Not even its own site's, which two others may find wrong once they can run it. */
+static void a_quorum_takes_nobodys_word_alone(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_checked(2, MESH_VERIFY_QUORUM, RIGHT);
+    struct mesh_save save;
+    runs(f, SELF, 1, WRONG);
+    for (uint32_t i = 0; i < MESH_CHECK_TRIES; i++) {
+        const struct mesh_message third = assigned(f, 1, 1);
+        report(f, 1, &third, MESH_CRASHED, 0);
+        assert_int_equal(committed(f, &save), 0);
+    }
+    assert_nobody_caught(f);
+    assert_int_equal(view(f, 1).queued, 1);
+    runs(f, 0, 1, RIGHT);
+    runs(f, 1, 1, RIGHT);
+    assert_int_equal(committed(f, &save), 1);
+    assert_int_equal(view(f, 1).state, MESH_JOB_DONE);
+    fixture_close(f);
+}
+
 /* What was held of who was caught meanwhile is computed anew. */
 static void held_results_of_who_was_caught_are_void(void **state)
 {
@@ -974,6 +995,7 @@ int main(void)
         cmocka_unit_test(a_quorum_commits_what_two_sites_agree_about),
         cmocka_unit_test(of_a_quorum_that_differs_the_third_decides),
         cmocka_unit_test(a_shard_about_which_no_two_agree_fails_in_the_end),
+        cmocka_unit_test(a_quorum_takes_nobodys_word_alone),
         cmocka_unit_test(held_results_of_who_was_caught_are_void),
         cmocka_unit_test(a_cancelled_job_gives_back_what_was_held),
         cmocka_unit_test(a_quorum_has_no_more_out_than_can_be_checked),
