@@ -171,6 +171,8 @@ static int get(struct cli *cli)
     int code = destination_open(&to, cli->argc > 2 ? cli->argv[2] : "-");
     if (code != EXIT_DONE)
         return code;
+    if (to.temporary[0]) /* it must not stay behind */
+        cli_catch_interrupts();
     code = cli_connect(cli);
     if (code == EXIT_DONE) {
         struct client_failure failure;
@@ -183,7 +185,9 @@ static int get(struct cli *cli)
         code = (int)client_get(cli->client, json_pack("{s:s, s:s}", "op", "blob.get", "blob", cli->argv[1]),
                                &receiver, NULL, &failure);
         progress_close(&getting.progress);
-        if (code != EXIT_DONE)
+        if (code == EXIT_INTERRUPTED)
+            cli_fail((enum exit_code)code, "interrupted; asked again, it goes on from what the node has");
+        else if (code != EXIT_DONE)
             cli_fail((enum exit_code)code, "%s", failure.text);
     }
     return destination_close(&to, code);

@@ -1,6 +1,7 @@
 """Blobs between nodes: found wherever they are, fetched from several at once, and whole whoever dies or lies meanwhile."""
 import hashlib
 import os
+import signal
 import subprocess
 import threading
 
@@ -96,6 +97,24 @@ def a_fetch_goes_on_after_the_receiver_was_killed(place):
     expect(after["fetch_resumed_bytes"] > 0, "nothing was taken up: %s" % after)
     expect(after["fetch_resumed_bytes"] + after["fetched_bytes"] == total, "some of it came twice: %s" % after)
     expect(served - total <= WASTE_BYTES_MAX, "%d bytes were served for nothing" % (served - total))
+
+
+def an_interrupted_get_leaves_no_file_and_is_taken_up(place):
+    mesh = place.mesh("ashburn", "berlin")
+    path = make_file(place, "large", LARGE_MIB)
+    total = os.path.getsize(path)
+    blob = put(mesh["ashburn"], path)
+    getting = Getting(mesh["berlin"], blob)
+    getting.wait_half(total)
+    getting.process.send_signal(signal.SIGINT)
+    said = getting.process.communicate(timeout=60)[1].decode()
+    expect(getting.process.returncode == 130 and "interrupted" in said, "it ended with %s: %s" % (
+        getting.process.returncode, said))
+    left = [name for name in os.listdir(place.folder) if name.startswith(os.path.basename(getting.path))]
+    expect(not left, "left behind: %s" % left)
+    get(mesh["berlin"], blob, path, timeout_s=120)
+    after = bulk(mesh["berlin"])
+    expect(after["fetch_resumed_bytes"] + after["fetched_bytes"] <= total + WASTE_BYTES_MAX, "it came twice: %s" % after)
 
 
 def a_fetch_goes_on_after_the_holder_was_killed(place):
@@ -200,6 +219,7 @@ TESTS = [
     an_input_is_fetched_once_per_node_whatever_the_number_of_shards,
     a_blob_is_found_wherever_it_is,
     a_fetch_goes_on_after_the_receiver_was_killed,
+    an_interrupted_get_leaves_no_file_and_is_taken_up,
     a_fetch_goes_on_after_the_holder_was_killed,
     of_two_holders_the_one_that_garbles_is_named_and_passed_over,
     what_a_live_job_pins_is_not_removed,
