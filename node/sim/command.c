@@ -20,6 +20,7 @@ struct command {
     bool json;
     bool hash_only;
     bool coverage;
+    bool from_disks;
     bool help;
     char profile[32];
     bool profiles; /* list them, and no more */
@@ -40,6 +41,8 @@ static const char help_text[] =
     "  --minimise FILE  when a run fails, write the fewest faults that make it fail\n"
     "  --scenario FILE  play a transcript instead, see tests/scenarios/\n"
     "  --study NAME,... measure over --nodes, --seed, --minutes; list tells what\n"
+    "  --from-disks     a study begins with a start of all nodes from their disks,\n"
+    "                   not with a mesh that is laid out\n"
     "  --trace FILE     write every event in words\n"
     "  --check-every N  steps between full checks of a core (by size)\n"
     "  --coverage       fail too if what must happen never did over all seeds\n"
@@ -298,6 +301,7 @@ static int parse(struct command *command, int argc, char **argv)
     } const flags[] = {{"--json", &command->json},
                        {"--hash-only", &command->hash_only},
                        {"--coverage", &command->coverage},
+                       {"--from-disks", &command->from_disks},
                        {"--help", &command->help},
                        {"-h", &command->help}};
     for (int i = 1; i < argc; i++) {
@@ -549,6 +553,7 @@ static int run_study(const struct command *command)
         .site_nodes = command->options.site_nodes,
         .minutes = command->minutes,
         .json = command->json,
+        .from_disks = command->from_disks,
     };
     return study_main(command->study, options);
 }

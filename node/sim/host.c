@@ -11,6 +11,8 @@
 /* Steps of one host at one instant, its messages to itself included. More is a loop that would burn a core
  * for ever. */
 #define STEPS_AT_ONCE_MAX 20000
+/* Where a mesh is laid out, capacities come back signed between once and twice this time. */
+#define LAID_CAPACITIES_US (5 * SECOND_US)
 /* As node/host.c does. */
 #define STALLED_RETRY_US SECOND_US
 
@@ -287,8 +289,11 @@ static void effect_sign(struct world *world, struct host *host, const struct mes
         host->own_record = sim_payload_keep(payload);
         host->interior = record->body.member.interior;
     }
-    struct event event =
-        sim_world_event(world, sim_between(&world->random, 0, 300), HAPPEN_SIGNED, host->index);
+    int64_t in_us = sim_between(&world->random, 0, 300);
+    if (world->laying && record->kind == MESH_RECORD_CAPACITY) { /* so that not all go out at once when the links are up */
+        in_us = sim_between(&world->random, LAID_CAPACITIES_US, 2 * LAID_CAPACITIES_US);
+    }
+    struct event event = sim_world_event(world, in_us, HAPPEN_SIGNED, host->index);
     event.item = payload;
     sim_world_push(world, event);
 }
@@ -656,6 +661,9 @@ static void batch_queue(struct world *world, struct host *host, struct batch *ba
         host->first_batch = batch;
     }
     host->last_batch = batch;
+    if (world->laying) {
+        return; /* at the end of this step */
+    }
     sim_world_push(world, sim_world_event(world, at_us - world->now_us, HAPPEN_SYNCED, host->index));
 }
 
@@ -908,6 +916,9 @@ void sim_host_step(struct world *world, struct host *host, struct mesh_event *ev
     if (out_take(world, host, out)) {
         host_plan_wake(world, host, wake_at_ms);
         heed_clone(world, host);
+    }
+    while (world->laying && host->first_batch != NULL) {
+        sim_host_synced(world, host);
     }
     if (world->story != NULL) {
         sim_story_look(world);
@@ -1225,7 +1236,7 @@ void sim_host_start(struct world *world, struct host *host)
     host->mesh = mesh_init(host->memory, &config);
     sim_network_host_born(world, host);
     host_wake_up(world, host);
-    if (host->alive && !host_knows_others(host)) {
+    if (host->alive && !world->laying && !host_knows_others(host)) {
         sim_world_push(world, sim_world_event(world, sim_between(&world->random, 0, SECOND_US),
                                               HAPPEN_INTRODUCE, host->index));
     }

@@ -342,6 +342,10 @@ void sim_network_send(struct world *world, struct flight *flight)
         flight_launch(world, flight, 0);
         return;
     }
+    if (world->laying) { /* what it would say was told already */
+        sim_flight_free(flight);
+        return;
+    }
     sim_network_capture(world, flight);
     const uint32_t number = network_link(world, flight->from, flight->to);
     struct link *const link = &world->network.link[number];
@@ -541,7 +545,7 @@ void sim_network_dialed(struct world *world, struct event *event)
 void sim_network_keep(struct world *world, struct host *host, const struct mesh_id *peer, bool keep)
 {
     const uint32_t identity = sim_world_identity(world, peer);
-    for (uint32_t i = sim_world_bearer(world, identity, SIM_NONE); i != SIM_NONE;
+    for (uint32_t i = sim_world_bearer(world, identity, SIM_NONE); i != SIM_NONE && !world->laying;
          i = sim_world_bearer(world, identity, i)) {
         if (i == host->index || is_past_clone(&world->host[i])) {
             continue;
@@ -558,10 +562,24 @@ void sim_network_keep(struct world *world, struct host *host, const struct mesh_
     }
 }
 
+void sim_network_join(struct world *world, struct host *host, const struct mesh_id *peer)
+{
+    struct host *const other = &world->host[sim_world_identity(world, peer)];
+    const uint32_t number = network_link(world, host->index, other->index);
+    struct link *const link = &world->network.link[number];
+    link->side[link_side_of(link, host->index)].kept = true;
+    if (!link->up) {
+        link->up = true;
+        link->session++;
+        sim_host_link(world, host, &other->id, true, false);
+        sim_host_link(world, other, &host->id, true, false);
+    }
+}
+
 void sim_network_redial(struct world *world, struct host *host, const struct mesh_id *peer)
 {
     const uint32_t identity = sim_world_identity(world, peer);
-    for (uint32_t i = sim_world_bearer(world, identity, SIM_NONE); i != SIM_NONE;
+    for (uint32_t i = sim_world_bearer(world, identity, SIM_NONE); i != SIM_NONE && !world->laying;
          i = sim_world_bearer(world, identity, i)) {
         if (i == host->index || is_past_clone(&world->host[i])) {
             continue;

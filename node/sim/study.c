@@ -100,96 +100,6 @@ static bool failed(const struct world *world, struct study_report *report)
     return world->failed;
 }
 
-/* The record that a host would have signed in an earlier life, so that all can have it on their disks. */
-static struct payload *record_of_earlier_life(const struct host *host)
-{
-    const struct mesh_record record = {
-        .kind = MESH_RECORD_MEMBER,
-        .origin = host->id,
-        .incarnation = 1,
-        .version = 1,
-        .body.member = {.session = 1, .site = host->site, .region = host->region, .interior = host->interior},
-    };
-    return sim_payload_of_record(&record);
-}
-
-static void disk_add(struct host *host, struct payload *payload)
-{
-    struct disk *const disk = &host->disk;
-    if ((disk->record_count & (disk->record_count - 1)) == 0) {
-        const size_t room = disk->record_count != 0 ? 2 * (size_t)disk->record_count : 8;
-        disk->record = sim_grow(disk->record, room, sizeof *disk->record);
-    }
-    disk->record[disk->record_count++].payload = sim_payload_keep(payload);
-}
-
-/* The first hosts of [first, end) in the order in which a large site chooses its reporters; all of a small site. */
-static uint32_t choose_uppers(const struct world *world, uint32_t first, uint32_t end, uint32_t *upper)
-{
-    uint32_t count = 0;
-    const uint32_t most = end - first > MESH_SITE_SPLIT ? MESH_REPORTERS : end - first;
-    for (uint32_t i = first; i < end; i++) {
-        uint32_t at = count < most ? count++ : most;
-        for (; at > 0 && mesh_reports_before(&world->host[i].id, &world->host[upper[at - 1]].id); at--) {
-            if (at < most) {
-                upper[at] = upper[at - 1];
-            }
-        }
-        if (at < most) {
-            upper[at] = i;
-        }
-    }
-    return count;
-}
-
-/* Every node has on its disk whom it knew when the mesh was stopped: its site and, in the upper tier, all there. */
-static void fill_disks(struct world *world)
-{
-    const uint32_t count = world->host_count;
-    struct payload **const record = sim_alloc(count, sizeof(struct payload *));
-    uint32_t *const upper = sim_alloc(count, sizeof *upper);
-    uint32_t uppers = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        struct host *const host = &world->host[i];
-        host->disk.incarnation = 1;
-        host->signed_incarnation = 1;
-        host->signed_version = 1;
-        host->joined = true;
-        host->interior = true;
-    }
-    for (uint32_t first = 0, end; first < count; first = end) {
-        for (end = first; end < count && world->host[end].site == world->host[first].site; end++) {
-        }
-        const uint32_t more = choose_uppers(world, first, end, &upper[uppers]);
-        for (uint32_t i = 0; i < more; i++) {
-            world->host[upper[uppers + i]].interior = false;
-        }
-        uppers += more;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        record[i] = record_of_earlier_life(&world->host[i]);
-    }
-    for (uint32_t first = 0, end; first < count; first = end) {
-        for (end = first; end < count && world->host[end].site == world->host[first].site; end++) {
-        }
-        for (uint32_t i = first; i < end; i++) {
-            for (uint32_t j = first; j < end; j++) {
-                disk_add(&world->host[i], record[j]);
-            }
-            for (uint32_t j = 0; j < uppers && !world->host[i].interior; j++) {
-                if (upper[j] < first || upper[j] >= end) {
-                    disk_add(&world->host[i], record[upper[j]]);
-                }
-            }
-        }
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        sim_payload_drop(record[i]);
-    }
-    free(record);
-    free(upper);
-}
-
 struct world *study_open(const struct study_options *options, int64_t spread_us,
                          const struct study_watch *watch, struct study_report *report)
 {
@@ -213,14 +123,14 @@ struct world *study_open(const struct study_options *options, int64_t spread_us,
     for (uint32_t i = 0; i < options->nodes; i++) {
         char name[16];
         snprintf(name, sizeof name, "n%u", i);
-        struct host *const host = sim_world_add_host(world, name, i);
-        struct event event =
-            sim_world_event(world, sim_between(&world->random, 0, spread_us), HAPPEN_START, SIM_NONE);
-        event.a = host->index;
-        sim_world_push(world, event);
+        sim_world_add_host(world, name, i);
     }
-    fill_disks(world);
-    if (!study_run(world, spread_us, report)) {
+    if (options->from_disks) {
+        sim_layout_disks(world, spread_us);
+    } else {
+        sim_layout(world);
+    }
+    if (failed(world, report) || (options->from_disks && !study_run(world, spread_us, report))) {
         study_close(world, report);
         return NULL;
     }

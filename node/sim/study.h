@@ -43,6 +43,7 @@ struct study_options {
     uint64_t seed;       /* 1 unless chosen */
     uint32_t minutes;    /* of virtual time, as `nodes` */
     bool json;
+    bool from_disks;       /* study_open() starts all nodes from their disks instead of laying the mesh out */
     struct world *rested;  /* a mesh that study_open() gives instead of a new one, or NULL */
     int64_t rested_cpu_ms; /* what it took to get there, */
     long rested_rss_mb;    /* and the most memory */

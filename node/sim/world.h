@@ -17,7 +17,7 @@
  *     oracle.c    a second opinion on each core, from what goes in and comes out
  *     trace.c     the hash, the story and the last lines of each node
  *     world.c     the loop
- *     study.c     measurements, each in a file study_*.c
+ *     study.c     measurements, each in a file study_*.c; layout.c makes the worlds that they begin with
  */
 #ifndef NODE_SIM_WORLD_H
 #define NODE_SIM_WORLD_H
@@ -481,6 +481,7 @@ struct world {
     uint32_t planted;   /* times the plant took effect */
     uint32_t doubles;   /* hosts that bear an identity of another one */
     bool views_changed; /* somebody's view changed since all were compared */
+    bool laying; /* a mesh is laid out: nobody dials or asks to be introduced, and what is saved is durable at once */
     struct story *story;
     const uint8_t
         *cut; /* [hosts x hosts] of a study: nothing passes from the first to the second; NULL: no such cut */
@@ -615,6 +616,11 @@ void sim_truth_end(struct world *world, uint32_t job);
 uint32_t sim_truth_failed_shard(const struct truth *truth);
 void sim_truth_free(struct truth *truth);
 
+/* layout.c: all hosts of a world that has not begun start within that time, and know all others from their disks; */
+void sim_layout_disks(struct world *world, int64_t spread_us);
+/* or they have just started, know all others, and have links and trees. False if a claim broke. */
+bool sim_layout(struct world *world);
+
 /* network.c */
 struct flight *sim_flight_new(const struct mesh_message *message);
 struct flight *sim_flight_copy(const struct flight *flight);
@@ -624,6 +630,8 @@ void sim_network_deliver(struct world *world, struct event *event);
 void sim_network_dialed(struct world *world, struct event *event);
 void sim_network_stalled(struct world *world, struct event *event);
 void sim_network_keep(struct world *world, struct host *host, const struct mesh_id *peer, bool keep);
+/* They are connected, without a dial, and the core wants it. */
+void sim_network_join(struct world *world, struct host *host, const struct mesh_id *peer);
 void sim_network_redial(struct world *world, struct host *host, const struct mesh_id *peer);
 void sim_network_host_died(struct world *world, struct host *host);
 void sim_network_host_born(struct world *world, struct host *host);
