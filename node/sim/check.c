@@ -76,10 +76,10 @@ void sim_check_fail(struct world *world, const struct host *host, enum sim_claim
            (long long)(world->now_us % SECOND_US), host != NULL ? host->name : "-", words,
            sim_check_claim(claim));
     if (host != NULL) {
-        const uint64_t from = host->lines > SIM_TRACE_LINES ? host->lines - SIM_TRACE_LINES : 0;
+        const uint64_t from = host->lines > world->trace_lines ? host->lines - world->trace_lines : 0;
         for (uint64_t i = from; i < host->lines; i++) {
             char text[200];
-            sim_trace_format(world, host, &host->line[i % SIM_TRACE_LINES], text, sizeof text);
+            sim_trace_format(world, host, &host->line[i & (world->trace_lines - 1)], text, sizeof text);
             append(result, "  %s\n", text);
         }
     }

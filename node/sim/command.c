@@ -20,6 +20,7 @@ struct command {
     bool json;
     bool hash_only;
     bool coverage;
+    uint32_t samples;
     bool from_disks;
     bool help;
     char profile[32];
@@ -41,6 +42,7 @@ static const char help_text[] =
     "  --minimise FILE  when a run fails, write the fewest faults that make it fail\n"
     "  --scenario FILE  play a transcript instead, see tests/scenarios/\n"
     "  --study NAME,... measure over --nodes, --seed, --minutes; list tells what\n"
+    "  --samples N      a study takes so many at most (origins, deaths)\n"
     "  --from-disks     a study begins with a start of all nodes from their disks,\n"
     "                   not with a mesh that is laid out\n"
     "  --trace FILE     write every event in words\n"
@@ -243,6 +245,7 @@ static int parse_numbered(struct command *command, const char *name, const char 
         {"--site-nodes", 1, SIM_NODES_MAX, &command->options.site_nodes},
         {"--minutes", 1, 100000, &command->minutes},
         {"--seeds", 1, 1000000, &command->seeds},
+        {"--samples", 1, 1000, &command->samples},
         {"--jobs", 0, 100000, &command->options.jobs},
         {"--check-every", 1, 1000000000, &command->options.check_every},
     };
@@ -298,12 +301,9 @@ static int parse(struct command *command, int argc, char **argv)
     struct {
         const char *name;
         bool *to;
-    } const flags[] = {{"--json", &command->json},
-                       {"--hash-only", &command->hash_only},
-                       {"--coverage", &command->coverage},
-                       {"--from-disks", &command->from_disks},
-                       {"--help", &command->help},
-                       {"-h", &command->help}};
+    } const flags[] = {{"--json", &command->json},         {"--hash-only", &command->hash_only},
+                       {"--coverage", &command->coverage}, {"--from-disks", &command->from_disks},
+                       {"--help", &command->help},         {"-h", &command->help}};
     for (int i = 1; i < argc; i++) {
         bool known = false;
         for (size_t j = 0; j < sizeof flags / sizeof flags[0]; j++) {
@@ -553,6 +553,7 @@ static int run_study(const struct command *command)
         .site_nodes = command->options.site_nodes,
         .minutes = command->minutes,
         .json = command->json,
+        .samples = command->samples,
         .from_disks = command->from_disks,
     };
     return study_main(command->study, options);

@@ -48,14 +48,6 @@ bool sim_chance(struct sim_random *random, uint32_t permille)
     return sim_below(random, 1000) < permille;
 }
 
-uint64_t sim_mix(uint64_t a, uint64_t b)
-{
-    uint64_t z =
-        (a ^ (b + UINT64_C(0x9e3779b97f4a7c15) + (a << 6) + (a >> 2))) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
 /*
  * A radix heap (Ahuja, Mehlhorn, Orlin and Tarjan 1990): time only goes on, so an event need only be told from the latest
  * one taken by the highest bit in which they differ. Bucket 0 is what is due at that very time; when it is empty, the

@@ -290,7 +290,8 @@ static void effect_sign(struct world *world, struct host *host, const struct mes
         host->interior = record->body.member.interior;
     }
     int64_t in_us = sim_between(&world->random, 0, 300);
-    if (world->laying && record->kind == MESH_RECORD_CAPACITY) { /* so that not all go out at once when the links are up */
+    if (world->laying &&
+        record->kind == MESH_RECORD_CAPACITY) { /* so that not all go out at once when the links are up */
         in_us = sim_between(&world->random, LAID_CAPACITIES_US, 2 * LAID_CAPACITIES_US);
     }
     struct event event = sim_world_event(world, in_us, HAPPEN_SIGNED, host->index);
@@ -686,16 +687,24 @@ static struct payload *save_payload(struct world *world, struct host *host, cons
     return handle != 0 ? see_or_fail(world, host, handle, "a save") : NULL;
 }
 
+/* A save is as large as a whole bundle; most are of a record, and only that much of them is kept. */
+static size_t save_bytes(const struct mesh_save *save)
+{
+    return save->kind == MESH_SAVE_RECORD ? offsetof(struct mesh_save, body) + sizeof save->body.record
+                                          : sizeof *save;
+}
+
 /* Keeps the step's output until its saves are durable. Batches become durable in the order of their steps. */
 static struct batch *batch_hold(struct world *world, struct host *host, const struct mesh_out *out)
 {
     struct batch *const batch = sim_alloc(1, sizeof *batch);
     batch->over.job = SIM_NONE;
     batch->save_count = out->save_count;
-    batch->save = sim_alloc(out->save_count, sizeof *batch->save);
+    const size_t last_bytes = save_bytes(&out->save[out->save_count - 1]);
+    batch->save = sim_grow(NULL, 1, (out->save_count - 1) * sizeof *batch->save + last_bytes);
     batch->save_payload = sim_alloc(out->save_count, sizeof *batch->save_payload);
     for (uint32_t i = 0; i < out->save_count; i++) {
-        batch->save[i] = out->save[i];
+        memcpy(&batch->save[i], &out->save[i], save_bytes(&out->save[i]));
         batch->save_payload[i] = save_payload(world, host, &out->save[i]);
         sim_truth_written(world, host, &out->save[i], batch->save_payload[i]);
     }
@@ -1040,7 +1049,7 @@ void sim_host_receive(struct world *world, struct host *host, struct flight *fli
     const struct host *const from = &world->host[flight->from];
     struct mesh_message *const message = flight->message;
     if (from->index != host->index &&
-        (sim_known_see(&host->known, from->identity).admission != ADMISSION_ADMITTED ||
+        ((!flight->admitted && sim_known_see(&host->known, from->identity).admission != ADMISSION_ADMITTED) ||
          sim_network_shut_out(world, host, from))) {
         world->result->world.messages_refused++;
         sim_flight_free(flight);

@@ -74,12 +74,17 @@ static uint32_t network_link(struct world *world, uint32_t one, uint32_t other)
     struct network *const network = &world->network;
     const uint32_t low = one < other ? one : other;
     const uint32_t high = one < other ? other : one;
+    uint32_t *const near = &world->host[one].near[other & (SIM_NEAR - 1)];
+    if (*near != 0 && network->link[*near - 1].host[0] == low && network->link[*near - 1].host[1] == high) {
+        return *near - 1;
+    }
     if (network->count * 2 >= network->table_size) {
         network_widen(network);
     }
     uint32_t place = 0;
     const uint32_t found = network_find(network, low, high, &place);
     if (found != SIM_NONE) {
+        *near = found + 1;
         return found;
     }
     if (network->count == network->room) {
@@ -122,10 +127,51 @@ static bool host_answers(const struct world *world, const struct host *host)
     return host->alive && host->paused_until_us <= world->now_us;
 }
 
+/*
+ * Messages come and go by the million, and in waves: small ones are kept for the next of their size. Not where a sanitizer
+ * looks for those used after their end.
+ */
+#if defined(__has_feature)
+#define SANITIZED __has_feature(address_sanitizer)
+#elif defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+#define SPARE_STEP 64
+#define SPARE_SIZES 16
+static struct flight *spare[SPARE_SIZES];
+
+static size_t flight_size(size_t message_bytes)
+{
+    return (sizeof(struct flight) + message_bytes + SPARE_STEP - 1) / SPARE_STEP;
+}
+
+static struct flight *flight_alloc(size_t size)
+{
+    if (size < SPARE_SIZES && spare[size] != NULL) {
+        struct flight *const flight = spare[size];
+        spare[size] = flight->next;
+        return flight;
+    }
+    struct flight *const flight = malloc(size * SPARE_STEP);
+    if (flight == NULL) {
+        fprintf(stderr, "weir: sim: out of memory; try fewer --nodes\n");
+        exit(1);
+    }
+    return flight;
+}
+
 void sim_flight_free(struct flight *flight)
 {
     sim_payload_drop(flight->payload);
-    free(flight);
+    const size_t size = flight_size(flight->bytes);
+    if (SANITIZED || size >= SPARE_SIZES) {
+        free(flight);
+        return;
+    }
+    flight->next = spare[size];
+    spare[size] = flight;
 }
 
 static void flights_free(struct world *world, struct flight **first, struct flight **last)
@@ -219,11 +265,7 @@ static void flight_launch(struct world *world, struct flight *flight, int64_t in
 struct flight *sim_flight_new(const struct mesh_message *message)
 {
     const size_t bytes = mesh_message_bytes(message);
-    struct flight *const flight = malloc(sizeof *flight + bytes);
-    if (flight == NULL) {
-        fprintf(stderr, "weir: sim: out of memory; try fewer --nodes\n");
-        exit(1);
-    }
+    struct flight *const flight = flight_alloc(flight_size(bytes));
     *flight = (struct flight){.bytes = bytes, .message = (struct mesh_message *)(flight + 1)};
     memcpy(flight->message, message, bytes);
     return flight;
@@ -402,6 +444,22 @@ void sim_network_reset(struct world *world, uint32_t number)
     }
 }
 
+/*
+ * Whether that side admits the other, asked once in a session: whoever bars somebody ends it, and whoever starts anew. A clone's
+ * session is not ended with its original's.
+ */
+static bool link_admits(const struct world *world, struct link *link, uint32_t which)
+{
+    struct link_side *const side = &link->side[which];
+    const struct host *const from = &world->host[link->host[1 - which]];
+    if (side->admitted_in != link->session && from->identity == from->index &&
+        sim_known_see(&world->host[link->host[which]].known, from->identity).admission ==
+            ADMISSION_ADMITTED) {
+        side->admitted_in = link->session;
+    }
+    return side->admitted_in == link->session;
+}
+
 void sim_network_deliver(struct world *world, struct event *event)
 {
     struct link *const link = &world->network.link[event->a];
@@ -431,6 +489,7 @@ void sim_network_deliver(struct world *world, struct event *event)
         world->result->world.messages_lost++;
         return;
     }
+    flight->admitted = link_admits(world, link, 1 - event->b);
     sim_host_receive(world, to, flight);
 }
 

@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -53,6 +54,7 @@ static const struct sim_study *const studies[] = {
 #define SPREAD_US (5 * SECOND_US)
 #define REST_US (120 * SECOND_US)
 #define NAMES_MAX 32
+#define STOPPED_CODE 6 /* in part */
 
 #define STUDIES (sizeof studies / sizeof studies[0])
 
@@ -91,8 +93,31 @@ int64_t study_quantile(int64_t *sample, uint32_t count, uint32_t permille)
 
 /* ---- A warm world. */
 
+/* SIGTERM ends the loop of the world that runs, as a broken claim would. */
+static struct world *running;
+static volatile sig_atomic_t stop_asked;
+
+static void on_stop(int signal)
+{
+    (void)signal;
+    stop_asked = 1;
+    if (running != NULL) {
+        running->failed = true;
+    }
+}
+
+bool study_stopped(void)
+{
+    return stop_asked != 0;
+}
+
 static bool failed(const struct world *world, struct study_report *report)
 {
+    if (stop_asked) {
+        snprintf(report->failure, sizeof report->failure, "stopped after %lld virtual s",
+                 (long long)(world->now_us / SECOND_US));
+        return true;
+    }
     if (world->failed) {
         snprintf(report->failure, sizeof report->failure, "%.*s", (int)strcspn(world->result->failure, "\n"),
                  world->result->failure);
@@ -118,6 +143,7 @@ struct world *study_open(const struct study_options *options, int64_t spread_us,
     sim.profile = "none";
     sim.check_every = 1000000000;
     sim_world_init(world, &sim, result);
+    running = world;
     world->watch = watch;
     world->end_us = 0;
     for (uint32_t i = 0; i < options->nodes; i++) {
@@ -203,6 +229,9 @@ bool study_settle(struct world *world, int64_t most_us, struct study_report *rep
             return false;
         }
     }
+    if (all_up(world)) {
+        return true;
+    }
     snprintf(report->failure, sizeof report->failure, "after %lld s not every node shows all others up",
              (long long)(most_us / SECOND_US));
     return all_up(world);
@@ -213,6 +242,7 @@ void study_close(struct world *world, struct study_report *report)
     if (world == NULL) {
         return;
     }
+    running = NULL;
     struct sim_result *const result = world->result;
     report->virtual_us += world->now_us;
     sim_world_finish(world);
@@ -235,14 +265,19 @@ static void print_value(const struct study_figure *figure)
     }
 }
 
+static const char *beginning(const struct sim_study *study, const struct study_options *options)
+{
+    return !study->from_rest ? "anew" : options->from_disks ? "from disks" : "laid out";
+}
+
 static void print_json(const struct sim_study *study, const struct study_options *options,
                        const struct study_report *report, int64_t cpu_ms, long rss_mb)
 {
     printf("{\"study\": \"%s\", \"nodes\": %u, \"seed\": %" PRIu64
-           ", \"minutes\": %u, \"virtual_s\": %" PRId64 ", \"cpu_ms\": %" PRId64
+           ", \"minutes\": %u, \"begins\": \"%s\", \"virtual_s\": %" PRId64 ", \"cpu_ms\": %" PRId64
            ", \"rss_mb\": %ld, \"figures\": {",
-           study->name, options->nodes, options->seed, options->minutes, report->virtual_us / SECOND_US,
-           cpu_ms, rss_mb);
+           study->name, options->nodes, options->seed, options->minutes, beginning(study, options),
+           report->virtual_us / SECOND_US, cpu_ms, rss_mb);
     for (uint32_t i = 0; i < report->count; i++) {
         printf("%s\"%s\": ", i != 0 ? ", " : "", report->figure[i].name);
         print_value(&report->figure[i]);
@@ -253,8 +288,8 @@ static void print_json(const struct sim_study *study, const struct study_options
 static void print_table(const struct sim_study *study, const struct study_options *options,
                         const struct study_report *report, int64_t cpu_ms, long rss_mb)
 {
-    printf("%s: %s\n%u nodes, seed %" PRIu64 "\n", study->name, study->meaning, options->nodes,
-           options->seed);
+    printf("%s: %s\n%u nodes, seed %" PRIu64 ", begins %s\n", study->name, study->meaning, options->nodes,
+           options->seed, beginning(study, options));
     for (uint32_t i = 0; i < report->count; i++) {
         printf("  %-32s ", report->figure[i].name);
         print_value(&report->figure[i]);
@@ -326,12 +361,12 @@ static int run_study(const struct sim_study *study, struct study_options options
     if (!study->run(&options, &report)) {
         fprintf(stderr, "weir: sim: study %s, seed %" PRIu64 ": %s\n", study->name, options.seed,
                 report.failure);
-        return 1;
+        return study_stopped() ? STOPPED_CODE : 1;
     }
     (options.json ? print_json : print_table)(study, &options, &report, cpu_ms_used() - began_ms,
                                               peak_rss_mb());
     fflush(stdout);
-    return 0;
+    return study_stopped() ? STOPPED_CODE : 0;
 }
 
 /* A study in a process of its own: it may do with the mesh what it likes, and a claim that breaks ends it alone. */
@@ -384,6 +419,7 @@ int study_main(const char *names, struct study_options options)
         return list_studies(options.json);
     }
     keep_untouched_memory_untouched();
+    signal(SIGTERM, on_stop);
     const struct sim_study *chosen[NAMES_MAX];
     uint32_t count = 0;
     for (const char *name = names; name != NULL && count < NAMES_MAX;) {

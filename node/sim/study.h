@@ -42,6 +42,7 @@ struct study_options {
     uint32_t site_nodes; /* nodes per site */
     uint64_t seed;       /* 1 unless chosen */
     uint32_t minutes;    /* of virtual time, as `nodes` */
+    uint32_t samples;    /* origins, deaths: as many as the study likes, or fewer if chosen; 0 = not chosen */
     bool json;
     bool from_disks;       /* study_open() starts all nodes from their disks instead of laying the mesh out */
     struct world *rested;  /* a mesh that study_open() gives instead of a new one, or NULL */
@@ -82,8 +83,8 @@ struct study_watch {
 };
 
 /*
- * A world in which every node knows every other from its disk, as after a power cut of everything: `nodes` nodes that
- * start within `spread_us`, no job, no fault. `watch` is borrowed until study_close(). Returns NULL when a claim of
+ * A world of `nodes` nodes, all of whom know all whom they ought to, with no job and no fault: laid out with links and trees
+ * (layout.c) or, if the options ask for it, as after a power cut of everything: they start within `spread_us` from their disks. `watch` is borrowed until study_close(). Returns NULL when a claim of
  * the checker breaks meanwhile (the report then says which).
  */
 struct world *study_open(const struct study_options *options, int64_t spread_us,
@@ -96,15 +97,17 @@ bool study_run(struct world *world, int64_t for_us, struct study_report *report)
 bool study_concerns(const struct host *origin, const struct host *other);
 /* Runs until every node shows all others up whose records are for it, `most_us` at most. Returns false with a failure if that is not so. */
 bool study_settle(struct world *world, int64_t most_us, struct study_report *report);
+/* Whether SIGTERM came: study_run() has returned false then, and a study that has samples states figures of those. */
+bool study_stopped(void);
 /* Ends the world, and counts its time. NULL is fine. */
 void study_close(struct world *world, struct study_report *report);
 
 /*
  * `weir sim --study NAME`: prints the figures as a table or as one JSON object. Returns the exit code.
  *
- * Of several names (`hops,heal`) the mesh is started once, with as many nodes as the first one likes, and left at rest for
- * two minutes; each study then goes on from there in a process of its own. The start of a thousand nodes costs more than
- * most studies of them.
+ * Of several names (`hops,heal`) the mesh is made once, with as many nodes as the first one likes, and left at rest for
+ * two minutes; each study then goes on from there in a process of its own. SIGTERM ends a study: it states figures of what it
+ * has seen, if that is something, and the exit code is 6.
  */
 int study_main(const char *name, struct study_options options);
 

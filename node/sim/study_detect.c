@@ -74,6 +74,7 @@ static bool kill_one(struct world *world, struct deaths *deaths, bool silent, ui
 static bool run(const struct study_options *options, bool silent, uint32_t loss_permille,
                 struct study_report *report)
 {
+    const uint32_t count = options->samples != 0 && options->samples < DEATHS ? options->samples : DEATHS;
     struct deaths deaths = {.victim = SIM_NONE, .seen_us = sim_alloc(options->nodes, sizeof *deaths.seen_us)};
     struct times times = {.each_us = sim_alloc((size_t)options->nodes * DEATHS, sizeof *times.each_us)};
     const struct study_watch watch = {.context = &deaths, .member = member};
@@ -83,17 +84,21 @@ static bool run(const struct study_options *options, bool silent, uint32_t loss_
         study_lose(world, loss_permille);
         ok = study_run(world, 10 * SECOND_US, report);
     }
-    for (uint32_t i = 0; ok && i < DEATHS; i++) {
-        ok = kill_one(world, &deaths, silent, i, &times, report);
+    uint32_t seen = 0;
+    while (ok && seen < count) {
+        ok = kill_one(world, &deaths, silent, seen, &times, report);
+        seen += ok;
     }
+    ok = ok || (study_stopped() && seen > 0);
     if (ok) {
-        study_add(report, "seen_p99_ms", "ms", study_quantile(times.all_us, DEATHS, 990) / 1000, 0);
-        study_add(report, "seen_p50_ms", "ms", study_quantile(times.all_us, DEATHS, 500) / 1000, 0);
+        study_add(report, "seen_p99_ms", "ms", study_quantile(times.all_us, seen, 990) / 1000, 0);
+        study_add(report, "seen_p50_ms", "ms", study_quantile(times.all_us, seen, 500) / 1000, 0);
         study_add(report, "each_p50_ms", "ms", study_quantile(times.each_us, times.each_count, 500) / 1000,
                   0);
         study_add(report, "each_p99_ms", "ms", study_quantile(times.each_us, times.each_count, 990) / 1000,
                   0);
         study_add(report, "false_evictions", "", (int64_t)deaths.false_evictions, 0);
+        study_add(report, "samples", "deaths", seen, 0);
     }
     study_close(world, report);
     free(deaths.seen_us);

@@ -31,6 +31,7 @@ static bool finish(struct world *world, const struct evictions *evictions, struc
 {
     study_add(report, "false_evictions", "", (int64_t)evictions->down, 0);
     study_add(report, "false_suspicions", "", (int64_t)evictions->suspect, 0);
+    study_add(report, "virtual_minutes", "", (world->now_us - from_us) / SECOND_US / 6, 1);
     study_add(report, "node_hours", "", (world->now_us - from_us) / SECOND_US * world->host_count / 36, 2);
     return true;
 }
@@ -65,7 +66,7 @@ static bool run_loss10(const struct study_options *options, struct study_report 
             ok = study_run(world, SECOND_US, report);
             sim_network_changed(world);
         }
-        ok = ok && finish(world, &evictions, report, from_us);
+        ok = (ok || study_stopped()) && finish(world, &evictions, report, from_us);
     }
     study_close(world, report);
     return ok;
@@ -109,8 +110,8 @@ static bool run_oneway(const struct study_options *options, struct study_report 
         evictions = (struct evictions){0};
         const uint32_t count = cut_directions(world, cut);
         world->cut = cut;
-        ok = study_run(world, (int64_t)options->minutes * 60 * SECOND_US, report) &&
-             finish(world, &evictions, report, from_us);
+        ok = study_run(world, (int64_t)options->minutes * 60 * SECOND_US, report);
+        ok = (ok || study_stopped()) && finish(world, &evictions, report, from_us);
         study_add(report, "links_one_way", "", count, 0);
     }
     study_close(world, report);

@@ -3,8 +3,8 @@
  *
  * Some nodes, drawn from the seed, announce themselves anew one after the other in a settled mesh, each four times; where
  * sites are large, nodes of the upper tier, whose records go furthest: to all reporters and to their own site. The
- * first records of an origin make its tree and the next ones shorten it (mesh/tree.h); what is counted is the last, and
- * as `hops_at_first` the first. The hops of a node are those of the first copy that its tree brought. Now and then a
+ * first time is in a higher incarnation, whose record is flooded and makes the origin's tree, whatever it was before; the
+ * next ones shorten it (mesh/tree.h). What is counted is the last, and as `hops_at_first` the first. The hops of a node are those of the first copy that its tree brought. Now and then a
  * round of anti-entropy overtakes the tree; that makes the record come sooner, and its copy from the tree late.
  */
 #include "node/sim/study.h"
@@ -65,7 +65,9 @@ static void forget_counts(struct hops *hops)
     hops->first_copies = hops->hops_sum = hops->late_copies = 0;
 }
 
-static bool announce(struct world *world, struct hops *hops, struct host *origin, struct study_report *report)
+/* `anew`: in a higher incarnation, whose first record is flooded and makes the origin's tree anew. */
+static bool announce(struct world *world, struct hops *hops, struct host *origin, bool anew,
+                     struct study_report *report)
 {
     hops->concerned = 0;
     for (uint32_t i = 0; i < world->host_count; i++) {
@@ -77,7 +79,9 @@ static bool announce(struct world *world, struct hops *hops, struct host *origin
     hops->origin = origin->index;
     hops->reached = 1;
     hops->version = origin->signed_version + 1;
-    sim_host_simple(world, origin, MESH_ANNOUNCE);
+    struct mesh_event event = {.kind = anew ? MESH_FORGOT : MESH_ANNOUNCE};
+    event.body.forgot = anew ? UINT32_MAX : 0;
+    sim_host_step(world, origin, &event);
     for (int64_t ran_us = 0; ran_us < MOST_US && hops->reached < hops->concerned; ran_us += STEP_US) {
         if (!study_run(world, STEP_US, report)) {
             return false;
@@ -119,7 +123,7 @@ static bool measure_origin(struct world *world, struct hops *hops, uint32_t numb
     for (uint32_t i = 0; i < ANNOUNCEMENTS; i++) {
         const int64_t began_us = world->now_us;
         forget_counts(hops);
-        if (!announce(world, hops, origin, report)) {
+        if (!announce(world, hops, origin, i == 0, report)) {
             return false;
         }
         if (i == 0) {
@@ -151,17 +155,21 @@ static bool run_at_loss(const struct study_options *options, uint32_t loss_permi
         study_lose(world, loss_permille);
         ok = study_run(world, 10 * SECOND_US, report);
     }
-    for (uint32_t i = 0; ok && i < ORIGINS; i++) {
-        ok = measure_origin(world, &hops, i, &sums, report);
+    const uint32_t count = options->samples != 0 && options->samples < ORIGINS ? options->samples : ORIGINS;
+    uint32_t done = 0;
+    while (ok && done < count) {
+        ok = measure_origin(world, &hops, done, &sums, report);
+        done += ok;
     }
+    ok = ok || (study_stopped() && done > 0);
     if (ok) {
         study_add(report, "hops", "", sums.most, 0);
         study_add(report, "hops_mean", "", (int64_t)(sums.hops_sum * 100 / sums.first_copies), 2);
         study_add(report, "hops_at_first", "", sums.most_at_first, 0);
         study_add_ratio(report, "redundancy", sums.late_copies, sums.first_copies);
-        study_add(report, "all_reached_p50_ms", "ms", study_quantile(sums.latest_us, ORIGINS, 500) / 1000, 0);
-        study_add(report, "all_reached_most_ms", "ms", study_quantile(sums.latest_us, ORIGINS, 1000) / 1000,
-                  0);
+        study_add(report, "all_reached_p50_ms", "ms", study_quantile(sums.latest_us, done, 500) / 1000, 0);
+        study_add(report, "all_reached_most_ms", "ms", study_quantile(sums.latest_us, done, 1000) / 1000, 0);
+        study_add(report, "samples", "origins", done, 0);
     }
     study_close(world, report);
     free(hops.of);

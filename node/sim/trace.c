@@ -186,7 +186,7 @@ void sim_trace(struct world *world, struct host *host, enum trace_what what, uin
         world->hash = (world->hash ^ words[i]) * UINT64_C(0x100000001b3);
         world->hash ^= world->hash >> 29;
     }
-    host->line[host->lines++ % SIM_TRACE_LINES] = line;
+    host->line[host->lines++ & (world->trace_lines - 1)] = line;
     if (world->options.trace != NULL) {
         char text[200];
         sim_trace_format(world, host, &line, text, sizeof text);

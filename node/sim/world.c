@@ -197,6 +197,7 @@ struct host *sim_world_add_host(struct world *world, const char *name, uint32_t 
     struct host *const host = &world->host[world->host_count];
     struct sim_random *const random = &world->random;
     *host = (struct host){.index = world->host_count, .identity = identity};
+    host->line = sim_alloc(world->trace_lines, sizeof *host->line);
     world->doubles += identity != host->index;
     snprintf(host->name, sizeof host->name, "%s", name);
     host->id = sim_id(world->options.seed, identity);
@@ -278,6 +279,7 @@ bool sim_world_init(struct world *world, const struct sim_options *options, stru
         world->captures = world->captures || world->plan->fault[i].kind == SIM_FAULT_REPLAY;
     }
     world->host = sim_alloc(world->host_room, sizeof *world->host);
+    world->trace_lines = world->host_room > SIM_ORACLE_NODES_MAX ? SIM_TRACE_LINES_LARGE : SIM_TRACE_LINES;
     world->out = sim_alloc(1, sizeof *world->out);
     memset(world->authority.bytes, 0xaa, sizeof world->authority.bytes);
     return true;
@@ -496,6 +498,7 @@ void sim_world_finish(struct world *world)
         }
         sim_host_free(host);
         free(host->place);
+        free(host->line);
         sim_disk_free(&host->disk);
         sim_disk_free(host->snapshot);
         free(host->snapshot);

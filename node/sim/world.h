@@ -32,7 +32,9 @@
 #define SIM_NONE UINT32_MAX
 #define SIM_NODES_MAX 100000 /* fits the identities of struct known_member */
 #define SIM_ORACLE_NODES_MAX 64
-#define SIM_TRACE_LINES 32 /* kept per node for a failure's report; a power of two */
+/* Events kept per node for a failure's report, and in a large world, whose nodes would fill the caches with them. */
+#define SIM_TRACE_LINES 32
+#define SIM_TRACE_LINES_LARGE 4
 #define SECOND_US INT64_C(1000000)
 /* After the lent slots shrank: stopped attempts end and promised places expire (2 s, plus the executor's 25
  * %). */
@@ -46,7 +48,13 @@ uint64_t sim_random_next(struct sim_random *random);
 uint32_t sim_below(struct sim_random *random, uint32_t bound);               /* 0 <= result < bound */
 int64_t sim_between(struct sim_random *random, int64_t least, int64_t most); /* both included */
 bool sim_chance(struct sim_random *random, uint32_t permille);
-uint64_t sim_mix(uint64_t a, uint64_t b);
+static inline uint64_t sim_mix(uint64_t a, uint64_t b)
+{
+    uint64_t z =
+        (a ^ (b + UINT64_C(0x9e3779b97f4a7c15) + (a << 6) + (a >> 2))) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
 
 /* ---- Events. */
 enum happening {
@@ -156,6 +164,8 @@ struct sim_job {
 };
 
 /* ---- A host. */
+#define SIM_NEAR 16 /* a power of two; most of what a host says is for its eight or sixteen neighbours */
+
 struct disk_entry {
     uint64_t epoch;
     uint32_t settled; /* as it was known when the entry was saved */
@@ -231,6 +241,7 @@ struct flight {
     uint32_t to;
     uint32_t from_life;
     bool early;
+    bool admitted;           /* by the receiver: its link knows */
     struct payload *payload; /* what the message's handle stands for, or NULL */
     size_t bytes;
     struct mesh_message *message; /* only the prefix that is in use */
@@ -322,6 +333,7 @@ struct host {
     struct handles handles;
     struct known known;
     uint32_t first_link;         /* number + 1 */
+    uint32_t near[SIM_NEAR];     /* the link used latest to a host of that number modulo, + 1; a hint */
     bool interior;               /* as it last said of itself, see mesh/tiers.h */
     uint64_t signed_incarnation; /* of the newest own member record over all lives, and its version */
     uint64_t signed_version;
@@ -375,8 +387,8 @@ struct host {
     int64_t dead_for_us;   /* once its sync failed */
 
     uint32_t steps_to_check;
-    int64_t idle_since_us; /* liveness: has a free slot that queued work could use; -1 = no */
-    struct trace_line line[SIM_TRACE_LINES];
+    int64_t idle_since_us;   /* liveness: has a free slot that queued work could use; -1 = no */
+    struct trace_line *line; /* [world.trace_lines] a ring; a power of two */
     uint64_t lines;
 };
 
@@ -388,6 +400,7 @@ struct link_side {
     bool told_down;
     uint32_t dials; /* numbers dials, so that a superseded one is ignored */
     uint32_t failures;
+    uint32_t admitted_in; /* the session in which it was seen to admit the other; 0 = none */
     struct flight *first; /* waits for the dial */
     struct flight *last;
     uint32_t waiting;
@@ -462,6 +475,7 @@ struct world {
     bool healed;
     bool captures; /* keeps old messages, for the plan has replays */
     bool failed;
+    uint32_t trace_lines;
     bool crowded; /* few nodes with very many slots, so that one step has more to say than fits */
     struct heap heap;
     struct host *host;
@@ -481,7 +495,8 @@ struct world {
     uint32_t planted;   /* times the plant took effect */
     uint32_t doubles;   /* hosts that bear an identity of another one */
     bool views_changed; /* somebody's view changed since all were compared */
-    bool laying; /* a mesh is laid out: nobody dials or asks to be introduced, and what is saved is durable at once */
+    bool
+        laying; /* a mesh is laid out: nobody dials or asks to be introduced, and what is saved is durable at once */
     struct story *story;
     const uint8_t
         *cut; /* [hosts x hosts] of a study: nothing passes from the first to the second; NULL: no such cut */

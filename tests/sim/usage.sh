@@ -25,6 +25,7 @@ refuses 'cannot write the trace' --trace "$folder/no/such/folder"
 refuses 'there is no study' --study none
 refuses 'no study placement that begins with a mesh at rest' --study hops,placement
 refuses 'a value is missing' --study
+refuses '--samples wants a number from 1' --study hops --samples 0
 refuses 'cannot write' --plan "$folder/no/such/folder"
 refuses 'cannot read the scenario' --scenario "$folder/none.txt"
 printf 'at 0s start a\nat 1s explode a\n' >"$folder/verb.txt"
@@ -68,6 +69,13 @@ fi
 printf 'run seed 3 nodes 4 minutes 2 jobs 5\nnetwork faithful loss 3\nat 30.5s crash n1 for 2s size 9\n' >"$folder/fine.script"
 if ! "$sim" --script "$folder/fine.script" >"$folder/said" 2>&1 || ! grep -q 'everything held' "$folder/said"; then
     echo "a script of one fault must run:"
+    cat "$folder/said"
+    failed=1
+fi
+# A study that is stopped states what it has seen until then.
+timeout --preserve-status -s TERM 3 "$sim" --study evictions-oneway --nodes 30 --minutes 100000 --json >"$folder/said" 2>&1
+if [ $? -ne 6 ] || ! grep -q '"virtual_minutes": [0-9]' "$folder/said"; then
+    echo "a study that is stopped must end with 6 and say how far it came:"
     cat "$folder/said"
     failed=1
 fi
