@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define PATH_BYTES 4096
-#define COPY_BYTES (1 << 20)
+#define COPY_BYTES (64 << 10) /* on the stack */
 
 struct text {
     char *out;
@@ -48,14 +48,33 @@ static bool join(char path[PATH_BYTES], const char *folder, const char *name)
 
 /* ---- Copying what is not in use. */
 
+static int write_bytes(int out, const uint8_t *bytes, size_t count)
+{
+    while (count > 0) {
+        const ssize_t written = write(out, bytes, count);
+        if (written < 0 && errno != EINTR)
+            return errno;
+        if (written > 0) {
+            bytes += written;
+            count -= (size_t)written;
+        }
+    }
+    return 0;
+}
+
+/* By hand: copy_file_range refuses to go from one kind of file system to another, as backups do. */
 static int copy_bytes(int in, int out)
 {
+    uint8_t bytes[COPY_BYTES];
     for (;;) {
-        const ssize_t count = copy_file_range(in, NULL, out, NULL, COPY_BYTES, 0);
+        const ssize_t count = read(in, bytes, sizeof bytes);
         if (count == 0)
             return 0;
         if (count < 0 && errno != EINTR)
             return errno;
+        const int code = count > 0 ? write_bytes(out, bytes, (size_t)count) : 0;
+        if (code != 0)
+            return code;
     }
 }
 

@@ -19,14 +19,16 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 #include <zmq.h>
 
-#define DRAIN_DEADLINE_MS 30000 /* a stop by signal waits so long for what runs here */
-#define LAST_WORDS_MS 200       /* for the good-bye, once it is on disk, to get out */
-#define LAST_WORDS_MS_MAX 3000  /* with a slow disk */
-#define IO_THREADS 2            /* the first for control, the second for bulk */
+#define DRAIN_DEADLINE_MS 30000    /* a stop by signal waits so long for what runs here */
+#define LAST_WORDS_MS 200          /* for the good-bye, once it is on disk, to get out */
+#define LAST_WORDS_MS_MAX 3000     /* with a slow disk */
+#define STORE_NEW_BYTES (1u << 20) /* more than two empty databases take */
+#define IO_THREADS 2               /* the first for control, the second for bulk */
 
 /* ---- Names for the core */
 
@@ -452,12 +454,32 @@ static bool store_is_whole(const struct node *node)
     struct damage damage = {0};
     if (store_verify_state(node->store, on_damaged_row, &damage) == STORE_OK)
         return true;
-    fprintf(stderr,
-            "weir: %s/store is damaged in %llu places, first: %s. Look at the disk (`weir store check` lists "
-            "them all); restore a "
-            "backup, or move the store away and start without it: jobs of several copies go on elsewhere\n",
-            node->config.data, (unsigned long long)damage.rows, damage.first);
+    fprintf(
+        stderr,
+        "weir: %s/store is damaged in %llu place%s, first: %s. Look at the disk (`weir store check` lists "
+        "them all); restore a "
+        "backup, or move the store away and start without it: jobs of several copies go on elsewhere\n",
+        node->config.data, (unsigned long long)damage.rows, damage.rows == 1 ? "" : "s", damage.first);
     return false;
+}
+
+/* A new database maps files that have no bytes yet: where there are none to give, writing there is a fault of memory. */
+static bool has_room_for_store(const struct node *node, const char *path)
+{
+    static const char *const files[] = {"state/lock.mdb", "blobs/lock.mdb"};
+    char file[CONFIG_TEXT_BYTES + 48], text[CONFIG_TEXT_BYTES + 128];
+    bool made = true;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(file, sizeof file, "%s/%s", path, files[i]);
+        made = made && access(file, F_OK) == 0;
+    }
+    struct statvfs disk;
+    if (made || statvfs(node->config.data, &disk) != 0 || disk.f_bavail >= STORE_NEW_BYTES / disk.f_frsize)
+        return true;
+    snprintf(text, sizeof text, "no room for a new store in %s: %llu KiB are free, it takes %u; make room",
+             node->config.data, (unsigned long long)disk.f_bavail * disk.f_frsize / 1024,
+             STORE_NEW_BYTES / 1024);
+    return complain(text);
 }
 
 static bool open_store(struct node *node)
@@ -473,7 +495,7 @@ static bool open_store(struct node *node)
                                     .context = node};
     randombytes_buf(options.storage_id, sizeof options.storage_id);
     struct store_failure failure;
-    if (!make_folder(node->scratch))
+    if (!make_folder(node->scratch) || !has_room_for_store(node, path))
         return false;
     if (store_open(path, &options, &failure, &node->store) != STORE_OK)
         return complain(failure.text);

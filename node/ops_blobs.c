@@ -29,9 +29,26 @@ static void put_gone(void *context, struct api_call *call)
     }
 }
 
+/* What no job needs and is larger than all that may stay is evicted before anybody can ask for it. */
+static bool put_too_large(const struct put *put)
+{
+    struct store_blob_info info;
+    return put->bytes > put->node->config.cache_bytes &&
+           !(store_blob_stat(put->node->store, put->id.bytes, &info) == STORE_OK && info.pinned);
+}
+
 static void put_committed(struct node *node, void *context, enum store_error error)
 {
     struct put *put = context;
+    if (error == STORE_OK && put_too_large(put)) {
+        if (put->call)
+            api_error(put->call, EXIT_FAILED,
+                      "the blob was not kept: it has %.1f MiB, and store.cache of %s is %.1f MiB; raise that",
+                      (double)put->bytes / (1 << 20), peer_name(node, &node->self),
+                      (double)node->config.cache_bytes / (1 << 20));
+        free(put);
+        return;
+    }
     if (error == STORE_OK && put->bytes > STORE_SMALL_BYTES)
         cache_publish(node, &put->id,
                       1); /* so that it is found, and served by several once others have fetched it */

@@ -158,7 +158,8 @@ static int start_node(struct mesh *mesh, struct site *site, const struct ports *
     return site->pid > 0 ? EXIT_DONE : cli_fail(EXIT_FAILED, "cannot start a process: %s", strerror(errno));
 }
 
-static int say_why(const struct site *site)
+/* A log that is removed with the rest is not named. */
+static int say_why(const struct mesh *mesh, const struct site *site)
 {
     char path[PATH_BYTES + 16], line[600], last[600] = "it said nothing";
     snprintf(path, sizeof path, "%s/node.log", site->data);
@@ -168,7 +169,8 @@ static int say_why(const struct site *site)
     if (log)
         fclose(log);
     last[strcspn(last, "\n")] = '\0';
-    return cli_fail(EXIT_FAILED, "site %s did not start: %s (see %s)", site->name, last, path);
+    return cli_fail(EXIT_FAILED, "site %s did not start: %s%s%s%s", site->name, last,
+                    mesh->temporary ? "" : " (see ", mesh->temporary ? "" : path, mesh->temporary ? "" : ")");
 }
 
 /* Afterwards site->ready is NULL if the node did not come to serve. */
@@ -212,7 +214,7 @@ static int serve(struct mesh *mesh, struct site *site)
         code = start_and_wait(mesh, site, &(const struct ports){0});
     }
     if (code == EXIT_DONE && !site->ready)
-        code = say_why(site);
+        code = say_why(mesh, site);
     if (code == EXIT_DONE)
         keep_ports(site);
     return code;

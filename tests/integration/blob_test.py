@@ -82,6 +82,17 @@ def a_blob_is_found_wherever_it_is(place):
         expect("no other that answers has it" in answer.error, "%s" % answer)
 
 
+def a_blob_larger_than_the_cache_is_not_said_to_be_kept(place):
+    """By itself or as the input of a job, which pins it once it is submitted."""
+    node = place.mesh("ashburn", store__cache="4MiB")["ashburn"]
+    rows = place.path("rows.npy")
+    numpy.save(rows, numpy.zeros((1_000_000, 8), dtype=numpy.uint8))
+    for words in (("blob", "put", rows), ("submit", "noop", "--input", "data=" + rows, "--split", "data", "--detach")):
+        said = node.weir(*words, code=1)
+        expect("not kept" in said.error and "store.cache" in said.error and not said.out, "%s" % said)
+    put(node, make_file(place, "fits", 2))
+
+
 def a_fetch_goes_on_after_the_receiver_was_killed(place):
     mesh = place.mesh("ashburn", "berlin")
     path = make_file(place, "large", LARGE_MIB)
@@ -218,6 +229,7 @@ def an_input_is_fetched_once_per_node_whatever_the_number_of_shards(place):
 TESTS = [
     an_input_is_fetched_once_per_node_whatever_the_number_of_shards,
     a_blob_is_found_wherever_it_is,
+    a_blob_larger_than_the_cache_is_not_said_to_be_kept,
     a_fetch_goes_on_after_the_receiver_was_killed,
     an_interrupted_get_leaves_no_file_and_is_taken_up,
     a_fetch_goes_on_after_the_holder_was_killed,

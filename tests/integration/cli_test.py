@@ -482,6 +482,15 @@ def dev_killed_takes_its_nodes_along(place):
     expect(os.path.isdir(folder), "the folder that --data named is gone")
 
 
+def dev_that_cannot_start_says_why(place):
+    """And names the log only where it is kept."""
+    for keeps in ((), ("--data", place.path("kept"))):
+        said = place.weir("dev", "--set", "work.nothing=1", *keeps, code=1)
+        expect("site ashburn did not start" in said.error and "work.nothing" in said.error, "%s" % said)
+        log = re.search(r"\(see (\S+)\)", said.error)
+        expect(os.path.exists(log[1]) if keeps else not log, "%s" % said)
+
+
 def dev_interrupted_while_it_starts_leaves_nothing(place):
     folder = place.path("early")
     for delay in (0.05, 0.4, 1.0):
@@ -532,4 +541,4 @@ TESTS = [help_fits_a_screen_with_an_example, mistakes_are_told_with_a_suggestion
          metrics_are_openmetrics, terminals_get_colour_and_their_width,
          nothing_that_matters_is_cut_at_eighty_columns, watching_redraws_until_interrupted,
          dev_runs_a_mesh_and_leaves_nothing, dev_killed_takes_its_nodes_along,
-         dev_interrupted_while_it_starts_leaves_nothing, another_user_is_denied]
+         dev_interrupted_while_it_starts_leaves_nothing, dev_that_cannot_start_says_why, another_user_is_denied]

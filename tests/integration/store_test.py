@@ -10,7 +10,8 @@ import lmdb
 import numpy
 
 from harness import Failed, Node, Skipped, expect, wait_until
-from mesh_test import SPIN, SPIN_ITEMS, THREE, expect_marks, spin_marks, wait_running
+from mesh_test import (SPIN, SPIN_ITEMS, THREE, expect_marks, fill_disk, small_disk, spin_marks,
+                       wait_running)
 from refusal_test import rot
 
 
@@ -49,6 +50,40 @@ def a_backup_is_taken_at_work_and_taken_back(place):
     wait_until("the job is handed out by the restored node", lambda: home.weir(
         "submit", "--reattach", job, "--output", "mark=" + collected, code=None, timeout_s=60).code == 0, 120)
     expect(numpy.array_equal(numpy.load(collected).reshape(-1), spin_marks(SPIN_ITEMS)), "the job's bytes are wrong")
+
+
+def a_backup_goes_to_another_kind_of_file_system_and_back(place):
+    node = place.mesh("ashburn")["ashburn"]
+    large = place.path("large")
+    with open(large, "wb") as out:
+        out.write(os.urandom(3 << 20))
+    blob = node.weir("blob", "put", large).out.strip()
+    small_disk(place, "other-disk", "64m")
+    copy = place.path("other-disk", "copy")
+    node.weir("store", "backup", copy)
+    expect(node.stop() == 0, node.log_end())
+    shutil.rmtree(node.data)
+    place.weir("store", "restore", copy, "--data", node.data)
+    expect(place.weir("store", "check", "--data", node.data, "--json").json["sound"], "what came back is not sound")
+    node.start()
+    node.weir("blob", "get", blob, place.path("back"))
+    with open(large, "rb") as one, open(place.path("back"), "rb") as other:
+        expect(one.read() == other.read(), "other bytes came back")
+
+
+def a_new_store_without_room_is_refused(place):
+    """As after a damaged one was moved away, on a disk that filled meanwhile."""
+    member = place.mesh("ashburn")["ashburn"]
+    expect(member.stop() == 0, member.log_end())
+    small_disk(place, "full", "4m")
+    data = place.path("full")
+    for folder in ("keys", "federation"):
+        shutil.copytree(os.path.join(member.data, folder), os.path.join(data, folder))
+    ballast = fill_disk(place, "full", 64 << 10)
+    start_fails(place, data, "no room for a new store", data)
+    os.unlink(ballast)
+    member.data = data
+    member.start()
 
 
 def what_is_no_backup_or_no_place_for_one_is_refused(place):
@@ -261,5 +296,6 @@ def a_full_state_map_holds_up_and_loses_nothing(place):
 
 
 TESTS = [a_store_of_a_newer_format_is_refused, a_full_state_map_holds_up_and_loses_nothing,
-         a_committed_result_that_rots_is_computed_again, a_backup_is_taken_at_work_and_taken_back, what_is_no_backup_or_no_place_for_one_is_refused,
+         a_committed_result_that_rots_is_computed_again, a_backup_is_taken_at_work_and_taken_back,
+         a_backup_goes_to_another_kind_of_file_system_and_back, a_new_store_without_room_is_refused, what_is_no_backup_or_no_place_for_one_is_refused,
          a_damaged_store_is_refused_in_words, flipped_bits_never_crash_a_node, a_folder_that_cannot_be_written_is_refused]
