@@ -131,11 +131,13 @@ bool find_node(struct node *node, struct api_call *call, const char *text, struc
     return false;
 }
 
-struct job *find_job(struct node *node, struct api_call *call, const char *text)
+/* NULL: none here, or several or no name of one, and answered so. */
+static struct job *search_job(struct node *node, struct api_call *call, const char *text, bool *answered)
 {
     struct digest whole;
     struct job *job = NULL;
     uint32_t found = 0;
+    *answered = true;
     if (text && digest_from_hex(text, &whole) == CRYPTO_OK) { /* as programs name it */
         struct mesh_id id;
         memcpy(id.bytes, whole.bytes, sizeof id.bytes);
@@ -158,11 +160,35 @@ struct job *find_job(struct node *node, struct api_call *call, const char *text)
         api_error(call, EXIT_NONE,
                   "no job '%.80s': a job is named by its 64 hex digits, or the first of them",
                   text ? text : "");
-    else if (api_remote_site(call))
+    else
+        *answered = false;
+    return NULL;
+}
+
+struct job *find_job(struct node *node, struct api_call *call, const char *text)
+{
+    bool answered;
+    struct job *const job = search_job(node, call, text, &answered);
+    if (job || answered)
+        return job;
+    if (api_remote_site(call))
         api_error(call, EXIT_NONE, "no job '%s' at %s", text, peer_name(node, &node->self));
     else
         relay_job(node, call, text);
     return NULL;
+}
+
+struct job *find_own_job(struct node *node, struct api_call *call, const char *text)
+{
+    bool answered;
+    struct job *const job = search_job(node, call, text, &answered);
+    if (!job && !answered)
+        api_error(
+            call, EXIT_NONE,
+            "job '%s' does not have its home at %s; `weir submit --reattach %s` names its outputs' blobs: "
+            "bring one here with `weir blob get`, then give blob:DIGEST",
+            text, peer_name(node, &node->self), text);
+    return job;
 }
 
 struct blob_search {

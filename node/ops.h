@@ -57,7 +57,9 @@ const char *layers_text(uint16_t lacks, char text[LACKS_TEXT_BYTES]);
 
 /* Resolves what the caller wrote; on failure the call was answered and false is returned. */
 bool find_node(struct node *node, struct api_call *call, const char *text, struct mesh_id *id);
+/* If the job is another node's the whole call is passed on to that one; the other function refuses. */
 struct job *find_job(struct node *node, struct api_call *call, const char *text);
+struct job *find_own_job(struct node *node, struct api_call *call, const char *text);
 /* Answers with `reply`, which it takes over, once the batch is on disk. */
 void reply_when_durable(struct node *node, struct api_call *call, struct store_batch *batch, json_t *reply);
 bool find_blob(struct node *node, struct api_call *call, const char *text, struct digest *id);

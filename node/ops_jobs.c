@@ -349,7 +349,7 @@ static bool find_output(struct node *node, struct api_call *call, const char *te
         return false;
     }
     snprintf(id, sizeof id, "%.*s", (int)(slash - text), text);
-    const struct job *job = find_job(node, call, id);
+    const struct job *job = find_own_job(node, call, id);
     if (!job)
         return false;
     if (job->state != JOB_DONE) {

@@ -61,6 +61,11 @@ def any_node_tells_of_a_job(place):
     expect("submitted by tenant ashburn" in lines and lines.rstrip().endswith("done"), lines)
     expect("60 of 60 shards done" in elsewhere.weir("explain", job).out, elsewhere.weir("explain", job))
     expect_marks(elsewhere, job)
+    answer = elsewhere.weir("submit", "noop", "--input", "data=job:%s/mark" % job, "--split", "data", code=3)
+    expect("its home at berlin" in answer.error and "blob get" in answer.error, answer)
+    blob = elsewhere.weir("submit", "--reattach", job).out.split()[1]
+    elsewhere.weir("blob", "get", blob[len("blob:"):], place.path("marks"))
+    elsewhere.weir("submit", "noop", "--input", "data=" + blob, "--split", "data", "--format", "data=raw:4")
     long = home.submit_detached("spin", "--items", "500", "--shard-items", "1", "--param", "us=50000", "--cache", "off",
                                 "--replicas", "1")
     answer = elsewhere.weir("cancel", long, code=None)
@@ -74,7 +79,7 @@ def any_node_tells_of_a_job(place):
     home.wait_job(later)
     rows = mesh["cairo"].weir("jobs", "--mesh", "--json", "--limit", "3").json
     order = [row["id"] for row in rows["jobs"]]
-    expect(order == [unfinished, later, long] and rows["matching"] == 4 and rows["silent"] == 0, rows)
+    expect(order == [unfinished, later, long] and rows["matching"] == 5 and rows["silent"] == 0, rows)
     elsewhere.weir("cancel", unfinished)
     answer = elsewhere.weir("jobs", "ab" * 32, code=3)
     expect("any node that it reaches" in answer.error, answer)
