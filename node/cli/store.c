@@ -74,6 +74,19 @@ static bool check_revocation(void *context, const void *key, size_t key_bytes, c
     return true;
 }
 
+/* A job that is done pins its outputs for as long as it is kept. */
+static void check_outputs(struct check *check, const struct job *job)
+{
+    struct store_blob_info info;
+    char what[128];
+    for (uint32_t o = 0; job->state == JOB_DONE && o < job->spec.output_count; o++) {
+        if (store_blob_stat(check->store, job->output_blob[o].bytes, &info) == STORE_OK)
+            continue;
+        snprintf(what, sizeof what, "its output '%.64s' is missing", job->spec.manifest->outputs[o].name);
+        found_in(check, "job", job->spec.id.bytes, sizeof job->spec.id.bytes, what);
+    }
+}
+
 static bool check_job(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
 {
     struct check *check = context;
@@ -83,6 +96,8 @@ static bool check_job(void *context, const void *key, size_t key_bytes, const vo
         found_in(check, "job", key, key_bytes, "its row is damaged, or names a kernel that this build lacks");
     else if (key_bytes != sizeof job->spec.id.bytes || memcmp(key, job->spec.id.bytes, key_bytes) != 0)
         found_in(check, "job", key, key_bytes, "its row is about another job");
+    else
+        check_outputs(check, job);
     job_free(job);
     return true;
 }

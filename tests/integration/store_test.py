@@ -168,6 +168,9 @@ def a_damaged_store_is_refused_in_words(place):
     with open(os.path.join(path, "store", "state", "data.mdb"), "wb") as file:
         file.write(b"no database" * 9000)
     start_fails(place, path, "store/state", "not an LMDB file")
+    path = copy_of(place, data, "no-blobs")
+    shutil.rmtree(os.path.join(path, "store", "blobs"))
+    check_fails(place, path, "its output 'mark' is missing")
     path = copy_of(place, data, "others-blobs")
     shutil.rmtree(os.path.join(path, "store", "blobs"))
     shutil.copytree(os.path.join(other, "store", "blobs"), os.path.join(path, "store", "blobs"))
