@@ -207,48 +207,36 @@ AVX512 static void product_avx512(const int8_t *rows, size_t row_count, const ui
 
 struct wide {
     int16_t panel[WIDE_DEPTH * DOT8_PANEL], rows[WIDE_ROWS * WIDE_DEPTH];
-    int32_t excess[WIDE_ROWS];
 } __attribute__((aligned(64)));
 
-/* Per two steps of depth both of each column side by side, as the multiplication adds them. */
+/* Per two steps of depth both of each column side by side, as the multiplication adds them, and without the + 128. */
 AVX2 static void widen_panel(const uint8_t *panel, size_t quads, int16_t *wide)
 {
     const __m256i first = _mm256_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1, 0, -1, 1,
                                            -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1);
     const __m256i second = _mm256_setr_epi8(2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15, -1, 2, -1,
                                             3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15, -1);
+    const __m256i more = _mm256_set1_epi16(128);
     __m256i *to = (__m256i *)(void *)wide;
     for (size_t quad = 0; quad < quads; quad++, panel += 64, to += 4) {
         const __m256i left = _mm256_load_si256((const __m256i *)(const void *)panel);
         const __m256i right = _mm256_load_si256((const __m256i *)(const void *)(panel + 32));
-        _mm256_store_si256(to, _mm256_shuffle_epi8(left, first));
-        _mm256_store_si256(to + 1, _mm256_shuffle_epi8(right, first));
-        _mm256_store_si256(to + 2, _mm256_shuffle_epi8(left, second));
-        _mm256_store_si256(to + 3, _mm256_shuffle_epi8(right, second));
+        _mm256_store_si256(to, _mm256_sub_epi16(_mm256_shuffle_epi8(left, first), more));
+        _mm256_store_si256(to + 1, _mm256_sub_epi16(_mm256_shuffle_epi8(right, first), more));
+        _mm256_store_si256(to + 2, _mm256_sub_epi16(_mm256_shuffle_epi8(left, second), more));
+        _mm256_store_si256(to + 3, _mm256_sub_epi16(_mm256_shuffle_epi8(right, second), more));
     }
 }
 
-/* Returns the row's excess in this slice. */
-AVX2 static int32_t widen_row(const int8_t *row, size_t depth, int16_t *wide)
+/* Zeros follow, up to a whole turn of the tile's loop: what stands there in a panel counts for nothing. */
+AVX2 static void widen_row(const int8_t *row, size_t depth, int16_t *wide)
 {
-    const __m256i factor = _mm256_set1_epi16(128);
-    __m256i sums = _mm256_setzero_si256();
     size_t j = 0;
-    for (; j + 16 <= depth; j += 16) {
-        const __m256i sixteen =
-            _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(row + j)));
-        _mm256_store_si256((__m256i *)(void *)(wide + j), sixteen);
-        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(sixteen, factor));
-    }
-    int32_t parts[8], excess = 0;
-    _mm256_storeu_si256((__m256i *)(void *)parts, sums);
-    for (size_t i = 0; i < 8; i++)
-        excess += parts[i];
-    for (; j < dot8_stride(depth); j++) {
+    for (; j + 16 <= depth; j += 16)
+        _mm256_store_si256((__m256i *)(void *)(wide + j),
+                           _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(row + j))));
+    for (; j < (depth + 7) / 8 * 8; j++)
         wide[j] = j < depth ? row[j] : 0;
-        excess += 128 * wide[j];
-    }
-    return excess;
 }
 
 /* 6 rows by a panel. For every two steps of depth: 2 loads of the panel and 6 broadcasts of rows (of 2 loads a cycle), 12
@@ -260,6 +248,7 @@ AVX2 static int32_t widen_row(const int8_t *row, size_t depth, int16_t *wide)
 AVX2 static void tile_avx2(const int16_t *rows, const int16_t *panel, size_t quads,
                            __m256i sums[TILE_ROWS][2])
 {
+    size_t turns = (quads + 1) / 2;
 #define ROW(number, depth, left, right)                                                                      \
     "vpbroadcastd " #number "*%c[pitch]+4*" #depth "(%[rows]), %%ymm14\n\t"                                  \
     "vpmaddwd %%ymm13, %%ymm14, %%ymm15\n\t"                                                                 \
@@ -274,9 +263,10 @@ AVX2 static void tile_avx2(const int16_t *rows, const int16_t *panel, size_t qua
     EACH(0) EACH(1) EACH(2) EACH(3) EACH(4) EACH(5) EACH(6) EACH(7) EACH(8) EACH(9) EACH(10) EACH(11)
 #define ZERO(number) "vpxor %%xmm" #number ", %%xmm" #number ", %%xmm" #number "\n\t"
 #define STORE(number) "vmovdqa %%ymm" #number ", 32*" #number "(%[sums])\n\t"
-#define ADVANCE "add $128, %[panel]\n\t add $8, %[rows]\n\t dec %[quads]\n\t"
-    __asm__ volatile(TWELVE(ZERO) "1:\n\t" TWO_STEPS(0) TWO_STEPS(1) ADVANCE "jnz 1b\n\t" TWELVE(STORE)
-                     : [rows] "+r"(rows), [panel] "+r"(panel), [quads] "+r"(quads)
+#define ADVANCE "add $256, %[panel]\n\t add $16, %[rows]\n\t dec %[turns]\n\t"
+    __asm__ volatile(TWELVE(ZERO) "1:\n\t" TWO_STEPS(0) TWO_STEPS(1) TWO_STEPS(2) TWO_STEPS(3) ADVANCE
+                     "jnz 1b\n\t" TWELVE(STORE)
+                     : [rows] "+r"(rows), [panel] "+r"(panel), [turns] "+r"(turns)
                      : [sums] "r"(sums), [pitch] "i"(WIDE_DEPTH * sizeof *rows)
                      : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
                        "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
@@ -288,30 +278,35 @@ AVX2 static void tile_avx2(const int16_t *rows, const int16_t *panel, size_t qua
 #undef ADVANCE
 }
 
-/* One row by a panel. */
-AVX2 static void tile_row_avx2(const int16_t *row, const int16_t *panel, size_t quads, __m256i sums[2])
+/* The rows that are left over: one or two. */
+AVX2 static inline __attribute__((always_inline)) void tile_rest_avx2(const int16_t *rows,
+                                                                      const int16_t *panel, size_t quads,
+                                                                      __m256i sums[2][2],
+                                                                      const size_t row_count)
 {
-    __m256i left = _mm256_setzero_si256(), right = left;
-    const __m256i *from = (const __m256i *)(const void *)panel;
-    for (size_t pair = 0; pair < 2 * quads; pair++, from += 2) {
-        int32_t two;
-        memcpy(&two, row + 2 * pair, 4);
-        const __m256i all = _mm256_set1_epi32(two);
-        left = _mm256_add_epi32(left, _mm256_madd_epi16(_mm256_load_si256(from), all));
-        right = _mm256_add_epi32(right, _mm256_madd_epi16(_mm256_load_si256(from + 1), all));
+    for (size_t r = 0; r < row_count; r++)
+        sums[r][0] = sums[r][1] = _mm256_setzero_si256();
+    for (size_t pair = 0; pair < 2 * quads; pair++) {
+        const __m256i *from = (const __m256i *)(const void *)(panel + 32 * pair);
+        const __m256i left = _mm256_load_si256(from), right = _mm256_load_si256(from + 1);
+#pragma GCC unroll 2
+        for (size_t r = 0; r < row_count; r++) {
+            int32_t two;
+            memcpy(&two, rows + r * WIDE_DEPTH + 2 * pair, 4);
+            const __m256i all = _mm256_set1_epi32(two);
+            sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(left, all));
+            sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(right, all));
+        }
     }
-    sums[0] = left;
-    sums[1] = right;
 }
 
 /* `first`: of the slices of depth; the others add to it. */
-AVX2 static void put_sums(const __m256i sums[2], int32_t excess, bool first, int32_t *out)
+AVX2 static void put_sums(const __m256i sums[2], bool first, int32_t *out)
 {
     __m256i *to = (__m256i *)(void *)out;
-    for (size_t half = 0; half < 2; half++) {
-        const __m256i sum = _mm256_sub_epi32(sums[half], _mm256_set1_epi32(excess));
-        _mm256_storeu_si256(to + half, first ? sum : _mm256_add_epi32(sum, _mm256_loadu_si256(to + half)));
-    }
+    for (size_t half = 0; half < 2; half++)
+        _mm256_storeu_si256(to + half,
+                            first ? sums[half] : _mm256_add_epi32(sums[half], _mm256_loadu_si256(to + half)));
 }
 
 /* A block of rows and a slice of depth, both wide by now, with all panels. `packed` is where the slice begins in the first.
@@ -328,13 +323,15 @@ AVX2 static void block_avx2(struct wide *wide, size_t row_count, const uint8_t *
             __m256i sums[TILE_ROWS][2];
             for (size_t i = 0; i < ahead && next < end; i++, next += 64)
                 _mm_prefetch((const char *)next, _MM_HINT_T0);
-            height = row_count - r >= TILE_ROWS ? TILE_ROWS : 1;
+            height = row_count - r >= TILE_ROWS ? TILE_ROWS : row_count - r >= 2 ? 2 : 1;
             if (height == TILE_ROWS)
                 tile_avx2(rows, wide->panel, quads, sums);
+            else if (height == 2)
+                tile_rest_avx2(rows, wide->panel, quads, sums, 2);
             else
-                tile_row_avx2(rows, wide->panel, quads, sums[0]);
+                tile_rest_avx2(rows, wide->panel, quads, sums, 1);
             for (size_t i = 0; i < height; i++)
-                put_sums(sums[i], wide->excess[r + i], first, out + (r + i) * out_stride + column);
+                put_sums(sums[i], first, out + (r + i) * out_stride + column);
         }
     }
 }
@@ -349,8 +346,7 @@ AVX2 static void product_avx2(const int8_t *rows, size_t row_count, const uint8_
         for (size_t begin = 0; begin < depth; begin += WIDE_DEPTH) {
             const size_t part = depth - begin < WIDE_DEPTH ? depth - begin : WIDE_DEPTH;
             for (size_t r = 0; r < height; r++)
-                wide.excess[r] =
-                    widen_row(rows + (from + r) * stride + begin, part, wide.rows + r * WIDE_DEPTH);
+                widen_row(rows + (from + r) * stride + begin, part, wide.rows + r * WIDE_DEPTH);
             block_avx2(&wide, height, packed + begin * DOT8_PANEL, stride, columns, dot8_stride(part) / 4,
                        begin == 0, out + from * out_stride, out_stride);
         }

@@ -45,9 +45,9 @@ static void dot8_variants_agree_with_a_plain_loop(void **state)
     (void)state;
     static const struct {
         size_t rows, columns, depth;
-    } shapes[] = {{1, 1, 1},    {1, 16, 4},     {3, 17, 5},     {8, 48, 64},   {9, 49, 63},
-                  {5, 31, 255}, {13, 100, 256}, {4, 64, 4096},  {16, 48, 130}, {2, 3, 100},
-                  {8, 16, 3},   {67, 33, 515},  {135, 16, 1030}};
+    } shapes[] = {{1, 1, 1},    {1, 16, 4},     {3, 17, 5},      {8, 48, 64},   {9, 49, 63},
+                  {5, 31, 255}, {13, 100, 256}, {4, 64, 4096},   {16, 48, 130}, {2, 3, 100},
+                  {8, 16, 3},   {67, 33, 515},  {135, 16, 1030}, {62, 16, 12},  {7, 17, 516}};
     for (size_t v = 0; v < sizeof dot8_variants / sizeof *dot8_variants; v++) {
         if (!dot8_select(dot8_variants[v])) {
             printf("not on this CPU: %s\n", dot8_variants[v]);
