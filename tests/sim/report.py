@@ -1,25 +1,30 @@
 #!/usr/bin/python3
 """Measures what the protocol costs and promises, in the simulator: make sim-report.
 
-Runs the studies of `weir sim --study` (two at a time; those of one size go on from one start of the mesh), writes build/sim/report.json, and prints every figure beside
-its aim. A figure whose study is missing, failed or did not fit into the time is null there: nothing is invented. What a
-binary has measured is kept in build/sim/studies.jsonl, so a report that ran out of time goes on where it was (--fresh
-measures all anew).
+Runs the studies of `weir sim --study`, two at a time, and prints every figure beside its aim. Each study has a budget, its
+share of the time that is left; one that has not ended then is stopped (SIGTERM), and what it has seen until then counts if it
+states figures of that: the report says how many samples or virtual minutes each figure rests on. A figure whose study failed
+or saw too little is null, with the reason: nothing is invented. build/sim/report.json is written anew after each study: the
+figures by key, and under `about` what each rests on.
+
+What a binary has measured is kept in build/sim/studies.jsonl, so a report that ran out of time goes on where it was, with the
+whole time for what is left (--fresh measures all anew). --long simulates two hours of lossy links, and knows no budgets.
 
 The two figures of real nodes beside serf are those that `make bench-members` left in build/sim/members.json. If it has
 not been run with this binary, it runs first, alone and in short (three deaths of each kind; about six minutes).
 
-    tests/sim/report.py [--only WORD] [--minutes 28] [--seed 1] [--binary build/weir] [--fresh]
+Ends with 0 if everything was measured, 1 if a study failed, else 6: in part. A figure that misses its aim is no failure.
+
+    tests/sim/report.py [--only WORD] [--minutes 28] [--seed 1] [--binary build/weir] [--fresh] [--long]
+                        [--no-nodes]
 """
 import argparse
-import concurrent.futures
 import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
@@ -29,9 +34,6 @@ MEMBERSHIP = "Membership, failure detection, dissemination"
 PLACEMENT = "Placement without a centre"
 
 MEMBERS = "members"  # not a study: real processes, by tests/bench/members.py
-# Of the studies that share a start, those that have little time come first.
-FIRST = ["speed", "hops", "hops-loss10", "detect-reset", "detect-silent", "detect-silent-loss10", "heal", "traffic-idle",
-         "evictions-oneway", "traffic-busy", "evictions-loss10"]
 MEMBERS_SCRIPT = os.path.join(ROOT, "tests", "bench", "members.py")
 
 
@@ -68,6 +70,7 @@ FIGURES = [
     Figure(MEMBERSHIP, "false_evictions_oneway", "false evictions, 40 % of links one-way", "evictions-oneway", 1000,
            "false_evictions", 0),
     Figure(MEMBERSHIP, "heal_1k_ms", "halves of a split back to one view", "heal", 1000, "one_view_ms", 60000, "ms"),
+    Figure(MEMBERSHIP, "heal_300_ms", "the same, 300 nodes", "heal", 300, "one_view_ms", None, "ms"),
     Figure(MEMBERSHIP, "sim_speed_1k", "simulated per real time, 1,000 nodes", "speed", 1000, "speed", 50, "x", True),
     Figure(MEMBERSHIP, "sim_speed_10k", "the same, 10,000", "speed", 10000, "speed", 5, "x", True),
     Figure(MEMBERSHIP, "sim_speed_100k", "the same, 100,000", "speed", 100000, "speed", 0.5, "x", True),
@@ -89,6 +92,44 @@ FIGURES = [
 ]
 
 
+class Study:
+    """What a study is asked for, and its share of the time of all."""
+
+    def __init__(self, name, nodes, share, *arguments):
+        self.name, self.nodes, self.share, self.arguments = name, nodes, share, list(arguments)
+
+    @property
+    def key(self):
+        return self.name, self.nodes
+
+
+# In the order in which they are begun. Shares are about the seconds of a processor with nothing else to do. Those without a
+# share take longer than all others: they have what time the others leave.
+STUDIES = [
+    Study("hops", 1000, 40),
+    Study("hops-loss10", 1000, 60),
+    Study("detect-reset", 1000, 50),
+    Study("detect-silent", 1000, 50),
+    Study("detect-silent-loss10", 1000, 60),
+    Study("speed", 1000, 40),
+    Study("traffic-idle", 1000, 40),
+    Study("traffic-busy", 1000, 100),
+    Study("heal", 300, 50),
+    Study("evictions-oneway", 1000, 80),
+    Study("placement", 0, 120, "--minutes", "6"),
+    Study("speculation", 0, 80, "--minutes", "6"),
+    Study("owner", 0, 40, "--minutes", "6"),
+    Study("speed", 10000, 200),
+    Study("hops", 10000, 180, "--samples", "5"),
+    Study("hops-loss10", 10000, 240, "--samples", "5"),
+    Study("evictions-loss10", 1000, 300, "--minutes", "30"),
+    Study("speed", 100000, 0),
+    Study("heal", 1000, 0),
+]
+LONG = {("evictions-loss10", 1000): ["--minutes", "120"]}
+STOP_S = 30  # in which a study that was told to stop states what it has
+
+
 class Ledger:
     """What this very binary has measured: {(study, nodes): the study's own report}."""
 
@@ -105,60 +146,54 @@ class Ledger:
                     if (entry.get("binary"), entry.get("seed")) == (self.binary, self.seed):
                         self.known[entry["study"], entry["nodes"]] = entry["report"]
 
-    def add(self, job, report):
-        self.known[job] = report
+    def add(self, key, report):
+        self.known[key] = report
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"binary": self.binary, "seed": self.seed, "study": job[0], "nodes": job[1],
+            lines.write(json.dumps({"binary": self.binary, "seed": self.seed, "study": key[0], "nodes": key[1],
                                     "report": report}) + "\n")
 
 
-def begin_together(jobs):
-    """Groups of (study, nodes): studies of the same number of nodes begin with the same start of the mesh, which costs
-    more than most of them. The group of many comes first, the large worlds last, and within one the studies as in FIRST."""
-    groups = {}
-    for study, nodes in jobs:
-        groups.setdefault((nodes, "" if nodes else study), []).append(study)
-    for studies in groups.values():
-        studies.sort(key=lambda study: FIRST.index(study) if study in FIRST else 0)
-    return [(studies, nodes) for (nodes, _), studies in sorted(groups.items(), key=lambda group: group[0][0] or 1001)]
+class Outcome:
+    """What came of one study: its own report, or why there is none."""
+
+    def __init__(self, report=None, why=None, failed=False):
+        self.report, self.why, self.failed = report, why, failed
 
 
-def run_group(ledger, options, studies, nodes, deadline):
-    """Runs the studies of one start that are not known yet. Returns {(study, nodes): (figures, None) or (None, why)}."""
-    left = [study for study in studies if (study, nodes) not in ledger.known]
-    results = {(study, nodes): (ledger.known[study, nodes]["figures"], None) for study in studies if study not in left}
-    left_s = deadline - time.monotonic()
-    if not left or left_s <= 0:
-        return dict(results, **{(study, nodes): (None, "no time was left") for study in left})
-    arguments = [options.binary, "sim", "--study", ",".join(left), "--seed", str(options.seed), "--json"]
-    if nodes:
-        arguments += ["--nodes", str(nodes)]
-    said = tempfile.TemporaryFile("w+")
-    with said, subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=said, text=True,
-                                start_new_session=True) as running:
-        # Each study of a group is a process of its own: all of them end when the time does.
-        timer = threading.Timer(left_s, os.killpg, (running.pid, signal.SIGKILL))
-        timer.start()
-        for line in running.stdout:
-            report = json.loads(line)
-            print("%s %d: %s" % (report["study"], nodes, line.strip()), file=sys.stderr, flush=True)
-            ledger.add((report["study"], nodes), report)
-            results[report["study"], nodes] = (report["figures"], None)
-        running.wait()
-        timer.cancel()
-        said.seek(0)
-        words = said.read()
-    for study in left:
-        failed = [line for line in words.splitlines() if study + "," in line or "the start of" in line]
-        why = failed[0] if failed else "not done in the %d s that were left, after %s" % (
-            left_s, ", ".join(left[:left.index(study)]) or "the start")
-        results.setdefault((study, nodes), (None, why))
-    return results
+def run_study(ledger, options, study, budget_s):
+    arguments = LONG.get(study.key, study.arguments) if options.long else study.arguments
+    command = [options.binary, "sim", "--study", study.name, "--seed", str(options.seed), "--json"] + arguments
+    if study.nodes:
+        command += ["--nodes", str(study.nodes)]
+    began = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True) as running:
+        try:
+            said, words = running.communicate(timeout=None if options.long else budget_s)
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.SIGTERM)
+            try:
+                said, words = running.communicate(timeout=STOP_S)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                said, words = running.communicate()
+    took_s = time.monotonic() - began
+    lines = said.splitlines()
+    if lines:
+        report = dict(json.loads(lines[-1]), wall_s=round(took_s), load=round(os.getloadavg()[0], 1),
+                      command=" ".join(["weir"] + command[1:]), stopped=running.returncode == 6)
+        ledger.add(study.key, report)
+        return Outcome(report)
+    stopped = running.returncode == 6 or running.returncode < 0
+    why = (words.strip().splitlines() or ["nothing was said"])[-1]
+    if stopped:
+        why = "not done in %d s: %s" % (took_s, why)
+    return Outcome(why=why, failed=not stopped)
 
 
 def run_members(binary, deadline):
-    """The same for the comparison of real nodes, unless this binary has been compared already."""
+    """The comparison of real nodes, unless this binary has been compared already."""
     path = os.path.join(os.path.dirname(os.path.abspath(binary)), "sim", "members.json")
     if not os.path.exists(path) or os.path.getmtime(path) < os.path.getmtime(binary):
         command = [sys.executable, MEMBERS_SCRIPT, "--runs", "3", "--only", "weir,serf", "--build",
@@ -168,87 +203,137 @@ def run_members(binary, deadline):
                 running.wait(max(0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 running.terminate()
-                return None, "not done in the time that was left"
+                return Outcome(why="not done in the time that was left")
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file), None
+            return Outcome({"figures": json.load(file), "nodes": 30, "command": "make bench-members"})
     except OSError:
-        return None, "tests/bench/members.py failed"
+        return Outcome(why="tests/bench/members.py failed", failed=True)
 
 
-def known_studies(binary):
-    listed = subprocess.run([binary, "sim", "--study", "list", "--json"], stdout=subprocess.PIPE, text=True, check=True)
-    return set(json.loads(listed.stdout)["studies"])
+class Report:
+    """The figures as far as they are known; written anew whenever one more study is done."""
+
+    def __init__(self, figures):
+        self.figures = figures
+        self.outcomes = {}
+        self.lock = threading.Lock()
+        self.path = os.path.join(ROOT, "build", "sim", "report.json")
+
+    def add(self, key, outcome):
+        with self.lock:
+            self.outcomes[key] = outcome
+            self.write()
+
+    def value(self, figure):
+        outcome = self.outcomes.get((figure.study, figure.nodes))
+        return outcome.report["figures"].get(figure.figure) if outcome and outcome.report else None
+
+    def reason(self, figure):
+        outcome = self.outcomes.get((figure.study, figure.nodes), Outcome(why="not measured yet"))
+        return outcome.why or "it states no such figure"
+
+    def about(self, figure):
+        """What the figure rests on."""
+        outcome = self.outcomes.get((figure.study, figure.nodes))
+        if not outcome or not outcome.report:
+            return {"why": self.reason(figure)}
+        report = outcome.report
+        about = {name: report[name] for name in ("command", "begins", "virtual_s", "cpu_ms", "wall_s", "load", "stopped")
+                 if name in report}
+        about.update({name: report["figures"][name] for name in ("samples", "virtual_minutes", "calm_virtual_ms")
+                      if name in report["figures"]})
+        return about
+
+    def write(self):
+        values = {figure.key: self.value(figure) for figure in self.figures}
+        values["about"] = {figure.key: self.about(figure) for figure in self.figures}
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        with open(self.path + ".new", "w", encoding="utf-8") as file:
+            json.dump(values, file, indent=1)
+            file.write("\n")
+        os.replace(self.path + ".new", self.path)
+
+    def show(self):
+        for table in (MEMBERSHIP, PLACEMENT):
+            print("\n%s\n%-42s %12s %12s  %s" % (table, "figure", "measured", "aim", "met"))
+            for figure in self.figures:
+                if figure.table == table:
+                    print(self.line(figure))
+
+    def line(self, figure):
+        value = self.value(figure)
+        aim = "" if figure.aim is None else "%s %s %s" % (">=" if figure.at_least else "<=", figure.aim, figure.unit)
+        if value is None:
+            return "%-42s %12s %12s  %s" % (figure.what, "-", aim, self.reason(figure))
+        met = "" if figure.aim is None else "yes" if figure.met(value) else "NO"
+        about = self.about(figure)
+        rests = ", ".join("%s %s" % (about[name], words) for name, words in (
+            ("samples", "samples"), ("virtual_minutes", "virtual minutes")) if name in about)
+        return "%-42s %12s %12s  %-3s %s" % (figure.what, "%s %s" % (value, figure.unit), aim, met, rests)
 
 
-def measure(options, figures):
-    """Runs each (study, nodes) once. Returns {(study, nodes): (figures, why not)}."""
-    known = known_studies(options.binary)
-    ledger = Ledger(options)
+def measure(options, report):
+    """Runs each study once, two at a time, and adds what came of it to the report."""
     deadline = time.monotonic() + 60 * options.minutes
-    results = {}
-    wanted = []
-    for figure in figures:  # real nodes are measured here and now, before the studies take the processors
-        job = (figure.study, figure.nodes)
-        if job in results or job in wanted:
-            continue
-        if figure.study == MEMBERS:
-            results[job] = run_members(options.binary, deadline)
-        elif figure.study in known:
-            wanted.append(job)
-        else:
-            results[job] = (None, "there is no such study here")
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        under_way = [pool.submit(run_group, ledger, options, studies, nodes, deadline)
-                     for studies, nodes in begin_together(wanted)]
-        for group in under_way:
-            results.update(group.result())
-    cpu_s = sum(report["cpu_ms"] for report in ledger.known.values()) / 1000
+    wanted = {(figure.study, figure.nodes) for figure in report.figures
+              if not options.only or options.only in figure.key}
+    if (MEMBERS, 30) in wanted and options.no_nodes:
+        report.add((MEMBERS, 30), Outcome(why="left out (--no-nodes)"))
+    elif (MEMBERS, 30) in wanted:  # here and now, before the studies take the processors
+        report.add((MEMBERS, 30), run_members(options.binary, deadline))
+    ledger = Ledger(options)
+    left = []
+    for study in STUDIES:
+        if study.key in ledger.known:
+            report.add(study.key, Outcome(ledger.known[study.key]))
+        elif study.key in wanted:
+            left.append(study)
+    lock = threading.Lock()
+
+    def work():
+        while True:
+            with lock:
+                if not left:
+                    return
+                # What is left of both workers' time, shared out among what is left to do.
+                left_s = max(0, deadline - time.monotonic())
+                shares = sum(study.share for study in left)
+                budget_s = min(left_s, 2 * left_s * left[0].share / shares) if shares else left_s
+                study = left.pop(0)
+            outcome = run_study(ledger, options, study, budget_s) if budget_s > 0 else Outcome(why="no time was left")
+            report.add(study.key, outcome)
+            print("%s %d: %s" % (study.name, study.nodes, json.dumps(outcome.report) if outcome.report else outcome.why),
+                  file=sys.stderr, flush=True)
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    cpu_s = sum(known["cpu_ms"] for known in ledger.known.values()) / 1000
     print("%d of %d studies are measured, in %d s of processor time" % (
-        sum(job in ledger.known for job in wanted), len(wanted), cpu_s), file=sys.stderr)
-    return results
-
-
-def show(figures, values, reasons):
-    for table in (MEMBERSHIP, PLACEMENT):
-        print("\n%s\n%-42s %12s %12s  %s" % (table, "figure", "measured", "aim", "met"))
-        for figure in figures:
-            if figure.table != table:
-                continue
-            value = values[figure.key]
-            aim = "" if figure.aim is None else "%s %s %s" % (">=" if figure.at_least else "<=", figure.aim, figure.unit)
-            if value is None:
-                print("%-42s %12s %12s  %s" % (figure.what, "-", aim, reasons[figure.key]))
-            else:
-                met = "" if figure.aim is None else "yes" if figure.met(value) else "NO"
-                print("%-42s %12s %12s  %s" % (figure.what, "%s %s" % (value, figure.unit), aim, met))
+        len(set(ledger.known) & wanted), len(wanted - {(MEMBERS, 30)}), cpu_s), file=sys.stderr)
+    return [report.outcomes[key] for key in wanted]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="only figures whose key contains this word; the others stay null")
+    parser.add_argument("--only", help="measure only figures whose key contains this word")
     parser.add_argument("--minutes", type=float, default=28, help="of real time for all studies")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fresh", action="store_true", help="also what this binary has measured before")
+    parser.add_argument("--long", action="store_true", help="no budgets, and two hours of lossy links")
+    parser.add_argument("--no-nodes", action="store_true", help="leave out the comparison of real nodes")
     parser.add_argument("--binary", default=os.path.join(ROOT, "build", "weir"))
     options = parser.parse_args()
-    chosen = [figure for figure in FIGURES if not options.only or options.only in figure.key]
-    results = measure(options, chosen)
-    values = {figure.key: None for figure in FIGURES}
-    reasons = {figure.key: "not asked for" for figure in FIGURES}
-    for figure in chosen:
-        stated, why = results[(figure.study, figure.nodes)]
-        values[figure.key] = stated.get(figure.figure) if stated else None
-        reasons[figure.key] = why or "it states no such figure"
-    folder = os.path.join(ROOT, "build", "sim")
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, "report.json")
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(values, file, indent=1)
-        file.write("\n")
-    show(FIGURES, values, reasons)
-    print("\nwritten to %s" % os.path.relpath(path, os.getcwd()))
-    return 0
+    report = Report(FIGURES)
+    outcomes = measure(options, report)
+    report.show()
+    print("\nwritten to %s" % os.path.relpath(report.path, os.getcwd()))
+    if any(outcome.failed for outcome in outcomes):
+        return 1
+    return 0 if all(outcome.report for outcome in outcomes) else 6
 
 
 if __name__ == "__main__":
