@@ -49,20 +49,22 @@ static bool measure(const struct study_options *options, struct world *world, in
         sim_world_push(
             world, sim_world_event(world, sim_between(&world->random, 0, calm_us), HAPPEN_SUBMIT, SIM_NONE));
     }
-    if (!study_run(world, calm_us, report)) {
+    const bool ran = study_run(world, calm_us, report);
+    const int64_t ran_us = world->now_us - start_virtual_us;
+    if (!ran && (!study_stopped() || ran_us < SECOND_US)) {
         return false;
     }
     const int64_t spent_us = cpu_us() - started_us;
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
     const long rss_mb = used.ru_maxrss / 1024;
-    study_add(report, "speed", "x real time", calm_us * 100 / (spent_us > 0 ? spent_us : 1), 2);
+    study_add(report, "speed", "x real time", ran_us * 100 / (spent_us > 0 ? spent_us : 1), 2);
     study_add(report, "rss_mb", "MB", rss_mb > options->rested_rss_mb ? rss_mb : options->rested_rss_mb, 0);
     study_add(report, "start_cpu_ms", "ms", options->rested_cpu_ms + (started_us - began_us) / 1000, 0);
     study_add(report, "start_virtual_ms", "ms", start_virtual_us / 1000, 0);
-    study_add(report, "calm_virtual_ms", "ms", calm_us / 1000, 0);
+    study_add(report, "calm_virtual_ms", "ms", ran_us / 1000, 0);
     study_add(report, "interior", "nodes", count_interior(world), 0);
-    const int64_t node_s = calm_us / SECOND_US * options->nodes;
+    const int64_t node_s = ran_us / SECOND_US * options->nodes;
     study_add(report, "messages_per_node_s", "/s",
               (int64_t)(world->result->world.messages - messages) * 1000 / node_s, 3);
     study_add(report, "steps_per_node_s", "/s", (int64_t)(world->result->world.steps - steps) * 1000 / node_s,

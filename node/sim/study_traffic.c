@@ -55,14 +55,15 @@ static bool change_capacities(struct world *world, uint32_t second, struct study
     return true;
 }
 
-static bool pass(struct world *world, uint32_t seconds, bool busy, struct study_report *report)
+/* Returns how many of the seconds passed: fewer if a claim broke or the study is stopped. */
+static uint32_t pass(struct world *world, uint32_t seconds, bool busy, struct study_report *report)
 {
     for (uint32_t second = 0; second < seconds; second++) {
         if (busy ? !change_capacities(world, second, report) : !study_run(world, SECOND_US, report)) {
-            return false;
+            return second;
         }
     }
-    return true;
+    return seconds;
 }
 
 struct copies {
@@ -126,13 +127,17 @@ static bool run(const struct study_options *options, bool busy, struct study_rep
         .latest_us = sim_alloc((size_t)options->nodes * options->nodes, sizeof *traffic.latest_us)};
     const struct study_watch watch = {.context = &traffic, .sent = sent};
     struct world *const world = study_open(options, 5 * SECOND_US, &watch, report);
-    bool ok =
-        world != NULL && study_settle(world, 60 * SECOND_US, report) && pass(world, WARM_UP_S, busy, report);
+    bool ok = world != NULL && study_settle(world, 60 * SECOND_US, report) &&
+              pass(world, WARM_UP_S, busy, report) == WARM_UP_S;
+    struct copies before = {0};
+    uint32_t seconds = 0;
     if (ok) {
-        const struct copies before = count_copies(world);
-        const uint32_t seconds = 60 * options->minutes;
+        before = count_copies(world);
         traffic.counting = true;
-        ok = pass(world, seconds, busy, report);
+        seconds = pass(world, 60 * options->minutes, busy, report);
+        ok = seconds == 60 * options->minutes || (study_stopped() && seconds > 0);
+    }
+    if (ok) {
         const struct copies after = count_copies(world);
         const uint64_t node_seconds = (uint64_t)seconds * options->nodes;
         study_add(report, "bytes_per_s", "B/s", (int64_t)(traffic.bytes / node_seconds), 0);
@@ -141,6 +146,7 @@ static bool run(const struct study_options *options, bool busy, struct study_rep
         study_add(report, "records_per_s", "", (int64_t)((after.taken - before.taken) * 10 / node_seconds),
                   1);
         study_add_ratio(report, "redundancy", after.redundant - before.redundant, after.taken - before.taken);
+        study_add(report, "samples", "seconds", seconds, 0);
         study_add(report, "capacity_age_p99_ms", "ms", oldest_p99_ms(world), 0);
     }
     study_close(world, report);

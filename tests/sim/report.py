@@ -8,7 +8,7 @@ or saw too little is null, with the reason: nothing is invented. build/sim/repor
 figures by key, and under `about` what each rests on.
 
 What a binary has measured is kept in build/sim/studies.jsonl, so a report that ran out of time goes on where it was, with the
-whole time for what is left (--fresh measures all anew). --long simulates two hours of lossy links, and knows no budgets.
+whole time for what is left and then for what was stopped (--fresh measures all anew). --long simulates two hours of lossy links, and knows no budgets.
 
 The two figures of real nodes beside serf are those that `make bench-members` left in build/sim/members.json. If it has
 not been run with this binary, it runs first, alone and in short (three deaths of each kind; about six minutes).
@@ -113,9 +113,9 @@ STUDIES = [
     Study("detect-silent-loss10", 1000, 60),
     Study("speed", 1000, 40),
     Study("traffic-idle", 1000, 40),
-    Study("traffic-busy", 1000, 100),
-    Study("heal", 300, 50),
-    Study("evictions-oneway", 1000, 80),
+    Study("traffic-busy", 1000, 150),
+    Study("heal", 300, 100),
+    Study("evictions-oneway", 1000, 240),
     Study("placement", 0, 120, "--minutes", "6"),
     Study("speculation", 0, 80, "--minutes", "6"),
     Study("owner", 0, 40, "--minutes", "6"),
@@ -161,31 +161,45 @@ class Outcome:
         self.report, self.why, self.failed = report, why, failed
 
 
+under_way = set()  # processes of studies, each in a session of its own
+
+
+def end_with_all(number, _):
+    for running in list(under_way):
+        running.kill()
+    os._exit(128 + number)  # the workers' threads wait for them, and what is known is written
+
+
 def run_study(ledger, options, study, budget_s):
     arguments = LONG.get(study.key, study.arguments) if options.long else study.arguments
     command = [options.binary, "sim", "--study", study.name, "--seed", str(options.seed), "--json"] + arguments
     if study.nodes:
         command += ["--nodes", str(study.nodes)]
     began = time.monotonic()
+    stopped = False
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           start_new_session=True) as running:
+        under_way.add(running)
         try:
             said, words = running.communicate(timeout=None if options.long else budget_s)
         except subprocess.TimeoutExpired:
+            stopped = True
             running.send_signal(signal.SIGTERM)
             try:
                 said, words = running.communicate(timeout=STOP_S)
             except subprocess.TimeoutExpired:
                 running.kill()
                 said, words = running.communicate()
+        under_way.discard(running)
     took_s = time.monotonic() - began
     lines = said.splitlines()
-    if lines:
+    if lines and running.returncode in (0, 6):
         report = dict(json.loads(lines[-1]), wall_s=round(took_s), load=round(os.getloadavg()[0], 1),
                       command=" ".join(["weir"] + command[1:]), stopped=running.returncode == 6)
-        ledger.add(study.key, report)
-        return Outcome(report)
-    stopped = running.returncode == 6 or running.returncode < 0
+        known = ledger.known.get(study.key)
+        if not known or report["virtual_s"] > known["virtual_s"]:
+            ledger.add(study.key, report)
+        return Outcome(ledger.known[study.key])
     why = (words.strip().splitlines() or ["nothing was said"])[-1]
     if stopped:
         why = "not done in %d s: %s" % (took_s, why)
@@ -283,12 +297,12 @@ def measure(options, report):
     elif (MEMBERS, 30) in wanted:  # here and now, before the studies take the processors
         report.add((MEMBERS, 30), run_members(options.binary, deadline))
     ledger = Ledger(options)
-    left = []
     for study in STUDIES:
         if study.key in ledger.known:
             report.add(study.key, Outcome(ledger.known[study.key]))
-        elif study.key in wanted:
-            left.append(study)
+    missing = [study for study in STUDIES if study.key in wanted and study.key not in ledger.known]
+    stopped = [study for study in STUDIES if study.key in wanted and ledger.known.get(study.key, {}).get("stopped")]
+    left = missing + stopped
     lock = threading.Lock()
 
     def work():
@@ -302,7 +316,8 @@ def measure(options, report):
                 budget_s = min(left_s, 2 * left_s * left[0].share / shares) if shares else left_s
                 study = left.pop(0)
             outcome = run_study(ledger, options, study, budget_s) if budget_s > 0 else Outcome(why="no time was left")
-            report.add(study.key, outcome)
+            if outcome.report or study.key not in ledger.known:
+                report.add(study.key, outcome)
             print("%s %d: %s" % (study.name, study.nodes, json.dumps(outcome.report) if outcome.report else outcome.why),
                   file=sys.stderr, flush=True)
 
@@ -327,6 +342,8 @@ def main():
     parser.add_argument("--no-nodes", action="store_true", help="leave out the comparison of real nodes")
     parser.add_argument("--binary", default=os.path.join(ROOT, "build", "weir"))
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, end_with_all)
+    signal.signal(signal.SIGTERM, end_with_all)
     report = Report(FIGURES)
     outcomes = measure(options, report)
     report.show()
