@@ -263,10 +263,11 @@ class Report:
         values = {figure.key: self.value(figure) for figure in self.figures}
         values["about"] = {figure.key: self.about(figure) for figure in self.figures}
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        with open(self.path + ".new", "w", encoding="utf-8") as file:
+        beside = "%s.%d" % (self.path, os.getpid())  # two reports may be under way
+        with open(beside, "w", encoding="utf-8") as file:
             json.dump(values, file, indent=1)
             file.write("\n")
-        os.replace(self.path + ".new", self.path)
+        os.replace(beside, self.path)
 
     def show(self):
         for table in (MEMBERSHIP, PLACEMENT):
