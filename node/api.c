@@ -55,6 +55,7 @@ struct connection {
     uid_t uid;
     unsigned rights; /* of enum api_right */
     struct api_call *call;
+    void *state; /* of the ops */
     uint8_t *in;
     size_t in_count;
     size_t in_capacity;
@@ -242,6 +243,11 @@ void api_on_gone(struct api_call *call, api_gone *gone, void *context)
 {
     call->gone = gone;
     call->gone_context = context;
+}
+
+void **api_state(struct api_call *call)
+{
+    return call->connection ? &call->connection->state : NULL;
 }
 
 void api_more(struct api_call *call, json_t *object)
@@ -558,6 +564,8 @@ static void close_connection(struct connection *connection)
             call->gone(call->gone_context, call);
         call_free(call);
     }
+    if (connection->state)
+        api->options.closed(api->options.context, connection->state);
     loop_unwatch(api->options.loop, connection->fd);
     close(connection->fd);
     free(connection->in);

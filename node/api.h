@@ -61,6 +61,8 @@ struct api_options {
     const char *admin_group; /* may operate */
     /* Maps a uid to its tenant's name; borrowed. */
     const char *(*tenant)(void *context, uid_t uid);
+    /* A connection that has a state (api_state) has ended; its last call went before. */
+    void (*closed)(void *context, void *state);
     void *context;
 };
 
@@ -120,6 +122,9 @@ const json_t *api_body(const struct api_call *call); /* borrowed until the final
 const char *api_tenant(const struct api_call *call); /* likewise */
 bool api_may(const struct api_call *call, enum api_right right);
 void api_on_gone(struct api_call *call, api_gone *gone, void *context);
+/* What the ops keep for a connection from one call to the next: NULL at first, theirs until `closed` is told. NULL of a
+ * remote call, which has no connection. */
+void **api_state(struct api_call *call);
 
 void api_more(struct api_call *call, json_t *object); /* takes the object; adds "more": true */
 void api_reply(struct api_call *call,

@@ -506,6 +506,8 @@ static bool open_store(struct node *node)
     federation_revocations_load(node->federation, node->store, clock_wall_ms() / 1000, &dropped);
     if (dropped)
         log_warn("revocation", "dropped=%u reason=\"rows that do not verify\"", dropped);
+    if (holds_open(node) != STORE_OK)
+        return complain("cannot release in the store what clients held before");
     return next_incarnation(node);
 }
 
@@ -649,6 +651,12 @@ static bool open_join(struct node *node)
     return true;
 }
 
+static void on_client_closed(void *context, void *state)
+{
+    uploads_release(context, state);
+    free(state);
+}
+
 static bool open_local(struct node *node)
 {
     const struct api_options options = {.loop = node->loop,
@@ -656,6 +664,7 @@ static bool open_local(struct node *node)
                                         .group = node->config.group,
                                         .admin_group = node->config.admin_group,
                                         .tenant = on_tenant,
+                                        .closed = on_client_closed,
                                         .context = node};
     char error[512];
     if (!api_open(&node->api, &options, node_ops, node, error, sizeof error))
@@ -742,6 +751,7 @@ static void close_all(struct node *node)
     jobs_close(node);
     cache_close(node);
     copies_close(node);
+    holds_close(node);
     if (node->zmq)
         zmq_ctx_term(node->zmq);
     if (node->admission)

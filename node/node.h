@@ -11,6 +11,7 @@
  *     disk.c      lends nothing while the disk is full
  *     cache*.c    the result cache across nodes: the side that asks, and the one that answers
  *     holders.c   who holds a blob
+ *     holds.c     blobs kept for clients that are about to need them
  *     ops*.c      the local API's calls
  *     relay.c     and those about jobs whose home is elsewhere
  *     metrics.c   what /metrics says
@@ -281,6 +282,18 @@ struct cache {
 struct holder_search;
 struct blob_watch;
 
+/* ---- holds.c */
+struct hold;
+
+/* What a connection of the local API uploaded for its next job. It is held until that is submitted and the connection
+ * uploads for another, or ends; together it is no more than fits into store.cache. */
+struct uploads {
+    struct digest blob[MANIFEST_INPUTS_MAX + 1]; /* the inputs, and a user's kernel */
+    uint32_t count;
+    uint64_t bytes;
+    bool submitted; /* what comes next is for another job */
+};
+
 /* ---- ops_mesh.c: pings that a user waits for */
 struct ping_wait;
 
@@ -341,6 +354,7 @@ struct node {
     uint32_t voided_count;
     struct holder_search *searches;
     struct blob_watch *blob_watches; /* clients that wait for a blob from elsewhere */
+    struct hold *holds;
     struct copies copies;
     struct relay *relays;   /* calls of our clients about jobs of other nodes */
     struct remote *remotes; /* and calls of theirs about ours */
@@ -683,6 +697,22 @@ void holders_cancel(struct node *node, struct holder_search *search); /* before 
 bool holders_on_found(struct node *node,
                       const struct wire_frame *frame); /* false: not an answer to a search */
 int64_t holders_turn(struct node *node, int64_t now_ms);
+
+/* ---- holds.c */
+
+/* Releases what an earlier run of the node held; before anybody can ask for more. */
+enum store_error holds_open(struct node *node);
+void holds_close(struct node *node);
+/* Who pins what is held. */
+const struct digest *holds_owner(void);
+/* Keeps the blob from eviction until it is released as often as it was taken. The pin goes into `batch`, after the blob
+ * if that is there, too; NULL: whoever commits the blob pins it. If the commit fails, the hold is released all the same. */
+void hold_take(struct node *node, const struct digest *blob, struct store_batch *batch);
+void hold_release(struct node *node, const struct digest *blob);
+/* Takes over a hold on what a connection uploaded; *uploads is made if it is NULL. `bytes` are what counts of it against
+ * store.cache. The caller sees to the bounds. */
+void uploads_add(struct node *node, struct uploads **uploads, const struct digest *blob, uint64_t bytes);
+void uploads_release(struct node *node, struct uploads *uploads); /* NULL is allowed */
 
 /* ---- disk.c */
 

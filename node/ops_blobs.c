@@ -15,6 +15,8 @@ struct put {
     struct api_call *call; /* NULL once the client has gone */
     uint64_t bytes;
     struct digest id;
+    bool hold;       /* for the job that the connection submits next */
+    bool kept;       /* something else pins it already */
     bool committing; /* all its data has come: it ends in put_committed */
 };
 
@@ -29,26 +31,35 @@ static void put_gone(void *context, struct api_call *call)
     }
 }
 
-/* What no job needs and is larger than all that may stay is evicted before anybody can ask for it. */
-static bool put_too_large(const struct put *put)
+/* What is larger than all that may stay would be evicted before anybody can ask for it, or push the others of its job
+ * out: refuses it, unless something keeps it in any case. */
+static bool put_fits(struct put *put)
 {
+    const struct uploads *uploads = put->hold ? *api_state(put->call) : NULL;
+    const uint64_t before = uploads ? uploads->bytes : 0;
     struct store_blob_info info;
-    return put->bytes > put->node->config.cache_bytes &&
-           !(store_blob_stat(put->node->store, put->id.bytes, &info) == STORE_OK && info.pinned);
+    put->kept = store_blob_stat(put->node->store, put->id.bytes, &info) == STORE_OK && info.pinned;
+    if (put->kept || put->bytes + before <= put->node->config.cache_bytes)
+        return true;
+    const double mib = 1 << 20;
+    char together[96] = "";
+    if (before > 0)
+        snprintf(together, sizeof together, " (%.1f MiB with what was uploaded before it for the same job)",
+                 (double)(put->bytes + before) / mib);
+    api_error(put->call, EXIT_FAILED,
+              "the blob was not kept: it has %.1f MiB%s, and store.cache of %s is %.1f MiB; raise that",
+              (double)put->bytes / mib, together, peer_name(put->node, &put->node->self),
+              (double)put->node->config.cache_bytes / mib);
+    return false;
 }
 
 static void put_committed(struct node *node, void *context, enum store_error error)
 {
     struct put *put = context;
-    if (error == STORE_OK && put_too_large(put)) {
-        if (put->call)
-            api_error(put->call, EXIT_FAILED,
-                      "the blob was not kept: it has %.1f MiB, and store.cache of %s is %.1f MiB; raise that",
-                      (double)put->bytes / (1 << 20), peer_name(node, &node->self),
-                      (double)node->config.cache_bytes / (1 << 20));
-        free(put);
-        return;
-    }
+    if (put->hold && put->call && error == STORE_OK)
+        uploads_add(node, (struct uploads **)api_state(put->call), &put->id, put->kept ? 0 : put->bytes);
+    else if (put->hold)
+        hold_release(node, &put->id);
     if (error == STORE_OK && put->bytes > STORE_SMALL_BYTES)
         cache_publish(node, &put->id,
                       1); /* so that it is found, and served by several once others have fetched it */
@@ -67,6 +78,20 @@ static void put_fail(struct put *put, enum store_error error)
     store_upload_close(put->upload);
     api_error(put->call, EXIT_FAILED, "the blob was not stored: %s", store_error_text(error));
     free(put);
+}
+
+/* All its data has come, and is in the batch. */
+static void put_commit(struct put *put, struct store_batch *batch)
+{
+    if (!put_fits(put)) {
+        store_batch_close(batch);
+        free(put);
+        return;
+    }
+    if (put->hold)
+        hold_take(put->node, &put->id, batch);
+    put->committing = true;
+    node_commit(put->node, batch, put_committed, put);
 }
 
 static void put_data(void *context, struct api_call *call, const void *bytes, size_t count, bool last)
@@ -91,8 +116,7 @@ static void put_data(void *context, struct api_call *call, const void *bytes, si
         put_fail(put, error);
         return;
     }
-    put->committing = true;
-    node_commit(put->node, batch, put_committed, put);
+    put_commit(put, batch);
 }
 
 /* One small blob that came in one piece: no file in between. */
@@ -116,8 +140,15 @@ static void put_small(void *context, struct api_call *call, const void *bytes, s
         put_fail(put, error);
         return;
     }
-    put->committing = true;
-    node_commit(put->node, batch, put_committed, put);
+    put_commit(put, batch);
+}
+
+/* Whether the connection may hold one more upload. What it held for an earlier job has served: that was answered. */
+static bool may_hold(struct node *node, struct uploads *uploads)
+{
+    if (uploads && uploads->submitted)
+        uploads_release(node, uploads);
+    return !uploads || uploads->count < sizeof uploads->blob / sizeof uploads->blob[0];
 }
 
 void op_blob_put(void *context, struct api_call *call)
@@ -129,10 +160,16 @@ void op_blob_put(void *context, struct api_call *call)
                   (unsigned long long)STORE_BLOB_BYTES_MAX);
         return;
     }
+    const bool hold = api_state(call) && json_is_true(json_object_get(api_body(call), "hold"));
+    if (hold && !may_hold(node, *api_state(call))) {
+        api_error(call, EXIT_USAGE, "a job has no more than %u inputs and a kernel; submit it first",
+                  MANIFEST_INPUTS_MAX);
+        return;
+    }
     struct put *put = calloc(1, sizeof *put);
     if (!put)
         abort();
-    *put = (struct put){.node = node, .call = call, .bytes = (uint64_t)bytes};
+    *put = (struct put){.node = node, .call = call, .bytes = (uint64_t)bytes, .hold = hold};
     const bool small = bytes <= STORE_SMALL_BYTES;
     if (!small && store_upload_open(node->store, &put->upload) != STORE_OK) {
         free(put);
@@ -143,12 +180,34 @@ void op_blob_put(void *context, struct api_call *call)
     api_receive(call, (uint64_t)bytes, small ? put_small : put_data, put);
 }
 
+/* ---- get */
+
+/* A client that wants a blob, which is held until all of it is sent; but one that is here and small is sent at once. */
 struct get {
     struct node *node;
-    struct api_call *call;
+    struct api_call *call; /* NULL: the client has gone */
     struct digest blob;
     uint64_t offset;
+    bool held;
 };
+
+static void get_free(void *context)
+{
+    struct get *get = context;
+    if (get->held)
+        hold_release(get->node, &get->blob);
+    free(get);
+}
+
+#define GET_FAILURE_BYTES 160
+
+static void get_failure(const struct get *get, enum store_error error, char why[GET_FAILURE_BYTES])
+{
+    char hex[DIGEST_HEX_BYTES];
+    digest_to_hex(&get->blob, hex);
+    snprintf(why, GET_FAILURE_BYTES, "blob %.16s: %s; put it again from where it came", hex,
+             store_error_text(error));
+}
 
 static ssize_t get_fill(void *context, uint64_t offset, void *buffer, size_t capacity)
 {
@@ -157,10 +216,9 @@ static ssize_t get_fill(void *context, uint64_t offset, void *buffer, size_t cap
         store_blob_read(get->node->store, get->blob.bytes, get->offset + offset, capacity, buffer);
     if (error == STORE_OK)
         return (ssize_t)capacity;
-    char hex[65];
-    hex_encode(get->blob.bytes, sizeof get->blob.bytes, hex);
-    api_cut(get->call, EXIT_FAILED, "blob %.16s: %s; put it again from where it came", hex,
-            store_error_text(error));
+    char why[GET_FAILURE_BYTES];
+    get_failure(get, error, why);
+    api_cut(get->call, EXIT_FAILED, "%s", why);
     return -1;
 }
 
@@ -168,19 +226,26 @@ static ssize_t get_fill(void *context, uint64_t offset, void *buffer, size_t cap
 static void get_serve(struct get *get)
 {
     struct api_call *call = get->call;
-    struct store_blob_info info = {0};
-    store_blob_stat(get->node->store, get->blob.bytes, &info);
+    struct store_blob_info info;
+    const enum store_error error = store_blob_stat(get->node->store, get->blob.bytes, &info);
+    if (error != STORE_OK) {
+        char why[GET_FAILURE_BYTES];
+        get_failure(get, error, why);
+        get_free(get);
+        api_error(call, EXIT_FAILED, "%s", why);
+        return;
+    }
     const int64_t offset = body_integer(call, "offset", 0);
     const int64_t count = body_integer(call, "count", (int64_t)info.bytes - offset);
     if (offset < 0 || count < 0 || (uint64_t)offset > info.bytes ||
         (uint64_t)count > info.bytes - (uint64_t)offset) {
-        free(get);
+        get_free(get);
         api_error(call, EXIT_USAGE, "the range reaches past the blob's %llu bytes",
                   (unsigned long long)info.bytes);
         return;
     }
     get->offset = (uint64_t)offset;
-    api_send(call, NULL, (uint64_t)count, get_fill, free, get);
+    api_send(call, NULL, (uint64_t)count, get_fill, get_free, get);
 }
 
 /* ---- Blobs that are elsewhere */
@@ -192,6 +257,8 @@ struct blob_watch {
     struct node *node;
     struct get *get;              /* NULL: the client has gone */
     struct holder_search *search; /* NULL: it has ended */
+    struct digest blob;
+    bool held; /* until the fetch ends, which pins it last; then by the get */
     int64_t tell_at_ms;
 };
 
@@ -201,6 +268,8 @@ static void watch_free(struct blob_watch *watch)
     while (*link != watch)
         link = &(*link)->next;
     *link = watch->next;
+    if (watch->held)
+        hold_release(watch->node, &watch->blob);
     free(watch);
 }
 
@@ -208,7 +277,7 @@ static void watch_gone(void *context, struct api_call *call)
 {
     (void)call;
     struct blob_watch *watch = context;
-    free(watch->get);
+    get_free(watch->get);
     watch->get = NULL;
     if (watch->search) {
         holders_cancel(watch->node, watch->search);
@@ -222,7 +291,7 @@ static void watch_fail(struct blob_watch *watch, enum exit_code code, const char
     if (watch->get) {
         digest_to_hex(&watch->get->blob, hex);
         api_error(watch->get->call, code, "blob %.16s: %s", hex, why);
-        free(watch->get);
+        get_free(watch->get);
     }
     watch_free(watch);
 }
@@ -234,10 +303,13 @@ static void watch_fetched(struct node *node, void *context, const struct bulk_do
     snprintf(why, sizeof why,
              "cannot be fetched: %s; what has come is kept, so that the next try goes on from there",
              done->error == BULK_STORE ? store_error_text(done->store) : bulk_error_text(done->error));
-    if (done->error == BULK_OK && watch->get && done->count > STORE_SMALL_BYTES)
+    if (done->error == BULK_OK && watch->get && done->count > STORE_SMALL_BYTES &&
+        done->count <= node->config.cache_bytes) /* a larger one doesn't stay */
         cache_publish(node, &watch->get->blob, 1);
     if (done->error == BULK_OK && watch->get) {
         api_on_gone(watch->get->call, NULL, NULL);
+        watch->get->held = true;
+        watch->held = false;
         get_serve(watch->get);
         watch_free(watch);
     } else {
@@ -255,8 +327,10 @@ static void watch_found(struct node *node, void *context, const struct mesh_id *
             "not on this node, and no other that answers has it; `weir blob put FILE` adds to this one");
         return;
     }
-    struct bulk_request request = {.holder_count = count, .blob = watch->get->blob};
+    struct bulk_request request = {.holder_count = count, .blob = watch->blob, .pin = holds_owner()};
     memcpy(request.holders, holders, count * sizeof *holders);
+    hold_take(node, &watch->blob, NULL);
+    watch->held = true;
     if (!fetch_start(node, &request, watch_fetched, watch))
         watch_fail(watch, EXIT_FAILED, "too many fetches are under way; try again");
 }
@@ -266,10 +340,52 @@ static void get_elsewhere(struct get *get)
     struct blob_watch *watch = calloc(1, sizeof *watch);
     if (!watch)
         abort();
-    *watch = (struct blob_watch){.next = get->node->blob_watches, .node = get->node, .get = get};
+    *watch = (struct blob_watch){
+        .next = get->node->blob_watches, .node = get->node, .get = get, .blob = get->blob};
     get->node->blob_watches = watch;
     api_on_gone(get->call, watch_gone, watch);
     watch->search = holders_search(get->node, &get->blob, HOLDERS_ALL, watch_found, watch);
+}
+
+static void get_gone(void *context, struct api_call *call)
+{
+    (void)call;
+    struct get *get = context;
+    get->call = NULL;
+}
+
+/* What could not be pinned, for want of room on the disk, is sent as long as it is here. */
+static void get_pinned(struct node *node, void *context, enum store_error error)
+{
+    (void)node;
+    struct get *get = context;
+    if (!get->call) {
+        get_free(get);
+        return;
+    }
+    api_on_gone(get->call, NULL, NULL);
+    if (error == STORE_NONE) { /* just evicted */
+        hold_release(get->node, &get->blob);
+        get->held = false;
+        get_elsewhere(get);
+    } else {
+        get_serve(get);
+    }
+}
+
+static void get_here(struct get *get)
+{
+    struct store_blob_info info = {0};
+    store_blob_stat(get->node->store, get->blob.bytes, &info);
+    if (info.bytes <= STORE_SMALL_BYTES) {
+        get_serve(get);
+        return;
+    }
+    struct store_batch *batch = node_batch(get->node);
+    hold_take(get->node, &get->blob, batch);
+    get->held = true;
+    api_on_gone(get->call, get_gone, get);
+    node_commit(get->node, batch, get_pinned, get);
 }
 
 /* Tells the waiting clients how far their blobs are. */
@@ -309,7 +425,7 @@ void op_blob_get(void *context, struct api_call *call)
     if (is_elsewhere(node, text, &get->blob))
         get_elsewhere(get);
     else if (find_blob(node, call, text, &get->blob))
-        get_serve(get);
+        get_here(get);
     else
         free(get);
 }
@@ -425,9 +541,9 @@ void op_blob_remove(void *context, struct api_call *call)
     if (!find_blob(node, call, body_text(call, "blob"), &id))
         return;
     if (store_blob_stat(node->store, id.bytes, &info) == STORE_OK && info.pinned) {
-        api_error(
-            call, EXIT_FAILED,
-            "a job needs this blob; cancel the job first, or wait until it is forgotten (store.keep_jobs)");
+        api_error(call, EXIT_FAILED,
+                  "a job needs this blob, or a client just now; cancel the job first, or wait until it is "
+                  "forgotten (store.keep_jobs)");
         return;
     }
     struct store_batch *batch = node_batch(node);

@@ -586,6 +586,9 @@ static const struct manifest *read_kernel(struct node *node, struct api_call *ca
 void op_submit(void *context, struct api_call *call)
 {
     struct node *node = context;
+    struct uploads **uploads = (struct uploads **)api_state(call);
+    if (uploads && *uploads)
+        (*uploads)->submitted = true;
     const struct manifest *manifest = read_kernel(node, call);
     if (!manifest)
         return;

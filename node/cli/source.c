@@ -234,7 +234,7 @@ int source_upload(struct source *sources, int index, struct cli *cli)
     struct client_failure failure;
     json_t *reply = NULL;
     errno = 0;
-    const int code = (int)client_put(cli->client, json_pack("{s:s}", "op", "blob.put"),
+    const int code = (int)client_put(cli->client, json_pack("{s:s, s:b}", "op", "blob.put", "hold", 1),
                                      (uint64_t)source->status.st_size, read_piece, &reader, &reply, &failure);
     progress_close(&progress);
     if (code == EXIT_DONE) {

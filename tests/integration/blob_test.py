@@ -1,13 +1,16 @@
 """Blobs between nodes: found wherever they are, fetched from several at once, and whole whoever dies or lies meanwhile."""
 import hashlib
+import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import threading
 
 import numpy
 
-from harness import Failed, Skipped, expect, wait_until
+from harness import Failed, Skipped, expect, receive, wait_until
 
 MIB = 1 << 20
 LARGE_MIB = 192  # long enough in coming to be interrupted
@@ -60,6 +63,53 @@ class Getting:
         return wait_until("half of it has come", half, 30)
 
 
+class Client:
+    """One connection to the API that carries several calls (node/api.h)."""
+
+    def __init__(self, node):
+        self.wire = socket.socket(socket.AF_UNIX)
+        self.wire.settimeout(60)
+        self.wire.connect(node.socket)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.wire.close()
+
+    def send(self, kind, body):
+        self.wire.sendall(struct.pack("<IB", len(body), ord(kind)) + body)
+
+    def answer(self):
+        while True:
+            count, _ = struct.unpack("<IB", receive(self.wire, 5))
+            answer = json.loads(receive(self.wire, count))
+            if not answer.get("more"):
+                return answer
+
+    def call(self, op, **fields):
+        self.send("J", json.dumps({"op": op, **fields}).encode())
+        return self.answer()
+
+    def put(self, data, **fields):
+        self.send("J", json.dumps({"op": "blob.put", "bytes": len(data), **fields}).encode())
+        for at in range(0, len(data), MIB):
+            self.send("D", data[at:at + MIB])
+        return self.answer()
+
+    def submit(self, blob):
+        return self.call("submit", kernel="noop", cache="off", replicas=1, inputs=[
+            {"name": "data", "blob": blob, "format": "raw", "row_bytes": 1024, "split": True}])
+
+
+def is_here(node, blob):
+    return any(row["blob"] == blob for row in node.call("blob.ls")["blobs"])
+
+
+def is_pinned(node, blob):
+    return any(row["blob"] == blob and row["pinned"] for row in node.call("blob.ls")["blobs"])
+
+
 def a_blob_is_found_wherever_it_is(place):
     mesh = place.mesh("ashburn", "berlin", "cairo")
     small, large = make_file(place, "small", 0), make_file(place, "large", 5)
@@ -91,6 +141,88 @@ def a_blob_larger_than_the_cache_is_not_said_to_be_kept(place):
         said = node.weir(*words, code=1)
         expect("not kept" in said.error and "store.cache" in said.error and not said.out, "%s" % said)
     put(node, make_file(place, "fits", 2))
+
+
+def inputs_that_do_not_fit_together_are_refused_and_not_evicted(place):
+    node = place.mesh("ashburn", store__cache="8MiB")["ashburn"]
+    draw = numpy.random.default_rng(1)
+    paths = [place.path("base.npy"), place.path("query.npy")]
+    for path in paths:
+        numpy.save(path, draw.integers(-127, 128, (24_000, 256), dtype=numpy.int8))
+    said = node.weir("submit", "knn", "--input", "base=" + paths[0], "--input", "query=" + paths[1], "--split", "query",
+                     "--detach", code=1)
+    for words in ("query", "not kept", "for the same job", "store.cache", "8.0 MiB"):
+        expect(words in said.error, "no %r in %s" % (words, said))
+    expect(node.weir("jobs", "--json").json["jobs"] == [], "a job of it was kept")
+    wait_until("what was uploaded is let go", lambda: not any(
+        row["pinned"] for row in node.call("blob.ls")["blobs"]))
+
+
+def what_is_uploaded_for_a_job_stays_until_its_submit(place):
+    """Whatever others upload meanwhile; but not for longer than its connection lasts, nor over a start of the node."""
+    node = place.mesh("ashburn", store__cache="8MiB")["ashburn"]
+
+    def crowd():
+        for _ in range(4):
+            put(node, make_file(place, "other", 6))
+
+    with Client(node) as one, Client(node) as other:
+        blobs = [client.put(os.urandom(6 * MIB), hold=True)["blob"] for client in (one, other)]
+        crowd()
+        for client, blob in zip((one, other), blobs):
+            answer = client.submit(blob)
+            expect(answer.get("ok"), "an input was not kept until its submit: %s" % answer)
+            node.wait_job(answer["job"])
+        # The next job's inputs don't count with those of the last.
+        expect(one.put(os.urandom(6 * MIB), hold=True).get("ok"), "the connection still holds its last job's inputs")
+
+    with Client(node) as client:
+        loose = client.put(os.urandom(5 * MIB))["blob"]
+        held = client.put(os.urandom(5 * MIB), hold=True)["blob"]
+        expect(not is_pinned(node, loose), "a blob that no job follows is pinned")
+        expect(is_pinned(node, held), "it is not held")
+    wait_until("it is let go with its connection", lambda: not is_pinned(node, held))
+    crowd()
+    wait_until("it goes when others need the room", lambda: not is_here(node, held))
+
+    with Client(node) as client:
+        held = client.put(os.urandom(5 * MIB), hold=True)["blob"]
+        node.kill()
+        node.start()
+        expect(not is_pinned(node, held), "an earlier run's hold was not released")
+    with Client(node) as client:
+        answers = [client.put(b"%d" % number, hold=True) for number in range(6)]
+        expect([answer["ok"] for answer in answers] == 5 * [True] + [False], "a connection holds any number: %s" % answers)
+
+
+def a_result_larger_than_the_cache_comes_through_any_node(place):
+    home = place.mesh("ashburn")["ashburn"]
+    job = home.submit_detached("spin", "--items", "3000000", "--param", "us=0", "--shard-items", "200000")
+    blob = home.wait_job(job)["outputs"][0]["blob"]
+    asked = place.join(home, "dublin", store__cache="8MiB")
+    asked.wait_states({"ashburn": "up"})
+    failures = []
+
+    def one(number):
+        try:
+            out = place.path("mark-%d.npy" % number)
+            asked.weir("submit", "--reattach", job, "-O", "mark=" + out)
+            expect(os.path.getsize(out) > 3_000_000 * 4, "result %d is said to be whole, and is not" % number)
+        except Failed as reason:
+            failures.append(str(reason))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expect(not failures, "; ".join(failures))
+
+    def has_gone():
+        put(asked, make_file(place, "small", 0))  # room is looked for with what comes next
+        return not is_here(asked, blob)
+
+    wait_until("its room is given back", has_gone)
 
 
 def a_fetch_goes_on_after_the_receiver_was_killed(place):
@@ -230,6 +362,9 @@ TESTS = [
     an_input_is_fetched_once_per_node_whatever_the_number_of_shards,
     a_blob_is_found_wherever_it_is,
     a_blob_larger_than_the_cache_is_not_said_to_be_kept,
+    inputs_that_do_not_fit_together_are_refused_and_not_evicted,
+    what_is_uploaded_for_a_job_stays_until_its_submit,
+    a_result_larger_than_the_cache_comes_through_any_node,
     a_fetch_goes_on_after_the_receiver_was_killed,
     an_interrupted_get_leaves_no_file_and_is_taken_up,
     a_fetch_goes_on_after_the_holder_was_killed,
