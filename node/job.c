@@ -53,6 +53,15 @@ struct digest job_request(const struct job *job)
     return digest_final(&stream);
 }
 
+struct digest job_rows(const struct job *job)
+{
+    struct digest_stream stream;
+    digest_init(&stream, "weir job rows 1");
+    for (uint32_t i = 0; i < MANIFEST_INPUTS_MAX; i++)
+        digest_update_u64(&stream, job->spec.inputs[i].row_bytes);
+    return digest_final(&stream);
+}
+
 struct mesh_id job_id(const char *tenant, const char *key)
 {
     struct digest_stream stream;

@@ -48,6 +48,7 @@ struct job_input {
     struct array_type type;
     uint64_t data_offset; /* of the first row in the blob: the length of a .npy header, else 0 */
     uint64_t data_bytes;
+    uint64_t row_bytes; /* of a raw input, as the submit says; 0: it is one axis of bytes, or not raw */
 };
 
 /* What the row in STORE_JOBS holds of a job for ever. */
@@ -200,6 +201,8 @@ struct digest job_kernel_digest(const struct manifest *manifest);
 struct digest job_results_owner(const struct mesh_id *id);
 /* Of what a submit asks for, so that two under one key are told apart at any node. */
 struct digest job_request(const struct job *job);
+/* And of how long the rows of its raw inputs are, which nodes of earlier versions do not tell. */
+struct digest job_rows(const struct job *job);
 /* The id of the job that `tenant` submits under `key`. */
 struct mesh_id job_id(const char *tenant, const char *key);
 

@@ -311,10 +311,12 @@ static bool forget_oldest(struct node *node)
 
 /* Whether a submit under the job's key asks for the same. How many items is known, on either side, if they were given
  * or counted; else 0, and what makes them is in the request. */
-static bool same_request(const struct job *job, const struct digest *request, uint64_t items)
+static bool same_request(const struct job *job, const struct digest *request, const struct digest *rows,
+                         uint64_t items)
 {
-    const struct digest ours = job_request(job);
-    return digest_equal(&ours, request) && (!items || !job->spec.items || items == job->spec.items);
+    const struct digest ours = job_request(job), our_rows = job_rows(job);
+    return digest_equal(&ours, request) && digest_equal(&our_rows, rows) &&
+           (!items || !job->spec.items || items == job->spec.items);
 }
 
 static void refuse_key(struct node *node, const struct job *known, struct api_call *call)
@@ -332,11 +334,13 @@ static void accept_again(struct node *node, struct job *known, struct api_call *
         submit_accepted(node, call, known, true);
 }
 
-void jobs_accepted(struct node *node, struct job *job, const char *request, uint64_t items,
+void jobs_accepted(struct node *node, struct job *job, const char *request, const char *rows, uint64_t items,
                    struct api_call *call)
 {
-    struct digest theirs;
-    if (request && digest_from_hex(request, &theirs) == CRYPTO_OK && same_request(job, &theirs, items))
+    struct digest theirs, their_rows = job_rows(job); /* an earlier version doesn't say */
+    if (request && digest_from_hex(request, &theirs) == CRYPTO_OK &&
+        (!rows || digest_from_hex(rows, &their_rows) == CRYPTO_OK) &&
+        same_request(job, &theirs, &their_rows, items))
         accept_again(node, job, call);
     else
         refuse_key(node, job, call);
@@ -346,8 +350,8 @@ void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish
 {
     struct job *known = jobs_find(node, &job->spec.id);
     if (known) {
-        const struct digest request = job_request(job);
-        if (call && !same_request(known, &request, job->spec.items))
+        const struct digest request = job_request(job), rows = job_rows(job);
+        if (call && !same_request(known, &request, &rows, job->spec.items))
             refuse_key(node, known, call);
         else if (call)
             accept_again(node, known, call);

@@ -533,9 +533,9 @@ void jobs_take_over(struct node *node, const struct mesh_id *id, uint64_t epoch)
 void jobs_revive(struct node *node, const struct mesh_id *id);
 /* The answer to relay_claim: whether the job is another node's, or about to be. */
 void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken);
-/* Answers with how the job was accepted, once it is; `request` (job_request in hex) and `items`, if not 0, must be what
- * it was asked for. */
-void jobs_accepted(struct node *node, struct job *job, const char *request, uint64_t items,
+/* Answers with how the job was accepted, once it is; `request` (job_request in hex), `rows` (job_rows), unless NULL, and
+ * `items`, if not 0, must be what it was asked for. */
+void jobs_accepted(struct node *node, struct job *job, const char *request, const char *rows, uint64_t items,
                    struct api_call *call);
 /* All members hold the job's end, so its journal may go. False if this node is not its home. */
 bool jobs_on_over(struct node *node, const struct mesh_id *id);

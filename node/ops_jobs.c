@@ -399,6 +399,7 @@ static bool read_input(struct node *node, struct api_call *call, const json_t *g
         wish->row_bytes[i] = json_is_integer(row_bytes) && json_integer_value(row_bytes) > 0
                                  ? (uint64_t)json_integer_value(row_bytes)
                                  : 0;
+        input->row_bytes = wish->row_bytes[i];
     } else {
         api_error(call, EXIT_USAGE, "format '%s' is not npy, text or raw", format);
         return false;
@@ -684,7 +685,8 @@ void op_accepted(void *context, struct api_call *call)
     struct job *job = find_job(node, call, body_text(call, "job"));
     if (job) {
         api_on_gone(call, submit_gone, node);
-        jobs_accepted(node, job, body_text(call, "request"), (uint64_t)body_integer(call, "items", 0), call);
+        jobs_accepted(node, job, body_text(call, "request"), body_text(call, "rows"),
+                      (uint64_t)body_integer(call, "items", 0), call);
     }
 }
 

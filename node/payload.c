@@ -166,6 +166,8 @@ static void unpack_input(struct field_reader *reader, struct job_input *input)
         field_fail(reader, FIELD_RANGE);
     field_get_fixed(reader, input->blob.bytes, sizeof input->blob.bytes);
     unpack_type(reader, &input->type);
+    if (input->type.dtype == ARRAY_RAW && input->type.rank == 2)
+        input->row_bytes = input->type.shape[1];
     input->data_offset = field_get_uint(reader, BLOB_BYTES_MAX);
     input->data_bytes = field_get_uint(reader, BLOB_BYTES_MAX);
 }

@@ -707,7 +707,7 @@ void relay_moved(struct node *node, struct api_call *call, const struct mesh_id 
 
 void relay_accept(struct node *node, struct api_call *call, const struct job *job)
 {
-    const struct digest request = job_request(job);
+    const struct digest request = job_request(job), rows = job_rows(job);
     char hex[65];
     hex_encode(job->spec.id.bytes, sizeof job->spec.id.bytes, hex);
     struct relay *relay = relay_make(node, call, hex);
@@ -716,6 +716,7 @@ void relay_accept(struct node *node, struct api_call *call, const struct job *jo
     json_decref(relay->body);
     relay->body = json_pack("{s:s, s:I}", "op", "accepted", "items", (json_int_t)job->spec.items);
     json_put(relay->body, "request", json_hex(request.bytes, sizeof request.bytes));
+    json_put(relay->body, "rows", json_hex(rows.bytes, sizeof rows.bytes));
     locate(node, relay);
 }
 

@@ -108,6 +108,37 @@ def submits_of_one_key_at_one_instant_find_one_job(place):
     expect(len(node.weir("jobs", "-q").out.split()) == 1, "a refused job is listed: %s" % node.weir("jobs").out)
 
 
+def one_key_with_rows_of_another_length_is_another_job(place):
+    """At its home and at another node, and after its home's restart."""
+    mesh = place.mesh("ashburn", "berlin", **{"tenants__uid-%d" % os.getuid(): "geology"})
+    home, other = mesh["ashburn"], mesh["berlin"]
+    path = place.path("raw")
+    with open(path, "wb") as out:
+        out.write(bytes(4096))
+    blob = home.weir("blob", "put", path).out.strip()
+    other.weir("blob", "put", path)
+
+    def submit(node, row_bytes):
+        try:
+            return api_call(node.socket, {"op": "submit", "kernel": "noop", "key": "rows", "inputs": [
+                {"name": "data", "blob": blob, "format": "raw", "row_bytes": row_bytes, "split": True}]})["job"]
+        except Failed as reason:
+            return str(reason)
+
+    job = submit(home, 64)
+    home.wait_job(job)
+    for node in (home, other, None, home, other):
+        if node is None:
+            home.stop()
+            home.start()
+            other.wait_states({"ashburn": "up"})
+            continue
+        again = submit(node, 64)
+        expect(again == job, "%s: the same request is another job: %s" % (node.name, again))
+        said = submit(node, 128)
+        expect("names another job" in said, "%s: %s" % (node.name, said))
+
+
 def broken_frames_end_the_connection_and_no_more(place):
     """Lengths, kinds and JSON that no client sends: refused or cut off; the node serves the next one."""
     node = place.mesh("ashburn")["ashburn"]
@@ -128,4 +159,5 @@ def broken_frames_end_the_connection_and_no_more(place):
 
 
 TESTS = [an_output_appears_whole_or_not_at_all, the_node_checks_what_the_command_would_have,
-         submits_of_one_key_at_one_instant_find_one_job, broken_frames_end_the_connection_and_no_more]
+         submits_of_one_key_at_one_instant_find_one_job, one_key_with_rows_of_another_length_is_another_job,
+         broken_frames_end_the_connection_and_no_more]
