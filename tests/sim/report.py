@@ -285,7 +285,7 @@ class Report:
         about = self.about(figure)
         rests = ", ".join("%s %s" % (about[name], words) for name, words in (
             ("samples", "samples"), ("virtual_minutes", "virtual minutes")) if name in about)
-        return "%-42s %12s %12s  %-3s %s" % (figure.what, "%s %s" % (value, figure.unit), aim, met, rests)
+        return "%-42s %12s %12s  %-3s %s" % (figure.what, "%.6g %s" % (value, figure.unit), aim, met, rests)
 
 
 def measure(options, report):
