@@ -25,6 +25,7 @@
 #include <zmq.h>
 
 #define DRAIN_DEADLINE_MS 30000    /* a stop by signal waits so long for what runs here */
+#define DRAIN_WAIT_MS 3000         /* longer than results are on their way to a home that lives */
 #define LAST_WORDS_MS 200          /* for the good-bye, once it is on disk, to get out */
 #define LAST_WORDS_MS_MAX 3000     /* with a slow disk */
 #define STORE_NEW_BYTES (1u << 20) /* more than two empty databases take */
@@ -177,6 +178,24 @@ static void tell_drainer(struct node *node, const struct mesh_executor_view *vie
                        "unacked", (int)view->unacked, "jobs", (int)live));
 }
 
+/* Nothing runs here any more, and yet it doesn't end: the log says why, once. */
+static void log_drain_wait(struct node *node, const struct mesh_executor_view *view, int64_t now_ms)
+{
+    if (view->running + view->waiting > 0 || view->unacked == 0) {
+        node->drain_waits_at_ms = 0;
+        return;
+    }
+    if (!node->drain_waits_at_ms)
+        node->drain_waits_at_ms = now_ms;
+    if (node->drain_wait_logged || now_ms < node->drain_waits_at_ms + DRAIN_WAIT_MS)
+        return;
+    node->drain_wait_logged = true;
+    log_info("drain",
+             "state=waiting unacked=%u reason=\"nothing runs any more, but the homes of results that were "
+             "computed here do not take them; stop it twice to end it at once, they are computed again\"",
+             view->unacked);
+}
+
 /* Whether a job of ours is on its way to another of those that keep its journal. */
 static bool hands_over(const struct node *node)
 {
@@ -208,6 +227,7 @@ static int64_t drain_turn(struct node *node, int64_t now_ms)
         return INT64_MAX;
     }
     tell_drainer(node, &view, now_ms);
+    log_drain_wait(node, &view, now_ms);
     const bool stop = node->stop_when_idle && ((idle && !hands_over(node)) || now_ms >= node->stop_at_ms);
     if (!node->drained && !stop)
         return now_ms + 50;

@@ -368,6 +368,8 @@ struct node {
     struct background *copier;   /* makes backups; NULL until the first */
     struct store_copy *copy;     /* the one that is being made; NULL = none */
     int64_t drain_told_at_ms;
+    int64_t drain_waits_at_ms; /* since when only acknowledgements are missing; 0: more is, or nothing */
+    bool drain_wait_logged;
     struct job_watch *watches;
     int64_t watches_at_ms; /* when they were last told */
 

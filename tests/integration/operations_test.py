@@ -113,6 +113,19 @@ def a_mesh_is_restarted_node_by_node_under_load(place):
 # ---- Drains
 
 
+def a_stop_that_waits_for_a_lost_home_says_so(place):
+    mesh = place.mesh("ashburn", "berlin")
+    home, other = mesh["ashburn"], mesh["berlin"]
+    job = home.submit_detached("spin", "--items", "200", "--shard-items", "1", "--param", "us=100000", "--cache", "off",
+                               "--replicas", "1")
+    wait_running(home, other, job)
+    home.kill()
+    other.signal(signal.SIGTERM)
+    wait_until("berlin's log says what it waits for", lambda: "event=drain state=waiting unacked=" in other.log_text(), 20)
+    other.signal(signal.SIGTERM)  # as it says
+    other.wait_end(10)
+
+
 def drain(place, node, **options):
     return place.start([place.program, "drain", "--node", node.socket], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                        text=True, **options)
@@ -313,7 +326,8 @@ def a_clock_that_is_a_year_off_harms_no_identity(place):
             expect_marks(node, node.job_kept, 3)
 
 
-TESTS = [a_mesh_is_restarted_node_by_node_under_load, a_drain_ends_when_it_is_empty_whoever_looks_on,
+TESTS = [a_mesh_is_restarted_node_by_node_under_load, a_stop_that_waits_for_a_lost_home_says_so,
+         a_drain_ends_when_it_is_empty_whoever_looks_on,
          a_minority_says_so_and_goes_on_when_it_meets_the_others,
          a_disk_whose_syncs_fail_ends_its_node_and_loses_nothing, a_clock_that_is_off_is_told,
          a_clock_that_is_a_year_off_harms_no_identity]
