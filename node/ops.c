@@ -183,11 +183,10 @@ struct job *find_own_job(struct node *node, struct api_call *call, const char *t
     bool answered;
     struct job *const job = search_job(node, call, text, &answered);
     if (!job && !answered)
-        api_error(
-            call, EXIT_NONE,
-            "job '%s' does not have its home at %s; `weir submit --reattach %s` names its outputs' blobs: "
-            "bring one here with `weir blob get`, then give blob:DIGEST",
-            text, peer_name(node, &node->self), text);
+        api_error(call, EXIT_NONE,
+                  "no job '%s' has its home at %s. If another node is its home, `weir submit --reattach %s` "
+                  "names its outputs' blobs: bring one here with `weir blob get`, then give blob:DIGEST",
+                  text, peer_name(node, &node->self), text);
     return job;
 }
 
