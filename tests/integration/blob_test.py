@@ -195,28 +195,37 @@ def what_is_uploaded_for_a_job_stays_until_its_submit(place):
         expect([answer["ok"] for answer in answers] == 5 * [True] + [False], "a connection holds any number: %s" % answers)
 
 
+def at_once(count, one):
+    """Calls one(0) to one(count - 1), all at once; fails if any of them does."""
+    failures = []
+
+    def call(number):
+        try:
+            one(number)
+        except Failed as reason:
+            failures.append(str(reason))
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expect(not failures, "; ".join(failures))
+
+
 def a_result_larger_than_the_cache_comes_through_any_node(place):
     home = place.mesh("ashburn")["ashburn"]
     job = home.submit_detached("spin", "--items", "3000000", "--param", "us=0", "--shard-items", "200000")
     blob = home.wait_job(job)["outputs"][0]["blob"]
     asked = place.join(home, "dublin", store__cache="8MiB")
     asked.wait_states({"ashburn": "up"})
-    failures = []
 
     def one(number):
-        try:
-            out = place.path("mark-%d.npy" % number)
-            asked.weir("submit", "--reattach", job, "-O", "mark=" + out)
-            expect(os.path.getsize(out) > 3_000_000 * 4, "result %d is said to be whole, and is not" % number)
-        except Failed as reason:
-            failures.append(str(reason))
+        out = place.path("mark-%d.npy" % number)
+        asked.weir("submit", "--reattach", job, "-O", "mark=" + out)
+        expect(os.path.getsize(out) > 3_000_000 * 4, "result %d is said to be whole, and is not" % number)
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    expect(not failures, "; ".join(failures))
+    at_once(3, one)
 
     def has_gone():
         put(asked, make_file(place, "small", 0))  # room is looked for with what comes next
@@ -317,22 +326,13 @@ def clients_that_ask_at_once_share_a_fetch(place):
     mesh = place.mesh("ashburn", "berlin")
     path = make_file(place, "large", 64)
     blob = put(mesh["ashburn"], path)
-    failures = []
 
     def one(number):
-        try:
-            out = place.path("copy-%d" % number)
-            mesh["berlin"].weir("blob", "get", blob, out, timeout_s=120)
-            expect(digest(out) == digest(path), "copy %d differs" % number)
-        except Failed as reason:
-            failures.append(str(reason))
+        out = place.path("copy-%d" % number)
+        mesh["berlin"].weir("blob", "get", blob, out, timeout_s=120)
+        expect(digest(out) == digest(path), "copy %d differs" % number)
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    expect(not failures, "; ".join(failures))
+    at_once(4, one)
     after = bulk(mesh["berlin"])
     expect(after["fetched_bytes"] == os.path.getsize(path), "it was fetched more than once: %s" % after)
 
