@@ -164,14 +164,23 @@ void jobs_go_on_later(struct node *node, struct job *job, const char *why)
               peer_name(node, &job->spec.id), text);
 }
 
-static void on_restored(struct background_task *task)
+/* Ends the preparation: returns its job, and whether its inputs are here and good. */
+static struct job *prepared(struct background_task *task, struct node **node, bool *good)
 {
     struct job_preparing *preparing = (struct job_preparing *)task;
-    struct node *node = preparing->node;
     struct job *job = preparing->job;
-    const bool good = preparing->good;
+    *node = preparing->node;
+    *good = preparing->good;
     free(preparing);
     job->preparing = false;
+    return job;
+}
+
+static void on_restored(struct background_task *task)
+{
+    struct node *node;
+    bool good;
+    struct job *job = prepared(task, &node, &good);
     if (!good) {
         jobs_go_on_later(node, job, job->error);
         return;
@@ -190,12 +199,9 @@ static void on_restored(struct background_task *task)
 
 static void on_taken_over(struct background_task *task)
 {
-    struct job_preparing *preparing = (struct job_preparing *)task;
-    struct node *node = preparing->node;
-    struct job *job = preparing->job;
-    const bool good = preparing->good;
-    free(preparing);
-    job->preparing = false;
+    struct node *node;
+    bool good;
+    struct job *job = prepared(task, &node, &good);
     if (job->moved) {
         jobs_take_out(node, job);
         job_free(job);

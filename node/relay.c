@@ -364,32 +364,28 @@ static void locate(struct node *node, struct relay *relay)
         located(node, relay);
 }
 
-static bool has_row(const json_t *rows, const char *id)
+static const char *row_id(const json_t *row)
 {
-    size_t i;
-    const json_t *row;
-    json_array_foreach(rows, i, row)
-    {
-        if (strcmp(json_string_value(json_object_get(row, "id")), id) == 0)
-            return true;
-    }
-    return false;
+    return json_string_value(json_object_get(row, "id"));
 }
 
 /* Of a job that its home told of nothing else is said, and of others once. */
 static void add_lost(struct relay *relay)
 {
+    json_t *const told = json_object();
     size_t i;
     json_t *row;
+    json_array_foreach(relay->rows, i, row) json_object_set_new(told, row_id(row), json_true());
     json_array_foreach(relay->lost, i, row)
     {
-        const char *const id = json_string_value(json_object_get(row, "id"));
-        if (!id || has_row(relay->rows, id))
+        if (!row_id(row) || json_object_get(told, row_id(row)))
             continue;
+        json_object_set_new(told, row_id(row), json_true());
         json_array_append(relay->rows, row);
         relay->matching++;
         relay->total++;
     }
+    json_decref(told);
 }
 
 /* The unfinished first, then the newest, as one node lists its own. */
@@ -462,7 +458,7 @@ static void take_rows(struct relay *relay, const json_t *answer)
     relay->matching += json_integer_value(json_object_get(answer, "matching"));
     json_array_foreach(json_object_get(answer, "jobs"), i, row)
     {
-        if (json_is_string(json_object_get(row, "id")))
+        if (row_id(row))
             json_array_append(relay->rows, row);
     }
     json_array_extend(relay->lost, json_object_get(answer, "lost"));

@@ -50,7 +50,7 @@ class Getting:
     """`weir blob get` in the background."""
 
     def __init__(self, node, blob):
-        self.node, self.path = node, node.place.path("coming-" + node.name)
+        self.node, self.blob, self.path = node, blob, node.place.path("coming-" + node.name)
         self.process = node.place.start([node.place.program, "blob", "--node", node.socket, "get", blob, self.path],
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
@@ -234,16 +234,21 @@ def a_result_larger_than_the_cache_comes_through_any_node(place):
     wait_until("its room is given back", has_gone)
 
 
-def a_fetch_goes_on_after_the_receiver_was_killed(place):
+def half_got(place):
+    """Two sites, a file at the first, its size, and the second's get of it, of which half has come."""
     mesh = place.mesh("ashburn", "berlin")
     path = make_file(place, "large", LARGE_MIB)
-    total = os.path.getsize(path)
-    blob = put(mesh["ashburn"], path)
-    Getting(mesh["berlin"], blob).wait_half(total)
+    getting = Getting(mesh["berlin"], put(mesh["ashburn"], path))
+    getting.wait_half(os.path.getsize(path))
+    return mesh, path, os.path.getsize(path), getting
+
+
+def a_fetch_goes_on_after_the_receiver_was_killed(place):
+    mesh, path, total, getting = half_got(place)
     mesh["berlin"].kill()
     mesh["berlin"].start()
     mesh["berlin"].wait_states({"ashburn": "up"})
-    get(mesh["berlin"], blob, path, timeout_s=120)
+    get(mesh["berlin"], getting.blob, path, timeout_s=120)
     after = bulk(mesh["berlin"])
     served = bulk(mesh["ashburn"])["served_bytes"]
     expect(after["fetch_resumed_bytes"] > 0, "nothing was taken up: %s" % after)
@@ -252,30 +257,20 @@ def a_fetch_goes_on_after_the_receiver_was_killed(place):
 
 
 def an_interrupted_get_leaves_no_file_and_is_taken_up(place):
-    mesh = place.mesh("ashburn", "berlin")
-    path = make_file(place, "large", LARGE_MIB)
-    total = os.path.getsize(path)
-    blob = put(mesh["ashburn"], path)
-    getting = Getting(mesh["berlin"], blob)
-    getting.wait_half(total)
+    mesh, path, total, getting = half_got(place)
     getting.process.send_signal(signal.SIGINT)
     said = getting.process.communicate(timeout=60)[1].decode()
     expect(getting.process.returncode == 130 and "interrupted" in said, "it ended with %s: %s" % (
         getting.process.returncode, said))
     left = [name for name in os.listdir(place.folder) if name.startswith(os.path.basename(getting.path))]
     expect(not left, "left behind: %s" % left)
-    get(mesh["berlin"], blob, path, timeout_s=120)
+    get(mesh["berlin"], getting.blob, path, timeout_s=120)
     after = bulk(mesh["berlin"])
     expect(after["fetch_resumed_bytes"] + after["fetched_bytes"] <= total + WASTE_BYTES_MAX, "it came twice: %s" % after)
 
 
 def a_fetch_goes_on_after_the_holder_was_killed(place):
-    mesh = place.mesh("ashburn", "berlin")
-    path = make_file(place, "large", LARGE_MIB)
-    total = os.path.getsize(path)
-    blob = put(mesh["ashburn"], path)
-    getting = Getting(mesh["berlin"], blob)
-    getting.wait_half(total)
+    mesh, path, total, getting = half_got(place)
     mesh["ashburn"].kill()
     mesh["ashburn"].start()
     expect(getting.process.wait(120) == 0, "it ended with %s: %s" % (getting.process.returncode,
