@@ -2097,6 +2097,8 @@ int main(int count, char **arguments)
         seed = strtoull(arguments[1], NULL, 0);
     if (count > 2)
         cmocka_set_test_filter(arguments[2]);
+    if (count > 3)
+        cmocka_set_skip_filter(arguments[3]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(job_is_done_and_its_copies_agree),
         cmocka_unit_test(job_goes_on_elsewhere_when_its_home_dies),

@@ -78,10 +78,13 @@ static struct net_flight *launch(struct net *net, enum flight_kind kind, uint32_
 uint64_t net_handle(struct net *net, uint32_t node, const struct mesh_record *record, uint64_t payload)
 {
     struct net_node *const n = &net->node[node];
-    assert_true(n->handle_count < NET_HANDLES_MAX);
+    if (n->handle_count == n->handle_capacity) {
+        n->handle_capacity = n->handle_capacity ? 2 * n->handle_capacity : 256;
+        n->handle = realloc(n->handle, n->handle_capacity * sizeof *n->handle);
+        assert_non_null(n->handle);
+    }
     struct net_handle *const handle = &n->handle[n->handle_count++];
-    handle->live = true;
-    handle->payload = payload;
+    *handle = (struct net_handle){.live = true, .payload = payload};
     if (record)
         handle->record = *record;
     n->handles_live++;
@@ -480,9 +483,6 @@ static void start(struct net *net, uint32_t node)
     void *const memory = calloc(1, mesh_size(&n->config.limits));
     assert_non_null(memory);
     n->mesh = mesh_init(memory, &n->config);
-    free(n->handle);
-    n->handle = calloc(NET_HANDLES_MAX, sizeof *n->handle);
-    assert_non_null(n->handle);
     n->handle_count = n->handles_live = 0;
     memset(n->keeps, 0, sizeof n->keeps);
     memset(n->session, 0, sizeof n->session);

@@ -21,7 +21,6 @@
 #include "mesh/mesh.h"
 
 #define NET_NODES_MAX 16
-#define NET_HANDLES_MAX (1u << 17) /* handles that one node ever gets; tests end long before */
 #define NET_SAVED_MAX 1024         /* records on one node's disk */
 #define NET_PLACES_MAX 4096        /* MEMBER records that one node signs */
 
@@ -54,6 +53,7 @@ struct net_node {
     /* What the host does and saw. */
     struct net_handle *handle;
     uint32_t handle_count;
+    uint32_t handle_capacity;
     uint32_t handles_live;
     bool keeps[NET_NODES_MAX];
     bool session[NET_NODES_MAX];
