@@ -473,6 +473,11 @@ void gossip_tick(struct step *step)
     out_wake(step, due_ms);
 }
 
+void gossip_wake(struct step *step)
+{
+    out_wake(step, capacity_due_ms(step->mesh, step->now_ms));
+}
+
 /* The first copy of a tree's first branch; whoever is no neighbour, or knows no trees, takes it as any other. */
 static void send_own(struct step *step, const struct mesh_id *peer, const struct mesh_record *record)
 {

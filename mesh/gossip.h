@@ -54,5 +54,7 @@ struct revocation *gossip_find_revocation(const struct mesh *mesh, const struct 
                                           const struct mesh_id *subject);
 
 void gossip_tick(struct step *step);
+/* Once more, behind all that may change our capacity: from here on it is due. */
+void gossip_wake(struct step *step);
 
 #endif

@@ -362,6 +362,7 @@ void mesh_step(struct mesh *mesh, const struct mesh_event *event, struct mesh_ou
     executor_tick(&step);
     home_tick(&step);
     journals_tick(&step);
+    gossip_wake(&step);
     if (out->wake_at_ms < mesh->now_ms)
         out->wake_at_ms = mesh->now_ms;
 }

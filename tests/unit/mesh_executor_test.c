@@ -318,6 +318,23 @@ static void a_grant_expires_after_2500_ms(void **state)
     fixture_close(f);
 }
 
+/* What changed by the clock alone was announced when something else happened, and not when it was due. */
+static void a_place_that_is_free_again_is_announced_in_time(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(0);
+    uint64_t token = 0;
+    fixture_devices(f, 1, 0);
+    reserve(f, UINT32_MAX, 1, 1, 2, true);
+    assert_int_equal(granted(f, UINT32_MAX, &token), 2);
+    fixture_run(f, 2499);
+    f->now_ms++; /* nobody says anything any more */
+    fixture_tick(f);
+    assert_int_equal(mesh_counters(f->mesh)->grants_expired, 1);
+    assert_in_range(f->wake_at_ms, f->now_ms, f->now_ms + MESH_CAPACITY_MIN_MS);
+    fixture_close(f);
+}
+
 static void released_places_go_to_who_waits(void **state)
 {
     (void)state;
@@ -1080,6 +1097,7 @@ int main(void)
         cmocka_unit_test(nonsense_is_counted_and_changes_nothing),
         cmocka_unit_test(an_assign_is_idempotent_by_name),
         cmocka_unit_test(a_grant_expires_after_2500_ms),
+        cmocka_unit_test(a_place_that_is_free_again_is_announced_in_time),
         cmocka_unit_test(released_places_go_to_who_waits),
         cmocka_unit_test(a_freed_place_goes_to_who_waits),
         cmocka_unit_test(turns_are_by_home_and_tenant),

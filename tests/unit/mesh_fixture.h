@@ -156,7 +156,12 @@ static inline void fixture_run(struct fixture *f, int64_t for_ms)
             if (!f->silent[i])
                 fixture_message(f, i, &(struct mesh_message){.kind = MESH_PING});
         }
+        const bool early = f->now_ms < f->wake_at_ms;
         fixture_tick(f);
+        /* It has said when it wants to be called: nothing is due before. */
+        if (early && f->out->save_count + f->out->send_count + f->out->effect_count > 0)
+            fail_msg("something was due at %lld ms, to be called at %lld", (long long)f->now_ms,
+                     (long long)f->wake_at_ms);
     }
 }
 

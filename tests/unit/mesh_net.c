@@ -12,6 +12,8 @@
 #define WALL_START_MS 1700000000000ll
 /* Steps of one node within one virtual millisecond beyond which it is going round in circles. */
 #define STEPS_AT_ONCE_MAX 20000
+/* Every so often that time goes on, one node is called though it did not ask for it. */
+#define CALL_EARLY 8
 
 enum flight_kind { FLIGHT_MESSAGE, FLIGHT_SIGNED, FLIGHT_LINK_UP, FLIGHT_LINK_DOWN };
 
@@ -388,6 +390,22 @@ static int64_t next_dial(const struct net *net, uint32_t *node, uint32_t *peer)
     return at_ms;
 }
 
+/* A node that is called before it asked to be has nothing to do: all that is due wakes it. Now and then, each in turn. */
+static void call_early(struct net *net)
+{
+    if (++net->advances % CALL_EARLY != 0)
+        return;
+    const uint32_t node = net->advances / CALL_EARLY % net->count;
+    struct net_node *const n = &net->node[node];
+    if (!n->mesh || n->paused || n->wake_at_ms <= net->now_ms)
+        return;
+    const int64_t wake_at_ms = n->wake_at_ms;
+    net_step(net, node, &(struct mesh_event){.kind = MESH_TICK});
+    if (net->out->save_count + net->out->send_count + net->out->effect_count > 0)
+        fail_msg("seed %llu: something was due at node %u at %lld ms, to be called at %lld",
+                 (unsigned long long)net->seed, node, (long long)net->now_ms, (long long)wake_at_ms);
+}
+
 void net_run(struct net *net, int64_t for_ms)
 {
     const int64_t until_ms = net->now_ms + for_ms;
@@ -413,8 +431,10 @@ void net_run(struct net *net, int64_t for_ms)
         if (at_once > STEPS_AT_ONCE_MAX)
             fail_msg("seed %llu: no end of work at %lld ms", (unsigned long long)net->seed,
                      (long long)net->now_ms);
-        if (next_ms > net->now_ms)
+        if (next_ms > net->now_ms) {
             net->now_ms = next_ms;
+            call_early(net);
+        }
         if (woken != UINT32_MAX) {
             net_step(net, woken, &(struct mesh_event){.kind = MESH_TICK});
         } else if (flight_ms <= dial_ms) {

@@ -21,8 +21,8 @@
 #include "mesh/mesh.h"
 
 #define NET_NODES_MAX 16
-#define NET_SAVED_MAX 1024         /* records on one node's disk */
-#define NET_PLACES_MAX 4096        /* MEMBER records that one node signs */
+#define NET_SAVED_MAX 1024  /* records on one node's disk */
+#define NET_PLACES_MAX 4096 /* MEMBER records that one node signs */
 
 struct net_handle {
     bool live;
@@ -71,6 +71,7 @@ struct net {
     uint64_t seed;
     uint64_t random;
     int64_t now_ms;
+    uint32_t advances; /* of now_ms */
     uint32_t count;
     struct net_node node[NET_NODES_MAX];
     bool cut[NET_NODES_MAX][NET_NODES_MAX]; /* nothing passes from the first to the second */
