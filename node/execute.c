@@ -50,7 +50,9 @@ struct attempt {
     uint64_t device_us;
     uint8_t outcome[MESH_BUNDLE_SHARDS_MAX];
     struct bytes *item[MESH_BUNDLE_SHARDS_MAX]; /* entry, or message */
-    struct store_batch *batch;                  /* blobs of large outputs */
+    struct store_batch *batch;                  /* blobs of large outputs, */
+    struct held held;                           /* which are held for its home */
+    bool told;                                  /* that one could not be */
 };
 
 /* A broadcast blob, opened and verified once for all attempts that use it. */
@@ -91,6 +93,7 @@ static void attempt_free(struct attempt *attempt)
     for (uint32_t s = 0; s < MESH_BUNDLE_SHARDS_MAX; s++)
         bytes_drop(attempt->item[s]);
     store_batch_close(attempt->batch);
+    results_release(attempt->node, &attempt->held);
     assign_deinit(&attempt->assign);
     bytes_drop(attempt->payload);
     free(attempt);
@@ -140,6 +143,7 @@ static void finish(struct attempt *attempt)
                                             .device_us = attempt->device_us,
                                             .count = count}};
     memcpy(event.body.ran.outcome, attempt->outcome, count);
+    results_keep(node, &attempt->held, event.body.ran.handle);
     unlink_attempt(attempt);
     attempt_free(attempt);
     host_post(node, &event);
@@ -577,8 +581,8 @@ uint32_t execute_claimed(struct node *node, const uint64_t *bundles, uint32_t co
 
 /* ---- Results */
 
-static enum store_error keep_output(struct attempt *attempt, const struct worker_output *from,
-                                    struct entry_output *to)
+static enum store_error store_output(struct attempt *attempt, const struct worker_output *from,
+                                     struct entry_output *to)
 {
     if (!attempt->batch)
         attempt->batch = node_batch(attempt->node);
@@ -595,6 +599,23 @@ static enum store_error keep_output(struct attempt *attempt, const struct worker
         return error;
     }
     return store_upload_finish(upload, NULL, attempt->batch, to->blob.bytes);
+}
+
+static enum store_error keep_output(struct attempt *attempt, const struct worker_output *from,
+                                    struct entry_output *to)
+{
+    struct node *node = attempt->node;
+    const enum store_error error = store_output(attempt, from, to);
+    if (error != STORE_OK || results_add(node, &attempt->held, &to->blob, from->bytes, attempt->batch) ||
+        attempt->told)
+        return error;
+    attempt->told = true;
+    log_warn(
+        "attempt",
+        "home=%s reason=\"results that their homes have not fetched fill %u times store.cache: what comes "
+        "now may be evicted, and is then computed again\"",
+        peer_name(node, &attempt->home), HOLDS_CACHES);
+    return STORE_OK;
 }
 
 void execute_shard(void *context, const struct workers_shard *shard)

@@ -1,7 +1,8 @@
 /*
- * Blobs that clients count on: what a connection uploaded for the job that it is about to submit, and what is being sent
- * to one. Each is pinned while anybody holds it. All holds are pins of one owner, counted in memory, so that what an
- * earlier run of this node left behind is found at the start.
+ * Blobs that somebody counts on for a while: what a connection uploaded for the job that it is about to submit, what is
+ * being sent to a client, and what was computed here and its home has not fetched yet. Each is pinned while anybody holds
+ * it. All holds are pins of one owner, counted in memory, so that what an earlier run of this node left behind is found at
+ * the start.
  */
 #include "node/log.h"
 #include "node/node.h"
@@ -9,12 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Born with a blob's first hold, dies with its last. There are few: one per large blob that is being sent, and those of
- * the API's connections. */
+/* Born with a blob's first hold, dies with its last. */
 struct hold {
-    struct hold *next;
+    struct hold *next; /* in the same bucket */
     struct digest blob;
     uint32_t count;
+};
+
+/* The large outputs of a bundle, from its end until the core drops the handle under which it knows its results. */
+struct results {
+    struct results *next; /* in the same bucket */
+    uint64_t handle;
+    struct held held;
 };
 
 /* No digest looks like this, so it is no job's. */
@@ -38,16 +45,23 @@ enum store_error holds_open(struct node *node)
 
 void holds_close(struct node *node)
 {
-    while (node->holds) {
-        struct hold *hold = node->holds;
-        node->holds = hold->next;
-        free(hold);
+    for (uint32_t b = 0; b < HOLDS_BUCKETS; b++) {
+        for (struct hold *hold = node->holds.bucket[b], *next; hold; hold = next) {
+            next = hold->next;
+            free(hold);
+        }
+        for (struct results *results = node->holds.results[b], *next; results; results = next) {
+            next = results->next;
+            free(results->held.blob);
+            free(results);
+        }
     }
 }
 
+/* Digests are as good as random. */
 static struct hold **find_hold(struct node *node, const struct digest *blob)
 {
-    struct hold **link = &node->holds;
+    struct hold **link = &node->holds.bucket[blob->bytes[0] % HOLDS_BUCKETS];
     while (*link && !digest_equal(&(*link)->blob, blob))
         link = &(*link)->next;
     return link;
@@ -67,43 +81,115 @@ void hold_take(struct node *node, const struct digest *blob, struct store_batch 
 }
 
 /* Commits are made in the order in which they were asked for: a pin that follows stays. */
+static void release(struct node *node, const struct digest *blobs, uint32_t count)
+{
+    struct store_batch *batch = NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        struct hold **link = find_hold(node, &blobs[i]);
+        struct hold *hold = *link;
+        if (--hold->count > 0)
+            continue;
+        *link = hold->next;
+        free(hold);
+        if (node->stopping)
+            continue; /* the next start does it */
+        if (!batch)
+            batch = node_batch(node);
+        store_batch_unpin(batch, blobs[i].bytes, owner.bytes);
+    }
+    if (batch)
+        node_commit(node, batch, NULL, NULL);
+}
+
 void hold_release(struct node *node, const struct digest *blob)
 {
-    struct hold **link = find_hold(node, blob);
-    struct hold *hold = *link;
-    if (--hold->count > 0)
+    release(node, blob, 1);
+}
+
+void held_add(struct node *node, struct held *held, const struct digest *blob, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < held->count; i++)
+        if (digest_equal(&held->blob[i], blob)) {
+            hold_release(node, blob);
+            return;
+        }
+    if (held->count == held->room) {
+        held->room = held->room ? 2 * held->room : 4;
+        held->blob = must(realloc(held->blob, held->room * sizeof *held->blob));
+    }
+    held->blob[held->count++] = *blob;
+    held->bytes += bytes;
+}
+
+void held_release(struct node *node, struct held *held)
+{
+    release(node, held->blob, held->count);
+    free(held->blob);
+    *held = (struct held){0};
+}
+
+/* ---- Results */
+
+bool results_add(struct node *node, struct held *held, const struct digest *blob, uint64_t bytes,
+                 struct store_batch *batch)
+{
+    const uint64_t before = held->bytes, others = node->holds.result_bytes - before;
+    if (others > 0 && others + before + bytes > HOLDS_CACHES * node->config.cache_bytes)
+        return false;
+    hold_take(node, blob, batch);
+    held_add(node, held, blob, bytes);
+    node->holds.result_bytes += held->bytes - before;
+    return true;
+}
+
+void results_release(struct node *node, struct held *held)
+{
+    node->holds.result_bytes -= held->bytes;
+    held_release(node, held);
+}
+
+static struct results **results_of(struct node *node, uint64_t handle)
+{
+    struct results **link = &node->holds.results[handle % HOLDS_BUCKETS];
+    while (*link && (*link)->handle != handle)
+        link = &(*link)->next;
+    return link;
+}
+
+void results_keep(struct node *node, struct held *held, uint64_t handle)
+{
+    if (held->count == 0)
         return;
-    *link = hold->next;
-    free(hold);
-    if (node->stopping)
-        return; /* the next start does it */
-    struct store_batch *batch = node_batch(node);
-    store_batch_unpin(batch, blob->bytes, owner.bytes);
-    node_commit(node, batch, NULL, NULL);
+    struct results **link = results_of(node, handle);
+    *link = must(calloc(1, sizeof **link));
+    **link = (struct results){.handle = handle, .held = *held};
+    *held = (struct held){0};
+}
+
+void results_dropped(struct node *node, uint64_t handle)
+{
+    struct results **link = results_of(node, handle);
+    struct results *results = *link;
+    if (!results)
+        return;
+    *link = results->next;
+    results_release(node, &results->held);
+    free(results);
 }
 
 /* ---- Uploads */
 
 void uploads_add(struct node *node, struct uploads **uploads, const struct digest *blob, uint64_t bytes)
 {
-    if (!*uploads) {
-        *uploads = calloc(1, sizeof **uploads);
-        must(*uploads);
-    }
-    struct uploads *held = *uploads;
-    for (uint32_t i = 0; i < held->count; i++)
-        if (digest_equal(&held->blob[i], blob)) {
-            hold_release(node, blob);
-            return;
-        }
-    held->blob[held->count++] = *blob;
-    held->bytes += bytes;
+    if (!*uploads)
+        *uploads = must(calloc(1, sizeof **uploads));
+    held_add(node, &(*uploads)->held, blob, bytes);
 }
 
 void uploads_release(struct node *node, struct uploads *uploads)
 {
-    for (uint32_t i = 0; uploads && i < uploads->count; i++)
-        hold_release(node, &uploads->blob[i]);
-    if (uploads)
-        *uploads = (struct uploads){0};
+    if (!uploads)
+        return;
+    held_release(node, &uploads->held);
+    uploads->submitted = false;
 }

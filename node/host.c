@@ -204,6 +204,7 @@ static void let_effect_go(struct node *node, struct held_effect *held)
     const struct mesh_effect *effect = &held->effect;
     switch (effect->kind) {
     case MESH_DROP:
+        results_dropped(node, effect->body.handle);
         handles_drop(&node->host.handles, effect->body.handle);
         break;
     case MESH_SIGN:

@@ -14,6 +14,7 @@ struct result_wait {
     struct bytes *payload;
     uint32_t fetching;
     bool failed;
+    bool gone;                 /* some blob is not at the executor any more */
     struct store_batch *batch; /* pins on blobs that are here already */
 };
 
@@ -64,6 +65,34 @@ static void on_pinned(struct node *node, void *context, enum store_error error)
     result_free(node, wait); /* the executor sends the result again */
 }
 
+/* Whether an output that the entry only names is not here. */
+static bool lacks_blob(struct node *node, const struct entry *entry)
+{
+    struct store_blob_info info;
+    for (uint32_t o = 0; o < entry->output_count; o++)
+        if (!entry->output[o].bytes &&
+            store_blob_stat(node->store, entry->output[o].blob.bytes, &info) != STORE_OK)
+            return true;
+    return false;
+}
+
+/* No later try would bring them: those shards go back, to be computed again. */
+static void return_gone(struct node *node, struct result_wait *wait)
+{
+    struct result_item items[MESH_BUNDLE_SHARDS_MAX];
+    struct entry entry;
+    struct job *job = jobs_find(node, &wait->message->body.result.job);
+    const int count = result_decode(wait->payload, items, MESH_BUNDLE_SHARDS_MAX);
+    for (int i = 0; i < count; i++) {
+        uint32_t *outcome = &wait->message->body.result.shard[i].outcome;
+        if (*outcome == MESH_DONE && entry_decode(items[i].bytes, items[i].count, &entry) &&
+            lacks_blob(node, &entry))
+            *outcome = MESH_RETURNED;
+    }
+    if (job)
+        snprintf(job->last_return, sizeof job->last_return, "a result is not there any more");
+}
+
 static void result_advance(struct node *node, struct result_wait *wait)
 {
     if (wait->fetching > 0)
@@ -72,6 +101,8 @@ static void result_advance(struct node *node, struct result_wait *wait)
         result_free(node, wait);
         return;
     }
+    if (wait->gone)
+        return_gone(node, wait);
     struct store_batch *batch = wait->batch;
     wait->batch = NULL;
     node_commit(node, batch, on_pinned, wait);
@@ -82,7 +113,8 @@ static void on_blob(struct node *node, void *context, const struct bulk_done *do
     struct result_wait *wait = context;
     wait->fetching--;
     if (done->error != BULK_OK) {
-        wait->failed = true;
+        wait->gone = wait->gone || done->error == BULK_ABSENT;
+        wait->failed = wait->failed || done->error != BULK_ABSENT;
         log_warn("result", "from=%s error=\"cannot fetch an output: %s\"", peer_name(node, &wait->from),
                  bulk_error_text(done->error));
         if (done->error == BULK_STORE)

@@ -11,7 +11,7 @@
  *     disk.c      lends nothing while the disk is full
  *     cache*.c    the result cache across nodes: the side that asks, and the one that answers
  *     holders.c   who holds a blob
- *     holds.c     blobs kept for clients that are about to need them
+ *     holds.c     blobs kept for clients and homes that are about to need them
  *     ops*.c      the local API's calls
  *     relay.c     and those about jobs whose home is elsewhere
  *     metrics.c   what /metrics says
@@ -284,13 +284,29 @@ struct blob_watch;
 
 /* ---- holds.c */
 struct hold;
+struct results;
+
+/* Blobs that are held together; zeroed to begin with. */
+struct held {
+    struct digest *blob; /* [room] */
+    uint32_t count;
+    uint32_t room;
+    uint64_t bytes; /* what counts of them against store.cache */
+};
+
+#define HOLDS_BUCKETS 256
+#define HOLDS_CACHES 4 /* what may be held together, in parts as large as store.cache: beside it, not of it */
+struct holds {
+    struct hold *bucket[HOLDS_BUCKETS];     /* by blob */
+    struct results *results[HOLDS_BUCKETS]; /* of ended bundles, by the core's handle */
+    uint64_t result_bytes;                  /* held of all bundles */
+};
 
 /* What a connection of the local API uploaded for its next job. It is held until that is submitted and the connection
  * uploads for another, or ends; together it is no more than fits into store.cache. */
+#define UPLOADS_MAX (MANIFEST_INPUTS_MAX + 1) /* the inputs, and a user's kernel */
 struct uploads {
-    struct digest blob[MANIFEST_INPUTS_MAX + 1]; /* the inputs, and a user's kernel */
-    uint32_t count;
-    uint64_t bytes;
+    struct held held;
     bool submitted; /* what comes next is for another job */
 };
 
@@ -354,7 +370,7 @@ struct node {
     uint32_t voided_count;
     struct holder_search *searches;
     struct blob_watch *blob_watches; /* clients that wait for a blob from elsewhere */
-    struct hold *holds;
+    struct holds holds;
     struct copies copies;
     struct relay *relays;   /* calls of our clients about jobs of other nodes */
     struct remote *remotes; /* and calls of theirs about ours */
@@ -711,6 +727,18 @@ const struct digest *holds_owner(void);
  * if that is there, too; NULL: whoever commits the blob pins it. If the commit fails, the hold is released all the same. */
 void hold_take(struct node *node, const struct digest *blob, struct store_batch *batch);
 void hold_release(struct node *node, const struct digest *blob);
+/* Takes over a hold. */
+void held_add(struct node *node, struct held *held, const struct digest *blob, uint64_t bytes);
+void held_release(struct node *node, struct held *held);
+/* Holds a large output of a bundle, which is in the batch, until its home has it. False: others wait for their homes, and
+ * with this one they would be more than HOLDS_CACHES allows; it stays as long as the cache has room. */
+bool results_add(struct node *node, struct held *held, const struct digest *blob, uint64_t bytes,
+                 struct store_batch *batch);
+void results_release(struct node *node, struct held *held);
+/* The bundle has ended: what it holds lives as long as the handle of its results, which the core drops once their home has
+ * acknowledged them, or nobody will ask for them. */
+void results_keep(struct node *node, struct held *held, uint64_t handle);
+void results_dropped(struct node *node, uint64_t handle); /* of any handle */
 /* Takes over a hold on what a connection uploaded; *uploads is made if it is NULL. `bytes` are what counts of it against
  * store.cache. The caller sees to the bounds. */
 void uploads_add(struct node *node, struct uploads **uploads, const struct digest *blob, uint64_t bytes);

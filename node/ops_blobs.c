@@ -36,7 +36,7 @@ static void put_gone(void *context, struct api_call *call)
 static bool put_fits(struct put *put)
 {
     const struct uploads *uploads = put->hold ? *api_state(put->call) : NULL;
-    const uint64_t before = uploads ? uploads->bytes : 0;
+    const uint64_t before = uploads ? uploads->held.bytes : 0;
     struct store_blob_info info;
     put->kept = store_blob_stat(put->node->store, put->id.bytes, &info) == STORE_OK && info.pinned;
     if (put->kept || put->bytes + before <= put->node->config.cache_bytes)
@@ -148,7 +148,7 @@ static bool may_hold(struct node *node, struct uploads *uploads)
 {
     if (uploads && uploads->submitted)
         uploads_release(node, uploads);
-    return !uploads || uploads->count < sizeof uploads->blob / sizeof uploads->blob[0];
+    return !uploads || uploads->held.count < UPLOADS_MAX;
 }
 
 void op_blob_put(void *context, struct api_call *call)

@@ -11,6 +11,7 @@ import threading
 import numpy
 
 from harness import Failed, Skipped, expect, receive, wait_until
+from mesh_test import metric
 
 MIB = 1 << 20
 LARGE_MIB = 192  # long enough in coming to be interrupted
@@ -234,6 +235,44 @@ def a_result_larger_than_the_cache_comes_through_any_node(place):
     wait_until("its room is given back", has_gone)
 
 
+def computed_for_a_deaf_home(place, shards):
+    """A job of so many results, each of more than its executor's cache, computed while its home hears nothing. Returns its
+    home, the executor, and the job as it ended."""
+    home = place.mesh("ashburn", work__cpu_slots=0)["ashburn"]
+    executor = place.join(home, "berlin", store__cache="1MiB", work__cpu_slots=shards)
+    home.wait_states({"berlin": "up"})
+    job = home.submit_detached("spin", "--items", shards * 270000, "--param", "us=2", "--shard-items", "270000",
+                               "--cache", "off", "--replicas", "1")
+    wait_until("it is at its executor", lambda: home.job(job)["running"] == shards)
+    home.signal(signal.SIGSTOP)
+    wait_until("the results wait for their home", lambda: metric(executor, "weir_bundles_unacked") == shards)
+
+    def are_left():
+        put(executor, make_file(place, "other", 0))  # room is looked for with what comes next
+        return sum(row["bytes"] > MIB for row in executor.call("blob.ls")["blobs"])
+
+    wait_until("3 of them are held, no more", lambda: are_left() == 3)
+    home.signal(signal.SIGCONT)
+    return home, executor, home.wait_job(job)
+
+
+def results_stay_at_their_executor_until_their_home_has_them(place):
+    home, executor, done = computed_for_a_deaf_home(place, 3)
+    expect("cannot fetch an output" not in home.log_text(), "a result was not there any more:\n%s" % home.log_end())
+    expect(done["reassigned"] == 0, "shards were computed twice: %s" % done)
+    wait_until("they are let go once they are there", lambda: not any(
+        row["pinned"] for row in executor.call("blob.ls")["blobs"]))
+
+
+def results_beyond_what_is_held_are_computed_again(place):
+    """They take a bounded part of the executor's disk; one that is gone doesn't keep its job from going on."""
+    home, executor, done = computed_for_a_deaf_home(place, 4)
+    expect("fill 4 times store.cache" in executor.log_text(), "all were held:\n%s" % executor.log_end())
+    expect(done["reassigned"] > 0, "none was computed again: %s" % done)
+    story = home.weir("explain", done["id"]).out
+    expect("is not there any more" in story, story)
+
+
 def half_got(place):
     """Two sites, a file at the first, its size, and the second's get of it, of which half has come."""
     mesh = place.mesh("ashburn", "berlin")
@@ -360,6 +399,8 @@ TESTS = [
     inputs_that_do_not_fit_together_are_refused_and_not_evicted,
     what_is_uploaded_for_a_job_stays_until_its_submit,
     a_result_larger_than_the_cache_comes_through_any_node,
+    results_stay_at_their_executor_until_their_home_has_them,
+    results_beyond_what_is_held_are_computed_again,
     a_fetch_goes_on_after_the_receiver_was_killed,
     an_interrupted_get_leaves_no_file_and_is_taken_up,
     a_fetch_goes_on_after_the_holder_was_killed,
