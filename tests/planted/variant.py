@@ -28,6 +28,9 @@ MEMORY_BYTES = 4 << 30
 UNIT_TESTS = {
     "mesh_executor_test": ["tests/unit/mesh_executor_test.c"],
     "mesh_home_test": ["tests/unit/mesh_home_test.c"],
+    "mesh_placement_test": ["tests/unit/mesh_placement_test.c"],
+    "mesh_usual_test": ["tests/unit/mesh_usual_test.c"],
+    "mesh_log_test": ["tests/unit/mesh_log_test.c"],
     "mesh_speculation_test": ["tests/unit/mesh_speculation_test.c"],
     "mesh_verify_test": ["tests/unit/mesh_verify_test.c"],
     "mesh_links_test": ["tests/unit/mesh_links_test.c"],
