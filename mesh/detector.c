@@ -3,6 +3,7 @@
 void detector_layout(struct detector *detector, const struct mesh_limits *limits, struct carve *from)
 {
     detector->accused = carve(from, limits->members, sizeof *detector->accused);
+    detector->due_at_ms = carve(from, limits->members, sizeof *detector->due_at_ms);
 }
 
 void detector_init(struct mesh *mesh)
@@ -99,6 +100,44 @@ static bool make_room(struct mesh *mesh, struct accused *said, uint32_t accuser)
     return false;
 }
 
+/* ------------------------------------------------ whose verdict may have changed */
+
+static void judge_at(struct mesh *mesh, const struct accused *said, int64_t at_ms)
+{
+    struct detector *const detector = &mesh->detector;
+    int64_t *const due_at_ms = &detector->due_at_ms[said - detector->accused];
+    if (at_ms < *due_at_ms)
+        *due_at_ms = at_ms;
+    if (at_ms < detector->next_at_ms)
+        detector->next_at_ms = at_ms;
+}
+
+void detector_judge(struct mesh *mesh, uint32_t slot)
+{
+    struct accused *const said = detector_said(mesh, slot);
+    if (said)
+        judge_at(mesh, said, mesh->now_ms);
+}
+
+void detector_judge_around(struct mesh *mesh, uint32_t slot)
+{
+    if (mesh->detector.accused_count == 0)
+        return;
+    uint32_t observed[MESH_LINKS_MAX];
+    const uint32_t count = overlay_links(mesh, slot, observed);
+    detector_judge(mesh, slot);
+    for (uint32_t i = 0; i < count; i++)
+        detector_judge(mesh, observed[i]);
+}
+
+void detector_judge_all(struct mesh *mesh)
+{
+    for (uint32_t i = 0; i < mesh->detector.accused_count; i++)
+        judge_at(mesh, &mesh->detector.accused[i], mesh->now_ms);
+}
+
+/* ---------------------------------------------------------- the table's rows */
+
 /* The table has a row for every member, so there is always one. */
 static struct accused *take_row(struct mesh *mesh, uint32_t subject)
 {
@@ -109,6 +148,7 @@ static struct accused *take_row(struct mesh *mesh, uint32_t subject)
         row->member = subject;
         row->count = row->accusers = 0;
         row->changes = 0;
+        detector->due_at_ms[detector->accused_count - 1] = INT64_MAX;
         member->accused = detector->accused_count;
     }
     return &detector->accused[member->accused - 1];
@@ -121,6 +161,7 @@ static void give_row(struct mesh *mesh, uint32_t index)
     mesh->members.slot[detector->accused[index].member].accused = 0;
     if (index != --detector->accused_count) {
         detector->accused[index] = detector->accused[detector->accused_count];
+        detector->due_at_ms[index] = detector->due_at_ms[detector->accused_count];
         mesh->members.slot[detector->accused[index].member].accused = index + 1;
     }
 }
@@ -145,17 +186,28 @@ static bool remember(struct step *step, uint32_t subject, uint32_t accuser, cons
         .at_ms = step->now_ms,
     };
     recount(row);
-    step->mesh->detector.dirty = true;
+    judge_at(step->mesh, row, step->now_ms);
     return true;
+}
+
+/* Whom we accuse does not count as an observer. */
+static void set_alerted(struct mesh *mesh, uint32_t slot, bool alerted)
+{
+    struct member *const member = &mesh->members.slot[slot];
+    if (member->alerted == alerted)
+        return;
+    member->alerted = alerted;
+    detector_judge_around(mesh, slot);
 }
 
 void detector_clear(struct mesh *mesh, uint32_t slot)
 {
     struct accused *const said = detector_said(mesh, slot);
-    if (said)
+    if (said) {
         said->count = said->accusers = 0;
-    mesh->members.slot[slot].alerted = false;
-    mesh->detector.dirty = true;
+        judge_at(mesh, said, mesh->now_ms);
+    }
+    set_alerted(mesh, slot, false);
 }
 
 static void remove_believed(struct detector *detector, uint32_t index)
@@ -172,8 +224,10 @@ void detector_forget(struct mesh *mesh, uint32_t slot)
     for (uint32_t i = 0; i < detector->accused_count; i++) {
         struct accused *const said = &detector->accused[i];
         for (uint32_t j = 0; j < said->count; j++) {
-            if (said->accusation[j].accuser == slot)
-                remove_accusation(said, j--);
+            if (said->accusation[j].accuser != slot)
+                continue;
+            remove_accusation(said, j--);
+            judge_at(mesh, said, mesh->now_ms);
         }
     }
     if (mesh->members.slot[slot].accused != 0)
@@ -206,7 +260,7 @@ static void sign_alert(struct step *step, uint32_t subject, bool accuses)
     record->body.alert.subject = member->id;
     record->body.alert.subject_incarnation = member->record.incarnation;
     record->body.alert.accuses = accuses;
-    member->alerted = accuses;
+    set_alerted(mesh, subject, accuses);
     mesh->members.notes[subject].alerted_at_ms = step->now_ms;
     mesh->members.notes[subject].told_alone = false;
     if (accuses)
@@ -379,76 +433,92 @@ static bool is_accused_enough(const struct mesh *mesh, uint32_t subject, struct 
     return tally.accusers >= (one_will_do ? 1 : 2);
 }
 
-static bool own_link_was_reset(struct mesh *mesh, uint32_t subject)
+static bool own_link_was_reset(const struct mesh *mesh, uint32_t subject)
 {
-    const struct link *const link = links_find(mesh, subject);
+    const struct link *const link = links_view(mesh, subject);
     return link && link->reset;
 }
 
-static void wake_verdict(struct mesh *mesh, int64_t at_ms)
+/* What its state should be, and when it will have to be asked again though nothing else changes. */
+struct verdict {
+    enum mesh_member_state state;
+    int64_t again_at_ms;
+};
+
+/*
+ * A verdict rests on what was said about its subject, on who observes it, and on which of those are suspect or accused by us;
+ * whoever changes one of these has it given again.
+ */
+static struct verdict decide(const struct mesh *mesh, struct accused *said)
 {
-    if (at_ms < mesh->detector.next_at_ms)
-        mesh->detector.next_at_ms = at_ms;
+    const uint32_t subject = said->member;
+    const struct member *const member = &mesh->members.slot[subject];
+    struct verdict verdict = {.state = member->state, .again_at_ms = INT64_MAX};
+    if (subject == mesh->members.self || !members_live(mesh, subject))
+        return verdict;
+    /* Suspicion does not depend on who else is suspect: two such verdicts could otherwise turn each other over for
+     * ever. Death may, since it is not taken back here. */
+    const bool suspect =
+        !tiers_guest(mesh, subject) && is_accused_enough(mesh, subject, take_tally(mesh, said, true));
+    verdict.state = suspect ? MESH_SUSPECT : MESH_UP;
+    if (!suspect || member->state == MESH_UP)
+        return verdict;
+    const struct tally sure = take_tally(mesh, said, false);
+    if (!is_accused_enough(mesh, subject, sure) || 100 * sure.accusers < MESH_DOWN_PERCENT * sure.observers)
+        return verdict;
+    const bool plain = own_link_was_reset(mesh, subject) || sure.accusers == sure.observers;
+    const int64_t down_at_ms = member->state_at_ms + (plain ? MESH_SUSPECT_PLAIN_MS : MESH_SUSPECT_MS);
+    if (mesh->now_ms >= down_at_ms)
+        verdict.state = MESH_DOWN;
+    else
+        verdict.again_at_ms = down_at_ms;
+    return verdict;
 }
 
+/* A changed state has this verdict, and those that rest on it, given again: in this walk or in the next step. */
 static void judge(struct step *step, struct accused *said)
 {
     struct mesh *const mesh = step->mesh;
     const uint32_t subject = said->member;
-    const struct member *const member = &mesh->members.slot[subject];
-    if (subject == mesh->members.self || !members_live(mesh, subject))
-        return;
-    if (tiers_guest(mesh, subject)) {
-        if (member->state == MESH_SUSPECT)
-            members_set_state(step, subject, MESH_UP);
-        return;
-    }
-    /* Suspicion does not depend on who else is suspect: two such verdicts could otherwise turn each other over for
-     * ever. Death may, since it is not taken back here. */
-    const bool suspect = is_accused_enough(mesh, subject, take_tally(mesh, said, true));
-    if (suspect != (member->state == MESH_SUSPECT))
-        members_set_state(step, subject, suspect ? MESH_SUSPECT : MESH_UP);
-    const struct tally sure = take_tally(mesh, said, false);
-    if (!suspect || !is_accused_enough(mesh, subject, sure) ||
-        100 * sure.accusers < MESH_DOWN_PERCENT * sure.observers)
-        return;
-    const bool plain = own_link_was_reset(mesh, subject) || sure.accusers == sure.observers;
-    const int64_t down_at_ms = member->state_at_ms + (plain ? MESH_SUSPECT_PLAIN_MS : MESH_SUSPECT_MS);
-    if (step->now_ms >= down_at_ms)
-        members_set_state(step, subject, MESH_DOWN);
-    else
-        wake_verdict(mesh, down_at_ms);
+    const struct verdict verdict = decide(mesh, said);
+    judge_at(mesh, said, verdict.again_at_ms);
+    if (verdict.state != mesh->members.slot[subject].state)
+        members_set_state(step, subject, verdict.state);
+}
+
+static int64_t ends_at_ms(const struct accusation *accusation)
+{
+    return accusation->at_ms + MESH_ALERT_TTL_MS;
 }
 
 static void expire_accusations(struct step *step, struct accused *said)
 {
     for (uint32_t i = 0; i < said->count;) {
-        const int64_t ends_at_ms = said->accusation[i].at_ms + MESH_ALERT_TTL_MS;
-        if (step->now_ms >= ends_at_ms) {
+        if (step->now_ms >= ends_at_ms(&said->accusation[i]))
             remove_accusation(said, i);
-        } else {
-            wake_verdict(step->mesh, ends_at_ms);
-            i++;
-        }
+        else
+            judge_at(step->mesh, said, ends_at_ms(&said->accusation[i++]));
     }
 }
 
-/* A verdict may change others, through the observers that count: `dirty` is set again then, and the next step
- * looks. */
 static void tick_verdicts(struct step *step)
 {
     struct detector *const detector = &step->mesh->detector;
-    if (!detector->dirty && step->now_ms < detector->next_at_ms)
+    if (step->now_ms < detector->next_at_ms)
         return;
-    detector->dirty = false;
     detector->next_at_ms = INT64_MAX;
     for (uint32_t i = 0; i < detector->accused_count;) {
         struct accused *const said = &detector->accused[i];
+        if (step->now_ms < detector->due_at_ms[i]) {
+            judge_at(step->mesh, said, detector->due_at_ms[i++]);
+            continue;
+        }
         if (!out_has_room(step->out, 0, 0, MESH_OUT_EFFECTS_MAX / 2)) {
             step->mesh->counters.bound_out++;
-            detector->dirty = true;
+            detector->next_at_ms = step->now_ms;
             return;
         }
+        detector->due_at_ms[i] = INT64_MAX;
         expire_accusations(step, said);
         judge(step, said);
         if (said->count == 0)
@@ -650,7 +720,22 @@ void detector_tick(struct step *step)
     if (step->now_ms >= detector->swept_at_ms + MESH_SWEEP_MS)
         sweep(step);
     out_wake(step, detector->swept_at_ms + MESH_SWEEP_MS);
-    out_wake(step, detector->dirty || mesh->links.stale ? step->now_ms : detector->next_at_ms);
+    out_wake(step, mesh->links.stale ? step->now_ms : detector->next_at_ms);
+}
+
+/* Whoever is not due would be judged as before. */
+static void check_verdict(const struct mesh *mesh, uint32_t index)
+{
+    struct accused *const said = &mesh->detector.accused[index];
+    const int64_t due_at_ms = mesh->detector.due_at_ms[index];
+    assert(mesh->detector.next_at_ms <= due_at_ms);
+    if (due_at_ms <= mesh->now_ms)
+        return;
+    const struct verdict verdict = decide(mesh, said);
+    assert(verdict.state == mesh->members.slot[said->member].state && due_at_ms <= verdict.again_at_ms);
+    assert(said->count > 0);
+    for (uint32_t i = 0; i < said->count; i++)
+        assert(due_at_ms <= ends_at_ms(&said->accusation[i]));
 }
 
 void detector_check(const struct mesh *mesh)
@@ -661,7 +746,7 @@ void detector_check(const struct mesh *mesh)
         const struct member *const member = &mesh->members.slot[slot];
         accused += member->accused != 0;
         assert(member->accused <= detector->accused_count);
-        assert(member->state != MESH_SUSPECT || detector_accusers(mesh, slot) > 0 || detector->dirty);
+        assert(member->state != MESH_SUSPECT || member->accused != 0);
     }
     assert(accused == detector->accused_count);
     for (uint32_t i = 0; i < accused; i++) {
@@ -674,6 +759,7 @@ void detector_check(const struct mesh *mesh)
             assert(mesh->members.slot[said->accusation[j].accuser].state != 0);
         }
         assert(accusers == said->accusers);
+        check_verdict(mesh, i);
     }
     assert(detector->believed_count <= MESH_BELIEVED_MAX);
     for (uint32_t i = 0; i < detector->believed_count; i++)

@@ -33,8 +33,8 @@ struct accused {
     uint32_t count;
     uint32_t accusers; /* how many of them stand */
     struct accusation accusation[MESH_ACCUSATIONS_MAX];
-    /* Its observers, as they were at so many changes of the overlay and in that tier. While half a mesh is accused, each
-     * alert has all of them judged anew: to find their neighbours again each time is nearly all that a split costs. */
+    /* Its observers, as they were at so many changes of the overlay and in that tier: each of them accuses it, and has it judged
+     * again. */
     uint64_t changes;
     uint32_t tier;
     uint32_t observers;
@@ -44,9 +44,11 @@ struct accused {
 struct detector {
     struct accused *accused; /* [accused_count], in no particular order; member.accused is the way in */
     uint32_t accused_count;
-    bool dirty; /* something changed that may change a verdict */
+    /* [accused_count], by its rows: when each is judged next, since a verdict may fall then, an accusation ends, or something
+     * changed on which the verdict rests. Apart from the rows, since all are looked at whenever one is due. */
+    int64_t *due_at_ms;
     uint64_t alert_version;
-    int64_t next_at_ms;  /* the earliest time at which a verdict may fall or an accusation ends */
+    int64_t next_at_ms;  /* the earliest of these, or earlier */
     int64_t swept_at_ms; /* of the latest walk over all members: retries and tombstones */
 
     bool doubting; /* most of our own links failed at once: it is probably us */
@@ -108,6 +110,15 @@ struct accused *detector_said(const struct mesh *mesh, uint32_t member);
 uint32_t detector_accusers(const struct mesh *mesh, uint32_t member);
 /* How many members it accuses now. */
 uint32_t detector_accuses(const struct mesh *mesh, uint32_t member);
+
+/*
+ * Something changed on which verdicts rest: that on a member alone; those on all whom it observes too, as its state, its place
+ * or our accusation of it does; or all of them. They are given again in this step or the next. In a split half of the mesh is
+ * accused, so whoever had all judged at each alert would pay with the cube of its nodes.
+ */
+void detector_judge(struct mesh *mesh, uint32_t member);
+void detector_judge_around(struct mesh *mesh, uint32_t member);
+void detector_judge_all(struct mesh *mesh);
 
 void detector_tick(struct step *step);
 

@@ -8,13 +8,19 @@ void links_init(struct mesh *mesh)
     mesh->links.ticked_at_ms = mesh->now_ms;
 }
 
-struct link *links_find(struct mesh *mesh, uint32_t member)
+const struct link *links_view(const struct mesh *mesh, uint32_t member)
 {
     for (uint32_t i = 0; i < mesh->links.count; i++) {
         if (mesh->links.link[i].member == member)
             return &mesh->links.link[i];
     }
     return NULL;
+}
+
+struct link *links_find(struct mesh *mesh, uint32_t member)
+{
+    const struct link *const link = links_view(mesh, member);
+    return link ? &mesh->links.link[link - mesh->links.link] : NULL;
 }
 
 void links_heard(struct step *step, uint32_t member)
@@ -101,6 +107,7 @@ void links_down(struct step *step, const struct mesh_event *event)
         if (!link->silent)
             fall_silent(step, link, true);
         link->reset = true;
+        detector_judge(step->mesh, member);
     }
 }
 
@@ -128,7 +135,7 @@ static void refresh(struct step *step)
     struct mesh *const mesh = step->mesh;
     struct links *const links = &mesh->links;
     uint32_t neighbour[MESH_LINKS_MAX];
-    const uint32_t count = overlay_links(mesh, neighbour);
+    const uint32_t count = overlay_links(mesh, mesh->members.self, neighbour);
     struct link chosen[MESH_LINKS_MAX];
     uint32_t places = 0;
     for (uint32_t i = 0; i < count; i++) {

@@ -44,6 +44,7 @@ void links_check(const struct mesh *mesh);
 
 /* Returns the link to a neighbour, or NULL. */
 struct link *links_find(struct mesh *mesh, uint32_t member);
+const struct link *links_view(const struct mesh *mesh, uint32_t member);
 
 void links_heard(struct step *step, uint32_t member); /* anything came from it */
 void links_ping(struct step *step, const struct mesh_id *from, const struct mesh_message *message);

@@ -410,7 +410,7 @@ void members_set_state(struct step *step, uint32_t slot, enum mesh_member_state 
         detector_clear(mesh, slot);
     if (live != was_live)
         mesh->links.stale = true;
-    mesh->detector.dirty = true;
+    detector_judge_around(mesh, slot);
     rounds_list(mesh, slot);
 
     if (was_live && !live) {

@@ -436,11 +436,7 @@ static void view_member(const struct mesh *mesh, uint32_t slot, struct mesh_memb
 {
     const struct member *const member = &mesh->members.slot[slot];
     const struct member_notes *const notes = &mesh->members.notes[slot];
-    const struct link *link = NULL;
-    for (uint32_t i = 0; i < mesh->links.count; i++) {
-        if (mesh->links.link[i].member == slot)
-            link = &mesh->links.link[i];
-    }
+    const struct link *const link = links_view(mesh, slot);
     *view = (struct mesh_member_view){
         .id = member->id,
         .state = member->state,
@@ -488,11 +484,7 @@ bool mesh_member_find(const struct mesh *mesh, const struct mesh_id *id, struct 
 bool mesh_link_view(const struct mesh *mesh, const struct mesh_id *peer, struct mesh_link_view *view)
 {
     const uint32_t neighbour = members_find(mesh, peer);
-    const struct link *link = NULL;
-    for (uint32_t i = 0; i < mesh->links.count && !link; i++) {
-        if (mesh->links.link[i].member == neighbour)
-            link = &mesh->links.link[i];
-    }
+    const struct link *const link = links_view(mesh, neighbour);
     if (!link)
         return false;
     *view = (struct mesh_link_view){.protocol = link->protocol};

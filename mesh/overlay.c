@@ -88,22 +88,36 @@ static void ring_remove(struct mesh *mesh, uint32_t tier, uint32_t slot)
     mesh->overlay.count[tier]--;
 }
 
+/* Who stands beside a member on a ring has other observers without it; where all see all, or nearly, everybody has. */
+static void observers_changed(struct mesh *mesh, uint32_t slot)
+{
+    mesh->overlay.changes++;
+    bool all = false;
+    for (uint32_t tier = 0; tier < TIERS; tier++)
+        all |=
+            (mesh->members.slot[slot].rings >> tier & 1) && mesh->overlay.count[tier] <= MESH_FULL_MESH + 1;
+    if (all)
+        detector_judge_all(mesh);
+    else
+        detector_judge_around(mesh, slot);
+}
+
 void overlay_insert(struct mesh *mesh, uint32_t slot)
 {
     struct member *const member = &mesh->members.slot[slot];
-    mesh->overlay.changes++;
     tiers_count(mesh, slot, 1);
     member->rings = tiers_of(mesh, slot);
     for (uint32_t tier = 0; tier < TIERS; tier++) {
         if (member->rings & TIER_BIT(tier))
             ring_insert(mesh, tier, slot);
     }
+    observers_changed(mesh, slot);
 }
 
 void overlay_remove(struct mesh *mesh, uint32_t slot)
 {
     struct member *const member = &mesh->members.slot[slot];
-    mesh->overlay.changes++;
+    observers_changed(mesh, slot);
     for (uint32_t tier = 0; tier < TIERS; tier++) {
         if (member->rings & TIER_BIT(tier))
             ring_remove(mesh, tier, slot);
@@ -150,13 +164,12 @@ uint32_t overlay_neighbours(const struct mesh *mesh, uint32_t slot, uint32_t nei
     return add_neighbours(mesh, tiers_watched_in(mesh, slot), slot, neighbour, 0);
 }
 
-uint32_t overlay_links(const struct mesh *mesh, uint32_t neighbour[MESH_LINKS_MAX])
+uint32_t overlay_links(const struct mesh *mesh, uint32_t slot, uint32_t neighbour[MESH_LINKS_MAX])
 {
-    const uint32_t self = mesh->members.self;
     uint32_t count = 0;
     for (uint32_t tier = 0; tier < TIERS; tier++) {
-        if (mesh->members.slot[self].rings & TIER_BIT(tier))
-            count = add_neighbours(mesh, tier, self, neighbour, count);
+        if (mesh->members.slot[slot].rings & TIER_BIT(tier))
+            count = add_neighbours(mesh, tier, slot, neighbour, count);
     }
     return count;
 }

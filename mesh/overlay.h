@@ -35,8 +35,11 @@ void overlay_remove(struct mesh *mesh, uint32_t slot);
  * need not be on the rings: then these are the ones between whom it would stand. O(log n).
  */
 uint32_t overlay_neighbours(const struct mesh *mesh, uint32_t slot, uint32_t neighbour[MESH_NEIGHBOURS_MAX]);
-/* Writes our own neighbours in all our tiers, each once. */
-uint32_t overlay_links(const struct mesh *mesh, uint32_t neighbour[MESH_LINKS_MAX]);
+/*
+ * Writes a member's neighbours in all tiers of ours in which it stands, each once: those to whom it keeps links there. Those of
+ * them who are watched in that tier are the ones whom it observes.
+ */
+uint32_t overlay_links(const struct mesh *mesh, uint32_t slot, uint32_t neighbour[MESH_LINKS_MAX]);
 /* How many stand on the rings on which that member is observed. */
 uint32_t overlay_count(const struct mesh *mesh, uint32_t slot);
 /* Whether a live member of our site is one of its reporters. */

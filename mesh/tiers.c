@@ -430,7 +430,7 @@ void tiers_rebuild(struct step *step)
         rounds_list(mesh, slot);
     }
     mesh->links.stale = true;
-    mesh->detector.dirty = true;
+    detector_judge_all(mesh);
 }
 
 static void say(struct step *step, bool interior)
