@@ -1,8 +1,8 @@
 /*
- * Blobs that somebody counts on for a while: what a connection uploaded for the job that it is about to submit, what is
- * being sent to a client, and what was computed here and its home has not fetched yet. Each is pinned while anybody holds
- * it. All holds are pins of one owner, counted in memory, so that what an earlier run of this node left behind is found at
- * the start.
+ * Blobs that somebody counts on for a while: what a connection uploaded for the job that it is about to submit, what a
+ * job that is being submitted is of, what is being sent to a client, and what was computed here and its home has not
+ * fetched yet. Each is pinned while anybody holds it. All holds are pins of one owner, counted in memory, so that what an
+ * earlier run of this node left behind is found at the start.
  */
 #include "node/log.h"
 #include "node/node.h"
@@ -67,6 +67,11 @@ static struct hold **find_hold(struct node *node, const struct digest *blob)
     return link;
 }
 
+bool hold_is(struct node *node, const struct digest *blob)
+{
+    return *find_hold(node, blob) != NULL;
+}
+
 void hold_take(struct node *node, const struct digest *blob, struct store_batch *batch)
 {
     struct hold **link = find_hold(node, blob);
@@ -81,7 +86,7 @@ void hold_take(struct node *node, const struct digest *blob, struct store_batch 
 }
 
 /* Commits are made in the order in which they were asked for: a pin that follows stays. */
-static void release(struct node *node, const struct digest *blobs, uint32_t count)
+void holds_release(struct node *node, const struct digest *blobs, uint32_t count)
 {
     struct store_batch *batch = NULL;
     for (uint32_t i = 0; i < count; i++) {
@@ -103,7 +108,7 @@ static void release(struct node *node, const struct digest *blobs, uint32_t coun
 
 void hold_release(struct node *node, const struct digest *blob)
 {
-    release(node, blob, 1);
+    holds_release(node, blob, 1);
 }
 
 void held_add(struct node *node, struct held *held, const struct digest *blob, uint64_t bytes)
@@ -123,7 +128,7 @@ void held_add(struct node *node, struct held *held, const struct digest *blob, u
 
 void held_release(struct node *node, struct held *held)
 {
-    release(node, held->blob, held->count);
+    holds_release(node, held->blob, held->count);
     free(held->blob);
     *held = (struct held){0};
 }

@@ -90,6 +90,7 @@ struct job_node_share {
 
 #define JOB_COPIES_DEFAULT 3 /* of a job's journal: one node, or one site, may be lost */
 #define JOB_NODES_MAX 64
+#define JOB_BLOBS_MAX (MANIFEST_INPUTS_MAX + 1) /* its inputs, and a user's kernel */
 #define JOB_DECISIONS_MAX 128
 
 /*
@@ -142,6 +143,7 @@ struct job {
     bool keyed;          /* its submitter named the key: others may be submitting it elsewhere */
     bool undecided;      /* and it isn't known yet whether they do */
     bool yields;         /* one of them goes before */
+    bool holds_inputs;   /* until it pins them itself (node/holds.c) */
     bool preparing;      /* the background thread has it */
     bool first_assign;   /* nothing was assigned yet since this node became its home */
     bool moved;          /* and it is another node's meanwhile: freed when that thread gives it back */

@@ -33,6 +33,7 @@ void jobs_add(struct node *node, struct job *job)
 
 void jobs_take_out(struct node *node, struct job *job)
 {
+    jobs_let_inputs_go(node, job);
     struct job **link = bucket_of(node, &job->spec.id);
     while (*link != job)
         link = &(*link)->chain;
@@ -61,6 +62,30 @@ void jobs_close(struct node *node)
 }
 
 /* ---- Submit */
+
+void jobs_hold_inputs(struct node *node, struct job *job)
+{
+    struct digest blobs[JOB_BLOBS_MAX];
+    const uint32_t count = jobs_blobs(job, blobs);
+    struct store_batch *batch = NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        const bool pinned = hold_is(node, &blobs[i]); /* it was uploaded for this job */
+        if (!pinned && !batch)
+            batch = node_batch(node);
+        hold_take(node, &blobs[i], pinned ? NULL : batch);
+    }
+    if (batch)
+        node_commit(node, batch, NULL, NULL); /* one that is not here is missed when they are read */
+    job->holds_inputs = true;
+}
+
+void jobs_let_inputs_go(struct node *node, struct job *job)
+{
+    struct digest blobs[JOB_BLOBS_MAX];
+    if (job->holds_inputs)
+        holds_release(node, blobs, jobs_blobs(job, blobs));
+    job->holds_inputs = false;
+}
 
 static void run_prepare(struct background_task *task)
 {
@@ -346,6 +371,13 @@ void jobs_accepted(struct node *node, struct job *job, const char *request, cons
         refuse_key(node, job, call);
 }
 
+/* A job that never was in the table. */
+static void drop(struct node *node, struct job *job)
+{
+    jobs_let_inputs_go(node, job);
+    job_free(job);
+}
+
 void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish, struct api_call *call)
 {
     struct job *known = jobs_find(node, &job->spec.id);
@@ -355,14 +387,14 @@ void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish
             refuse_key(node, known, call);
         else if (call)
             accept_again(node, known, call);
-        job_free(job);
+        drop(node, job);
         return;
     }
     if (node->jobs.count >= JOBS_KEPT_MAX && !forget_oldest(node)) {
         if (call)
             api_error(call, EXIT_FAILED, "this node drives %u jobs already; submit at another one",
                       JOBS_KEPT_MAX);
-        job_free(job);
+        drop(node, job);
         return;
     }
     job->state = JOB_PREPARING;

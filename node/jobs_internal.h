@@ -19,6 +19,8 @@
 
 /* Takes the job over. */
 void jobs_add(struct node *node, struct job *job);
+/* The job pins its inputs now, or is about to be freed: see jobs_hold_inputs. */
+void jobs_let_inputs_go(struct node *node, struct job *job);
 /* Gives it back to the caller, who frees it. */
 void jobs_take_out(struct node *node, struct job *job);
 /* A finished job's row and its pins go, and with them its outputs once the cache needs their room. Frees it. */
@@ -50,6 +52,8 @@ void jobs_turn_away(struct node *node, struct job *job, enum exit_code code, con
 /* ---- What the core saves (jobs_journal.c) */
 
 void jobs_put_row(struct store_batch *batch, const struct job *job);
+/* The blobs that a job is made of; returns how many. */
+uint32_t jobs_blobs(const struct job *job, struct digest blobs[JOB_BLOBS_MAX]);
 void jobs_pin_inputs(struct store_batch *batch, const struct job *job);
 /* `state` is FAILED or CANCELLED. */
 void jobs_set_ended(struct job *job, enum mesh_job_state state);

@@ -34,14 +34,24 @@ void jobs_put_row(struct store_batch *batch, const struct job *job)
     store_batch_put(batch, STORE_JOBS, job->spec.id.bytes, sizeof job->spec.id.bytes, row, count);
 }
 
-void jobs_pin_inputs(struct store_batch *batch, const struct job *job)
+uint32_t jobs_blobs(const struct job *job, struct digest blobs[JOB_BLOBS_MAX])
 {
+    uint32_t count = 0;
     const struct user_kernel *user = user_kernel_of(job->spec.manifest);
     if (user)
-        store_batch_pin(batch, user->source.bytes, job->spec.id.bytes);
+        blobs[count++] = user->source;
     for (uint32_t i = 0; i < job->spec.manifest->input_count; i++)
         if (job->spec.inputs[i].role)
-            store_batch_pin(batch, job->spec.inputs[i].blob.bytes, job->spec.id.bytes);
+            blobs[count++] = job->spec.inputs[i].blob;
+    return count;
+}
+
+void jobs_pin_inputs(struct store_batch *batch, const struct job *job)
+{
+    struct digest blobs[JOB_BLOBS_MAX];
+    const uint32_t count = jobs_blobs(job, blobs);
+    for (uint32_t i = 0; i < count; i++)
+        store_batch_pin(batch, blobs[i].bytes, job->spec.id.bytes);
 }
 
 static void put_journal_row(struct store_batch *batch, const struct job *job, const struct journal_row *row)
@@ -244,10 +254,8 @@ static void remember(struct node *node, struct job *job, const struct mesh_save 
     node_commit(node, batch, on_remembered, remembering);
 }
 
-void jobs_saved(struct node *node, const struct mesh_save *save, const struct bytes *bytes)
+static void committed(struct node *node, const struct mesh_save *save, const struct bytes *bytes)
 {
-    if (save->kind != MESH_SAVE_COMMIT)
-        return;
     struct job *job = jobs_find(node, &save->body.commit.job);
     if (!job || job->state > JOB_ASSEMBLING)
         return;
@@ -269,4 +277,13 @@ void jobs_saved(struct node *node, const struct mesh_save *save, const struct by
         remember(node, job, save, items);
     if (job->ends && job->committed == job->spec.shard_count)
         jobs_assemble(node, job);
+}
+
+void jobs_saved(struct node *node, const struct mesh_save *save, const struct bytes *bytes)
+{
+    struct job *job = save->kind == MESH_SAVE_JOB ? jobs_find(node, &save->body.job.id) : NULL;
+    if (job)
+        jobs_let_inputs_go(node, job);
+    if (save->kind == MESH_SAVE_COMMIT)
+        committed(node, save, bytes);
 }

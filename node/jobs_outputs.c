@@ -112,6 +112,7 @@ void jobs_end(struct node *node, struct job *job)
     log_info("job", "job=%s state=%s shards=%u cached=%u error=%s", peer_name(node, &job->spec.id),
              words[job->state], job->committed, job->cached, log_quote(job->error, quoted, sizeof quoted));
     jobs_acknowledge(node, job);
+    jobs_let_inputs_go(node, job);
     job_release(job);
     cache_job_over(node, &job->spec.id, job->state == JOB_DONE);
     const struct copy *copy = copies_find(node, &job->spec.id);

@@ -302,12 +302,12 @@ struct holds {
     uint64_t result_bytes;                  /* held of all bundles */
 };
 
-/* What a connection of the local API uploaded for its next job. It is held until that is submitted and the connection
- * uploads for another, or ends; together it is no more than fits into store.cache. */
-#define UPLOADS_MAX (MANIFEST_INPUTS_MAX + 1) /* the inputs, and a user's kernel */
+/* What a connection of the local API uploaded for its next job: JOB_BLOBS_MAX at most. It is held until that job holds it;
+ * if the submit was refused, until the connection uploads for another; and until the connection ends. Together it is no
+ * more than fits into store.cache. */
 struct uploads {
     struct held held;
-    bool submitted; /* what comes next is for another job */
+    bool submitted; /* and refused: what comes next is for another job */
 };
 
 /* ---- ops_mesh.c: pings that a user waits for */
@@ -536,6 +536,8 @@ void jobs_on_result(struct node *node, const struct mesh_id *from, const struct 
  * that is durable. NULL: nobody asks.
  */
 void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish, struct api_call *call);
+/* Keeps a job's inputs until it pins them itself, or is freed. */
+void jobs_hold_inputs(struct node *node, struct job *job);
 struct job_wish jobs_wish(const struct job *job); /* as which its inputs are read again */
 void jobs_submitter_gone(struct node *node, const struct api_call *call); /* the job goes on */
 /* The answer to cache_lookup_whole: the outputs, which are in our store and pinned by the job, or NULL. */
@@ -726,7 +728,9 @@ const struct digest *holds_owner(void);
 /* Keeps the blob from eviction until it is released as often as it was taken. The pin goes into `batch`, after the blob
  * if that is there, too; NULL: whoever commits the blob pins it. If the commit fails, the hold is released all the same. */
 void hold_take(struct node *node, const struct digest *blob, struct store_batch *batch);
+bool hold_is(struct node *node, const struct digest *blob); /* somebody holds it */
 void hold_release(struct node *node, const struct digest *blob);
+void holds_release(struct node *node, const struct digest *blobs, uint32_t count); /* in one commit */
 /* Takes over a hold. */
 void held_add(struct node *node, struct held *held, const struct digest *blob, uint64_t bytes);
 void held_release(struct node *node, struct held *held);

@@ -143,12 +143,12 @@ static void put_small(void *context, struct api_call *call, const void *bytes, s
     put_commit(put, batch);
 }
 
-/* Whether the connection may hold one more upload. What it held for an earlier job has served: that was answered. */
+/* Whether the connection may hold one more upload. What it held for an earlier job has served: that was refused. */
 static bool may_hold(struct node *node, struct uploads *uploads)
 {
     if (uploads && uploads->submitted)
         uploads_release(node, uploads);
-    return !uploads || uploads->held.count < UPLOADS_MAX;
+    return !uploads || uploads->held.count < JOB_BLOBS_MAX;
 }
 
 void op_blob_put(void *context, struct api_call *call)

@@ -609,6 +609,9 @@ void op_submit(void *context, struct api_call *call)
         job_free(job);
         return;
     }
+    jobs_hold_inputs(node, job);
+    if (uploads)
+        uploads_release(node, *uploads);
     api_on_gone(call, submit_gone, node);
     jobs_submit(node, job, &wish, call);
 }

@@ -98,9 +98,14 @@ class Client:
             self.send("D", data[at:at + MIB])
         return self.answer()
 
-    def submit(self, blob):
-        return self.call("submit", kernel="noop", cache="off", replicas=1, inputs=[
-            {"name": "data", "blob": blob, "format": "raw", "row_bytes": 1024, "split": True}])
+    def begin_submit(self, blob, **fields):
+        wanted = {"op": "submit", "kernel": "noop", "cache": "off", "replicas": 1, "inputs": [
+            {"name": "data", "blob": blob, "format": "raw", "row_bytes": 1024, "split": True}]}
+        self.send("J", json.dumps({**wanted, **fields}).encode())
+
+    def submit(self, blob, **fields):
+        self.begin_submit(blob, **fields)
+        return self.answer()
 
 
 def is_here(node, blob):
@@ -183,8 +188,12 @@ def what_is_uploaded_for_a_job_stays_until_its_submit(place):
         expect(not is_pinned(node, loose), "a blob that no job follows is pinned")
         expect(is_pinned(node, held), "it is not held")
     wait_until("it is let go with its connection", lambda: not is_pinned(node, held))
-    crowd()
-    wait_until("it goes when others need the room", lambda: not is_here(node, held))
+
+    def has_gone():
+        crowd()
+        return not is_here(node, held)
+
+    wait_until("it goes when others need the room", has_gone)
 
     with Client(node) as client:
         held = client.put(os.urandom(5 * MIB), hold=True)["blob"]
@@ -194,6 +203,25 @@ def what_is_uploaded_for_a_job_stays_until_its_submit(place):
     with Client(node) as client:
         answers = [client.put(b"%d" % number, hold=True) for number in range(6)]
         expect([answer["ok"] for answer in answers] == 5 * [True] + [False], "a connection holds any number: %s" % answers)
+
+
+def what_a_submit_names_stays_until_its_job_has_it(place):
+    """It was uploaded for nothing in particular, and others upload while all nodes are asked for a job of its key."""
+    mesh = place.mesh("ashburn", "berlin", store__cache="8MiB")
+    node = mesh["ashburn"]
+    with Client(node) as client:
+        other = client.put(os.urandom(3 * MIB))["blob"]
+        refused = client.submit(other, replicas=5)
+        expect("too few nodes" in refused.get("error", ""), refused)
+        wait_until("a refused job's inputs are let go", lambda: not is_pinned(node, other))
+        loose = client.put(os.urandom(3 * MIB))["blob"]
+        mesh["berlin"].signal(signal.SIGSTOP)
+        client.begin_submit(loose, key="mine")
+        for _ in range(4):
+            put(node, make_file(place, "other", 6))
+        answer = client.answer()
+        expect(answer.get("ok"), "its input was not kept until the job had it: %s" % answer)
+        node.wait_job(answer["job"])
 
 
 def at_once(count, one):
@@ -398,6 +426,7 @@ TESTS = [
     a_blob_larger_than_the_cache_is_not_said_to_be_kept,
     inputs_that_do_not_fit_together_are_refused_and_not_evicted,
     what_is_uploaded_for_a_job_stays_until_its_submit,
+    what_a_submit_names_stays_until_its_job_has_it,
     a_result_larger_than_the_cache_comes_through_any_node,
     results_stay_at_their_executor_until_their_home_has_them,
     results_beyond_what_is_held_are_computed_again,
