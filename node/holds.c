@@ -15,6 +15,7 @@ struct hold {
     struct hold *next; /* in the same bucket */
     struct digest blob;
     uint32_t count;
+    uint64_t upload_bytes; /* as they count among all that clients uploaded; 0: nobody did */
 };
 
 /* The large outputs of a bundle, from its end until the core drops the handle under which it knows its results. */
@@ -95,6 +96,7 @@ void holds_release(struct node *node, const struct digest *blobs, uint32_t count
         if (--hold->count > 0)
             continue;
         *link = hold->next;
+        node->holds.upload_bytes -= hold->upload_bytes;
         free(hold);
         if (node->stopping)
             continue; /* the next start does it */
@@ -183,6 +185,18 @@ void results_dropped(struct node *node, uint64_t handle)
 }
 
 /* ---- Uploads */
+
+bool upload_take(struct node *node, const struct digest *blob, uint64_t bytes, struct store_batch *batch)
+{
+    const struct hold *known = *find_hold(node, blob);
+    const uint64_t more = known && known->upload_bytes > 0 ? 0 : bytes;
+    if (node->holds.upload_bytes + more > HOLDS_CACHES * node->config.cache_bytes)
+        return false;
+    hold_take(node, blob, batch);
+    (*find_hold(node, blob))->upload_bytes += more;
+    node->holds.upload_bytes += more;
+    return true;
+}
 
 void uploads_add(struct node *node, struct uploads **uploads, const struct digest *blob, uint64_t bytes)
 {

@@ -300,6 +300,7 @@ struct holds {
     struct hold *bucket[HOLDS_BUCKETS];     /* by blob */
     struct results *results[HOLDS_BUCKETS]; /* of ended bundles, by the core's handle */
     uint64_t result_bytes;                  /* held of all bundles */
+    uint64_t upload_bytes;                  /* and of all connections, each blob once */
 };
 
 /* What a connection of the local API uploaded for its next job: JOB_BLOBS_MAX at most. It is held until that job holds it;
@@ -743,6 +744,8 @@ void results_release(struct node *node, struct held *held);
  * acknowledged them, or nobody will ask for them. */
 void results_keep(struct node *node, struct held *held, uint64_t handle);
 void results_dropped(struct node *node, uint64_t handle); /* of any handle */
+/* hold_take of what a client uploads for a job. False: with it all connections would hold more than HOLDS_CACHES allows. */
+bool upload_take(struct node *node, const struct digest *blob, uint64_t bytes, struct store_batch *batch);
 /* Takes over a hold on what a connection uploaded; *uploads is made if it is NULL. `bytes` are what counts of it against
  * store.cache. The caller sees to the bounds. */
 void uploads_add(struct node *node, struct uploads **uploads, const struct digest *blob, uint64_t bytes);

@@ -53,6 +53,20 @@ static bool put_fits(struct put *put)
     return false;
 }
 
+/* However many connections there are, they leave room on the disk. */
+static bool put_hold(struct put *put, struct store_batch *batch)
+{
+    struct node *node = put->node;
+    if (upload_take(node, &put->id, put->kept ? 0 : put->bytes, batch))
+        return true;
+    api_error(
+        put->call, EXIT_FAILED,
+        "the blob was not kept: what clients uploaded for jobs that are not submitted yet fills %u times "
+        "store.cache of %s, %.1f MiB; try again when they are, or raise that",
+        HOLDS_CACHES, peer_name(node, &node->self), (double)node->config.cache_bytes / (1 << 20));
+    return false;
+}
+
 static void put_committed(struct node *node, void *context, enum store_error error)
 {
     struct put *put = context;
@@ -83,13 +97,11 @@ static void put_fail(struct put *put, enum store_error error)
 /* All its data has come, and is in the batch. */
 static void put_commit(struct put *put, struct store_batch *batch)
 {
-    if (!put_fits(put)) {
+    if (!put_fits(put) || (put->hold && !put_hold(put, batch))) {
         store_batch_close(batch);
         free(put);
         return;
     }
-    if (put->hold)
-        hold_take(put->node, &put->id, batch);
     put->committing = true;
     node_commit(put->node, batch, put_committed, put);
 }

@@ -224,6 +224,20 @@ def what_a_submit_names_stays_until_its_job_has_it(place):
         node.wait_job(answer["job"])
 
 
+def what_all_connections_hold_together_is_bounded(place):
+    node = place.mesh("ashburn", store__cache="8MiB")["ashburn"]
+    inputs = [os.urandom(6 * MIB) for _ in range(6)]
+    clients = [Client(node) for _ in range(7)]
+    for client, data in zip(clients, inputs[:5]):
+        expect(client.put(data, hold=True)["ok"], "five times 6 MiB are less than four times 8")
+    refused = clients[5].put(inputs[5], hold=True)
+    for words in ("not kept", "4 times store.cache", "8.0 MiB", "try again"):
+        expect(words in refused.get("error", ""), "no %r in %s" % (words, refused))
+    expect(clients[6].put(inputs[0], hold=True)["ok"], "what another holds already counts twice")
+    clients[1].wire.close()
+    wait_until("there is room again", lambda: clients[5].put(inputs[5], hold=True)["ok"])
+
+
 def at_once(count, one):
     """Calls one(0) to one(count - 1), all at once; fails if any of them does."""
     failures = []
@@ -427,6 +441,7 @@ TESTS = [
     inputs_that_do_not_fit_together_are_refused_and_not_evicted,
     what_is_uploaded_for_a_job_stays_until_its_submit,
     what_a_submit_names_stays_until_its_job_has_it,
+    what_all_connections_hold_together_is_bounded,
     a_result_larger_than_the_cache_comes_through_any_node,
     results_stay_at_their_executor_until_their_home_has_them,
     results_beyond_what_is_held_are_computed_again,
