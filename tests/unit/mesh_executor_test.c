@@ -1,4 +1,6 @@
 /* The executor's side, one core with homes that the test plays. */
+#include "mesh/internal.h"
+
 #include "mesh_fixture.h"
 
 static void reserve(struct fixture *f, uint32_t home, uint8_t job, uint64_t tenant, uint16_t wanted,
@@ -958,6 +960,136 @@ static void places_behind_long_bundles_are_those_about_to_end(void **state)
     }
 }
 
+enum { ALIKE = 1000 }; /* attempts, of which each one's chance in thousandths makes so many places */
+
+/*
+ * Places that are promised before they are free. Of bundles of a second and more as many as end within a second; of long
+ * ones, while a slot is free, by how long each has run, against what bundles of its kernel take.
+ */
+static void places_are_promised_ahead_by_what_ends_within_a_second(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t bundle_ms, slots, granted, running;
+        uint64_t kernel; /* 7 takes 8 s, give or take half a second */
+        uint32_t shards;
+        int64_t ran_ms;
+        uint32_t ahead;
+    } cases[] = {
+        {999, 40, 0, 0, 0, 1, 0, 0},
+        {1000, 40, 0, 0, 0, 1, 0, 40},
+        {2000, 40, 0, 0, 0, 1, 0, 20},
+        {3999, 4, 0, 0, 0, 1, 0, 1},
+        {2000, 40, 40, 0, 0, 1, 0, 20},
+        {2000, 40, 41, 0, 0, 1, 0, 0},
+        {4000, ALIKE + 1, 0, ALIKE, 5, 1, 1, 250},
+        {4000, ALIKE, 0, ALIKE, 5, 1, 1, 0},
+        {4000, ALIKE + 1, 1, ALIKE, 5, 1, 1, 0},
+        {8000, ALIKE + 1, 0, ALIKE, 7, 1, 6000, 0},
+        {8000, ALIKE + 1, 0, ALIKE, 7, 1, 6001, 0},
+        {8000, ALIKE + 1, 0, ALIKE, 7, 1, 6500, 249},
+        {8000, ALIKE + 1, 0, ALIKE, 7, 1, 7000, 499},
+        {8000, ALIKE + 1, 0, ALIKE, 7, 1, 8000, 999},
+        {8000, ALIKE + 1, 0, ALIKE, 7, 1, 8500, 1000},
+        {8000, ALIKE + 1, 0, ALIKE, 7, 1, 9000, 1000},
+        {8000, ALIKE + 1, 0, ALIKE, 7, 1, 9001, 125}, /* it is late: nothing is known of it */
+        {8000, ALIKE + 1, 0, ALIKE, 7, 2, 14500, 285},
+        {8000, ALIKE + 1, 0, ALIKE, 39, 1, 7000, 125}, /* where 7 stands */
+    };
+    struct attempt *const attempt = calloc(ALIKE, sizeof *attempt);
+    struct list_link *const link = calloc(ALIKE, sizeof *link);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct executor executor = {.attempt = attempt, .class_link = link};
+        struct executor_class *const class = &executor.class[1];
+        class->slots = cases[i].slots;
+        class->granted = cases[i].granted;
+        class->bundle_ms = cases[i].bundle_ms;
+        executor.pace[7] = (struct pace){.kernel = 7, .mean_us = 8000000, .spread_us = 500000};
+        for (uint32_t slot = 0; slot < cases[i].running; slot++) {
+            attempt[slot].kernel = cases[i].kernel;
+            attempt[slot].count = cases[i].shards;
+            attempt[slot].began_at_ms = 50000 - cases[i].ran_ms;
+            list_append(&class->running, link, slot);
+        }
+        const uint32_t ahead = executor_ahead(&executor, 1, 50000);
+        if (ahead != cases[i].ahead)
+            fail_msg("case %zu: %u", i, ahead);
+    }
+    free(attempt);
+    free(link);
+}
+
+static void what_bundles_take_here_is_a_moving_average(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    const struct pace *const pace = &f->mesh->executor.pace[7];
+    fixture_devices(f, 2, 0);
+    learn(f, 7, 4000);
+    assert_int_equal(f->mesh->executor.class[0].bundle_ms, 4000);
+    assert_int_equal(pace->mean_us, 4000001);
+    assert_int_equal(pace->spread_us, 500000);
+    learn(f, 7, 8000);
+    assert_int_equal(f->mesh->executor.class[0].bundle_ms, 4500);
+    assert_int_equal(pace->spread_us, (500000 * 15 + 3999999) / 16);
+    assert_int_equal(pace->mean_us, (4000001 * 15 + 8000000) / 16 + 1);
+    learn(f, 7, 100);
+    assert_int_equal(f->mesh->executor.class[0].bundle_ms, 3950);
+    assert_int_equal(pace->spread_us, (718749 * 15 + 4150001) / 16);
+    learn(f, 7 + EXECUTOR_PACES, 1000); /* takes its place */
+    assert_int_equal(pace->kernel, 7 + EXECUTOR_PACES);
+    assert_int_equal(pace->mean_us, 1000001);
+    assert_int_equal(pace->spread_us, 125000);
+    fixture_close(f);
+}
+
+/* Of the session, of a counter, and of the grant's slot. */
+static void tokens_are_never_used_twice(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(1);
+    uint64_t token = 0;
+    fixture_devices(f, 20, 0);
+    const uint64_t session = UINT64_C(0xabcdef) << 44;
+    reserve(f, 0, 1, 1, 9, true);
+    assert_int_equal(granted(f, 0, &token), 9);
+    assert_true(token == (session | 1 << 10));
+    reserve(f, 0, 2, 1, 1, true);
+    assert_int_equal(granted(f, 0, &token), 1);
+    assert_true(token == (session | 2 << 10 | 1));
+    release(f, 0, token, 1);
+    reserve(f, 0, 3, 1, 1, true);
+    assert_int_equal(granted(f, 0, &token), 1);
+    assert_true(token == (session | 3 << 10 | 1));
+    fixture_close(f);
+}
+
+/* Who is told what is free counts what others wait for, too. */
+static void demands_count_as_waiting(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(2);
+    fixture_devices(f, 1, 0);
+    occupy(f, 0, 1, 2);
+    assert_int_equal(view(f).class[0].waiting, 1);
+    wish(f, 0, 2, 5, 0, true);
+    wish(f, 1, 3, 7, 0, true);
+    assert_int_equal(view(f).class[0].waiting, 13);
+    wish(f, 1, 3, 4, 0, true);
+    assert_int_equal(view(f).class[0].waiting, 10);
+    wish(f, 0, 2, 0, 0, true);
+    assert_int_equal(view(f).class[0].waiting, 5);
+    uint64_t token = 0;
+    ran(f, run_of(f), MESH_DONE);
+    assert_int_equal(granted(f, 1, &token), 0); /* the one that waited runs now */
+    ran(f, run_of(f), MESH_DONE);
+    assert_int_equal(granted(f, 1, &token), 1);
+    assert_int_equal(view(f).class[0].waiting, 3);
+    wish(f, 0, 4, UINT16_MAX, 0, true);
+    assert_int_equal(view(f).class[0].waiting, UINT16_MAX);
+    fixture_close(f);
+}
+
 static void results_of_long_bundles_are_sent_again_after_8_s(void **state)
 {
     (void)state;
@@ -1119,6 +1251,10 @@ int main(void)
         cmocka_unit_test(who_asks_for_more_has_waited_10_s_at_most_from_then_on),
         cmocka_unit_test(a_patient_wish_is_answered_with_places_alone),
         cmocka_unit_test(places_behind_long_bundles_are_those_about_to_end),
+        cmocka_unit_test(places_are_promised_ahead_by_what_ends_within_a_second),
+        cmocka_unit_test(what_bundles_take_here_is_a_moving_average),
+        cmocka_unit_test(tokens_are_never_used_twice),
+        cmocka_unit_test(demands_count_as_waiting),
         cmocka_unit_test(results_of_long_bundles_are_sent_again_after_8_s),
         cmocka_unit_test(a_price_above_the_limit_is_never_granted),
         cmocka_unit_test(a_home_that_is_down_here_but_heard_is_served),
