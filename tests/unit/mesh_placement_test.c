@@ -324,6 +324,243 @@ static void news_of_a_member_halve_what_was_asked_for_there(void **state)
     fixture_close(f);
 }
 
+static void what_is_asked_says_all_of_its_job(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    struct mesh_job_spec spec = spec_of(1, 2);
+    spec.epoch = 4;
+    spec.tenant = 5;
+    spec.kernel = 6;
+    spec.memory_bytes = 7;
+    spec.price_limit_micro = 8;
+    spec.classes = 3;
+    submit_spec(f, &spec);
+    struct mesh_message reserve;
+    assert_true(fixture_sent(f, 0, MESH_RESERVE, &reserve));
+    assert_memory_equal(&reserve.body.reserve.job, &spec.id, sizeof spec.id);
+    assert_int_equal(reserve.body.reserve.epoch, spec.epoch);
+    assert_int_equal(reserve.body.reserve.tenant, spec.tenant);
+    assert_int_equal(reserve.body.reserve.kernel, spec.kernel);
+    assert_int_equal(reserve.body.reserve.memory_bytes, spec.memory_bytes);
+    assert_int_equal(reserve.body.reserve.price_limit_micro, spec.price_limit_micro);
+    assert_int_equal(reserve.body.reserve.classes, spec.classes);
+    assert_int_equal(reserve.body.reserve.wanted, 2);
+    struct mesh_effect effect;
+    assert_true(fixture_did(f, MESH_DECISION, &effect));
+    assert_int_equal(effect.body.decision.why, MESH_WHY_RESERVED);
+    assert_memory_equal(&effect.body.decision.member, &f->peer[0], sizeof f->self);
+    assert_int_equal(effect.body.decision.count, 2);
+    fixture_close(f);
+}
+
+/* The class with the most free places, of those that will do; where none is free, the one with the shortest queue. */
+static void places_are_counted_in_the_class_that_has_the_most(void **state)
+{
+    (void)state;
+    static const struct {
+        struct mesh_class_capacity cpu, cuda;
+        uint16_t classes;
+        uint32_t class;
+    } cases[] = {
+        {{.slots = 4, .free = 2}, {.slots = 4, .free = 3}, 3, 1},
+        {{.slots = 4, .free = 3}, {.slots = 4, .free = 2}, 3, 0},
+        {{.slots = 4, .free = 2}, {.slots = 4, .free = 2}, 3, 0},
+        {{.slots = 4, .free = 2}, {.slots = 4, .free = 3}, 1, 0},
+        {{.slots = 0, .free = 0}, {.slots = 4, .free = 1}, 3, 1},
+        {{.slots = 4, .free = 2, .waiting = 9}, {.slots = 4, .free = 2, .waiting = 3}, 3, 1},
+        {{.slots = 4, .free = 2, .waiting = 3}, {.slots = 4, .free = 2, .waiting = 9}, 3, 0},
+        {{.slots = 4, .free = 3, .waiting = 3}, {.slots = 4, .free = 2, .waiting = 2}, 3, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fixture *const f = fixture_open(1);
+        struct mesh_record record = {.kind = MESH_RECORD_CAPACITY};
+        record.body.capacity.class[0] = cases[i].cpu;
+        record.body.capacity.class[1] = cases[i].cuda;
+        fixture_record(f, 0, record);
+        struct mesh_job_spec spec = spec_of(1, 1);
+        spec.classes = cases[i].classes;
+        submit_spec(f, &spec);
+        for (uint32_t class = 0; class < MESH_DEVICE_CLASSES; class ++) {
+            if (notes_of(f, 0)->debit[class] != (class == cases[i].class))
+                fail_msg("case %zu", i);
+        }
+        fixture_close(f);
+    }
+}
+
+/* What the next member is asked for: what the one before is not going to bring. Of wishes that is a part. */
+static void what_wishes_bring_is_less_than_what_was_wished_for(void **state)
+{
+    (void)state;
+    static const struct {
+        struct place place; /* of the one that is asked first */
+        uint32_t shard_us;
+        uint16_t first, second;
+    } cases[] = {
+        {{.slots = 4, .vacant = 4, .rtt_us = 1}, 0, 12, 14}, /* 4, and 4,000 / 1.85 of 8,000 thousandths */
+        {{.slots = 2, .vacant = 2, .rtt_us = 1}, 0, 6, 17},  /* 2, and 1,081 */
+        {{.slots = 9, .vacant = 9, .rtt_us = 1}, 0, 20, 7},  /* 9, and 4,864 */
+        {{.slots = 4, .vacant = 4, .rtt_us = 1}, 20000000, 4, 16}, /* no wishes */
+        {{.slots = 40, .vacant = 0, .rtt_us = 1}, 20000000, 12, 18},
+        {{.slots = 20, .vacant = 19, .rtt_us = 1}, 0, 20, 1}, /* one wish: 540 */
+        {{.slots = 20, .vacant = 20, .rtt_us = 1}, 0, 20, 0},
+    };
+    const struct place far = {.slots = 40, .vacant = 40, .rtt_us = 1000000};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fixture *const f = fixture_open(2);
+        describe(f, 0, &cases[i].place);
+        describe(f, 1, &far);
+        fixture_clear(f);
+        struct mesh_job_spec spec = spec_of(1, 20);
+        spec.shard_us_guess = cases[i].shard_us;
+        submit_spec(f, &spec);
+        struct mesh_message first, second;
+        fixture_sent(f, 0, MESH_RESERVE, &first);
+        fixture_sent(f, 1, MESH_RESERVE, &second);
+        if (first.body.reserve.wanted != cases[i].first || second.body.reserve.wanted != cases[i].second)
+            fail_msg("case %zu: %u and %u", i, first.body.reserve.wanted, second.body.reserve.wanted);
+        fixture_close(f);
+    }
+}
+
+/* Peers that were asked, as bits. */
+static uint32_t asked(struct fixture *f)
+{
+    uint32_t bits = 0;
+    for (uint32_t peer = 0; peer < f->peers; peer++)
+        bits |= (uint32_t)sent(f, peer, MESH_RESERVE) << peer;
+    return bits;
+}
+
+/* Who was asked may be busy for longer than anybody knew. */
+static void one_more_than_seems_needed_is_asked_each_second(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(4);
+    for (uint32_t peer = 0; peer < 4; peer++) {
+        const struct place place = {.slots = 4, .vacant = 4, .rtt_us = 1000 * (1 + peer)};
+        describe(f, peer, &place);
+    }
+    fixture_clear(f);
+    struct mesh_job_spec spec = spec_of(1, 4);
+    spec.shard_us_guess = 20000000;
+    submit_spec(f, &spec);
+    assert_int_equal(asked(f), 1);
+    fixture_run(f, 999);
+    assert_int_equal(asked(f), 0);
+    fixture_run(f, 1);
+    assert_int_equal(asked(f), 2);
+    fixture_run(f, 500);
+    fixture_capacity(f, 3, 4, 4, 0); /* it has a turn, and had one before */
+    assert_int_equal(asked(f), 0);
+    fixture_run(f, 1499);
+    assert_int_equal(asked(f) & ~1u, 4);
+    fixture_close(f);
+}
+
+static void give_turn(struct fixture *f, uint8_t job)
+{
+    const struct mesh_id id = fixture_job(job);
+    home_job_ready(&f->mesh->home, home_job_find(&f->mesh->home, &id));
+    fixture_tick(f);
+}
+
+/* A member that has said since that it has places free would have offered them. */
+static void an_ask_that_seems_lost_is_repeated(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t after_ms;
+        uint16_t free, class;
+        bool repeated;
+    } cases[] = {{999, 1, 0, false}, {1000, 1, 0, true}, {1000, 0, 0, false}, {1000, 1, 1, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fixture *const f = open_home(1);
+        submit(f, 1, 1);
+        assert_int_equal(asked(f), 1);
+        f->now_ms += cases[i].after_ms;
+        struct mesh_record record = {.kind = MESH_RECORD_CAPACITY};
+        record.body.capacity.class[0].slots = record.body.capacity.class[1].slots = 4;
+        record.body.capacity.class[cases[i].class].free = cases[i].free;
+        fixture_record(f, 0, record);
+        give_turn(f, 1);
+        if (asked(f) != cases[i].repeated)
+            fail_msg("case %zu", i);
+        fixture_close(f);
+    }
+}
+
+static void who_begins_to_drain_is_not_asked_again(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    struct mesh_message reserve;
+    fixture_capacity(f, 0, 4, 0, 0);
+    fixture_capacity(f, 1, 4, 0, 0);
+    submit(f, 1, 20);
+    assert_int_equal(asked(f), 3);
+    struct mesh_record record = {.kind = MESH_RECORD_CAPACITY};
+    record.body.capacity.class[0].slots = 4;
+    record.body.capacity.draining = true;
+    fixture_record(f, 0, record);
+    fixture_run(f, 14999);
+    assert_int_equal(asked(f), 0);
+    fixture_run(f, 1);
+    assert_true(fixture_sent(f, 0, MESH_RESERVE, &reserve));
+    assert_int_equal(reserve.body.reserve.wanted, 0);
+    assert_true(fixture_sent(f, 1, MESH_RESERVE, &reserve));
+    assert_int_equal(reserve.body.reserve.wanted, 12);
+    submit(f, 2, 20);
+    assert_false(sent(f, 0, MESH_RESERVE));
+    fixture_close(f);
+}
+
+/* What stands at home is raised where it is for less than half of what is needed. */
+static void an_own_wish_stands_while_it_is_for_half(void **state)
+{
+    (void)state;
+    for (uint32_t left = 4; left <= 5; left++) {
+        struct fixture *const f = fixture_open(0);
+        fixture_devices(f, 1, 0);
+        submit(f, 1, 10);
+        struct mesh_message wish;
+        assert_true(fixture_sent(f, UINT32_MAX, MESH_WISH, &wish));
+        assert_int_equal(wish.body.reserve.wanted, 10);
+        f->mesh->home.ask[0].left = left;
+        give_turn(f, 1);
+        assert_int_equal(fixture_sent(f, UINT32_MAX, MESH_WISH, &wish), left == 4);
+        assert_int_equal(wish.body.reserve.wanted, left == 4 ? 10 : 0);
+        fixture_close(f);
+    }
+}
+
+/* Something is sent to the member anyway: it is asked for more with that, if little stands there and more is needed. */
+static void who_granted_is_asked_for_more_at_once(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t shards;
+        uint16_t places, more;
+    } cases[] = {{3, 2, 0}, {20, 4, 0}, {20, 6, 0}, {20, 7, 12}, {20, 12, 8}, {13, 12, 1}, {12, 12, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fixture *const f = fixture_open(1);
+        const struct place place = {.slots = 4, .vacant = 0, .rtt_us = 1000};
+        describe(f, 0, &place);
+        struct mesh_job_spec spec = spec_of(1, cases[i].shards);
+        spec.bundle_shards_max = 1;
+        submit_spec(f, &spec);
+        assert_int_equal(asked(f), 1);
+        fixture_clear(f);
+        grant(f, 0, 1, 7, cases[i].places);
+        struct mesh_message reserve;
+        fixture_sent(f, 0, MESH_RESERVE, &reserve);
+        if (reserve.body.reserve.wanted != cases[i].more)
+            fail_msg("case %zu: %u", i, reserve.body.reserve.wanted);
+        fixture_close(f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -336,6 +573,14 @@ int main(void)
         cmocka_unit_test(what_a_member_delivers_is_an_average_of_eight),
         cmocka_unit_test(what_is_asked_for_is_remembered_until_it_is_answered),
         cmocka_unit_test(news_of_a_member_halve_what_was_asked_for_there),
+        cmocka_unit_test(what_is_asked_says_all_of_its_job),
+        cmocka_unit_test(places_are_counted_in_the_class_that_has_the_most),
+        cmocka_unit_test(what_wishes_bring_is_less_than_what_was_wished_for),
+        cmocka_unit_test(one_more_than_seems_needed_is_asked_each_second),
+        cmocka_unit_test(an_ask_that_seems_lost_is_repeated),
+        cmocka_unit_test(who_begins_to_drain_is_not_asked_again),
+        cmocka_unit_test(an_own_wish_stands_while_it_is_for_half),
+        cmocka_unit_test(who_granted_is_asked_for_more_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
