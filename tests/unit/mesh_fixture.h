@@ -91,6 +91,10 @@ static inline void fixture_keep(struct fixture *f, const struct mesh_effect *eff
     case MESH_DRAINED:
     case MESH_QUARANTINED:
     case MESH_DISPUTED:
+    case MESH_TAKE_OVER:
+    case MESH_SEND_LOG:
+    case MESH_JOURNAL_OVER:
+    case MESH_JOURNAL_ASKED:
         assert_true(f->effect_count < FIXTURE_KEPT);
         f->effect[f->effect_count++] = *effect;
         break;
@@ -109,7 +113,8 @@ static inline void fixture_step(struct fixture *f, struct mesh_event *event)
     for (uint32_t i = 0; i < f->out->save_count; i++) {
         const enum mesh_save_kind kind = f->out->save[i].kind;
         if (kind != MESH_SAVE_JOB && kind != MESH_SAVE_COMMIT && kind != MESH_SAVE_JOB_STATE &&
-            kind != MESH_SAVE_QUARANTINE && kind != MESH_SAVE_DISPUTE)
+            kind != MESH_SAVE_QUARANTINE && kind != MESH_SAVE_DISPUTE && kind != MESH_SAVE_ENTRY &&
+            kind != MESH_SAVE_PROMISE)
             continue;
         assert_true(f->save_count < 512);
         f->save[f->save_count++] = f->out->save[i];

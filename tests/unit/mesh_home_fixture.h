@@ -50,21 +50,27 @@ static inline void grant(struct fixture *f, uint32_t from, uint8_t job, uint64_t
 }
 
 /* Answers an ASSIGN with one outcome for all its shards. */
-static inline void result(struct fixture *f, uint32_t from, const struct mesh_message *assign,
-                          uint32_t outcome)
+static inline void result_after(struct fixture *f, uint32_t from, const struct mesh_message *assign,
+                                uint32_t outcome, uint64_t device_us)
 {
     struct mesh_message message = {.kind = MESH_RESULT};
     message.body.result.name = assign->body.assign.name;
     message.body.result.job = assign->body.assign.job;
     message.body.result.epoch = assign->body.assign.epoch;
     message.body.result.handle = fixture_handle(f);
-    message.body.result.device_us = 10;
+    message.body.result.device_us = device_us;
     message.body.result.count = assign->body.assign.count;
     for (uint32_t i = 0; i < assign->body.assign.count; i++) {
         message.body.result.shard[i].shard = assign->body.assign.shard[i];
         message.body.result.shard[i].outcome = outcome;
     }
     fixture_message(f, from, &message);
+}
+
+static inline void result(struct fixture *f, uint32_t from, const struct mesh_message *assign,
+                          uint32_t outcome)
+{
+    result_after(f, from, assign, outcome, 10);
 }
 
 static inline bool sent(struct fixture *f, uint32_t to, enum mesh_message_kind kind)
@@ -118,6 +124,15 @@ static inline struct fixture *open_home(uint32_t peers)
         fixture_capacity(f, i, 2, 2, 0);
     fixture_clear(f);
     return f;
+}
+
+/* The member has a session of that version with us. */
+static inline void speaks(struct fixture *f, uint32_t peer, uint32_t protocol)
+{
+    struct mesh_event event = {.kind = MESH_LINK_UP};
+    event.body.link.peer = f->peer[peer];
+    event.body.link.protocol = protocol;
+    fixture_step(f, &event);
 }
 
 #endif

@@ -992,14 +992,6 @@ static void an_own_wish_grows_with_what_is_needed(void **state)
     fixture_close(f);
 }
 
-static void speaks(struct fixture *f, uint32_t peer, uint32_t protocol)
-{
-    struct mesh_event event = {.kind = MESH_LINK_UP};
-    event.body.link.peer = f->peer[peer];
-    event.body.link.protocol = protocol;
-    fixture_step(f, &event);
-}
-
 static void a_wish_says_how_long_its_job_has_waited(void **state)
 {
     (void)state;

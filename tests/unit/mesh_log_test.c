@@ -1,29 +1,9 @@
 /* A journal's log, the sets that keep it, and what a follower takes from a home that the test plays. */
 #include "mesh/internal.h"
 
-#include "mesh_home_fixture.h"
+#include "mesh_journal_fixture.h"
 
 enum { HOME, OTHER, STRANGER, PEERS };
-
-static struct fixture *open_member(uint32_t journals)
-{
-    const struct mesh_limits limits = {.members = 16,
-                                       .jobs = 8,
-                                       .shards = 256,
-                                       .bundles = 16,
-                                       .attempts = 16,
-                                       .demands = 8,
-                                       .journals = journals,
-                                       .waiters = 32};
-    struct fixture *const f = fixture_open_limits(PEERS, &limits, NULL);
-    for (uint32_t i = 0; i < PEERS; i++) { /* each says how far it has seen our disk: not at all */
-        struct mesh_message disk = {.kind = MESH_DISK};
-        disk.body.disk.sequence = 1;
-        fixture_message(f, i, &disk);
-    }
-    fixture_clear(f);
-    return f;
-}
 
 static uint64_t bad_messages(const struct fixture *f)
 {
@@ -203,7 +183,7 @@ static struct mesh_journal_view journal_of(const struct fixture *f)
 
 static struct fixture *open_follower(uint32_t entries)
 {
-    struct fixture *const f = open_member(4);
+    struct fixture *const f = open_member(PEERS, 4);
     for (uint32_t index = 1; index <= entries; index++) {
         send_entry(f, HOME, entry(f, index, 1));
         assert_answer(f, HOME, index, true);
@@ -455,7 +435,7 @@ static void a_journal_is_over_when_its_home_says_so_of_what_is_here(void **state
 static void a_full_table_of_journals_takes_none(void **state)
 {
     (void)state;
-    struct fixture *const f = open_member(2);
+    struct fixture *const f = open_member(PEERS, 2);
     for (uint8_t job = 1; job <= 3; job++) {
         struct mesh_message first = entry(f, 1, 1);
         first.body.append.job = fixture_job(job);
@@ -513,7 +493,7 @@ static void who_saw_our_disk_further_than_it_is_says_that_it_has_forgotten(void 
 static void a_member_behind_what_was_seen_of_it_is_not_trusted(void **state)
 {
     (void)state;
-    struct fixture *const f = open_member(4);
+    struct fixture *const f = open_member(PEERS, 4);
     struct step step = {.mesh = f->mesh, .out = f->out};
     const uint32_t member = members_find(f->mesh, &f->peer[HOME]);
     static const struct {
@@ -557,7 +537,7 @@ static const struct journal *restored(struct fixture *f, struct mesh_event *even
 static void a_journal_is_read_back_as_it_was(void **state)
 {
     (void)state;
-    struct fixture *f = open_member(4);
+    struct fixture *f = open_member(PEERS, 4);
     struct mesh_event event = image_of(f);
     const struct journal *journal = restored(f, &event);
     assert_non_null(journal);
@@ -575,7 +555,7 @@ static void a_journal_is_read_back_as_it_was(void **state)
     assert_int_equal(restored(f, &event)->last, 9);
     fixture_close(f);
 
-    f = open_member(4);
+    f = open_member(PEERS, 4);
     event = image_of(f);
     event.body.journal.promised = 7;
     event.body.journal.end = 9;
@@ -598,7 +578,7 @@ static void a_home_that_restarted_asks_at_once_whether_it_is_wanted(void **state
 {
     (void)state;
     for (uint32_t home = 0; home < 2; home++) {
-        struct fixture *const f = open_member(4);
+        struct fixture *const f = open_member(PEERS, 4);
         struct mesh_event event = image_of(f);
         event.body.journal.home = home;
         restored(f, &event);

@@ -1,0 +1,621 @@
+/* The home of a job with a journal: what it sends the members, when it counts something as settled, and its election. */
+#include "mesh/internal.h"
+
+#include "mesh_journal_fixture.h"
+
+enum { PEERS = 4, FIRST = 0, SECOND = 1 };
+
+/* The job's home, and which peers are the journal's other members. */
+struct reign {
+    struct fixture *f;
+    uint32_t member[2];
+};
+
+static uint32_t peer_of(const struct fixture *f, const struct mesh_id *id)
+{
+    for (uint32_t peer = 0; peer < f->peers; peer++) {
+        if (!memcmp(&f->peer[peer], id, sizeof *id))
+            return peer;
+    }
+    return UINT32_MAX;
+}
+
+static struct mesh_journal_view journal_of(const struct fixture *f)
+{
+    struct mesh_journal_view journal = {0};
+    const struct mesh_id id = fixture_job(1);
+    mesh_journal_find(f->mesh, &id, &journal);
+    return journal;
+}
+
+/* What we send to ourselves comes back once it is durable. */
+static void own_words_come(struct fixture *f)
+{
+    struct mesh_message message;
+    while (fixture_sent(f, UINT32_MAX, MESH_APPENDED, &message) ||
+           fixture_sent(f, UINT32_MAX, MESH_VOTED, &message))
+        fixture_message(f, UINT32_MAX, &message);
+}
+
+static struct mesh_message appended(uint64_t epoch, uint32_t last, bool held)
+{
+    struct mesh_message message = {.kind = MESH_APPENDED};
+    message.body.appended.job = fixture_job(1);
+    message.body.appended.epoch = epoch;
+    message.body.appended.last = last;
+    message.body.appended.held = held;
+    return message;
+}
+
+static void says(struct fixture *f, uint32_t from, uint64_t epoch, uint32_t last, bool held)
+{
+    const struct mesh_message message = appended(epoch, last, held);
+    fixture_message(f, from, &message);
+}
+
+static struct reign open_reign(uint32_t shards)
+{
+    struct reign reign = {.f = open_member(PEERS, 8)};
+    struct fixture *const f = reign.f;
+    for (uint32_t peer = 0; peer < PEERS; peer++)
+        fixture_capacity(f, peer, 2, 2, 0);
+    struct mesh_job_spec spec = spec_of(1, shards);
+    spec.copies = 3;
+    spec.bundle_shards_max = 1;
+    struct mesh_event event = {.kind = MESH_SUBMIT};
+    event.body.submit = spec;
+    fixture_clear(f);
+    fixture_step(f, &event);
+    for (uint32_t i = 0; i < 2; i++)
+        reign.member[i] = peer_of(f, &journal_of(f).members.id[1 + i]);
+    return reign;
+}
+
+/* Both hold all that there is. */
+static void both_hold(const struct reign *reign)
+{
+    own_words_come(reign->f);
+    for (uint32_t i = 0; i < 2; i++)
+        says(reign->f, reign->member[i], journal_of(reign->f).epoch, journal_of(reign->f).last, true);
+}
+
+static bool told(struct fixture *f, enum mesh_job_state state)
+{
+    struct mesh_effect effect;
+    return fixture_did(f, MESH_JOB, &effect) && effect.body.job.state == state;
+}
+
+static void a_submit_is_told_once_a_majority_holds_it(void **state)
+{
+    (void)state;
+    const struct reign reign = open_reign(4);
+    struct fixture *const f = reign.f;
+    struct mesh_save save;
+    assert_true(fixture_saved(f, MESH_SAVE_JOB, &save));
+    assert_int_equal(save.body.job.place.index, 1);
+    assert_int_equal(save.body.job.place.entry_epoch, 1);
+    assert_int_equal(save.body.job.members.count, 3);
+    assert_int_equal(save.sequence, 1);
+    for (uint32_t i = 0; i < f->send_count; i++)
+        assert_int_equal(f->send[i].early, f->send[i].message.kind == MESH_APPEND);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct mesh_message append;
+        assert_true(fixture_sent(f, reign.member[i], MESH_APPEND, &append));
+        assert_int_equal(append.body.append.epoch, 1);
+        assert_int_equal(append.body.append.entry_epoch, 1);
+        assert_int_equal(append.body.append.before_epoch, 0);
+        assert_int_equal(append.body.append.index, 1);
+        assert_int_equal(append.body.append.settled, 0);
+        assert_int_equal(append.body.append.sequence, 0);
+        assert_int_equal(append.body.append.kind, MESH_ENTRY_SUBMIT);
+        assert_int_equal(append.body.append.members.count, 3);
+        for (uint32_t k = 0; k < 3; k++)
+            assert_int_equal(append.body.append.members.storage[k], 1);
+    }
+    says(f, reign.member[FIRST], 1, 1, true);
+    assert_false(told(f, MESH_JOB_RUNNING)); /* our own copy is not durable yet */
+    own_words_come(f);
+    assert_true(told(f, MESH_JOB_RUNNING));
+    assert_int_equal(view(f, 1).copies, 3);
+    assert_false(view(f, 1).changing);
+    assert_int_equal(f->mesh->disk.durable, 1);
+    says(f, reign.member[SECOND], 1, 1, true);
+    assert_false(told(f, MESH_JOB_RUNNING));
+    assert_int_equal(mesh_counters(f->mesh)->entries, 1);
+    fixture_close(f);
+}
+
+/* What a member can't mean counts for nothing. */
+static void what_members_say_is_counted_if_it_can_be_so(void **state)
+{
+    (void)state;
+    const struct reign reign = open_reign(4);
+    struct fixture *const f = reign.f;
+    own_words_come(f);
+    uint32_t stranger = 0;
+    while (stranger == reign.member[FIRST] || stranger == reign.member[SECOND])
+        stranger++;
+    says(f, stranger, 1, 1, true);
+    says(f, reign.member[FIRST], 0, 1, true);
+    says(f, reign.member[FIRST], 1, 2, true);
+    says(f, reign.member[FIRST], 1, 0, true);
+    struct mesh_message lost = appended(1, 1, true);
+    lost.body.appended.storage = 2; /* its disk is another than the one that was chosen */
+    fixture_message(f, reign.member[FIRST], &lost);
+    assert_false(told(f, MESH_JOB_RUNNING));
+    lost.body.appended.storage = 1;
+    fixture_message(f, reign.member[SECOND], &lost);
+    assert_true(told(f, MESH_JOB_RUNNING));
+    says(f, reign.member[SECOND], 2, 0, false); /* somebody was promised more: we are it no longer */
+    assert_true(told(f, MESH_JOB_MOVED));
+    assert_false(journal_of(f).leads);
+    assert_int_equal(mesh_counters(f->mesh)->step_downs, 1);
+    fixture_close(f);
+}
+
+static bool asked_for_log(struct fixture *f, uint32_t to, uint32_t first, uint32_t count)
+{
+    struct mesh_effect effect;
+    if (!fixture_did(f, MESH_SEND_LOG, &effect))
+        return false;
+    assert_memory_equal(&effect.body.send_log.to, &f->peer[to], sizeof f->self);
+    assert_int_equal(effect.body.send_log.epoch, 1);
+    assert_int_equal(effect.body.send_log.first, first);
+    assert_int_equal(effect.body.send_log.count, count);
+    return true;
+}
+
+static void a_member_that_lacks_entries_is_sent_them_from_the_disk(void **state)
+{
+    (void)state;
+    const struct reign reign = open_reign(90);
+    struct fixture *const f = reign.f;
+    own_words_come(f);
+    says(f, reign.member[FIRST], 1, 1, true);
+    for (uint64_t i = 0; i < 79; i++) { /* 80 entries */
+        grant(f, 0, 1, 100 + i, 1);
+        struct mesh_message bundle;
+        assert_true(fixture_sent(f, 0, MESH_ASSIGN_KEPT, &bundle));
+        assert_int_equal(bundle.body.assign.others.count, 2);
+        result(f, 0, &bundle, MESH_DONE);
+        own_words_come(f);
+        says(f, reign.member[FIRST], 1, (uint32_t)i + 2, true);
+    }
+    assert_int_equal(journal_of(f).last, 80);
+    assert_int_equal(journal_of(f).settled, 80);
+    fixture_clear(f);
+    const uint32_t second = reign.member[SECOND];
+    says(f, second, 1, 3, false); /* a window at a time */
+    assert_true(asked_for_log(f, second, 4, 64));
+    says(f, second, 1, 4, false); /* it is under way */
+    assert_false(asked_for_log(f, second, 0, 0));
+    struct mesh_event part = {.kind = MESH_LOG_SENT};
+    part.body.log_sent.job = fixture_job(1);
+    part.body.log_sent.to = f->peer[second];
+    part.body.log_sent.epoch = 1;
+    part.body.log_sent.last = 10; /* no more could be sent at once */
+    fixture_step(f, &part);
+    assert_int_equal(mesh_counters(f->mesh)->entries_resent, 7);
+    says(f, second, 1, 9, true);
+    assert_false(asked_for_log(f, second, 0, 0));
+    says(f, second, 1, 10, true);
+    assert_true(asked_for_log(f, second, 11, 64));
+    says(f, second, 1, 74, true);
+    assert_true(asked_for_log(f, second, 75, 6));
+    says(f, second, 1, 80, true);
+    assert_false(asked_for_log(f, second, 0, 0));
+    assert_int_equal(mesh_counters(f->mesh)->entries_resent, 77);
+    says(f, second, 1, 5, false); /* it has lost what it held */
+    assert_true(asked_for_log(f, second, 6, 64));
+    fixture_close(f);
+}
+
+/* The first entry after half a second, for its taker may have to ask about its disk; later ones after two. */
+static void an_entry_that_is_not_held_is_sent_again(void **state)
+{
+    (void)state;
+    const struct reign reign = open_reign(4);
+    struct fixture *const f = reign.f;
+    own_words_come(f);
+    says(f, reign.member[FIRST], 1, 1, true);
+    fixture_run(f, 499);
+    assert_false(asked_for_log(f, 0, 0, 0));
+    fixture_run(f, 501);
+    assert_true(asked_for_log(f, reign.member[SECOND], 1, 1));
+    says(f, reign.member[SECOND], 1, 1, true);
+    fixture_run(f, 1000);
+    fixture_clear(f);
+    grant(f, 0, 1, 7, 1);
+    struct mesh_message bundle;
+    assert_true(fixture_sent(f, 0, MESH_ASSIGN_KEPT, &bundle));
+    result(f, 0, &bundle, MESH_DONE);
+    own_words_come(f);
+    says(f, reign.member[FIRST], 1, 2, true);
+    fixture_run(f, 1999);
+    assert_false(asked_for_log(f, 0, 0, 0));
+    fixture_run(f, 501);
+    assert_true(asked_for_log(f, reign.member[SECOND], 2, 1));
+    fixture_close(f);
+}
+
+static void a_home_beats_every_three_seconds(void **state)
+{
+    (void)state;
+    const struct reign reign = open_reign(4);
+    struct fixture *const f = reign.f;
+    both_hold(&reign);
+    fixture_run(f, 500);
+    struct mesh_message beat;
+    assert_true(fixture_sent(f, reign.member[FIRST], MESH_BEAT, &beat)); /* what is settled is said at once */
+    assert_int_equal(beat.body.beat.count, 1);
+    assert_int_equal(beat.body.beat.sequence, 1);
+    assert_int_equal(beat.body.beat.journal[0].epoch, 1);
+    assert_int_equal(beat.body.beat.journal[0].last, 1);
+    assert_int_equal(beat.body.beat.journal[0].settled, 1);
+    assert_false(beat.body.beat.journal[0].over);
+    fixture_clear(f);
+    const int64_t beat_at_ms = f->mesh->journals.journal[0].beat_at_ms;
+    for (uint32_t i = 1; i <= 3; i++) {
+        fixture_run(f, beat_at_ms + i * JOURNAL_BEAT_MS - 1 - f->now_ms);
+        assert_false(fixture_sent(f, reign.member[FIRST], MESH_BEAT, &beat));
+        fixture_run(f, 1);
+        assert_true(fixture_sent(f, reign.member[FIRST], MESH_BEAT, &beat));
+        assert_true(fixture_sent(f, reign.member[SECOND], MESH_BEAT, &beat));
+    }
+    fixture_close(f);
+}
+
+/* For something that is not settled, and without it when a majority was not heard for so long. */
+static void a_job_is_stalled_after_eight_seconds(void **state)
+{
+    (void)state;
+    for (uint32_t silent = 0; silent < 2; silent++) {
+        const struct reign reign = open_reign(4);
+        struct fixture *const f = reign.f;
+        if (silent) {
+            both_hold(&reign);
+            f->silent[reign.member[FIRST]] = f->silent[reign.member[SECOND]] = true;
+        } else {
+            own_words_come(f);
+        }
+        fixture_run(f, JOURNAL_STALL_MS - 1);
+        assert_false(view(f, 1).stalled);
+        fixture_run(f, JOURNAL_SCAN_MS + 1000);
+        assert_true(view(f, 1).stalled);
+        assert_true(journal_of(f).stalled);
+        assert_int_equal(mesh_counters(f->mesh)->stalls, 1);
+        both_hold(&reign);
+        fixture_run(f, JOURNAL_SCAN_MS);
+        assert_false(view(f, 1).stalled);
+        assert_int_equal(mesh_counters(f->mesh)->stalls, 1);
+        fixture_close(f);
+    }
+}
+
+static void a_result_is_acknowledged_once_it_is_settled(void **state)
+{
+    (void)state;
+    const struct reign reign = open_reign(2);
+    struct fixture *const f = reign.f;
+    both_hold(&reign);
+    fixture_clear(f);
+    grant(f, 3, 1, 7, 2);
+    struct mesh_message bundle[2], append;
+    for (uint32_t i = 0; i < 2; i++)
+        assert_true(fixture_sent(f, 3, MESH_ASSIGN_KEPT, &bundle[i]));
+    result(f, 3, &bundle[0], MESH_DONE);
+    struct mesh_save save;
+    assert_true(fixture_saved(f, MESH_SAVE_COMMIT, &save));
+    assert_int_equal(save.body.commit.place.index, 2);
+    assert_int_equal(save.body.commit.place.settled, 1);
+    assert_int_equal(save.sequence, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_true(fixture_sent(f, reign.member[i], MESH_APPEND, &append));
+        assert_int_equal(append.body.append.index, 2);
+        assert_int_equal(append.body.append.before_epoch, 1);
+        assert_int_equal(append.body.append.settled, 1);
+        assert_int_equal(append.body.append.sequence, 1);
+        assert_int_equal(append.body.append.kind, MESH_ENTRY_COMMIT);
+        assert_int_equal(append.body.append.members.count, 0);
+    }
+    result(f, 3, &bundle[0], MESH_DONE); /* it comes again: that is no other entry */
+    assert_int_equal(journal_of(f).last, 2);
+    assert_false(sent(f, 3, MESH_RESULT_ACK));
+    grant(f, 3, 1, 7, 2); /* under a token that is owed an answer nothing is bound */
+    assert_false(sent(f, 3, MESH_ASSIGN_KEPT));
+    both_hold(&reign);
+    assert_true(sent(f, 3, MESH_RESULT_ACK));
+    assert_false(sent(f, 3, MESH_RESULT_ACK));
+    result(f, 3, &bundle[0], MESH_DONE);
+    assert_true(sent(f, 3, MESH_RESULT_ACK));
+
+    /* And so is the job's end: the members are told to forget it when all of them hold it. */
+    result(f, 3, &bundle[1], MESH_DONE);
+    assert_int_equal(journal_of(f).last, 4);
+    own_words_come(f);
+    assert_false(told(f, MESH_JOB_DONE));
+    says(f, reign.member[FIRST], 1, 4, true);
+    assert_true(told(f, MESH_JOB_DONE));
+    fixture_clear(f);
+    fixture_run(f, 1000);
+    struct mesh_message beat;
+    assert_true(fixture_sent(f, reign.member[FIRST], MESH_BEAT, &beat));
+    assert_false(beat.body.beat.journal[0].over);
+    says(f, reign.member[SECOND], 1, 4, true);
+    fixture_clear(f);
+    fixture_run(f, 500);
+    struct mesh_effect effect;
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_true(fixture_sent(f, reign.member[i], MESH_BEAT, &beat));
+        assert_true(beat.body.beat.journal[0].over);
+        assert_int_equal(beat.body.beat.journal[0].settled, 4);
+        assert_false(fixture_did(f, MESH_JOURNAL_OVER, &effect));
+        struct mesh_message over = appended(1, 4, true);
+        over.body.appended.over = true;
+        fixture_message(f, reign.member[i], &over);
+    }
+    fixture_run(f, 500);
+    assert_true(fixture_did(f, MESH_JOURNAL_OVER, &effect));
+    assert_true(effect.body.over.whole);
+    assert_int_equal(journal_of(f).last, 0);
+    fixture_close(f);
+}
+
+/* A home that drains asks a member that has everything to stand, and takes no results meanwhile. */
+static void a_home_that_drains_asks_who_has_everything(void **state)
+{
+    (void)state;
+    const struct reign reign = open_reign(4);
+    struct fixture *const f = reign.f;
+    both_hold(&reign);
+    grant(f, 3, 1, 7, 2);
+    struct mesh_message bundle[2], message;
+    for (uint32_t i = 0; i < 2; i++)
+        assert_true(fixture_sent(f, 3, MESH_ASSIGN_KEPT, &bundle[i]));
+    result(f, 3, &bundle[0], MESH_DONE);
+    own_words_come(f);
+    says(f, reign.member[SECOND], 1, 2, true); /* the first one lacks this */
+    fixture_step(f, &(struct mesh_event){.kind = MESH_DRAIN});
+    fixture_clear(f);
+    fixture_run(f, JOURNAL_SCAN_MS);
+    assert_false(sent(f, reign.member[FIRST], MESH_HAND_OVER));
+    assert_true(fixture_sent(f, reign.member[SECOND], MESH_HAND_OVER, &message));
+    assert_int_equal(message.body.hand_over.epoch, 1);
+    assert_false(message.body.hand_over.done);
+    const uint32_t last = journal_of(f).last;
+    result(f, 3, &bundle[1], MESH_DONE);
+    assert_int_equal(journal_of(f).last, last);
+    assert_false(sent(f, 3, MESH_RESULT_ACK));
+    assert_int_equal(mesh_counters(f->mesh)->handovers, 1);
+    assert_int_equal(mesh_counters(f->mesh)->bound_waiters, 0);
+    fixture_run(f, JOURNAL_HAND_MS); /* nobody stood: they are taken again, for as long */
+    result(f, 3, &bundle[1], MESH_DONE);
+    assert_int_equal(journal_of(f).last, last + 1);
+    fixture_close(f);
+}
+
+/* ---- Election. */
+
+static struct fixture *open_heir(bool was_home)
+{
+    struct fixture *const f = open_member(PEERS, 8);
+    struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
+    event.body.journal = (struct mesh_journal_image){
+        .job = fixture_job(1),
+        .members = {.number = 1, .count = 3, .id = {f->peer[0], f->self, f->peer[1]}, .storage = {1, 1, 1}},
+        .members_at = 1,
+        .promised = 2,
+        .last = 9,
+        .settled = 5,
+        .home = was_home,
+        .run_count = 2,
+        .run = {{.epoch = 1, .first = 1}, {.epoch = 2, .first = 8}}};
+    fixture_step(f, &event);
+    return f;
+}
+
+static struct mesh_message voted(uint64_t epoch, bool granted, bool asks)
+{
+    struct mesh_message message = {.kind = MESH_VOTED};
+    message.body.voted.job = fixture_job(1);
+    message.body.voted.epoch = epoch;
+    message.body.voted.granted = granted;
+    message.body.voted.asks = asks;
+    return message;
+}
+
+static void an_election_asks_stands_and_takes_over(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_heir(true);
+    struct mesh_message vote, append;
+    struct mesh_save save;
+    struct mesh_effect effect;
+    assert_true(fixture_sent(f, 0, MESH_VOTE, &vote));
+    assert_true(vote.body.vote.asks);
+    assert_int_equal(vote.body.vote.epoch, 3);
+    assert_false(fixture_saved(f, MESH_SAVE_PROMISE, &save)); /* nothing is promised by asking */
+    struct mesh_message answer = voted(3, false, true);
+    fixture_message(f, 0, &answer);
+    answer = voted(2, true, true); /* to what was not asked */
+    fixture_message(f, 1, &answer);
+    answer = voted(3, true, true);
+    fixture_message(f, 2, &answer); /* no member */
+    assert_int_equal(mesh_counters(f->mesh)->elections, 0);
+    fixture_message(f, 1, &answer);
+    assert_int_equal(mesh_counters(f->mesh)->elections, 1);
+    assert_true(fixture_saved(f, MESH_SAVE_PROMISE, &save));
+    assert_int_equal(save.body.promise.epoch, 4); /* the highest that was named, and one */
+    assert_memory_equal(&save.body.promise.candidate, &f->self, sizeof f->self);
+    assert_int_equal(save.body.promise.members.count, 0);
+    for (uint32_t peer = 0; peer < 2; peer++) {
+        while (fixture_sent(f, peer, MESH_VOTE, &vote) && vote.body.vote.asks)
+            ;
+        assert_int_equal(vote.body.vote.epoch, 4);
+        assert_int_equal(vote.body.vote.last, 9);
+        assert_int_equal(vote.body.vote.last_epoch, 2);
+        assert_int_equal(vote.body.vote.sequence, save.sequence);
+        assert_false(vote.body.vote.handed);
+    }
+    answer = voted(4, true, false);
+    fixture_message(f, 0, &answer); /* and our own is not durable yet */
+    assert_false(journal_of(f).leads);
+    own_words_come(f);
+    assert_true(journal_of(f).leads);
+    assert_false(journal_of(f).reigns);
+    assert_true(fixture_saved(f, MESH_SAVE_ENTRY, &save));
+    assert_int_equal(save.body.entry.kind, MESH_ENTRY_TAKEOVER);
+    assert_int_equal(save.body.entry.place.index, 10);
+    assert_int_equal(save.body.entry.place.entry_epoch, 4);
+    assert_true(save.body.entry.own);
+    assert_true(fixture_sent(f, 0, MESH_APPEND, &append));
+    assert_int_equal(append.body.append.before_epoch, 2);
+    own_words_come(f);
+    assert_false(fixture_did(f, MESH_TAKE_OVER, &effect));
+    says(f, 1, 4, 9, true); /* entries of an older epoch count behind one of ours alone */
+    assert_false(fixture_did(f, MESH_TAKE_OVER, &effect));
+    says(f, 1, 4, 10, true);
+    assert_true(fixture_did(f, MESH_TAKE_OVER, &effect));
+    assert_int_equal(effect.body.take_over.epoch, 4);
+    assert_true(journal_of(f).reigns);
+    assert_int_equal(mesh_counters(f->mesh)->takeovers, 1);
+    fixture_close(f);
+}
+
+static struct mesh_message vote_for(uint64_t epoch, uint64_t last_epoch, uint32_t last, bool asks,
+                                    bool handed)
+{
+    struct mesh_message message = {.kind = MESH_VOTE};
+    message.body.vote.job = fixture_job(1);
+    message.body.vote.epoch = epoch;
+    message.body.vote.last_epoch = last_epoch;
+    message.body.vote.last = last;
+    message.body.vote.asks = asks;
+    message.body.vote.handed = handed;
+    return message;
+}
+
+/* A member votes for a log that has all that its own has, once in an epoch, and for nobody while its home is well. */
+static void a_vote_is_given_once_and_to_a_log_that_has_everything(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t epoch, last_epoch;
+        uint32_t last;
+        bool asks, handed, home_is_well, granted;
+    } cases[] = {
+        {3, 2, 9, false, false, false, true},  {3, 2, 8, false, false, false, false},
+        {3, 2, 10, false, false, false, true}, {3, 1, 12, false, false, false, false},
+        {3, 3, 1, false, false, false, true},  {2, 2, 9, false, false, false, false},
+        {3, 2, 9, false, false, true, false},  {3, 2, 9, false, true, true, true},
+        {3, 2, 9, true, false, false, true},   {3, 2, 8, true, false, false, false},
+        {3, 2, 9, true, false, true, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fixture *const f = open_heir(false);
+        if (cases[i].home_is_well) {
+            struct mesh_message beat = {.kind = MESH_BEAT};
+            beat.body.beat.count = 1;
+            beat.body.beat.journal[0].job = fixture_job(1);
+            beat.body.beat.journal[0].epoch = 2;
+            beat.body.beat.journal[0].last = beat.body.beat.journal[0].settled = 9;
+            fixture_message(f, 0, &beat);
+        }
+        fixture_clear(f);
+        const struct mesh_message vote =
+            vote_for(cases[i].epoch, cases[i].last_epoch, cases[i].last, cases[i].asks, cases[i].handed);
+        fixture_message(f, 1, &vote);
+        struct mesh_message answer;
+        struct mesh_save save;
+        assert_true(fixture_sent(f, 1, MESH_VOTED, &answer));
+        if (answer.body.voted.granted != cases[i].granted)
+            fail_msg("case %zu", i);
+        assert_int_equal(answer.body.voted.asks, cases[i].asks);
+        assert_int_equal(answer.body.voted.number, 0);
+        const bool promised = cases[i].granted && !cases[i].asks;
+        assert_int_equal(fixture_saved(f, MESH_SAVE_PROMISE, &save), promised);
+        assert_int_equal(mesh_counters(f->mesh)->votes, promised);
+        assert_int_equal(journal_of(f).epoch, promised ? 3 : 2);
+        if (promised) { /* once more to the same, and to no other */
+            assert_memory_equal(&save.body.promise.candidate, &f->peer[1], sizeof f->self);
+            assert_int_equal(save.body.promise.epoch, 3);
+            fixture_message(f, 1, &vote);
+            assert_true(fixture_sent(f, 1, MESH_VOTED, &answer) && answer.body.voted.granted);
+            fixture_message(f, 0, &vote);
+            assert_true(fixture_sent(f, 0, MESH_VOTED, &answer) && !answer.body.voted.granted);
+            assert_int_equal(mesh_counters(f->mesh)->votes, 1);
+        }
+        fixture_close(f);
+    }
+}
+
+static void a_candidate_that_is_no_member_hears_so(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_heir(false);
+    struct mesh_message vote = vote_for(3, 2, 8, true, false), answer;
+    fixture_message(f, 2, &vote);
+    assert_true(fixture_sent(f, 2, MESH_VOTED, &answer));
+    assert_false(answer.body.voted.granted);
+    assert_int_equal(answer.body.voted.number, 1);
+    assert_int_equal(answer.body.voted.epoch, 2);
+    vote.body.vote.epoch = UINT64_MAX;
+    fixture_message(f, 2, &vote);
+    fixture_message(f, UINT32_MAX, &vote);
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 2);
+    assert_int_equal(f->send_count, 0);
+    fixture_close(f);
+}
+
+/* Who asks a member that has nothing of the journal is answered by its host. */
+static void a_journal_that_is_not_here_is_asked_of_the_host(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t count;
+        uint64_t storage;
+        bool ours, named, lost;
+    } cases[] = {{0, 0, false, false, false},
+                 {3, 1, true, true, false},
+                 {3, 1, false, false, false},
+                 {3, 2, true, false, true},
+                 {1, 1, true, false, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fixture *const f = open_member(PEERS, 8);
+        struct mesh_message vote = vote_for(3, 2, 9, true, false), answer;
+        vote.body.vote.members =
+            (struct mesh_members){.number = 1,
+                                  .count = cases[i].count,
+                                  .id = {cases[i].ours ? f->self : f->peer[3], f->peer[0], f->peer[1]},
+                                  .storage = {cases[i].storage, 1, 1}};
+        fixture_message(f, 0, &vote);
+        struct mesh_effect effect;
+        assert_true(fixture_did(f, MESH_JOURNAL_ASKED, &effect));
+        assert_int_equal(effect.body.asked.epoch, 3);
+        assert_memory_equal(&effect.body.asked.from, &f->peer[0], sizeof f->self);
+        assert_int_equal(effect.body.asked.members.count, cases[i].named ? 3 : 0);
+        assert_int_equal(fixture_sent(f, 0, MESH_VOTED, &answer), cases[i].lost);
+        if (cases[i].lost)
+            assert_true(!answer.body.voted.granted && answer.body.voted.asks);
+        fixture_close(f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_submit_is_told_once_a_majority_holds_it),
+        cmocka_unit_test(what_members_say_is_counted_if_it_can_be_so),
+        cmocka_unit_test(a_member_that_lacks_entries_is_sent_them_from_the_disk),
+        cmocka_unit_test(an_entry_that_is_not_held_is_sent_again),
+        cmocka_unit_test(a_home_beats_every_three_seconds),
+        cmocka_unit_test(a_job_is_stalled_after_eight_seconds),
+        cmocka_unit_test(a_result_is_acknowledged_once_it_is_settled),
+        cmocka_unit_test(a_home_that_drains_asks_who_has_everything),
+        cmocka_unit_test(an_election_asks_stands_and_takes_over),
+        cmocka_unit_test(a_vote_is_given_once_and_to_a_log_that_has_everything),
+        cmocka_unit_test(a_candidate_that_is_no_member_hears_so),
+        cmocka_unit_test(a_journal_that_is_not_here_is_asked_of_the_host),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
