@@ -306,7 +306,8 @@ static uint32_t bundle_bind(struct step *step, uint32_t job, uint32_t from, cons
     if (slot == MESH_NONE)
         return MESH_NONE;
     bundle_fill(home, slot,
-                placement_bundle_shards(home, &home->job[job], step->mesh->members.notes[from].rtt_us,
+                placement_bundle_shards(home, &home->job[job],
+                                        members_notes(&step->mesh->members, from)->rtt_us,
                                         grant->body.grant.places - index));
     bundle_list(step, slot);
     send_assign(step, &home->bundle[slot]);

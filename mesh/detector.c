@@ -261,8 +261,9 @@ static void sign_alert(struct step *step, uint32_t subject, bool accuses)
     record->body.alert.subject_incarnation = member->record.incarnation;
     record->body.alert.accuses = accuses;
     set_alerted(mesh, subject, accuses);
-    mesh->members.notes[subject].alerted_at_ms = step->now_ms;
-    mesh->members.notes[subject].told_alone = false;
+    struct member_notes *const notes = members_edit_notes(mesh, subject);
+    notes->alerted_at_ms = step->now_ms;
+    notes->told_alone = false;
     if (accuses)
         mesh->counters.alerts_sent++;
 }
@@ -283,7 +284,7 @@ void detector_unlinked(struct step *step, uint32_t subject)
 static bool accuse_the_dead(struct step *step, uint32_t subject)
 {
     const struct members *const members = &step->mesh->members;
-    const int64_t alerted_at_ms = members->notes[subject].alerted_at_ms;
+    const int64_t alerted_at_ms = members_notes(members, subject)->alerted_at_ms;
     if (members->slot[subject].state != MESH_DOWN ||
         (alerted_at_ms != 0 && step->now_ms - alerted_at_ms < MESH_ALERT_REPEAT_MS))
         return false;
@@ -293,7 +294,8 @@ static bool accuse_the_dead(struct step *step, uint32_t subject)
 
 bool detector_tells_alone(const struct mesh *mesh, uint32_t subject)
 {
-    return mesh->members.slot[subject].state == MESH_DOWN && mesh->members.notes[subject].told_alone;
+    return mesh->members.slot[subject].state == MESH_DOWN &&
+           members_notes(&mesh->members, subject)->told_alone;
 }
 
 void detector_believed(struct step *step, uint32_t subject)
@@ -325,9 +327,9 @@ void detector_heard(struct step *step, uint32_t subject)
     withdraw(step, subject);
     if (members->slot[subject].state != MESH_DOWN)
         return;
-    const bool first = members->notes[subject].alerted_at_ms < members->slot[subject].state_at_ms;
+    const bool first = members_notes(members, subject)->alerted_at_ms < members->slot[subject].state_at_ms;
     if (accuse_the_dead(step, subject))
-        members->notes[subject].told_alone = first;
+        members_edit_notes(step->mesh, subject)->told_alone = first;
 }
 
 /* Silent, or soon to be if it says nothing: it has missed more than one ping. */
@@ -387,7 +389,8 @@ static void tick_own_accusation(struct step *step, const struct link *link)
     if (!link->silent || step->mesh->detector.doubting || !members_live(step->mesh, link->member))
         return;
     if (member->alerted) {
-        const int64_t *const alerted_at_ms = &step->mesh->members.notes[link->member].alerted_at_ms;
+        const int64_t *const alerted_at_ms =
+            &members_notes(&step->mesh->members, link->member)->alerted_at_ms;
         if (step->now_ms >= *alerted_at_ms + MESH_ALERT_REPEAT_MS)
             sign_alert(step, link->member, true);
         out_wake(step, *alerted_at_ms + MESH_ALERT_REPEAT_MS);

@@ -39,7 +39,7 @@ static void send_disk(struct step *step, uint32_t to, bool asks)
     }
     struct mesh_message *const message = out_send(step, &mesh->members.slot[to].id, MESH_DISK);
     message->body.disk.sequence = mesh->disk.sequence;
-    message->body.disk.seen = mesh->members.notes[to].disk_seen;
+    message->body.disk.seen = members_notes(&mesh->members, to)->disk_seen;
     message->body.disk.asks = asks;
 }
 
@@ -47,14 +47,14 @@ static void send_disk(struct step *step, uint32_t to, bool asks)
 static bool has_told(const struct step *step, uint32_t slot)
 {
     const struct member *const member = &step->mesh->members.slot[slot];
-    const struct member_notes *const notes = &step->mesh->members.notes[slot];
+    const struct member_notes *const notes = members_notes(&step->mesh->members, slot);
     return notes->disk_told || (member->protocol != 0 && member->protocol < mesh_message_since(MESH_DISK)) ||
            (notes->disk_asked && step->now_ms - notes->disk_asked_at_ms >= DISK_PROOF_MS);
 }
 
 static void ask(struct step *step, uint32_t slot)
 {
-    struct member_notes *const notes = &step->mesh->members.notes[slot];
+    struct member_notes *const notes = members_edit_notes(step->mesh, slot);
     if (step->now_ms < notes->disk_ask_at_ms || !out_has_room(step->out, 2, MESH_OUT_SENDS_MAX / 8, 0))
         return;
     if (!notes->disk_asked)
@@ -92,14 +92,15 @@ void disk_linked(struct step *step, uint32_t member)
 void disk_seen(struct mesh *mesh, uint32_t member, uint64_t sequence)
 {
     uint64_t *const seen =
-        member == mesh->members.self ? &mesh->disk.durable : &mesh->members.notes[member].disk_seen;
+        member == mesh->members.self ? &mesh->disk.durable : &members_edit_notes(mesh, member)->disk_seen;
     *seen = sequence > *seen ? sequence : *seen;
 }
 
 bool disk_trusted(struct step *step, uint32_t member, uint64_t sequence)
 {
     const struct mesh *const mesh = step->mesh;
-    if (sequence != 0 && member != mesh->members.self && sequence < mesh->members.notes[member].disk_seen) {
+    if (sequence != 0 && member != mesh->members.self &&
+        sequence < members_notes(&mesh->members, member)->disk_seen) {
         send_disk(step, member, false);
         return false;
     }
@@ -128,7 +129,7 @@ void disk_on_disk(struct step *step, uint32_t from, const struct mesh_message *m
         return;
     }
     disk_seen(mesh, from, message->body.disk.sequence);
-    mesh->members.notes[from].disk_told = true;
+    members_edit_notes(mesh, from)->disk_told = true;
     if (seen > mesh->disk.sequence) {
         mesh->disk.sequence = seen;
         detector_raise(step);

@@ -98,7 +98,7 @@ void echo_heard(struct step *step, uint32_t from, const struct mesh_message *mes
         message->body.echo.version != echo->stamp.version)
         return; /* too late, or of an earlier question */
     echo->asked = false;
-    const int64_t back_ms = step->mesh->members.notes[from].rtt_us / 2000;
+    const int64_t back_ms = members_notes(&step->mesh->members, from)->rtt_us / 2000;
     const int64_t passed_ms = step->now_ms - echo->asked_at_ms;
     struct mesh_effect *const effect = out_effect(step, MESH_ECHOED);
     effect->body.echoed.id = member->id;

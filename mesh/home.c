@@ -4,6 +4,7 @@
 
 void home_layout(struct home *home, const struct mesh_limits *limits, struct carve *from)
 {
+    home->shards.free = carve(from, (size_t)limits->jobs + 1, sizeof *home->shards.free);
     home->job_pool.capacity = limits->jobs;
     home->job = carve(from, limits->jobs, sizeof *home->job);
     home->job_link = carve(from, limits->jobs, sizeof *home->job_link);
@@ -12,7 +13,6 @@ void home_layout(struct home *home, const struct mesh_limits *limits, struct car
 
     home->shards.capacity = limits->shards;
     home->shards.shard = carve(from, limits->shards, sizeof *home->shards.shard);
-    home->shards.free = carve(from, (size_t)limits->jobs + 1, sizeof *home->shards.free);
 
     uint32_t buckets = 64;
     while (buckets < limits->bundles)

@@ -62,7 +62,8 @@ void out_wake(struct step *step, int64_t at_ms);   /* wake_at_ms = the least of 
 /*
  * Memory. Each part lays its tables out in the host's block: X_layout() sets the part's pointers by carve() calls and
  * touches nothing else. mesh_size() runs the same calls with `base` NULL, where carve() only counts and returns NULL.
- * The block is zeroed, and X_init() runs once afterwards; it should leave large tables untouched.
+ * The block is zeroed, and X_init() runs once afterwards; it should leave large tables untouched. What it does touch, and
+ * what is filled in every core, comes first.
  */
 struct carve {
     unsigned char *base;

@@ -450,7 +450,8 @@ static bool majority_speaks(const struct step *step, const struct journal *journ
         const uint32_t slot = members_find(mesh, &journal->members.id[i]);
         const bool speaks =
             slot == mesh->members.self ||
-            (slot != MESH_NONE && step->now_ms - mesh->members.notes[slot].spoke_at_ms < JOURNAL_STALL_MS);
+            (slot != MESH_NONE &&
+             step->now_ms - members_notes(&mesh->members, slot)->spoke_at_ms < JOURNAL_STALL_MS);
         bits |= (uint32_t)(speaks && !journal->peer[i].lost) << i;
     }
     return change_majority(&journal->members, bits, 0);

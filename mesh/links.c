@@ -51,9 +51,9 @@ void links_ping(struct step *step, const struct mesh_id *from, const struct mesh
 /* RFC 6298, 2.2 and 2.3, with alpha = 1/8 and beta = 1/4. */
 void links_pong(struct step *step, uint32_t slot, uint32_t rtt_us)
 {
-    struct member_notes *const notes = &step->mesh->members.notes[slot];
     if (rtt_us == 0)
         return;
+    struct member_notes *const notes = members_edit_notes(step->mesh, slot);
     const uint32_t sample = rtt_us < RTT_US_MAX ? rtt_us : RTT_US_MAX;
     if (notes->rtt_us == 0) {
         notes->rtt_us = sample;

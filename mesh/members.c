@@ -1,19 +1,56 @@
 #include "mesh/internal.h"
 
-/* The table by id starts with so many places, and has at least twice as many as members. */
-#define PLACES_LEAST 16u
+/* The packed tables start with room for so many members. */
+#define ROOM_LEAST 8u
+
+/*
+ * What the packed tables have of each member; the rings' and the trees' are among them. For `room` members each table stands
+ * behind `room` times what is before it here. All are filled from the front and never looked at beyond that.
+ */
+struct packed_row {
+    uint32_t place[2];
+    uint32_t sorted;
+    uint32_t owing;
+    uint32_t telling;
+    struct ring_row ring[TIERS];
+};
 
 void members_layout(struct members *members, const struct mesh_limits *limits, struct carve *from)
 {
     members->capacity = limits->members;
     members->slot = carve(from, limits->members, sizeof *members->slot);
-    members->notes = carve(from, limits->members, sizeof *members->notes);
-    members->sorted = carve(from, limits->members, sizeof *members->sorted);
-    uint32_t places = PLACES_LEAST;
-    while (places < 2 * limits->members)
-        places *= 2;
-    members->place = carve(from, places, sizeof *members->place);
-    members->place_count = PLACES_LEAST;
+    uint32_t room = ROOM_LEAST;
+    while (room < limits->members)
+        room *= 2;
+    members->packed = carve(from, room, sizeof(struct packed_row));
+    members->notes = carve(from, (size_t)limits->members + 1, sizeof *members->notes);
+}
+
+/* Moves a table to where it stands now. */
+static void *move_rows(const struct members *members, size_t before, const void *rows, size_t bytes)
+{
+    unsigned char *const at = members->packed + members->room * before;
+    return bytes > 0 ? memmove(at, rows, bytes) : at;
+}
+
+/* Packs the tables for so many members; the last one first, since all move towards the end. The places are left empty. */
+static void widen(struct mesh *mesh, uint32_t room)
+{
+    struct members *const members = &mesh->members;
+    struct overlay *const overlay = &mesh->overlay;
+    struct tree *const tree = &mesh->tree;
+    members->room = room;
+    for (uint32_t tier = TIERS; tier-- > 0;)
+        overlay->row[tier] =
+            move_rows(members, offsetof(struct packed_row, ring) + tier * sizeof *overlay->row[tier],
+                      overlay->row[tier], overlay->count[tier] * sizeof *overlay->row[tier]);
+    tree->telling = move_rows(members, offsetof(struct packed_row, telling), tree->telling,
+                              tree->telling_count * sizeof *tree->telling);
+    tree->owing = move_rows(members, offsetof(struct packed_row, owing), tree->owing,
+                            tree->owing_count * sizeof *tree->owing);
+    members->sorted = move_rows(members, offsetof(struct packed_row, sorted), members->sorted,
+                                members->count * sizeof *members->sorted);
+    members->place = memset(members->packed, 0, 2 * room * sizeof *members->place);
 }
 
 /* ----------------------------------------------------------------- by id */
@@ -21,6 +58,7 @@ void members_layout(struct members *members, const struct mesh_limits *limits, s
 /* A place holds a member's slot + 1 and, above it, a tag: so a search looks at hardly any member but the one it is for. */
 #define PLACE_SLOT 0x3fffu
 static_assert(MESH_MEMBERS_MAX <= PLACE_SLOT, "a place has room for every slot");
+static_assert(MESH_MEMBERS_MAX < UINT16_MAX, "so has member.notes for every index");
 
 /*
  * Mixes the first bytes of an id, which is all that a word tells of it. Ids are keys, chosen by whom they name: the seed keeps
@@ -35,7 +73,7 @@ static uint64_t place_mix(const struct mesh *mesh, uint64_t prefix)
 /* Where the search begins. */
 static uint32_t place_home(const struct mesh *mesh, uint64_t mixed)
 {
-    return (uint32_t)(mixed >> 32) & (mesh->members.place_count - 1);
+    return (uint32_t)(mixed >> 32) & (2 * mesh->members.room - 1);
 }
 
 static uint32_t place_tag(uint64_t mixed)
@@ -54,7 +92,7 @@ static uint32_t place_find(const struct mesh *mesh, const struct mesh_id *id)
     const struct members *const members = &mesh->members;
     const uint64_t mixed = place_mix(mesh, members_prefix(id));
     uint32_t at = place_home(mesh, mixed);
-    for (uint32_t place; (place = members->place[at]) != 0; at = (at + 1) & (members->place_count - 1)) {
+    for (uint32_t place; (place = members->place[at]) != 0; at = (at + 1) & (2 * members->room - 1)) {
         if ((place & ~PLACE_SLOT) == place_tag(mixed) && id_equal(&members->slot[place_slot(place)].id, id))
             break;
     }
@@ -68,25 +106,21 @@ static void place_set(struct mesh *mesh, uint32_t slot)
     members->place[place_find(mesh, id)] = place_tag(place_mix(mesh, members_prefix(id))) | (slot + 1);
 }
 
-static void place_insert(struct mesh *mesh, uint32_t slot)
+static void make_room(struct mesh *mesh)
 {
-    struct members *const members = &mesh->members;
-    if (2 * members->count > members->place_count) {
-        members->place_count *= 2;
-        memset(members->place, 0, members->place_count * sizeof *members->place);
-        for (uint32_t i = 0; i < members->used; i++) {
-            if (i != slot && members->slot[i].state != 0)
-                place_set(mesh, i);
-        }
+    const struct members *const members = &mesh->members;
+    widen(mesh, 2 * members->room);
+    for (uint32_t slot = 0; slot < members->used; slot++) {
+        if (members->slot[slot].state != 0)
+            place_set(mesh, slot);
     }
-    place_set(mesh, slot);
 }
 
 /* Later entries of the run move up, so that no search ends too early. */
 static void place_remove(struct mesh *mesh, const struct mesh_id *id)
 {
     struct members *const members = &mesh->members;
-    const uint32_t mask = members->place_count - 1;
+    const uint32_t mask = 2 * members->room - 1;
     uint32_t hole = place_find(mesh, id);
     assert(members->place[hole] != 0);
     for (uint32_t at = (hole + 1) & mask; members->place[at] != 0; at = (at + 1) & mask) {
@@ -103,6 +137,31 @@ static void place_remove(struct mesh *mesh, const struct mesh_id *id)
 uint32_t members_find(const struct mesh *mesh, const struct mesh_id *id)
 {
     return place_slot(mesh->members.place[place_find(mesh, id)]);
+}
+
+/* ----------------------------------------------------------------- notes */
+
+struct member_notes *members_edit_notes(struct mesh *mesh, uint32_t slot)
+{
+    struct members *const members = &mesh->members;
+    struct member *const member = &members->slot[slot];
+    if (member->notes == 0) {
+        member->notes = (uint16_t)members->notes_count++;
+        members->notes[member->notes].member = slot;
+    }
+    return &members->notes[member->notes];
+}
+
+/* The last ones take their place. */
+static void drop_notes(struct members *members, uint32_t slot)
+{
+    const uint16_t at = members->slot[slot].notes;
+    if (at == 0)
+        return;
+    struct member_notes *const last = &members->notes[--members->notes_count];
+    members->slot[last->member].notes = at;
+    members->notes[at] = *last;
+    *last = (struct member_notes){0};
 }
 
 /* --------------------------------------------------------------- records */
@@ -126,7 +185,7 @@ struct mesh_record members_record(const struct member *member)
 struct mesh_capacity members_offer(const struct mesh *mesh, uint32_t slot)
 {
     const struct member *const member = &mesh->members.slot[slot];
-    const struct member_notes *const notes = &mesh->members.notes[slot];
+    const struct member_notes *const notes = members_notes(&mesh->members, slot);
     const struct member_capacity *const kept = &member->capacity;
     struct mesh_capacity offer = {
         .price_micro = kept->price_micro,
@@ -178,14 +237,14 @@ void members_keep_record(struct step *step, uint32_t slot, const struct mesh_rec
     set_record(member, record);
 }
 
-/* Most members have none of it: their notes stay as nobody touched them. */
+/* Most members have none of it. */
 static void keep_more(struct mesh *mesh, uint32_t slot, const struct mesh_capacity *offer)
 {
     static const struct mesh_site_capacity nothing;
     struct member *const member = &mesh->members.slot[slot];
-    struct member_notes *const notes = &mesh->members.notes[slot];
     const bool some = offer->resident_count > 0 || memcmp(&offer->site, &nothing, sizeof nothing) != 0;
     if (some || member->more) {
+        struct member_notes *const notes = members_edit_notes(mesh, slot);
         notes->behind = offer->site;
         notes->resident_count = offer->resident_count;
         memcpy(notes->resident, offer->resident, sizeof notes->resident);
@@ -234,7 +293,7 @@ static void fill(struct mesh *mesh, uint32_t slot, const struct mesh_record *rec
         .up_since_ms = mesh->now_ms,
     };
     set_record(member, record);
-    place_insert(mesh, slot);
+    place_set(mesh, slot);
     overlay_place(mesh, slot);
     verify_member_added(mesh, slot);
 }
@@ -250,8 +309,9 @@ void members_init(struct mesh *mesh)
                         .site = mesh->config.site,
                         .region = mesh->config.region},
     };
+    widen(mesh, ROOM_LEAST);
     members->self = 0;
-    members->count = members->used = 1;
+    members->count = members->used = members->notes_count = 1;
     members->sorted[0] = 0;
     fill(mesh, 0, &own);
     members->slot[0].state = MESH_UP;
@@ -278,7 +338,7 @@ uint32_t members_find_prefix(const struct mesh *mesh, uint64_t prefix)
     const struct members *const members = &mesh->members;
     const uint64_t mixed = place_mix(mesh, prefix);
     uint32_t at = place_home(mesh, mixed);
-    for (uint32_t place; (place = members->place[at]) != 0; at = (at + 1) & (members->place_count - 1)) {
+    for (uint32_t place; (place = members->place[at]) != 0; at = (at + 1) & (2 * members->room - 1)) {
         if ((place & ~PLACE_SLOT) == place_tag(mixed) &&
             members_prefix(&members->slot[place_slot(place)].id) == prefix)
             break;
@@ -338,6 +398,8 @@ uint32_t members_add(struct step *step, const struct mesh_record *record)
             return MESH_NONE;
         members_remove(step, revoked);
     }
+    if (members->count == members->room)
+        make_room(step->mesh);
     const uint32_t slot = find_free(members);
     const uint32_t place = sorted_place(members, &record->origin);
     memmove(&members->sorted[place + 1], &members->sorted[place],
@@ -368,8 +430,8 @@ void members_remove(struct step *step, uint32_t slot)
     place_remove(step->mesh, &member->id);
     member->state = 0;
     rounds_list(step->mesh, slot);
+    drop_notes(members, slot);
     memset(member, 0, sizeof *member);
-    members->notes[slot] = (struct member_notes){0};
 }
 
 static void count_transition(struct mesh *mesh, enum mesh_member_state old, enum mesh_member_state state)
@@ -431,6 +493,9 @@ void members_check(const struct mesh *mesh)
         in_use += members->slot[slot].state != 0;
     assert(in_use == members->count && members->count <= members->capacity);
     assert(members->used <= members->capacity);
+    assert(members->count <= members->room && members->notes[0].member == 0);
+    for (uint32_t i = 1; i < members->notes_count; i++)
+        assert(members->slot[members->notes[i].member].notes == i);
     for (uint32_t i = 0; i < members->count; i++) {
         const struct member *const member = &members->slot[members->sorted[i]];
         assert(member->state >= MESH_UP && member->state <= MESH_REVOKED);

@@ -81,14 +81,16 @@ struct member {
     uint8_t listed;   /* the tiers in whose summaries it is */
     bool more;        /* its capacity tells of more, which is in its notes */
     bool alerted;     /* our own accusation of it stands */
+    uint16_t notes;   /* index of what is noted of it; 0 = nothing, see members_edit_notes() */
     uint32_t accused; /* what others say about it: index + 1 in the detector's table, 0 = nothing */
 };
 
 /*
  * What is noted of the few members with whom we have to do: neighbours, those who work for us or keep journals with us, and
- * reporters of large sites. All zero at first, and memory that nobody touched until there is something to note.
+ * reporters of large sites. Of all others it is zero.
  */
 struct member_notes {
+    uint32_t member;     /* slot */
     int64_t spoke_at_ms; /* when anything last came from it; 0 = never */
     uint32_t rtt_us;     /* smoothed as RFC 6298; 0 = not measured */
     uint32_t rtt_var_us;
@@ -121,18 +123,28 @@ struct members {
     uint32_t capacity;
     uint32_t used;              /* slots [0, used) have been in use at some time */
     struct member *slot;        /* [capacity]; a free slot has state 0 */
-    struct member_notes *notes; /* [capacity], by slot */
-    uint32_t *sorted;           /* [count] slots in the order of ids */
-    uint32_t *place;            /* [place_count] open addressing by id, see members.c; 0 = empty */
-    uint32_t
-        place_count; /* a power of two that grows with the members, so that few members touch little memory */
-    uint32_t self;   /* our own slot */
+    struct member_notes *notes; /* [notes_count] the first is of all who have none */
+    uint32_t notes_count;
+    uint32_t self; /* our own slot */
+
+    /* Small tables of the parts side by side, see members.c: few members touch little memory. */
+    unsigned char *packed;
+    uint32_t room;    /* for so many members, a power of two that grows with them */
+    uint32_t *sorted; /* [count] slots in the order of ids */
+    uint32_t *place;  /* [2 * room] open addressing by id; 0 = empty */
 };
 
 void members_layout(struct members *members, const struct mesh_limits *limits, struct carve *from);
 /* Puts ourselves into slot 0; our own record follows once the host has signed it. */
 void members_init(struct mesh *mesh);
 void members_check(const struct mesh *mesh);
+
+/* What is noted of a member, to be read; and to be written, until a member is removed. */
+static inline const struct member_notes *members_notes(const struct members *members, uint32_t slot)
+{
+    return &members->notes[members->slot[slot].notes];
+}
+struct member_notes *members_edit_notes(struct mesh *mesh, uint32_t slot);
 
 /* The records of a known member, as its origin signed them. A capacity's handle is 0 if none came. */
 struct mesh_record members_record(const struct member *member);

@@ -18,13 +18,11 @@ void *carve(struct carve *from, size_t count, size_t size)
 
 static void lay_out(struct mesh *mesh, const struct mesh_limits *limits, struct carve *from)
 {
+    home_layout(&mesh->home, limits, from);
     members_layout(&mesh->members, limits, from);
-    overlay_layout(&mesh->overlay, limits, from);
     detector_layout(&mesh->detector, limits, from);
     gossip_layout(&mesh->gossip, limits, from);
-    tree_layout(&mesh->tree, limits, from);
     executor_layout(&mesh->executor, limits, from);
-    home_layout(&mesh->home, limits, from);
     journals_layout(&mesh->journals, limits, from);
 }
 
@@ -238,7 +236,7 @@ static void receive(struct step *step, const struct mesh_event *event)
         return;
     }
     if (known && from != mesh->members.self) {
-        mesh->members.notes[from].spoke_at_ms = step->now_ms;
+        members_edit_notes(mesh, from)->spoke_at_ms = step->now_ms;
         links_heard(step, from);
     }
     if (from != mesh->members.self && receive_gossip(step, event, from))
@@ -435,7 +433,7 @@ uint32_t mesh_owners(const struct mesh *mesh, const struct mesh_id *key, struct 
 static void view_member(const struct mesh *mesh, uint32_t slot, struct mesh_member_view *view)
 {
     const struct member *const member = &mesh->members.slot[slot];
-    const struct member_notes *const notes = &mesh->members.notes[slot];
+    const struct member_notes *const notes = members_notes(&mesh->members, slot);
     const struct link *const link = links_view(mesh, slot);
     *view = (struct mesh_member_view){
         .id = member->id,

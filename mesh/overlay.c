@@ -5,12 +5,6 @@
 /* The ring whose first order is the region. */
 #define REGION_RING (MESH_RINGS - 1)
 
-void overlay_layout(struct overlay *overlay, const struct mesh_limits *limits, struct carve *from)
-{
-    for (uint32_t tier = 0; tier < TIERS; tier++)
-        overlay->row[tier] = carve(from, limits->members, sizeof *overlay->row[tier]);
-}
-
 static uint32_t ring_hash(uint32_t ring, const struct mesh_id *id)
 {
     return (uint32_t)(mesh_hash(RINGS_KEY, ring, id->bytes, sizeof id->bytes) >> 32);

@@ -16,12 +16,11 @@ struct ring_row {
 };
 
 struct overlay {
-    struct ring_row *row[TIERS]; /* [count] */
+    struct ring_row *row[TIERS]; /* [count], laid out by members.c */
     uint32_t count[TIERS];       /* live members, ourselves included where we stand there */
     uint64_t changes;            /* of anybody's place: neighbours found since the latest still are */
 };
 
-void overlay_layout(struct overlay *overlay, const struct mesh_limits *limits, struct carve *from);
 void overlay_check(const struct mesh *mesh);
 
 /* Computes where a member stands, from its id and the region in its record; before it is inserted. */

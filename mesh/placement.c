@@ -152,7 +152,7 @@ static uint64_t cost_of(const struct step *step, const struct job *job, const st
                         const struct mesh_capacity *capacity)
 {
     const struct home *const home = &step->mesh->home;
-    const struct member_notes *const notes = &step->mesh->members.notes[one->member];
+    const struct member_notes *const notes = members_notes(&step->mesh->members, one->member);
     const uint64_t bundle_ms =
         job->shard_ns == 0 ? 1000 : job->shard_ns * shards_by_time(job, 0) / 1000000 + 1;
     const uint32_t places = least(one->believed, job_need(home, job));
@@ -241,7 +241,7 @@ static bool weigh(const struct step *step, const struct job *job, uint32_t membe
         const struct mesh_class_capacity *const class = &capacity.class[index];
         if (!(classes >> index & 1) || class->slots == 0)
             continue;
-        const uint32_t debit = mesh->members.notes[member].debit[index];
+        const uint32_t debit = members_notes(&mesh->members, member)->debit[index];
         uint32_t places = class->free;
         if (deep)
             places += class->slots - least(class->waiting, class->slots);
@@ -330,7 +330,7 @@ static void ask_send(struct step *step, struct job *job, struct ask *ask, const 
     ask->expected = least(one->believed, wanted);
     ask->sent_at_ms = step->now_ms;
     job->expected += ask->expected;
-    step->mesh->members.notes[ask->member].debit[one->class] += ask->expected;
+    members_edit_notes(step->mesh, ask->member)->debit[one->class] += ask->expected;
     send_reserve(step, job, ask->member, wanted, ask->expected);
 }
 
@@ -585,8 +585,8 @@ bool placement_due(const struct mesh *mesh, const struct job *job)
 
 void placement_delivered(struct step *step, uint32_t member, uint32_t got, uint32_t promised)
 {
-    uint32_t *const permille = &step->mesh->members.notes[member].delivered_permille;
-    *permille = (delivered(&step->mesh->members.notes[member]) * 7 + got * 1000 / promised) / 8;
+    struct member_notes *const notes = members_edit_notes(step->mesh, member);
+    notes->delivered_permille = (delivered(notes) * 7 + got * 1000 / promised) / 8;
 }
 
 void placement_answered(struct step *step, uint32_t job_slot, uint32_t from, uint32_t places)
@@ -620,7 +620,7 @@ void placement_refused(struct step *step, uint32_t job_slot, uint32_t from)
 
 void placement_returned(struct step *step, uint32_t member, uint16_t class, uint32_t places)
 {
-    uint32_t *const debit = &step->mesh->members.notes[member].debit[class];
+    uint32_t *const debit = &members_edit_notes(step->mesh, member)->debit[class];
     *debit -= least(places, *debit);
 }
 
@@ -640,12 +640,12 @@ void home_member_capacity(struct step *step, uint32_t slot)
 {
     struct home *const home = &step->mesh->home;
     const struct member *const member = &step->mesh->members.slot[slot];
-    struct member_notes *const notes = &step->mesh->members.notes[slot];
+    const struct member_notes *const notes = members_notes(&step->mesh->members, slot);
     uint32_t places = 0;
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         /* It may be older than our latest asks: what they took off is forgotten by halves. */
         if (notes->debit[index] > 0)
-            notes->debit[index] /= 2;
+            members_edit_notes(step->mesh, slot)->debit[index] /= 2;
         places += member->capacity.class[index].free;
     }
     if (!member->has_capacity || places == 0)

@@ -141,7 +141,7 @@ void speculation_withdraw(struct home *home, struct bundle *bundle)
 
 void speculation_blame(struct mesh *mesh, uint32_t member)
 {
-    uint32_t *const permille = &mesh->members.notes[member].delivered_permille;
+    uint32_t *const permille = &members_edit_notes(mesh, member)->delivered_permille;
     *permille = (*permille == 0 ? 1000 : *permille) * 7 / 8 + 1;
 }
 
@@ -176,7 +176,7 @@ static uint32_t shards_left(const struct home *home, const struct job *job, uint
 static uint64_t patience_us(const struct mesh *mesh, const struct job *job, const struct bundle *bundle,
                             uint64_t work_us)
 {
-    const uint32_t rtt_us = mesh->members.notes[bundle->member].rtt_us;
+    const uint32_t rtt_us = members_notes(&mesh->members, bundle->member)->rtt_us;
     uint64_t us = job_nearly_done(job) ? work_us : work_us + work_us / 2;
     if (work_us < HOME_DEEP_US)
         us += work_us; /* it may have waited behind another */

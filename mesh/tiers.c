@@ -275,7 +275,7 @@ static uint32_t free_behind(const struct mesh *mesh, uint32_t slot, uint64_t cla
     uint32_t places = 0;
     for (uint32_t index = 0; index < MESH_DEVICE_CLASSES; index++) {
         if (classes >> index & 1)
-            places += mesh->members.notes[slot].behind.free[index];
+            places += members_notes(&mesh->members, slot)->behind.free[index];
     }
     return places;
 }

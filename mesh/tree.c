@@ -1,11 +1,5 @@
 #include "mesh/internal.h"
 
-void tree_layout(struct tree *tree, const struct mesh_limits *limits, struct carve *from)
-{
-    tree->owing = carve(from, limits->members, sizeof *tree->owing);
-    tree->telling = carve(from, limits->members, sizeof *tree->telling);
-}
-
 static uint16_t bit(const struct link *link)
 {
     return (uint16_t)(1u << link->place);

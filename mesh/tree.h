@@ -38,8 +38,8 @@ struct missing {
 };
 
 struct tree {
-    uint32_t
-        *owing; /* [owing_count] members of whom something but word of a capacity is owed to some neighbour */
+    /* [owing_count] members of whom something but word of a capacity is owed to some neighbour; as the next, see members.c */
+    uint32_t *owing;
     uint32_t owing_count;
     int64_t flush_at_ms; /* while something is owed */
     uint32_t *telling;   /* [telling_count] members of whose capacity word is */
@@ -49,7 +49,6 @@ struct tree {
     uint32_t missing_count;
 };
 
-void tree_layout(struct tree *tree, const struct mesh_limits *limits, struct carve *from);
 void tree_check(const struct mesh *mesh);
 
 /*

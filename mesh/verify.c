@@ -21,7 +21,7 @@ static bool is_foreign(const struct mesh *mesh, uint32_t member)
 
 bool verify_bars(const struct mesh *mesh, uint32_t member)
 {
-    return mesh->members.notes[member].quarantined;
+    return members_notes(&mesh->members, member)->quarantined;
 }
 
 static uint32_t doubt_find(const struct verify *verify, const struct mesh_id *id, uint64_t kernel)
@@ -50,7 +50,7 @@ bool mesh_doubted(const struct mesh *mesh, const struct mesh_id *job, const stru
 
 static uint32_t permille_of(const struct mesh *mesh, uint32_t member, uint32_t floor)
 {
-    const uint32_t confirmed = mesh->members.notes[member].confirmed;
+    const uint32_t confirmed = members_notes(&mesh->members, member)->confirmed;
     if (!is_foreign(mesh, member))
         return 0;
     if (confirmed < MESH_TRUSTED_RESULTS)
@@ -75,7 +75,7 @@ static void confirm(struct mesh *mesh, const struct mesh_id *id, uint32_t count)
     const uint32_t member = members_find(mesh, id);
     if (member == MESH_NONE)
         return;
-    uint32_t *const confirmed = &mesh->members.notes[member].confirmed;
+    uint32_t *const confirmed = &members_edit_notes(mesh, member)->confirmed;
     *confirmed = *confirmed + count < CONFIRMED_MAX ? *confirmed + count : CONFIRMED_MAX;
 }
 
@@ -599,8 +599,9 @@ static void mark(struct mesh *mesh, const struct mesh_id *id, bool quarantined)
     const uint32_t member = members_find(mesh, id);
     if (member == MESH_NONE)
         return;
-    mesh->members.notes[member].quarantined = quarantined;
-    mesh->members.notes[member].confirmed = 0;
+    struct member_notes *const notes = members_edit_notes(mesh, member);
+    notes->quarantined = quarantined;
+    notes->confirmed = 0;
 }
 
 void verify_member_added(struct mesh *mesh, uint32_t member)
@@ -608,7 +609,7 @@ void verify_member_added(struct mesh *mesh, uint32_t member)
     struct verify *const verify = &mesh->home.verify;
     const struct mesh_id *const id = &mesh->members.slot[member].id;
     if (quarantine_find(verify, id) < verify->quarantined_count)
-        mesh->members.notes[member].quarantined = true;
+        members_edit_notes(mesh, member)->quarantined = true;
 }
 
 static void tell_quarantine(struct step *step, const struct mesh_id *id, const struct mesh_id *job,
@@ -679,7 +680,7 @@ void verify_trust(struct step *step, const struct mesh_event *event)
     struct mesh *const mesh = step->mesh;
     const uint32_t member = members_find(mesh, &event->body.trust.id);
     if (member != MESH_NONE && !verify_bars(mesh, member))
-        mesh->members.notes[member].confirmed =
+        members_edit_notes(mesh, member)->confirmed =
             event->body.trust.confirmed < CONFIRMED_MAX ? event->body.trust.confirmed : CONFIRMED_MAX;
 }
 
@@ -727,7 +728,7 @@ static void doubt_add(struct mesh *mesh, uint32_t member, const struct mesh_job_
         memmove(&verify->doubt[0], &verify->doubt[1], --verify->doubt_count * sizeof verify->doubt[0]);
     verify->doubt[verify->doubt_count++] =
         (struct doubt){.id = mesh->members.slot[member].id, .kernel = spec->kernel, .tenant = spec->tenant};
-    mesh->members.notes[member].confirmed = 0;
+    members_edit_notes(mesh, member)->confirmed = 0;
 }
 
 void verify_caught(struct step *step, uint32_t member, uint32_t job_slot, uint32_t shard)
@@ -986,6 +987,6 @@ void verify_check(const struct mesh *mesh)
     for (uint32_t i = 0; i < mesh->members.count; i++) {
         const struct member *const member = &mesh->members.slot[mesh->members.sorted[i]];
         const bool caught = quarantine_find(verify, &member->id) < verify->quarantined_count;
-        assert(mesh->members.notes[mesh->members.sorted[i]].quarantined == caught);
+        assert(members_notes(&mesh->members, mesh->members.sorted[i])->quarantined == caught);
     }
 }

@@ -150,7 +150,7 @@ static void round_trips_are_smoothed(void **state)
         {UINT32_MAX, 7574375, 15016250}, /* 60 s is as bad as it gets */
     };
     struct fixture *const f = open_linked(2);
-    struct member_notes *const notes = &f->mesh->members.notes[members_find(f->mesh, &f->peer[0])];
+    struct member_notes *const notes = members_edit_notes(f->mesh, members_find(f->mesh, &f->peer[0]));
     for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct mesh_event event = {.kind = MESH_RECEIVED};
         event.body.received.from = f->peer[0];
