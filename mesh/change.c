@@ -93,7 +93,7 @@ static bool may_keep(const struct mesh *mesh, uint32_t slot)
     const struct member *const member = &mesh->members.slot[slot];
     return slot != mesh->members.self && members_takes_work(mesh, slot) &&
            (member->protocol == 0 || member->protocol >= mesh_message_since(MESH_APPEND)) &&
-           !(member->has_capacity && member->capacity.fault == MESH_FAULT_DISK);
+           !(member->has_capacity && member->fault == MESH_FAULT_DISK);
 }
 
 /* The member that is up and of the highest rank for the job (rendezvous hashing), or MESH_NONE. */
@@ -166,7 +166,7 @@ static bool drains(const struct mesh *mesh, const struct mesh_id *id)
 {
     const uint32_t slot = members_find(mesh, id);
     return slot != MESH_NONE && slot != mesh->members.self && mesh->members.slot[slot].has_capacity &&
-           mesh->members.slot[slot].capacity.draining;
+           mesh->members.slot[slot].draining;
 }
 
 static uint32_t who_must_go(const struct step *step, const struct journal *journal)

@@ -149,7 +149,7 @@ static struct accused *take_row(struct mesh *mesh, uint32_t subject)
         row->count = row->accusers = 0;
         row->changes = 0;
         detector->due_at_ms[detector->accused_count - 1] = INT64_MAX;
-        member->accused = detector->accused_count;
+        member->accused = (uint16_t)detector->accused_count;
     }
     return &detector->accused[member->accused - 1];
 }
@@ -162,7 +162,7 @@ static void give_row(struct mesh *mesh, uint32_t index)
     if (index != --detector->accused_count) {
         detector->accused[index] = detector->accused[detector->accused_count];
         detector->due_at_ms[index] = detector->due_at_ms[detector->accused_count];
-        mesh->members.slot[detector->accused[index].member].accused = index + 1;
+        mesh->members.slot[detector->accused[index].member].accused = (uint16_t)(index + 1);
     }
 }
 

@@ -58,7 +58,7 @@ static void widen(struct mesh *mesh, uint32_t room)
 /* A place holds a member's slot + 1 and, above it, a tag: so a search looks at hardly any member but the one it is for. */
 #define PLACE_SLOT 0x3fffu
 static_assert(MESH_MEMBERS_MAX <= PLACE_SLOT, "a place has room for every slot");
-static_assert(MESH_MEMBERS_MAX < UINT16_MAX, "so has member.notes for every index");
+static_assert(MESH_MEMBERS_MAX < UINT16_MAX, "and member.notes and member.accused for every index");
 
 /*
  * Mixes the first bytes of an id, which is all that a word tells of it. Ids are keys, chosen by whom they name: the seed keeps
@@ -189,14 +189,14 @@ struct mesh_capacity members_offer(const struct mesh *mesh, uint32_t slot)
     const struct member_capacity *const kept = &member->capacity;
     struct mesh_capacity offer = {
         .price_micro = kept->price_micro,
-        .available_until_ms = kept->available_until_ms,
-        .draining = kept->draining,
-        .fault = kept->fault,
-        .no_users = kept->no_users,
+        .draining = member->draining,
+        .fault = member->fault,
+        .no_users = member->no_users,
     };
     memcpy(offer.class, kept->class, sizeof offer.class);
     if (!member->more)
         return offer;
+    offer.available_until_ms = notes->available_until_ms;
     offer.site = notes->behind;
     offer.resident_count = notes->resident_count;
     memcpy(offer.resident, notes->resident, sizeof offer.resident);
@@ -242,9 +242,11 @@ static void keep_more(struct mesh *mesh, uint32_t slot, const struct mesh_capaci
 {
     static const struct mesh_site_capacity nothing;
     struct member *const member = &mesh->members.slot[slot];
-    const bool some = offer->resident_count > 0 || memcmp(&offer->site, &nothing, sizeof nothing) != 0;
+    const bool some = offer->available_until_ms != 0 || offer->resident_count > 0 ||
+                      memcmp(&offer->site, &nothing, sizeof nothing) != 0;
     if (some || member->more) {
         struct member_notes *const notes = members_edit_notes(mesh, slot);
+        notes->available_until_ms = offer->available_until_ms;
         notes->behind = offer->site;
         notes->resident_count = offer->resident_count;
         memcpy(notes->resident, offer->resident, sizeof notes->resident);
@@ -263,12 +265,11 @@ void members_keep_capacity(struct step *step, uint32_t slot, const struct mesh_r
         .version = record->version,
         .handle = record->handle,
         .at_ms = step->now_ms,
-        .available_until_ms = offer->available_until_ms,
         .price_micro = offer->price_micro,
-        .draining = offer->draining,
-        .fault = offer->fault,
-        .no_users = offer->no_users,
     };
+    member->draining = offer->draining;
+    member->fault = offer->fault;
+    member->no_users = offer->no_users;
     memcpy(member->capacity.class, offer->class, sizeof offer->class);
     keep_more(step->mesh, slot, offer);
 }
@@ -278,7 +279,9 @@ void members_forget_capacity(struct step *step, uint32_t slot)
     struct member *const member = &step->mesh->members.slot[slot];
     out_drop(step, member->capacity.handle);
     member->capacity = (struct member_capacity){0};
-    member->has_capacity = false;
+    member->has_capacity = member->draining = false;
+    member->fault = 0;
+    member->no_users = 0;
     keep_more(step->mesh, slot, &(struct mesh_capacity){0});
 }
 
@@ -359,7 +362,7 @@ bool members_takes_work(const struct mesh *mesh, uint32_t slot)
         return false;
     if (slot == mesh->members.self)
         return !mesh->draining && !mesh->leaving;
-    return !member->has_capacity || !member->capacity.draining;
+    return !member->has_capacity || !member->draining;
 }
 
 /* The revoked member that has been so for longest. */
@@ -459,7 +462,7 @@ void members_set_state(struct step *step, uint32_t slot, enum mesh_member_state 
     effect->body.member.incarnation = member->record.incarnation;
     effect->body.member.accusers = detector_accusers(mesh, slot);
 
-    member->state = state;
+    member->state = (uint8_t)state;
     member->state_at_ms = step->now_ms;
     const bool live = members_live(mesh, slot);
     if (live && !was_live) {

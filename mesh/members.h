@@ -23,10 +23,10 @@ struct stamp {
 struct member_record {
     uint64_t incarnation;
     uint64_t version;
-    uint64_t handle; /* ours; 0 for our own until the host has signed it */
-    uint64_t session;
     uint64_t site;
     uint64_t region;
+    uint64_t session;
+    uint64_t handle; /* ours; 0 for our own until the host has signed it */
 };
 
 /* What is kept of its CAPACITY record; members_capacity() makes the whole record of it again. */
@@ -35,36 +35,44 @@ struct member_capacity {
     uint64_t version;
     uint64_t handle; /* ours */
     int64_t at_ms;   /* when it came; 0 = never */
-    int64_t available_until_ms;
     struct mesh_class_capacity class[MESH_DEVICE_CLASSES];
     uint32_t price_micro;
-    bool draining;
-    uint8_t fault;
-    uint16_t no_users;
 };
 
 /*
- * One for each member that we know of: a node holds thousands of these, so what most never have is in struct member_notes.
+ * One for each member that we know of: a node holds thousands of these, so they are small, and what most never have is in
+ * struct member_notes. What is looked at most comes first.
  */
 struct member {
     struct mesh_id id;
-    enum mesh_member_state state;
+    uint8_t state;         /* enum mesh_member_state; 0 = free slot */
+    uint8_t rings;         /* the tiers on whose rings it stands */
+    uint8_t listed;        /* the tiers in whose summaries it is */
+    bool leaving : 1;      /* its record says so */
+    bool interior : 1;     /* and this, see tiers.h */
+    bool alerted : 1;      /* our own accusation of it stands */
+    bool owing : 1;        /* something is owed to some neighbour soon, */
+    bool telling : 1;      /* or word of its capacity, which has time; */
+    bool told : 1;         /* and some was given, at word_at_ms */
+    bool has_capacity : 1; /* one came in its present life, */
+    bool more : 1;         /* and tells of more, which is in its notes */
 
     /* How its records travel through us, see tree.c: bits by the place of a link. */
-    uint16_t lazy;               /* these neighbours are given word of them only */
-    uint8_t comes_from;          /* place + 1 of the link over which they come; 0 = none, or our own */
-    uint8_t hops;                /* links that the newest one crossed on its way to us */
-    bool owing;                  /* something is owed to some neighbour soon, */
-    bool telling;                /* or word of its capacity, which has time: */
-    bool has_capacity;           /* one came in its present life */
+    uint16_t lazy;      /* these neighbours are given word of them only */
+    uint8_t comes_from; /* place + 1 of the link over which they come; 0 = none, or our own */
+    uint8_t hops;       /* links that the newest one crossed on its way to us */
+    struct member_record record;
     uint16_t owes_capacity;      /* a copy of its capacity */
     uint16_t owes_word;          /* word of its record */
     uint16_t owes_capacity_word; /* word of its capacity */
     uint16_t owes_prune;
-    int64_t word_at_ms; /* when word of a capacity was given latest; 0 = never */
 
-    struct member_record record;
     struct member_capacity capacity;
+    uint16_t no_users; /* as its capacity says, as the next two */
+    uint8_t fault;
+    bool draining;
+    uint32_t
+        word_at_ms; /* when word of its capacity was given latest; the lower half is enough to tell minutes */
     int64_t state_at_ms;
     int64_t up_since_ms; /* since when it is not down; a suspicion that was withdrawn does not count */
 
@@ -75,14 +83,8 @@ struct member {
     uint8_t bucket;
 
     uint8_t protocol; /* agreed on at its latest session, though it was no neighbour then; 0 = none */
-    bool leaving;     /* its record says so */
-    bool interior;    /* and this, see tiers.h */
-    uint8_t rings;    /* the tiers on whose rings it stands */
-    uint8_t listed;   /* the tiers in whose summaries it is */
-    bool more;        /* its capacity tells of more, which is in its notes */
-    bool alerted;     /* our own accusation of it stands */
     uint16_t notes;   /* index of what is noted of it; 0 = nothing, see members_edit_notes() */
-    uint32_t accused; /* what others say about it: index + 1 in the detector's table, 0 = nothing */
+    uint16_t accused; /* what others say about it: index + 1 in the detector's table, 0 = nothing */
 };
 
 /*
@@ -113,6 +115,7 @@ struct member_notes {
     bool disk_told; /* it said in this life of ours how far it has seen us */
 
     /* Of its capacity record. */
+    int64_t available_until_ms;
     struct mesh_site_capacity behind;
     uint8_t resident_count;
     uint32_t resident[MESH_RESIDENTS_MAX];

@@ -201,9 +201,11 @@ static void was_missing(struct step *step, uint32_t slot, const struct mesh_reco
 /* Word of a capacity costs nearly as much as what it is about; so it is given once a minute only. */
 static bool is_worth_a_word(const struct step *step, struct member *member)
 {
-    if (member->word_at_ms != 0 && step->now_ms - member->word_at_ms < MESH_HAVE_CAPACITY_MS)
+    const uint32_t now_ms = (uint32_t)step->now_ms;
+    if (member->told && now_ms - member->word_at_ms < MESH_HAVE_CAPACITY_MS)
         return false;
-    member->word_at_ms = step->now_ms;
+    member->told = true;
+    member->word_at_ms = now_ms;
     return true;
 }
 

@@ -955,6 +955,37 @@ static void full_table_refuses_members_and_makes_room_from_the_revoked(void **st
     end(net);
 }
 
+static void notes_stay_with_their_member_when_others_are_forgotten(void **state)
+{
+    (void)state;
+    struct net *const net = net_open(base_seed);
+    net_add(net);
+    net_run(net, 10);
+    struct mesh *const mesh = net->node[0].mesh;
+    const uint32_t count = 20;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct mesh_id id = stranger(i);
+        give(net, 0, 0, member_record(&id, 1, 9));
+        assert_int_equal(members_notes(&mesh->members, members_find(mesh, &id))->rtt_us, 0);
+        members_edit_notes(mesh, members_find(mesh, &id))->rtt_us = 100 + i;
+    }
+    struct step step = {.mesh = mesh, .out = net->out, .now_ms = mesh->now_ms};
+    for (uint32_t i = 0; i < count; i += 2) {
+        const struct mesh_id id = stranger(i);
+        members_set_state(&step, members_find(mesh, &id), MESH_DOWN);
+        members_remove(&step, members_find(mesh, &id));
+    }
+    mesh_check(mesh);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct mesh_id id = stranger(i);
+        if (i % 2 == 0)
+            give(net, 0, 0, member_record(&id, 1, 9)); /* as a new one, in a slot that was another's */
+        assert_int_equal(members_notes(&mesh->members, members_find(mesh, &id))->rtt_us,
+                         i % 2 == 0 ? 0 : 100 + i);
+    }
+    end(net);
+}
+
 /* A ring neighbour whose link comes up is asked for what is newer than ours of all members, some at a time. */
 static void a_large_table_is_asked_for_in_several_messages(void **state)
 {
@@ -1258,6 +1289,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(missed_capacity_is_asked_for),
         cmocka_unit_test(tombstones_end_and_are_not_planted_again),
         cmocka_unit_test(full_table_refuses_members_and_makes_room_from_the_revoked),
+        cmocka_unit_test(notes_stay_with_their_member_when_others_are_forgotten),
         cmocka_unit_test(a_large_table_is_asked_for_in_several_messages),
         cmocka_unit_test(newcomer_learns_a_large_table_in_seconds),
         cmocka_unit_test(nonsense_is_counted_and_changes_nothing),
