@@ -505,7 +505,7 @@ static void a_member_behind_what_was_seen_of_it_is_not_trusted(void **state)
         assert_int_equal(disk_trusted(&step, member, cases[i].sequence), cases[i].trusted);
         assert_int_equal(f->out->send_count, !cases[i].trusted);
     }
-    assert_int_equal(f->mesh->members.notes[member].disk_seen, 8);
+    assert_int_equal(members_notes(&f->mesh->members, member)->disk_seen, 8);
     assert_int_equal(f->out->send[0].message.body.disk.seen, 8);
     fixture_close(f);
 }

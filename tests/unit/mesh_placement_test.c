@@ -19,7 +19,7 @@ struct place {
 
 static struct member_notes *notes_of(struct fixture *f, uint32_t peer)
 {
-    return &f->mesh->members.notes[members_find(f->mesh, &f->peer[peer])];
+    return members_edit_notes(f->mesh, members_find(f->mesh, &f->peer[peer]));
 }
 
 static void describe(struct fixture *f, uint32_t peer, const struct place *place)

@@ -135,7 +135,7 @@ static void who_was_overtaken_delivers_an_eighth_less(void **state)
     (void)state;
     struct fixture *const f = fixture_open(1);
     const uint32_t member = members_find(f->mesh, &f->peer[0]);
-    uint32_t *const permille = &f->mesh->members.notes[member].delivered_permille;
+    uint32_t *const permille = &members_edit_notes(f->mesh, member)->delivered_permille;
     static const uint32_t after[] = {876, 767, 672};
     for (size_t i = 0; i < sizeof after / sizeof after[0]; i++) {
         speculation_blame(f->mesh, member);
@@ -198,7 +198,7 @@ static void a_bundle_is_slow_after_so_long(void **state)
         learn(f, cases[i].guess_us, cases[i].usual_us, 1, MESH_USUAL_SAMPLES_MIN);
         grant(f, 0, 1, 99, 1);
         assigned(f, 0);
-        f->mesh->members.notes[members_find(f->mesh, &f->peer[0])].rtt_us = cases[i].rtt_us;
+        members_edit_notes(f->mesh, members_find(f->mesh, &f->peer[0]))->rtt_us = cases[i].rtt_us;
         if (!turns_slow_at(f, cases[i].after_ms))
             fail_msg("case %zu: not after %lld ms", i, (long long)cases[i].after_ms);
         /* What it will take is put aside for the copy. */
