@@ -388,8 +388,12 @@ static void save_entry(struct node *node, struct store_batch *batch, const struc
         copy->last = place->index;
         copy->last_epoch = place->entry_epoch;
     }
-    if (kind == MESH_ENTRY_END && bytes)
+    if (kind == MESH_ENTRY_END && bytes) {
+        struct mesh_journal_view view;
         note_end(copy, place->index, bytes->data, bytes->count);
+        if (mesh_journal_find(node->host.mesh, job, &view))
+            copy->home = view.home;
+    }
     put_entry(batch, job, place, kind, members, bytes);
     if (head)
         put_head(batch, copy);
@@ -847,6 +851,26 @@ void copies_forget(struct node *node, const struct mesh_id *job)
     take_out(node, copy);
 }
 
+static bool first_home(void *context, const struct copies_entry_view *view)
+{
+    *(struct mesh_id *)context = view->members.id[0];
+    return false;
+}
+
+/* Nobody is voted for any more. What its head says of promises tells from now on whose job it was: where that home is
+ * lost, we tell of it in its place. */
+static void note_home(struct node *node, struct copy *copy)
+{
+    const struct mesh_id nobody = {0};
+    if (memcmp(&copy->home, &nobody, sizeof nobody) == 0 &&
+        copy->last_epoch == 1) /* of the END before a restart */
+        copies_read(node, &copy->job, 1, first_home, &copy->home);
+    if (memcmp(&copy->home, &nobody, sizeof nobody) == 0 || copy->promised > copy->last_epoch)
+        return;
+    copy->promised = copy->last_epoch;
+    copy->voted = copy->home;
+}
+
 void copies_on_over(struct node *node, const struct mesh_id *job, bool whole)
 {
     struct copy *copy = copies_find(node, job);
@@ -857,6 +881,7 @@ void copies_on_over(struct node *node, const struct mesh_id *job, bool whole)
     log_debug("journal", "job=%s journal=over whole=%s", peer_name(node, job), whole ? "yes" : "no");
     if (!copy->ended_at_ms)
         copy->ended_at_ms = clock_wall_ms();
+    note_home(node, copy);
     struct store_batch *batch = node_batch(node);
     put_head(batch, copy);
     node_commit(node, batch, NULL, NULL);

@@ -168,8 +168,10 @@ struct caught {
 struct copy {
     struct copy *chain; /* in the same bucket of the table */
     struct mesh_id job;
-    uint64_t promised; /* of the latest promise, and whom to */
-    struct mesh_id voted;
+    uint64_t
+        promised; /* of the latest promise, and whom to; of a journal that is over, the epoch in which it ended */
+    struct mesh_id voted; /* and the home of that epoch, where that is known */
+    struct mesh_id home;  /* when it ended, as long as it isn't over; zero: not known */
     struct mesh_members
         members;     /* as the promise before the first entry named them; none once there is an entry */
     uint64_t chosen; /* the incarnation at which this node was chosen for it, the latest where it was twice */

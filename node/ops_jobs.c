@@ -253,51 +253,105 @@ static json_t *job_counts_json(const struct node *node)
 
 struct lost_job {
     struct node *node;
-    struct mesh_journal_view journal;
+    const struct copy *copy;
+    struct mesh_id home;
     json_t *rows;
 };
 
-/* How far it was only its home knows, or the next one once it has read the journal. */
+/* What only its home knows of it; how far an unfinished one was, the next one does, once it has read the journal. */
+static void blank(json_t *row, bool over)
+{
+    static const char *const unknown[] = {"cached", "reassigned", "done", "queued", "looking_up", "running"};
+    for (size_t i = 0; i < (over ? 2 : sizeof unknown / sizeof *unknown); i++)
+        json_put(row, unknown[i], json_null());
+}
+
 static bool tell_lost_job(void *context, const struct copies_entry_view *entry)
 {
-    static const char *const unknown[] = {"done", "cached", "queued", "looking_up", "running", "reassigned"};
     struct lost_job *lost = context;
+    const struct copy *copy = lost->copy;
     struct first_entry first;
     struct job *job = first_entry_decode(entry->bytes, entry->count, &first);
     if (!job)
         return false;
-    job->state = JOB_RUNNING;
-    job->copies = lost->journal.members.count;
+    job->state = copy->over ? JOB_DONE : JOB_RUNNING;
+    job->epoch = copy->last_epoch;
+    job->copies = entry->members.count;
+    job->committed = job->spec.shard_count;
+    job->finished_at_ms = copy->ended_at_ms;
     json_t *row = job_json(lost->node, job, false);
     job_free(job);
-    const struct mesh_id nobody = {0}, *const home = &lost->journal.home;
+    const struct mesh_id nobody = {0};
     json_put(row, "home",
-             json_string(memcmp(home, &nobody, sizeof nobody) == 0 ? "" : peer_name(lost->node, home)));
-    json_put(row, "stalled",
-             json_string("its home is out of reach; it goes on by itself once a majority of those that keep "
-                         "its journal meet"));
-    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
-        json_put(row, unknown[i], json_null());
+             json_string(
+                 memcmp(&lost->home, &nobody, sizeof nobody) == 0 ? "" : peer_name(lost->node, &lost->home)));
+    if (!copy->over)
+        json_put(row, "stalled",
+                 json_string("its home is out of reach; it goes on by itself once a majority of those that "
+                             "keep its journal meet"));
+    blank(row, copy->over);
     json_array_append_new(lost->rows, row);
     return false;
 }
 
-static bool is_lost(struct node *node, const struct copy *copy, struct mesh_journal_view *journal)
+/* It isn't ours, nor of another node that is there. */
+static bool is_lost(struct node *node, const struct copy *copy, const struct mesh_id *home)
 {
-    struct mesh_member_view home;
-    return !copy->over && copy->last > 0 && !jobs_find(node, &copy->job) &&
-           mesh_journal_find(node->host.mesh, &copy->job, journal) &&
-           !(mesh_member_find(node->host.mesh, &journal->home, &home) && home.state <= MESH_SUSPECT);
+    struct mesh_member_view view;
+    return !jobs_find(node, &copy->job) &&
+           !(mesh_member_find(node->host.mesh, home, &view) && view.state <= MESH_SUSPECT);
 }
 
-static json_t *lost_jobs_json(struct node *node)
+static void add_unfinished(struct lost_job *lost)
 {
-    struct lost_job lost = {.node = node, .rows = json_array()};
+    struct node *node = lost->node;
+    struct mesh_journal_view journal;
     for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
         for (const struct copy *copy = node->copies.bucket[b];
-             copy && json_array_size(lost.rows) < JOBS_LOST_MAX; copy = copy->chain)
-            if (is_lost(node, copy, &lost.journal))
-                copies_read(node, &copy->job, 1, tell_lost_job, &lost);
+             copy && json_array_size(lost->rows) < JOBS_LOST_MAX; copy = copy->chain)
+            if (!copy->over && copy->last > 0 && mesh_journal_find(node->host.mesh, &copy->job, &journal) &&
+                is_lost(node, copy, &journal.home)) {
+                lost->copy = copy;
+                lost->home = journal.home;
+                copies_read(node, &copy->job, 1, tell_lost_job, lost);
+            }
+}
+
+static int latest_first(const void *a, const void *b)
+{
+    const struct copy *const one = *(const struct copy *const *)a, *const other =
+                                                                       *(const struct copy *const *)b;
+    return (one->ended_at_ms < other->ended_at_ms) - (one->ended_at_ms > other->ended_at_ms);
+}
+
+/* Of those that failed or were cancelled no copy is kept that could tell of them. */
+static void add_done(struct lost_job *lost)
+{
+    struct node *node = lost->node;
+    uint32_t count = 0;
+    const struct copy **const done = must(calloc(node->copies.count + 1, sizeof *done));
+    for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
+        for (const struct copy *copy = node->copies.bucket[b]; copy; copy = copy->chain)
+            if (copy->over && copy->whole && copy->end_state == MESH_JOB_DONE &&
+                copy->promised == copy->last_epoch && is_lost(node, copy, &copy->voted))
+                done[count++] = copy;
+    qsort(done, count, sizeof *done, latest_first);
+    for (uint32_t i = 0; i < count && json_array_size(lost->rows) < JOBS_LOST_MAX; i++) {
+        lost->copy = done[i];
+        lost->home = done[i]->voted;
+        copies_read(node, &done[i]->job, 1, tell_lost_job, lost);
+    }
+    free(done);
+}
+
+/* Those in `state` (NULL = any). */
+static json_t *lost_jobs_json(struct node *node, const char *state)
+{
+    struct lost_job lost = {.node = node, .rows = json_array()};
+    if (!state || strcmp(state, state_word(JOB_RUNNING)) == 0)
+        add_unfinished(&lost);
+    if (!state || strcmp(state, state_word(JOB_DONE)) == 0)
+        add_done(&lost);
     return lost.rows;
 }
 
@@ -321,8 +375,8 @@ void op_jobs(void *context, struct api_call *call)
     free(ordered);
     json_t *reply = json_pack("{s:o, s:I, s:I, s:o}", "jobs", rows, "matching", (json_int_t)matching, "total",
                               (json_int_t)node->jobs.count, "counts", job_counts_json(node));
-    if ((mesh || api_remote_site(call)) && (!state || strcmp(state, state_word(JOB_RUNNING)) == 0))
-        json_put(reply, "lost", lost_jobs_json(node));
+    if (mesh || api_remote_site(call))
+        json_put(reply, "lost", lost_jobs_json(node, state));
     if (mesh && !api_remote_site(call))
         relay_jobs(node, call, reply, (uint32_t)limit);
     else

@@ -369,13 +369,34 @@ static const char *row_id(const json_t *row)
     return json_string_value(json_object_get(row, "id"));
 }
 
+/*
+ * Two homes tell of one job where another node put its outputs together anew and its home has come back: it is one row, of
+ * the first. Jobs that were submitted twice under one key were made at different times, and stay two.
+ */
+static void drop_doubles(struct relay *relay, json_t *told)
+{
+    size_t i = 0;
+    while (i < json_array_size(relay->rows)) {
+        const json_t *row = json_array_get(relay->rows, i), *before = json_object_get(told, row_id(row));
+        const json_int_t made_ms = json_integer_value(json_object_get(row, "created_at"));
+        if (before && json_integer_value(before) == made_ms) {
+            json_array_remove(relay->rows, i);
+            relay->matching--;
+            relay->total--;
+        } else {
+            json_object_set_new(told, row_id(row), json_integer(made_ms));
+            i++;
+        }
+    }
+}
+
 /* Of a job that its home told of nothing else is said, and of others once. */
 static void add_lost(struct relay *relay)
 {
     json_t *const told = json_object();
     size_t i;
     json_t *row;
-    json_array_foreach(relay->rows, i, row) json_object_set_new(told, row_id(row), json_true());
+    drop_doubles(relay, told);
     json_array_foreach(relay->lost, i, row)
     {
         if (!row_id(row) || json_object_get(told, row_id(row)))

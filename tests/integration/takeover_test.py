@@ -167,16 +167,55 @@ def a_cut_off_member_says_so(place):
     expect_marks(mesh["berlin"], job, LONG_ITEMS)
 
 
+def finish_everywhere(mesh, job):
+    """Waits until all members of the mesh, which all keep its journal, know that the job is over."""
+    mesh["ashburn"].wait_job(job)
+    wait_until("all members know that it is over", lambda: all(
+        "job=%s journal=over whole=yes" % job[:8] in node.log_text() for node in mesh.values()), 30)
+
+
+def listed(node, *options):
+    """What `weir jobs --mesh` says at the node of each job, as often as it does."""
+    return [(row["id"], row["state"], row["home"]) for row in
+            node.weir("jobs", "--mesh", "--json", *options).json["jobs"]]
+
+
+def a_finished_job_of_a_lost_home_is_listed_once(place):
+    """By those that keep its journal, over their restart too; not while its home is there, nor twice when another node made
+    its outputs anew meanwhile."""
+    mesh = place.mesh(*THREE)
+    home, others = mesh["ashburn"], [mesh[name] for name in THREE[1:]]
+    job = home.submit_detached("spin", *SPIN, "--replicas", "3")
+    finish_everywhere(mesh, job)
+    row = (job, "done", "ashburn")
+    expect(listed(others[0]) == [row], listed(others[0]))
+    home.kill()
+    for node in others:
+        node.wait_states({"ashburn": "down"}, 30)
+        expect(listed(node) == [row] and listed(node, "--state", "done") == [row], listed(node))
+        expect(listed(node, "--state", "running") == [], listed(node, "--state", "running"))
+        node.stop()
+        node.start()
+        node.wait_states({"ashburn": "down"}, 60)
+        expect(listed(node) == [row], "after a restart: %s" % listed(node))
+    told = others[0].weir("jobs", "--mesh", "--json").json
+    expect(told["matching"] == told["total"] == 1 and told["jobs"][0]["done"] == told["jobs"][0]["shards"], told)
+    expect_marks(others[0], job)
+    for node in others:
+        expect([one[:2] for one in listed(node)] == [row[:2]] and listed(node)[0][2] in THREE[1:], listed(node))
+    home.start()
+    for node in mesh.values():
+        node.wait_states({name: "up" for name in THREE}, 60)
+        told = node.weir("jobs", "--mesh", "--json").json
+        expect([row["id"] for row in told["jobs"]] == [job] and told["total"] == told["matching"] == 1, told)
+
+
 def a_finished_job_outlives_its_home(place):
     """The outputs are put together anew from the journal when the home of a finished job is lost."""
     mesh = place.mesh(*THREE)
     home = mesh["ashburn"]
     job = home.submit_detached("spin", *SPIN, "--replicas", "3")
-    home.wait_job(job)
-
-    def over():
-        return all("journal=over whole=yes" in node.log_text() for node in mesh.values())
-    wait_until("all members know that it is over", over, 30)
+    finish_everywhere(mesh, job)
     home.kill()
     for name in ("berlin", "cairo"):
         mesh[name].wait_states({"ashburn": "down"}, 30)
@@ -448,7 +487,7 @@ def a_new_home_mends_what_its_disk_lost(place):
 
 TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wherever_it_is_submitted,
          waits_go_on_at_the_next_home, a_job_without_a_majority_waits_for_it, a_cut_off_member_says_so,
-         a_finished_job_outlives_its_home, fewer_copies_than_asked_for_are_refused,
+         a_finished_job_of_a_lost_home_is_listed_once, a_finished_job_outlives_its_home, fewer_copies_than_asked_for_are_refused,
          a_submit_without_a_majority_says_what_it_waits_for,
          a_cancel_ends_a_submit_that_waits_for_the_other_of_two, a_stopped_home_hands_its_jobs_over,
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
