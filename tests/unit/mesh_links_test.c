@@ -867,6 +867,144 @@ static void our_capacity_is_announced_when_it_changed_and_now_and_then(void **st
     fixture_close(f);
 }
 
+/* ------------------------------------------------------------------------ views */
+
+/* Trees that come over a link, that go out by it, and those of which it gets word alone; ours goes out. */
+static void a_link_is_seen_with_the_trees_over_it(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(5);
+    const uint8_t here = link_to(f, 0)->place;
+    const uint8_t there = link_to(f, 1)->place;
+    for (uint32_t peer = 0; peer < 5; peer++) {
+        struct member *const member = &f->mesh->members.slot[members_find(f->mesh, &f->peer[peer])];
+        member->comes_from = (uint8_t)((peer < 2 ? here : there) + 1);
+        member->lazy = peer == 2 || peer == 0 ? (uint16_t)(1u << here) : (uint16_t)(1u << there);
+    }
+    struct mesh_link_view link;
+    assert_true(mesh_link_view(f->mesh, &f->peer[0], &link));
+    assert_int_equal(link.protocol, MESH_PROTOCOL_MAX);
+    assert_int_equal(link.trees_from, 2);
+    assert_int_equal(link.lazy, 1);
+    assert_int_equal(link.trees_to, 3);
+    assert_true(mesh_link_view(f->mesh, &f->peer[1], &link));
+    assert_int_equal(link.trees_from, 3);
+    assert_int_equal(link.lazy, 0);
+    assert_int_equal(link.trees_to, 2);
+    assert_true(mesh_link_view(f->mesh, &f->peer[4], &link));
+    assert_int_equal(link.trees_from, 0);
+    assert_int_equal(link.lazy, 0);
+    assert_int_equal(link.trees_to, 5);
+    assert_false(mesh_link_view(f->mesh, &f->self, &link));
+    const struct mesh_id stranger = {{0xee}};
+    assert_false(mesh_link_view(f->mesh, &stranger, &link));
+    fixture_close(f);
+}
+
+static void a_member_is_seen_with_whom_it_accuses(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(6);
+    alert(f, 1, &f->peer[2], 1, true);
+    alert(f, 1, &f->peer[3], 1, true);
+    alert(f, 4, &f->peer[3], 1, true);
+    static const struct {
+        uint32_t accusers, accuses;
+    } seen[] = {{0, 0}, {0, 2}, {1, 0}, {2, 0}, {0, 1}, {0, 0}};
+    for (uint32_t peer = 0; peer < 6; peer++) {
+        assert_int_equal(view_of(f, peer).accusers, seen[peer].accusers);
+        assert_int_equal(view_of(f, peer).accuses, seen[peer].accuses);
+    }
+    alert(f, 1, &f->peer[3], 1, false);
+    assert_int_equal(view_of(f, 1).accuses, 1);
+    assert_int_equal(view_of(f, 3).accusers, 1);
+    fixture_close(f);
+}
+
+/* Whether the peer owns one of a hundred keys. */
+static bool owns_some(const struct fixture *f, uint32_t peer)
+{
+    for (uint8_t number = 0; number < 100; number++) {
+        const struct mesh_id key = {{number}};
+        struct mesh_id owner[2];
+        const uint32_t count = mesh_owners(f->mesh, &key, owner);
+        assert_int_equal(count, 2);
+        assert_memory_not_equal(&owner[0], &owner[1], sizeof owner[0]);
+        if (id_equal(&owner[0], &f->peer[peer]) || id_equal(&owner[1], &f->peer[peer]))
+            return true;
+    }
+    return false;
+}
+
+/* Who has been up for ten minutes owns keys, if there are three of those; otherwise whoever is up. */
+static void who_came_lately_owns_no_keys_among_three_that_are_stable(void **state)
+{
+    (void)state;
+    for (uint32_t old = 1; old <= 2; old++) {
+        struct fixture *const f = open_linked(old);
+        fixture_run(f, MESH_STABLE_MS);
+        memset(f->peer[old].bytes, 0x42, sizeof f->peer[old].bytes);
+        f->incarnation[old] = 1;
+        f->peers = old + 1;
+        fixture_member(f, old, 100, 9);
+        assert_int_equal(owns_some(f, old), old == 1);
+        for (uint32_t peer = 0; peer < old; peer++)
+            assert_true(owns_some(f, peer));
+        if (old == 2) {
+            fixture_run(f, MESH_STABLE_MS - 1);
+            assert_false(owns_some(f, old));
+            fixture_run(f, 1);
+            assert_true(owns_some(f, old));
+        }
+        fixture_close(f);
+    }
+}
+
+/* Who accuses us without being our neighbour hears our refutation from us, for no tree may bring it. */
+static void an_accuser_that_is_no_neighbour_is_answered(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(30);
+    uint32_t far = 0;
+    while (link_to(f, far))
+        far++;
+    uint32_t near = 0;
+    while (!link_to(f, near))
+        near++;
+    alert(f, near, &f->self, own_incarnation(f), true);
+    alert(f, far, &f->self, own_incarnation(f), true);
+    fixture_run(f, 1100);
+    bool answered = false;
+    for (uint32_t i = 0; i < f->send_count; i++)
+        answered |= f->send[i].message.kind == MESH_PUSH && id_equal(&f->send[i].to, &f->peer[far]) &&
+                    id_equal(&f->send[i].message.body.push.record.origin, &f->self) &&
+                    f->send[i].message.body.push.record.incarnation > 1;
+    assert_true(answered);
+    fixture_close(f);
+}
+
+/* A revocation that is too many is not kept, but whom it is about is out. */
+static void a_revocation_beyond_the_bound_still_acts(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 4, .jobs = 1, .shards = 1, .bundles = 1, .attempts = 1, .demands = 1};
+    struct fixture *const f = fixture_open_limits(2, &limits, NULL);
+    struct mesh_record revocation = {.kind = MESH_RECORD_REVOCATION};
+    const uint32_t kept = f->mesh->gossip.revocation_capacity;
+    for (uint32_t i = 0; i < kept; i++) {
+        revocation.body.revocation.subject = (struct mesh_id){{0xee, (uint8_t)i}};
+        fixture_record(f, 0, revocation);
+    }
+    assert_int_equal(counters(f)->records_full, 0);
+    revocation.body.revocation.subject = f->peer[1];
+    fixture_record(f, 0, revocation);
+    assert_int_equal(counters(f)->records_full, 1);
+    assert_int_equal(view_of(f, 1).state, MESH_REVOKED);
+    assert_int_equal(f->mesh->gossip.revocation_count, kept);
+    fixture_close(f);
+}
+
 /* xoshiro256** from the state 1, 2, 3, 4: the first outputs of the reference implementation. */
 static void the_generator_gives_its_published_vectors(void **state)
 {
@@ -910,6 +1048,11 @@ int main(void)
         cmocka_unit_test(a_round_that_brought_something_is_followed_soon_by_another),
         cmocka_unit_test(capacities_that_are_missing_are_asked_for),
         cmocka_unit_test(our_capacity_is_announced_when_it_changed_and_now_and_then),
+        cmocka_unit_test(a_link_is_seen_with_the_trees_over_it),
+        cmocka_unit_test(a_member_is_seen_with_whom_it_accuses),
+        cmocka_unit_test(who_came_lately_owns_no_keys_among_three_that_are_stable),
+        cmocka_unit_test(an_accuser_that_is_no_neighbour_is_answered),
+        cmocka_unit_test(a_revocation_beyond_the_bound_still_acts),
         cmocka_unit_test(the_generator_gives_its_published_vectors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
