@@ -814,6 +814,164 @@ static void a_demand_is_forgotten_after_40_s(void **state)
     fixture_close(f);
 }
 
+/* Whatever changes what is free here is to be announced; an attempt that is being stopped is in the way still. */
+static void each_change_of_what_is_free_is_announced(void **state)
+{
+    (void)state;
+    enum { GRANT, RELEASE, AGAIN, ASSIGN, STOP, STOPPED, RUN, END, DRAIN, STEPS };
+    static const uint16_t left[STEPS] = {1, 2, 1, 1, 1, 2, 1, 2, 2};
+    struct fixture *const f = fixture_open(1);
+    uint64_t token = 0;
+    uint32_t attempt = 0;
+    fixture_devices(f, 2, 0);
+    fixture_run(f, MESH_CAPACITY_MIN_MS);
+    for (uint32_t step = 0; step < STEPS; step++) {
+        const uint64_t version = f->mesh->gossip.capacity_version;
+        if (step == GRANT || step == AGAIN || step == RUN) {
+            reserve(f, 0, 1, 1, 1, false);
+            assert_int_equal(granted(f, 0, &token), 1);
+        }
+        if (step == RELEASE)
+            release(f, 0, token, 1);
+        else if (step == ASSIGN || step == RUN)
+            assign(f, 0, 1, token, 0);
+        else if (step == STOP)
+            cancel(f, 0, 1, 1);
+        else if (step == STOPPED || step == END)
+            ran(f, attempt, MESH_DONE);
+        else if (step == DRAIN)
+            fixture_step(f, &(struct mesh_event){.kind = MESH_DRAIN});
+        if (step == ASSIGN || step == RUN)
+            attempt = run_of(f);
+        fixture_run(f, MESH_CAPACITY_MIN_MS);
+        const bool changed = step == DRAIN || left[step] != (step == 0 ? 2 : left[step - 1]);
+        if ((f->mesh->gossip.capacity_version != version) != changed ||
+            f->mesh->gossip.announced.class[0].free != left[step])
+            fail_msg("step %u: %u", step, f->mesh->gossip.announced.class[0].free);
+    }
+    fixture_close(f);
+}
+
+static void hand_over(struct fixture *f, uint32_t from, uint8_t job, const struct mesh_id *home)
+{
+    struct mesh_message message = {.kind = MESH_HAND_OVER};
+    message.body.hand_over.job = fixture_job(job);
+    message.body.hand_over.epoch = 1;
+    message.body.hand_over.done = true;
+    message.body.hand_over.home = *home;
+    fixture_message(f, from, &message);
+}
+
+static void adopted(struct fixture *f, uint32_t by, uint64_t token, uint64_t epoch)
+{
+    struct mesh_message message = {.kind = MESH_ADOPTED};
+    message.body.adopted.name = (struct mesh_bundle_name){token, 0};
+    message.body.adopted.epoch = epoch;
+    fixture_message(f, by, &message);
+}
+
+/* An attempt at a job of peer 0 whose journal peer 1 keeps, too. */
+static struct fixture *open_shared(uint64_t *token)
+{
+    struct fixture *const f = fixture_open(4);
+    fixture_devices(f, 2, 0);
+    reserve(f, 0, 1, 1, 1, true);
+    assert_int_equal(granted(f, 0, token), 1);
+    assign_shared(f, 0, 1, *token, 0, 1);
+    return f;
+}
+
+/* Who keeps the job's journal is told of attempts whose home answers nothing for six seconds, at the next look. */
+static void an_attempt_of_a_silent_home_is_reported_to_who_keeps_its_journal(void **state)
+{
+    (void)state;
+    uint64_t token = 0;
+    struct fixture *const f = open_shared(&token);
+    struct mesh_message report, message;
+    fixture_run(f, 7499);
+    assert_false(sent(f, 1, MESH_REPORT));
+    fixture_run(f, 1);
+    assert_true(fixture_sent(f, 1, MESH_REPORT, &report));
+    assert_int_equal(report.body.report.name.token, token);
+    assert_int_equal(report.body.report.epoch, 1);
+    assert_int_equal(report.body.report.class, 0);
+    assert_int_equal(report.body.report.count, 2);
+    assert_int_equal(report.body.report.shard[1], 1);
+    const struct mesh_id job = fixture_job(1);
+    assert_memory_equal(&report.body.report.job, &job, sizeof job);
+    assert_false(sent(f, 0, MESH_REPORT) || sent(f, 2, MESH_REPORT) || sent(f, 3, MESH_REPORT));
+
+    adopted(f, 2, token, 2); /* it keeps no copy */
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 1);
+    adopted(f, 1, token, 1); /* not a later reign */
+    adopted(f, 1, token + 1, 2);
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 1);
+    fixture_clear(f);
+    fixture_run(f, 2500);
+    assert_true(sent(f, 1, MESH_REPORT)); /* nobody took it yet */
+    adopted(f, 1, token, 2);
+    fixture_clear(f);
+    fixture_run(f, 7499);
+    assert_false(sent(f, 1, MESH_RENEW) || sent(f, 0, MESH_RENEW));
+    fixture_run(f, 1);
+    assert_true(fixture_sent(f, 1, MESH_RENEW, &message));
+    assert_int_equal(message.body.renew.count, 1);
+    assert_false(sent(f, 0, MESH_RENEW));
+    ran(f, 0, MESH_DONE);
+    assert_true(fixture_sent(f, 1, MESH_RESULT, &message));
+    assert_int_equal(message.body.result.epoch, 2);
+    assert_false(sent(f, 0, MESH_RESULT));
+    fixture_close(f);
+}
+
+/* The home itself says that another one has the job, or who may have it some day. */
+static void a_home_that_moved_says_so(void **state)
+{
+    (void)state;
+    const struct mesh_id nobody = {{0}};
+    for (uint32_t named = 0; named < 2; named++) {
+        uint64_t token = 0;
+        struct fixture *const f = open_shared(&token);
+        const struct mesh_id *const home = named ? &f->peer[2] : &nobody;
+        hand_over(f, 3, 1, home); /* it has nothing to say about that */
+        hand_over(f, 0, 2, home); /* of another job */
+        fixture_run(f, 1000);
+        assert_false(sent(f, 1, MESH_REPORT) || sent(f, 2, MESH_REPORT));
+        hand_over(f, 0, 1, home);
+        assert_int_equal(sent(f, 1, MESH_REPORT), !named); /* one that is only named is not gone */
+        assert_false(sent(f, 2, MESH_REPORT));
+        fixture_run(f, 6500);
+        assert_true(sent(f, 1, MESH_REPORT));
+        assert_int_equal(sent(f, 2, MESH_REPORT), named);
+        fixture_close(f);
+    }
+}
+
+/* Results go to the home and to who keeps its journal: after 2 s, 6 s, and so on, each time half as often. */
+static void results_of_a_silent_home_are_offered_more_and_more_seldom(void **state)
+{
+    (void)state;
+    uint64_t token = 0;
+    struct fixture *const f = open_shared(&token);
+    ran(f, run_of(f), MESH_DONE);
+    fixture_run(f, 6000);
+    fixture_clear(f);
+    uint32_t offers = 0;
+    for (uint32_t second = 0; second < 60; second++) {
+        fixture_run(f, 1000);
+        const bool offered = sent(f, 1, MESH_RESULT);
+        assert_int_equal(sent(f, 0, MESH_RESULT), offered);
+        assert_false(sent(f, 2, MESH_RESULT));
+        offers += offered;
+    }
+    assert_int_equal(offers, 30);    /* the only one that waits asks for all of its job */
+    hand_over(f, 1, 1, &f->peer[1]); /* who is the home now is told at once */
+    assert_true(sent(f, 1, MESH_RESULT));
+    hand_over(f, 1, 1, &f->peer[1]); /* and not each time it says so */
+    assert_false(sent(f, 1, MESH_RESULT));
+    fixture_close(f);
+}
+
 /* The jobs of homes 0, 1, ... in the order in which they are given the one slot. */
 static void served(struct fixture *f, uint32_t homes, uint32_t *order)
 {
@@ -1246,6 +1404,10 @@ int main(void)
         cmocka_unit_test(the_oldest_result_of_a_lost_home_makes_room_at_the_bound),
         cmocka_unit_test(results_of_a_home_that_is_down_make_room_too),
         cmocka_unit_test(a_demand_is_forgotten_after_40_s),
+        cmocka_unit_test(each_change_of_what_is_free_is_announced),
+        cmocka_unit_test(an_attempt_of_a_silent_home_is_reported_to_who_keeps_its_journal),
+        cmocka_unit_test(a_home_that_moved_says_so),
+        cmocka_unit_test(results_of_a_silent_home_are_offered_more_and_more_seldom),
         cmocka_unit_test(who_has_waited_longest_is_served_first),
         cmocka_unit_test(waiting_counts_for_10_s),
         cmocka_unit_test(who_asks_for_more_has_waited_10_s_at_most_from_then_on),
