@@ -388,9 +388,197 @@ static void a_home_that_drains_asks_who_has_everything(void **state)
     assert_false(sent(f, 3, MESH_RESULT_ACK));
     assert_int_equal(mesh_counters(f->mesh)->handovers, 1);
     assert_int_equal(mesh_counters(f->mesh)->bound_waiters, 0);
-    fixture_run(f, JOURNAL_HAND_MS); /* nobody stood: they are taken again, for as long */
+    for (uint32_t i = 0; i < 3; i++) {
+        fixture_run(f, JOURNAL_SCAN_MS);
+        result(f, 3, &bundle[1], MESH_DONE);
+        assert_int_equal(journal_of(f).last, last);
+    }
+    fixture_run(f, JOURNAL_SCAN_MS); /* nobody stood: they are taken again, for as long */
     result(f, 3, &bundle[1], MESH_DONE);
     assert_int_equal(journal_of(f).last, last + 1);
+    fixture_close(f);
+}
+
+/* Waiters are for ends as well; half of the rest is left to others where nothing is settled. */
+static void there_is_room_for_results_beside_all_ends(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t used;
+        bool stalled, room;
+    } cases[] = {{23, false, true}, {24, false, false}, {11, true, true}, {12, true, false}};
+    const struct reign reign = open_reign(1);
+    struct journals *const journals = &reign.f->mesh->journals;
+    const uint32_t fresh = journals->waiter_pool.fresh;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        journals->waiter_pool.fresh = cases[i].used; /* of 32, for 8 jobs */
+        journals->journal[0].stalled = cases[i].stalled;
+        if (journal_has_room(reign.f->mesh, 0) != cases[i].room)
+            fail_msg("case %zu", i);
+    }
+    journals->waiter_pool.fresh = fresh;
+    fixture_close(reign.f);
+}
+
+/* A job of two copies that nobody was told of ends with its cancel; one that was settled ends as any other. */
+static void a_cancel_waits_if_another_may_have_the_job(void **state)
+{
+    (void)state;
+    for (uint32_t settled = 0; settled < 2; settled++) {
+        struct fixture *const f = open_member(1, 8);
+        struct mesh_job_spec spec = spec_of(1, 4);
+        spec.copies = 2;
+        struct mesh_event event = {.kind = MESH_SUBMIT};
+        event.body.submit = spec;
+        fixture_step(f, &event);
+        own_words_come(f);
+        if (settled)
+            says(f, 0, 1, 1, true);
+        fixture_clear(f);
+        about_job(f, MESH_CANCEL_JOB, 1);
+        assert_int_equal(mesh_counters(f->mesh)->cancels, 1);
+        struct mesh_effect effect;
+        assert_int_equal(fixture_did(f, MESH_JOURNAL_OVER, &effect), !settled);
+        assert_int_equal(told(f, MESH_JOB_CANCELLED), !settled);
+        own_words_come(f);
+        says(f, 0, 1, 2, true);
+        assert_int_equal(told(f, MESH_JOB_CANCELLED), settled);
+        fixture_close(f);
+    }
+}
+
+/* A member that knows the end to be settled has forgotten the journal: ours is whole if it is the same so far. */
+static void a_home_of_a_job_that_was_over_hears_so(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t last;
+        uint64_t last_epoch;
+        bool over, whole;
+    } cases[] = {{3, 1, true, true},
+                 {3, 2, true, false},
+                 {4, 1, true, false},
+                 {2, 1, true, false},
+                 {0, 0, false, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct reign reign = open_reign(1);
+        struct fixture *const f = reign.f;
+        both_hold(&reign);
+        grant(f, 3, 1, 7, 1);
+        struct mesh_message bundle;
+        assert_true(fixture_sent(f, 3, MESH_ASSIGN_KEPT, &bundle));
+        result(f, 3, &bundle, MESH_DONE);
+        assert_int_equal(journal_of(f).last, 3);
+        struct mesh_message over = appended(1, cases[i].last, false);
+        over.body.appended.over = true;
+        over.body.appended.last_epoch = cases[i].last_epoch;
+        fixture_message(f, reign.member[FIRST], &over);
+        struct mesh_effect effect;
+        if (fixture_did(f, MESH_JOURNAL_OVER, &effect) != cases[i].over ||
+            effect.body.over.whole != cases[i].whole)
+            fail_msg("case %zu", i);
+        assert_int_equal(journal_of(f).last, cases[i].over ? 0 : 3);
+        fixture_close(f);
+    }
+}
+
+/* ---- Members. */
+
+static struct mesh_save change_saved(struct fixture *f, uint32_t index, uint32_t number, uint32_t count)
+{
+    struct mesh_save save;
+    assert_true(fixture_saved(f, MESH_SAVE_ENTRY, &save));
+    assert_int_equal(save.body.entry.kind, MESH_ENTRY_CHANGE);
+    assert_int_equal(save.body.entry.place.index, index);
+    assert_true(save.body.entry.own);
+    assert_int_equal(save.body.entry.members.number, number);
+    assert_int_equal(save.body.entry.members.count, count);
+    return save;
+}
+
+/* The newcomer is sent the log first; then both sets stand together, and then the set after. */
+static void a_member_that_left_is_replaced_by_another(void **state)
+{
+    (void)state;
+    const struct reign reign = open_reign(4);
+    struct fixture *const f = reign.f;
+    both_hold(&reign);
+    fixture_run(f, 1000);
+    struct mesh_record record = {.kind = MESH_RECORD_MEMBER};
+    record.body.member.session = 100 + reign.member[FIRST];
+    record.body.member.site = 2 + reign.member[FIRST];
+    record.body.member.leaving = true;
+    fixture_record(f, reign.member[FIRST], record);
+    f->silent[reign.member[FIRST]] = true;
+    fixture_clear(f);
+    fixture_run(f, 2 * JOURNAL_SCAN_MS);
+    assert_true(view(f, 1).changing);
+    struct mesh_effect effect;
+    assert_true(fixture_did(f, MESH_SEND_LOG, &effect));
+    assert_int_equal(effect.body.send_log.first, 1);
+    const uint32_t newcomer = peer_of(f, &effect.body.send_log.to);
+    assert_true(newcomer != reign.member[FIRST] && newcomer != reign.member[SECOND]);
+    fixture_run(f, JOURNAL_SCAN_MS);
+    assert_int_equal(journal_of(f).last, 1); /* nothing changes before it has the log */
+    says(f, newcomer, 1, 1, true);
+    fixture_clear(f);
+    fixture_run(f, JOURNAL_SCAN_MS);
+    const struct mesh_save both = change_saved(f, 2, 2, 4);
+    assert_int_equal(both.body.entry.members.joining, 4);
+    assert_int_equal(both.body.entry.members.leaving, 2); /* behind ourselves */
+    assert_memory_equal(&both.body.entry.members.id[3], &f->peer[newcomer], sizeof f->self);
+    assert_int_equal(both.body.entry.members.storage[3], 1);
+    own_words_come(f);
+    fixture_run(f, JOURNAL_SCAN_MS);
+    assert_int_equal(journal_of(f).settled, 1);
+    says(f, newcomer, 1, 2, true);
+    says(f, reign.member[SECOND], 1, 2, true);
+    fixture_clear(f);
+    fixture_run(f, JOURNAL_SCAN_MS);
+    const struct mesh_save after = change_saved(f, 3, 3, 3);
+    assert_int_equal(after.body.entry.members.joining + after.body.entry.members.leaving, 0);
+    assert_memory_equal(&after.body.entry.members.id[0], &f->self, sizeof f->self);
+    assert_memory_equal(&after.body.entry.members.id[1], &f->peer[reign.member[SECOND]], sizeof f->self);
+    assert_memory_equal(&after.body.entry.members.id[2], &f->peer[newcomer], sizeof f->self);
+    assert_int_equal(mesh_counters(f->mesh)->changes, 1);
+    own_words_come(f);
+    says(f, newcomer, 1, 3, true);
+    assert_int_equal(journal_of(f).settled, 3);
+    fixture_run(f, JOURNAL_SCAN_MS);
+    assert_false(view(f, 1).changing);
+    assert_int_equal(view(f, 1).copies, 3);
+    fixture_close(f);
+}
+
+/* Where it stands: in how many copies, on whose disks, each site once as far as there are others. */
+static void copies_are_kept_at_different_sites(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_member(4, 8);
+    fixture_member(f, 1, 101, 2); /* of peer 0's site */
+    fixture_member(f, 2, 102, 1); /* of ours */
+    for (uint8_t job = 1; job < 20; job++) {
+        struct mesh_job_spec spec = {.id = fixture_job(job), .copies = 3};
+        struct mesh_members members;
+        change_choose(f->mesh, &spec, &members);
+        assert_int_equal(members.count, 3);
+        bool site[8] = {false};
+        for (uint32_t i = 1; i < 3; i++) {
+            const uint32_t peer = peer_of(f, &members.id[i]);
+            assert_int_not_equal(peer, 2);
+            assert_int_equal(members.storage[i], 1);
+            const uint64_t of = f->mesh->members.slot[members_find(f->mesh, &members.id[i])].record.site;
+            assert_false(site[of]);
+            site[of] = true;
+        }
+        spec.copies = 9;
+        change_choose(f->mesh, &spec, &members);
+        assert_int_equal(members.count, MESH_COPIES_MAX);
+        spec.copies = 4;
+        change_choose(f->mesh, &spec, &members);
+        assert_int_equal(members.count, 4);
+        assert_int_equal(mesh_journal_copies(f->mesh, 4), 4);
+    }
     fixture_close(f);
 }
 
@@ -543,6 +731,11 @@ static void a_vote_is_given_once_and_to_a_log_that_has_everything(void **state)
             assert_true(fixture_sent(f, 1, MESH_VOTED, &answer) && answer.body.voted.granted);
             fixture_message(f, 0, &vote);
             assert_true(fixture_sent(f, 0, MESH_VOTED, &answer) && !answer.body.voted.granted);
+            assert_int_equal(answer.body.voted.epoch, 3);
+            struct mesh_message older = vote;
+            older.body.vote.epoch = 2;
+            fixture_message(f, 1, &older);
+            assert_true(fixture_sent(f, 1, MESH_VOTED, &answer) && !answer.body.voted.granted);
             assert_int_equal(mesh_counters(f->mesh)->votes, 1);
         }
         fixture_close(f);
@@ -601,6 +794,44 @@ static void a_journal_that_is_not_here_is_asked_of_the_host(void **state)
     }
 }
 
+static bool asks_for_votes(struct fixture *f)
+{
+    return sent(f, 0, MESH_VOTE) || sent(f, 1, MESH_VOTE);
+}
+
+/* A home that is down is followed at once, one that came back as another process a little later, and one that says nothing
+ * after half a minute. Each member waits for those before it: we are the second. */
+static void who_follows_a_home_waits_for_its_turn(void **state)
+{
+    (void)state;
+    enum { SILENT, RESTARTED, LEFT };
+    static const struct {
+        int64_t from_ms, to_ms;
+    } cases[] = {{JOURNAL_QUIET_MS, JOURNAL_QUIET_MS * 3 / 2}, {5000, 6000}, {2000, 3000}};
+    for (uint32_t what = SILENT; what <= LEFT; what++) {
+        struct fixture *const f = open_heir(false);
+        struct mesh_message beat = {.kind = MESH_BEAT};
+        beat.body.beat.count = 1;
+        beat.body.beat.journal[0].job = fixture_job(1);
+        beat.body.beat.journal[0].epoch = 2;
+        beat.body.beat.journal[0].last = beat.body.beat.journal[0].settled = 9;
+        fixture_message(f, 0, &beat);
+        struct mesh_record record = {.kind = MESH_RECORD_MEMBER};
+        record.body.member.site = 2;
+        record.body.member.session = what == RESTARTED ? 999 : 100;
+        record.body.member.leaving = what == LEFT;
+        f->incarnation[0] += what == RESTARTED;
+        if (what != SILENT)
+            fixture_record(f, 0, record);
+        fixture_run(f, cases[what].from_ms - 1); /* others of it are heard, but nothing of this */
+        assert_false(asks_for_votes(f));
+        fixture_run(f, cases[what].to_ms - cases[what].from_ms + JOURNAL_SCAN_MS);
+        if (!asks_for_votes(f))
+            fail_msg("case %u", what);
+        fixture_close(f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -612,10 +843,16 @@ int main(void)
         cmocka_unit_test(a_job_is_stalled_after_eight_seconds),
         cmocka_unit_test(a_result_is_acknowledged_once_it_is_settled),
         cmocka_unit_test(a_home_that_drains_asks_who_has_everything),
+        cmocka_unit_test(there_is_room_for_results_beside_all_ends),
+        cmocka_unit_test(a_cancel_waits_if_another_may_have_the_job),
+        cmocka_unit_test(a_home_of_a_job_that_was_over_hears_so),
+        cmocka_unit_test(a_member_that_left_is_replaced_by_another),
+        cmocka_unit_test(copies_are_kept_at_different_sites),
         cmocka_unit_test(an_election_asks_stands_and_takes_over),
         cmocka_unit_test(a_vote_is_given_once_and_to_a_log_that_has_everything),
         cmocka_unit_test(a_candidate_that_is_no_member_hears_so),
         cmocka_unit_test(a_journal_that_is_not_here_is_asked_of_the_host),
+        cmocka_unit_test(who_follows_a_home_waits_for_its_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
