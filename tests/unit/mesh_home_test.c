@@ -179,8 +179,27 @@ static void a_job_all_cached_is_done_at_once(void **state)
     assert_true(fixture_saved(f, MESH_SAVE_COMMIT, &save));
     assert_true(save.body.commit.cached);
     assert_int_equal(save.body.commit.count, 10);
+    assert_memory_equal(&save.body.commit.job, &spec.id, sizeof spec.id);
+    assert_memory_equal(&save.body.commit.executor, &f->self, sizeof f->self);
+    assert_int_equal(save.body.commit.epoch, 1);
+    assert_int_equal(save.body.commit.handle, f->handles); /* what came with the answer */
+    assert_int_equal(save.body.commit.place.index, 0);
+    assert_int_equal(save.sequence, 0);
+    for (uint32_t i = 0; i < 10; i++) {
+        assert_int_equal(save.body.commit.shard[i].shard, i);
+        assert_int_equal(save.body.commit.shard[i].place, i);
+    }
     assert_true(fixture_saved(f, MESH_SAVE_JOB_STATE, &save));
+    assert_memory_equal(&save.body.job.id, &spec.id, sizeof spec.id);
+    assert_int_equal(save.body.job.epoch, 1);
     assert_int_equal(save.body.job.state, MESH_JOB_DONE);
+    assert_int_equal(mesh_counters(f->mesh)->cache_hits, 10);
+    assert_int_equal(mesh_counters(f->mesh)->commits, 10);
+    struct mesh_effect told;
+    assert_true(fixture_did(f, MESH_DECISION, &told));
+    assert_int_equal(told.body.decision.why, MESH_WHY_CACHED);
+    assert_int_equal(told.body.decision.count, 10);
+    assert_memory_equal(&told.body.decision.member, &f->self, sizeof f->self);
     assert_true(fixture_did(f, MESH_JOB, &ask));
     fixture_close(f);
 }

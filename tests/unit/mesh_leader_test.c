@@ -85,6 +85,35 @@ static bool told(struct fixture *f, enum mesh_job_state state)
     return fixture_did(f, MESH_JOB, &effect) && effect.body.job.state == state;
 }
 
+static struct fixture *open_heir(bool was_home)
+{
+    struct fixture *const f = open_member(PEERS, 8);
+    struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
+    event.body.journal = (struct mesh_journal_image){
+        .job = fixture_job(1),
+        .members = {.number = 1, .count = 3, .id = {f->peer[0], f->self, f->peer[1]}, .storage = {1, 1, 1}},
+        .members_at = 1,
+        .promised = 2,
+        .last = 9,
+        .settled = 5,
+        .home = was_home,
+        .run_count = 2,
+        .run = {{.epoch = 1, .first = 1}, {.epoch = 2, .first = 8}}};
+    fixture_step(f, &event);
+    return f;
+}
+
+/* That peer is the job's home, and everything is settled. */
+static void hear_home(struct fixture *f, uint32_t from)
+{
+    struct mesh_message beat = {.kind = MESH_BEAT};
+    beat.body.beat.count = 1;
+    beat.body.beat.journal[0].job = fixture_job(1);
+    beat.body.beat.journal[0].epoch = 2;
+    beat.body.beat.journal[0].last = beat.body.beat.journal[0].settled = 9;
+    fixture_message(f, from, &beat);
+}
+
 static void a_submit_is_told_once_a_majority_holds_it(void **state)
 {
     (void)state;
@@ -482,6 +511,62 @@ static void a_home_of_a_job_that_was_over_hears_so(void **state)
     }
 }
 
+static void reports(struct fixture *f, uint32_t from, uint64_t epoch, uint16_t class, const uint32_t *shard,
+                    uint32_t count)
+{
+    struct mesh_message report = {.kind = MESH_REPORT};
+    report.body.report.name.token = 55;
+    report.body.report.job = fixture_job(1);
+    report.body.report.epoch = epoch;
+    report.body.report.class = class;
+    report.body.report.count = count;
+    for (uint32_t i = 0; i < count && i < 2; i++)
+        report.body.report.shard[i] = shard[i];
+    fixture_message(f, from, &report);
+}
+
+/* Attempts of the reign before are taken over; what makes no sense is not, and of another job its home is named. */
+static void a_report_of_an_attempt_is_checked(void **state)
+{
+    (void)state;
+    const struct reign reign = open_reign(4);
+    struct fixture *const f = reign.f;
+    const uint32_t fits[] = {0, 3}, beyond[] = {0, 4};
+    f->mesh->home.job[0].spec.epoch = 2; /* as if it had been taken over */
+    struct mesh_message answer;
+    fixture_clear(f);
+    reports(f, 3, 1, 0, fits, 0);
+    reports(f, 3, 1, 0, fits, MESH_BUNDLE_SHARDS_MAX + 1);
+    assert_int_equal(mesh_counters(f->mesh)->bad_messages, 2);
+    reports(f, 3, 2, 0, fits, 2); /* of this very reign */
+    reports(f, 3, 1, MESH_DEVICE_CLASSES, fits, 2);
+    reports(f, 3, 1, 0, beyond, 2);
+    assert_false(fixture_sent(f, 3, MESH_ADOPTED, &answer));
+    assert_int_equal(mesh_counters(f->mesh)->adoptions, 0);
+    reports(f, 3, 1, MESH_DEVICE_CLASSES - 1, fits, 2);
+    assert_true(fixture_sent(f, 3, MESH_ADOPTED, &answer));
+    assert_int_equal(answer.body.adopted.epoch, 2);
+    assert_int_equal(answer.body.adopted.name.token, 55);
+    assert_int_equal(mesh_counters(f->mesh)->adoptions, 1);
+    assert_int_equal(view(f, 1).assigned, 2);
+    about_job(f, MESH_CANCEL_JOB, 1);
+    fixture_clear(f);
+    reports(f, 3, 1, 0, fits, 2);
+    assert_false(fixture_sent(f, 3, MESH_ADOPTED, &answer));
+    fixture_close(f);
+
+    struct fixture *const follower = open_heir(false);
+    reports(follower, 3, 1, 0, fits, 2);
+    assert_false(fixture_sent(follower, 3, MESH_HAND_OVER, &answer)); /* we know of none yet */
+    hear_home(follower, 1);
+    reports(follower, 3, 1, 0, fits, 2);
+    assert_true(fixture_sent(follower, 3, MESH_HAND_OVER, &answer));
+    assert_true(answer.body.hand_over.done);
+    assert_int_equal(answer.body.hand_over.epoch, 2);
+    assert_memory_equal(&answer.body.hand_over.home, &follower->peer[1], sizeof follower->self);
+    fixture_close(follower);
+}
+
 /* ---- Members. */
 
 static struct mesh_save change_saved(struct fixture *f, uint32_t index, uint32_t number, uint32_t count)
@@ -584,24 +669,6 @@ static void copies_are_kept_at_different_sites(void **state)
 
 /* ---- Election. */
 
-static struct fixture *open_heir(bool was_home)
-{
-    struct fixture *const f = open_member(PEERS, 8);
-    struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
-    event.body.journal = (struct mesh_journal_image){
-        .job = fixture_job(1),
-        .members = {.number = 1, .count = 3, .id = {f->peer[0], f->self, f->peer[1]}, .storage = {1, 1, 1}},
-        .members_at = 1,
-        .promised = 2,
-        .last = 9,
-        .settled = 5,
-        .home = was_home,
-        .run_count = 2,
-        .run = {{.epoch = 1, .first = 1}, {.epoch = 2, .first = 8}}};
-    fixture_step(f, &event);
-    return f;
-}
-
 static struct mesh_message voted(uint64_t epoch, bool granted, bool asks)
 {
     struct mesh_message message = {.kind = MESH_VOTED};
@@ -702,12 +769,7 @@ static void a_vote_is_given_once_and_to_a_log_that_has_everything(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct fixture *const f = open_heir(false);
         if (cases[i].home_is_well) {
-            struct mesh_message beat = {.kind = MESH_BEAT};
-            beat.body.beat.count = 1;
-            beat.body.beat.journal[0].job = fixture_job(1);
-            beat.body.beat.journal[0].epoch = 2;
-            beat.body.beat.journal[0].last = beat.body.beat.journal[0].settled = 9;
-            fixture_message(f, 0, &beat);
+            hear_home(f, 0);
         }
         fixture_clear(f);
         const struct mesh_message vote =
@@ -810,12 +872,7 @@ static void who_follows_a_home_waits_for_its_turn(void **state)
     } cases[] = {{JOURNAL_QUIET_MS, JOURNAL_QUIET_MS * 3 / 2}, {5000, 6000}, {2000, 3000}};
     for (uint32_t what = SILENT; what <= LEFT; what++) {
         struct fixture *const f = open_heir(false);
-        struct mesh_message beat = {.kind = MESH_BEAT};
-        beat.body.beat.count = 1;
-        beat.body.beat.journal[0].job = fixture_job(1);
-        beat.body.beat.journal[0].epoch = 2;
-        beat.body.beat.journal[0].last = beat.body.beat.journal[0].settled = 9;
-        fixture_message(f, 0, &beat);
+        hear_home(f, 0);
         struct mesh_record record = {.kind = MESH_RECORD_MEMBER};
         record.body.member.site = 2;
         record.body.member.session = what == RESTARTED ? 999 : 100;
@@ -846,6 +903,7 @@ int main(void)
         cmocka_unit_test(there_is_room_for_results_beside_all_ends),
         cmocka_unit_test(a_cancel_waits_if_another_may_have_the_job),
         cmocka_unit_test(a_home_of_a_job_that_was_over_hears_so),
+        cmocka_unit_test(a_report_of_an_attempt_is_checked),
         cmocka_unit_test(a_member_that_left_is_replaced_by_another),
         cmocka_unit_test(copies_are_kept_at_different_sites),
         cmocka_unit_test(an_election_asks_stands_and_takes_over),

@@ -447,6 +447,33 @@ static void a_full_table_of_journals_takes_none(void **state)
     fixture_close(f);
 }
 
+/* More than there are buckets for without any two in one. */
+static void each_of_many_journals_is_found_by_its_job(void **state)
+{
+    (void)state;
+    enum { JOURNALS = 200 };
+    struct fixture *const f = open_member(PEERS, JOURNALS);
+    for (uint32_t job = 0; job < JOURNALS; job++) {
+        struct mesh_message first = entry(f, 1, 1);
+        first.body.append.job = fixture_job((uint8_t)job);
+        send_entry(f, HOME, first);
+    }
+    for (uint32_t gone = 0; gone <= JOURNALS; gone++) {
+        for (uint32_t job = 0; job < JOURNALS; job++) {
+            const struct mesh_id id = fixture_job((uint8_t)job);
+            const uint32_t slot = journal_find(f->mesh, &id);
+            /* The odd ones go first, and from both ends. */
+            const uint32_t turn = job % 2 ? job / 2 : JOURNALS - 1 - job / 2;
+            assert_int_equal(slot == MESH_NONE, turn < gone);
+            assert_true(slot == MESH_NONE || id_equal(&f->mesh->journals.journal[slot].job, &id));
+            if (turn == gone)
+                journal_free(&f->mesh->journals, slot);
+        }
+        mesh_check(f->mesh);
+    }
+    fixture_close(f);
+}
+
 /* ---- Disks. */
 
 static struct mesh_message disk(uint64_t sequence, uint64_t seen, bool asks)
@@ -456,6 +483,89 @@ static struct mesh_message disk(uint64_t sequence, uint64_t seen, bool asks)
     message.body.disk.seen = seen;
     message.body.disk.asks = asks;
     return message;
+}
+
+static bool asks_about_our_disk(struct fixture *f, uint32_t to)
+{
+    struct mesh_message message;
+    return fixture_sent(f, to, MESH_DISK, &message) && message.body.disk.asks;
+}
+
+/* Before it takes a first entry, a member asks the others how far they have seen its disk: again after a second, and who says
+ * nothing is waited for for so long. */
+static void a_member_asks_about_its_disk_before_it_has_a_voice(void **state)
+{
+    (void)state;
+    enum { TOLD, OLD, SILENT, UNKNOWN };
+    for (uint32_t other = TOLD; other <= UNKNOWN; other++) {
+        const struct mesh_limits limits = {.members = 16,
+                                           .jobs = 8,
+                                           .shards = 256,
+                                           .bundles = 16,
+                                           .attempts = 16,
+                                           .demands = 8,
+                                           .journals = 4,
+                                           .waiters = 32};
+        struct fixture *const f = fixture_open_limits(PEERS, &limits, NULL);
+        const struct mesh_message said = disk(1, 0, false);
+        fixture_message(f, HOME, &said);
+        if (other == OLD)
+            speaks(f, OTHER, 1); /* it knows nothing of journals */
+        fixture_clear(f);
+        struct mesh_message first = entry(f, 1, 1), answer;
+        if (other == UNKNOWN)
+            first.body.append.members.id[2] = (struct mesh_id){{0xee}};
+        send_entry(f, HOME, first);
+        assert_int_equal(fixture_sent(f, HOME, MESH_APPENDED, &answer), other == OLD);
+        assert_int_equal(asks_about_our_disk(f, OTHER), other == TOLD || other == SILENT);
+        assert_false(asks_about_our_disk(f, HOME));
+        if (other == TOLD) {
+            fixture_message(f, OTHER, &said);
+            send_entry(f, HOME, first);
+            assert_answer(f, HOME, 1, true);
+        }
+        if (other == SILENT || other == UNKNOWN) {
+            fixture_run(f, DISK_ASK_MS - 1);
+            send_entry(f, HOME, first);
+            assert_false(asks_about_our_disk(f, OTHER));
+            fixture_run(f, 1);
+            send_entry(f, HOME, first);
+            assert_int_equal(asks_about_our_disk(f, OTHER), other == SILENT);
+            fixture_run(f, DISK_PROOF_MS - DISK_ASK_MS - 1);
+            send_entry(f, HOME, first);
+            assert_false(fixture_sent(f, HOME, MESH_APPENDED, &answer));
+            fixture_run(f, 1);
+            send_entry(f, HOME, first);
+            assert_answer(f, HOME, 1, true);
+        }
+        fixture_close(f);
+    }
+}
+
+/* A neighbour is asked before the first journal that we have in common. */
+static void a_neighbour_with_a_session_is_asked_about_our_disk(void **state)
+{
+    (void)state;
+    for (uint32_t journals = 0; journals < 2; journals++) {
+        const struct mesh_limits limits = {.members = 16,
+                                           .jobs = 8,
+                                           .shards = 256,
+                                           .bundles = 16,
+                                           .attempts = 16,
+                                           .demands = 8,
+                                           .journals = journals,
+                                           .waiters = 32};
+        struct fixture *const f = fixture_open_limits(1, &limits, NULL);
+        fixture_clear(f);
+        speaks(f, 0, MESH_PROTOCOL_MAX);
+        assert_int_equal(asks_about_our_disk(f, 0), journals);
+        const struct mesh_message said = disk(1, 0, false);
+        fixture_message(f, 0, &said);
+        f->now_ms += DISK_ASK_MS;
+        speaks(f, 0, MESH_PROTOCOL_MAX); /* it has said so: once for our life */
+        assert_false(asks_about_our_disk(f, 0));
+        fixture_close(f);
+    }
 }
 
 static void who_saw_our_disk_further_than_it_is_says_that_it_has_forgotten(void **state)
@@ -614,6 +724,9 @@ int main(void)
         cmocka_unit_test(a_beat_is_checked_and_says_what_is_settled),
         cmocka_unit_test(a_journal_is_over_when_its_home_says_so_of_what_is_here),
         cmocka_unit_test(a_full_table_of_journals_takes_none),
+        cmocka_unit_test(each_of_many_journals_is_found_by_its_job),
+        cmocka_unit_test(a_member_asks_about_its_disk_before_it_has_a_voice),
+        cmocka_unit_test(a_neighbour_with_a_session_is_asked_about_our_disk),
         cmocka_unit_test(who_saw_our_disk_further_than_it_is_says_that_it_has_forgotten),
         cmocka_unit_test(a_member_behind_what_was_seen_of_it_is_not_trusted),
         cmocka_unit_test(a_journal_is_read_back_as_it_was),

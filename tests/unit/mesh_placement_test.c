@@ -516,6 +516,35 @@ static void who_begins_to_drain_is_not_asked_again(void **state)
     fixture_close(f);
 }
 
+static void a_home_that_drains_runs_its_own_jobs_itself(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    submit(f, 1, 4);
+    fixture_step(f, &(struct mesh_event){.kind = MESH_DRAIN});
+    fixture_clear(f);
+    fixture_devices(f, 2, 0);
+    fixture_run(f, 1000);
+    assert_true(sent(f, UINT32_MAX, MESH_WISH));
+    fixture_close(f);
+}
+
+/* News of free places are used at once, and not when it is the job's turn again. */
+static void a_job_that_waits_looks_at_news_of_places(void **state)
+{
+    (void)state;
+    for (uint16_t vacant = 0; vacant < 2; vacant++) {
+        struct fixture *const f = fixture_open(2);
+        fixture_capacity(f, 0, 1, 1, 0);
+        fixture_capacity(f, 1, 0, 0, 0);
+        submit(f, 1, 9);
+        assert_int_equal(asked(f), 1);
+        fixture_capacity(f, 1, 4, vacant, 0);
+        assert_int_equal(asked(f), 2 * vacant);
+        fixture_close(f);
+    }
+}
+
 /* What stands at home is raised where it is for less than half of what is needed. */
 static void an_own_wish_stands_while_it_is_for_half(void **state)
 {
@@ -579,6 +608,8 @@ int main(void)
         cmocka_unit_test(one_more_than_seems_needed_is_asked_each_second),
         cmocka_unit_test(an_ask_that_seems_lost_is_repeated),
         cmocka_unit_test(who_begins_to_drain_is_not_asked_again),
+        cmocka_unit_test(a_home_that_drains_runs_its_own_jobs_itself),
+        cmocka_unit_test(a_job_that_waits_looks_at_news_of_places),
         cmocka_unit_test(an_own_wish_stands_while_it_is_for_half),
         cmocka_unit_test(who_granted_is_asked_for_more_at_once),
     };
