@@ -1007,6 +1007,30 @@ static void who_has_waited_longest_is_served_first(void **state)
     fixture_close(f);
 }
 
+/* Who would hold more than half of the slots comes after all others, however long it has waited. */
+static void homes_that_hold_half_come_last(void **state)
+{
+    (void)state;
+    for (uint16_t held = 1; held <= 2; held++) { /* of four slots */
+        struct fixture *const f = fixture_open(3);
+        uint64_t token = 0;
+        fixture_devices(f, 4, 0);
+        occupy(f, 0, 1, held);
+        while (did(f, MESH_RUN))
+            ;
+        occupy(f, 2, 9, 4 - held);
+        wish(f, 0, 2, 2, 5000, true);
+        wish(f, 1, 3, 2, 0, true);
+        for (uint32_t place = 0; place < 2; place++) {
+            ran(f, run_of(f), MESH_DONE);
+            const uint32_t next = place == 0 && held == 1 ? 0 : 1;
+            assert_int_equal(granted(f, next, &token), 1);
+            assert_int_equal(granted(f, 1 - next, &token), 0);
+        }
+        fixture_close(f);
+    }
+}
+
 static void waiting_counts_for_10_s(void **state)
 {
     (void)state;
@@ -1409,6 +1433,7 @@ int main(void)
         cmocka_unit_test(a_home_that_moved_says_so),
         cmocka_unit_test(results_of_a_silent_home_are_offered_more_and_more_seldom),
         cmocka_unit_test(who_has_waited_longest_is_served_first),
+        cmocka_unit_test(homes_that_hold_half_come_last),
         cmocka_unit_test(waiting_counts_for_10_s),
         cmocka_unit_test(who_asks_for_more_has_waited_10_s_at_most_from_then_on),
         cmocka_unit_test(a_patient_wish_is_answered_with_places_alone),

@@ -635,6 +635,49 @@ static void a_member_that_left_is_replaced_by_another(void **state)
     fixture_close(f);
 }
 
+/* Down for ten minutes, or for good; of one that is not known, ten minutes of our reign. Never ourselves. */
+static void a_member_is_gone_if_it_will_not_come_back(void **state)
+{
+    (void)state;
+    enum { UNKNOWN = 99, LOST };
+    static const struct {
+        uint32_t state;
+        int64_t for_ms;
+        bool gone;
+    } cases[] = {
+        {MESH_UP, MESH_REPLACE_MS, false},
+        {MESH_SUSPECT, MESH_REPLACE_MS, false},
+        {MESH_DOWN, MESH_REPLACE_MS - 1, false},
+        {MESH_DOWN, MESH_REPLACE_MS, true},
+        {MESH_LEFT, 0, true},
+        {MESH_REVOKED, 0, true},
+        {UNKNOWN, MESH_REPLACE_MS - 1, false},
+        {UNKNOWN, MESH_REPLACE_MS, true},
+        {LOST, 0, true},
+    };
+    const struct reign reign = open_reign(1);
+    struct fixture *const f = reign.f;
+    struct journal journal = f->mesh->journals.journal[0];
+    struct member *const member =
+        &f->mesh->members.slot[members_find(f->mesh, &f->peer[reign.member[FIRST]])];
+    const struct member before = *member;
+    const struct mesh_id id = journal.members.id[1];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct step step = {.mesh = f->mesh, .now_ms = f->now_ms + cases[i].for_ms};
+        const bool told = cases[i].state != UNKNOWN && cases[i].state != LOST;
+        member->state = told ? (enum mesh_member_state)cases[i].state : MESH_UP;
+        member->state_at_ms = journal.led_at_ms = f->now_ms;
+        journal.peer[1].lost = cases[i].state == LOST;
+        journal.members.id[1] = cases[i].state == UNKNOWN ? (struct mesh_id){{0xee}} : id;
+        if (change_is_gone(&step, &journal, 1) != cases[i].gone)
+            fail_msg("case %zu", i);
+        journal.peer[0].lost = true;
+        assert_false(change_is_gone(&step, &journal, 0));
+    }
+    *member = before;
+    fixture_close(f);
+}
+
 /* Where it stands: in how many copies, on whose disks, each site once as far as there are others. */
 static void copies_are_kept_at_different_sites(void **state)
 {
@@ -905,6 +948,7 @@ int main(void)
         cmocka_unit_test(a_home_of_a_job_that_was_over_hears_so),
         cmocka_unit_test(a_report_of_an_attempt_is_checked),
         cmocka_unit_test(a_member_that_left_is_replaced_by_another),
+        cmocka_unit_test(a_member_is_gone_if_it_will_not_come_back),
         cmocka_unit_test(copies_are_kept_at_different_sites),
         cmocka_unit_test(an_election_asks_stands_and_takes_over),
         cmocka_unit_test(a_vote_is_given_once_and_to_a_log_that_has_everything),

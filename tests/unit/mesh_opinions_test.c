@@ -177,6 +177,47 @@ static void what_is_committed_and_proves_wrong_is_disputed(void **state)
     fixture_close(f);
 }
 
+/* What a member said in checks that are open is void once it is caught; by a user's kernel, in jobs of that kernel alone. */
+static void the_opinions_of_who_was_caught_are_void(void **state)
+{
+    (void)state;
+    const uint64_t users = mesh_user_kernel(5);
+    const struct {
+        uint64_t checked, caught;
+        uint32_t opinions;
+    } cases[] = {{1, 1, 1}, {1, 2, 1}, {users, 2, 1}, {users, users, 1}, {1, users, 2}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fixture *const f = open_home(4);
+        struct mesh_job_spec spec = spec_of(1, 1);
+        spec.verify = MESH_VERIFY_SPOT;
+        spec.kernel = cases[i].checked;
+        submit_spec(f, &spec);
+        for (uint32_t peer = 0; peer < 2; peer++) {
+            grant(f, peer, 1, 7 + peer, 1);
+            const struct mesh_message bundle = assigned(f, peer);
+            brings(f, peer, &bundle, &(uint32_t){11 + peer});
+        }
+        const struct check *const check = &f->mesh->home.verify.check[0];
+        assert_int_equal(check->opinions, 2);
+        spec = spec_of(2, 1);
+        spec.verify = MESH_VERIFY_CERTIFICATE;
+        spec.kernel = cases[i].caught;
+        submit_spec(f, &spec);
+        grant(f, 1, 2, 9, 1);
+        const struct mesh_message bundle = assigned(f, 1);
+        brings(f, 1, &bundle, &(uint32_t){MESH_DIGEST_WRONG});
+        if (check->opinions != cases[i].opinions)
+            fail_msg("case %zu: %u", i, check->opinions);
+        const bool barred = cases[i].caught != users;
+        assert_int_equal(mesh_counters(f->mesh)->caught, barred);
+        assert_int_equal(mesh_counters(f->mesh)->doubted, !barred);
+        const struct mesh_id id = fixture_job(2);
+        assert_int_equal(mesh_doubted(f->mesh, &id, &f->peer[1]), !barred);
+        assert_false(mesh_doubted(f->mesh, &id, &f->peer[2]));
+        fixture_close(f);
+    }
+}
+
 static void who_is_trusted_is_checked_more_seldom(void **state)
 {
     (void)state;
@@ -208,6 +249,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_quorum_commits_each_shard_as_two_of_three_have_it),
         cmocka_unit_test(what_is_committed_and_proves_wrong_is_disputed),
+        cmocka_unit_test(the_opinions_of_who_was_caught_are_void),
         cmocka_unit_test(who_is_trusted_is_checked_more_seldom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
