@@ -103,6 +103,32 @@ def is_check(name):
     return name.endswith("_check") or name.startswith("check") or "_check_" in name
 
 
+def is_static(tokens, body):
+    """Whether the function whose body begins there is declared so."""
+    index = body - 1
+    while index >= 0 and tokens[index].text not in (";", "}"):
+        if tokens[index].text == "static":
+            return True
+        index -= 1
+    return False
+
+
+def checks_of(tokens):
+    """Names of the functions that only check: by their names, and static ones that nothing but checks calls."""
+    bodies = list(function_bodies(tokens))
+    callers = {name: set() for name, first, _ in bodies if is_check(name) or is_static(tokens, first)}
+    for caller, first, last in bodies:
+        for index in range(first, last):
+            if tokens[index].text in callers:
+                callers[tokens[index].text].add(caller)
+    checks = {name for name in callers if is_check(name)}
+    while True:
+        more = {name for name, by in callers.items() if by and by <= checks} - checks
+        if not more:
+            return checks
+        checks |= more
+
+
 def is_binary(tokens, index):
     """Whether the operator stands between two values: `*`, `-`, `+` and `&` may stand before one."""
     before = tokens[index - 1]
@@ -136,8 +162,9 @@ def statements(tokens, first, last):
 def changes(text):
     """(position, old, new) of all mutations of one file."""
     tokens = tokens_of(text)
+    checks = checks_of(tokens)
     for name, first, last in function_bodies(tokens):
-        if is_check(name):
+        if name in checks:
             continue
         skip_until = -1
         for index in range(first, last):

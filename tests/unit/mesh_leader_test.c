@@ -221,7 +221,16 @@ static void a_member_that_lacks_entries_is_sent_them_from_the_disk(void **state)
     struct mesh_event part = {.kind = MESH_LOG_SENT};
     part.body.log_sent.job = fixture_job(1);
     part.body.log_sent.to = f->peer[second];
+    part.body.log_sent.epoch = 2; /* of another reign */
+    part.body.log_sent.last = 10;
+    fixture_step(f, &part);
     part.body.log_sent.epoch = 1;
+    part.body.log_sent.to = f->peer[reign.member[FIRST]]; /* lacks nothing */
+    fixture_step(f, &part);
+    part.body.log_sent.to = f->peer[second];
+    for (part.body.log_sent.last = 67; part.body.log_sent.last < 69; part.body.log_sent.last++)
+        fixture_step(f, &part); /* all that was asked for, and more */
+    assert_int_equal(mesh_counters(f->mesh)->entries_resent, 64);
     part.body.log_sent.last = 10; /* no more could be sent at once */
     fixture_step(f, &part);
     assert_int_equal(mesh_counters(f->mesh)->entries_resent, 7);
@@ -665,7 +674,7 @@ static void a_member_is_gone_if_it_will_not_come_back(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const struct step step = {.mesh = f->mesh, .now_ms = f->now_ms + cases[i].for_ms};
         const bool told = cases[i].state != UNKNOWN && cases[i].state != LOST;
-        member->state = told ? (enum mesh_member_state)cases[i].state : MESH_UP;
+        member->state = (uint8_t)(told ? cases[i].state : MESH_UP);
         member->state_at_ms = journal.led_at_ms = f->now_ms;
         journal.peer[1].lost = cases[i].state == LOST;
         journal.members.id[1] = cases[i].state == UNKNOWN ? (struct mesh_id){{0xee}} : id;
@@ -738,6 +747,12 @@ static void an_election_asks_stands_and_takes_over(void **state)
     answer = voted(2, true, true); /* to what was not asked */
     fixture_message(f, 1, &answer);
     answer = voted(3, true, true);
+    answer.body.voted.sequence = 1;
+    struct mesh_message further = {.kind = MESH_DISK};
+    further.body.disk.sequence = 2;
+    fixture_message(f, 1, &further);
+    fixture_message(f, 1, &answer); /* its disk has forgotten something */
+    answer.body.voted.sequence = 0;
     fixture_message(f, 2, &answer); /* no member */
     assert_int_equal(mesh_counters(f->mesh)->elections, 0);
     fixture_message(f, 1, &answer);
@@ -775,8 +790,13 @@ static void an_election_asks_stands_and_takes_over(void **state)
     says(f, 1, 4, 10, true);
     assert_true(fixture_did(f, MESH_TAKE_OVER, &effect));
     assert_int_equal(effect.body.take_over.epoch, 4);
+    const struct mesh_id id = fixture_job(1);
+    assert_memory_equal(&effect.body.take_over.job, &id, sizeof id);
     assert_true(journal_of(f).reigns);
     assert_int_equal(mesh_counters(f->mesh)->takeovers, 1);
+    fixture_clear(f);
+    fixture_run(f, JOURNAL_BEAT_MS + JOURNAL_SCAN_MS);
+    assert_true(sent(f, 0, MESH_BEAT) && sent(f, 1, MESH_BEAT));
     fixture_close(f);
 }
 

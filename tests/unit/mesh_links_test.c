@@ -867,6 +867,122 @@ static void our_capacity_is_announced_when_it_changed_and_now_and_then(void **st
     fixture_close(f);
 }
 
+/* ------------------------------------------------------------------------ echoes */
+
+static void stamp(struct fixture *f, uint32_t from, enum mesh_message_kind kind, uint64_t incarnation,
+                  uint64_t version)
+{
+    struct mesh_message message = {.kind = kind};
+    message.body.echo.incarnation = incarnation;
+    message.body.echo.version = version;
+    fixture_message(f, from, &message);
+}
+
+/* Whoever asks hears when we hold its capacity: at once, when it comes, or never if that takes too long. */
+static void an_echo_is_given_when_the_capacity_is_held(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(3);
+    fixture_capacity(f, 0, 1, 1, 0);
+    const uint64_t held = f->version[0];
+    for (uint64_t version = held - 1; version <= held; version++) {
+        stamp(f, 0, MESH_AWAIT, 1, version);
+        assert_int_equal(said(f, 0, MESH_ECHO), 1);
+        assert_int_equal(f->send[f->send_count - 1].message.body.echo.incarnation, 1);
+        assert_int_equal(f->send[f->send_count - 1].message.body.echo.version, version);
+        fixture_clear(f);
+    }
+    stamp(f, 0, MESH_AWAIT, 1, held + 2);
+    fixture_capacity(f, 0, 1, 1, 0);
+    assert_int_equal(said(f, 0, MESH_ECHO), 0);
+    fixture_capacity(f, 1, 1, 1, 0);
+    fixture_capacity(f, 0, 1, 1, 0);
+    assert_int_equal(said(f, 0, MESH_ECHO), 1);
+    assert_int_equal(said(f, 1, MESH_ECHO), 0);
+    fixture_clear(f);
+    fixture_capacity(f, 0, 1, 1, 0);
+    assert_int_equal(said(f, 0, MESH_ECHO), 0); /* once */
+    for (uint32_t late = 0; late < 2; late++) {
+        stamp(f, 0, MESH_AWAIT, 1, f->version[0] + 1);
+        assert_int_equal(f->mesh->echo.awaited_count, 1);
+        fixture_run(f, MESH_ECHO_LOST_MS - 1 + late);
+        fixture_clear(f);
+        fixture_capacity(f, 0, 1, 1, 0);
+        assert_int_equal(said(f, 0, MESH_ECHO), !late);
+    }
+    fixture_close(f);
+}
+
+static void questions_for_echoes_are_bounded(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_members(MESH_AWAITED_MAX + 2);
+    for (uint32_t peer = 0; peer < MESH_AWAITED_MAX + 2; peer++)
+        stamp(f, peer, MESH_AWAIT, 1, 1000);
+    assert_int_equal(counters(f)->bound_awaited, 2);
+    stamp(f, 3, MESH_AWAIT, 1, 1001); /* in place of its own earlier one */
+    assert_int_equal(counters(f)->bound_awaited, 2);
+    assert_int_equal(f->mesh->echo.awaited_count, MESH_AWAITED_MAX);
+    fixture_close(f);
+}
+
+/* One member after the other is asked, every ten seconds at most; what it answers is told less its way back. */
+static void our_news_are_measured_with_one_member_at_a_time(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(3);
+    uint32_t seen = 0;
+    for (uint32_t round = 0; round < 6; round++) {
+        while (f->mesh->echo.asked || f->now_ms - f->mesh->echo.asked_at_ms < MESH_ECHO_MS) {
+            fixture_run(f, 100);
+            fixture_clear(f);
+        }
+        const uint64_t echoes = counters(f)->echoes;
+        const uint64_t lost = counters(f)->echoes_lost;
+        fixture_devices(f, (uint16_t)(1 + round), 0);
+        for (uint32_t ms = 0; ms < MESH_CAPACITY_MIN_MS && !f->mesh->echo.asked; ms++)
+            fixture_run(f, 1);
+        uint32_t who = 0;
+        while (who < 3 && said(f, who, MESH_AWAIT) == 0)
+            who++;
+        assert_true(who < 3);
+        seen |= 1u << who;
+        assert_int_equal(said(f, 0, MESH_AWAIT) + said(f, 1, MESH_AWAIT) + said(f, 2, MESH_AWAIT), 1);
+        const struct echo *const echo = &f->mesh->echo;
+        assert_int_equal(echo->stamp.version, f->mesh->gossip.capacity_version);
+        f->mesh->members.notes[members_find(f->mesh, &f->peer[who])].rtt_us = 40000;
+        if (round == 5) { /* it never comes */
+            fixture_run(f, echo->asked_at_ms + MESH_ECHO_LOST_MS - 1 - f->now_ms);
+            assert_int_equal(counters(f)->echoes_lost, lost);
+            fixture_run(f, 1);
+            assert_int_equal(counters(f)->echoes_lost, lost + 1);
+            break;
+        }
+        const int64_t after_ms = round == 0 ? 10 : 300;
+        f->now_ms = echo->asked_at_ms + after_ms;
+        stamp(f, (who + 1) % 3, MESH_ECHO, echo->stamp.incarnation, echo->stamp.version);
+        stamp(f, who, MESH_ECHO, echo->stamp.incarnation + 1, echo->stamp.version);
+        stamp(f, who, MESH_ECHO, echo->stamp.incarnation, echo->stamp.version - 1);
+        assert_int_equal(counters(f)->echoes, echoes);
+        stamp(f, who, MESH_ECHO, echo->stamp.incarnation, echo->stamp.version);
+        assert_int_equal(counters(f)->echoes, echoes + 1);
+        bool told = false;
+        for (uint32_t i = 0; i < f->out->effect_count; i++) {
+            const struct mesh_effect *const effect = &f->out->effect[i];
+            if (effect->kind != MESH_ECHOED)
+                continue;
+            told = true;
+            assert_memory_equal(&effect->body.echoed.id, &f->peer[who], sizeof f->self);
+            assert_int_equal(effect->body.echoed.after_ms, after_ms > 20 ? after_ms - 20 : 0);
+        }
+        assert_true(told);
+        stamp(f, who, MESH_ECHO, echo->stamp.incarnation, echo->stamp.version); /* again */
+        assert_int_equal(counters(f)->echoes, echoes + 1);
+    }
+    assert_int_equal(seen, 7);
+    fixture_close(f);
+}
+
 /* ------------------------------------------------------------------------ views */
 
 /* Trees that come over a link, that go out by it, and those of which it gets word alone; ours goes out. */
@@ -1048,6 +1164,9 @@ int main(void)
         cmocka_unit_test(a_round_that_brought_something_is_followed_soon_by_another),
         cmocka_unit_test(capacities_that_are_missing_are_asked_for),
         cmocka_unit_test(our_capacity_is_announced_when_it_changed_and_now_and_then),
+        cmocka_unit_test(an_echo_is_given_when_the_capacity_is_held),
+        cmocka_unit_test(questions_for_echoes_are_bounded),
+        cmocka_unit_test(our_news_are_measured_with_one_member_at_a_time),
         cmocka_unit_test(a_link_is_seen_with_the_trees_over_it),
         cmocka_unit_test(a_member_is_seen_with_whom_it_accuses),
         cmocka_unit_test(who_came_lately_owns_no_keys_among_three_that_are_stable),
