@@ -31,6 +31,7 @@ UNIT_TESTS = {
     "mesh_placement_test": ["tests/unit/mesh_placement_test.c"],
     "mesh_usual_test": ["tests/unit/mesh_usual_test.c"],
     "mesh_bundles_test": ["tests/unit/mesh_bundles_test.c"],
+    "mesh_room_test": ["tests/unit/mesh_room_test.c"],
     "mesh_opinions_test": ["tests/unit/mesh_opinions_test.c"],
     "mesh_leader_test": ["tests/unit/mesh_leader_test.c"],
     "mesh_log_test": ["tests/unit/mesh_log_test.c"],

@@ -878,6 +878,9 @@ static struct fixture *open_shared(uint64_t *token)
     reserve(f, 0, 1, 1, 1, true);
     assert_int_equal(granted(f, 0, token), 1);
     assign_shared(f, 0, 1, *token, 0, 1);
+    struct mesh_members *const others = &f->mesh->executor.attempt[0].others;
+    others->id[others->count++] = f->peer[0]; /* nobody else's word of it is heard */
+    others->id[others->count++] = (struct mesh_id){{0xee}};
     return f;
 }
 

@@ -687,6 +687,15 @@ static void a_member_is_gone_if_it_will_not_come_back(void **state)
     fixture_close(f);
 }
 
+/* Rendezvous hashing: every node would choose the same. */
+static uint64_t rank_of(const struct mesh_id *job, const struct mesh_id *member)
+{
+    struct {
+        struct mesh_id job, member;
+    } both = {*job, *member};
+    return mesh_hash(UINT64_C(0x6c616e72756f6a), 0, &both, sizeof both);
+}
+
 /* Where it stands: in how many copies, on whose disks, each site once as far as there are others. */
 static void copies_are_kept_at_different_sites(void **state)
 {
@@ -708,6 +717,8 @@ static void copies_are_kept_at_different_sites(void **state)
             assert_false(site[of]);
             site[of] = true;
         }
+        for (uint32_t peer = 0; peer < 4; peer++) /* the first of all that will do */
+            assert_true(peer == 2 || rank_of(&spec.id, &f->peer[peer]) <= rank_of(&spec.id, &members.id[1]));
         spec.copies = 9;
         change_choose(f->mesh, &spec, &members);
         assert_int_equal(members.count, MESH_COPIES_MAX);

@@ -766,6 +766,31 @@ static void what_a_peer_lacks_is_sent_and_what_we_lack_asked_for(void **state)
     fixture_close(f);
 }
 
+/* Of who is down only a later life is asked for, of who lives any later record. */
+static void what_is_asked_for_is_newer_than_what_is_held(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t peer;
+        uint64_t incarnation, ahead;
+        bool wanted;
+    } cases[] = {{7, 1, 1, false}, {7, 2, 0, true}, {1, 1, 0, false}, {1, 1, 1, true}, {1, 2, 0, true}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fixture *const f = open_with_a_death();
+        const uint32_t peer = cases[i].peer;
+        const struct mesh_entry entry = {
+            .origin = f->peer[peer],
+            .kind = MESH_RECORD_MEMBER,
+            .incarnation = cases[i].incarnation,
+            .version =
+                f->mesh->members.slot[members_find(f->mesh, &f->peer[peer])].record.version + cases[i].ahead};
+        list(f, 0, &entry, 1, 0);
+        if (said(f, 0, MESH_WANT) != cases[i].wanted)
+            fail_msg("case %zu", i);
+        fixture_close(f);
+    }
+}
+
 static void a_round_that_brought_something_is_followed_soon_by_another(void **state)
 {
     (void)state;
@@ -1161,6 +1186,7 @@ int main(void)
         cmocka_unit_test(a_record_of_ours_from_another_life_is_outdone),
         cmocka_unit_test(a_round_is_held_every_five_seconds),
         cmocka_unit_test(what_a_peer_lacks_is_sent_and_what_we_lack_asked_for),
+        cmocka_unit_test(what_is_asked_for_is_newer_than_what_is_held),
         cmocka_unit_test(a_round_that_brought_something_is_followed_soon_by_another),
         cmocka_unit_test(capacities_that_are_missing_are_asked_for),
         cmocka_unit_test(our_capacity_is_announced_when_it_changed_and_now_and_then),

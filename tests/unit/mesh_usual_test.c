@@ -210,6 +210,38 @@ static void a_bundle_is_slow_after_so_long(void **state)
     }
 }
 
+/* What was put aside for a copy comes back when the first attempt is lost: then the copy is no extra work. */
+static void a_copy_that_is_the_only_attempt_costs_nothing(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    struct mesh_job_spec spec = spec_of(1, 30);
+    spec.bundle_shards_max = 1;
+    spec.speculate = true;
+    submit_spec(f, &spec);
+    learn(f, 0, 2097151, 1, MESH_USUAL_SAMPLES_MIN);
+    grant(f, 0, 1, 99, 1);
+    const struct mesh_message first = assigned(f, 0);
+    for (uint32_t i = 0; i < 29; i++) /* all others are out, too */
+        grant(f, 0, 1, 100 + i, 1);
+    const int64_t credit_us = f->mesh->home.speculation.credit_us;
+    f->now_ms += 5000;
+    f->mesh->home.speculation.look_at_ms = f->now_ms;
+    fixture_tick(f);
+    const uint32_t slow = job_at(f, 1)->slow;
+    assert_true(slow > 0);
+    assert_int_equal(f->mesh->home.speculation.credit_us, credit_us - (int64_t)slow * 2097151);
+    grant(f, 1, 1, 7, 1);
+    const struct mesh_message copy = assigned(f, 1);
+    assert_int_equal(copy.body.assign.shard[0], first.body.assign.shard[0]);
+    assert_int_equal(f->mesh->home.speculation.credit_us, credit_us - (int64_t)slow * 2097151);
+    result(f, 0, &first, MESH_RETURNED);
+    assert_int_equal(f->mesh->home.speculation.credit_us, credit_us - (int64_t)(slow - 1) * 2097151);
+    assert_int_equal(mesh_counters(f->mesh)->copies_us, 0);
+    assert_int_equal(mesh_counters(f->mesh)->copies_needed, 1);
+    fixture_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,6 +251,7 @@ int main(void)
         cmocka_unit_test(what_is_delivered_earns_a_share_for_copies),
         cmocka_unit_test(who_was_overtaken_delivers_an_eighth_less),
         cmocka_unit_test(a_bundle_is_slow_after_so_long),
+        cmocka_unit_test(a_copy_that_is_the_only_attempt_costs_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
