@@ -975,7 +975,7 @@ static void our_news_are_measured_with_one_member_at_a_time(void **state)
         assert_int_equal(said(f, 0, MESH_AWAIT) + said(f, 1, MESH_AWAIT) + said(f, 2, MESH_AWAIT), 1);
         const struct echo *const echo = &f->mesh->echo;
         assert_int_equal(echo->stamp.version, f->mesh->gossip.capacity_version);
-        f->mesh->members.notes[members_find(f->mesh, &f->peer[who])].rtt_us = 40000;
+        members_edit_notes(f->mesh, members_find(f->mesh, &f->peer[who]))->rtt_us = 40000;
         if (round == 5) { /* it never comes */
             fixture_run(f, echo->asked_at_ms + MESH_ECHO_LOST_MS - 1 - f->now_ms);
             assert_int_equal(counters(f)->echoes_lost, lost);

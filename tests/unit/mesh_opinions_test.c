@@ -237,7 +237,7 @@ static void who_is_trusted_is_checked_more_seldom(void **state)
     event.body.trust.id = f->peer[0];
     event.body.trust.confirmed = UINT32_MAX;
     fixture_step(f, &event);
-    assert_int_equal(f->mesh->members.notes[members_find(f->mesh, &f->peer[0])].confirmed, 1000000);
+    assert_int_equal(members_edit_notes(f->mesh, members_find(f->mesh, &f->peer[0]))->confirmed, 1000000);
     assert_int_equal(mesh_verify_permille(f->mesh, &f->self, 0), 0); /* our own site */
     const struct mesh_id stranger = {{0xee}};
     assert_int_equal(mesh_verify_permille(f->mesh, &stranger, 0), 1000);

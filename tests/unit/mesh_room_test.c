@@ -100,7 +100,7 @@ static void grants_a_place(struct fixture *f, struct step *step)
 
 static void asks_about_its_disk(struct fixture *f, struct step *step)
 {
-    struct member_notes *const notes = &f->mesh->members.notes[slot_of(f, 3)];
+    struct member_notes *const notes = members_edit_notes(f->mesh, slot_of(f, 3));
     notes->disk_told = notes->disk_asked = false;
     notes->disk_ask_at_ms = 0;
     disk_linked(step, slot_of(f, 3));
