@@ -683,6 +683,27 @@ static void a_journal_is_read_back_as_it_was(void **state)
     fixture_close(f);
 }
 
+/* Nobody votes for the first home: it is the member that stands first, as long as the members are the first ones. */
+static void the_home_of_the_first_epoch_is_known_by_its_place(void **state)
+{
+    (void)state;
+    for (uint32_t number = 1; number <= 2; number++) {
+        struct fixture *const f = open_member(PEERS, 4);
+        struct mesh_event event = image_of(f);
+        event.body.journal.promised = event.body.journal.run_count = 1;
+        event.body.journal.members.number = number;
+        restored(f, &event);
+        fixture_clear(f);
+        const struct mesh_message message = beat(1, 9, 9);
+        fixture_message(f, OTHER, &message);
+        assert_int_equal(bad_messages(f), number == 1);
+        fixture_message(f, HOME, &message);
+        assert_int_equal(bad_messages(f), 1); /* there is one home in an epoch */
+        assert_int_equal(journal_of(f).settled, 9);
+        fixture_close(f);
+    }
+}
+
 /* Who was its home asks at once; another one waits until the home has been silent. */
 static void a_home_that_restarted_asks_at_once_whether_it_is_wanted(void **state)
 {
@@ -730,6 +751,7 @@ int main(void)
         cmocka_unit_test(who_saw_our_disk_further_than_it_is_says_that_it_has_forgotten),
         cmocka_unit_test(a_member_behind_what_was_seen_of_it_is_not_trusted),
         cmocka_unit_test(a_journal_is_read_back_as_it_was),
+        cmocka_unit_test(the_home_of_the_first_epoch_is_known_by_its_place),
         cmocka_unit_test(a_home_that_restarted_asks_at_once_whether_it_is_wanted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

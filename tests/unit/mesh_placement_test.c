@@ -529,6 +529,27 @@ static void a_home_that_drains_runs_its_own_jobs_itself(void **state)
     fixture_close(f);
 }
 
+/* Who is busy after all is not waited for. */
+static void after_a_wait_another_is_asked_at_once(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(2);
+    for (uint32_t peer = 0; peer < 2; peer++) {
+        const struct place place = {.slots = 2, .vacant = 2, .rtt_us = 1000 * (1 + peer)};
+        describe(f, peer, &place);
+    }
+    fixture_clear(f);
+    struct mesh_job_spec spec = spec_of(1, 2);
+    spec.shard_us_guess = 20000000;
+    submit_spec(f, &spec);
+    assert_int_equal(asked(f), 1);
+    wait_for(f, 0, 1);
+    assert_int_equal(asked(f), 2);
+    wait_for(f, 1, 1); /* then there is nobody else */
+    assert_int_equal(asked(f), 0);
+    fixture_close(f);
+}
+
 /* News of free places are used at once, and not when it is the job's turn again. */
 static void a_job_that_waits_looks_at_news_of_places(void **state)
 {
@@ -609,6 +630,7 @@ int main(void)
         cmocka_unit_test(an_ask_that_seems_lost_is_repeated),
         cmocka_unit_test(who_begins_to_drain_is_not_asked_again),
         cmocka_unit_test(a_home_that_drains_runs_its_own_jobs_itself),
+        cmocka_unit_test(after_a_wait_another_is_asked_at_once),
         cmocka_unit_test(a_job_that_waits_looks_at_news_of_places),
         cmocka_unit_test(an_own_wish_stands_while_it_is_for_half),
         cmocka_unit_test(who_granted_is_asked_for_more_at_once),
