@@ -177,6 +177,30 @@ static void what_is_committed_and_proves_wrong_is_disputed(void **state)
     fixture_close(f);
 }
 
+/* A shard about which no two agree is queued again, and a place for it looked for at once. */
+static void what_nobody_agrees_about_is_computed_anew(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(4);
+    struct mesh_job_spec spec = spec_of(1, 1);
+    spec.verify = MESH_VERIFY_QUORUM;
+    submit_spec(f, &spec);
+    for (uint32_t peer = 0; peer < 3; peer++) {
+        grant(f, peer, 1, 7 + peer, 1);
+        const struct mesh_message bundle = assigned(f, peer);
+        fixture_clear(f);
+        brings(f, peer, &bundle, &(uint32_t){11 + peer});
+        assert_int_equal(view(f, 1).queued, peer == 2);
+        assert_int_equal(view(f, 1).checks, peer < 2);
+        uint32_t asked = 0; /* each further opinion is looked for at once, too */
+        for (uint32_t to = 0; to < 4; to++)
+            asked += sent(f, to, MESH_RESERVE);
+        assert_true(asked > 0);
+    }
+    assert_int_equal(mesh_counters(f->mesh)->undecided, 1);
+    fixture_close(f);
+}
+
 /* What a member said in checks that are open is void once it is caught; by a user's kernel, in jobs of that kernel alone. */
 static void the_opinions_of_who_was_caught_are_void(void **state)
 {
@@ -249,6 +273,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_quorum_commits_each_shard_as_two_of_three_have_it),
         cmocka_unit_test(what_is_committed_and_proves_wrong_is_disputed),
+        cmocka_unit_test(what_nobody_agrees_about_is_computed_anew),
         cmocka_unit_test(the_opinions_of_who_was_caught_are_void),
         cmocka_unit_test(who_is_trusted_is_checked_more_seldom),
     };
