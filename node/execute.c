@@ -143,7 +143,7 @@ static void finish(struct attempt *attempt)
                                             .device_us = attempt->device_us,
                                             .count = count}};
     memcpy(event.body.ran.outcome, attempt->outcome, count);
-    results_keep(node, &attempt->held, event.body.ran.handle);
+    results_keep(node, &attempt->held, event.body.ran.handle, &attempt->home, &attempt->others);
     unlink_attempt(attempt);
     attempt_free(attempt);
     host_post(node, &event);

@@ -18,11 +18,13 @@ struct hold {
     uint64_t upload_bytes; /* as they count among all that clients uploaded; 0: nobody did */
 };
 
-/* The large outputs of a bundle, from its end until the core drops the handle under which it knows its results. */
+/* A bundle's results, from its end until the core drops the handle under which it knows them. */
 struct results {
     struct results *next; /* in the same bucket */
     uint64_t handle;
-    struct held held;
+    struct mesh_id home;
+    struct mesh_members others; /* of the job's journal */
+    struct held held;           /* large outputs */
 };
 
 /* No digest looks like this, so it is no job's. */
@@ -163,14 +165,33 @@ static struct results **results_of(struct node *node, uint64_t handle)
     return link;
 }
 
-void results_keep(struct node *node, struct held *held, uint64_t handle)
+void results_keep(struct node *node, struct held *held, uint64_t handle, const struct mesh_id *home,
+                  const struct mesh_members *others)
 {
-    if (held->count == 0)
-        return;
     struct results **link = results_of(node, handle);
     *link = must(calloc(1, sizeof **link));
-    **link = (struct results){.handle = handle, .held = *held};
+    **link = (struct results){.handle = handle, .home = *home, .others = *others, .held = *held};
     *held = (struct held){0};
+}
+
+static bool is_there(const struct node *node, const struct mesh_id *id)
+{
+    struct mesh_member_view view;
+    return mesh_member_find(node->host.mesh, id, &view) && view.state <= MESH_SUSPECT;
+}
+
+bool results_awaited(const struct node *node)
+{
+    for (uint32_t b = 0; b < HOLDS_BUCKETS; b++)
+        for (const struct results *results = node->holds.results[b]; results; results = results->next) {
+            if (is_there(node, &results->home))
+                return true;
+            for (uint32_t i = 0; i < results->others.count; i++)
+                if (memcmp(&results->others.id[i], &node->self, sizeof node->self) != 0 &&
+                    is_there(node, &results->others.id[i]))
+                    return true;
+        }
+    return false;
 }
 
 void results_dropped(struct node *node, uint64_t handle)

@@ -164,18 +164,26 @@ static void on_signal(void *context, uint32_t events)
     node_drain(node, true);
 }
 
+/* Own jobs that go on, or whose end is not yet on the disks of most that keep their journals. */
+static uint32_t live_jobs(const struct node *node)
+{
+    uint32_t live = 0;
+    struct mesh_job_view job;
+    struct mesh_journal_view journal;
+    for (uint32_t i = 0; mesh_job_view(node->host.mesh, i, &job); i++)
+        live += job.state == MESH_JOB_RUNNING || (mesh_journal_find(node->host.mesh, &job.id, &journal) &&
+                                                  journal.leads && journal.settled < journal.last);
+    return live;
+}
+
 static void tell_drainer(struct node *node, const struct mesh_executor_view *view, int64_t now_ms)
 {
     if (!node->drain_call || now_ms < node->drain_told_at_ms + 200)
         return;
-    uint32_t live = 0;
-    struct mesh_job_view job;
-    for (uint32_t i = 0; mesh_job_view(node->host.mesh, i, &job); i++)
-        live += job.state == MESH_JOB_RUNNING;
     node->drain_told_at_ms = now_ms;
     api_more(node->drain_call,
              json_pack("{s:i, s:i, s:i, s:i}", "running", (int)view->running, "waiting", (int)view->waiting,
-                       "unacked", (int)view->unacked, "jobs", (int)live));
+                       "unacked", (int)view->unacked, "jobs", (int)live_jobs(node)));
 }
 
 /* Nothing runs here any more, and yet it doesn't end: the log says why, once. */
@@ -206,10 +214,27 @@ static bool hands_over(const struct node *node)
     return false;
 }
 
+static void log_drained(const struct mesh_executor_view *view, bool forsaken)
+{
+    if (view->running + view->waiting + view->unacked == 0)
+        log_info("drain", "state=empty");
+    else if (forsaken)
+        log_info(
+            "drain",
+            "state=forsaken unacked=%u reason=\"nobody is left to take these results: the homes of their "
+            "jobs are down, and so are the others that keep their journals\"",
+            view->unacked);
+    else
+        log_warn("drain",
+                 "state=late running=%u waiting=%u unacked=%u reason=\"what is left runs elsewhere, or is "
+                 "asked for again\"",
+                 view->running, view->waiting, view->unacked);
+}
+
 /*
  * A node that was told to drain says good-bye and ends once nothing is left. One that was told to stop ends as soon as
  * nothing runs here and its jobs have found another home: those that it keeps alone are on disk and go on with its next
- * start.
+ * start. Neither waits for results to be taken by those that are lost.
  */
 static int64_t drain_turn(struct node *node, int64_t now_ms)
 {
@@ -228,16 +253,13 @@ static int64_t drain_turn(struct node *node, int64_t now_ms)
     }
     tell_drainer(node, &view, now_ms);
     log_drain_wait(node, &view, now_ms);
-    const bool stop = node->stop_when_idle && ((idle && !hands_over(node)) || now_ms >= node->stop_at_ms);
-    if (!node->drained && !stop)
+    const bool forsaken = !idle && view.running + view.waiting == 0 && !results_awaited(node);
+    const bool over = idle || forsaken;
+    const bool stop = node->stop_when_idle && ((over && !hands_over(node)) || now_ms >= node->stop_at_ms);
+    const bool empty = node->drained || (forsaken && live_jobs(node) == 0);
+    if (!empty && !stop)
         return now_ms + 50;
-    if (idle)
-        log_info("drain", "state=empty");
-    else
-        log_warn("drain",
-                 "state=late running=%u waiting=%u unacked=%u reason=\"what is left runs elsewhere, or is "
-                 "asked for again\"",
-                 view.running, view.waiting, view.unacked);
+    log_drained(&view, forsaken);
     if (node->drain_call)
         api_reply(node->drain_call, NULL);
     node->drain_call = NULL;

@@ -744,7 +744,10 @@ bool results_add(struct node *node, struct held *held, const struct digest *blob
 void results_release(struct node *node, struct held *held);
 /* The bundle has ended: what it holds lives as long as the handle of its results, which the core drops once their home has
  * acknowledged them, or nobody will ask for them. */
-void results_keep(struct node *node, struct held *held, uint64_t handle);
+void results_keep(struct node *node, struct held *held, uint64_t handle, const struct mesh_id *home,
+                  const struct mesh_members *others);
+/* Whether somebody may come for any of them: its home, or another that keeps its job's journal and could become that. */
+bool results_awaited(const struct node *node);
 void results_dropped(struct node *node, uint64_t handle); /* of any handle */
 /* hold_take of what a client uploads for a job. False: with it all connections would hold more than HOLDS_CACHES allows. */
 bool upload_take(struct node *node, const struct digest *blob, uint64_t bytes, struct store_batch *batch);

@@ -113,17 +113,37 @@ def a_mesh_is_restarted_node_by_node_under_load(place):
 # ---- Drains
 
 
+def submit_for(home, replicas):
+    return home.submit_detached("spin", "--items", "200", "--shard-items", "1", "--param", "us=100000", "--cache", "off",
+                                "--replicas", replicas)
+
+
 def a_stop_that_waits_for_a_lost_home_says_so(place):
-    mesh = place.mesh("ashburn", "berlin")
-    home, other = mesh["ashburn"], mesh["berlin"]
-    job = home.submit_detached("spin", "--items", "200", "--shard-items", "1", "--param", "us=100000", "--cache", "off",
-                               "--replicas", "1")
+    """One that keeps the journal still lives, alone: with another it would take the results."""
+    mesh = place.mesh(*FIVE[:4])
+    home = mesh["ashburn"]
+    job = submit_for(home, 3)
+    keepers = [row["name"] for row in home.job(job)["keepers"] if row["name"] != "ashburn"]
+    other = next(mesh[name] for name in FIVE[1:4] if name not in keepers)
     wait_running(home, other, job)
     home.kill()
+    mesh[keepers[0]].kill()
     other.signal(signal.SIGTERM)
-    wait_until("berlin's log says what it waits for", lambda: "event=drain state=waiting unacked=" in other.log_text(), 20)
+    wait_until("the log says what it waits for", lambda: "event=drain state=waiting unacked=" in other.log_text(), 20)
+    expect("state=forsaken" not in other.log_text(), "it left though one that keeps the journal lives")
     other.signal(signal.SIGTERM)  # as it says
     other.wait_end(10)
+
+
+def a_drain_does_not_wait_for_those_that_are_lost(place):
+    mesh = place.mesh("ashburn", "berlin")
+    home, other = mesh["ashburn"], mesh["berlin"]
+    wait_running(home, other, submit_for(home, 1))
+    home.kill()
+    draining = drain(place, other)
+    expect(draining.wait(60) == 0, "the drain ended with %s: %s" % (draining.returncode, draining.stderr.read()))
+    other.wait_end(10)
+    expect("event=drain state=forsaken unacked=" in other.log_text(), other.log_end())
 
 
 def drain(place, node, **options):
@@ -327,6 +347,7 @@ def a_clock_that_is_a_year_off_harms_no_identity(place):
 
 
 TESTS = [a_mesh_is_restarted_node_by_node_under_load, a_stop_that_waits_for_a_lost_home_says_so,
+         a_drain_does_not_wait_for_those_that_are_lost,
          a_drain_ends_when_it_is_empty_whoever_looks_on,
          a_minority_says_so_and_goes_on_when_it_meets_the_others,
          a_disk_whose_syncs_fail_ends_its_node_and_loses_nothing, a_clock_that_is_off_is_told,
