@@ -787,6 +787,8 @@ void relays_close(struct node *node);
 void submit_accepted(struct node *node, struct api_call *call, const struct job *job, bool existing);
 /* Tells a submit what its acknowledgement waits for; false if nothing is known to be in its way. */
 bool submit_waits(struct node *node, struct api_call *call, const struct job *job);
+
+/* ---- ops_story.c */
 int64_t watches_turn(struct node *node, int64_t now_ms);
 
 /* ---- ops_blobs.c */

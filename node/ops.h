@@ -64,4 +64,13 @@ struct job *find_own_job(struct node *node, struct api_call *call, const char *t
 void reply_when_durable(struct node *node, struct api_call *call, struct store_batch *batch, json_t *reply);
 bool find_blob(struct node *node, struct api_call *call, const char *text, struct digest *id);
 
+/* ---- ops_jobs.c, for ops_story.c */
+
+const char *job_state_word(enum job_state state);
+/* The job as the API tells of it; `whole`: with its inputs, outputs and nodes. */
+json_t *job_json(struct node *node, const struct job *job, bool whole);
+#define JOB_STALL_BYTES 256
+/* Why a job gets no further: "" if nothing is in the way that its home knows of. */
+const char *job_stall_text(struct node *node, const struct job *job, char text[JOB_STALL_BYTES]);
+
 #endif
