@@ -888,6 +888,12 @@ static void a_candidate_that_is_no_member_hears_so(void **state)
     assert_false(answer.body.voted.granted);
     assert_int_equal(answer.body.voted.number, 1);
     assert_int_equal(answer.body.voted.epoch, 2);
+    for (uint32_t settled = 0; settled < 2; settled++) { /* what is not settled may be taken back */
+        f->mesh->journals.journal[0].settled = settled;
+        fixture_message(f, 2, &vote);
+        assert_true(fixture_sent(f, 2, MESH_VOTED, &answer));
+        assert_int_equal(answer.body.voted.number, settled);
+    }
     vote.body.vote.epoch = UINT64_MAX;
     fixture_message(f, 2, &vote);
     fixture_message(f, UINT32_MAX, &vote);

@@ -892,6 +892,36 @@ static void our_capacity_is_announced_when_it_changed_and_now_and_then(void **st
     fixture_close(f);
 }
 
+/* ------------------------------------------------------------------------ the start */
+
+/* What a node knew before it was started comes first, for it may tell how the node stands; with all else it announces itself. */
+static void a_node_announces_itself_behind_what_it_has_stored(void **state)
+{
+    (void)state;
+    for (uint32_t stored = 0; stored < 2; stored++) {
+        struct fixture *const f = open_members(0);
+        const struct mesh_config config = f->mesh->config;
+        memset(f->mesh, 0, mesh_size(&config.limits));
+        mesh_init(f->mesh, &config);
+        struct mesh_event event = {.kind = MESH_RECORD, .now_ms = f->now_ms, .wall_ms = FIXTURE_WALL_MS};
+        event.body.record.record = (struct mesh_record){.kind = MESH_RECORD_MEMBER,
+                                                        .origin = {{7}},
+                                                        .incarnation = 1,
+                                                        .version = 1,
+                                                        .handle = fixture_handle(f),
+                                                        .body.member = {.session = 5, .site = 2}};
+        event.body.record.from = stored ? f->self : event.body.record.record.origin;
+        mesh_step(f->mesh, &event, f->out);
+        assert_int_equal(effects(f, MESH_SIGN), stored ? 1 : 2); /* its capacity, and itself */
+        assert_int_equal(f->mesh->booted, !stored);
+        event = (struct mesh_event){.kind = MESH_TICK, .now_ms = f->now_ms, .wall_ms = FIXTURE_WALL_MS};
+        mesh_step(f->mesh, &event, f->out);
+        assert_int_equal(effects(f, MESH_SIGN), stored);
+        assert_true(f->mesh->booted);
+        fixture_close(f);
+    }
+}
+
 /* ------------------------------------------------------------------------ echoes */
 
 static void stamp(struct fixture *f, uint32_t from, enum mesh_message_kind kind, uint64_t incarnation,
@@ -1146,6 +1176,31 @@ static void a_revocation_beyond_the_bound_still_acts(void **state)
     fixture_close(f);
 }
 
+/* In a full table the one that was revoked first gives way to a newcomer. */
+static void a_newcomer_takes_the_place_of_the_first_that_was_revoked(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 5, .jobs = 1, .shards = 1, .bundles = 1, .attempts = 1, .demands = 1};
+    struct fixture *const f = fixture_open_limits(4, &limits, NULL);
+    static const uint32_t order[] = {1, 0, 2};
+    for (uint32_t i = 0; i < 3; i++) {
+        struct mesh_record revocation = {.kind = MESH_RECORD_REVOCATION};
+        revocation.body.revocation.subject = f->peer[order[i]];
+        fixture_record(f, 3, revocation);
+        f->now_ms += 100;
+    }
+    memset(f->peer[4].bytes, 0x42, sizeof f->peer[4].bytes);
+    f->incarnation[4] = 1;
+    fixture_member(f, 4, 100, 9);
+    assert_int_equal(view_of(f, 4).state, MESH_UP);
+    assert_int_equal(view_of(f, 0).state, MESH_REVOKED);
+    assert_int_equal(view_of(f, 2).state, MESH_REVOKED);
+    struct mesh_member_view gone;
+    assert_false(mesh_member_find(f->mesh, &f->peer[1], &gone));
+    fixture_close(f);
+}
+
 /* xoshiro256** from the state 1, 2, 3, 4: the first outputs of the reference implementation. */
 static void the_generator_gives_its_published_vectors(void **state)
 {
@@ -1190,6 +1245,7 @@ int main(void)
         cmocka_unit_test(a_round_that_brought_something_is_followed_soon_by_another),
         cmocka_unit_test(capacities_that_are_missing_are_asked_for),
         cmocka_unit_test(our_capacity_is_announced_when_it_changed_and_now_and_then),
+        cmocka_unit_test(a_node_announces_itself_behind_what_it_has_stored),
         cmocka_unit_test(an_echo_is_given_when_the_capacity_is_held),
         cmocka_unit_test(questions_for_echoes_are_bounded),
         cmocka_unit_test(our_news_are_measured_with_one_member_at_a_time),
@@ -1198,6 +1254,7 @@ int main(void)
         cmocka_unit_test(who_came_lately_owns_no_keys_among_three_that_are_stable),
         cmocka_unit_test(an_accuser_that_is_no_neighbour_is_answered),
         cmocka_unit_test(a_revocation_beyond_the_bound_still_acts),
+        cmocka_unit_test(a_newcomer_takes_the_place_of_the_first_that_was_revoked),
         cmocka_unit_test(the_generator_gives_its_published_vectors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
