@@ -1034,6 +1034,27 @@ static void homes_that_hold_half_come_last(void **state)
     }
 }
 
+/* Where all hold half, homes take turns, though their jobs are of one tenant. */
+static void the_turn_is_the_homes_whose_tenant_has_jobs_elsewhere(void **state)
+{
+    (void)state;
+    struct fixture *const f = fixture_open(3);
+    uint64_t token = 0;
+    fixture_devices(f, 2, 0);
+    occupy(f, 0, 1, 1);
+    occupy(f, 1, 2, 1);
+    occupy(f, 2, 3, 2); /* they wait behind the others */
+    reserve(f, 0, 4, 5, 1, true);
+    reserve(f, 0, 5, 5, 1, true);
+    reserve(f, 1, 6, 5, 1, true);
+    for (uint32_t place = 0; place < 2; place++) {
+        ran(f, 2 + place, MESH_RETURNED);
+        assert_int_equal(granted(f, place, &token), 1);
+        assert_int_equal(granted(f, 1 - place, &token), 0);
+    }
+    fixture_close(f);
+}
+
 static void waiting_counts_for_10_s(void **state)
 {
     (void)state;
@@ -1437,6 +1458,7 @@ int main(void)
         cmocka_unit_test(results_of_a_silent_home_are_offered_more_and_more_seldom),
         cmocka_unit_test(who_has_waited_longest_is_served_first),
         cmocka_unit_test(homes_that_hold_half_come_last),
+        cmocka_unit_test(the_turn_is_the_homes_whose_tenant_has_jobs_elsewhere),
         cmocka_unit_test(waiting_counts_for_10_s),
         cmocka_unit_test(who_asks_for_more_has_waited_10_s_at_most_from_then_on),
         cmocka_unit_test(a_patient_wish_is_answered_with_places_alone),
