@@ -330,6 +330,26 @@ static void a_job_is_stalled_after_eight_seconds(void **state)
     }
 }
 
+/* The time counts from when something began to wait. */
+static void a_job_is_not_stalled_by_what_it_did_not_wait_for(void **state)
+{
+    (void)state;
+    const struct reign reign = open_reign(4);
+    struct fixture *const f = reign.f;
+    both_hold(&reign);
+    fixture_run(f, 2 * JOURNAL_STALL_MS);
+    fixture_clear(f);
+    grant(f, 3, 1, 7, 1);
+    struct mesh_message bundle;
+    assert_true(fixture_sent(f, 3, MESH_ASSIGN_KEPT, &bundle));
+    result(f, 3, &bundle, MESH_DONE);
+    fixture_run(f, JOURNAL_STALL_MS - 1);
+    assert_false(view(f, 1).stalled);
+    fixture_run(f, JOURNAL_SCAN_MS);
+    assert_true(view(f, 1).stalled);
+    fixture_close(f);
+}
+
 static void a_result_is_acknowledged_once_it_is_settled(void **state)
 {
     (void)state;
@@ -978,6 +998,7 @@ int main(void)
         cmocka_unit_test(an_entry_that_is_not_held_is_sent_again),
         cmocka_unit_test(a_home_beats_every_three_seconds),
         cmocka_unit_test(a_job_is_stalled_after_eight_seconds),
+        cmocka_unit_test(a_job_is_not_stalled_by_what_it_did_not_wait_for),
         cmocka_unit_test(a_result_is_acknowledged_once_it_is_settled),
         cmocka_unit_test(a_home_that_drains_asks_who_has_everything),
         cmocka_unit_test(there_is_room_for_results_beside_all_ends),

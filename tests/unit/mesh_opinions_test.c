@@ -242,6 +242,41 @@ static void the_opinions_of_who_was_caught_are_void(void **state)
     }
 }
 
+/* Who takes the place of a member that is gone answers for nothing that it brought. */
+static void what_one_that_is_gone_brought_is_nobodys(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 3, .jobs = 2, .shards = 16, .bundles = 16, .attempts = 4, .demands = 4};
+    struct fixture *const f = fixture_open_limits(2, &limits, NULL);
+    fixture_capacity(f, 0, 2, 2, 0);
+    struct mesh_event trust = {.kind = MESH_TRUST};
+    trust.body.trust.id = f->peer[0];
+    trust.body.trust.confirmed = 1000; /* its results are hardly ever looked at */
+    fixture_step(f, &trust);
+    struct mesh_job_spec spec = spec_of(1, 8);
+    spec.verify = MESH_VERIFY_SPOT;
+    spec.bundle_shards_max = 1;
+    submit_spec(f, &spec);
+    grant(f, 0, 1, 7, 1);
+    const struct mesh_message bundle = assigned(f, 0);
+    brings(f, 0, &bundle, &(uint32_t){11});
+    const uint32_t member = members_find(f->mesh, &f->peer[0]);
+    const struct shard *const shard = &f->mesh->home.shards.shard[bundle.body.assign.shard[0]];
+    assert_false(shard->checked);
+    assert_int_equal(shard->at, member);
+    struct mesh_record revocation = {.kind = MESH_RECORD_REVOCATION};
+    revocation.body.revocation.subject = f->peer[0];
+    fixture_record(f, 1, revocation);
+    assert_int_equal(shard->at, member);
+    memset(f->peer[2].bytes, 0x42, sizeof f->peer[2].bytes);
+    f->incarnation[2] = 1;
+    fixture_member(f, 2, 100, 9);
+    assert_int_equal(members_find(f->mesh, &f->peer[2]), member);
+    assert_int_equal(shard->at, f->mesh->members.self);
+    fixture_close(f);
+}
+
 static void who_is_trusted_is_checked_more_seldom(void **state)
 {
     (void)state;
@@ -275,6 +310,7 @@ int main(void)
         cmocka_unit_test(what_is_committed_and_proves_wrong_is_disputed),
         cmocka_unit_test(what_nobody_agrees_about_is_computed_anew),
         cmocka_unit_test(the_opinions_of_who_was_caught_are_void),
+        cmocka_unit_test(what_one_that_is_gone_brought_is_nobodys),
         cmocka_unit_test(who_is_trusted_is_checked_more_seldom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
