@@ -9,7 +9,7 @@
  *     promise  (executor) GRANT sent                   2.5 s
  *     out      (home)     ASSIGN or ADOPTED sent       RESULT or EXPIRED received, RESULT_ACK or CANCEL sent,
  *                                                      executor restarted, job moved
- *     owed     (home)     RESULT taken                 RESULT_ACK sent, executor restarted, job moved
+ *     owed     (home)     RESULT received              RESULT_ACK sent, executor restarted, job moved
  *     word     (anyone)   ALERT received               a newer one by the same accuser about the same member
  *
  * It is kept for worlds of up to SIM_ORACLE_NODES_MAX nodes: the words take the cube of their number.
@@ -645,12 +645,15 @@ static void home_assigns(struct world *world, struct host *host, struct oracle *
 {
     const uint32_t job = sim_world_job(world, &assign->body.assign.job);
     struct out_bundle *const before = out_find(oracle, executor, &assign->body.assign.name);
-    if (before != NULL && !before->ever_lost) {
+    const bool lives =
+        before != NULL && !before->ever_lost && oracle->now_ms < before->renewed_ms + HOME_LEASE_MS;
+    if (lives) {
         sim_check_fail(world, host, SIM_PROMISES_HOLD, "a place at %s is used a second time",
                        world->host[executor].name);
         return;
     }
-    /* A lost one may have been forgotten, and its grant repeated later than a home remembers. */
+    /* A lost one, or one whose lease ran out, may have been forgotten, and its grant repeated later than a home
+     * remembers. */
     if (before != NULL) {
         out_forget(oracle, before);
     }
@@ -700,13 +703,13 @@ static void home_owes(struct oracle *oracle, uint32_t executor, uint32_t job,
     oracle->owed[oracle->owed_count++] = (struct owed){.name = *name, .executor = executor, .job = job};
 }
 
-/* Of a bundle of which nothing is owed it says that others were faster. */
+/* Of a bundle that is still out it says that others were faster. */
 static void home_acknowledges(struct oracle *oracle, uint32_t executor, const struct mesh_bundle_name *name)
 {
     for (uint32_t i = 0; i < oracle->owed_count; i++) {
         if (oracle->owed[i].executor == executor && same_name(&oracle->owed[i].name, name)) {
             oracle->owed[i] = oracle->owed[--oracle->owed_count];
-            return;
+            break;
         }
     }
     struct out_bundle *const bundle = out_find(oracle, executor, name);
@@ -871,6 +874,22 @@ static void home_commits(struct world *world, struct oracle *oracle, const struc
     }
 }
 
+/* Whether a bundle of that grant is out, or its result isn't settled: one that was adopted, perhaps, from an earlier home. */
+static bool grant_in_use(const struct oracle *oracle, uint32_t executor, uint64_t token)
+{
+    for (uint32_t i = 0; i < oracle->out_count; i++) {
+        if (oracle->out[i].executor == executor && oracle->out[i].name.token == token) {
+            return true;
+        }
+    }
+    for (uint32_t i = 0; i < oracle->owed_count; i++) {
+        if (oracle->owed[i].executor == executor && oracle->owed[i].name.token == token) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Every place of a grant is used or given back in the step that takes it; a repeated grant does nothing. */
 static void check_grant(struct world *world, struct host *host, struct oracle *oracle, uint32_t executor,
                         const struct mesh_message *grant, const struct mesh_out *out)
@@ -896,7 +915,8 @@ static void check_grant(struct world *world, struct host *host, struct oracle *o
         sim_check_fail(world, host, SIM_PROMISES_HOLD, "a grant of %s is used a second time",
                        world->host[executor].name);
     }
-    if (places != grant->body.grant.places && !before) {
+    if (places != grant->body.grant.places && !before &&
+        (places > 0 || !grant_in_use(oracle, executor, token))) {
         sim_check_fail(world, host, SIM_PROMISES_HOLD,
                        "of %u places that %s granted, %u were used or given back", grant->body.grant.places,
                        world->host[executor].name, places);
@@ -956,6 +976,11 @@ static bool replaces(const struct said *said, const struct said *before)
     return said->about != before->about || said_before(before, said);
 }
 
+static bool said_lately(const struct oracle *oracle, const struct said *said, uint64_t about)
+{
+    return said->incarnation != 0 && said->about == about && oracle->now_ms < said->at_ms + ALERT_TTL_MS;
+}
+
 /* After the step that took it: an accusation of the present life may have counted; a withdrawal did if both were live. */
 static void word_said(struct world *world, struct host *host, struct oracle *oracle,
                       const struct mesh_record *record)
@@ -973,8 +998,11 @@ static void word_said(struct world *world, struct host *host, struct oracle *ora
                               .about = view.incarnation,
                               .at_ms = oracle->now_ms};
     struct word *const word = &oracle->word[(size_t)accuser * world->host_room + subject];
+    /* What was said long ago is forgotten, and an earlier word that comes late counts again. */
+    const bool forgotten = !said_lately(oracle, &word->accusation, view.incarnation) &&
+                           !said_lately(oracle, &word->withdrawal, view.incarnation);
     if (record->body.alert.accuses) {
-        if (!said_before(&said, &word->accusation) || replaces(&said, &word->accusation)) {
+        if (forgotten || !said_before(&said, &word->accusation) || replaces(&said, &word->accusation)) {
             word->accusation = said;
         }
     } else if ((accuser == host->index || is_live(sim_known_see(&host->known, accuser).state)) &&
@@ -989,11 +1017,6 @@ static void words_void(struct world *world, struct oracle *oracle, uint32_t subj
     for (uint32_t i = 0; i < world->host_count; i++) {
         oracle->word[(size_t)i * world->host_room + subject].withdrawal = (struct said){0};
     }
-}
-
-static bool said_lately(const struct oracle *oracle, const struct said *said, uint64_t about)
-{
-    return said->incarnation != 0 && said->about == about && oracle->now_ms < said->at_ms + ALERT_TTL_MS;
 }
 
 /* Nobody is accused by more than those whose latest word it is; a withdrawal is remembered as long as an accusation. */
@@ -1134,17 +1157,18 @@ static void take_received(struct world *world, struct host *host, struct oracle 
         executor_adopted(oracle, from, message);
         break;
     case MESH_RESULT:
+        home_owes(oracle, from, sim_world_job(world, &message->body.result.job), &message->body.result.name);
         if (!result_taken(world, out, message, &event->body.received.from)) {
+            /* For want of room, or on its way to another home: it comes again. And if it was taken, which doesn't show where
+             * all that it brings was there: nothing is demanded of it. */
             bundle = out_find(oracle, from, &message->body.result.name);
             if (bundle != NULL) {
-                bundle->ever_lost =
-                    true; /* and if it was taken, that is not seen: nothing is demanded of it */
+                bundle->ever_lost = true;
             }
-            bundle = NULL; /* for want of room, or on its way to another home: it comes again */
+            bundle = NULL;
             break;
         }
         check_result(world, host, oracle, from, message, out);
-        home_owes(oracle, from, sim_world_job(world, &message->body.result.job), &message->body.result.name);
         bundle = out_find(oracle, from, &message->body.result.name);
         break;
     case MESH_EXPIRED:

@@ -675,16 +675,45 @@ static bool in_mesh(const struct host *host)
     return host->alive && !host->revoked && !host->leaving;
 }
 
-/* A member whose table is full of journals of jobs that can't end takes no other: that is the bound. Of each of these it is
- * asked by itself why it hasn't ended. */
+static bool all_in_mesh(const struct world *world, const struct mesh_members *members)
+{
+    for (uint32_t i = 0; i < members->count; i++) {
+        if (!in_mesh(&world->host[sim_world_identity(world, &members->id[i])])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/*
+ * A member whose table is full of journals of jobs that can't end takes no other: that is the bound. Of each of these it is
+ * asked by itself why it hasn't ended. Journals of jobs that did end stay while one of their members is gone.
+ */
 static bool has_no_room(const struct world *world, const struct host *host)
 {
     struct mesh_journal_view view;
     uint32_t used = 0;
     for (uint32_t i = 0; i < world->job_count; i++) {
-        used += !world->job[i].finished && mesh_journal_find(host->mesh, &world->job[i].spec.id, &view);
+        used += mesh_journal_find(host->mesh, &world->job[i].spec.id, &view) &&
+                (!world->job[i].finished || !all_in_mesh(world, &view.members));
     }
     return used == host->limits.journals;
+}
+
+/* A member whose table, or room for shards, is taken by jobs that can't run anywhere can't be another's home. */
+static bool can_be_home(const struct world *world, const struct host *host, const struct sim_job *job)
+{
+    struct mesh_job_view view;
+    uint32_t stuck = 0;
+    uint32_t shards = 0;
+    for (uint32_t i = 0; mesh_job_view(host->mesh, i, &view); i++) {
+        const struct sim_job *const other = &world->job[sim_world_job(world, &view.id)];
+        if (other != job && view.state == MESH_JOB_RUNNING && !sim_check_can_run(world, other)) {
+            stuck++;
+            shards += view.shards;
+        }
+    }
+    return stuck < host->limits.jobs && shards + job->spec.shard_count <= host->limits.shards;
 }
 
 /*
@@ -703,6 +732,7 @@ void sim_truth_end(struct world *world, uint32_t number)
     uint32_t hold = 0;
     uint32_t lost = 0;
     uint32_t full = 0;
+    bool homeless = true;
     for (uint32_t i = 0; i < members->count; i++) {
         const uint32_t keeper = member_of(truth, sim_world_identity(world, &members->id[i]));
         struct host *const host = &world->host[truth->keeper[keeper].host];
@@ -713,6 +743,7 @@ void sim_truth_end(struct world *world, uint32_t number)
         left |= (uint32_t)counts << i;
         hold |= (uint32_t)holds << i;
         lost |= (uint32_t)given_up << i;
+        homeless = homeless && !(holds && can_be_home(world, host, job));
         full |= (uint32_t)(counts && !holds && has_no_room(world, host)) << i;
     }
     if (!is_majority_in(members, left & ~full, lost)) {
@@ -721,7 +752,7 @@ void sim_truth_end(struct world *world, uint32_t number)
         job->forgone = true;
     } else if (truth->harmed != 0 && !one_disk_alone(truth)) {
         forgo(world, job);
-    } else if (is_majority_in(members, hold, lost) && sim_check_can_run(world, job)) {
+    } else if (is_majority_in(members, hold, lost) && !homeless && sim_check_can_run(world, job)) {
         uint32_t committed = 0;
         for (uint32_t shard = 0; shard < job->spec.shard_count; shard++) {
             committed += bit_get(truth->committed, shard);
