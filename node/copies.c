@@ -939,7 +939,8 @@ static bool restore_end(void *context, const struct copies_entry_view *view)
     return false;
 }
 
-static void restore_copy(struct node *node, struct copy *copy)
+/* Returns whether it can be offered to the core, which takes it if it has room. */
+static bool restore_copy(struct node *node, struct copy *copy)
 {
     struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
     struct mesh_journal_image *image = &event.body.journal;
@@ -949,7 +950,7 @@ static void restore_copy(struct node *node, struct copy *copy)
     if (image->members.count == 0) {
         log_error("journal", "job=%s error=\"the entries of its copy here are gone: it is left out\"",
                   peer_name(node, &copy->job));
-        return;
+        return false;
     }
     copy->last = image->last;
     copy->last_epoch = image->run_count > 0 ? image->run[image->run_count - 1].epoch : 0;
@@ -957,7 +958,7 @@ static void restore_copy(struct node *node, struct copy *copy)
         image->last) { /* entries that a majority held are gone: this disk was rolled back, or is bad */
         log_error("journal", "job=%s error=\"its copy here ends before what is settled: it is left out\"",
                   peer_name(node, &copy->job));
-        return;
+        return false;
     }
     if (image->end)
         copies_read(node, &copy->job, image->end, restore_end, copy);
@@ -966,6 +967,19 @@ static void restore_copy(struct node *node, struct copy *copy)
     image->voted = copy->voted;
     image->home = image->last > 0 && copy->reign == copy->last_epoch;
     host_post(node, &event);
+    return true;
+}
+
+/* Offers the core all that it doesn't have; returns how many these were. */
+static uint32_t restore_copies(struct node *node)
+{
+    struct mesh_journal_view view;
+    uint32_t count = 0;
+    for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
+        for (struct copy *copy = node->copies.bucket[b]; copy; copy = copy->chain)
+            count += !copy->over && !mesh_journal_find(node->host.mesh, &copy->job, &view) &&
+                     restore_copy(node, copy);
+    return count;
 }
 
 static bool restore_head(void *context, const void *key, size_t key_bytes, const void *value,
@@ -992,10 +1006,23 @@ void copies_restore(struct node *node)
     store_get(node->store, STORE_COUNTERS, "forgotten", 9, &node->copies.forgotten,
               sizeof node->copies.forgotten, &bytes);
     store_each(node->store, STORE_COPIES, NULL, restore_head, node);
-    for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
-        for (struct copy *copy = node->copies.bucket[b]; copy; copy = copy->chain)
-            if (!copy->over)
-                restore_copy(node, copy);
+    const uint32_t count = restore_copies(node);
+    node->copies.left_out = count > MESH_JOURNALS_MAX;
+    if (node->copies.left_out)
+        log_warn("journal",
+                 "left_out=%u reason=\"more journals are on this disk than a node keeps: these wait until "
+                 "others are over\"",
+                 count - MESH_JOURNALS_MAX);
+}
+
+/*
+ * A journal that is over makes room for another in the step that saves that one, and the mark that it is over comes after:
+ * a node that dies in between has one journal more on its disk than the core takes.
+ */
+void copies_made_room(struct node *node)
+{
+    if (node->copies.left_out)
+        node->copies.left_out = restore_copies(node) > 0;
 }
 
 void copies_close(struct node *node)

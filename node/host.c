@@ -271,6 +271,7 @@ static void let_effect_go(struct node *node, struct held_effect *held)
         break;
     case MESH_JOURNAL_OVER:
         copies_on_over(node, &effect->body.over.job, effect->body.over.whole);
+        copies_made_room(node);
         break;
     }
     bytes_drop(held->bytes);

@@ -194,6 +194,7 @@ struct copies {
     uint32_t count;
     struct append_wait *waits; /* entries of other homes that wait for blobs, as they came */
     uint32_t wait_count;
+    bool left_out;      /* some found no room in the core when the node started */
     uint64_t forgotten; /* the highest incarnation at which a copy was chosen of which nothing is left here */
     uint64_t refused;   /* entries that made no sense */
     uint64_t blobs_fetched; /* that entries named */
@@ -598,6 +599,8 @@ const struct caught *quarantine_find(const struct node *node, const struct mesh_
 struct copy *copies_find(struct node *node, const struct mesh_id *job); /* NULL: none is kept here */
 /* Reads all copies back and hands those that are not over to the core. Before jobs_restore. */
 void copies_restore(struct node *node);
+/* The core has forgotten a journal: another may find room that found none when the node started. */
+void copies_made_room(struct node *node);
 void copies_close(struct node *node);
 /* The bytes of the entry that a save makes, for the disk and the APPENDs; NULL: it makes none, or it has no bytes.
  * `bytes` is what the save's handle names. */

@@ -840,7 +840,10 @@ void sim_host_synced(struct world *world, struct host *host)
         host->last_batch = NULL;
     }
     sim_disk_apply(world, host, batch, batch->save_count);
-    batch_let_go(world, host, batch);
+    const bool room = batch->over.job != SIM_NONE && host->left_out;
+    if (batch_let_go(world, host, batch) && room) {
+        sim_journal_restore(world, host);
+    }
     sim_batch_free(batch);
     heed_clone(world, host);
 }

@@ -520,36 +520,45 @@ static void image_run(struct mesh_journal_image *image, uint64_t epoch, uint32_t
     image->run[image->run_count++].first = first;
 }
 
+static void image_of(struct mesh_journal_image *image, const struct disk_log *log)
+{
+    image->promised = log->promised;
+    image->voted = log->voted;
+    image->last = log->last;
+    image->home = log->own;
+    for (uint32_t index = 1; index <= log->last; index++) {
+        const struct disk_entry *const entry = &log->entry[index - 1];
+        image->settled = entry->settled > image->settled ? entry->settled : image->settled;
+        image->end = entry->kind == MESH_ENTRY_END ? index : image->end;
+        image_run(image, entry->epoch, index);
+        if (entry->members != NULL) {
+            image->before = image->members;
+            image->before_at = image->members_at;
+            image->members = *entry->members;
+            image->members_at = index;
+        }
+    }
+    if (log->last == 0) {
+        image->members = log->members;
+    }
+}
+
+/* As copies_restore() and copies_made_room() of the node: what finds no room comes again when a journal is over. */
 void sim_journal_restore(struct world *world, struct host *host)
 {
+    host->left_out = false;
     for (uint32_t i = 0; i < host->disk.job_count && host->alive && !world->failed; i++) {
         const struct disk_log *const log = host->disk.job[i].log;
-        if (log == NULL || log->over) {
+        struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
+        event.body.journal.job = world->job[host->disk.job[i].job].spec.id;
+        struct mesh_journal_view view;
+        if (log == NULL || log->over || mesh_journal_find(host->mesh, &event.body.journal.job, &view)) {
             continue;
         }
-        struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
-        struct mesh_journal_image *const image = &event.body.journal;
-        image->job = world->job[host->disk.job[i].job].spec.id;
-        image->promised = log->promised;
-        image->voted = log->voted;
-        image->last = log->last;
-        image->home = log->own;
-        for (uint32_t index = 1; index <= log->last; index++) {
-            const struct disk_entry *const entry = &log->entry[index - 1];
-            image->settled = entry->settled > image->settled ? entry->settled : image->settled;
-            image->end = entry->kind == MESH_ENTRY_END ? index : image->end;
-            image_run(image, entry->epoch, index);
-            if (entry->members != NULL) {
-                image->before = image->members;
-                image->before_at = image->members_at;
-                image->members = *entry->members;
-                image->members_at = index;
-            }
-        }
-        if (log->last == 0) {
-            image->members = log->members;
-        }
+        image_of(&event.body.journal, log);
         sim_host_step(world, host, &event);
         world->result->world.journals_restored++;
+        host->left_out =
+            host->left_out || (host->alive && !mesh_journal_find(host->mesh, &event.body.journal.job, &view));
     }
 }

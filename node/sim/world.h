@@ -352,6 +352,7 @@ struct host {
     uint32_t unstarted_stops;                   /* attempts told to stop before their RUN was let go */
     uint32_t unstarted[16];
     bool must_stop; /* MESH_CLONED said so */
+    bool left_out;  /* of the journals on its disk some found no room in the core when it started */
 
     /* Clocks: local = base_local + (now - base) x (1 + ppm / 10^6). */
     int64_t base_us;
