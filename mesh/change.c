@@ -52,6 +52,14 @@ bool change_majority(const struct mesh_members *members, uint32_t bits, uint32_t
     return enough(before.size, before.has, before.lost) && enough(after.size, after.has, after.lost);
 }
 
+uint32_t change_lost(const struct mesh_members *members, const struct mesh_id *id, uint64_t storage)
+{
+    uint32_t bits = 0;
+    for (uint32_t i = 0; i < members->count; i++)
+        bits |= (uint32_t)(id_equal(&members->id[i], id) && storage > members->storage[i]) << i;
+    return bits;
+}
+
 bool change_makes_sense(const struct mesh_members *members)
 {
     const uint32_t most = MESH_COPIES_MAX + (members->joining != 0);

@@ -132,14 +132,6 @@ static bool log_suffices(const struct journal *journal, const struct mesh_messag
            (vote->body.vote.last_epoch == ours && vote->body.vote.last >= journal->last);
 }
 
-/* Whether our vote may be heard at all. A member that hasn't heard yet that it is one has a vote: its copy is named by the
- * candidate, not by its own log. One that knows its copy to be lost has none. */
-static bool journal_speaks(const struct mesh *mesh, const struct journal *journal)
-{
-    const uint32_t which = members_place(&journal->members, &mesh->config.self);
-    return which == MESH_NONE || disk_holds(mesh, journal->members.storage[which]);
-}
-
 /* A home that we hear is not replaced, unless it asks itself: it has restarted. */
 static bool home_is_well(const struct step *step, const struct journal *journal,
                          const struct mesh_id *candidate)
@@ -165,6 +157,18 @@ static bool names_us(const struct mesh *mesh, const struct mesh_members *members
 {
     const uint32_t which = our_place(mesh, members);
     return which != MESH_NONE && disk_holds(mesh, members->storage[which]);
+}
+
+/*
+ * Whether our vote may be heard at all. A member that hasn't heard yet that it is one has a vote: its copy is named by the
+ * candidate, not by its own log, and so may one be that is chosen anew after it was lost. One that knows its copy to be
+ * lost, and is named by no other, has none.
+ */
+static bool journal_speaks(const struct mesh *mesh, const struct journal *journal,
+                           const struct mesh_members *named)
+{
+    const uint32_t which = members_place(&journal->members, &mesh->config.self);
+    return which == MESH_NONE || disk_holds(mesh, journal->members.storage[which]) || names_us(mesh, named);
 }
 
 /*
@@ -227,7 +231,8 @@ void journal_on_vote(struct step *step, uint32_t from, const struct mesh_message
     if (!journal_proven(step, journal))
         return; /* it asks again */
     const bool well = home_is_well(step, journal, candidate) && !message->body.vote.handed;
-    const bool able = log_suffices(journal, message) && journal_speaks(mesh, journal);
+    const bool able =
+        log_suffices(journal, message) && journal_speaks(mesh, journal, &message->body.vote.members);
     const bool asks = message->body.vote.asks;
     const bool again = !asks && epoch == journal->promised && id_equal(&journal->voted, candidate);
     const bool open = epoch > journal->promised && !well;
@@ -334,11 +339,12 @@ void journal_on_voted(struct step *step, uint32_t from, const struct mesh_messag
     const uint32_t which = members_place(&journal->members, &mesh->members.slot[from].id);
     if (!disk_trusted(step, from, message->body.voted.sequence))
         return;
-    if (which != MESH_NONE && message->body.voted.storage > journal->members.storage[which])
-        journal->lost |= 1u << which;
-    else if (!message->body.voted.granted)
+    journal->lost |=
+        change_lost(&journal->members, &mesh->members.slot[from].id, message->body.voted.storage);
+    const bool lost = which != MESH_NONE && (journal->lost >> which & 1);
+    if (!lost && !message->body.voted.granted)
         take_no(step, slot, message);
-    else if (which != MESH_NONE && is_about(journal, message))
+    else if (!lost && which != MESH_NONE && is_about(journal, message))
         journal->votes |= 1u << which;
     count_votes(step, slot);
 }

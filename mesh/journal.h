@@ -271,6 +271,9 @@ void change_choose(const struct mesh *mesh, const struct mesh_job_spec *spec, st
  * has the bits of those whose copies are lost: they never speak again.
  */
 bool change_majority(const struct mesh_members *members, uint32_t bits, uint32_t lost);
+/* The copies of that node which are lost if its disk is of that storage: while one is replaced by a new one of the same node there
+ * are two. */
+uint32_t change_lost(const struct mesh_members *members, const struct mesh_id *id, uint64_t storage);
 /* Whether members as they came make sense. */
 bool change_makes_sense(const struct mesh_members *members);
 /* Whether that member is lost, and not only for a while. */

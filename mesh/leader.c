@@ -339,6 +339,15 @@ static void appended_over(struct step *step, uint32_t slot, uint32_t which,
                     journal_epoch_of(journal, last) == message->body.appended.last_epoch);
 }
 
+static void note_lost(struct journal *journal, const struct mesh_id *id, uint64_t storage)
+{
+    const uint32_t lost = change_lost(&journal->members, id, storage);
+    for (uint32_t i = 0; i < journal->members.count; i++)
+        journal->peer[i].lost = journal->peer[i].lost || (lost >> i & 1);
+    if (journal->learning && id_equal(id, &journal->learner) && storage > journal->learner_storage)
+        journal->peer[journal->members.count].lost = true;
+}
+
 void journal_on_appended(struct step *step, uint32_t from, const struct mesh_message *message)
 {
     struct mesh *const mesh = step->mesh;
@@ -362,10 +371,8 @@ void journal_on_appended(struct step *step, uint32_t from, const struct mesh_mes
     if (journal->role != JOURNAL_LEADER || message->body.appended.epoch != journal->promised ||
         message->body.appended.last > journal->last)
         return; /* about an earlier epoch */
+    note_lost(journal, &mesh->members.slot[from].id, message->body.appended.storage);
     struct journal_peer *const peer = &journal->peer[which];
-    const uint64_t storage =
-        which < journal->members.count ? journal->members.storage[which] : journal->learner_storage;
-    peer->lost = peer->lost || message->body.appended.storage > storage;
     if (message->body.appended.held) {
         if (message->body.appended.last <= peer->held)
             return;

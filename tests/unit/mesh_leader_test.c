@@ -85,21 +85,30 @@ static bool told(struct fixture *f, enum mesh_job_state state)
     return fixture_did(f, MESH_JOB, &effect) && effect.body.job.state == state;
 }
 
+static struct mesh_journal_image image_of(bool was_home)
+{
+    return (struct mesh_journal_image){.job = fixture_job(1),
+                                       .members_at = 1,
+                                       .promised = 2,
+                                       .last = 9,
+                                       .settled = 5,
+                                       .home = was_home,
+                                       .run_count = 2,
+                                       .run = {{.epoch = 1, .first = 1}, {.epoch = 2, .first = 8}}};
+}
+
+static void restore(struct fixture *f, const struct mesh_journal_image *image)
+{
+    fixture_step(f, &(struct mesh_event){.kind = MESH_RESTORE_JOURNAL, .body.journal = *image});
+}
+
 static struct fixture *open_heir(bool was_home)
 {
     struct fixture *const f = open_member(PEERS, 8);
-    struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
-    event.body.journal = (struct mesh_journal_image){
-        .job = fixture_job(1),
-        .members = {.number = 1, .count = 3, .id = {f->peer[0], f->self, f->peer[1]}, .storage = {1, 1, 1}},
-        .members_at = 1,
-        .promised = 2,
-        .last = 9,
-        .settled = 5,
-        .home = was_home,
-        .run_count = 2,
-        .run = {{.epoch = 1, .first = 1}, {.epoch = 2, .first = 8}}};
-    fixture_step(f, &event);
+    struct mesh_journal_image image = image_of(was_home);
+    image.members = (struct mesh_members){
+        .number = 1, .count = 3, .id = {f->peer[0], f->self, f->peer[1]}, .storage = {1, 1, 1}};
+    restore(f, &image);
     return f;
 }
 
@@ -898,6 +907,70 @@ static void a_vote_is_given_once_and_to_a_log_that_has_everything(void **state)
     }
 }
 
+/* One of two copies was lost, and the change to a new one at the same node is not settled. */
+static struct mesh_members made_anew(const struct mesh_id *home, const struct mesh_id *other)
+{
+    return (struct mesh_members){.number = 2,
+                                 .count = 3,
+                                 .joining = 3,
+                                 .leaving = 2,
+                                 .id = {*home, *other, *other},
+                                 .storage = {1, 0, 1}};
+}
+
+static void a_copy_that_is_made_anew_has_a_vote(void **state)
+{
+    (void)state;
+    for (uint32_t named = 0; named < 2; named++) {
+        struct fixture *const f = open_member(PEERS, 8);
+        struct mesh_journal_image image = image_of(false);
+        image.members =
+            (struct mesh_members){.number = 1, .count = 2, .id = {f->peer[0], f->self}, .storage = {1, 0}};
+        restore(f, &image);
+        f->mesh->disk.storage = 1; /* our copy is lost, as its own log tells */
+        fixture_clear(f);
+        struct mesh_message vote = vote_for(3, 2, 10, false, false), answer;
+        vote.body.vote.members = named ? made_anew(&f->peer[0], &f->self) : image.members;
+        fixture_message(f, 0, &vote);
+        assert_true(fixture_sent(f, 0, MESH_VOTED, &answer));
+        assert_int_equal(answer.body.voted.granted, named);
+        assert_int_equal(answer.body.voted.storage, 1);
+        fixture_close(f);
+    }
+}
+
+/* Who is voted for by the new copy hears from that that the old one is lost, and so it does as the job's home. */
+static void a_home_counts_a_copy_that_is_made_anew_for_the_lost_one(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_member(PEERS, 8);
+    struct mesh_journal_image image = image_of(true);
+    image.members = made_anew(&f->self, &f->peer[0]);
+    image.members_at = 9;
+    image.before =
+        (struct mesh_members){.number = 1, .count = 2, .id = {f->self, f->peer[0]}, .storage = {1, 0}};
+    image.before_at = 1;
+    restore(f, &image);
+    struct mesh_message answer = voted(3, true, true);
+    fixture_message(f, 0,
+                    &answer); /* a disk that doesn't say of which time it is is the old one's, perhaps */
+    assert_int_equal(mesh_counters(f->mesh)->elections, 0);
+    answer.body.voted.storage = 1;
+    fixture_message(f, 0, &answer);
+    assert_int_equal(mesh_counters(f->mesh)->elections, 1);
+    answer.body.voted.asks = false;
+    fixture_message(f, 0, &answer);
+    own_words_come(f);
+    assert_true(journal_of(f).leads);
+    own_words_come(f);
+    struct mesh_effect effect;
+    struct mesh_message held = appended(3, 10, true);
+    held.body.appended.storage = 1;
+    fixture_message(f, 0, &held);
+    assert_true(fixture_did(f, MESH_TAKE_OVER, &effect));
+    fixture_close(f);
+}
+
 static void a_candidate_that_is_no_member_hears_so(void **state)
 {
     (void)state;
@@ -1010,6 +1083,8 @@ int main(void)
         cmocka_unit_test(copies_are_kept_at_different_sites),
         cmocka_unit_test(an_election_asks_stands_and_takes_over),
         cmocka_unit_test(a_vote_is_given_once_and_to_a_log_that_has_everything),
+        cmocka_unit_test(a_copy_that_is_made_anew_has_a_vote),
+        cmocka_unit_test(a_home_counts_a_copy_that_is_made_anew_for_the_lost_one),
         cmocka_unit_test(a_candidate_that_is_no_member_hears_so),
         cmocka_unit_test(a_journal_that_is_not_here_is_asked_of_the_host),
         cmocka_unit_test(who_follows_a_home_waits_for_its_turn),
