@@ -12,7 +12,7 @@ struct packed_row {
     uint32_t sorted;
     uint32_t owing;
     uint32_t telling;
-    struct ring_row ring[TIERS];
+    uint32_t ring[TIERS][MESH_RINGS];
 };
 
 void members_layout(struct members *members, const struct mesh_limits *limits, struct carve *from)
@@ -40,10 +40,11 @@ static void widen(struct mesh *mesh, uint32_t room)
     struct overlay *const overlay = &mesh->overlay;
     struct tree *const tree = &mesh->tree;
     members->room = room;
-    for (uint32_t tier = TIERS; tier-- > 0;)
-        overlay->row[tier] =
-            move_rows(members, offsetof(struct packed_row, ring) + tier * sizeof *overlay->row[tier],
-                      overlay->row[tier], overlay->count[tier] * sizeof *overlay->row[tier]);
+    for (uint32_t i = TIERS * MESH_RINGS; i-- > 0;) {
+        uint32_t **const ring = &overlay->ring[i / MESH_RINGS][i % MESH_RINGS];
+        *ring = move_rows(members, offsetof(struct packed_row, ring) + i * sizeof **ring, *ring,
+                          overlay->count[i / MESH_RINGS] * sizeof **ring);
+    }
     tree->telling = move_rows(members, offsetof(struct packed_row, telling), tree->telling,
                               tree->telling_count * sizeof *tree->telling);
     tree->owing = move_rows(members, offsetof(struct packed_row, owing), tree->owing,

@@ -44,12 +44,12 @@ static int ring_compare(const struct mesh *mesh, uint32_t ring, uint32_t a, uint
 
 static uint32_t ring_place(const struct mesh *mesh, uint32_t tier, uint32_t ring, uint32_t slot)
 {
-    const struct ring_row *const row = mesh->overlay.row[tier];
+    const uint32_t *const order = mesh->overlay.ring[tier][ring];
     uint32_t low = 0;
     uint32_t high = mesh->overlay.count[tier];
     while (low < high) {
         const uint32_t middle = low + (high - low) / 2;
-        if (ring_compare(mesh, ring, row[middle].slot[ring], slot) < 0)
+        if (ring_compare(mesh, ring, order[middle], slot) < 0)
             low = middle + 1;
         else
             high = middle;
@@ -59,25 +59,24 @@ static uint32_t ring_place(const struct mesh *mesh, uint32_t tier, uint32_t ring
 
 static void ring_insert(struct mesh *mesh, uint32_t tier, uint32_t slot)
 {
-    struct ring_row *const row = mesh->overlay.row[tier];
+    const uint32_t count = mesh->overlay.count[tier];
     for (uint32_t ring = 0; ring < MESH_RINGS; ring++) {
         const uint32_t place = ring_place(mesh, tier, ring, slot);
-        for (uint32_t i = mesh->overlay.count[tier]; i > place; i--)
-            row[i].slot[ring] = row[i - 1].slot[ring];
-        row[place].slot[ring] = slot;
+        uint32_t *const at = mesh->overlay.ring[tier][ring] + place;
+        memmove(at + 1, at, (count - place) * sizeof *at);
+        *at = slot;
     }
     mesh->overlay.count[tier]++;
 }
 
 static void ring_remove(struct mesh *mesh, uint32_t tier, uint32_t slot)
 {
-    struct ring_row *const row = mesh->overlay.row[tier];
     const uint32_t count = mesh->overlay.count[tier];
     for (uint32_t ring = 0; ring < MESH_RINGS; ring++) {
         const uint32_t place = ring_place(mesh, tier, ring, slot);
-        assert(place < count && row[place].slot[ring] == slot);
-        for (uint32_t i = place; i + 1 < count; i++)
-            row[i].slot[ring] = row[i + 1].slot[ring];
+        uint32_t *const at = mesh->overlay.ring[tier][ring] + place;
+        assert(place < count && *at == slot);
+        memmove(at, at + 1, (count - 1 - place) * sizeof *at);
     }
     mesh->overlay.count[tier]--;
 }
@@ -134,21 +133,21 @@ static uint32_t add_once(uint32_t *list, uint32_t count, uint32_t slot)
 static uint32_t add_neighbours(const struct mesh *mesh, uint32_t tier, uint32_t slot, uint32_t *neighbour,
                                uint32_t count)
 {
-    const struct ring_row *const row = mesh->overlay.row[tier];
+    uint32_t *const *const ring_of = mesh->overlay.ring[tier];
     const uint32_t n = mesh->overlay.count[tier];
     const uint32_t others = n - (mesh->members.slot[slot].rings >> tier & 1);
     if (others < MESH_FULL_MESH) {
         for (uint32_t i = 0; i < n; i++) {
-            if (row[i].slot[0] != slot)
-                count = add_once(neighbour, count, row[i].slot[0]);
+            if (ring_of[0][i] != slot)
+                count = add_once(neighbour, count, ring_of[0][i]);
         }
         return count;
     }
     for (uint32_t ring = 0; ring < MESH_RINGS; ring++) {
         const uint32_t place = ring_place(mesh, tier, ring, slot);
-        const bool stands = place < n && row[place].slot[ring] == slot;
-        count = add_once(neighbour, count, row[(place + n - 1) % n].slot[ring]);
-        count = add_once(neighbour, count, row[(place + (stands ? 1 : 0)) % n].slot[ring]);
+        const bool stands = place < n && ring_of[ring][place] == slot;
+        count = add_once(neighbour, count, ring_of[ring][(place + n - 1) % n]);
+        count = add_once(neighbour, count, ring_of[ring][(place + (stands ? 1 : 0)) % n]);
     }
     return count;
 }
@@ -177,7 +176,7 @@ bool overlay_reports(const struct mesh *mesh, uint32_t slot)
 {
     const uint32_t count = mesh->overlay.count[TIER_SITE];
     for (uint32_t i = 0; i < MESH_REPORTERS && i < count; i++) {
-        if (mesh->overlay.row[TIER_SITE][count - 1 - i].slot[0] == slot)
+        if (mesh->overlay.ring[TIER_SITE][0][count - 1 - i] == slot)
             return true;
     }
     return false;
@@ -193,12 +192,12 @@ void overlay_check(const struct mesh *mesh)
             standing[tier] += rings >> tier & 1;
     }
     for (uint32_t tier = 0; tier < TIERS; tier++) {
-        const struct ring_row *const row = mesh->overlay.row[tier];
         assert(standing[tier] == mesh->overlay.count[tier]);
         for (uint32_t ring = 0; ring < MESH_RINGS; ring++) {
+            const uint32_t *const order = mesh->overlay.ring[tier][ring];
             for (uint32_t i = 0; i < mesh->overlay.count[tier]; i++) {
-                assert(mesh->members.slot[row[i].slot[ring]].rings & TIER_BIT(tier));
-                assert(i == 0 || ring_compare(mesh, ring, row[i - 1].slot[ring], row[i].slot[ring]) < 0);
+                assert(mesh->members.slot[order[i]].rings & TIER_BIT(tier));
+                assert(i == 0 || ring_compare(mesh, ring, order[i - 1], order[i]) < 0);
             }
         }
     }

@@ -10,15 +10,10 @@
 
 #include "mesh/tiers.h"
 
-/* Members side by side on all rings of a tier: row i holds the i-th slot of each ring. */
-struct ring_row {
-    uint32_t slot[MESH_RINGS];
-};
-
 struct overlay {
-    struct ring_row *row[TIERS]; /* [count], laid out by members.c */
-    uint32_t count[TIERS];       /* live members, ourselves included where we stand there */
-    uint64_t changes;            /* of anybody's place: neighbours found since the latest still are */
+    uint32_t *ring[TIERS][MESH_RINGS]; /* [count] slots in their order on each ring; laid out by members.c */
+    uint32_t count[TIERS];             /* live members, ourselves included where we stand there */
+    uint64_t changes;                  /* of anybody's place: neighbours found since the latest still are */
 };
 
 void overlay_check(const struct mesh *mesh);

@@ -220,7 +220,7 @@ static void introduce(struct step *step)
     const uint32_t count = mesh->overlay.count[TIER_UPPER];
     const uint32_t first = random_below(&mesh->random, count);
     for (uint32_t i = 0; i < count; i++) {
-        const uint32_t slot = mesh->overlay.row[TIER_UPPER][(first + i) % count].slot[0];
+        const uint32_t slot = mesh->overlay.ring[TIER_UPPER][0][(first + i) % count];
         if (!is_near(mesh, slot) && mesh->members.slot[slot].state == MESH_UP) {
             tiers_pass_on(step, &mesh->members.slot[slot].id, slot);
             return;
@@ -375,7 +375,7 @@ void tiers_digest(const struct mesh *mesh, struct mesh_capacity *capacity)
     if (!self_reports(mesh))
         return;
     for (uint32_t i = 0; i < mesh->overlay.count[TIER_SITE]; i++) {
-        const uint32_t slot = mesh->overlay.row[TIER_SITE][i].slot[0];
+        const uint32_t slot = mesh->overlay.ring[TIER_SITE][0][i];
         const struct member *const member = &mesh->members.slot[slot];
         if (!member->interior)
             continue;
