@@ -149,7 +149,8 @@ struct world *study_open(const struct study_options *options, int64_t spread_us,
     for (uint32_t i = 0; i < options->nodes; i++) {
         char name[16];
         snprintf(name, sizeof name, "n%u", i);
-        sim_world_add_host(world, name, i);
+        /* No check at its first step either: it would look at all of each core's tables. */
+        sim_world_add_host(world, name, i)->steps_to_check = sim.check_every;
     }
     if (options->from_disks) {
         sim_layout_disks(world, spread_us);
