@@ -12,9 +12,10 @@ void executor_layout(struct executor *executor, const struct mesh_limits *limits
         buckets *= 2;
     executor->bucket_count = buckets;
     executor->bucket = carve(from, buckets, sizeof *executor->bucket);
-    executor->demand_pool.capacity = limits->demands;
-    executor->demand = carve(from, limits->demands, sizeof *executor->demand);
-    executor->demand_link = carve(from, limits->demands, sizeof *executor->demand_link);
+    /* One more is held while it is answered, see executor_reserve(). */
+    executor->demand_pool.capacity = limits->demands + 1;
+    executor->demand = carve(from, limits->demands + 1, sizeof *executor->demand);
+    executor->demand_link = carve(from, limits->demands + 1, sizeof *executor->demand_link);
     executor->grant_pool.capacity = MESH_GRANTS_MAX;
     executor->grant = carve(from, MESH_GRANTS_MAX, sizeof *executor->grant);
     executor->grant_link = carve(from, MESH_GRANTS_MAX, sizeof *executor->grant_link);

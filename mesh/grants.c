@@ -271,15 +271,14 @@ static int64_t waits_since(const struct step *step, const struct mesh_message *m
     return step->now_ms - (waited_ms < EXECUTOR_WAITED_MS ? waited_ms : EXECUTOR_WAITED_MS);
 }
 
-/* Finds or makes the demand that a RESERVE or WISH speaks of; MESH_NONE if the table is full. */
+/* Finds or makes the demand that a RESERVE or WISH speaks of. */
 static uint32_t demand_take(struct executor *executor, uint32_t from, const struct mesh_message *message)
 {
     uint32_t slot = demand_find(executor, from, &message->body.reserve.job);
     if (slot != MESH_NONE)
         return slot;
     slot = pool_take(&executor->demand_pool, executor->demand_link);
-    if (slot == MESH_NONE)
-        return MESH_NONE;
+    assert(slot != MESH_NONE);
     const uint64_t turn = party_turn(executor, from, message->body.reserve.tenant);
     executor->demand[slot] = (struct demand){
         .live = true,
@@ -319,11 +318,7 @@ void executor_reserve(struct step *step, uint32_t from, const struct mesh_messag
         return;
     }
     const uint32_t slot = demand_take(executor, from, message);
-    if (slot == MESH_NONE) {
-        mesh->counters.bound_demands++;
-        send_wait(step, from, job);
-        return;
-    }
+    const bool beyond = executor->demands.count == executor->demand_pool.capacity;
     struct demand *const demand = &executor->demand[slot];
     demand->tenant = message->body.reserve.tenant;
     demand->price_limit_micro = message->body.reserve.price_limit_micro;
@@ -337,6 +332,13 @@ void executor_reserve(struct step *step, uint32_t from, const struct mesh_messag
     demand->expires_at_ms = step->now_ms + EXECUTOR_DEMAND_MS;
     list_refresh(&executor->demands, executor->demand_link, slot);
     grants_offer(step);
+    /* At the bound it is given what is free now, which the others may have no use for, and forgotten. */
+    if (beyond && demand->live) {
+        demand_free(executor, slot);
+        mesh->counters.bound_demands++;
+        send_wait(step, from, job);
+        return;
+    }
     const bool patient = message->kind == MESH_WISH && message->body.reserve.patient;
     if (!patient && demand->live && demand->wanted == message->body.reserve.wanted)
         send_wait(step, from, job);
@@ -469,6 +471,7 @@ void grants_check(const struct executor *executor)
         demands++;
     }
     assert(demands == executor->demands.count && demands == pool_in_use(&executor->demand_pool));
+    assert(demands < executor->demand_pool.capacity);
 
     uint32_t granted[MESH_DEVICE_CLASSES] = {0};
     uint32_t grants = 0;

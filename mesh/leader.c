@@ -476,10 +476,14 @@ static void look_whether_stalled(struct step *step, struct journal *journal)
     journal->stalled = waits || alone;
 }
 
-/* The member that may be the home next and lacks no more than so many entries, or MESH_NONE. */
+/* The member behind us that may be the home next and lacks no more than so many entries, or MESH_NONE. Behind us, for two that
+ * have no room for the job would hand it to each other for ever, past a third. */
 static uint32_t heir(const struct mesh *mesh, const struct journal *journal, uint32_t lacks)
 {
-    for (uint32_t i = 0; i < journal->members.count; i++) {
+    const uint32_t self = members_place(&journal->members, &mesh->config.self);
+    const uint32_t first = self == MESH_NONE ? 0 : self + 1;
+    for (uint32_t k = 0; k < journal->members.count; k++) {
+        const uint32_t i = (first + k) % journal->members.count;
         const uint32_t slot = members_find(mesh, &journal->members.id[i]);
         if (slot != MESH_NONE && slot != mesh->members.self && i + 1 != journal->members.leaving &&
             members_takes_work(mesh, slot) && !journal->peer[i].lost &&

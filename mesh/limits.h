@@ -78,7 +78,8 @@
 /* Bundles an executor holds, running, waiting, or finished and not yet acknowledged by their home. At the bound the oldest
    result whose home is lost makes room; without one nothing more is granted. */
 #define MESH_ATTEMPTS_MAX 1024
-/* Standing demands an executor remembers. A RESERVE beyond it is answered with WAIT and forgotten; the home asks again. */
+/* Standing demands an executor remembers. A RESERVE beyond it is granted what is free at once, answered with WAIT and forgotten; the
+ * home asks again. */
 #define MESH_DEMANDS_MAX 512
 /* Grants an executor has open. They also count against its slots, so this bound is never the first to be reached. */
 #define MESH_GRANTS_MAX 1024

@@ -696,6 +696,34 @@ static void bounds_of_demands_and_attempts_hold(void **state)
     fixture_close(f);
 }
 
+/* Demands for a class that is not to be had fill the table: what is free of another is granted past them. */
+static void demand_beyond_the_bound_is_granted_what_is_free(void **state)
+{
+    (void)state;
+    const struct mesh_limits limits = {
+        .members = 4, .jobs = 2, .shards = 16, .bundles = 4, .attempts = 8, .demands = 1};
+    struct fixture *const f = fixture_open_limits(1, &limits, NULL);
+    fixture_devices(f, 2, 0);
+    struct mesh_message other = {.kind = MESH_RESERVE};
+    other.body.reserve.job = fixture_job(1);
+    other.body.reserve.epoch = 1;
+    other.body.reserve.classes = 2;
+    other.body.reserve.wanted = 1;
+    fixture_message(f, 0, &other);
+    assert_true(sent(f, 0, MESH_WAIT));
+    uint64_t token = 0;
+    reserve(f, 0, 2, 1, 2, true);
+    assert_int_equal(granted(f, 0, &token), 2);
+    assert_false(sent(f, 0, MESH_WAIT)); /* all that it wanted */
+    assert_int_equal(mesh_counters(f->mesh)->bound_demands, 0);
+    reserve(f, 0, 3, 1, 4, true);
+    assert_int_equal(granted(f, 0, &token), 2);
+    assert_true(sent(f, 0, MESH_WAIT));
+    assert_int_equal(mesh_counters(f->mesh)->bound_demands, 1);
+    assert_int_equal(view(f).demands, 1);
+    fixture_close(f);
+}
+
 /* Assigns a bundle of a job whose journal `other` keeps as well. */
 static void assign_shared(struct fixture *f, uint32_t home, uint8_t job, uint64_t token, uint32_t index,
                           uint32_t other)
@@ -1449,6 +1477,7 @@ int main(void)
         cmocka_unit_test(the_owner_takes_slots_back),
         cmocka_unit_test(a_device_that_goes_takes_its_own_attempts_along),
         cmocka_unit_test(bounds_of_demands_and_attempts_hold),
+        cmocka_unit_test(demand_beyond_the_bound_is_granted_what_is_free),
         cmocka_unit_test(the_oldest_result_of_a_lost_home_makes_room_at_the_bound),
         cmocka_unit_test(results_of_a_home_that_is_down_make_room_too),
         cmocka_unit_test(a_demand_is_forgotten_after_40_s),

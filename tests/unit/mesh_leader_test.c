@@ -840,6 +840,29 @@ static void an_election_asks_stands_and_takes_over(void **state)
     fixture_close(f);
 }
 
+/* Were it always the first, two that have no room would hand the job to each other past a third. */
+static void a_home_without_room_asks_the_member_behind_it(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_heir(true); /* between peers 0 and 1 */
+    struct mesh_message answer = voted(3, true, true), message;
+    fixture_message(f, 0, &answer);
+    answer.body.voted.asks = false;
+    fixture_message(f, 0, &answer);
+    own_words_come(f);
+    own_words_come(f);
+    struct mesh_effect effect;
+    for (uint32_t peer = 0; peer < 2; peer++)
+        says(f, peer, 3, 10, true);
+    assert_true(fixture_did(f, MESH_TAKE_OVER, &effect)); /* and it isn't restored */
+    fixture_run(f, JOURNAL_ROOM_MS - JOURNAL_SCAN_MS);
+    assert_false(sent(f, 0, MESH_HAND_OVER) || sent(f, 1, MESH_HAND_OVER));
+    fixture_run(f, 2 * JOURNAL_SCAN_MS);
+    assert_false(sent(f, 0, MESH_HAND_OVER));
+    assert_true(fixture_sent(f, 1, MESH_HAND_OVER, &message));
+    fixture_close(f);
+}
+
 static struct mesh_message vote_for(uint64_t epoch, uint64_t last_epoch, uint32_t last, bool asks,
                                     bool handed)
 {
@@ -1082,6 +1105,7 @@ int main(void)
         cmocka_unit_test(a_member_is_gone_if_it_will_not_come_back),
         cmocka_unit_test(copies_are_kept_at_different_sites),
         cmocka_unit_test(an_election_asks_stands_and_takes_over),
+        cmocka_unit_test(a_home_without_room_asks_the_member_behind_it),
         cmocka_unit_test(a_vote_is_given_once_and_to_a_log_that_has_everything),
         cmocka_unit_test(a_copy_that_is_made_anew_has_a_vote),
         cmocka_unit_test(a_home_counts_a_copy_that_is_made_anew_for_the_lost_one),
