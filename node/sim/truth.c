@@ -687,7 +687,8 @@ static bool all_in_mesh(const struct world *world, const struct mesh_members *me
 
 /*
  * A member whose table is full of journals of jobs that can't end takes no other: that is the bound. Of each of these it is
- * asked by itself why it hasn't ended. Journals of jobs that did end stay while one of their members is gone.
+ * asked by itself why it hasn't ended. Journals of jobs that did end stay while one of their members is gone; and one of
+ * which nothing ever came asks whether it is over every ten minutes only.
  */
 static bool has_no_room(const struct world *world, const struct host *host)
 {
@@ -695,7 +696,7 @@ static bool has_no_room(const struct world *world, const struct host *host)
     uint32_t used = 0;
     for (uint32_t i = 0; i < world->job_count; i++) {
         used += mesh_journal_find(host->mesh, &world->job[i].spec.id, &view) &&
-                (!world->job[i].finished || !all_in_mesh(world, &view.members));
+                (!world->job[i].finished || view.last == 0 || !all_in_mesh(world, &view.members));
     }
     return used == host->limits.journals;
 }
