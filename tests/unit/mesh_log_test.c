@@ -498,14 +498,7 @@ static void a_member_asks_about_its_disk_before_it_has_a_voice(void **state)
     (void)state;
     enum { TOLD, OLD, SILENT, UNKNOWN };
     for (uint32_t other = TOLD; other <= UNKNOWN; other++) {
-        const struct mesh_limits limits = {.members = 16,
-                                           .jobs = 8,
-                                           .shards = 256,
-                                           .bundles = 16,
-                                           .attempts = 16,
-                                           .demands = 8,
-                                           .journals = 4,
-                                           .waiters = 32};
+        const struct mesh_limits limits = limits_of_journals(4);
         struct fixture *const f = fixture_open_limits(PEERS, &limits, NULL);
         const struct mesh_message said = disk(1, 0, false);
         fixture_message(f, HOME, &said);
@@ -547,14 +540,7 @@ static void a_neighbour_with_a_session_is_asked_about_our_disk(void **state)
 {
     (void)state;
     for (uint32_t journals = 0; journals < 2; journals++) {
-        const struct mesh_limits limits = {.members = 16,
-                                           .jobs = 8,
-                                           .shards = 256,
-                                           .bundles = 16,
-                                           .attempts = 16,
-                                           .demands = 8,
-                                           .journals = journals,
-                                           .waiters = 32};
+        const struct mesh_limits limits = limits_of_journals(journals);
         struct fixture *const f = fixture_open_limits(1, &limits, NULL);
         fixture_clear(f);
         speaks(f, 0, MESH_PROTOCOL_MAX);

@@ -1,94 +1,23 @@
 /* Speculation at the home: when a bundle counts as slow, what a copy may cost, and what becomes of the two attempts. */
-#include "mesh_fixture.h"
+#include "mesh_home_fixture.h"
 
 #define SECOND_US 1000000u
 
-static struct mesh_job_spec spec_of(uint8_t job, uint32_t shards)
+static struct mesh_job_spec slow_spec(uint8_t job, uint32_t shards)
 {
-    return (struct mesh_job_spec){.id = fixture_job(job),
-                                  .epoch = 1,
-                                  .tenant = 1,
-                                  .kernel = 1,
-                                  .shard_count = shards,
-                                  .bundle_shards_max = 1,
-                                  .classes = 1,
-                                  .speculate = true};
+    struct mesh_job_spec spec = spec_of(job, shards);
+    spec.bundle_shards_max = 1;
+    spec.speculate = true;
+    return spec;
 }
 
-static void submit_spec(struct fixture *f, const struct mesh_job_spec *spec)
+static void submit_slow(struct fixture *f, uint8_t job, uint32_t shards)
 {
-    struct mesh_event event = {.kind = MESH_SUBMIT};
-    event.body.submit = *spec;
-    fixture_step(f, &event);
-}
-
-static void submit(struct fixture *f, uint8_t job, uint32_t shards)
-{
-    const struct mesh_job_spec spec = spec_of(job, shards);
+    const struct mesh_job_spec spec = slow_spec(job, shards);
     submit_spec(f, &spec);
 }
 
-static void grant(struct fixture *f, uint32_t from, uint8_t job, uint64_t token, uint16_t places)
-{
-    struct mesh_message message = {.kind = MESH_GRANT};
-    message.body.grant.job = fixture_job(job);
-    message.body.grant.token = token;
-    message.body.grant.places = places;
-    message.body.grant.valid_ms = 2000;
-    fixture_message(f, from, &message);
-}
-
-static void result(struct fixture *f, uint32_t from, const struct mesh_message *assign, uint32_t outcome,
-                   uint64_t device_us)
-{
-    struct mesh_message message = {.kind = MESH_RESULT};
-    message.body.result.name = assign->body.assign.name;
-    message.body.result.job = assign->body.assign.job;
-    message.body.result.epoch = assign->body.assign.epoch;
-    message.body.result.handle = fixture_handle(f);
-    message.body.result.device_us = device_us;
-    message.body.result.count = assign->body.assign.count;
-    for (uint32_t i = 0; i < assign->body.assign.count; i++) {
-        message.body.result.shard[i].shard = assign->body.assign.shard[i];
-        message.body.result.shard[i].outcome = outcome;
-    }
-    fixture_message(f, from, &message);
-}
-
-static bool sent(struct fixture *f, uint32_t to, enum mesh_message_kind kind)
-{
-    struct mesh_message message;
-    return fixture_sent(f, to, kind, &message);
-}
-
-static struct mesh_message assigned(struct fixture *f, uint32_t to)
-{
-    struct mesh_message message;
-    assert_true(fixture_sent(f, to, MESH_ASSIGN, &message));
-    return message;
-}
-
-static uint32_t released(struct fixture *f, uint32_t to)
-{
-    struct mesh_message message;
-    return fixture_sent(f, to, MESH_RELEASE, &message) ? message.body.release.places : 0;
-}
-
-static uint32_t committed(struct fixture *f)
-{
-    struct mesh_save save;
-    return fixture_saved(f, MESH_SAVE_COMMIT, &save) ? save.body.commit.count : 0;
-}
-
-static struct mesh_job_view view(const struct fixture *f, uint8_t job)
-{
-    struct mesh_job_view view;
-    const struct mesh_id id = fixture_job(job);
-    assert_true(mesh_job_find(f->mesh, &id, &view));
-    return view;
-}
-
-static uint32_t decided(struct fixture *f, enum mesh_reason why, uint32_t peer)
+static uint32_t decided_of(struct fixture *f, enum mesh_reason why, uint32_t peer)
 {
     struct mesh_effect effect;
     while (fixture_did(f, MESH_DECISION, &effect)) {
@@ -107,25 +36,16 @@ static void renew(struct fixture *f, uint32_t from, const struct mesh_message *a
     fixture_message(f, from, &message);
 }
 
-static struct fixture *open_home(uint32_t peers)
-{
-    struct fixture *const f = fixture_open(peers);
-    for (uint32_t i = 0; i < peers; i++)
-        fixture_capacity(f, i, 2, 2, 0);
-    fixture_clear(f);
-    return f;
-}
-
 /* A job of so many shards of the kernel, each of which takes so long; peer 0 runs them all. */
 static void train(struct fixture *f, uint8_t job, uint16_t shards, uint32_t guess_us, uint64_t device_us)
 {
-    struct mesh_job_spec spec = spec_of(job, shards);
+    struct mesh_job_spec spec = slow_spec(job, shards);
     spec.shard_us_guess = guess_us;
     submit_spec(f, &spec);
     grant(f, 0, job, 1000 + job, shards);
     for (uint32_t i = 0; i < shards; i++) {
         const struct mesh_message bundle = assigned(f, 0);
-        result(f, 0, &bundle, MESH_DONE, device_us);
+        result_after(f, 0, &bundle, MESH_DONE, device_us);
     }
     assert_int_equal(view(f, job).state, MESH_JOB_DONE);
     fixture_clear(f);
@@ -142,7 +62,7 @@ static struct pair open_pair(void)
 {
     struct pair pair = {.f = open_home(3)};
     train(pair.f, 9, 8, 0, SECOND_US);
-    submit(pair.f, 1, 1);
+    submit_slow(pair.f, 1, 1);
     grant(pair.f, 0, 1, 7, 1);
     pair.first = assigned(pair.f, 0);
     fixture_run(pair.f, 4000);
@@ -159,7 +79,7 @@ static void a_place_for_a_slow_bundle_is_asked_for_elsewhere(void **state)
     (void)state;
     struct fixture *const f = open_home(2);
     train(f, 9, 8, 0, SECOND_US);
-    submit(f, 1, 1);
+    submit_slow(f, 1, 1);
     grant(f, 0, 1, 7, 1);
     assigned(f, 0);
     fixture_clear(f);
@@ -175,7 +95,7 @@ static void a_place_for_a_slow_bundle_is_asked_for_elsewhere(void **state)
     grant(f, 1, 1, 8, 3);
     assigned(f, 1);
     assert_int_equal(released(f, 1), 2);
-    assert_int_equal(decided(f, MESH_WHY_SPECULATED, 1), 1);
+    assert_int_equal(decided_of(f, MESH_WHY_SPECULATED, 1), 1);
     assert_int_equal(view(f, 1).assigned, 1);
     fixture_close(f);
 }
@@ -187,11 +107,11 @@ static void the_copy_wins_and_the_first_attempt_is_stopped(void **state)
     struct fixture *const f = pair.f;
     struct mesh_member_view slow;
     fixture_clear(f);
-    result(f, 1, &pair.copy, MESH_DONE, SECOND_US);
-    assert_int_equal(committed(f), 1);
+    result_after(f, 1, &pair.copy, MESH_DONE, SECOND_US);
+    assert_int_equal(saved_commits(f), 1);
     assert_true(sent(f, 1, MESH_RESULT_ACK));
     assert_true(sent(f, 0, MESH_RESULT_ACK));
-    assert_int_equal(decided(f, MESH_WHY_OVERTAKEN, 0), 1);
+    assert_int_equal(decided_of(f, MESH_WHY_OVERTAKEN, 0), 1);
     assert_int_equal(view(f, 1).state, MESH_JOB_DONE);
     assert_int_equal(mesh_counters(f->mesh)->copies_first, 1);
     assert_true(mesh_member_find(f->mesh, &f->peer[0], &slow));
@@ -199,8 +119,8 @@ static void the_copy_wins_and_the_first_attempt_is_stopped(void **state)
     assert_int_equal(mesh_counters(f->mesh)->copies_us, SECOND_US);
     assert_int_equal(mesh_counters(f->mesh)->delivered_us, 9 * SECOND_US);
     /* The acknowledgement crossed its result. */
-    result(f, 0, &pair.first, MESH_DONE, 3 * SECOND_US);
-    assert_int_equal(committed(f), 0);
+    result_after(f, 0, &pair.first, MESH_DONE, 3 * SECOND_US);
+    assert_int_equal(saved_commits(f), 0);
     assert_true(sent(f, 0, MESH_RESULT_ACK));
     fixture_close(f);
 }
@@ -211,13 +131,13 @@ static void the_first_attempt_wins_and_the_copy_is_stopped(void **state)
     struct pair pair = open_pair();
     struct fixture *const f = pair.f;
     fixture_clear(f);
-    result(f, 0, &pair.first, MESH_DONE, 5 * SECOND_US);
-    assert_int_equal(committed(f), 1);
+    result_after(f, 0, &pair.first, MESH_DONE, 5 * SECOND_US);
+    assert_int_equal(saved_commits(f), 1);
     assert_true(sent(f, 1, MESH_RESULT_ACK));
-    assert_int_equal(decided(f, MESH_WHY_OVERTAKEN, 1), 1);
+    assert_int_equal(decided_of(f, MESH_WHY_OVERTAKEN, 1), 1);
     assert_int_equal(mesh_counters(f->mesh)->copies_late, 1);
-    result(f, 1, &pair.copy, MESH_DONE, SECOND_US);
-    assert_int_equal(committed(f), 0);
+    result_after(f, 1, &pair.copy, MESH_DONE, SECOND_US);
+    assert_int_equal(saved_commits(f), 0);
     assert_true(sent(f, 1, MESH_RESULT_ACK));
     fixture_close(f);
 }
@@ -227,7 +147,7 @@ static void who_did_not_hear_that_it_was_overtaken_is_told_when_it_renews(void *
     (void)state;
     struct fixture *const f = open_home(2);
     train(f, 9, 8, 0, SECOND_US);
-    submit(f, 1, 2);
+    submit_slow(f, 1, 2);
     grant(f, 0, 1, 7, 2);
     const struct mesh_message first = assigned(f, 0);
     const struct mesh_message second = assigned(f, 0);
@@ -235,7 +155,7 @@ static void who_did_not_hear_that_it_was_overtaken_is_told_when_it_renews(void *
     grant(f, 1, 1, 8, 1);
     const struct mesh_message copy = assigned(f, 1);
     assert_int_equal(copy.body.assign.shard[0], first.body.assign.shard[0]);
-    result(f, 1, &copy, MESH_DONE, SECOND_US);
+    result_after(f, 1, &copy, MESH_DONE, SECOND_US);
     assert_true(sent(f, 0, MESH_RESULT_ACK));
     fixture_clear(f);
     renew(f, 0, &first);
@@ -253,7 +173,7 @@ static void nothing_is_copied_before_the_kernel_is_known(void **state)
     for (uint16_t samples = MESH_USUAL_SAMPLES_MIN - 1; samples <= MESH_USUAL_SAMPLES_MIN; samples++) {
         struct fixture *const f = open_home(2);
         train(f, 9, samples, 0, SECOND_US);
-        submit(f, 1, 1);
+        submit_slow(f, 1, 1);
         grant(f, 0, 1, 7, 1);
         fixture_clear(f);
         fixture_run(f, 5000);
@@ -267,7 +187,7 @@ static void a_job_that_opts_out_is_not_copied(void **state)
     (void)state;
     struct fixture *const f = open_home(2);
     train(f, 9, 8, 0, SECOND_US);
-    struct mesh_job_spec spec = spec_of(1, 1);
+    struct mesh_job_spec spec = slow_spec(1, 1);
     spec.speculate = false;
     submit_spec(f, &spec);
     grant(f, 0, 1, 7, 1);
@@ -283,7 +203,7 @@ static void larger_shards_of_a_known_kernel_are_not_slow(void **state)
     (void)state;
     struct fixture *const f = open_home(2);
     train(f, 9, 8, SECOND_US / 2, SECOND_US);
-    struct mesh_job_spec spec = spec_of(1, 1);
+    struct mesh_job_spec spec = slow_spec(1, 1);
     spec.shard_us_guess = 5 * SECOND_US;
     submit_spec(f, &spec);
     grant(f, 0, 1, 7, 1);
@@ -303,7 +223,7 @@ static void what_is_usual_is_the_95th_percentile(void **state)
         struct fixture *const f = open_home(2);
         train(f, 9, 20, 0, SECOND_US);
         train(f, 8, (uint16_t)longer, 0, 4 * SECOND_US);
-        submit(f, 1, 1);
+        submit_slow(f, 1, 1);
         grant(f, 0, 1, 7, 1);
         fixture_clear(f);
         fixture_run(f, 4000);
@@ -326,7 +246,7 @@ static void a_kernel_that_became_slower_is_learnt_anew(void **state)
     for (uint8_t i = 0; i < 18; i++)
         train(f, (uint8_t)(100 + i), 60, 0, SECOND_US);
     train(f, 90, 40, 0, 4 * SECOND_US);
-    submit(f, 1, 1);
+    submit_slow(f, 1, 1);
     grant(f, 0, 1, 7, 1);
     fixture_clear(f);
     fixture_run(f, 6000);
@@ -342,7 +262,7 @@ static void a_short_bundle_may_have_waited_behind_another(void **state)
     (void)state;
     struct fixture *const f = open_home(2);
     train(f, 9, 8, 0, 800000);
-    submit(f, 1, 1);
+    submit_slow(f, 1, 1);
     grant(f, 0, 1, 7, 1);
     fixture_clear(f);
     fixture_run(f, 2700);
@@ -358,19 +278,19 @@ static void the_last_twentieth_of_a_job_is_waited_for_less(void **state)
     for (uint16_t shards = 19; shards <= 20; shards++) {
         struct fixture *const f = open_home(2);
         train(f, 9, 8, 0, 4 * SECOND_US);
-        submit(f, 1, shards);
+        submit_slow(f, 1, shards);
         grant(f, 0, 1, 7, shards);
         const struct mesh_message last = assigned(f, 0);
         for (uint16_t i = 1; i < shards; i++) {
             const struct mesh_message bundle = assigned(f, 0);
-            result(f, 0, &bundle, MESH_DONE, 4 * SECOND_US);
+            result_after(f, 0, &bundle, MESH_DONE, 4 * SECOND_US);
         }
         fixture_clear(f);
         fixture_run(f, 6000);
         assert_int_equal(sent(f, 1, MESH_RESERVE), shards == 20);
         fixture_run(f, 2000);
         assert_true(shards == 20 || sent(f, 1, MESH_RESERVE));
-        result(f, 0, &last, MESH_DONE, 4 * SECOND_US);
+        result_after(f, 0, &last, MESH_DONE, 4 * SECOND_US);
         fixture_close(f);
     }
 }
@@ -381,7 +301,7 @@ static void copies_stay_within_their_budget(void **state)
     (void)state;
     struct fixture *const f = open_home(2);
     train(f, 9, 6, 0, 8 * SECOND_US); /* adds 0.96 s */
-    submit(f, 1, 4);
+    submit_slow(f, 1, 4);
     grant(f, 0, 1, 7, 4);
     struct mesh_message slow[4], copy[2];
     for (uint32_t i = 0; i < 4; i++)
@@ -392,8 +312,8 @@ static void copies_stay_within_their_budget(void **state)
     copy[0] = assigned(f, 1);
     copy[1] = assigned(f, 1);
     assert_true(mesh_counters(f->mesh)->copies_withheld > 0);
-    result(f, 1, &copy[0], MESH_DONE, 8 * SECOND_US);
-    result(f, 1, &copy[1], MESH_DONE, 8 * SECOND_US);
+    result_after(f, 1, &copy[0], MESH_DONE, 8 * SECOND_US);
+    result_after(f, 1, &copy[1], MESH_DONE, 8 * SECOND_US);
     fixture_run(f, 2000);
     assert_int_equal(mesh_counters(f->mesh)->copies, 2);
     /* 16 s were spent, 11.3 s were there: another 235 s delivered bring the rest. */
@@ -416,7 +336,7 @@ static void a_copy_that_is_stopped_at_once_costs_next_to_nothing(void **state)
     struct fixture *const f = open_home(2);
     train(f, 9, 8, 0, 8 * SECOND_US);
     for (uint8_t job = 1; job <= 5; job++) {
-        submit(f, job, 1);
+        submit_slow(f, job, 1);
         grant(f, 0, job, 20 + job, 1);
         const struct mesh_message first = assigned(f, 0);
         for (int i = 0; i < 15; i++) {
@@ -425,7 +345,7 @@ static void a_copy_that_is_stopped_at_once_costs_next_to_nothing(void **state)
         }
         grant(f, 1, job, 20 + job, 1);
         assigned(f, 1);
-        result(f, 0, &first, MESH_DONE, 8 * SECOND_US);
+        result_after(f, 0, &first, MESH_DONE, 8 * SECOND_US);
         assert_int_equal(mesh_counters(f->mesh)->copies_late, job);
     }
     assert_int_equal(mesh_counters(f->mesh)->copies_withheld, 0);
@@ -437,11 +357,11 @@ static void the_copy_takes_over_when_the_first_attempt_is_given_back(void **stat
     (void)state;
     struct pair pair = open_pair();
     struct fixture *const f = pair.f;
-    result(f, 0, &pair.first, MESH_RETURNED, 0);
+    result_after(f, 0, &pair.first, MESH_RETURNED, 0);
     assert_int_equal(view(f, 1).queued, 0);
     assert_int_equal(view(f, 1).assigned, 1);
     assert_int_equal(mesh_counters(f->mesh)->copies_needed, 1);
-    result(f, 1, &pair.copy, MESH_RETURNED, 0);
+    result_after(f, 1, &pair.copy, MESH_RETURNED, 0);
     assert_int_equal(view(f, 1).queued, 1);
     fixture_close(f);
 }
@@ -455,7 +375,7 @@ static void the_copy_takes_over_when_the_first_executor_is_lost(void **state)
     fixture_member(f, 0, 555, 2);
     assert_int_equal(view(f, 1).assigned, 1);
     assert_int_equal(mesh_counters(f->mesh)->requeued_restart, 0);
-    assert_int_equal(decided(f, MESH_WHY_RESTARTED, 0), 1);
+    assert_int_equal(decided_of(f, MESH_WHY_RESTARTED, 0), 1);
     f->incarnation[1] = 2;
     fixture_member(f, 1, 555, 3);
     assert_int_equal(view(f, 1).queued, 1);
@@ -475,8 +395,8 @@ static void the_copy_takes_over_when_the_first_lease_ends(void **state)
     assert_int_equal(view(f, 1).assigned, 1);
     /* Its result is welcome all the same, and now the copy is late. */
     fixture_clear(f);
-    result(f, 0, &pair.first, MESH_DONE, 30 * SECOND_US);
-    assert_int_equal(committed(f), 1);
+    result_after(f, 0, &pair.first, MESH_DONE, 30 * SECOND_US);
+    assert_int_equal(saved_commits(f), 1);
     assert_true(sent(f, 1, MESH_RESULT_ACK));
     assert_int_equal(view(f, 1).state, MESH_JOB_DONE);
     fixture_close(f);
@@ -512,10 +432,10 @@ static void a_lost_copy_changes_nothing_and_another_may_be_made(void **state)
     fixture_run(f, 1000);
     grant(f, 2, 1, 9, 1);
     const struct mesh_message again = assigned(f, 2);
-    result(f, 1, &pair.copy, MESH_DONE, SECOND_US); /* of a life that is over */
-    assert_int_equal(committed(f), 0);
-    result(f, 2, &again, MESH_DONE, SECOND_US);
-    assert_int_equal(committed(f), 1);
+    result_after(f, 1, &pair.copy, MESH_DONE, SECOND_US); /* of a life that is over */
+    assert_int_equal(saved_commits(f), 0);
+    result_after(f, 2, &again, MESH_DONE, SECOND_US);
+    assert_int_equal(saved_commits(f), 1);
     fixture_close(f);
 }
 
@@ -524,14 +444,14 @@ static void a_crash_of_either_attempt_counts(void **state)
     (void)state;
     struct pair pair = open_pair();
     struct fixture *const f = pair.f;
-    result(f, 1, &pair.copy, MESH_CRASHED, 0);
+    result_after(f, 1, &pair.copy, MESH_CRASHED, 0);
     assert_int_equal(view(f, 1).assigned, 1);
     fixture_run(f, 1000);
     grant(f, 2, 1, 9, 1);
     const struct mesh_message again = assigned(f, 2);
-    result(f, 0, &pair.first, MESH_CRASHED, 0);
+    result_after(f, 0, &pair.first, MESH_CRASHED, 0);
     assert_int_equal(view(f, 1).assigned, 1); /* the second copy has it */
-    result(f, 2, &again, MESH_CRASHED, 0);
+    result_after(f, 2, &again, MESH_CRASHED, 0);
     assert_int_equal(view(f, 1).state, MESH_JOB_FAILED);
     fixture_close(f);
 }
@@ -542,7 +462,7 @@ static void a_rejection_by_the_copy_fails_the_job_and_calls_the_first_attempt_ba
     struct pair pair = open_pair();
     struct fixture *const f = pair.f;
     fixture_clear(f);
-    result(f, 1, &pair.copy, MESH_REJECTED, 0);
+    result_after(f, 1, &pair.copy, MESH_REJECTED, 0);
     assert_int_equal(view(f, 1).state, MESH_JOB_FAILED);
     assert_true(sent(f, 0, MESH_CANCEL));
     fixture_close(f);
@@ -568,7 +488,7 @@ static void what_one_attempt_leaves_the_other_brings(void **state)
     (void)state;
     struct fixture *const f = open_home(2);
     train(f, 9, 8, SECOND_US / 100, SECOND_US / 100);
-    struct mesh_job_spec spec = spec_of(1, 64);
+    struct mesh_job_spec spec = slow_spec(1, 64);
     spec.bundle_shards_max = 2;
     spec.shard_us_guess = SECOND_US / 100;
     submit_spec(f, &spec);
@@ -579,7 +499,7 @@ static void what_one_attempt_leaves_the_other_brings(void **state)
         struct mesh_message other;
         grant(f, 0, 1, token, 8);
         while (fixture_sent(f, 0, MESH_ASSIGN, &other))
-            result(f, 0, &other, MESH_DONE, other.body.assign.count * SECOND_US / 100);
+            result_after(f, 0, &other, MESH_DONE, other.body.assign.count * SECOND_US / 100);
     }
     assert_int_equal(view(f, 1).assigned, 2);
     fixture_run(f, 2500);
@@ -598,11 +518,11 @@ static void what_one_attempt_leaves_the_other_brings(void **state)
     half.body.result.shard[1].outcome = MESH_RETURNED;
     fixture_clear(f);
     fixture_message(f, 1, &half);
-    assert_int_equal(committed(f), 1);
+    assert_int_equal(saved_commits(f), 1);
     assert_false(sent(f, 0, MESH_RESULT_ACK)); /* it has still something to bring */
     assert_int_equal(view(f, 1).assigned, 1);
-    result(f, 0, &first, MESH_DONE, SECOND_US);
-    assert_int_equal(committed(f), 1);
+    result_after(f, 0, &first, MESH_DONE, SECOND_US);
+    assert_int_equal(saved_commits(f), 1);
     assert_int_equal(view(f, 1).state, MESH_JOB_DONE);
     assert_int_equal(mesh_counters(f->mesh)->results_duplicate, 1);
     fixture_close(f);
@@ -614,14 +534,14 @@ static void a_slow_bundle_that_reports_needs_no_place_any_more(void **state)
     (void)state;
     struct fixture *const f = open_home(2);
     train(f, 9, 8, 0, SECOND_US);
-    submit(f, 1, 2);
+    submit_slow(f, 1, 2);
     grant(f, 0, 1, 7, 2);
     const struct mesh_message first = assigned(f, 0);
     const struct mesh_message second = assigned(f, 0);
     fixture_run(f, 4000);
     fixture_clear(f);
-    result(f, 0, &first, MESH_DONE, SECOND_US);
-    result(f, 0, &second, MESH_DONE, SECOND_US);
+    result_after(f, 0, &first, MESH_DONE, SECOND_US);
+    result_after(f, 0, &second, MESH_DONE, SECOND_US);
     grant(f, 1, 1, 8, 2);
     assert_int_equal(released(f, 1), 2);
     assert_int_equal(mesh_counters(f->mesh)->copies, 0);
@@ -633,7 +553,7 @@ static void queued_shards_are_bound_before_copies(void **state)
     (void)state;
     struct fixture *const f = open_home(2);
     train(f, 9, 8, 0, SECOND_US);
-    submit(f, 1, 2);
+    submit_slow(f, 1, 2);
     grant(f, 0, 1, 7, 1);
     const struct mesh_message first = assigned(f, 0);
     fixture_run(f, 4000);
@@ -655,14 +575,14 @@ static void kernels_are_remembered_within_a_bound(void **state)
         fixture_capacity(f, 1, 2, 2, 0);
         train(f, 200, 5, 0, SECOND_US);
         for (uint32_t i = 0; i < more; i++) {
-            struct mesh_job_spec spec = spec_of((uint8_t)(100 + i), 1);
+            struct mesh_job_spec spec = slow_spec((uint8_t)(100 + i), 1);
             spec.kernel = 100 + i;
             submit_spec(f, &spec);
             grant(f, 0, (uint8_t)(100 + i), 500 + i, 1);
             const struct mesh_message bundle = assigned(f, 0);
-            result(f, 0, &bundle, MESH_DONE, SECOND_US);
+            result_after(f, 0, &bundle, MESH_DONE, SECOND_US);
         }
-        submit(f, 1, 1);
+        submit_slow(f, 1, 1);
         grant(f, 0, 1, 7, 1);
         fixture_clear(f);
         fixture_run(f, 5000);
@@ -681,7 +601,7 @@ static void absurd_device_times_do_no_harm(void **state)
     train(f, 7, 6, 0, UINT64_MAX);
     train(f, 6, 6, 0, 0);
     train(f, 5, 60, 0, UINT64_MAX); /* 60 hours: no more is saved up than one */
-    struct mesh_job_spec spec = spec_of(1, 1);
+    struct mesh_job_spec spec = slow_spec(1, 1);
     spec.shard_us_guess = 1000000000;
     submit_spec(f, &spec);
     grant(f, 0, 1, 7, 1);
