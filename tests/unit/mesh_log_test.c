@@ -70,6 +70,8 @@ static void members_that_make_no_sense_are_refused(void **state)
                                        .leaving = cases[i].leaving};
         if (change_makes_sense(&members) != cases[i].sane)
             fail_msg("case %zu", i);
+        if (!cases[i].sane)
+            continue;
         members.storage[members.count - 1] = UINT64_MAX;
         assert_false(change_makes_sense(&members));
     }
