@@ -283,11 +283,22 @@ def computed_for_a_deaf_home(place, shards):
     home = place.mesh("ashburn", work__cpu_slots=0)["ashburn"]
     executor = place.join(home, "berlin", store__cache="1MiB", work__cpu_slots=shards)
     home.wait_states({"berlin": "up"})
-    job = home.submit_detached("spin", "--items", shards * 270000, "--param", "us=2", "--shard-items", "270000",
+    home.submit("spin", "--items", shards, "--param", "us=300000", "--shard-items", "1", "--cache", "off")
+    workers = executor.children("--serve")
+    expect(len(workers) == shards, "not a worker for each slot: %s" % workers)
+    for worker in workers:  # nothing is finished before all of it is there
+        os.kill(worker, signal.SIGSTOP)
+    job = home.submit_detached("spin", "--items", shards * 270000, "--param", "us=0", "--shard-items", "270000",
                                "--cache", "off", "--replicas", "1")
     wait_until("it is at its executor", lambda: home.job(job)["running"] == shards)
     home.signal(signal.SIGSTOP)
-    wait_until("the results wait for their home", lambda: metric(executor, "weir_bundles_unacked") == shards)
+    for worker in workers:
+        os.kill(worker, signal.SIGCONT)
+
+    def bundles(state):
+        return metric(executor, "weir_bundles_" + state)
+
+    wait_until("the results wait for their home", lambda: bundles("unacked") > bundles("waiting") + bundles("running") == 0)
 
     def are_left():
         put(executor, make_file(place, "other", 0))  # room is looked for with what comes next
