@@ -493,7 +493,6 @@ struct tally {
     uint32_t wrong;  /* proved so */
     uint32_t failed; /* the shard that fails the job, or MESH_NONE */
     bool rejected;
-    bool waits; /* what was committed is not settled yet: the acknowledgement follows */
 };
 
 static void send_ack(struct step *step, uint32_t to, const struct mesh_bundle_name *name)
@@ -651,7 +650,6 @@ static void commit_done(struct step *step, uint32_t from, uint32_t job_slot, uin
                                                   .name = result->body.result.name};
             save->body.commit.place = home_append(step, job, MESH_ENTRY_COMMIT, &waiter);
             save->sequence = home_sequence(step, &save->body.commit.place);
-            tally->waits = save->body.commit.place.index != 0;
         }
         save->body.commit.shard[save->body.commit.count].shard = index;
         save->body.commit.shard[save->body.commit.count++].place = i;
@@ -708,14 +706,8 @@ static void tell_result(struct step *step, uint32_t from, const struct job *job,
         home_decide(step, job, from, MESH_WHY_DONE, first, tally->done);
 }
 
-/* What remains to be done with a RESULT that was taken. */
-struct taken {
-    bool acknowledge; /* now; otherwise once it is settled */
-    bool kept;        /* its handle */
-};
-
-static struct taken take_result(struct step *step, uint32_t from, uint32_t slot,
-                                const struct mesh_message *message)
+/* Returns whether the handle is kept, as those below do. */
+static bool take_result(struct step *step, uint32_t from, uint32_t slot, const struct mesh_message *message)
 {
     struct home *const home = &step->mesh->home;
     const uint32_t job_slot = home->bundle[slot].job;
@@ -743,19 +735,18 @@ static struct taken take_result(struct step *step, uint32_t from, uint32_t slot,
         home_decide(step, job, from, MESH_WHY_WRONG, first, tally.wrong);
         verify_caught(step, from, job_slot, first);
     }
-    const struct taken taken = {.acknowledge = !tally.waits, .kept = tally.held > 0};
     if (tally.failed != MESH_NONE) {
         home_job_end(step, job_slot, MESH_JOB_FAILED, tally.failed, message->body.result.handle);
-        return taken;
+        return tally.held > 0;
     }
     home_job_settle(step, job_slot);
     if (job->state == MESH_JOB_RUNNING &&
         (tally.crashed + tally.returned > 0 || placement_due(step->mesh, job)))
         home_job_ready(home, job_slot);
-    return taken;
+    return tally.held > 0;
 }
 
-/* A further opinion came that a check waits for. Returns whether the handle is kept. */
+/* A further opinion came that a check waits for. */
 static bool take_opinion(struct step *step, uint32_t from, uint32_t slot, const struct mesh_message *message)
 {
     struct home *const home = &step->mesh->home;
@@ -769,8 +760,8 @@ static bool take_opinion(struct step *step, uint32_t from, uint32_t slot, const 
 }
 
 /* A result of the time before we took the job over. Nobody here bound its bundle; what it brings is as good. */
-static struct taken take_inherited(struct step *step, uint32_t from, uint32_t job_slot,
-                                   const struct mesh_message *message)
+static bool take_inherited(struct step *step, uint32_t from, uint32_t job_slot,
+                           const struct mesh_message *message)
 {
     struct tally tally = {.failed = MESH_NONE};
     struct job *const job = &step->mesh->home.job[job_slot];
@@ -779,7 +770,7 @@ static struct taken take_inherited(struct step *step, uint32_t from, uint32_t jo
     if (tally.wrong > 0)
         verify_caught(step, from, job_slot, message->body.result.shard[0].shard);
     home_job_settle(step, job_slot);
-    return (struct taken){.acknowledge = !tally.waits, .kept = tally.held > 0};
+    return tally.held > 0;
 }
 
 /* A result that nobody waits for: of a job that is over or an older epoch, or reported before. */
@@ -801,8 +792,8 @@ static void count_unwanted(struct mesh *mesh, const struct job *job, const struc
         mesh->counters.results_stale++;
 }
 
-/* What the result repeats may not be settled yet: then its acknowledgement follows that. */
-static bool await_earlier(struct step *step, uint32_t from, const struct mesh_message *result)
+/* What the result brought, now or before, may not be settled yet: then its acknowledgement follows that. */
+static bool await_settled(struct step *step, uint32_t from, const struct mesh_message *result)
 {
     const uint32_t journal = journal_led(step->mesh, &result->body.result.job);
     const struct journal_waiter waiter = {.executor = step->mesh->members.slot[from].id,
@@ -844,13 +835,13 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
         out_drop(step, message->body.result.handle);
         return;
     }
-    struct taken taken = {.acknowledge = true};
+    bool kept = false;
     const bool barred = job && verify_bars_of_job(mesh, job, from);
     const bool inherited = !ours && led && message->body.result.epoch < job->spec.epoch;
     if (inherited) /* it heeds its home alone */
         adopt_answer(step, from, name, job->spec.epoch);
     if (inherited && !barred && job->state == MESH_JOB_RUNNING) {
-        taken = take_inherited(step, from, job_slot, message);
+        kept = take_inherited(step, from, job_slot, message);
     } else if (!ours || barred || job->state != MESH_JOB_RUNNING ||
                job->spec.epoch != message->body.result.epoch) {
         count_unwanted(mesh, job, message);
@@ -864,13 +855,13 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
         mesh->counters.requeued_returned += bundle_requeue(step, slot);
         bundle_free(home, slot);
     } else if (opinion) {
-        taken.kept = take_opinion(step, from, slot, message);
+        kept = take_opinion(step, from, slot, message);
     } else {
-        taken = take_result(step, from, slot, message);
+        kept = take_result(step, from, slot, message);
     }
-    if (taken.acknowledge && !await_earlier(step, from, message))
+    if (!await_settled(step, from, message))
         ack_later(step, from, name, message->body.result.device_us);
-    if (!taken.kept)
+    if (!kept)
         out_drop(step, message->body.result.handle);
 }
 

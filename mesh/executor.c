@@ -460,7 +460,6 @@ void executor_ran(struct step *step, const struct mesh_event *event)
     }
     class_promote(step, class);
     out_drop(step, attempt->handle);
-    attempt->handle = 0;
     if (attempt->discard) {
         out_drop(step, event->body.ran.handle);
         attempt_free(executor, slot);
@@ -532,7 +531,6 @@ void executor_result_ack(struct step *step, uint32_t from, const struct mesh_mes
         /* Another attempt at its shards was faster. */
         step->mesh->counters.overtaken += attempt_live(attempt);
         attempt_stop(executor, slot, true);
-        closing_flush(step);
         return;
     }
     result_free(step, slot);
@@ -579,7 +577,6 @@ void executor_member_gone(struct step *step, uint32_t member)
          slot = list_next(executor->home_link, slot))
         attempt_stop(executor, slot, true);
     grants_forget(step, member, NULL);
-    closing_flush(step);
 }
 
 /* The host's wishes. */
@@ -616,7 +613,6 @@ void executor_devices(struct step *step, const struct mesh_event *event)
         class_shrink(step, index);
         class_promote(step, &executor->class[index]);
     }
-    closing_flush(step);
     gossip_capacity_changed(step);
     grants_offer(step);
 }
@@ -636,7 +632,6 @@ void executor_drain(struct step *step)
             attempt_stop(executor, list_last(&class->waiting), false);
         grants_revoke(step, index, 0);
     }
-    closing_flush(step);
     gossip_capacity_changed(step);
 }
 

@@ -426,7 +426,6 @@ void home_job_end(struct step *step, uint32_t slot, enum mesh_job_state state, u
         tell_host(step, &job->spec.id, MESH_ACCEPTED, state);
     verify_job_over(home, slot);
     shards_give(&home->shards, job->first, job->spec.shard_count);
-    job->queue_head = job->queue_tail = 0;
     job->looking_up = job->queued = job->assigned = job->slow = 0;
     job->ending = ++home->endings;
     home->live--;
@@ -460,7 +459,6 @@ static void job_drop(struct step *step, uint32_t slot)
         verify_job_over(home, slot);
         shards_give(&home->shards, job->first, job->spec.shard_count);
         home->live--;
-        job->state = MESH_JOB_CANCELLED; /* as far as its bundles and asks are concerned */
     }
     while (job->asks.count > 0)
         placement_drop(step, slot, list_first(&job->asks));

@@ -111,12 +111,12 @@ struct job {
     uint64_t ending;       /* its number among the jobs that ended, see home_member.cancelled */
     int64_t service_at_ms; /* TIMED */
     int64_t born_ms;
-    int64_t nobody_at_ms; /* when NOBODY was last said; 0 = never */
-    int64_t wider_at_ms;  /* when it last asked one member more than seemed needed */
-    int64_t bind_at_ms;   /* nothing is bound before that; 0 = at once */
-    uint32_t slow;        /* bundles for whose copy a place is looked for */
-    uint32_t wanting;     /* checks for which one is */
-    uint32_t recheck;     /* committed shards up to here may be of a member that was caught since */
+    int64_t nobody_after_ms; /* NOBODY is not said again before */
+    int64_t wider_at_ms;     /* when it last asked one member more than seemed needed */
+    int64_t bind_at_ms;      /* nothing is bound before that; 0 = at once */
+    uint32_t slow;           /* bundles for whose copy a place is looked for */
+    uint32_t wanting;        /* checks for which one is */
+    uint32_t recheck;        /* committed shards up to here may be of a member that was caught since */
     struct list checks;
     struct list bundles; /* orphans too */
     struct list asks;

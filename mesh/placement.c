@@ -553,9 +553,8 @@ void placement_serve(struct step *step, uint32_t job_slot)
     helpers += ask_more(step, job_slot, need);
     if (short_of(mesh, job, need) > 0 && !job->spec.local_only)
         tiers_seek(step, job->spec.classes, need);
-    if (helpers == 0 && job->queued > 0 &&
-        (job->nobody_at_ms == 0 || step->now_ms - job->nobody_at_ms >= HOME_NOBODY_MS)) {
-        job->nobody_at_ms = step->now_ms;
+    if (helpers == 0 && job->queued > 0 && step->now_ms >= job->nobody_after_ms) {
+        job->nobody_after_ms = step->now_ms + HOME_NOBODY_MS;
         home_decide(step, job, MESH_NONE, MESH_WHY_NOBODY, 0, job->queued);
     }
 }
