@@ -201,6 +201,11 @@ static bool accept_member(struct step *step, const struct mesh_id *from, const s
     return true;
 }
 
+bool gossip_of_process(uint64_t version, uint64_t session)
+{
+    return version < MESH_CAPACITIES_MAX || version - session < MESH_CAPACITIES_MAX;
+}
+
 static bool accept_capacity(struct step *step, const struct mesh_id *from, uint32_t slot,
                             const struct mesh_record *record)
 {
@@ -209,6 +214,9 @@ static bool accept_capacity(struct step *step, const struct mesh_id *from, uint3
         return false;
     const struct member *const member = &mesh->members.slot[slot];
     if (member->state == MESH_REVOKED || record->incarnation < member->record.incarnation)
+        return false;
+    /* Of two processes with one identity we hear the one whose MEMBER record we hold. */
+    if (!gossip_of_process(record->version, member->record.session))
         return false;
     if (member->has_capacity && !stamp_newer(STAMP(record), STAMP(&member->capacity)))
         return false;

@@ -47,6 +47,12 @@ void gossip_announce(struct step *step);
  * save takes.
  */
 uint64_t gossip_incarnation(const struct mesh *mesh);
+/*
+ * Whether a capacity of that version may be of the process with that session. It doesn't say whose it is, but a process
+ * counts on from its session; so of two with one identity (a copied data folder) what one offers is not taken for the
+ * other's, if they started more than a second apart. Builds before 0.2 count from zero: theirs may be anybody's.
+ */
+bool gossip_of_process(uint64_t version, uint64_t session);
 /* Whether that identity has been revoked. O(revocations). */
 bool gossip_revoked(const struct mesh *mesh, const struct mesh_id *id);
 /* Our record of that revocation, or NULL. O(revocations). */

@@ -266,6 +266,8 @@
 #define MESH_CAPACITY_MAX_MS 30000
 #define MESH_CAPACITY_MIN_MS_EACH 8
 #define MESH_CAPACITY_MAX_MS_EACH 500
+/* More than a process ever announces: one a second for 34 years. In a session's bits it is a second, see gossip_of_process(). */
+#define MESH_CAPACITIES_MAX ((uint64_t)1 << 30)
 
 /* Device classes that slots are counted by. */
 #define MESH_DEVICE_CLASSES 2

@@ -505,6 +505,7 @@ void members_check(const struct mesh *mesh)
         assert(member->state >= MESH_UP && member->state <= MESH_REVOKED);
         assert(i == 0 || id_compare(&members->slot[members->sorted[i - 1]].id, &member->id) < 0);
         assert(members_find(mesh, &member->id) == members->sorted[i]);
+        assert(!member->has_capacity || gossip_of_process(member->capacity.version, member->record.session));
     }
     assert(members->slot[members->self].state == MESH_UP);
     assert(id_equal(&members->slot[members->self].id, &mesh->config.self));

@@ -321,24 +321,9 @@ static void check_views(struct world *world, bool final)
     world->views_changed = false;
 }
 
-static bool believes_a_twin(const struct world *world, const struct host *home, const struct host *host)
+static bool host_could_run(const struct host *home, const struct sim_job *job, const struct host *host)
 {
-    struct mesh_member_view view;
-    if (home == host || !sim_world_twinned(world, host) || !sim_host_view(home, &host->id, &view)) {
-        return false;
-    }
-    for (uint32_t i = 0; i < MESH_DEVICE_CLASSES; i++) {
-        if (view.capacity.class[i].slots != host->lent[i]) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool host_could_run(const struct world *world, const struct host *home, const struct sim_job *job,
-                           const struct host *host)
-{
-    if (!sim_host_affordable(host, job) || believes_a_twin(world, home, host)) {
+    if (!sim_host_affordable(host, job)) {
         return false;
     }
     if (sim_disk_quarantines(home, host->identity) || mesh_doubted(home->mesh, &job->spec.id, &host->id)) {
@@ -408,7 +393,7 @@ static uint32_t queued_for(const struct world *world, const struct waiting *wait
 {
     for (uint32_t i = 0; i < count; i++) {
         const struct sim_job *const job = &world->job[waiting[i].job];
-        if ((job->spec.classes & free) != 0 && host_could_run(world, waiting[i].home, job, host)) {
+        if ((job->spec.classes & free) != 0 && host_could_run(waiting[i].home, job, host)) {
             return waiting[i].job;
         }
     }
@@ -484,7 +469,7 @@ bool sim_check_can_run(const struct world *world, const struct sim_job *job)
         for (uint32_t j = 0; j < sites; j++) {
             met = met || site[j] == host->site;
         }
-        if (!met && host_could_run(world, &world->host[job->home], job, host)) {
+        if (!met && host_could_run(&world->host[job->home], job, host)) {
             site[sites++] = host->site;
         }
     }

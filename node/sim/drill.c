@@ -60,9 +60,9 @@ static bool knows(const struct world *world, const struct host *host)
     case DRILL_REVOKED:
         return view.state == MESH_REVOKED;
     case DRILL_CLAIMED:
-        return view.capacity.class[0].slots == 0 || sim_world_twinned(world, about);
+        return view.capacity.class[0].slots == 0;
     case DRILL_RETURNED:
-        return view.capacity.class[0].slots == about->lent[0] || sim_world_twinned(world, about);
+        return view.capacity.class[0].slots == about->lent[0];
     default:
         return true;
     }

@@ -510,7 +510,7 @@ static void site_open(struct core_market *market, uint32_t number)
         .site = number + 1,
         .region = number % 4 + 1,
         .incarnation = 1,
-        .session = sim_random_next(&market->random) | 1,
+        .session = number + 1,
         .seed = {number, market->load->setting.seed},
     };
     config.limits.members = market->sites + 2;
@@ -531,7 +531,7 @@ static void site_open(struct core_market *market, uint32_t number)
             .origin = site_id(market, peer),
             .incarnation = 1,
             .version = 1,
-            .body.member = {.session = 1, .site = peer + 1, .region = peer % 4 + 1},
+            .body.member = {.session = peer + 1, .site = peer + 1, .region = peer % 4 + 1},
         };
         if (peer != number) {
             record(market, number, &config.self, &member);

@@ -47,12 +47,6 @@ uint32_t sim_world_bearer(const struct world *world, uint32_t identity, uint32_t
     return SIM_NONE;
 }
 
-bool sim_world_twinned(const struct world *world, const struct host *host)
-{
-    const uint32_t first = sim_world_bearer(world, host->identity, SIM_NONE);
-    return sim_world_bearer(world, host->identity, first) != SIM_NONE;
-}
-
 #define JOB_IDS 0x40000000u /* job ids carry their number from here on */
 
 uint32_t sim_world_job(const struct world *world, const struct mesh_id *id)

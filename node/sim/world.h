@@ -516,9 +516,6 @@ uint32_t sim_world_identity(const struct world *world,
                             const struct mesh_id *id); /* host index, or SIM_NONE */
 /* The first host that bears an identity, or the next after `after`; SIM_NONE at the end. */
 uint32_t sim_world_bearer(const struct world *world, uint32_t identity, uint32_t after);
-/* Whether two processes ever had its identity. What the one that ended said last of its capacity, in the same incarnation with a
- * higher version, is believed until the other's next life: see docs/testing.md, "What the simulator lets pass". */
-bool sim_world_twinned(const struct world *world, const struct host *host);
 uint32_t sim_world_job(const struct world *world, const struct mesh_id *id);
 struct event sim_world_event(const struct world *world, int64_t in_us, enum happening what, uint32_t node);
 void sim_world_push(struct world *world, struct event event);

@@ -818,6 +818,82 @@ static void clone_is_told_from_lost_state(void **state)
     }
 }
 
+static struct mesh_record capacity_record(const struct mesh_id *id, uint64_t number, uint64_t version,
+                                          uint32_t price)
+{
+    return (struct mesh_record){.kind = MESH_RECORD_CAPACITY,
+                                .origin = *id,
+                                .incarnation = number,
+                                .version = version,
+                                .body.capacity.price_micro = price};
+}
+
+static uint32_t price_of(const struct net *net, uint32_t viewer, const struct mesh_id *id)
+{
+    return members_offer(net->node[viewer].mesh, members_find(net->node[viewer].mesh, id)).price_micro;
+}
+
+/* A copy of its folder ran, had used the same incarnation, started later and so counted further; now it is gone. */
+static void what_a_clone_said_last_is_not_believed_of_the_node(void **state)
+{
+    (void)state;
+    struct net *const net = make_mesh(3);
+    net_run(net, MESH_CAPACITY_MIN_MS);
+    const struct mesh_id *const id = &net->node[1].id;
+    const uint64_t later = net->node[1].config.session + (UINT64_C(2000) << 20);
+    give(net, 0, 2, capacity_record(id, incarnation(net, 0, 1), later + 5, 77));
+    give(net, 0, 2,
+         capacity_record(id, incarnation(net, 0, 1) + 1, later + 6, 77)); /* which hasn't come itself */
+    net_run(net, 3 * MESH_CAPACITY_MAX_MS);
+    for (uint32_t viewer = 0; viewer < 3; viewer += 2) {
+        assert_int_equal(price_of(net, viewer, id), 0);
+        struct mesh_member_view view;
+        assert_true(net_view(net, viewer, 1, &view));
+        assert_true(view.capacity_at_ms > net->now_ms - 2 * MESH_CAPACITY_MAX_MS); /* its own are taken */
+    }
+    end(net);
+}
+
+/* Whose MEMBER record we hold, from its first capacity on; builds before 0.2 count from zero, and theirs may be anybody's. */
+static void a_capacity_is_of_the_process_that_we_know(void **state)
+{
+    (void)state;
+    static const uint64_t elder = UINT64_C(1700000000000) << 20;
+    static const uint64_t younger = UINT64_C(1700000002000) << 20;
+    static const struct {
+        uint64_t session;
+        uint64_t version;
+        bool taken;
+    } cases[] = {
+        {elder, elder + 1, true},
+        {elder, elder + MESH_CAPACITIES_MAX - 1, true},
+        {elder, younger + 1, false},
+        {elder, elder + MESH_CAPACITIES_MAX, false},
+        {elder, elder - 1, false},
+        {younger, elder + 1, false},
+        {younger, younger + 1, true},
+        {elder, 1, true},
+        {elder, MESH_CAPACITIES_MAX - 1, true},
+        {elder, MESH_CAPACITIES_MAX, false},
+    };
+    struct net *const net = make_mesh(2);
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct mesh_id id = stranger(i);
+        give(net, 0, 1, member_record(&id, 3, cases[i].session));
+        give(net, 0, 1, capacity_record(&id, 3, cases[i].version, 77));
+        assert_int_equal(price_of(net, 0, &id), cases[i].taken ? 77 : 0);
+    }
+    /* Of its next process what the earlier one said is nothing any more. */
+    const struct mesh_id id = stranger(0);
+    give(net, 0, 1, member_record(&id, 4, younger));
+    assert_int_equal(price_of(net, 0, &id), 0);
+    give(net, 0, 1, capacity_record(&id, 4, elder + 9, 77));
+    assert_int_equal(price_of(net, 0, &id), 0);
+    give(net, 0, 1, capacity_record(&id, 4, younger + 1, 78));
+    assert_int_equal(price_of(net, 0, &id), 78);
+    end(net);
+}
+
 /* --------------------------------------------------------- leaving, revocation */
 
 static void leaving_member_is_left_and_not_accused(void **state)
@@ -1283,6 +1359,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(node_whose_old_disk_was_put_back_signs_nothing_twice),
         cmocka_unit_test(old_record_of_one_that_is_down_is_not_answered_to_ourselves),
         cmocka_unit_test(clone_is_told_from_lost_state),
+        cmocka_unit_test(what_a_clone_said_last_is_not_believed_of_the_node),
+        cmocka_unit_test(a_capacity_is_of_the_process_that_we_know),
         cmocka_unit_test(leaving_member_is_left_and_not_accused),
         cmocka_unit_test(revoked_member_stays_out),
         cmocka_unit_test(revocation_may_come_before_the_member),
