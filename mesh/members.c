@@ -314,9 +314,7 @@ void members_init(struct mesh *mesh)
                         .region = mesh->config.region},
     };
     widen(mesh, ROOM_LEAST);
-    members->self = 0;
-    members->count = members->used = members->notes_count = 1;
-    members->sorted[0] = 0;
+    members->count = members->used = members->notes_count = 1; /* ourselves, in slot 0 */
     fill(mesh, 0, &own);
     members->slot[0].state = MESH_UP;
     overlay_insert(mesh, 0);

@@ -154,8 +154,9 @@ static void grants_reach_the_slots_and_not_beyond(void **state)
 static void a_kernel_that_does_not_run_here_is_refused_and_takes_no_place(void **state)
 {
     (void)state;
-    const uint64_t kernel = 5; /* reserve() asks for kernel 0 */
-    struct fixture *const f = fixture_open_kernel(1, &kernel);
+    const uint64_t kernels[2] = {5, 7}; /* reserve() asks for kernel 0 */
+    struct fixture *const f = fixture_open_kernel(1, kernels);
+    f->mesh->config.kernel_count = 2;
     fixture_devices(f, 2, 0);
     fixture_clear(f);
     uint64_t token = 1;
@@ -166,14 +167,16 @@ static void a_kernel_that_does_not_run_here_is_refused_and_takes_no_place(void *
     assert_int_equal(mesh_counters(f->mesh)->refusals, 1);
     assert_int_equal(view(f).demands, 0);
     assert_int_equal(view(f).granted, 0);
-    message = (struct mesh_message){.kind = MESH_RESERVE};
-    message.body.reserve.job = fixture_job(2);
-    message.body.reserve.epoch = 1;
-    message.body.reserve.kernel = kernel;
-    message.body.reserve.classes = 1;
-    message.body.reserve.wanted = 1;
-    fixture_message(f, 0, &message);
-    assert_int_equal(granted(f, 0, &token), 1);
+    for (uint8_t i = 0; i < 2; i++) {
+        message = (struct mesh_message){.kind = MESH_RESERVE};
+        message.body.reserve.job = fixture_job(2 + i);
+        message.body.reserve.epoch = 1;
+        message.body.reserve.kernel = kernels[i];
+        message.body.reserve.classes = 1;
+        message.body.reserve.wanted = 1;
+        fixture_message(f, 0, &message);
+        assert_int_equal(granted(f, 0, &token), 1);
+    }
     fixture_close(f);
 }
 
@@ -1003,6 +1006,28 @@ static void results_of_a_silent_home_are_offered_more_and_more_seldom(void **sta
     fixture_close(f);
 }
 
+/* However seldom it was sent to whom it was named before: the new home is lost in its turn, and named again. */
+static void a_result_that_was_taken_over_is_offered_as_at_first(void **state)
+{
+    (void)state;
+    uint64_t token = 0;
+    struct fixture *const f = open_shared(&token);
+    ran(f, run_of(f), MESH_DONE);
+    fixture_run(f, EXECUTOR_LOST_MS);
+    for (uint32_t named = 0; named < 2; named++) { /* the next time would be 8 s later */
+        fixture_run(f, 4000);
+        fixture_clear(f);
+        hand_over(f, 1, 1, &f->peer[1]);
+        assert_true(sent(f, 1, MESH_RESULT));
+    }
+    adopted(f, 1, token, 2);
+    fixture_run(f, EXECUTOR_LOST_MS);
+    fixture_clear(f);
+    hand_over(f, 1, 1, &f->peer[1]);
+    assert_true(sent(f, 1, MESH_RESULT));
+    fixture_close(f);
+}
+
 /* The jobs of homes 0, 1, ... in the order in which they are given the one slot. */
 static void served(struct fixture *f, uint32_t homes, uint32_t *order)
 {
@@ -1485,6 +1510,7 @@ int main(void)
         cmocka_unit_test(an_attempt_of_a_silent_home_is_reported_to_who_keeps_its_journal),
         cmocka_unit_test(a_home_that_moved_says_so),
         cmocka_unit_test(results_of_a_silent_home_are_offered_more_and_more_seldom),
+        cmocka_unit_test(a_result_that_was_taken_over_is_offered_as_at_first),
         cmocka_unit_test(who_has_waited_longest_is_served_first),
         cmocka_unit_test(homes_that_hold_half_come_last),
         cmocka_unit_test(the_turn_is_the_homes_whose_tenant_has_jobs_elsewhere),

@@ -297,6 +297,20 @@ static void a_new_session_is_told_who_we_are_and_what_we_know(void **state)
     fixture_close(f);
 }
 
+/* Its words come before we are told of the session. */
+static void who_is_heard_first_is_asked_for_capacities_too(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_members(3);
+    fixture_clear(f);
+    hear(f, 0);
+    struct mesh_message message;
+    assert_true(fixture_sent(f, 0, MESH_WANT, &message));
+    assert_int_equal(message.body.entries.count, 2);
+    assert_int_equal(message.body.entries.entry[0].kind, MESH_RECORD_CAPACITY);
+    fixture_close(f);
+}
+
 /* What the first one sends need not be sent by the second. */
 static void new_sessions_are_asked_for_capacities_one_after_the_other(void **state)
 {
@@ -567,6 +581,21 @@ static void most_links_at_once_raise_doubt_of_ourselves(void **state)
     fixture_close(f);
 }
 
+/* Of an only link nobody can say which end is cut off. */
+static void two_links_raise_doubt_and_an_only_one_does_not(void **state)
+{
+    (void)state;
+    for (uint32_t links = 1; links <= 2; links++) {
+        struct fixture *const f = open_linked(links);
+        for (uint32_t i = 0; i < links; i++)
+            f->silent[i] = true;
+        fixture_run(f, MESH_LINK_SILENT_MS);
+        assert_int_equal(mesh_doubts_itself(f->mesh), links == 2);
+        assert_int_equal(counters(f)->alerts_sent, links == 1);
+        fixture_close(f);
+    }
+}
+
 static void doubt_ends_when_half_of_the_links_work(void **state)
 {
     (void)state;
@@ -700,6 +729,21 @@ static void a_record_of_ours_from_another_life_is_outdone(void **state)
 }
 
 /* ------------------------------------------------------------------------- rounds */
+
+/* Nodes that are started together don't ask together. */
+static void the_first_round_is_at_any_moment_of_the_first_five_seconds(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_members(0);
+    uint32_t late = 0;
+    for (uint32_t i = 0; i < 100; i++) {
+        rounds_init(f->mesh);
+        assert_in_range(f->mesh->rounds.at_ms, f->now_ms, f->now_ms + MESH_ROUND_MS - 1);
+        late += f->mesh->rounds.at_ms >= f->now_ms + MESH_ROUND_MS / 2;
+    }
+    assert_in_range(late, 30, 70);
+    fixture_close(f);
+}
 
 static void a_round_is_held_every_five_seconds(void **state)
 {
@@ -931,6 +975,27 @@ static void stamp(struct fixture *f, uint32_t from, enum mesh_message_kind kind,
     message.body.echo.incarnation = incarnation;
     message.body.echo.version = version;
     fixture_message(f, from, &message);
+}
+
+/* Most say nothing else of themselves than their places. */
+static void only_a_capacity_that_says_more_takes_notes(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_members(3);
+    fixture_capacity(f, 0, 2, 2, 0);
+    struct mesh_record record = {.kind = MESH_RECORD_CAPACITY};
+    record.body.capacity.site.members = 3;
+    fixture_record(f, 1, record);
+    record = (struct mesh_record){.kind = MESH_RECORD_CAPACITY};
+    record.body.capacity.available_until_ms = FIXTURE_WALL_MS + 1;
+    fixture_record(f, 2, record);
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct member *const member = &f->mesh->members.slot[members_find(f->mesh, &f->peer[i])];
+        assert_int_equal(member->notes != 0, i > 0);
+    }
+    assert_int_equal(view_of(f, 1).capacity.site.members, 3);
+    assert_int_equal(view_of(f, 2).capacity.available_until_ms, FIXTURE_WALL_MS + 1);
+    fixture_close(f);
 }
 
 /* Whoever asks hears when we hold its capacity: at once, when it comes, or never if that takes too long. */
@@ -1223,6 +1288,7 @@ int main(void)
         cmocka_unit_test(a_reset_link_is_silent_at_once_if_it_was_ever_heard),
         cmocka_unit_test(a_stopped_process_gives_its_links_their_time_afresh),
         cmocka_unit_test(a_new_session_is_told_who_we_are_and_what_we_know),
+        cmocka_unit_test(who_is_heard_first_is_asked_for_capacities_too),
         cmocka_unit_test(new_sessions_are_asked_for_capacities_one_after_the_other),
         cmocka_unit_test(an_accusation_is_repeated_and_withdrawn),
         cmocka_unit_test(two_accusers_make_a_member_suspect_and_most_of_its_observers_end_it),
@@ -1234,17 +1300,20 @@ int main(void)
         cmocka_unit_test(a_death_that_a_peer_missed_is_told_a_little_later),
         cmocka_unit_test(an_accuser_that_was_refuted_waits_longer_each_time),
         cmocka_unit_test(most_links_at_once_raise_doubt_of_ourselves),
+        cmocka_unit_test(two_links_raise_doubt_and_an_only_one_does_not),
         cmocka_unit_test(doubt_ends_when_half_of_the_links_work),
         cmocka_unit_test(the_dead_are_tried_two_at_a_time),
         cmocka_unit_test(tombstones_are_dropped_after_a_day),
         cmocka_unit_test(an_accusation_of_ourselves_is_refuted_once_a_second),
         cmocka_unit_test(a_record_of_ours_from_another_life_is_outdone),
+        cmocka_unit_test(the_first_round_is_at_any_moment_of_the_first_five_seconds),
         cmocka_unit_test(a_round_is_held_every_five_seconds),
         cmocka_unit_test(what_a_peer_lacks_is_sent_and_what_we_lack_asked_for),
         cmocka_unit_test(what_is_asked_for_is_newer_than_what_is_held),
         cmocka_unit_test(a_round_that_brought_something_is_followed_soon_by_another),
         cmocka_unit_test(capacities_that_are_missing_are_asked_for),
         cmocka_unit_test(our_capacity_is_announced_when_it_changed_and_now_and_then),
+        cmocka_unit_test(only_a_capacity_that_says_more_takes_notes),
         cmocka_unit_test(a_node_announces_itself_behind_what_it_has_stored),
         cmocka_unit_test(an_echo_is_given_when_the_capacity_is_held),
         cmocka_unit_test(questions_for_echoes_are_bounded),

@@ -1062,6 +1062,31 @@ static void notes_stay_with_their_member_when_others_are_forgotten(void **state)
     net_close(net); /* the handles of those forgotten were dropped behind its back */
 }
 
+/* Ourselves among them: one set more than there are members, since the first is of all who have none. */
+static void there_is_room_for_notes_of_everybody(void **state)
+{
+    (void)state;
+    struct net *const net = net_open(base_seed);
+    net->members_limit = 4;
+    net_add(net);
+    net_run(net, 10);
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct mesh_id id = stranger(i);
+        give(net, 0, 0, member_record(&id, 1, 9));
+    }
+    struct mesh *const mesh = net->node[0].mesh;
+    assert_int_equal(mesh->members.count, 4);
+    const struct accused behind = mesh->detector.accused[0];
+    for (uint32_t slot = 0; slot < 4; slot++)
+        members_edit_notes(mesh, slot)->rtt_us = 100 + slot;
+    for (uint32_t slot = 0; slot < 4; slot++)
+        assert_int_equal(members_notes(&mesh->members, slot)->rtt_us, 100 + slot);
+    assert_int_equal(mesh->members.notes_count, 5);
+    assert_memory_equal(&behind, &mesh->detector.accused[0], sizeof behind);
+    mesh_check(mesh);
+    end(net);
+}
+
 /* A ring neighbour whose link comes up is asked for what is newer than ours of all members, some at a time. */
 static void a_large_table_is_asked_for_in_several_messages(void **state)
 {
@@ -1368,6 +1393,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(tombstones_end_and_are_not_planted_again),
         cmocka_unit_test(full_table_refuses_members_and_makes_room_from_the_revoked),
         cmocka_unit_test(notes_stay_with_their_member_when_others_are_forgotten),
+        cmocka_unit_test(there_is_room_for_notes_of_everybody),
         cmocka_unit_test(a_large_table_is_asked_for_in_several_messages),
         cmocka_unit_test(newcomer_learns_a_large_table_in_seconds),
         cmocka_unit_test(nonsense_is_counted_and_changes_nothing),

@@ -513,6 +513,23 @@ static void a_word_of_a_shorter_way_makes_the_tree_shorter(void **state)
     fixture_close(f);
 }
 
+/* Whichever place its link has. */
+static void whoever_was_the_parent_is_pruned(void **state)
+{
+    (void)state;
+    for (uint32_t parent = 0; parent < 4; parent++) {
+        struct fixture *const f = open_linked(4);
+        const uint32_t origin = (parent + 1) % 4;
+        copy(f, parent, origin, MESH_RECORD_MEMBER, first(2), 4);
+        advance(f, MESH_BATCH_MS);
+        fixture_clear(f);
+        say(f, (parent + 2) % 4, MESH_HAVE, word_of(f, origin, 2, 1));
+        advance(f, MESH_BATCH_MS);
+        assert_int_equal(words(f, MESH_PRUNE, word_of(f, origin, 2, 0)), PEER(parent));
+        fixture_close(f);
+    }
+}
+
 /* Word came first, over fewer links than the record itself. */
 static void what_came_by_a_detour_is_grafted_where_word_was_nearer(void **state)
 {
@@ -764,6 +781,11 @@ static void words_over_a_link_without_trees_change_nothing(void **state)
     relink(f, 3, MESH_PROTOCOL_TREES);
     say(f, 3, MESH_HAVE, word_of(f, 0, 2, 1));
     assert_int_equal(words(f, MESH_GRAFT, word_of(f, 0, 2, 0)), PEER(3));
+    /* Nor does what it said before, when the record comes a longer way. */
+    say(f, 2, MESH_HAVE, word_of(f, 0, 3, 0));
+    relink(f, 2, MESH_PROTOCOL_TREES - 1);
+    copy(f, 1, 0, MESH_RECORD_MEMBER, first(3), 4);
+    assert_int_equal(words(f, MESH_GRAFT, word_of(f, 0, 3, 0)), NONE);
     fixture_close(f);
 }
 
@@ -932,6 +954,7 @@ int main(void)
         cmocka_unit_test(the_newest_that_was_told_of_is_asked_for),
         cmocka_unit_test(a_record_that_comes_is_not_asked_for),
         cmocka_unit_test(a_word_of_a_shorter_way_makes_the_tree_shorter),
+        cmocka_unit_test(whoever_was_the_parent_is_pruned),
         cmocka_unit_test(what_came_by_a_detour_is_grafted_where_word_was_nearer),
         cmocka_unit_test(words_of_what_we_would_not_take_are_forgotten),
         cmocka_unit_test(the_dead_are_missed_only_in_a_new_incarnation),
