@@ -1085,6 +1085,80 @@ static void who_follows_a_home_waits_for_its_turn(void **state)
     }
 }
 
+static void who_leaves_does_not_stand(void **state)
+{
+    (void)state;
+    for (uint32_t leaves = 0; leaves < 2; leaves++) {
+        struct fixture *const f = open_heir(false);
+        hear_home(f, 0);
+        if (leaves)
+            fixture_step(f, &(struct mesh_event){.kind = MESH_LEAVE});
+        fixture_run(f, JOURNAL_QUIET_MS * 3 / 2 + JOURNAL_SCAN_MS); /* nothing is heard of the home */
+        assert_int_equal(asks_for_votes(f), !leaves);
+        fixture_close(f);
+    }
+}
+
+/* A majority holds the change under way, of which it says that another member leaves, or we do. */
+static struct fixture *open_heir_of_change(uint32_t leaving)
+{
+    struct fixture *const f = open_member(PEERS, 8);
+    struct mesh_journal_image image = image_of(true);
+    image.members = (struct mesh_members){.number = 2,
+                                          .count = 4,
+                                          .id = {f->peer[0], f->self, f->peer[1], f->peer[2]},
+                                          .storage = {1, 1, 1, 1},
+                                          .joining = 4,
+                                          .leaving = (uint8_t)leaving};
+    restore(f, &image);
+    struct mesh_message answer = voted(3, true, true);
+    for (uint32_t asks = 2; asks-- > 0;) {
+        answer.body.voted.asks = asks;
+        for (uint32_t peer = 0; peer < 3; peer++)
+            fixture_message(f, peer, &answer);
+        own_words_come(f);
+    }
+    own_words_come(f);
+    for (uint32_t peer = 0; peer < 3; peer++)
+        says(f, peer, 3, 10, true);
+    assert_true(journal_of(f).reigns);
+    fixture_clear(f);
+    return f;
+}
+
+/* It would be no member of the set after. Another is asked to be the home, which ends it; for a while nobody answers. */
+static void a_home_that_is_to_leave_ends_no_change(void **state)
+{
+    (void)state;
+    for (uint32_t leaving = 1; leaving <= 2; leaving++) {
+        struct fixture *const f = open_heir_of_change(leaving);
+        fixture_run(f, JOURNAL_HAND_MS + 3 * JOURNAL_SCAN_MS);
+        struct mesh_save save;
+        const bool ended = fixture_saved(f, MESH_SAVE_ENTRY, &save);
+        assert_int_equal(ended, leaving == 1); /* we are the second */
+        assert_int_equal(journal_of(f).last, ended ? 11 : 10);
+        if (ended)
+            assert_int_equal(save.body.entry.kind, MESH_ENTRY_CHANGE);
+        fixture_close(f);
+    }
+}
+
+/* What it said is on its disk no more: it can't say in the same breath that it is the home. */
+static void a_home_whose_disk_has_forgotten_leads_no_more(void **state)
+{
+    (void)state;
+    const struct reign reign = open_reign(1);
+    struct fixture *const f = reign.f;
+    both_hold(&reign);
+    fixture_run(f, JOURNAL_SCAN_MS / 2);
+    assert_true(journal_of(f).leads);
+    struct mesh_message disk = {.kind = MESH_DISK};
+    disk.body.disk.seen = f->mesh->disk.sequence + 1;
+    fixture_message(f, reign.member[FIRST], &disk);
+    assert_false(journal_of(f).leads);
+    fixture_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1112,6 +1186,9 @@ int main(void)
         cmocka_unit_test(a_candidate_that_is_no_member_hears_so),
         cmocka_unit_test(a_journal_that_is_not_here_is_asked_of_the_host),
         cmocka_unit_test(who_follows_a_home_waits_for_its_turn),
+        cmocka_unit_test(who_leaves_does_not_stand),
+        cmocka_unit_test(a_home_that_is_to_leave_ends_no_change),
+        cmocka_unit_test(a_home_whose_disk_has_forgotten_leads_no_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -504,6 +504,48 @@ static void the_dead_who_speak_are_told_alone_at_first(void **state)
     fixture_close(f);
 }
 
+static void deaths_that_were_missed_are_told_one_after_the_other(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_with_a_death();
+    struct detector *const detector = &f->mesh->detector;
+    for (uint32_t i = 0; i < 4; i++)
+        detector->believed[i] = (struct believed){.member = members_find(f->mesh, &f->peer[7 - i]),
+                                                  .accuse_at_ms = f->now_ms + 1 + 10 * i};
+    detector->believed_count = 4;
+    tick_at(f, f->now_ms + 1);
+    assert_int_equal(detector->believed_count, 3);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(detector->believed[i].member, members_find(f->mesh, &f->peer[6 - i]));
+    fixture_close(f);
+}
+
+/* Its incarnation is the same, so it answers no accusation. */
+static void a_new_record_takes_no_accusation_back(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(8);
+    alert(f, 0, &f->peer[7], 1, true);
+    assert_int_equal(view_of(f, 7).accusers, 1);
+    fixture_run(f, 10);
+    const int64_t since_ms = view_of(f, 7).state_at_ms;
+    fixture_member(f, 7, 107, 9);
+    assert_int_equal(view_of(f, 7).accusers, 1);
+    assert_int_equal(view_of(f, 7).state_at_ms, since_ms);
+    fixture_close(f);
+}
+
+static void who_leaves_says_so_at_once(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_linked(2);
+    const struct member *const self = &f->mesh->members.slot[f->mesh->members.self];
+    assert_false(self->leaving);
+    fixture_step(f, &(struct mesh_event){.kind = MESH_LEAVE});
+    assert_true(self->leaving);
+    fixture_close(f);
+}
+
 /* Somebody missed that death; or it is over, which will be known a moment later. */
 static void a_death_that_a_peer_missed_is_told_a_little_later(void **state)
 {
@@ -936,6 +978,24 @@ static void our_capacity_is_announced_when_it_changed_and_now_and_then(void **st
     fixture_close(f);
 }
 
+/* Who is forgotten has nothing to hear any more. */
+static void an_echo_is_not_owed_to_who_is_forgotten(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_members(3);
+    const uint32_t slot = members_find(f->mesh, &f->peer[0]);
+    struct mesh_message await = {.kind = MESH_AWAIT};
+    await.body.echo.incarnation = 9;
+    fixture_message(f, 0, &await);
+    assert_int_equal(f->mesh->echo.awaited_count, 1);
+    f->out->save_count = f->out->send_count = f->out->effect_count = 0;
+    struct step step = {.mesh = f->mesh, .out = f->out, .now_ms = f->now_ms};
+    members_set_state(&step, slot, MESH_DOWN);
+    members_remove(&step, slot);
+    assert_int_equal(f->mesh->echo.awaited_count, 0);
+    fixture_close(f);
+}
+
 /* ------------------------------------------------------------------------ the start */
 
 /* What a node knew before it was started comes first, for it may tell how the node stands; with all else it announces itself. */
@@ -1297,6 +1357,9 @@ int main(void)
         cmocka_unit_test(accusations_that_are_not_repeated_end),
         cmocka_unit_test(words_of_another_incarnation_or_of_the_dead_count_for_nothing),
         cmocka_unit_test(the_dead_who_speak_are_told_alone_at_first),
+        cmocka_unit_test(deaths_that_were_missed_are_told_one_after_the_other),
+        cmocka_unit_test(a_new_record_takes_no_accusation_back),
+        cmocka_unit_test(who_leaves_says_so_at_once),
         cmocka_unit_test(a_death_that_a_peer_missed_is_told_a_little_later),
         cmocka_unit_test(an_accuser_that_was_refuted_waits_longer_each_time),
         cmocka_unit_test(most_links_at_once_raise_doubt_of_ourselves),
@@ -1316,6 +1379,7 @@ int main(void)
         cmocka_unit_test(only_a_capacity_that_says_more_takes_notes),
         cmocka_unit_test(a_node_announces_itself_behind_what_it_has_stored),
         cmocka_unit_test(an_echo_is_given_when_the_capacity_is_held),
+        cmocka_unit_test(an_echo_is_not_owed_to_who_is_forgotten),
         cmocka_unit_test(questions_for_echoes_are_bounded),
         cmocka_unit_test(our_news_are_measured_with_one_member_at_a_time),
         cmocka_unit_test(a_link_is_seen_with_the_trees_over_it),

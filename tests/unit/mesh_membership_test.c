@@ -1253,6 +1253,26 @@ static void owners_are_the_same_on_every_node_and_stable(void **state)
     end(net);
 }
 
+/* xoshiro256** from 1, 2, 3, 4, and splitmix64 from 0, of which the first numbers make the seed. */
+static void random_numbers_are_the_published_ones(void **state)
+{
+    (void)state;
+    static const uint64_t expected[] = {11520,
+                                        0,
+                                        1509978240,
+                                        1215971899390074240u,
+                                        1216172134540287360u,
+                                        607988272756665600u,
+                                        16172922978634559625u,
+                                        8476171486693032832u};
+    struct mesh_random random = {.s = {1, 2, 3, 4}};
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++)
+        assert_true(random_next(&random) == expected[i]);
+    random_seed(&random, (const uint64_t[2]){0, 0});
+    for (size_t i = 0; i < 4; i++)
+        assert_true(random.s[i] == (i < 2 ? 0xe220a8397b1dcdafu : 0x6e789e6aa1b965f4u));
+}
+
 static void siphash_gives_its_published_vectors(void **state)
 {
     (void)state;
@@ -1354,6 +1374,7 @@ int main(int argc, char **argv)
     if (argc > 1)
         base_seed = strtoull(argv[1], NULL, 10);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_numbers_are_the_published_ones),
         cmocka_unit_test(siphash_gives_its_published_vectors),
         cmocka_unit_test(message_sizes_cover_their_lists),
         cmocka_unit_test(records_travel_along_a_tree_of_their_origin),

@@ -282,7 +282,7 @@ static void who_is_trusted_is_checked_more_seldom(void **state)
     (void)state;
     static const struct {
         uint32_t confirmed, asked, permille;
-    } cases[] = {{0, 0, 1000}, {9, 0, 1000},  {10, 0, 100},   {33, 0, 30},     {49, 0, 20},
+    } cases[] = {{0, 0, 1000}, {9, 0, 1000},  {10, 0, 100},   {13, 0, 76},     {33, 0, 30}, {49, 0, 20},
                  {51, 0, 20},  {10, 99, 100}, {10, 101, 101}, {1000000, 1, 1}, {9, 5, 1000}};
     struct fixture *const f = fixture_open(1);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -50,6 +50,14 @@ static void answers_a_renewal_of_a_job_that_is_over(struct fixture *f, struct st
     f->mesh->home.job[0].state = MESH_JOB_RUNNING;
 }
 
+static void calls_a_cancelled_job_back(struct fixture *f, struct step *step)
+{
+    struct home *const home = &f->mesh->home;
+    home->job[0].state = MESH_JOB_CANCELLED;
+    home->job[0].ending = ++home->endings;
+    bundles_call_back(step, 0);
+}
+
 static void tells_who_is_home(struct fixture *f, struct step *step)
 {
     bundles_tell_home(step, 0, &f->peer[2]);
@@ -241,6 +249,7 @@ static void so_much_room_is_needed_and_no_more(void **state)
     } cases[] = {
         {open_busy, decides, 0, 0, 64},
         {open_busy, answers_a_renewal_of_a_job_that_is_over, 0, 24, 0},
+        {open_busy, calls_a_cancelled_job_back, 0, 1, 0},
         {open_busy, tells_who_is_home, 0, 48, 0},
         {open_busy, acknowledges, 0, 1, 0},
         {open_busy, asks_for_places, 0, 1, 0},

@@ -849,7 +849,10 @@ static void a_reporter_sums_up_its_site(void **state)
     assert_int_equal(said->site.members, 68);
     assert_int_equal(said->site.slots[0], 0);
     fixture_capacity(f, NEAR_INTERIOR, 4, 3, 0);
-    fixture_capacity(f, NEAR_INTERIOR + 1, 2, 1, 0);
+    struct mesh_record priced = {.kind = MESH_RECORD_CAPACITY};
+    priced.body.capacity.class[0] = (struct mesh_class_capacity){.slots = 2, .free = 1};
+    priced.body.capacity.price_micro = UINT32_MAX; /* no places */
+    fixture_record(f, NEAR_INTERIOR + 1, priced);
     fixture_capacity(f, 0, 8, 8, 0);     /* a reporter speaks for itself */
     fixture_capacity(f, FAR, 16, 16, 0); /* and so does another site */
     struct mesh_record draining = {.kind = MESH_RECORD_CAPACITY};
@@ -868,6 +871,13 @@ static void a_reporter_sums_up_its_site(void **state)
         fixture_run(f, 500);
     }
     assert_in_range(f->mesh->gossip.capacity_version - version, 1, 10000 / MESH_DIGEST_MS + 1);
+    /* Who left counts no more, and nobody twice. */
+    leave(f, NEAR_INTERIOR + 3, OWN_SITE);
+    f->mesh->overlay.ring[TIER_SITE][0][f->mesh->overlay.count[TIER_SITE]] =
+        members_find(f->mesh, &f->peer[NEAR_INTERIOR]); /* as one that left may have left it */
+    fixture_capacity(f, NEAR_INTERIOR, 4, 4, 0);
+    fixture_run(f, MESH_DIGEST_MS + 1000);
+    assert_int_equal(said->site.members, 67);
     fixture_close(f);
     /* Who is in the interior sums up nothing. */
     struct fixture *const inside = open_interior();
@@ -898,6 +908,12 @@ static void rounds_compare_what_both_are_told_of(void **state)
     fixture_clear(f);
     fixture_message(f, guest, &summary);
     assert_int_equal(answers(f, MESH_ENTRIES), 0); /* a guest is told nothing */
+    f->out->send_count = 0;
+    struct step step = {.mesh = f->mesh, .out = f->out, .now_ms = f->now_ms};
+    rounds_summarize(&step, &id); /* nor asked anything */
+    assert_int_equal(f->out->send_count, 0);
+    rounds_summarize(&step, &f->peer[FAR]);
+    assert_int_equal(f->out->send_count, 1);
     static const uint32_t asker[] = {FAR, NEAR_INTERIOR};
     for (uint32_t k = 0; k < 2; k++) {
         uint32_t near = 0;
