@@ -1085,6 +1085,20 @@ static void who_follows_a_home_waits_for_its_turn(void **state)
     }
 }
 
+/* It has no vote, but it can say who the home is. */
+static void whose_copy_is_lost_follows_the_home_still(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_heir(false);
+    f->mesh->disk.storage = 1;
+    f->mesh->journals.journal[0].members.storage[1] = 0; /* the copy was of the disk before */
+    hear_home(f, 0);
+    fixture_run(f, 2 * JOURNAL_SCAN_MS);
+    const struct mesh_journal_view journal = journal_of(f);
+    assert_memory_equal(&journal.home, &f->peer[0], sizeof f->self);
+    fixture_close(f);
+}
+
 static void who_leaves_does_not_stand(void **state)
 {
     (void)state;
@@ -1186,6 +1200,7 @@ int main(void)
         cmocka_unit_test(a_candidate_that_is_no_member_hears_so),
         cmocka_unit_test(a_journal_that_is_not_here_is_asked_of_the_host),
         cmocka_unit_test(who_follows_a_home_waits_for_its_turn),
+        cmocka_unit_test(whose_copy_is_lost_follows_the_home_still),
         cmocka_unit_test(who_leaves_does_not_stand),
         cmocka_unit_test(a_home_that_is_to_leave_ends_no_change),
         cmocka_unit_test(a_home_whose_disk_has_forgotten_leads_no_more),

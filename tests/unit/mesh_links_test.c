@@ -852,6 +852,22 @@ static void what_a_peer_lacks_is_sent_and_what_we_lack_asked_for(void **state)
     fixture_close(f);
 }
 
+/* What it holds older and what it lacks, together. */
+static void no_more_is_repaired_than_has_room(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_members(100);
+    struct mesh_entry entry[MESH_REPAIRS_MAX - 4];
+    const uint32_t count = sizeof entry / sizeof entry[0];
+    for (uint32_t i = 0; i < count; i++)
+        entry[i] =
+            (struct mesh_entry){.origin = f->peer[1 + i], .kind = MESH_RECORD_MEMBER, .incarnation = 1};
+    list(f, 0, entry, count, UINT64_MAX);
+    assert_int_equal(said(f, 0, MESH_PUSH),
+                     MESH_REPAIRS_MAX + (f->mesh->members.slot[0].capacity.handle != 0));
+    fixture_close(f);
+}
+
 /* Of who is down only a later life is asked for, of who lives any later record. */
 static void what_is_asked_for_is_newer_than_what_is_held(void **state)
 {
@@ -1372,6 +1388,7 @@ int main(void)
         cmocka_unit_test(the_first_round_is_at_any_moment_of_the_first_five_seconds),
         cmocka_unit_test(a_round_is_held_every_five_seconds),
         cmocka_unit_test(what_a_peer_lacks_is_sent_and_what_we_lack_asked_for),
+        cmocka_unit_test(no_more_is_repaired_than_has_room),
         cmocka_unit_test(what_is_asked_for_is_newer_than_what_is_held),
         cmocka_unit_test(a_round_that_brought_something_is_followed_soon_by_another),
         cmocka_unit_test(capacities_that_are_missing_are_asked_for),

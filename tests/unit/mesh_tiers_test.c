@@ -691,6 +691,9 @@ static void contacts_are_named_to_who_asks(void **state)
     assert_int_equal(named(f, NEAR_INTERIOR, 0, f->peers) + sent_to(f, &f->self, NEAR_INTERIOR, 1),
                      MESH_REFERRED_MAX);
     assert_int_equal(named(f, NEAR_INTERIOR, NEAR_INTERIOR, FAR - NEAR_INTERIOR), 0);
+    for (uint32_t i = 0; i < f->peers; i++) /* each once */
+        assert_in_range(named(f, NEAR_INTERIOR, i, 1), 0, 1);
+    assert_in_range(sent_to(f, &f->self, NEAR_INTERIOR, 1), 0, 1);
     ask(f, FAR, any);
     assert_int_equal(sent_to(f, &f->peer[FAR], FAR, 1), 0); /* not itself */
     assert_int_equal(named(f, FAR, 0, f->peers) + sent_to(f, &f->self, FAR, 1), MESH_REFERRED_MAX);
