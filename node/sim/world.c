@@ -249,6 +249,21 @@ static int64_t heal_at_us(const struct sim_options *options)
     return (int64_t)options->minutes * 60 * SECOND_US / 3 * 2;
 }
 
+/*
+ * What is claimed of the calm takes time, however short the rest was: one view, what drill.c tries, and an end of every job,
+ * of which the last is submitted 30 s after everything healed. Ten minutes have it in their last third.
+ */
+#define CALM_LEAST_US (200 * SECOND_US)
+#define CALM_JOB_US (2 * SECOND_US) /* and more for more than 100 jobs */
+
+static int64_t calm_end_us(const struct sim_options *options)
+{
+    const int64_t jobs_us = options->jobs * CALM_JOB_US;
+    const int64_t least_us = heal_at_us(options) + (jobs_us > CALM_LEAST_US ? jobs_us : CALM_LEAST_US);
+    const int64_t asked_us = (int64_t)options->minutes * 60 * SECOND_US;
+    return asked_us > least_us ? asked_us : least_us;
+}
+
 struct sim_plan *sim_world_plan(struct sim_options *options)
 {
     if (options->nodes == 0) { /* from a generator of its own: a replay names the number */
@@ -271,7 +286,7 @@ bool sim_world_init(struct world *world, const struct sim_options *options, stru
             world->options.nodes <= 4 ? 1 : world->options.nodes * world->options.nodes / 4;
     }
     result->nodes = world->options.nodes;
-    world->end_us = (int64_t)world->options.minutes * 60 * SECOND_US;
+    world->end_us = calm_end_us(options);
     world->heal_at_us = heal_at_us(options);
     world->host_room = world->options.nodes;
     for (uint32_t i = 0; i < world->plan->count; i++) {
