@@ -22,7 +22,7 @@ chaos: deps-chaos build
 sim-long: build
 	@/usr/bin/python3 tests/sim/long.py $(ARGS)
 sim-report: deps-sim build
-	@/usr/bin/python3 tests/sim/report.py $(ARGS)
+	@/usr/bin/python3 tests/sim/report.py --document $(ARGS)
 gpu:
 	@/usr/bin/python3 tests/gpu/gpu.py $(ARGS)
 planted: deps-build

@@ -5,8 +5,9 @@
 
 bugs.txt says what is planted where. What catches a bug is a claim of node/sim/check.c, an assertion of the core, or
 that a run does not end; transcripts are not asked, and a unit test only where the table says that the bug is caught by
-it. The core as it is must pass the same seeds. The
-result is in build/sim/planted.json; the exit code is 0 if every bug was caught, 1 if not, 2 if the table is stale.
+it. The core as it is must pass the same seeds. The result is in build/sim/planted.json, all together and apart: what
+the simulator's seeds were to catch, and what a unit test. The exit code is 0 if every bug was caught, 1 if not, 2 if the
+table is stale.
 """
 import argparse
 import collections
@@ -108,7 +109,7 @@ def hunt(base, bug, seeds):
         planted.close()
     told = {"name": bug.name, "why": bug.why, "file": "%s:%d" % (bug.file, bug.line),
             "with": " ".join(bug.world), "caught": caught is not None,
-            "seeds": seed, "by": caught}
+            "seeds": seed, "by": caught, "test": bug.test}
     print("%-34s %s" % (bug.name, "%3d seed%s  %s" % (seed, " " if seed == 1 else "s", caught) if caught
                         else "NOT CAUGHT in %d seeds" % seed), flush=True)
     return told
@@ -138,6 +139,18 @@ def sound(base, seeds, bugs):
     return not failed and not any(broken)
 
 
+def summary(told):
+    """Of the bugs that these tell of: how many there were, how many were caught, and by which seed each."""
+    return {"bugs": len(told), "caught": sum(bug["caught"] for bug in told),
+            "seeds": {bug["name"]: bug["seeds"] for bug in told if bug["caught"]}}
+
+
+def in_words(what, part):
+    taken = sorted(part["seeds"].values())
+    seeds = ": %d by the first, all by number %d at the latest" % (taken.count(1), taken[-1]) if taken else ""
+    return "%d of %d planted bugs caught by %s%s" % (part["caught"], part["bugs"], what, seeds)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=60, help="seeds played per bug at most (60)")
@@ -157,12 +170,16 @@ def main():
     except (Stale, variant.Unbuildable) as mistake:
         print("FAIL planted: %s" % mistake, file=sys.stderr)
         return 2
+    parts = {"simulator": summary([bug for bug in told if not bug["test"]]),
+             "unit_tests": summary([bug for bug in told if bug["test"]])}
     caught = sum(bug["caught"] for bug in told)
     with open(os.path.join(variant.OUT, "planted.json"), "w", encoding="utf-8") as out:
         json.dump({"bugs": len(told), "caught": caught, "sound": clean, "seeds_at_most": options.seeds,
-                   "each": told}, out, indent=1)
+                   "unit_seeds_at_most": min(options.seeds, UNIT_SEEDS), **parts, "each": told}, out, indent=1)
         out.write("\n")
     print("%d of %d planted bugs caught" % (caught, len(told)))
+    print(in_words("the simulator's seeds", parts["simulator"]))
+    print(in_words("unit tests", parts["unit_tests"]))
     return 0 if clean and caught == len(told) else 1
 
 

@@ -1,11 +1,13 @@
 #!/usr/bin/python3
 """Measures what the protocol costs and promises, in the simulator: make sim-report.
 
-Runs the studies of `weir sim --study`, two at a time, and prints every figure beside its aim. Each study has a budget, its
-share of the time that is left; one that has not ended then is stopped (SIGTERM), and what it has seen until then counts if it
-states figures of that: the report says how many samples or virtual minutes each figure rests on. A figure whose study failed
-or saw too little is null, with the reason: nothing is invented. build/sim/report.json is written anew after each study: the
-figures by key, and under `about` what each rests on.
+Runs the studies of `weir sim --study`, two at a time, and prints every figure beside its aim, and every placement policy
+beside the one that we took, as tables in Markdown. Each study has a budget, its share of the time that is left; one that has
+not ended then is stopped (SIGTERM), and what it has seen until then counts if it states figures of that: the report says how
+many samples or virtual minutes each figure rests on. A figure whose study failed or saw too little is null, with the reason:
+nothing is invented. build/sim/report.json is written anew after each study: the figures by key, under `about` what each
+rests on, and under `policies` what each policy of placement did. --document also puts the tables into docs/performance.md,
+in place of those that stand there between two marks, unless only some were asked for; --list tells the keys, aims and commands instead, and measures nothing.
 
 What a binary has measured is kept in build/sim/studies.jsonl, so a report that ran out of time goes on where it was, with the
 whole time for what is left and then for what was stopped (--fresh measures all anew). --long simulates two hours of lossy links, and knows no budgets.
@@ -13,12 +15,14 @@ whole time for what is left and then for what was stopped (--fresh measures all 
 The two figures of real nodes beside serf are those that `make bench-members` left in build/sim/members.json. If it has
 not been run with this binary, it runs first, alone and in short (three deaths of each kind; about six minutes).
 
-Ends with 0 if everything was measured, 1 if a study failed, else 6: in part. A figure that misses its aim is no failure.
+Ends with 0 if everything was measured, 1 if a study failed, 2 if nothing is named so, else 6: in part. A figure that misses
+its aim is no failure.
 
     tests/sim/report.py [--only WORD] [--minutes 28] [--seed 1] [--binary build/weir] [--fresh] [--long]
-                        [--no-nodes]
+                        [--no-nodes] [--document] [--list]
 """
 import argparse
+import datetime
 import hashlib
 import json
 import os
@@ -29,23 +33,37 @@ import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+FOLDER = os.path.join(ROOT, "build", "sim")
 
 MEMBERSHIP = "Membership, failure detection, dissemination"
 PLACEMENT = "Placement without a centre"
 
 MEMBERS = "members"  # not a study: real processes, by tests/bench/members.py
 MEMBERS_SCRIPT = os.path.join(ROOT, "tests", "bench", "members.py")
+DOCUMENT = os.path.join(ROOT, "docs", "performance.md")
+DOCUMENT_MARKS = ("<!-- make sim-report writes from here -->\n", "<!-- to here -->\n")
 
 
 class Figure:
     """One key of the report: which study at which size states it under which name, and what is aimed at."""
 
-    def __init__(self, table, key, what, study, nodes, figure, aim, unit="", at_least=False):
+    def __init__(self, table, key, what, study, nodes, figure, aim, unit="", at_least=False, minutes=0):
         self.table, self.key, self.what, self.study, self.nodes = table, key, what, study, nodes
         self.figure, self.aim, self.unit, self.at_least = figure, aim, unit, at_least
+        self.minutes = minutes  # that the aim is to be met in
 
     def met(self, value):
         return value >= self.aim if self.at_least else value <= self.aim
+
+    def aim_text(self):
+        return "" if self.aim is None else "%s %s" % (">=" if self.at_least else "<=", with_unit(self.aim, self.unit))
+
+
+def with_unit(value, unit=""):
+    """For people: three digits apart, and no more of a fraction than says something."""
+    text = "{:,}".format(value) if isinstance(value, int) else "{:,.4g}".format(value) if abs(value) < 10000 else \
+        "{:,.0f}".format(value)
+    return text + (" " + unit if unit else "")
 
 
 # In the order in which they are printed. nodes 0: as the study likes.
@@ -66,9 +84,9 @@ FIGURES = [
     Figure(MEMBERSHIP, "detect_silent_loss10_p99_ms", "the same at 10 % loss", "detect-silent-loss10", 1000,
            "seen_p99_ms", 10000, "ms"),
     Figure(MEMBERSHIP, "false_evictions_loss10", "false evictions, 10 % loss, pauses", "evictions-loss10", 1000,
-           "false_evictions", 0),
+           "false_evictions", 0, minutes=120),
     Figure(MEMBERSHIP, "false_evictions_oneway", "false evictions, 40 % of links one-way", "evictions-oneway", 1000,
-           "false_evictions", 0),
+           "false_evictions", 0, minutes=10),
     Figure(MEMBERSHIP, "heal_1k_ms", "halves of a split back to one view", "heal", 1000, "one_view_ms", 60000, "ms"),
     Figure(MEMBERSHIP, "heal_300_ms", "the same, 300 nodes", "heal", 300, "one_view_ms", None, "ms"),
     Figure(MEMBERSHIP, "sim_speed_1k", "simulated per real time, 1,000 nodes", "speed", 1000, "speed", 50, "x", True),
@@ -92,6 +110,19 @@ FIGURES = [
 ]
 
 
+# How the study of placement calls whom it compares. Each has every figure of POLICY_FIGURES at both loads.
+POLICIES = [("omniscient", "omniscient, one queue"), ("weir", "weir"),
+            ("push_best", "push to the best-looking site"), ("two_choices", "better of two sites by gossip"),
+            ("batch_probes", "batch probing (Sparrow)"), ("stealing", "work stealing")]
+POLICY_LOADS = (90, 95)
+# The study's name of it, the column's head, the divisor from what is stated to what is shown, how it is shown.
+POLICY_FIGURES = [("utilisation", "utilisation of the omniscient", 1, "%.4f"),
+                  ("wait_mean_ms", "mean wait, s", 1000, "%.2f"),
+                  ("wait_p99_ms", "p99 wait, s", 1000, "%.2f"),
+                  ("wait_excess", "p99 wait above the omniscient, of the mean shard time", 1, "%.3f"),
+                  ("messages_per_shard", "messages per shard", 1, "%.2f")]
+
+
 class Study:
     """What a study is asked for, and its share of the time of all."""
 
@@ -101,6 +132,11 @@ class Study:
     @property
     def key(self):
         return self.name, self.nodes
+
+    def words(self, arguments=None):
+        """The command line after `weir sim`, seed apart."""
+        sized = ["--nodes", str(self.nodes)] if self.nodes else []
+        return ["--study", self.name, *sized, *(self.arguments if arguments is None else arguments)]
 
 
 # In the order in which they are begun. Shares are about the seconds of a processor with nothing else to do. Those without a
@@ -134,7 +170,7 @@ class Ledger:
     """What this very binary has measured: {(study, nodes): the study's own report}."""
 
     def __init__(self, options):
-        self.path = os.path.join(ROOT, "build", "sim", "studies.jsonl")
+        self.path = os.path.join(FOLDER, "studies.jsonl")
         with open(options.binary, "rb") as file:
             self.binary = hashlib.sha256(file.read()).hexdigest()
         self.seed = options.seed
@@ -171,10 +207,8 @@ def end_with_all(number, _):
 
 
 def run_study(ledger, options, study, budget_s):
-    arguments = LONG.get(study.key, study.arguments) if options.long else study.arguments
-    command = [options.binary, "sim", "--study", study.name, "--seed", str(options.seed), "--json"] + arguments
-    if study.nodes:
-        command += ["--nodes", str(study.nodes)]
+    words = study.words(LONG.get(study.key) if options.long else None)
+    command = [options.binary, "sim", *words, "--seed", str(options.seed), "--json"]
     began = time.monotonic()
     stopped = False
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -195,6 +229,7 @@ def run_study(ledger, options, study, budget_s):
     lines = said.splitlines()
     if lines and running.returncode in (0, 6):
         report = dict(json.loads(lines[-1]), wall_s=round(took_s), load=round(os.getloadavg()[0], 1),
+                      date=datetime.date.today().isoformat(),
                       command=" ".join(["weir"] + command[1:]), stopped=running.returncode == 6)
         known = ledger.known.get(study.key)
         if not known or report["virtual_s"] > known["virtual_s"]:
@@ -228,20 +263,30 @@ def run_members(binary, deadline):
 class Report:
     """The figures as far as they are known; written anew whenever one more study is done."""
 
-    def __init__(self, figures):
+    def __init__(self, figures, seed=1):
         self.figures = figures
+        self.seed = seed
         self.outcomes = {}
         self.lock = threading.Lock()
-        self.path = os.path.join(ROOT, "build", "sim", "report.json")
+        self.path = os.path.join(FOLDER, "report.json")
 
     def add(self, key, outcome):
         with self.lock:
             self.outcomes[key] = outcome
             self.write()
 
+    def stated(self, key, name):
+        outcome = self.outcomes.get(key)
+        return outcome.report["figures"].get(name) if outcome and outcome.report else None
+
     def value(self, figure):
-        outcome = self.outcomes.get((figure.study, figure.nodes))
-        return outcome.report["figures"].get(figure.figure) if outcome and outcome.report else None
+        return self.stated((figure.study, figure.nodes), figure.figure)
+
+    def policies(self):
+        """What each policy of placement did: {policy: {figure_load: value}}."""
+        names = ["%s_%d" % (figure, load) for figure, *_ in POLICY_FIGURES for load in POLICY_LOADS]
+        return {policy: {name: self.stated(("placement", 0), "%s_%s" % (policy, name)) for name in names}
+                for policy, _ in POLICIES}
 
     def reason(self, figure):
         outcome = self.outcomes.get((figure.study, figure.nodes), Outcome(why="not measured yet"))
@@ -253,8 +298,10 @@ class Report:
         if not outcome or not outcome.report:
             return {"why": self.reason(figure)}
         report = outcome.report
-        about = {name: report[name] for name in ("command", "begins", "virtual_s", "cpu_ms", "wall_s", "load", "stopped")
+        about = {name: report[name] for name in ("command", "begins", "virtual_s", "cpu_ms", "wall_s", "load", "date", "stopped")
                  if name in report}
+        if report.get("begins") == "anew":  # all of the minutes that it was asked for are measured
+            about["virtual_minutes"] = report["minutes"]
         about.update({name: report["figures"][name] for name in ("samples", "virtual_minutes", "calm_virtual_ms")
                       if name in report["figures"]})
         return about
@@ -262,6 +309,7 @@ class Report:
     def write(self):
         values = {figure.key: self.value(figure) for figure in self.figures}
         values["about"] = {figure.key: self.about(figure) for figure in self.figures}
+        values["policies"] = self.policies()
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         beside = "%s.%d" % (self.path, os.getpid())  # two reports may be under way
         with open(beside, "w", encoding="utf-8") as file:
@@ -269,30 +317,89 @@ class Report:
             file.write("\n")
         os.replace(beside, self.path)
 
-    def show(self):
+    def tables(self):
+        """Everything that was measured, in Markdown."""
+        lines = [self.circumstances()]
         for table in (MEMBERSHIP, PLACEMENT):
-            print("\n%s\n%-42s %12s %12s  %s" % (table, "figure", "measured", "aim", "met"))
-            for figure in self.figures:
-                if figure.table == table:
-                    print(self.line(figure))
+            lines += ["", "| %s | key | aim | measured | rests on | |" % table.lower(), "| --- | --- | --- | --- | --- | --- |"]
+            lines += [self.row(figure) for figure in self.figures if figure.table == table]
+        loads = " / ".join("%d" % load for load in POLICY_LOADS)
+        heads = ["policy, at %s %% load" % loads] + [head for _, head, _, _ in POLICY_FIGURES]
+        lines += ["", "| %s |" % " | ".join(heads), "|%s" % (" --- |" * len(heads))]
+        lines += [policy_row(words, self.policies()[policy]) for policy, words in POLICIES]
+        return "\n".join(lines) + "\n"
 
-    def line(self, figure):
-        value = self.value(figure)
-        aim = "" if figure.aim is None else "%s %s %s" % (">=" if figure.at_least else "<=", figure.aim, figure.unit)
+    def circumstances(self):
+        known = [outcome.report for outcome in self.outcomes.values() if outcome.report]
+        dates = sorted({report["date"] for report in known if "date" in report})
+        loads = [report["load"] for report in known if "load" in report]
+        words = ["seed %d" % self.seed, "%d x %s" % (len(os.sched_getaffinity(0)), processor())]
+        if dates:
+            words.append(dates[0] if len(dates) == 1 else "%s to %s" % (dates[0], dates[-1]))
+        if loads:
+            words.append("load %g to %g, its own two studies among it" % (min(loads), max(loads)))
+        return "Measured with " + ", ".join(words) + "."
+
+    def row(self, figure):
+        value, about = self.value(figure), self.about(figure)
         if value is None:
-            return "%-42s %12s %12s  %s" % (figure.what, "-", aim, self.reason(figure))
-        met = "" if figure.aim is None else "yes" if figure.met(value) else "NO"
-        about = self.about(figure)
-        rests = ", ".join("%s %s" % (about[name], words) for name, words in (
-            ("samples", "samples"), ("virtual_minutes", "virtual minutes")) if name in about)
-        return "%-42s %12s %12s  %-3s %s" % (figure.what, "%.6g %s" % (value, figure.unit), aim, met, rests)
+            cells = ("", "", "not measured: " + self.reason(figure))
+        else:
+            rests = ["%s %s" % (with_unit(about[name]), words) for name, words in (
+                ("samples", "samples"), ("virtual_minutes", "virtual min")) if name in about]
+            rests += ["stopped"] if about.get("stopped") else []
+            cells = (with_unit(value, figure.unit), ", ".join(rests), verdict(figure, value, about))
+        return "| %s | `%s` | %s | %s | %s | %s |" % (figure.what, figure.key, figure.aim_text(), *cells)
+
+
+def verdict(figure, value, about):
+    if figure.aim is None:
+        return ""
+    if not figure.met(value):
+        return "**missed**"
+    return "met" if about.get("virtual_minutes", figure.minutes) >= figure.minutes else "met so far; %d min are aimed at" % figure.minutes
+
+
+def policy_row(words, figures):
+    cells = [words]
+    for name, _, divisor, how in POLICY_FIGURES:
+        values = [figures["%s_%d" % (name, load)] for load in POLICY_LOADS]
+        cells.append(" / ".join("-" if value is None else how % (value / divisor) for value in values))
+    return "| %s |" % " | ".join(cells)
+
+
+def processor():
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else "an unknown processor"
+
+
+def listed():
+    """The keys, their aims and the commands that give them, as docs/protocol.md has them."""
+    commands = {study.key: "weir sim " + " ".join(study.words()) for study in STUDIES}
+    commands[MEMBERS, 30] = "make bench-members"
+    rows = ["| `%s` | %s | %s | `%s` |" % (figure.key, figure.what, figure.aim_text(), commands[figure.study, figure.nodes])
+            for figure in FIGURES]
+    return "\n".join(["| key | what | aim | command |", "| --- | --- | --- | --- |"] + rows) + "\n"
+
+
+def document(text, tables):
+    """The document's text with these tables between its marks."""
+    before, begin, rest = text.partition(DOCUMENT_MARKS[0])
+    _, end, after = rest.partition(DOCUMENT_MARKS[1])
+    if not begin or not end:
+        raise ValueError("it has no marks '%s' and '%s'" % tuple(mark.strip() for mark in DOCUMENT_MARKS))
+    return before + begin + tables + end + after
+
+
+def chosen(word):
+    return [figure for figure in FIGURES if not word or word in figure.key]
 
 
 def measure(options, report):
     """Runs each study once, two at a time, and adds what came of it to the report."""
     deadline = time.monotonic() + 60 * options.minutes
-    wanted = {(figure.study, figure.nodes) for figure in report.figures
-              if not options.only or options.only in figure.key}
+    wanted = {(figure.study, figure.nodes) for figure in chosen(options.only)}
     if (MEMBERS, 30) in wanted and options.no_nodes:
         report.add((MEMBERS, 30), Outcome(why="left out (--no-nodes)"))
     elif (MEMBERS, 30) in wanted:  # here and now, before the studies take the processors
@@ -341,14 +448,29 @@ def main():
     parser.add_argument("--fresh", action="store_true", help="also what this binary has measured before")
     parser.add_argument("--long", action="store_true", help="no budgets, and two hours of lossy links")
     parser.add_argument("--no-nodes", action="store_true", help="leave out the comparison of real nodes")
+    parser.add_argument("--document", action="store_true", help="put the tables into docs/performance.md, too")
+    parser.add_argument("--list", action="store_true", help="tell the keys, aims and commands, and measure nothing")
     parser.add_argument("--binary", default=os.path.join(ROOT, "build", "weir"))
     options = parser.parse_args()
+    if not chosen(options.only):
+        parser.error("no figure's key contains '%s'; --list tells them" % options.only)
+    if options.list:
+        print(listed(), end="")
+        return 0
+    if not os.access(options.binary, os.X_OK):
+        parser.error("%s is not there: build it first" % options.binary)
     signal.signal(signal.SIGINT, end_with_all)
     signal.signal(signal.SIGTERM, end_with_all)
-    report = Report(FIGURES)
+    report = Report(FIGURES, options.seed)
     outcomes = measure(options, report)
-    report.show()
-    print("\nwritten to %s" % os.path.relpath(report.path, os.getcwd()))
+    print(report.tables())
+    print("written to %s" % os.path.relpath(report.path, os.getcwd()))
+    if options.document and not options.only:
+        with open(DOCUMENT, encoding="utf-8") as file:
+            text = document(file.read(), report.tables())
+        with open(DOCUMENT, "w", encoding="utf-8") as file:
+            file.write(text)
+        print("and into %s" % os.path.relpath(DOCUMENT, os.getcwd()))
     if any(outcome.failed for outcome in outcomes):
         return 1
     return 0 if all(outcome.report for outcome in outcomes) else 6
