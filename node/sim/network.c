@@ -377,17 +377,9 @@ static void side_send_waiting(struct world *world, uint32_t number, uint32_t whi
     side->waiting = 0;
 }
 
-void sim_network_send(struct world *world, struct flight *flight)
+static void network_send_on(struct world *world, struct flight *flight)
 {
-    world->result->world.messages++;
-    if (flight->from == flight->to) {
-        flight_launch(world, flight, 0);
-        return;
-    }
-    if (world->laying) { /* what it would say was told already */
-        sim_flight_free(flight);
-        return;
-    }
+    sim_check_sent(world, flight);
     sim_network_capture(world, flight);
     const uint32_t number = network_link(world, flight->from, flight->to);
     struct link *const link = &world->network.link[number];
@@ -414,6 +406,28 @@ void sim_network_send(struct world *world, struct flight *flight)
         side->tell_down = true;
         link_dial(world, number, which, 0);
     }
+}
+
+/* The plant's copies of each word. */
+#define CHATTER 16
+
+void sim_network_send(struct world *world, struct flight *flight)
+{
+    world->result->world.messages++;
+    if (flight->from == flight->to) {
+        flight_launch(world, flight, 0);
+        return;
+    }
+    if (world->laying) { /* what it would say was told already */
+        sim_flight_free(flight);
+        return;
+    }
+    if (flight->message->kind == MESH_SUMMARY && world->healed && sim_world_plant(world, SIM_PLANT_CHATTER)) {
+        for (uint32_t i = 0; i < CHATTER; i++) {
+            network_send_on(world, sim_flight_copy(flight));
+        }
+    }
+    network_send_on(world, flight);
 }
 
 static void link_drop_queues(struct world *world, struct link *link)

@@ -6,7 +6,7 @@
 #include "node/sim/faults.h"
 #include "node/sim/world.h"
 
-/* Before the first fault everybody has joined, and what is sent without any can be counted. */
+/* Before the first fault everybody has joined, and what is sent without any is counted: see check.c. */
 #define FIRST_FAULT_US (20 * SECOND_US)
 #define LAST_FAULT_US (5 * SECOND_US) /* before everything heals */
 

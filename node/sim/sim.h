@@ -145,6 +145,7 @@ enum sim_claim {
     SIM_WAKES_IN_TIME,
     SIM_COUNTERS_GROW,
     SIM_WRONG_IS_CAUGHT,
+    SIM_QUIET_AGAIN,
     SIM_STORY_HOLDS, /* a scenario's expectation */
     SIM_CLAIMS,
 };
@@ -172,6 +173,7 @@ enum sim_plant {
     SIM_PLANT_STUCK_RUN,        /* a device swallows its attempts */
     SIM_PLANT_DEAF_EXECUTOR,    /* nobody's RESERVE arrives anywhere */
     SIM_PLANT_COUNTS_DOWN,      /* a counter is read as what is left */
+    SIM_PLANT_CHATTER,          /* once everything healed, a word is repeated for ever */
     SIM_PLANTS,
 };
 

@@ -463,6 +463,13 @@ struct drill {
     uint64_t version;
 };
 
+/* check.c: what nodes sent to each other in a spell. */
+struct spell {
+    uint64_t node_seconds;
+    uint64_t words;    /* of gossip */
+    uint64_t messages; /* of any kind */
+};
+
 struct story; /* scenario.c */
 
 struct world {
@@ -502,6 +509,8 @@ struct world {
     const uint8_t
         *cut; /* [hosts x hosts] of a study: nothing passes from the first to the second; NULL: no such cut */
     struct drill drill;
+    struct spell before; /* the first fault */
+    struct spell after;  /* everything healed, at the end */
     const struct study_watch *watch; /* borrowed; NULL: nobody measures */
 };
 
@@ -690,6 +699,7 @@ void sim_check_fail(struct world *world, const struct host *host, enum sim_claim
 void sim_check_step(struct world *world, struct host *host, const struct mesh_event *event);
 void sim_check_signed(struct world *world, struct host *host, const struct mesh_record *record);
 void sim_check_survey(struct world *world);
+void sim_check_sent(struct world *world, const struct flight *flight); /* to another host */
 void sim_check_end(struct world *world);
 const char *sim_check_claim(enum sim_claim claim);
 /* Whether any node of the mesh as it is could run it. */
