@@ -21,6 +21,8 @@
 #define REST_US (60 * SECOND_US)
 #define NODES_MIN 3
 #define KEYS 4
+/* In a large world owners are asked for once in so many seconds: everyone weighs everyone. */
+#define OWNERS_EVERY_LARGE 10
 /* By no clock has anybody been up for 10 min, so everyone who is up counts. */
 #define OWNERS_ALIKE_UNTIL_US (540 * SECOND_US)
 
@@ -40,6 +42,12 @@ static struct host *pick(struct world *world, const struct host *but, const stru
         }
     }
     return NULL;
+}
+
+/* Whether a node is told of another: of its site, and in the upper tier of all others there, see mesh/tiers.h. */
+static bool concerns(const struct host *host, const struct host *about)
+{
+    return host->site == about->site || (!host->interior && !about->interior);
 }
 
 /* Whether the node knows of what the step was about. */
@@ -78,7 +86,8 @@ static void check_known(struct world *world)
         const struct host *const host = &world->host[i];
         const bool unlucky = i == drill->unlucky;
         if (!in_mesh(host) || host->identity != i || i == drill->about ||
-            passed_us < (unlucky ? ROUND_US : usual_us) || knows(world, host)) {
+            !concerns(host, &world->host[drill->about]) || passed_us < (unlucky ? ROUND_US : usual_us) ||
+            knows(world, host)) {
             continue;
         }
         sim_check_fail(world, host, SIM_NEWS_SPREADS, "%s of %s has not come after %lld s%s",
@@ -143,34 +152,50 @@ static void give_back(struct world *world)
     sim_host_devices(world, about);
 }
 
-/* Two members that are up own a key, or the one there is; which two, everyone says alike. */
+/* What the first one that was asked said of each key. */
+struct answers {
+    bool known;
+    struct mesh_id owner[KEYS][2];
+};
+
+static void check_owners_at(struct world *world, const struct host *host, struct answers *first)
+{
+    for (uint32_t i = 0; i < KEYS && !world->failed; i++) {
+        const struct mesh_id key = sim_id((uint64_t)(world->now_us / SECOND_US), i);
+        struct mesh_id owner[2] = {0};
+        const uint32_t count = mesh_owners(host->mesh, &key, owner);
+        struct mesh_member_view view;
+        for (uint32_t j = 0; j < count; j++) {
+            if (!sim_host_view(host, &owner[j], &view) || view.state != MESH_UP) {
+                sim_check_fail(world, host, SIM_OWNERS_LIVE, "an owner of a key isn't up");
+            }
+        }
+        if (count == 2 && memcmp(&owner[0], &owner[1], sizeof owner[0]) == 0) {
+            sim_check_fail(world, host, SIM_OWNERS_LIVE, "both owners of a key are one");
+        }
+        if (first->known && memcmp(first->owner[i], owner, sizeof owner) != 0) {
+            sim_check_fail(world, host, SIM_OWNERS_LIVE, "its owners of a key aren't those of others");
+        }
+        memcpy(first->owner[i], owner, sizeof owner);
+    }
+    first->known = true;
+}
+
+/*
+ * Two members that are up own a key, or the one there is; which two, all say alike who choose among the same: nodes of an
+ * interior among their site, whose hosts stand in a row, others in the upper tier.
+ */
 static void check_owners(struct world *world)
 {
-    for (uint32_t key_number = 0; key_number < KEYS && !world->failed; key_number++) {
-        const struct mesh_id key = sim_id((uint64_t)(world->now_us / SECOND_US), key_number);
-        struct mesh_id first[2];
-        bool known = false;
-        for (uint32_t i = 0; i < world->host_count && !world->failed; i++) {
-            const struct host *const host = &world->host[i];
-            struct mesh_id owner[2] = {0};
-            if (!in_mesh(host)) {
-                continue;
-            }
-            const uint32_t count = mesh_owners(host->mesh, &key, owner);
-            struct mesh_member_view view;
-            for (uint32_t j = 0; j < count; j++) {
-                if (!sim_host_view(host, &owner[j], &view) || view.state != MESH_UP) {
-                    sim_check_fail(world, host, SIM_OWNERS_LIVE, "an owner of a key isn't up");
-                }
-            }
-            if (count == 2 && memcmp(&owner[0], &owner[1], sizeof owner[0]) == 0) {
-                sim_check_fail(world, host, SIM_OWNERS_LIVE, "both owners of a key are one");
-            }
-            if (known && memcmp(first, owner, sizeof first) != 0) {
-                sim_check_fail(world, host, SIM_OWNERS_LIVE, "its owners of a key aren't those of others");
-            }
-            memcpy(first, owner, sizeof first);
-            known = true;
+    struct answers upper = {0};
+    struct answers site = {0};
+    for (uint32_t i = 0; i < world->host_count && !world->failed; i++) {
+        const struct host *const host = &world->host[i];
+        if (i == 0 || host->site != world->host[i - 1].site) {
+            site.known = false;
+        }
+        if (in_mesh(host)) {
+            check_owners_at(world, host, host->interior ? &site : &upper);
         }
     }
 }
@@ -197,8 +222,7 @@ void sim_drill_survey(struct world *world)
 {
     struct drill *const drill = &world->drill;
     const int64_t calm_us = world->now_us - world->heal_at_us - CALM_US;
-    if (calm_us < 0 || world->host_room > SIM_ORACLE_NODES_MAX ||
-        world->heal_at_us + CALM_US + 3 * STEP_US + REST_US > world->end_us) {
+    if (calm_us < 0 || world->heal_at_us + CALM_US + 3 * STEP_US + REST_US > world->end_us) {
         return;
     }
     if (drill->step == DRILL_NONE && count_in_mesh(world) < NODES_MIN) {
@@ -216,7 +240,9 @@ void sim_drill_survey(struct world *world)
     } else if (drill->about != SIM_NONE) {
         check_known(world);
     }
-    if (world->now_us < OWNERS_ALIKE_UNTIL_US && world->now_us > drill->at_us + SPREAD_US) {
+    const bool asked =
+        world->host_room <= SIM_NODES_SMALL || world->now_us / SECOND_US % OWNERS_EVERY_LARGE == 0;
+    if (asked && world->now_us < OWNERS_ALIKE_UNTIL_US && world->now_us > drill->at_us + SPREAD_US) {
         check_owners(world);
     }
 }

@@ -12,7 +12,8 @@
  *     owed     (home)     RESULT received              RESULT_ACK sent, executor restarted, job moved
  *     word     (anyone)   ALERT received               a newer one by the same accuser about the same member
  *
- * It is kept for worlds of up to SIM_ORACLE_NODES_MAX nodes: the words take the cube of their number.
+ * Words and notes are of those who spoke, so that a large world costs what happens in it. A study of a large world measures,
+ * and goes without.
  */
 #include "node/sim/world.h"
 
@@ -43,6 +44,8 @@ enum {
 #define TOKENS_KEPT 4096
 /* Of one member those that are surely told. */
 #define TOKENS_TOLD 16
+/* From so many on those that count no more are forgotten: more than the pairs of a small world. */
+#define WORDS_MANY 6144
 /* Accusations are new together if they come within so long. */
 #define AT_ONCE_MS 2000
 /* A link is silent after 5 s, and doubt lasts 15 s: within 12 s nobody has doubted for long enough. */
@@ -120,16 +123,25 @@ struct said {
 };
 
 struct word {
+    uint64_t key; /* the accuser and the subject, hosts */
     struct said accusation;
     struct said withdrawal;
 };
 
 struct peer_note {
+    uint64_t key; /* the host */
     uint64_t session;
     bool neighbour;
     int64_t heard_ms;
     int64_t accused_ms;      /* by this node, anew */
     uint64_t accused_before; /* the incarnation */
+};
+
+/* Rows by key, open addressing; a row begins with its key + 1, and 0 is a free one. */
+struct table {
+    void *row;
+    uint32_t count;
+    uint32_t room; /* a power of two */
 };
 
 struct oracle {
@@ -151,8 +163,8 @@ struct oracle {
     uint32_t owed_count;
     struct mesh_bundle_name token[TOKENS_KEPT]; /* the index is the executor */
     uint32_t tokens;
-    struct peer_note *note; /* [hosts] */
-    struct word *word;      /* [accuser x hosts + subject] */
+    struct table notes; /* struct peer_note */
+    struct table words; /* struct word */
 };
 
 static bool same_name(const struct mesh_bundle_name *a, const struct mesh_bundle_name *b)
@@ -160,13 +172,60 @@ static bool same_name(const struct mesh_bundle_name *a, const struct mesh_bundle
     return a->token == b->token && a->index == b->index;
 }
 
-static struct oracle *oracle_of(struct world *world, struct host *host)
+static void *table_row(const struct table *table, size_t bytes, uint32_t place)
+{
+    return (char *)table->row + place * bytes;
+}
+
+static uint64_t *table_place(const struct table *table, size_t bytes, uint64_t key)
+{
+    uint32_t at = (uint32_t)sim_mix(key, 0) & (table->room - 1);
+    uint64_t *row = table_row(table, bytes, at);
+    while (*row != 0 && *row != key + 1) {
+        at = (at + 1) & (table->room - 1);
+        row = table_row(table, bytes, at);
+    }
+    return row;
+}
+
+/* Its rows but those that are not worth keeping move to another room. */
+static void table_move(struct table *table, size_t bytes, uint32_t room,
+                       bool (*worth)(const struct oracle *oracle, const void *row),
+                       const struct oracle *oracle)
+{
+    const struct table old = *table;
+    *table = (struct table){.row = sim_alloc(room, bytes), .room = room};
+    for (uint32_t i = 0; i < old.room; i++) {
+        const uint64_t *const row = table_row(&old, bytes, i);
+        if (*row != 0 && (worth == NULL || worth(oracle, row))) {
+            memcpy(table_place(table, bytes, *row - 1), row, bytes);
+            table->count++;
+        }
+    }
+    free(old.row);
+}
+
+/* The row of that key, made if there was none. Borrowed until the next call. */
+static void *table_meet(struct table *table, size_t bytes, uint64_t key)
+{
+    if (4 * table->count >= 3 * table->room) {
+        table_move(table, bytes, table->room != 0 ? 2 * table->room : 16, NULL, NULL);
+    }
+    uint64_t *const row = table_place(table, bytes, key);
+    table->count += *row == 0;
+    *row = key + 1;
+    return row;
+}
+
+static struct peer_note *note_of(struct oracle *oracle, uint32_t peer)
+{
+    return table_meet(&oracle->notes, sizeof(struct peer_note), peer);
+}
+
+static struct oracle *oracle_of(struct host *host)
 {
     if (host->oracle == NULL) {
         host->oracle = sim_alloc(1, sizeof *host->oracle);
-        host->oracle->note = sim_alloc(world->host_room, sizeof *host->oracle->note);
-        host->oracle->word =
-            sim_alloc((size_t)world->host_room * world->host_room, sizeof *host->oracle->word);
     }
     return host->oracle;
 }
@@ -190,8 +249,8 @@ void sim_oracle_free(struct host *host)
     free(host->oracle->promise);
     free(host->oracle->out);
     free(host->oracle->owed);
-    free(host->oracle->note);
-    free(host->oracle->word);
+    free(host->oracle->notes.row);
+    free(host->oracle->words.row);
     free(host->oracle);
     host->oracle = NULL;
 }
@@ -981,6 +1040,27 @@ static bool said_lately(const struct oracle *oracle, const struct said *said, ui
     return said->incarnation != 0 && said->about == about && oracle->now_ms < said->at_ms + ALERT_TTL_MS;
 }
 
+static bool word_counts(const struct oracle *oracle, const void *row)
+{
+    const struct word *const word = row;
+    return oracle->now_ms < word->accusation.at_ms + ALERT_TTL_MS ||
+           oracle->now_ms < word->withdrawal.at_ms + ALERT_TTL_MS;
+}
+
+static struct word *word_of(struct oracle *oracle, uint32_t accuser, uint32_t subject)
+{
+    struct table *const words = &oracle->words;
+    if (words->count >= WORDS_MANY && 4 * words->count >= 3 * words->room) {
+        table_move(words, sizeof(struct word), words->room, word_counts, oracle);
+    }
+    return table_meet(words, sizeof(struct word), (uint64_t)accuser << 32 | subject);
+}
+
+static bool word_about(const struct word *word, uint32_t subject)
+{
+    return word->key != 0 && (uint32_t)(word->key - 1) == subject;
+}
+
 /* After the step that took it: an accusation of the present life may have counted; a withdrawal did if both were live. */
 static void word_said(struct world *world, struct host *host, struct oracle *oracle,
                       const struct mesh_record *record)
@@ -997,7 +1077,7 @@ static void word_said(struct world *world, struct host *host, struct oracle *ora
                               .version = record->version,
                               .about = view.incarnation,
                               .at_ms = oracle->now_ms};
-    struct word *const word = &oracle->word[(size_t)accuser * world->host_room + subject];
+    struct word *const word = word_of(oracle, accuser, subject);
     /* What was said long ago is forgotten, and an earlier word that comes late counts again. */
     const bool forgotten = !said_lately(oracle, &word->accusation, view.incarnation) &&
                            !said_lately(oracle, &word->withdrawal, view.incarnation);
@@ -1012,10 +1092,13 @@ static void word_said(struct world *world, struct host *host, struct oracle *ora
 }
 
 /* What was said is void once the member is gone; if it comes back, it does so in a higher incarnation. */
-static void words_void(struct world *world, struct oracle *oracle, uint32_t subject)
+static void words_void(struct oracle *oracle, uint32_t subject)
 {
-    for (uint32_t i = 0; i < world->host_count; i++) {
-        oracle->word[(size_t)i * world->host_room + subject].withdrawal = (struct said){0};
+    for (uint32_t i = 0; i < oracle->words.room; i++) {
+        struct word *const word = table_row(&oracle->words, sizeof *word, i);
+        if (word_about(word, subject)) {
+            word->withdrawal = (struct said){0};
+        }
     }
 }
 
@@ -1030,8 +1113,11 @@ static void check_words(struct world *world, struct host *host, const struct ora
         }
         uint32_t accusers = 0;
         uint32_t speakers = 0;
-        for (uint32_t j = 0; j < world->host_count; j++) {
-            const struct word *const word = &oracle->word[(size_t)j * world->host_room + subject];
+        for (uint32_t j = 0; j < oracle->words.room; j++) {
+            const struct word *const word = table_row(&oracle->words, sizeof *word, j);
+            if (!word_about(word, subject)) {
+                continue;
+            }
             const bool accuses = said_lately(oracle, &word->accusation, view.incarnation);
             const bool withdrew = said_lately(oracle, &word->withdrawal, view.incarnation);
             accusers += accuses && !(withdrew && said_before(&word->accusation, &word->withdrawal));
@@ -1058,7 +1144,7 @@ static void check_own_word(struct world *world, struct host *host, struct oracle
     if (subject == SIM_NONE || sim_known_see(&host->known, subject).state >= MESH_DOWN) {
         return; /* the dead are told that they are dead, all of them if need be */
     }
-    struct peer_note *const note = &oracle->note[subject];
+    struct peer_note *const note = note_of(oracle, subject);
     if (!record->body.alert.accuses) {
         note->accused_before = 0;
         return;
@@ -1071,11 +1157,11 @@ static void check_own_word(struct world *world, struct host *host, struct oracle
     note->accused_ms = oracle->now_ms;
     uint32_t neighbours = 0;
     uint32_t accused = 0;
-    for (uint32_t i = 0; i < world->host_count; i++) {
-        const struct peer_note *const one = &oracle->note[i];
+    for (uint32_t i = 0; i < oracle->notes.room; i++) {
+        const struct peer_note *const one = table_row(&oracle->notes, sizeof *one, i);
         neighbours += one->neighbour;
         accused += one->neighbour && one->accused_before != 0 &&
-                   is_life(world, host, i, one->accused_before) &&
+                   is_life(world, host, (uint32_t)(one->key - 1), one->accused_before) &&
                    oracle->now_ms - one->accused_ms <= AT_ONCE_MS && one->heard_ms != 0 &&
                    oracle->now_ms - one->heard_ms <= HEARD_LATELY_MS;
     }
@@ -1087,12 +1173,14 @@ static void check_own_word(struct world *world, struct host *host, struct oracle
 /* Who is no neighbour any more is not accused by us any more. */
 static void check_released(struct world *world, struct host *host, const struct oracle *oracle)
 {
-    for (uint32_t i = 0; i < world->host_count; i++) {
-        const struct peer_note *const note = &oracle->note[i];
-        if (!note->neighbour && note->accused_before != 0 && is_live(sim_known_see(&host->known, i).state) &&
-            is_life(world, host, i, note->accused_before)) {
+    for (uint32_t i = 0; i < oracle->notes.room; i++) {
+        const struct peer_note *const note = table_row(&oracle->notes, sizeof *note, i);
+        const uint32_t peer = (uint32_t)(note->key - 1); /* nobody, of a free row, in which all is 0 */
+        if (!note->neighbour && note->accused_before != 0 &&
+            is_live(sim_known_see(&host->known, peer).state) &&
+            is_life(world, host, peer, note->accused_before)) {
             sim_check_fail(world, host, SIM_WORDS_COUNT, "%s is no neighbour any more and stays accused",
-                           world->host[i].name);
+                           world->host[peer].name);
         }
     }
 }
@@ -1136,7 +1224,7 @@ static void take_received(struct world *world, struct host *host, struct oracle 
     const uint32_t from = sim_world_identity(world, &event->body.received.from);
     struct out_bundle *bundle = NULL;
     struct held *held = NULL;
-    oracle->note[from].heard_ms = oracle->now_ms;
+    note_of(oracle, from)->heard_ms = oracle->now_ms;
     switch (message->kind) {
     case MESH_RENEWED:
         executor_renewed(oracle, from, message);
@@ -1211,7 +1299,7 @@ static void take_effect(struct world *world, struct host *host, struct oracle *o
         peer = sim_world_identity(world, &effect->body.member.id);
         peer = peer == host->index ? SIM_NONE : peer; /* its own revocation is the host's to act on */
         if (peer != SIM_NONE && effect->body.member.state >= MESH_DOWN) {
-            words_void(world, oracle, peer);
+            words_void(oracle, peer);
             home_lost(oracle, peer);
         }
         if (peer != SIM_NONE && effect->body.member.state == MESH_REVOKED) {
@@ -1225,11 +1313,12 @@ static void take_effect(struct world *world, struct host *host, struct oracle *o
             break;
         }
         const uint64_t session = payload->record.body.member.session;
-        if (oracle->note[peer].session != 0 && oracle->note[peer].session != session) {
+        struct peer_note *const note = note_of(oracle, peer);
+        if (note->session != 0 && note->session != session) {
             home_forgets(oracle, peer, SIM_NONE);
             home_owes_nothing(oracle, peer, SIM_NONE);
         }
-        oracle->note[peer].session = session;
+        note->session = session;
         break;
     }
     case MESH_QUARANTINED:
@@ -1248,7 +1337,7 @@ static void take_effect(struct world *world, struct host *host, struct oracle *o
     case MESH_LINK_RELEASE:
         peer = sim_world_identity(world, &effect->body.peer);
         if (peer != SIM_NONE) {
-            oracle->note[peer].neighbour = effect->kind == MESH_LINK_KEEP;
+            note_of(oracle, peer)->neighbour = effect->kind == MESH_LINK_KEEP;
             oracle->released = oracle->released || effect->kind == MESH_LINK_RELEASE;
         }
         break;
@@ -1370,10 +1459,10 @@ static void check_answer(struct world *world, struct host *host, struct oracle *
 void sim_oracle_step(struct world *world, struct host *host, const struct mesh_event *event,
                      const struct mesh_out *out, bool whole)
 {
-    if (world->host_room > SIM_ORACLE_NODES_MAX || host->identity != host->index) {
+    if (!world->opinions || host->identity != host->index) {
         return;
     }
-    struct oracle *const oracle = oracle_of(world, host);
+    struct oracle *const oracle = oracle_of(host);
     if (event->now_ms - oracle->now_ms > PAUSED_MS) {
         oracle->strict_from_ms = event->now_ms + LATE_MS;
         held_paused(oracle, event->now_ms - oracle->now_ms);

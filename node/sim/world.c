@@ -88,6 +88,9 @@ bool sim_world_plant(struct world *world, enum sim_plant plant)
 /* A full check of one core takes time with what it holds, which is much there. */
 #define CROWDED_CHECK_EVERY 64
 
+/* With more nodes than 128 a node would hardly take so many steps as such a check costs. */
+#define CHECK_EVERY_MOST 4096
+
 /* A job that fills hundreds of slots with bundles of a shard or two. */
 static void crowd_job(struct world *world, struct sim_job *job)
 {
@@ -282,8 +285,10 @@ bool sim_world_init(struct world *world, const struct sim_options *options, stru
     world->hash = UINT64_C(0xcbf29ce484222325);
     world->plan = sim_world_plan(&world->options);
     if (world->options.check_every == 0) {
-        world->options.check_every =
-            world->options.nodes <= 4 ? 1 : world->options.nodes * world->options.nodes / 4;
+        const uint64_t by_size = (uint64_t)world->options.nodes * world->options.nodes / 4;
+        world->options.check_every = world->options.nodes <= 4    ? 1
+                                     : by_size > CHECK_EVERY_MOST ? CHECK_EVERY_MOST
+                                                                  : (uint32_t)by_size;
     }
     result->nodes = world->options.nodes;
     world->end_us = calm_end_us(options);
@@ -294,7 +299,8 @@ bool sim_world_init(struct world *world, const struct sim_options *options, stru
         world->captures = world->captures || world->plan->fault[i].kind == SIM_FAULT_REPLAY;
     }
     world->host = sim_alloc(world->host_room, sizeof *world->host);
-    world->trace_lines = world->host_room > SIM_ORACLE_NODES_MAX ? SIM_TRACE_LINES_LARGE : SIM_TRACE_LINES;
+    world->trace_lines = world->host_room > SIM_NODES_SMALL ? SIM_TRACE_LINES_LARGE : SIM_TRACE_LINES;
+    world->opinions = world->host_room <= SIM_NODES_SMALL;
     world->out = sim_alloc(1, sizeof *world->out);
     memset(world->authority.bytes, 0xaa, sizeof world->authority.bytes);
     return true;
@@ -550,6 +556,7 @@ bool sim_run(const struct sim_options *options, struct sim_result *result)
 {
     struct world world;
     sim_world_init(&world, options, result);
+    world.opinions = true;
     world_populate(&world, options->check_every);
     sim_world_loop(&world);
     if (!world.failed) {

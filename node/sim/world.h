@@ -31,7 +31,7 @@
 
 #define SIM_NONE UINT32_MAX
 #define SIM_NODES_MAX 100000 /* fits the identities of struct known_member */
-#define SIM_ORACLE_NODES_MAX 64
+#define SIM_NODES_SMALL 64
 /* Events kept per node for a failure's report, and in a large world, whose nodes would fill the caches with them. */
 #define SIM_TRACE_LINES 32
 #define SIM_TRACE_LINES_LARGE 4
@@ -340,7 +340,7 @@ struct host {
     struct place *place; /* all that member records of its identity ever took, see node/sim/check.c */
     uint32_t place_count;
     struct payload *own_record; /* newest own member record of this life */
-    struct oracle *oracle;      /* of this life; NULL in large worlds */
+    struct oracle *oracle;      /* of this life; NULL without world.opinions */
     struct disk disk;
     struct batch *first_batch;
     struct batch *last_batch;
@@ -502,6 +502,7 @@ struct world {
     uint64_t hash;
     uint32_t planted;   /* times the plant took effect */
     uint32_t doubles;   /* hosts that bear an identity of another one */
+    bool opinions;      /* a second one of each core: always, but for studies of large worlds */
     bool views_changed; /* somebody's view changed since all were compared */
     bool
         laying; /* a mesh is laid out: nobody dials or asks to be introduced, and what is saved is durable at once */
@@ -509,8 +510,8 @@ struct world {
     const uint8_t
         *cut; /* [hosts x hosts] of a study: nothing passes from the first to the second; NULL: no such cut */
     struct drill drill;
-    struct spell before; /* the first fault */
-    struct spell after;  /* everything healed, at the end */
+    struct spell before;             /* the first fault */
+    struct spell after;              /* everything healed, at the end */
     const struct study_watch *watch; /* borrowed; NULL: nobody measures */
 };
 
