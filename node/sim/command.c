@@ -9,8 +9,10 @@
 
 struct command {
     struct sim_options options;
+    uint32_t said; /* a bit for each of option_uses */
     uint32_t seeds;
-    uint32_t minutes; /* 0: not said */
+    uint32_t minutes;    /* 0: not said */
+    uint32_t site_nodes; /* as well */
     const char *scenario;
     const char *study;
     const char *script;
@@ -21,18 +23,50 @@ struct command {
     bool hash_only;
     bool coverage;
     uint32_t samples;
+    struct study_bounds bounds;
     bool from_disks;
     bool help;
-    char profile[32];
     bool profiles; /* list them, and no more */
 };
+
+/* What is done: what a seed draws, or what the option of that name says; minimising goes with a script, too. */
+enum { DRAWN = 1, SCRIPT = 2, MINIMISE = 4, SCENARIO = 8, STUDY = 16 };
+
+/* What each option means something to. What means nothing is refused: it would be believed to have counted. */
+static const struct {
+    const char *name;
+    uint32_t with;
+} option_uses[] = {
+    {"--nodes", DRAWN | MINIMISE | STUDY},
+    {"--site-nodes", DRAWN | MINIMISE | STUDY},
+    {"--minutes", DRAWN | MINIMISE | STUDY},
+    {"--seed", DRAWN | MINIMISE | SCENARIO | STUDY},
+    {"--seeds", DRAWN | MINIMISE},
+    {"--jobs", DRAWN | MINIMISE},
+    {"--faults", DRAWN | MINIMISE},
+    {"--plan", DRAWN | MINIMISE},
+    {"--script", SCRIPT | MINIMISE},
+    {"--minimise", SCRIPT | MINIMISE},
+    {"--check-every", DRAWN | SCRIPT | MINIMISE},
+    {"--scenario", SCENARIO},
+    {"--study", STUDY},
+    {"--samples", STUDY},
+    {"--from-disks", STUDY},
+    {"--at-most", STUDY},
+    {"--at-least", STUDY},
+    {"--trace", DRAWN | SCRIPT | SCENARIO},
+    {"--coverage", DRAWN},
+    {"--hash-only", DRAWN | SCRIPT | SCENARIO},
+    {"--json", DRAWN | SCRIPT | STUDY},
+};
+#define OPTION_USES (sizeof option_uses / sizeof option_uses[0])
 
 static const char help_text[] =
     "usage: weir sim [OPTION...] | weir sim --scenario FILE | weir sim --study NAME\n"
     "Runs the protocol of many nodes with virtual clock, network, disks and devices,\n"
     "under faults drawn from a seed, and checks what must hold. Same seed, same hash.\n"
     "  --nodes N        nodes (drawn from the seed, 3 to 60)\n"
-    "  --site-nodes N   nodes in each site (3)\n"
+    "  --site-nodes N   nodes in each site (3; 100 where there are more than 2,000)\n"
     "  --minutes M      virtual minutes (10); faults stop after two thirds, and 200 s of\n"
     "                   calm follow at least, 2 s per job where these are more\n"
     "  --seed S         the first seed (1); --seeds COUNT: how many (1)\n"
@@ -44,6 +78,7 @@ static const char help_text[] =
     "  --scenario FILE  play a transcript instead, see tests/scenarios/\n"
     "  --study NAME,... measure over --nodes, --seed, --minutes; list tells what\n"
     "  --samples N      a study takes so many at most (origins, deaths)\n"
+    "  --at-most FIGURE=N,... a study fails if a figure is above, --at-least: below\n"
     "  --from-disks     a study begins with a start of all nodes from their disks,\n"
     "                   not with a mesh that is laid out\n"
     "  --trace FILE     write every event in words\n"
@@ -204,24 +239,37 @@ static bool parse_number(const char *text, uint64_t most, uint64_t *value)
     return true;
 }
 
-static bool parse_faults(struct command *command, const char *text)
+static int usage(const char *what, const char *value)
 {
-    const char *const colon = strchr(text, ':');
-    const size_t length = colon != NULL ? (size_t)(colon - text) : strlen(text);
-    uint64_t count = command->options.faults;
-    if (length >= sizeof command->profile || (colon != NULL && !parse_number(colon + 1, 100000, &count))) {
-        return false;
-    }
-    memcpy(command->profile, text, length);
-    command->profile[length] = 0;
-    command->options.profile = command->profile;
-    command->options.faults = (uint32_t)count;
+    fprintf(stderr, "weir: sim: %s%s%s; see weir sim --help\n", what, value != NULL ? ": " : "",
+            value != NULL ? value : "");
+    return 2;
+}
+
+static const char *find_profile(const char *text, size_t length)
+{
     for (const struct sim_profile_name *known = sim_profiles; known->name != NULL; known++) {
-        if (strcmp(known->name, command->profile) == 0) {
-            return true;
+        if (strlen(known->name) == length && memcmp(known->name, text, length) == 0) {
+            return known->name;
         }
     }
-    return false;
+    return NULL;
+}
+
+static int parse_faults(struct command *command, const char *text)
+{
+    const size_t length = strcspn(text, ":");
+    const char *const profile = find_profile(text, length);
+    uint64_t count = command->options.faults;
+    if (profile == NULL) {
+        return usage("no such fault profile", text);
+    }
+    if (text[length] == ':' && !parse_number(text + length + 1, SIM_FAULTS_MAX, &count)) {
+        return usage("the faults after the profile are a number from 0 to 100000", text);
+    }
+    command->options.profile = profile;
+    command->options.faults = (uint32_t)count;
+    return 0;
 }
 
 /* Options with a number: name, bounds and where it goes. */
@@ -232,18 +280,11 @@ struct number_option {
     uint32_t *to;
 };
 
-static int usage(const char *what, const char *value)
-{
-    fprintf(stderr, "weir: sim: %s%s%s; see weir sim --help\n", what, value != NULL ? ": " : "",
-            value != NULL ? value : "");
-    return 2;
-}
-
 static int parse_numbered(struct command *command, const char *name, const char *value, bool *known)
 {
     const struct number_option table[] = {
         {"--nodes", 1, SIM_NODES_MAX, &command->options.nodes},
-        {"--site-nodes", 1, SIM_NODES_MAX, &command->options.site_nodes},
+        {"--site-nodes", 1, SIM_NODES_MAX, &command->site_nodes},
         {"--minutes", 1, 100000, &command->minutes},
         {"--seeds", 1, 1000000, &command->seeds},
         {"--samples", 1, 1000, &command->samples},
@@ -275,8 +316,12 @@ static int parse_valued(struct command *command, const char *name, const char *v
         }
     } else if (strcmp(name, "--faults") == 0) {
         command->profiles = value != NULL && strcmp(value, "list") == 0;
-        if (value == NULL || (!command->profiles && !parse_faults(command, value))) {
-            return usage("no such fault profile", value);
+        if (value != NULL && !command->profiles) {
+            return parse_faults(command, value);
+        }
+    } else if (strcmp(name, "--at-most") == 0 || strcmp(name, "--at-least") == 0) {
+        if (value != NULL && !study_bounds_read(&command->bounds, value, strcmp(name, "--at-least") == 0)) {
+            return usage("a bound is FIGURE=NUMBER, 32 of them at most", value);
         }
     } else if (strcmp(name, "--scenario") == 0) {
         command->scenario = value;
@@ -297,6 +342,49 @@ static int parse_valued(struct command *command, const char *name, const char *v
     return value != NULL ? 0 : usage("a value is missing after", name);
 }
 
+static void note_said(struct command *command, const char *name)
+{
+    for (uint32_t i = 0; i < OPTION_USES; i++) {
+        if (strcmp(option_uses[i].name, name) == 0) {
+            command->said |= UINT32_C(1) << i;
+        }
+    }
+}
+
+/* Refuses options that mean nothing to what is done. */
+static int refuse_mixed(const struct command *command)
+{
+    const struct {
+        uint32_t with;
+        const char *name;
+        bool chosen;
+    } modes[] = {{SCRIPT, "--script", command->script != NULL},
+                 {MINIMISE, "--minimise", command->minimise != NULL},
+                 {SCENARIO, "--scenario", command->scenario != NULL},
+                 {STUDY, "--study", command->study != NULL}};
+    bool drawn = true;
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        drawn = drawn && !modes[i].chosen;
+        for (uint32_t j = 0; modes[i].chosen && j < OPTION_USES; j++) {
+            if ((command->said >> j & 1) != 0 && (option_uses[j].with & modes[i].with) == 0) {
+                fprintf(stderr, "weir: sim: %s does not go with %s; see weir sim --help\n",
+                        option_uses[j].name, modes[i].name);
+                return 2;
+            }
+        }
+    }
+    for (uint32_t j = 0; drawn && j < OPTION_USES; j++) {
+        if ((command->said >> j & 1) != 0 && (option_uses[j].with & DRAWN) == 0) {
+            return usage("only for a --study", option_uses[j].name);
+        }
+    }
+    if (command->json && command->hash_only) {
+        return usage("--json does not go with --hash-only", NULL);
+    }
+    return command->plan != NULL && command->seeds > 1 ? usage("--plan writes the faults of one seed", NULL)
+                                                       : 0;
+}
+
 static int parse(struct command *command, int argc, char **argv)
 {
     struct {
@@ -307,6 +395,7 @@ static int parse(struct command *command, int argc, char **argv)
                        {"--help", &command->help},         {"-h", &command->help}};
     for (int i = 1; i < argc; i++) {
         bool known = false;
+        note_said(command, argv[i]);
         for (size_t j = 0; j < sizeof flags / sizeof flags[0]; j++) {
             if (strcmp(argv[i], flags[j].name) == 0) {
                 *flags[j].to = true;
@@ -394,6 +483,13 @@ static bool covered(const struct sim_result *sum, uint32_t seeds)
     return all;
 }
 
+static void print_virtual(int64_t virtual_s)
+{
+    const int64_t unit_s = virtual_s < 3600 ? 60 : 3600;
+    printf("%lld.%lld virtual %s", (long long)(virtual_s / unit_s),
+           (long long)(virtual_s % unit_s / (unit_s / 10)), virtual_s < 3600 ? "minutes" : "hours");
+}
+
 static void print_report(const struct command *command, const struct sim_result *sum, uint32_t seeds, bool ok,
                          int64_t cpu_ms)
 {
@@ -416,10 +512,10 @@ static void print_report(const struct command *command, const struct sim_result 
         printf("%-20s %12llu%s", figure[i].name, (unsigned long long)figure[i].value,
                i % 3 == 2 ? "\n" : "   ");
     }
-    printf("%s%u seed%s, %lld.%lld virtual hours, %lld.%01lld s of processor time, %lld x real time: %s\n",
-           count % 3 != 0 ? "\n" : "", seeds, seeds == 1 ? "" : "s", (long long)(virtual_s / 3600),
-           (long long)(virtual_s % 3600 / 360), (long long)(cpu_ms / 1000), (long long)(cpu_ms % 1000 / 100),
-           (long long)speed, ok ? "everything held" : "a claim was broken");
+    printf("%s%u seed%s, ", count % 3 != 0 ? "\n" : "", seeds, seeds == 1 ? "" : "s");
+    print_virtual(virtual_s);
+    printf(", %lld.%01lld s of processor time, %lld x real time: %s\n", (long long)(cpu_ms / 1000),
+           (long long)(cpu_ms % 1000 / 100), (long long)speed, ok ? "everything held" : "a claim was broken");
 }
 
 static int64_t cpu_now_ms(void)
@@ -464,6 +560,22 @@ static bool write_plan(const struct command *command)
     if (out == NULL || fclose(out) != 0) {
         fprintf(stderr, "weir: sim: cannot write %s: %s\n", command->plan, strerror(errno));
         return false;
+    }
+    return true;
+}
+
+/* A search may take hours: what it finds must have a place before it begins. Leaves what is there as it is. */
+static bool can_write(const char *path)
+{
+    const bool there = access(path, F_OK) == 0;
+    FILE *const file = fopen(path, "a");
+    if (file == NULL) {
+        fprintf(stderr, "weir: sim: cannot write %s: %s\n", path, strerror(errno));
+        return false;
+    }
+    fclose(file);
+    if (!there) {
+        remove(path);
     }
     return true;
 }
@@ -546,18 +658,58 @@ static int run_scenario(const struct command *command)
     return code;
 }
 
-static int run_study(const struct command *command)
+static int run_study(struct command *command)
 {
     const struct study_options options = {
         .nodes = command->options.nodes,
         .seed = command->options.seed,
-        .site_nodes = command->options.site_nodes,
+        .site_nodes = command->site_nodes,
         .minutes = command->minutes,
         .json = command->json,
         .samples = command->samples,
+        .bounds = &command->bounds,
         .from_disks = command->from_disks,
     };
     return study_main(command->study, options);
+}
+
+/* What is said to be written must be writable before anything is done. */
+static bool open_files(struct command *command)
+{
+    if (command->minimise != NULL && !can_write(command->minimise)) {
+        return false;
+    }
+    if (command->trace != NULL) {
+        command->options.trace = fopen(command->trace, "w");
+        if (command->options.trace == NULL) {
+            fprintf(stderr, "weir: sim: cannot write the trace %s: %s\n", command->trace, strerror(errno));
+            return false;
+        }
+    }
+    return command->plan == NULL || write_plan(command);
+}
+
+static int run_seeds_or_story(struct command *command)
+{
+    command->options.minutes = command->minutes != 0 ? command->minutes : command->options.minutes;
+    command->options.site_nodes =
+        command->site_nodes != 0 ? command->site_nodes : sim_site_nodes(command->options.nodes);
+    if (!sim_sites_fit(command->options.nodes, command->options.site_nodes)) {
+        return usage(SIM_UNFIT_TEXT, NULL);
+    }
+    if (!open_files(command)) {
+        return 2;
+    }
+    signal(SIGABRT, on_abort);
+    const int result = command->scenario != NULL   ? run_scenario(command)
+                       : command->script != NULL   ? run_script(command)
+                       : command->minimise != NULL ? run_to_minimise(command)
+                                                   : run_seeds(command);
+    if (command->options.trace != NULL && fclose(command->options.trace) != 0) {
+        fprintf(stderr, "weir: sim: cannot write the trace %s: %s\n", command->trace, strerror(errno));
+        return 1;
+    }
+    return result;
 }
 
 int sim_main(int argc, char **argv)
@@ -566,9 +718,6 @@ int sim_main(int argc, char **argv)
     const int code = parse(&command, argc, argv);
     if (code != 0) {
         return code;
-    }
-    if (command.minutes != 0) {
-        command.options.minutes = command.minutes;
     }
     if (command.help) {
         fputs(help_text, stdout);
@@ -580,27 +729,8 @@ int sim_main(int argc, char **argv)
         }
         return 0;
     }
-    if (command.study != NULL) {
-        return run_study(&command);
-    }
-    if (command.trace != NULL) {
-        command.options.trace = fopen(command.trace, "w");
-        if (command.options.trace == NULL) {
-            fprintf(stderr, "weir: sim: cannot write the trace %s: %s\n", command.trace, strerror(errno));
-            return 2;
-        }
-    }
-    if (command.plan != NULL && !write_plan(&command)) {
+    if (refuse_mixed(&command) != 0) {
         return 2;
     }
-    signal(SIGABRT, on_abort);
-    const int result = command.scenario != NULL   ? run_scenario(&command)
-                       : command.script != NULL   ? run_script(&command)
-                       : command.minimise != NULL ? run_to_minimise(&command)
-                                                  : run_seeds(&command);
-    if (command.options.trace != NULL && fclose(command.options.trace) != 0) {
-        fprintf(stderr, "weir: sim: cannot write the trace %s: %s\n", command.trace, strerror(errno));
-        return 1;
-    }
-    return result;
+    return command.study != NULL ? run_study(&command) : run_seeds_or_story(&command);
 }

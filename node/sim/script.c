@@ -129,7 +129,7 @@ static bool read_run(struct reader *reader)
     int64_t nodes = 0;
     int64_t minutes = reader->options->minutes;
     int64_t jobs = reader->options->jobs;
-    int64_t site_nodes = reader->options->site_nodes;
+    int64_t site_nodes = 0;
     const struct pair pairs[] = {{"seed", 0, INT64_MAX, &seed},
                                  {"nodes", 1, SIM_NODES_MAX, &nodes},
                                  {"minutes", 1, 100000, &minutes},
@@ -140,6 +140,10 @@ static bool read_run(struct reader *reader)
     }
     if (nodes == 0) {
         return mistake(reader, "it must be said how many nodes:", reader->word[0]);
+    }
+    site_nodes = site_nodes != 0 ? site_nodes : sim_site_nodes((uint32_t)nodes);
+    if (!sim_sites_fit((uint32_t)nodes, (uint32_t)site_nodes)) {
+        return mistake(reader, SIM_UNFIT_TEXT " at", reader->word[0]);
     }
     reader->options->seed = (uint64_t)seed;
     reader->options->nodes = (uint32_t)nodes;

@@ -208,6 +208,13 @@ struct sim_result {
 };
 
 #define SIM_SITE_NODES 3 /* nodes per site unless another number is asked for */
+/* Nodes per site where nobody chose: SIM_SITE_NODES, and large sites in a mesh too large for one tier. */
+uint32_t sim_site_nodes(uint32_t nodes);
+/* Whether a node has room for all members that it must know in a mesh of such sites. */
+bool sim_sites_fit(uint32_t nodes, uint32_t site_nodes);
+#define SIM_UNFIT_TEXT                                                                                       \
+    "a node would have to know more members than it has room for: choose sites of more than 64 nodes, such " \
+    "as --site-nodes 100"
 struct sim_options sim_options_default(void);
 
 /* Names and one-line meanings of the fault profiles; ends with a NULL name. */

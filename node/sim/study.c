@@ -7,6 +7,7 @@
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -47,9 +48,6 @@ static const struct sim_study *const studies[] = {
     &study_tiers,
     &study_verify,
 };
-/* A mesh too large for one tier has large sites. */
-#define FLAT_NODES_MAX 2000
-#define LARGE_SITE_NODES 100
 /* A mesh from which several studies go on has started within the first and been at rest for the second. */
 #define SPREAD_US (5 * SECOND_US)
 #define REST_US (120 * SECOND_US)
@@ -89,6 +87,21 @@ int64_t study_quantile(int64_t *sample, uint32_t count, uint32_t permille)
     qsort(sample, count, sizeof *sample, compare_samples);
     const uint64_t rank = ((uint64_t)count * permille + 999) / 1000;
     return sample[rank > 0 ? rank - 1 : 0];
+}
+
+void study_value_text(const struct study_figure *figure, char text[STUDY_VALUE_BYTES])
+{
+    int64_t one = 1;
+    for (uint32_t i = 0; i < figure->decimals; i++) {
+        one *= 10;
+    }
+    const uint64_t size = figure->value < 0 ? (uint64_t)-figure->value : (uint64_t)figure->value;
+    const int length =
+        snprintf(text, STUDY_VALUE_BYTES, "%s%" PRIu64, figure->value < 0 ? "-" : "", size / (uint64_t)one);
+    if (figure->decimals != 0) {
+        snprintf(text + length, STUDY_VALUE_BYTES - (size_t)length, ".%0*" PRIu64, (int)figure->decimals,
+                 size % (uint64_t)one);
+    }
 }
 
 /* ---- A warm world. */
@@ -253,19 +266,6 @@ void study_close(struct world *world, struct study_report *report)
 
 /* ---- The command. */
 
-static void print_value(const struct study_figure *figure)
-{
-    int64_t one = 1;
-    for (uint32_t i = 0; i < figure->decimals; i++) {
-        one *= 10;
-    }
-    const uint64_t size = figure->value < 0 ? (uint64_t)-figure->value : (uint64_t)figure->value;
-    printf("%s%" PRIu64, figure->value < 0 ? "-" : "", size / (uint64_t)one);
-    if (figure->decimals != 0) {
-        printf(".%0*" PRIu64, (int)figure->decimals, size % (uint64_t)one);
-    }
-}
-
 static const char *beginning(const struct sim_study *study, const struct study_options *options)
 {
     return !study->from_rest ? "anew" : options->from_disks ? "from disks" : "laid out";
@@ -274,16 +274,72 @@ static const char *beginning(const struct sim_study *study, const struct study_o
 static void print_json(const struct sim_study *study, const struct study_options *options,
                        const struct study_report *report, int64_t cpu_ms, long rss_mb)
 {
-    printf("{\"study\": \"%s\", \"nodes\": %u, \"seed\": %" PRIu64
-           ", \"minutes\": %u, \"begins\": \"%s\", \"virtual_s\": %" PRId64 ", \"cpu_ms\": %" PRId64
+    printf("{\"study\": \"%s\", \"nodes\": %u, \"seed\": %" PRIu64, study->name, options->nodes,
+           options->seed);
+    if (study->minutes != 0) {
+        printf(", \"minutes\": %u", options->minutes);
+    }
+    printf(", \"begins\": \"%s\", \"virtual_s\": %" PRId64 ", \"cpu_ms\": %" PRId64
            ", \"rss_mb\": %ld, \"figures\": {",
-           study->name, options->nodes, options->seed, options->minutes, beginning(study, options),
-           report->virtual_us / SECOND_US, cpu_ms, rss_mb);
+           beginning(study, options), report->virtual_us / SECOND_US, cpu_ms, rss_mb);
     for (uint32_t i = 0; i < report->count; i++) {
-        printf("%s\"%s\": ", i != 0 ? ", " : "", report->figure[i].name);
-        print_value(&report->figure[i]);
+        char value[STUDY_VALUE_BYTES];
+        study_value_text(&report->figure[i], value);
+        printf("%s\"%s\": %s", i != 0 ? ", " : "", report->figure[i].name, value);
     }
     printf("}}\n");
+}
+
+/* What the figure is called within the column, or NULL if it stands in none, or in another. */
+static const char *in_column(const struct study_figure *figure, const char *column)
+{
+    const size_t length = strlen(column);
+    return strncmp(figure->name, column, length) == 0 && figure->name[length] == '_'
+               ? figure->name + length + 1
+               : NULL;
+}
+
+static bool in_columns(const struct study_figure *figure, const char *const *columns)
+{
+    for (; columns != NULL && *columns != NULL; columns++) {
+        if (in_column(figure, *columns) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void print_cell(const struct study_report *report, const char *column, const char *row)
+{
+    char text[STUDY_VALUE_BYTES] = "";
+    for (uint32_t i = 0; i < report->count; i++) {
+        const char *const name = in_column(&report->figure[i], column);
+        if (name != NULL && strcmp(name, row) == 0) {
+            study_value_text(&report->figure[i], text);
+        }
+    }
+    printf("  %*s", (int)strlen(column) > 7 ? (int)strlen(column) : 7, text);
+}
+
+/* The rows are the figures of the first column. */
+static void print_columns(const struct study_report *report, const char *const *columns)
+{
+    printf("  %-22s", "");
+    for (uint32_t i = 0; columns[i] != NULL; i++) {
+        printf("  %7s", columns[i]);
+    }
+    printf("\n");
+    for (uint32_t i = 0; i < report->count; i++) {
+        const char *const row = in_column(&report->figure[i], columns[0]);
+        if (row == NULL) {
+            continue;
+        }
+        printf("  %-22s", row);
+        for (uint32_t j = 0; columns[j] != NULL; j++) {
+            print_cell(report, columns[j], row);
+        }
+        printf("\n");
+    }
 }
 
 static void print_table(const struct sim_study *study, const struct study_options *options,
@@ -291,10 +347,16 @@ static void print_table(const struct sim_study *study, const struct study_option
 {
     printf("%s: %s\n%u nodes, seed %" PRIu64 ", begins %s\n", study->name, study->meaning, options->nodes,
            options->seed, beginning(study, options));
+    if (study->columns != NULL) {
+        print_columns(report, study->columns);
+    }
     for (uint32_t i = 0; i < report->count; i++) {
-        printf("  %-32s ", report->figure[i].name);
-        print_value(&report->figure[i]);
-        printf("%s%s\n", *report->figure[i].unit != 0 ? " " : "", report->figure[i].unit);
+        if (!in_columns(&report->figure[i], study->columns)) {
+            char value[STUDY_VALUE_BYTES];
+            study_value_text(&report->figure[i], value);
+            printf("  %-32s %s%s%s\n", report->figure[i].name, value, *report->figure[i].unit != 0 ? " " : "",
+                   report->figure[i].unit);
+        }
     }
     printf("%" PRId64 " virtual s in %" PRId64 ".%01" PRId64 " s of processor time, %ld MB\n",
            report->virtual_us / SECOND_US, cpu_ms / 1000, cpu_ms % 1000 / 100, rss_mb);
@@ -350,13 +412,18 @@ static long peak_rss_mb(void)
     return used.ru_maxrss / 1024;
 }
 
+/* What the user left to the studies; several that begin with one mesh begin with the first one's. */
+static void fill_options(const struct sim_study *study, struct study_options *options)
+{
+    options->nodes = options->nodes != 0 ? options->nodes : study->nodes;
+    if (options->site_nodes == 0) {
+        options->site_nodes = study->site_nodes != 0 ? study->site_nodes : sim_site_nodes(options->nodes);
+    }
+}
+
 static int run_study(const struct sim_study *study, struct study_options options)
 {
-    options.nodes = options.nodes != 0 ? options.nodes : study->nodes;
     options.minutes = options.minutes != 0 ? options.minutes : study->minutes;
-    if (options.nodes > FLAT_NODES_MAX && options.site_nodes <= MESH_SITE_SPLIT) {
-        options.site_nodes = LARGE_SITE_NODES;
-    }
     struct study_report report = {0};
     const int64_t began_ms = cpu_ms_used();
     if (!study->run(&options, &report)) {
@@ -367,6 +434,9 @@ static int run_study(const struct sim_study *study, struct study_options options
     (options.json ? print_json : print_table)(study, &options, &report, cpu_ms_used() - began_ms,
                                               peak_rss_mb());
     fflush(stdout);
+    if (!study_bounds_hold(options.bounds, study->name, &report)) {
+        return 1;
+    }
     return study_stopped() ? STOPPED_CODE : 0;
 }
 
@@ -387,10 +457,6 @@ static int run_apart(const struct sim_study *study, const struct study_options *
 
 static int run_from_rest(const struct sim_study *const *chosen, uint32_t count, struct study_options options)
 {
-    options.nodes = options.nodes != 0 ? options.nodes : chosen[0]->nodes;
-    if (options.nodes > FLAT_NODES_MAX && options.site_nodes <= MESH_SITE_SPLIT) {
-        options.site_nodes = LARGE_SITE_NODES;
-    }
     struct study_report report = {0};
     struct world *const world = study_open(&options, SPREAD_US, NULL, &report);
     if (world == NULL || !study_run(world, REST_US, &report)) {
@@ -414,32 +480,85 @@ static int run_from_rest(const struct sim_study *const *chosen, uint32_t count, 
     return worst;
 }
 
+static int refuse(const char *study, const char *what)
+{
+    fprintf(stderr, "weir: sim: study %s: %s\n", study, what);
+    return 2;
+}
+
+/* What the user chose must mean something to the studies: minutes and samples to one of them at least. */
+static int refuse_options(const struct sim_study *const *chosen, uint32_t count,
+                          const struct study_options *said, const struct study_options *filled)
+{
+    bool minutes = false;
+    bool samples = false;
+    for (uint32_t i = 0; i < count; i++) {
+        if (filled->nodes < chosen[i]->nodes_least) {
+            char text[64];
+            snprintf(text, sizeof text, "it takes %u nodes or more", chosen[i]->nodes_least);
+            return refuse(chosen[i]->name, text);
+        }
+        if (!chosen[i]->from_rest && (said->from_disks || said->site_nodes != 0)) {
+            return refuse(chosen[i]->name, "it begins anew, with sites of its own: neither --from-disks nor "
+                                           "--site-nodes goes with it");
+        }
+        minutes = minutes || chosen[i]->minutes != 0;
+        samples = samples || chosen[i]->samples;
+    }
+    if (said->minutes != 0 && !minutes) {
+        return refuse(chosen[0]->name, "it takes as long as it takes: --minutes does not go with it");
+    }
+    if (said->samples != 0 && !samples) {
+        return refuse(chosen[0]->name, "--samples does not go with it");
+    }
+    if (chosen[0]->from_rest && !sim_sites_fit(filled->nodes, filled->site_nodes)) {
+        return refuse(chosen[0]->name, SIM_UNFIT_TEXT);
+    }
+    return 0;
+}
+
+static int choose_studies(const char *names, const struct sim_study **chosen, uint32_t *count)
+{
+    for (const char *name = names; name != NULL && *count < NAMES_MAX;) {
+        const size_t length = strcspn(name, ",");
+        const struct sim_study *const study = find_study(name, length);
+        if (study == NULL || (!study->from_rest && strlen(names) != length)) {
+            fprintf(stderr, "weir: sim: there is no study %.*s%s; see weir sim --study list\n", (int)length,
+                    name, study != NULL ? " that begins with a mesh at rest" : "");
+            return 2;
+        }
+        chosen[(*count)++] = study;
+        name = name[length] == ',' ? name + length + 1 : NULL;
+    }
+    return 0;
+}
+
 int study_main(const char *names, struct study_options options)
 {
     if (strcmp(names, "list") == 0) {
         return list_studies(options.json);
     }
-    keep_untouched_memory_untouched();
-    signal(SIGTERM, on_stop);
     const struct sim_study *chosen[NAMES_MAX];
     uint32_t count = 0;
-    for (const char *name = names; name != NULL && count < NAMES_MAX;) {
-        const size_t length = strcspn(name, ",");
-        const struct sim_study *const study = find_study(name, length);
-        if (study == NULL || (!study->from_rest && strcmp(name, names) != 0)) {
-            fprintf(stderr, "weir: sim: there is no study %.*s%s; see weir sim --study list\n", (int)length,
-                    name, study != NULL ? " that begins with a mesh at rest" : "");
-            return 2;
-        }
-        chosen[count++] = study;
-        name = name[length] == ',' ? name + length + 1 : NULL;
+    const struct study_options said = options;
+    int code = choose_studies(names, chosen, &count);
+    if (code != 0) {
+        return code;
     }
-    if (count > 1 && !chosen[0]->from_rest) {
-        fprintf(
-            stderr,
-            "weir: sim: there is no study %s that begins with a mesh at rest; see weir sim --study list\n",
-            chosen[0]->name);
-        return 2;
+    fill_options(chosen[0], &options);
+    code = refuse_options(chosen, count, &said, &options);
+    if (code != 0) {
+        return code;
     }
-    return count == 1 ? run_study(chosen[0], options) : run_from_rest(chosen, count, options);
+    keep_untouched_memory_untouched();
+    signal(SIGTERM, on_stop);
+    options.bounds =
+        mmap(NULL, sizeof *options.bounds, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (options.bounds == MAP_FAILED) {
+        perror("weir: sim");
+        return 1;
+    }
+    *options.bounds = *said.bounds;
+    code = count == 1 ? run_study(chosen[0], options) : run_from_rest(chosen, count, options);
+    return code == 0 && !study_bounds_stated(options.bounds) ? 2 : code;
 }

@@ -4,7 +4,8 @@
  *     weir sim --study hops --nodes 1000 --seed 7 --json
  *
  * A study builds a world of its own, lets it run, and states figures; it judges nothing. What the figures ought to
- * be stands in tests/sim/report.py, which runs studies and sets aims beside what was measured. Each study is a file
+ * be stands in tests/sim/report.py, which runs studies and sets aims beside what was measured; a test says what they
+ * must not be above (--at-most). Each study is a file
  * study_*.c with one struct sim_study, listed once in study.c. The same options give the same figures, but for
  * those that time the simulator itself.
  */
@@ -22,6 +23,7 @@ struct mesh_effect;
 struct sim_options;
 
 #define STUDY_FIGURES_MAX 96
+#define STUDY_BOUNDS_MAX 32
 
 struct study_figure {
     const char *name; /* static; a word of [a-z0-9_], the key in JSON */
@@ -37,13 +39,38 @@ struct study_report {
     char failure[512];  /* why there are no figures, one line */
 };
 
+#define STUDY_VALUE_BYTES 32
+void study_value_text(const struct study_figure *figure, char text[STUDY_VALUE_BYTES]);
+
+/* What the user says a figure must not be above, or below. */
+struct study_bound {
+    char figure[48];
+    char limit[24];     /* as it was written, */
+    int64_t millionths; /* and what it is */
+    bool least;
+    bool stated; /* a study that ran has such a figure */
+};
+
+struct study_bounds {
+    uint32_t count;
+    struct study_bound bound[STUDY_BOUNDS_MAX];
+};
+
+/* Adds what `hops=6,redundancy=0.3` says. Returns false if it is not so written, or is too much. */
+bool study_bounds_read(struct study_bounds *bounds, const char *text, bool least);
+/* Whether the report keeps to the bounds on its figures; says on stderr where not, and notes which it states. */
+bool study_bounds_hold(struct study_bounds *bounds, const char *study, const struct study_report *report);
+/* Whether each bound was on a figure that some study stated; says on stderr which was not. */
+bool study_bounds_stated(const struct study_bounds *bounds);
+
 struct study_options {
     uint32_t nodes;      /* never 0: the study's own number unless the user chose one */
-    uint32_t site_nodes; /* nodes per site */
+    uint32_t site_nodes; /* nodes per site, as `nodes` */
     uint64_t seed;       /* 1 unless chosen */
-    uint32_t minutes;    /* of virtual time, as `nodes` */
+    uint32_t minutes;    /* of virtual time, as `nodes`; 0 for a study that knows none */
     uint32_t samples;    /* origins, deaths: as many as the study likes, or fewer if chosen; 0 = not chosen */
     bool json;
+    struct study_bounds *bounds; /* shared with the processes of studies that run apart; borrowed */
     bool from_disks;       /* study_open() starts all nodes from their disks instead of laying the mesh out */
     struct world *rested;  /* a mesh that study_open() gives instead of a new one, or NULL */
     int64_t rested_cpu_ms; /* what it took to get there, */
@@ -52,11 +79,15 @@ struct study_options {
 
 struct sim_study {
     const char *name;
-    const char *meaning; /* one line for --study list */
+    const char *meaning; /* one line for --study list, whatever the number of nodes */
     uint32_t nodes;      /* when the user says nothing */
-    uint32_t minutes;
+    uint32_t nodes_least;
+    uint32_t site_nodes; /* 0: as many as suit the number of nodes */
+    uint32_t minutes;    /* 0: it takes as long as it takes */
+    bool samples;        /* --samples means something */
     bool
         from_rest; /* begins with study_open(), so that it may go on from a mesh that others begin from, too */
+    const char *const *columns; /* figures COLUMN_NAME are shown as a table, or NULL; ends with NULL */
     /* Fills the report; returns false with report->failure set if it could not measure. */
     bool (*run)(const struct study_options *options, struct study_report *report);
 };

@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #define DEATHS 12
+#define LEFT 3 /* who tell of the last death: a member is suspect when two accuse it */
 #define APART_US (25 * SECOND_US)
 
 struct deaths {
@@ -74,7 +75,8 @@ static bool kill_one(struct world *world, struct deaths *deaths, bool silent, ui
 static bool run(const struct study_options *options, bool silent, uint32_t loss_permille,
                 struct study_report *report)
 {
-    const uint32_t count = options->samples != 0 && options->samples < DEATHS ? options->samples : DEATHS;
+    const uint32_t most = options->nodes - LEFT < DEATHS ? options->nodes - LEFT : DEATHS;
+    const uint32_t count = options->samples != 0 && options->samples < most ? options->samples : most;
     struct deaths deaths = {.victim = SIM_NONE, .seen_us = sim_alloc(options->nodes, sizeof *deaths.seen_us)};
     struct times times = {.each_us = sim_alloc((size_t)options->nodes * DEATHS, sizeof *times.each_us)};
     const struct study_watch watch = {.context = &deaths, .member = member};
@@ -123,25 +125,28 @@ static bool run_silent_loss10(const struct study_options *options, struct study_
 
 const struct sim_study study_detect_reset = {
     .name = "detect-reset",
-    .meaning = "how long until all show a process down that was killed",
+    .meaning = "how long until all nodes show a process down that was killed",
     .nodes = 1000,
-    .minutes = 5,
+    .nodes_least = LEFT + 1,
+    .samples = true,
     .from_rest = true,
     .run = run_reset,
 };
 const struct sim_study study_detect_silent = {
     .name = "detect-silent",
-    .meaning = "the same for a machine that is gone, so that nothing is reset",
+    .meaning = "how long until all nodes show a machine down that is gone, so that nothing is reset",
     .nodes = 1000,
-    .minutes = 5,
+    .nodes_least = LEFT + 1,
+    .samples = true,
     .from_rest = true,
     .run = run_silent,
 };
 const struct sim_study study_detect_silent_loss10 = {
     .name = "detect-silent-loss10",
-    .meaning = "the same where every tenth message is lost",
+    .meaning = "how long until all nodes show a machine down that is gone, where every tenth message is lost",
     .nodes = 1000,
-    .minutes = 5,
+    .nodes_least = LEFT + 1,
+    .samples = true,
     .from_rest = true,
     .run = run_silent_loss10,
 };

@@ -123,14 +123,16 @@ const struct sim_study study_evictions_loss10 = {
     .name = "evictions-loss10",
     .meaning = "living nodes taken for dead where messages are lost and nodes pause",
     .nodes = 1000,
+    .nodes_least = 3,
     .minutes = 120,
     .from_rest = true,
     .run = run_loss10,
 };
 const struct sim_study study_evictions_oneway = {
     .name = "evictions-oneway",
-    .meaning = "the same where two fifths of some nodes' links carry one direction only",
+    .meaning = "living nodes taken for dead where two fifths of some nodes' links carry one direction only",
     .nodes = 1000,
+    .nodes_least = 4, /* four tenths of three links are one */
     .minutes = 10,
     .from_rest = true,
     .run = run_oneway,

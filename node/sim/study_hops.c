@@ -189,9 +189,10 @@ static bool run_loss10(const struct study_options *options, struct study_report 
 
 const struct sim_study study_hops_loss10 = {
     .name = "hops-loss10",
-    .meaning = "the same where every tenth message is lost",
+    .meaning = "links that one update crosses until all have it, where every tenth message is lost",
     .nodes = 1000,
-    .minutes = 1,
+    .nodes_least = 2,
+    .samples = true,
     .from_rest = true,
     .run = run_loss10,
 };
@@ -200,7 +201,8 @@ const struct sim_study study_hops = {
     .name = "hops",
     .meaning = "links that one update crosses until all have it, and copies that came in vain",
     .nodes = 1000,
-    .minutes = 1,
+    .nodes_least = 2,
+    .samples = true,
     .from_rest = true,
     .run = run,
 };

@@ -12,10 +12,11 @@
 
 enum { SLOTS = 25 }; /* per site */
 
-/* Names of figures must outlive the report. */
-static const char *const policies[MARKET_POLICIES] = {"omniscient", "push_best", "two_choices",
-                                                      "batch_probes", "stealing"};
+/* The policies, as market.h lists them, and what Weir does. */
+static const char *const columns[] = {"omniscient", "push_best", "two_choices", "batch_probes",
+                                      "stealing",   "weir",      NULL};
 
+/* Names of figures must outlive the report. */
 static const char *name(const char *format, const char *policy, uint32_t percent)
 {
     static char names[STUDY_FIGURES_MAX][48];
@@ -65,12 +66,12 @@ static void compare(const struct study_options *options, uint32_t percent, struc
         if (policy == MARKET_OMNISCIENT) {
             omniscient = figures;
         }
-        add_policy(report, policies[policy], percent, &figures, &omniscient);
+        add_policy(report, columns[policy], percent, &figures, &omniscient);
         report->virtual_us += load->end_us;
     }
     struct market_figures core;
     run_core(load, report, &core, NULL);
-    add_policy(report, "weir", percent, &core, &omniscient);
+    add_policy(report, columns[MARKET_POLICIES], percent, &core, &omniscient);
     const int64_t excess_ms = (int64_t)core.wait_p99_ms - omniscient.wait_p99_ms;
     study_add(report, name("wait_excess_%s%u", "", percent), "", excess_ms * 10000 / (MARKET_SHARD_US / 1000),
               4);
@@ -174,25 +175,29 @@ static bool run_owner(const struct study_options *options, struct study_report *
 
 const struct sim_study study_placement = {
     .name = "placement",
-    .meaning =
-        "5,000 devices at 200 sites, bursts of jobs: beside an omniscient scheduler and other policies",
+    .meaning = "bursts of jobs at nodes of 25 devices: beside an omniscient scheduler and other policies",
     .nodes = 200,
+    .nodes_least = 4,
+    .columns = columns,
     .minutes = 20,
     .run = run_placement,
 };
 
 const struct sim_study study_owner = {
     .name = "owner",
-    .meaning = "the same, while owners claim a tenth of the devices each hour",
+    .meaning = "bursts of jobs at nodes of 25 devices, while owners claim a tenth of them each hour",
     .nodes = 200,
+    .nodes_least = 4,
     .minutes = 20,
     .run = run_owner,
 };
 
 const struct sim_study study_speculation = {
     .name = "speculation",
-    .meaning = "the same at 90 % load, one device in a hundred ten times slower: with copies and without",
+    .meaning = "bursts of jobs at nodes of 25 devices, one device in a hundred ten times slower: with copies "
+               "and without",
     .nodes = 200,
+    .nodes_least = 4,
     .minutes = 20,
     .run = run_speculation,
 };

@@ -85,6 +85,7 @@ const struct sim_study study_speed = {
     .name = "speed",
     .meaning = "the simulator itself: virtual seconds per second of processor time, and memory",
     .nodes = 1000,
+    .nodes_least = 1,
     .minutes = 2,
     .from_rest = true,
     .run = run,

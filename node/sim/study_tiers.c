@@ -161,7 +161,8 @@ const struct sim_study study_tiers = {
     .name = "tiers",
     .meaning = "a large site loses its reporters, then its devices: new reporters, work elsewhere",
     .nodes = 300,
-    .minutes = 1,
+    .nodes_least = 2 * (MESH_SITE_SPLIT + 1),
+    .site_nodes = 100,
     .from_rest = true,
     .run = run,
 };

@@ -168,14 +168,16 @@ const struct sim_study study_traffic_idle = {
     .name = "traffic-idle",
     .meaning = "bytes that a node sends with nothing going on",
     .nodes = 1000,
+    .nodes_least = 2,
     .minutes = 1,
     .from_rest = true,
     .run = run_idle,
 };
 const struct sim_study study_traffic_busy = {
     .name = "traffic-busy",
-    .meaning = "the same while every node's capacity changes each second, and copies in vain",
+    .meaning = "bytes that a node sends while every node's capacity changes each second, and copies in vain",
     .nodes = 1000,
+    .nodes_least = 2,
     .minutes = 1,
     .from_rest = true,
     .run = run_busy,

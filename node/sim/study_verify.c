@@ -1,5 +1,5 @@
 /*
- * What a site that lies gets away with: five sites, one of which brings wrong results for a tenth of its shards; jobs of a
+ * What a site that lies gets away with: sites of one node each, five unless another number is chosen, one of which brings wrong results for a tenth of its shards; jobs of a
  * hundred shards, one after another, at one of the others. Over many seeds: how many wrong results were committed until it
  * was caught, if it lies from the beginning, and if it was honest long enough to be trusted; and what checking costs.
  */
@@ -126,8 +126,8 @@ static bool run(const struct study_options *options, struct study_report *report
 
 const struct sim_study study_verify = {
     .name = "verify",
-    .meaning = "one site of five lies about a tenth of its shards: what is committed until it is caught",
+    .meaning = "one node lies about a tenth of its shards: what is committed until it is caught",
     .nodes = 5,
-    .minutes = 1,
+    .nodes_least = 3,
     .run = run,
 };

@@ -541,6 +541,23 @@ void sim_world_finish(struct world *world)
     free(world->out);
 }
 
+#define FLAT_NODES_MAX 2000
+#define LARGE_SITE_NODES 100
+
+uint32_t sim_site_nodes(uint32_t nodes)
+{
+    return nodes > FLAT_NODES_MAX ? LARGE_SITE_NODES : SIM_SITE_NODES;
+}
+
+bool sim_sites_fit(uint32_t nodes, uint32_t site_nodes)
+{
+    if (site_nodes <= MESH_SITE_SPLIT) {
+        return nodes <= MESH_MEMBERS_MAX;
+    }
+    const uint32_t own = site_nodes < nodes ? site_nodes : nodes;
+    return own + (nodes - own + site_nodes - 1) / site_nodes * MESH_REPORTERS <= MESH_MEMBERS_MAX;
+}
+
 struct sim_options sim_options_default(void)
 {
     return (struct sim_options){.seed = 1,

@@ -19,7 +19,8 @@ refuses '--nodes wants a number from 1' --nodes 0
 refuses '--nodes wants a number' --nodes many
 refuses '--nodes wants a number' --nodes
 refuses 'no such fault profile' --faults storms
-refuses 'no such fault profile' --faults mixed:x
+refuses 'the faults after the profile are a number from 0 to 100000' --faults mixed:x
+refuses 'the faults after the profile are a number from 0 to 100000' --faults mixed:100001
 refuses 'unknown option' --fast 1
 refuses 'cannot write the trace' --trace "$folder/no/such/folder"
 refuses 'there is no study' --study none
@@ -27,6 +28,71 @@ refuses 'no study placement that begins with a mesh at rest' --study hops,placem
 refuses 'a value is missing' --study
 refuses '--samples wants a number from 1' --study hops --samples 0
 refuses 'cannot write' --plan "$folder/no/such/folder"
+refuses 'cannot write /nonexist/x' --minimise /nonexist/x --seeds 100
+# What an option means nothing to.
+refuses '--trace does not go with --study' --study hops --trace "$folder/trace"
+refuses '--faults does not go with --study' --study hops --faults mixed:5
+refuses '--json does not go with --scenario' --scenario "$folder/none.txt" --json
+refuses '--seed does not go with --script' --script "$folder/none.script" --seed 99
+refuses '--nodes does not go with --script' --nodes 30 --script "$folder/none.script"
+refuses '--plan does not go with --script' --script "$folder/none.script" --plan "$folder/plan"
+refuses '--study does not go with --scenario' --study hops --scenario "$folder/none.txt"
+refuses '--trace does not go with --minimise' --minimise "$folder/small" --trace "$folder/trace"
+refuses 'only for a --study: --samples' --samples 3
+refuses 'only for a --study: --at-most' --at-most hops=3
+refuses '--json does not go with --hash-only' --json --hash-only
+refuses '--plan writes the faults of one seed' --seeds 2 --plan "$folder/plan"
+refuses 'choose sites of more than 64 nodes' --nodes 10000 --site-nodes 3
+refuses 'choose sites of more than 64 nodes' --study hops --nodes 10000 --site-nodes 3
+if [ -e "$folder/plan" ] || [ -e "$folder/trace" ] || [ -e "$folder/small" ]; then
+    echo 'what is refused must write nothing'
+    failed=1
+fi
+# Studies: how many nodes they take, and what they know nothing of.
+for study in hops hops-loss10 traffic-idle traffic-busy detect-reset detect-silent detect-silent-loss10 evictions-loss10 \
+    evictions-oneway heal owner placement speculation tiers verify; do
+    refuses "study $study: it takes [0-9]* nodes or more" --study $study --nodes 1
+done
+refuses 'study detect-reset: it takes 4 nodes' --study hops,detect-reset --nodes 3
+refuses 'study heal: --samples does not go with it' --study heal --samples 3
+refuses 'study hops: .*--minutes does not go with it' --study hops --minutes 3
+refuses 'study placement: .*neither --from-disks nor --site-nodes' --study placement --from-disks
+if "$sim" --study list | grep -q ' the same'; then
+    echo 'what a study is must be told without the one before it'
+    failed=1
+fi
+# Where few are left, detection ends: the last three tell of the last death.
+for nodes in 4 5; do
+    if ! timeout 20 "$sim" --study detect-reset --nodes $nodes --at-least samples=$((nodes - 3)) >"$folder/said" 2>&1; then
+        echo "detection among $nodes nodes must end:"
+        cat "$folder/said"
+        failed=1
+    fi
+done
+# Bounds on figures.
+bounded() {
+    expected=$1
+    words=$2
+    shift 2
+    said=$("$sim" --nodes 20 "$@" 2>&1)
+    code=$?
+    if [ $code -ne $expected ] || ! printf '%s' "$said" | grep -q -- "$words"; then
+        echo "weir sim $*: code $code, said: $said; expected $expected and: $words"
+        failed=1
+    fi
+}
+bounded 0 'hops_mean' --study hops --at-most hops=20,hops_mean=20.5 --at-least hops=1,samples=20
+bounded 1 'study hops: hops_mean is [0-9.]*, and must be at most 0.9$' --study hops --at-most hops=20,hops_mean=0.9
+bounded 1 'study hops: samples is 20, and must be at least 21$' --study hops --at-least samples=21
+bounded 1 'study hops: samples is 20, and must be at most 19.999999$' --study heal,hops --at-most samples=19.999999,one_view_ms=600000
+bounded 0 'one_view_ms' --study heal,hops --at-most samples=20,one_view_ms=600000
+bounded 2 'no study that ran states a figure hop$' --study heal,hops --at-most hops=20,hop=20
+bounded 2 'a bound is FIGURE=NUMBER' --study hops --at-most hops
+bounded 2 'a bound is FIGURE=NUMBER' --study hops --at-most hops=3x
+bounded 2 'a bound is FIGURE=NUMBER' --study hops --at-most =3
+# Policies side by side, and a short run's time in minutes.
+bounded 0 '^  messages_per_shard_90  *[0-9.]*  *[0-9.]*  *[0-9.]*  *[0-9.]*  *[0-9.]*  *[0-9.]*$' --study placement --minutes 1
+bounded 0 '1 seed, 2.0 virtual minutes' --minutes 2 --faults none:0 --jobs 1
 refuses 'cannot read the scenario' --scenario "$folder/none.txt"
 printf 'at 0s start a\nat 1s explode a\n' >"$folder/verb.txt"
 refuses 'verb.txt:2: unknown verb' --scenario "$folder/verb.txt"
