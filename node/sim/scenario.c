@@ -137,16 +137,11 @@ struct story {
     char job[NAMES_MAX][16];
     uint32_t job_number[NAMES_MAX];
     uint32_t job_count;
+    int64_t now_us; /* of the last line that was read */
+    struct sim_result *result;
 };
 
 /* ---- Reading. */
-
-static bool mistake(struct sim_result *result, const char *path, uint32_t line, const char *what,
-                    const char *word)
-{
-    snprintf(result->failure, sizeof result->failure, "weir: sim: %s:%u: %s '%s'\n", path, line, what, word);
-    return false;
-}
 
 bool sim_read_time(const char *word, int64_t *us)
 {
@@ -184,14 +179,28 @@ static uint32_t find_name(char table[][16], uint32_t count, const char *word)
     return SIM_NONE;
 }
 
-static bool add_name(char table[][16], uint32_t *count, const char *word, int64_t *value)
+/* Names stand in what is printed, and between spaces. */
+static bool is_name(const char *word)
 {
-    if (*count == NAMES_MAX || strlen(word) >= 16 || find_name(table, *count, word) != SIM_NONE) {
-        return false;
+    const size_t length = strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_");
+    return word[length] == 0 && length < 16;
+}
+
+/* Returns NULL, or what is wrong with the word. */
+static const char *add_name(char table[][16], uint32_t *count, const char *word, int64_t *value)
+{
+    if (!is_name(word)) {
+        return "a name is 1 to 15 letters, digits, - and _, not";
+    }
+    if (find_name(table, *count, word) != SIM_NONE) {
+        return "the name is taken already:";
+    }
+    if (*count == NAMES_MAX) {
+        return "too many names at";
     }
     *value = *count;
     snprintf(table[(*count)++], 16, "%s", word);
-    return true;
+    return NULL;
 }
 
 static const char *const counter_names[] = {
@@ -231,37 +240,51 @@ static const char *name_counter(int i)
     return counter_names[i];
 }
 
-static bool read_value(struct story *story, enum value_class class, const char *word, int64_t *value)
+static bool read_count(const char *word, int64_t *value)
+{
+    char *end = NULL;
+    *value = strtol(word, &end, 10);
+    return *word >= '0' && *word <= '9' && *end == 0 && *value > 0 && *value <= 100000;
+}
+
+/* Returns NULL, or what is wrong with the word. */
+static const char *read_value(struct story *story, enum value_class class, const char *word, int64_t *value)
 {
     switch (class) {
     case VALUE_NODE:
         *value = find_name(story->name, story->name_count, word);
-        return *value != SIM_NONE;
+        return *value != SIM_NONE ? NULL : "no such node:";
     case VALUE_NEW:
         return add_name(story->name, &story->name_count, word, value);
     case VALUE_JOB:
         *value = find_name(story->job, story->job_count, word);
-        return *value != SIM_NONE;
+        return *value != SIM_NONE ? NULL : "no such job:";
     case VALUE_NEW_JOB:
         return add_name(story->job, &story->job_count, word, value);
     case VALUE_TIME:
-        return sim_read_time(word, value);
+        return sim_read_time(word, value) ? NULL : "not a time:";
     case VALUE_COUNT:
-        *value = strtol(word, NULL, 10);
-        return *value > 0 && *value <= 100000;
+        return read_count(word, value) ? NULL : "not a number from 1 to 100000:";
     case VALUE_STATE:
-        return read_listed(word, name_state, MESH_UP, MESH_REVOKED, value);
+        return read_listed(word, name_state, MESH_UP, MESH_REVOKED, value) ? NULL
+                                                                           : "no such state of a node:";
     case VALUE_END:
-        return read_listed(word, name_end, MESH_JOB_RUNNING, MESH_JOB_CANCELLED, value);
+        return read_listed(word, name_end, MESH_JOB_RUNNING, MESH_JOB_CANCELLED, value)
+                   ? NULL
+                   : "no such state of a job:";
     case VALUE_MESSAGE:
-        return read_listed(word, name_message, MESH_PING, MESH_MESSAGE_KINDS - 1, value);
+        return read_listed(word, name_message, MESH_PING, MESH_MESSAGE_KINDS - 1, value)
+                   ? NULL
+                   : "no such kind of message:";
     case VALUE_COUNTER:
         return read_listed(word, name_counter, 0, (int)(sizeof counter_names / sizeof *counter_names) - 1,
-                           value);
+                           value)
+                   ? NULL
+                   : "no such counter:";
     case VALUE_WORD:
         break;
     }
-    return false;
+    return "no such word:";
 }
 
 static enum value_class class_of(const char *word)
@@ -292,8 +315,26 @@ static bool has_shape(const char *pattern, char **word, uint32_t count)
     return at == count;
 }
 
-static const char *read_values(struct story *story, struct line *line, const char *pattern, char **word,
-                               uint32_t count)
+/* The nodes that stand for "...". Those that start are new: who ran before is restarted. */
+static bool read_nodes(struct story *story, struct line *line, char **word, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        int64_t node = find_name(story->name, story->name_count, word[i]);
+        const char *wrong = node == SIM_NONE ? "no such node:" : NULL;
+        if (line->what == VERB_START) {
+            wrong = node == SIM_NONE ? add_name(story->name, &story->name_count, word[i], &node)
+                                     : "it was started before ('restart' starts it again):";
+        }
+        if (wrong != NULL) {
+            return sim_mistake(story->result, story->path, line->number, wrong, word[i]);
+        }
+        line->node[line->node_count++] = (uint32_t)node;
+    }
+    return true;
+}
+
+static bool read_values(struct story *story, struct line *line, const char *pattern, char **word,
+                        uint32_t count)
 {
     char copy[100];
     snprintf(copy, sizeof copy, "%s", pattern);
@@ -303,42 +344,47 @@ static const char *read_values(struct story *story, struct line *line, const cha
     for (char *part = strtok_r(copy, " ", &rest); part != NULL; part = strtok_r(NULL, " ", &rest), at++) {
         const enum value_class class = class_of(part);
         if (strcmp(part, "...") == 0) {
-            for (; at < count; at++) {
-                int64_t node = find_name(story->name, story->name_count, word[at]);
-                if (node == SIM_NONE && (line->what != VERB_START ||
-                                         !add_name(story->name, &story->name_count, word[at], &node))) {
-                    return word[at];
-                }
-                line->node[line->node_count++] = (uint32_t)node;
-            }
-            break;
+            return read_nodes(story, line, word + at, count - at);
         }
-        if (class != VALUE_WORD && !read_value(story, class, word[at], &line->value[values++])) {
-            return word[at];
+        const char *const wrong =
+            class != VALUE_WORD ? read_value(story, class, word[at], &line->value[values++]) : NULL;
+        if (wrong != NULL) {
+            return sim_mistake(story->result, story->path, line->number, wrong, word[at]);
         }
     }
-    return NULL;
+    return true;
+}
+
+/* A verb that there is, with other words than it takes, is told what it takes. */
+static bool wrong_verb(const struct story *story, uint32_t number, const char *verb)
+{
+    const size_t length = strlen(verb);
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
+        if (strncmp(verbs[i].words, verb, length) == 0 &&
+            (verbs[i].words[length] == ' ' || verbs[i].words[length] == 0)) {
+            return sim_mistake(story->result, story->path, number, "wrong words: it is", verbs[i].words);
+        }
+    }
+    return sim_mistake(story->result, story->path, number, "unknown verb", verb);
 }
 
 static bool read_pattern(struct story *story, struct line *line, const struct pattern *table, size_t size,
-                         char **word, uint32_t count, struct sim_result *result)
+                         char **word, uint32_t count)
 {
     for (size_t i = 0; i < size; i++) {
         if (has_shape(table[i].words, word, count)) {
             line->what = table[i].verb;
-            const char *const wrong = read_values(story, line, table[i].words, word, count);
-            return wrong == NULL || mistake(result, story->path, line->number,
-                                            "no such node, job, time or state, or it is named twice:", wrong);
+            return read_values(story, line, table[i].words, word, count);
         }
     }
-    return mistake(result, story->path, line->number,
-                   line->act ? "unknown verb or wrong words after" : "unknown expectation at",
-                   count != 0 ? word[0] : "");
+    return line->act
+               ? wrong_verb(story, line->number, word[0])
+               : sim_mistake(story->result, story->path, line->number, "unknown expectation at", word[0]);
 }
 
-static bool read_line(struct story *story, char *text, uint32_t number, struct sim_result *result,
-                      int64_t *now_us)
+static bool read_line(void *context, char *text, uint32_t number)
 {
+    struct story *const story = context;
     char *const comment = strchr(text, '#');
     if (comment != NULL) {
         *comment = 0;
@@ -347,12 +393,13 @@ static bool read_line(struct story *story, char *text, uint32_t number, struct s
     struct line *const line = &story->line[story->line_count];
     *line = (struct line){.number = number};
     snprintf(line->text, sizeof line->text, "%s", text + strspn(text, " "));
+    sim_make_printable(line->text);
     char *word[WORDS_MAX];
     uint32_t count = 0;
     char *rest = NULL;
     for (char *part = strtok_r(text, " \t", &rest); part != NULL; part = strtok_r(NULL, " \t", &rest)) {
         if (count == WORDS_MAX) {
-            return mistake(result, story->path, number, "too many words at", part);
+            return sim_mistake(story->result, story->path, number, "too many words at", part);
         }
         word[count++] = part;
     }
@@ -360,57 +407,44 @@ static bool read_line(struct story *story, char *text, uint32_t number, struct s
         return true;
     }
     if (story->line_count + 1 == LINES_MAX) {
-        return mistake(result, story->path, number, "too many lines at", word[0]);
+        return sim_mistake(story->result, story->path, number, "too many lines at", word[0]);
     }
     story->line_count++;
     if (strcmp(word[0], "at") == 0 && count >= 3) {
         line->act = true;
         if (!sim_read_time(word[1], &line->from_us)) {
-            return mistake(result, story->path, number, "not a time:", word[1]);
+            return sim_mistake(story->result, story->path, number, "not a time:", word[1]);
         }
-        if (line->from_us < *now_us) {
-            return mistake(result, story->path, number, "time goes back to", word[1]);
+        if (line->from_us < story->now_us) {
+            return sim_mistake(story->result, story->path, number, "time goes back to", word[1]);
         }
-        *now_us = line->from_us;
-        return read_pattern(story, line, verbs, sizeof verbs / sizeof verbs[0], word + 2, count - 2, result);
+        story->now_us = line->from_us;
+        return read_pattern(story, line, verbs, sizeof verbs / sizeof verbs[0], word + 2, count - 2);
     }
     const bool within = count >= 4 && strcmp(word[1], "within") == 0;
     line->never = count >= 5 && strcmp(word[1], "never") == 0 && strcmp(word[2], "for") == 0;
     if (strcmp(word[0], "expect") != 0 || (!within && !line->never)) {
-        return mistake(
-            result, story->path, number,
+        return sim_mistake(
+            story->result, story->path, number,
             "a line begins with 'at TIME', 'expect within TIME' or 'expect never for TIME', not with",
             word[0]);
     }
     const uint32_t skip = within ? 3 : 4;
     if (!sim_read_time(word[skip - 1], &line->until_us)) {
-        return mistake(result, story->path, number, "not a time:", word[skip - 1]);
+        return sim_mistake(story->result, story->path, number, "not a time:", word[skip - 1]);
     }
-    line->from_us = *now_us;
-    line->until_us += *now_us;
+    line->from_us = story->now_us;
+    line->until_us += story->now_us;
     return read_pattern(story, line, expectations, sizeof expectations / sizeof expectations[0], word + skip,
-                        count - skip, result);
+                        count - skip);
 }
 
-static bool read_story(struct story *story, const char *path, struct sim_result *result)
+static bool read_story(struct story *story)
 {
-    FILE *const file = fopen(path, "r");
-    if (file == NULL) {
-        snprintf(result->failure, sizeof result->failure, "weir: sim: cannot read the scenario %s\n", path);
+    if (!sim_read_lines(story->path, "scenario", story->result, read_line, story)) {
         return false;
     }
-    story->path = path;
-    char text[400];
-    int64_t now_us = 0;
-    bool fine = true;
-    for (uint32_t number = 1; fine && fgets(text, sizeof text, file) != NULL; number++) {
-        fine = read_line(story, text, number, result, &now_us);
-    }
-    fclose(file);
-    if (fine && story->line_count == 0) {
-        fine = mistake(result, path, 1, "no story in", path);
-    }
-    return fine;
+    return story->line_count != 0 || sim_mistake(story->result, story->path, 1, "no story in", story->path);
 }
 
 /* ---- Playing. */
@@ -710,7 +744,9 @@ bool sim_scenario(const struct sim_options *options, const char *path, FILE *out
 {
     *result = (struct sim_result){0};
     struct story *const story = sim_alloc(1, sizeof *story);
-    if (!read_story(story, path, result)) {
+    story->path = path;
+    story->result = result;
+    if (!read_story(story)) {
         free(story);
         return false;
     }

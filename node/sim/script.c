@@ -75,9 +75,7 @@ struct reader {
 
 static bool mistake(struct reader *reader, const char *what, const char *word)
 {
-    snprintf(reader->result->failure, sizeof reader->result->failure, "weir: sim: %s:%u: %s '%s'\n",
-             reader->path, reader->line, what, word);
-    return false;
+    return sim_mistake(reader->result, reader->path, reader->line, what, word);
 }
 
 static bool read_number(const char *word, int64_t least, int64_t most, int64_t *value)
@@ -234,8 +232,10 @@ static bool read_fault(struct reader *reader)
     return true;
 }
 
-static bool read_line(struct reader *reader, char *text)
+static bool read_line(void *context, char *text, uint32_t number)
 {
+    struct reader *const reader = context;
+    reader->line = number;
     text[strcspn(text, "#\r\n")] = 0;
     reader->count = 0;
     char *rest = NULL;
@@ -268,20 +268,9 @@ static bool read_line(struct reader *reader, char *text)
 
 struct sim_plan *sim_script_read(const char *path, struct sim_options *options, struct sim_result *failure)
 {
-    FILE *const file = fopen(path, "r");
-    if (file == NULL) {
-        snprintf(failure->failure, sizeof failure->failure, "weir: sim: cannot read the script %s\n", path);
-        return NULL;
-    }
     struct reader reader = {
         .path = path, .options = options, .plan = sim_alloc(1, sizeof *reader.plan), .result = failure};
-    char text[400];
-    bool fine = true;
-    while (fine && fgets(text, sizeof text, file) != NULL) {
-        reader.line++;
-        fine = read_line(&reader, text);
-    }
-    fclose(file);
+    bool fine = sim_read_lines(path, "script", failure, read_line, &reader);
     if (fine && !reader.run) {
         reader.line = reader.line != 0 ? reader.line : 1;
         fine = mistake(&reader, "no line 'run seed S nodes N' in", path);

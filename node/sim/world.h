@@ -737,6 +737,18 @@ const char *sim_fault_name(uint32_t fault);
 
 /* scenario.c: "300ms", "1.5s", "2m". */
 bool sim_read_time(const char *word, int64_t *us);
+/* Puts '?' for what a terminal would not print: words of files that others wrote stand in messages. */
+void sim_make_printable(char *text);
+/*
+ * Reads the file line by line. A folder, a file that can't be read, and a line that is too long are mistakes, told in
+ * `failure`, as are those that `read_line` tells there. Returns false on the first of them.
+ */
+#define SIM_LINE_BYTES 400
+bool sim_read_lines(const char *path, const char *what, struct sim_result *failure,
+                    bool (*read_line)(void *context, char *text, uint32_t number), void *context);
+/* Tells of a mistake in a line; returns false. */
+bool sim_mistake(struct sim_result *failure, const char *path, uint32_t line, const char *what,
+                 const char *word);
 /* Called after every step and every message when a story is told. */
 void sim_story_line(struct world *world, uint32_t line);
 void sim_story_look(struct world *world);

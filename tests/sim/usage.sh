@@ -100,6 +100,32 @@ printf 'at 5s start a\nat 1s start b\n' >"$folder/time.txt"
 refuses 'time.txt:2: time goes back' --scenario "$folder/time.txt"
 printf 'at 0s start a\nat 1s kill b\n' >"$folder/node.txt"
 refuses 'node.txt:2: no such node' --scenario "$folder/node.txt"
+# Each kind of word has its own mistake, told at its line.
+story() {
+    printf "at 0s start a b\\nat 1s submit J at a shards 4 of 1s\\n$1\\n" >"$folder/story.txt"
+    refuses "story.txt:3: $2" --scenario "$folder/story.txt"
+}
+story 'at 2s kill c' "no such node: 'c'"
+story 'at 2s kill a a a' "wrong words: it is 'kill NODE'"
+story 'at 2s explode a' "unknown verb 'explode'"
+story 'at 2s cancel K' "no such job: 'K'"
+story 'at 2s submit J at a shards 4 of 1s' "the name is taken already: 'J'"
+story 'at 2s submit K at a shards 0 of 1s' "not a number from 1 to 100000: '0'"
+story 'at 2s submit K at a shards 4x of 1s' "not a number from 1 to 100000: '4x'"
+story 'at 2s submit K at a shards 4 of soon' "not a time: 'soon'"
+story 'at 2s start a' "it was started before ('restart' starts it again): 'a'"
+story 'at 2s start c c' "it was started before ('restart' starts it again): 'c'"
+story 'at 2s clone a as b' "the name is taken already: 'b'"
+story 'at 2s clone a as abcdefghijklmnop' "a name is 1 to 15 letters"
+story 'at 2s clone a as \033[31m' "a name is 1 to 15 letters, digits, - and _, not '?.31m'"
+story 'at 2s kill \033[31m\302\233' "no such node: '?.31m??'"
+story 'expect within 5s a sees b dead' "no such state of a node: 'dead'"
+story 'expect within 5s job J dead' "no such state of a job: 'dead'"
+story 'expect within 5s message pong_ a -> b' "no such kind of message: 'pong_'"
+story 'expect within 5s nothing at a reaches 5' "no such counter: 'nothing'"
+story "$(printf '%0500d' 0)" 'too long a line'
+refuses 'cannot read the scenario .*: Is a directory' --scenario "$folder"
+refuses 'cannot read the script .*: Is a directory' --script "$folder"
 printf 'at 0s start a\nexpect soon a sees a up\n' >"$folder/expect.txt"
 refuses 'expect.txt:2: a line begins' --scenario "$folder/expect.txt"
 printf 'at soon start a\n' >"$folder/clock.txt"
@@ -121,6 +147,7 @@ script 'run seed 1 nodes 4\nat 9s reset n3 size\n' 'faults.script:2: a value is 
 script 'run seed 1\n' 'faults.script:1: it must be said how many nodes'
 script 'run seed 1 nodes 4000000\n' 'faults.script:1: out of range'
 script 'network slow\n' 'faults.script:1: a network is faithful or adversarial'
+script 'expl\033[31mode\n' "with 'expl?.31mode'"
 script 'explode\n' 'faults.script:1: a line begins with'
 script '# nothing\n' "no line 'run seed S nodes N'"
 printf '# nothing\n' >"$folder/empty.txt"
