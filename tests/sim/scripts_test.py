@@ -27,8 +27,10 @@ def read(path):
 
 
 def run_small(study):
-    said = subprocess.run([SIMULATOR, "--study", study.name, "--nodes", SMALL.get(study.nodes, SMALL_NODES), "--minutes", "1",
-                           "--samples", "1", "--json"], capture_output=True, text=True, check=True).stdout
+    kind = study.name.split("-")[0]
+    shortest = {"hops": ["--samples", "1"], "detect": ["--samples", "1"], "heal": []}.get(kind, ["--minutes", "1"])
+    said = subprocess.run([SIMULATOR, "--study", study.name, "--nodes", SMALL.get(study.nodes, SMALL_NODES), *shortest, "--json"],
+                          capture_output=True, text=True, check=True).stdout
     return json.loads(said)
 
 

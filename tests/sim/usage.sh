@@ -92,7 +92,7 @@ bounded 2 'a bound is FIGURE=NUMBER' --study hops --at-most hops=3x
 bounded 2 'a bound is FIGURE=NUMBER' --study hops --at-most =3
 # Policies side by side, and a short run's time in minutes.
 bounded 0 '^  messages_per_shard_90  *[0-9.]*  *[0-9.]*  *[0-9.]*  *[0-9.]*  *[0-9.]*  *[0-9.]*$' --study placement --minutes 1
-bounded 0 '1 seed, 2.0 virtual minutes' --minutes 2 --faults none:0 --jobs 1
+bounded 0 '1 seed, 10.0 virtual minutes' --faults none:0 --jobs 1
 refuses 'cannot read the scenario' --scenario "$folder/none.txt"
 printf 'at 0s start a\nat 1s explode a\n' >"$folder/verb.txt"
 refuses 'verb.txt:2: unknown verb' --scenario "$folder/verb.txt"
