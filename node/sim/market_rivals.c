@@ -406,10 +406,12 @@ static void happen(struct rivals *rivals, const struct event *event)
         queue_put(&rivals->site[event->a].queue, rivals->next, event->b);
         site_serve(rivals, event->a);
         break;
-    case PROBED:
-        queue_put(&rivals->site[event->a].queue, rivals->probe_next, probe_new(rivals, event->b));
+    case PROBED: {
+        const uint32_t probe = probe_new(rivals, event->b); /* its table may move */
+        queue_put(&rivals->site[event->a].queue, rivals->probe_next, probe);
         site_ask(rivals, event->a);
         break;
+    }
     case ASKED:
         probe_answer(rivals, event->a, event->b, event->life);
         break;
