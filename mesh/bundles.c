@@ -837,13 +837,15 @@ void home_result(struct step *step, uint32_t from, const struct mesh_message *me
     }
     bool kept = false;
     const bool barred = job && verify_bars_of_job(mesh, job, from);
-    const bool inherited = !ours && led && message->body.result.epoch < job->spec.epoch;
-    if (inherited) /* it heeds its home alone */
+    const bool running = job && job->state == MESH_JOB_RUNNING && !barred;
+    const bool older = led && message->body.result.epoch < job->spec.epoch;
+    /* Of a bundle that we adopted; it ended before our answer came. */
+    const bool adopted = older && ours && result_matches(&home->bundle[slot], message);
+    if (older) /* it heeds its home alone */
         adopt_answer(step, from, name, job->spec.epoch);
-    if (inherited && !barred && job->state == MESH_JOB_RUNNING) {
+    if (older && !ours && running) {
         kept = take_inherited(step, from, job_slot, message);
-    } else if (!ours || barred || job->state != MESH_JOB_RUNNING ||
-               job->spec.epoch != message->body.result.epoch) {
+    } else if (!ours || !running || (job->spec.epoch != message->body.result.epoch && !adopted)) {
         count_unwanted(mesh, job, message);
         if (ours) {
             /* No need to call it back; or the name was spent in an earlier life of ours, by which nobody runs this. */

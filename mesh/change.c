@@ -104,10 +104,12 @@ static bool may_keep(const struct mesh *mesh, uint32_t slot)
            !(member->has_capacity && member->fault == MESH_FAULT_DISK);
 }
 
-/* The member that is up and of the highest rank for the job (rendezvous hashing), or MESH_NONE. */
+/* The member that is up and of the highest rank for the job (rendezvous hashing), below that of `after` if there is one, or
+ * MESH_NONE. */
 static uint32_t choose_one(const struct mesh *mesh, const struct mesh_id *job,
-                           const struct mesh_members *chosen, bool other_sites)
+                           const struct mesh_members *chosen, const struct mesh_id *after, bool other_sites)
 {
+    const uint64_t bound = after ? choice_rank(job, after) : UINT64_MAX;
     uint32_t best = MESH_NONE;
     uint64_t best_rank = 0;
     for (uint32_t i = 0; i < mesh->members.count; i++) {
@@ -117,7 +119,7 @@ static uint32_t choose_one(const struct mesh *mesh, const struct mesh_id *job,
             members_place(chosen, id) != MESH_NONE)
             continue;
         const uint64_t rank = choice_rank(job, id);
-        if (best == MESH_NONE || rank > best_rank) {
+        if (rank < bound && (best == MESH_NONE || rank > best_rank)) {
             best = slot;
             best_rank = rank;
         }
@@ -125,11 +127,15 @@ static uint32_t choose_one(const struct mesh *mesh, const struct mesh_id *job,
     return best;
 }
 
-/* Another site's, each site once; where there is none, whoever is up. */
-static uint32_t choose(const struct mesh *mesh, const struct mesh_id *job, const struct mesh_members *chosen)
+/* Another site's, each site once; where there is none, whoever is up. One that had no room is passed over, for the next or, at
+ * the end, the first again. */
+static uint32_t choose(const struct mesh *mesh, const struct mesh_id *job, const struct mesh_members *chosen,
+                       const struct mesh_id *after)
 {
-    const uint32_t slot = choose_one(mesh, job, chosen, true);
-    return slot != MESH_NONE ? slot : choose_one(mesh, job, chosen, false);
+    uint32_t slot = choose_one(mesh, job, chosen, after, true);
+    if (slot == MESH_NONE)
+        slot = choose_one(mesh, job, chosen, after, false);
+    return slot == MESH_NONE && after ? choose(mesh, job, chosen, NULL) : slot;
 }
 
 void change_choose(const struct mesh *mesh, const struct mesh_job_spec *spec, struct mesh_members *chosen)
@@ -138,7 +144,7 @@ void change_choose(const struct mesh *mesh, const struct mesh_job_spec *spec, st
     *chosen = (struct mesh_members){
         .number = 1, .count = 1, .id = {mesh->config.self}, .storage = {mesh->incarnation}};
     while (chosen->count < copies) {
-        const uint32_t slot = choose(mesh, &spec->id, chosen);
+        const uint32_t slot = choose(mesh, &spec->id, chosen, NULL);
         if (slot == MESH_NONE)
             break;
         chosen->storage[chosen->count] = mesh->members.slot[slot].record.incarnation;
@@ -247,7 +253,7 @@ static void begin(struct step *step, uint32_t slot, uint32_t leaving)
     append_change(step, slot, &both);
 }
 
-static void learner_choose(struct step *step, uint32_t slot, uint32_t leaving)
+static void learner_choose(struct step *step, uint32_t slot, uint32_t leaving, const struct mesh_id *after)
 {
     struct mesh *const mesh = step->mesh;
     struct journal *const journal = &mesh->journals.journal[slot];
@@ -257,10 +263,11 @@ static void learner_choose(struct step *step, uint32_t slot, uint32_t leaving)
     mesh->journals.changes_left--;
     if (leaving != MESH_NONE)
         members_drop(&stay, leaving);
-    const uint32_t member = choose(mesh, &journal->job, &stay);
+    const uint32_t member = choose(mesh, &journal->job, &stay, after);
     if (member == MESH_NONE)
         return;
     journal->learning = true;
+    journal->learning_at_ms = step->now_ms;
     journal->learner = mesh->members.slot[member].id;
     journal->learner_storage = mesh->members.slot[member].record.incarnation;
     journal->peer[journal->members.count] =
@@ -272,6 +279,13 @@ static bool learner_failed(const struct mesh *mesh, const struct journal *journa
 {
     const uint32_t member = members_find(mesh, &journal->learner);
     return member == MESH_NONE || !may_keep(mesh, member) || journal->peer[journal->members.count].lost;
+}
+
+/* It lives and takes nothing: its table of journals is full, or its disk. */
+static bool learner_has_no_room(const struct step *step, const struct journal *journal)
+{
+    return journal->peer[journal->members.count].held == 0 &&
+           step->now_ms - journal->learning_at_ms >= JOURNAL_ROOM_MS;
 }
 
 void change_tick(struct step *step, uint32_t slot)
@@ -297,7 +311,9 @@ void change_tick(struct step *step, uint32_t slot)
     if (journal->learning && learner_failed(mesh, journal))
         journal->learning = false;
     if (!journal->learning)
-        learner_choose(step, slot, leaving);
+        learner_choose(step, slot, leaving, NULL);
+    else if (learner_has_no_room(step, journal))
+        learner_choose(step, slot, leaving, &journal->learner);
     else if (journal->peer[journal->members.count].held > 0 &&
              journal->peer[journal->members.count].held + JOURNAL_WINDOW >= journal->last)
         begin(step, slot, leaving);

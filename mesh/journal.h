@@ -54,8 +54,8 @@ enum {
         8000, /* not settled, or no majority heard, for so long: the job is said to be stalled */
     JOURNAL_HAND_MS =
         2000, /* a home asked to stand, or the wait for one that has everything: then another is tried */
-    JOURNAL_ROOM_MS =
-        30000, /* a job for which its new home has no room for so long is given to another member */
+    /* A job for which its new home, or a newcomer to its journal, has no room for so long is given to another. */
+    JOURNAL_ROOM_MS = 30000,
     JOURNAL_OUT_MS = 10 * 60 * 1000, /* who is told that it is no member any more asks again after so long */
     JOURNAL_CHANGES = 8,             /* members chosen anew in one scan: each looks at all nodes */
     JOURNAL_SCAN_MS = 500, /* timers are looked at so often: there are thousands, and none is in a hurry */
@@ -119,6 +119,7 @@ struct journal {
     bool learning;
     struct mesh_id learner;
     uint64_t learner_storage;
+    int64_t learning_at_ms; /* since when */
     /* We don't want to be the home any more: no results are taken until another is. */
     bool handing;
     int64_t handed_at_ms; /* when one was asked to stand, or it began to be waited for */

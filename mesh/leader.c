@@ -384,7 +384,6 @@ void journal_on_appended(struct step *step, uint32_t from, const struct mesh_mes
             peer->behind = peer->sent < journal->last;
             send_log(step, journal, which);
         }
-        settle(step, slot);
     } else if (!peer->behind || message->body.appended.last < peer->held ||
                step->now_ms - peer->sent_at_ms >= JOURNAL_RESEND_MS) {
         peer->behind = true;
@@ -392,6 +391,7 @@ void journal_on_appended(struct step *step, uint32_t from, const struct mesh_mes
         peer->held = peer->sent < peer->held ? peer->sent : peer->held;
         send_log(step, journal, which);
     }
+    settle(step, slot); /* also where it says only that its copy is lost: then half may do */
 }
 
 static void beat_add(struct step *step, const struct journal *journal, const struct mesh_id *to, bool over)

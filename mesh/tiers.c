@@ -151,7 +151,8 @@ bool tiers_welcomes(struct step *step, const struct mesh_id *from, const struct 
     if (record->body.member.leaving)
         return false;
     const uint32_t by = members_find(mesh, from);
-    const bool introduced = id_equal(from, &record->origin);
+    /* What our disk knows of it is kept for a while, too: others may tell of the time before. */
+    const bool introduced = id_equal(from, &record->origin) || id_equal(from, &mesh->config.self);
     const bool told = contact && by != MESH_NONE && is_near(mesh, by);
     return (introduced || told || step->now_ms < mesh->tiers.sought_until_ms) && make_room(step);
 }

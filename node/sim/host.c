@@ -11,8 +11,6 @@
 /* Steps of one host at one instant, its messages to itself included. More is a loop that would burn a core
  * for ever. */
 #define STEPS_AT_ONCE_MAX 20000
-/* Where a mesh is laid out, capacities come back signed between once and twice this time. */
-#define LAID_CAPACITIES_US (5 * SECOND_US)
 /* As node/host.c does. */
 #define STALLED_RETRY_US SECOND_US
 
@@ -288,27 +286,27 @@ static void effect_sign(struct world *world, struct host *host, const struct mes
         sim_payload_drop(host->own_record);
         host->own_record = sim_payload_keep(payload);
         host->interior = record->body.member.interior;
+    } else if (record->kind == MESH_RECORD_CAPACITY) {
+        sim_payload_drop(host->own_capacity);
+        host->own_capacity = sim_payload_keep(payload);
     }
-    int64_t in_us = sim_between(&world->random, 0, 300);
-    if (world->laying &&
-        record->kind == MESH_RECORD_CAPACITY) { /* so that not all go out at once when the links are up */
-        in_us = sim_between(&world->random, LAID_CAPACITIES_US, 2 * LAID_CAPACITIES_US);
-    }
-    struct event event = sim_world_event(world, in_us, HAPPEN_SIGNED, host->index);
+    struct event event =
+        sim_world_event(world, sim_between(&world->random, 0, 300), HAPPEN_SIGNED, host->index);
     event.item = payload;
     sim_world_push(world, event);
 }
 
 /* Who belongs to no tier of the host's is known for as long as they share work, and introduces itself again. */
-static bool is_guest(const struct host *host, const struct host *peer)
+static bool is_guest(const struct host *host, const struct mesh_id *peer)
 {
-    return host->site != peer->site && (host->interior || peer->interior);
+    struct mesh_member_view view;
+    return sim_host_view(host, peer, &view) && view.guest;
 }
 
 static void effect_admit(struct world *world, struct host *host, const struct mesh_effect *effect)
 {
     const uint32_t peer = sim_world_identity(world, &effect->body.admit.id);
-    if (peer != SIM_NONE && !is_guest(host, &world->host[peer]) &&
+    if (peer != SIM_NONE && !is_guest(host, &effect->body.admit.id) &&
         !sim_disk_has_record(world, host, MESH_RECORD_MEMBER, &effect->body.admit.id)) {
         sim_check_fail(world, host, SIM_RECORDS_KEPT, "somebody is admitted whose record isn't on the disk");
     }
@@ -1280,7 +1278,8 @@ void sim_host_free(struct host *host)
     sim_oracle_free(host);
     sim_handles_clear(&host->handles);
     sim_payload_drop(host->own_record);
-    host->own_record = NULL;
+    sim_payload_drop(host->own_capacity);
+    host->own_record = host->own_capacity = NULL;
     free(host->memory);
     host->memory = NULL;
     host->mesh = NULL;

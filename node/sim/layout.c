@@ -5,16 +5,18 @@
  * after a power cut, and at a thousand nodes it costs more than most studies: every node's first record is flooded over every
  * link, which is what makes the trees.
  *
- * Laid out: nodes start alone; then each core is told of all members that concern it, its links come up, and its neighbours
- * tell it over which of them no copies need to go (PRUNE), as they would have after the first record of each origin. All of
- * that are events and messages of production, handed in at one moment instead of being waited for. The tree of each origin is
- * that of fewest links and, of those, of least latency, which is where the protocol's own trees tend; a study of how trees
- * are made has to make them anew (study_hops.c).
+ * Laid out: nodes start alone; then each core is told of all members that concern it and of what these lend, its links come
+ * up, and its neighbours tell it over which of them no copies need to go (PRUNE), as they would have after the first record
+ * of each origin. All of that are events and messages of production, handed in at one moment instead of being waited for. The
+ * tree of each origin is that of fewest links and, of those, of least latency, which is where the protocol's own trees tend; a
+ * study of how trees are made has to make them anew (study_hops.c).
  */
 #include "node/sim/world.h"
 
 /* They start alone within this time, so that they do not ping all at once later. */
 #define START_US (2 * SECOND_US)
+/* And in this time more have said what they lend, too (MESH_CAPACITY_MIN_MS after they first said that it is nothing). */
+#define ALONE_US (1100 * (SECOND_US / 1000))
 
 /* ---- Disks. */
 
@@ -294,29 +296,73 @@ static void prune_around_tree(struct world *world, struct graph *graph, uint32_t
     }
 }
 
-/* Everybody gets the origin's record once more, over the link by which the tree reaches it, and so knows its way. */
-static void show_ways(struct world *world, const struct graph *graph, uint32_t origin)
+/* How an origin's records reach a host. */
+struct way {
+    uint32_t host;
+    uint32_t origin;
+    uint32_t parent;
+    uint32_t depth;
+};
+
+/* Of so many origins at a time, so that what they do to one host finds its core in the processor's cache. */
+#define ORIGINS_AT_ONCE 64
+
+struct ways {
+    struct way *way;
+    uint32_t count, room;
+};
+
+static void note_ways(struct ways *ways, const struct graph *graph, uint32_t origin)
+{
+    if (ways->room < ways->count + graph->reached) {
+        ways->room = 2 * (ways->count + graph->reached);
+        ways->way = sim_grow(ways->way, ways->room, sizeof *ways->way);
+    }
+    for (uint32_t i = 1; i < graph->reached; i++) {
+        const uint32_t host = graph->queue[i];
+        ways->way[ways->count++] = (struct way){
+            .host = host, .origin = origin, .parent = graph->parent[host], .depth = graph->depth[host]};
+    }
+}
+
+static int compare_ways(const void *a, const void *b)
+{
+    const struct way *const x = a;
+    const struct way *const y = b;
+    return x->host != y->host ? (x->host > y->host) - (x->host < y->host)
+                              : (x->origin > y->origin) - (x->origin < y->origin);
+}
+
+/* Everybody gets the origins' records once more, over the links by which the trees reach it, and so knows its ways. */
+static void show_ways(struct world *world, struct ways *ways)
 {
     static struct mesh_send send;
-    struct payload *const record = world->host[origin].own_record;
     send.message.kind = MESH_SPREAD;
-    send.message.body.push.record = record->record;
-    for (uint32_t i = 1; i < graph->reached; i++) {
-        struct host *const host = &world->host[graph->queue[i]];
+    qsort(ways->way, ways->count, sizeof *ways->way, compare_ways);
+    for (uint32_t i = 0; i < ways->count; i++) {
+        const struct way *const way = &ways->way[i];
+        struct host *const host = &world->host[way->host];
+        struct payload *const record = world->host[way->origin].own_record;
         send.to = host->id;
-        send.message.body.push.hops = (uint8_t)graph->depth[host->index];
-        struct host *const parent = &world->host[graph->parent[host->index]];
-        sim_host_receive(world, host, sim_host_flight(world, parent, &send, sim_payload_keep(record)));
+        send.message.body.push.record = record->record;
+        send.message.body.push.hops = (uint8_t)way->depth;
+        sim_host_receive(world, host,
+                         sim_host_flight(world, &world->host[way->parent], &send, sim_payload_keep(record)));
     }
+    ways->count = 0;
 }
 
 static void lay_trees(struct world *world)
 {
     struct graph graph = graph_of(world);
+    struct ways ways = {0};
     for (uint32_t origin = 0; origin < world->host_count; origin++) {
         grow_tree(world, &graph, origin);
         prune_around_tree(world, &graph, origin);
-        show_ways(world, &graph, origin);
+        note_ways(&ways, &graph, origin);
+        if ((origin + 1) % ORIGINS_AT_ONCE == 0 || origin + 1 == world->host_count) {
+            show_ways(world, &ways);
+        }
     }
     for (uint32_t i = 0; i < world->host_count; i++) {
         for (uint32_t j = graph.first[i]; j < graph.first[i + 1]; j++) {
@@ -325,12 +371,20 @@ static void lay_trees(struct world *world)
             }
         }
     }
+    free(ways.way);
     graph_free(&graph);
 }
 
 /* ---- Members and links. */
 
-/* Each core is told of all who concern it, as they have just said of themselves; it is on the disk already. */
+/* As one has just said of itself. */
+static void tell_of(struct world *world, struct host *host, const struct host *other)
+{
+    sim_host_record(world, host, &other->id, sim_payload_keep(other->own_record));
+    sim_host_record(world, host, &other->id, sim_payload_keep(other->own_capacity));
+}
+
+/* Each core is told of all who concern it, whose records are on its disk already. */
 static void tell_members(struct world *world, const struct tiers *tiers)
 {
     struct payload **const record = sim_alloc(world->host_count, sizeof(struct payload *));
@@ -345,7 +399,7 @@ static void tell_members(struct world *world, const struct tiers *tiers)
             for (uint32_t j = 0; j < host->disk.record_count; j++) {
                 struct payload *const theirs = host->disk.record[j].payload;
                 if (theirs != host->own_record) {
-                    sim_host_record(world, host, &theirs->record.origin, sim_payload_keep(theirs));
+                    tell_of(world, host, &world->host[sim_world_identity(world, &theirs->record.origin)]);
                 }
             }
         }
@@ -372,7 +426,7 @@ bool sim_layout(struct world *world)
     fill_disks(world, NULL);
     world->laying = true;
     start_within(world, START_US);
-    world->end_us = START_US + SECOND_US / 100; /* and their own records are signed */
+    world->end_us = START_US + ALONE_US;
     sim_world_loop(world);
     if (!world->failed) {
         tell_members(world, &tiers);

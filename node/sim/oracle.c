@@ -24,7 +24,8 @@ enum {
     RENEW_LEFT_MS = 7500,
     LEASE_MS = 20000,
     HOME_LEASE_MS = 25000,
-    KEPT_MS = 600000, /* an attempt whose job has several homes to come waits for one of them */
+    KEPT_MS =
+        600000, /* an attempt whose job has several homes to come waits for one of them, and so does its result */
     RESEND_MS = 2000,
     OFFERS_DUE =
         32, /* times that a result is due, of which one at least is used where others keep the journal */
@@ -296,7 +297,10 @@ static int64_t held_lease_ms(const struct held *held)
 static int64_t result_due_ms(const struct held *held)
 {
     const int64_t resend_ms = held->took_long ? RESEND_LONG_MS : RESEND_MS;
-    return held->told_ms + (held->kept ? OFFERS_DUE * (resend_ms + ROUND_LATE_MS) : resend_ms);
+    const int64_t due_ms =
+        held->told_ms + (held->kept ? OFFERS_DUE * (resend_ms + ROUND_LATE_MS) : resend_ms);
+    /* One that waited for so long is thrown away, which shows only of those with bytes. */
+    return held->kept && due_ms >= held->finished_ms + KEPT_MS ? INT64_MAX : due_ms;
 }
 
 /* Of a kept result the times are counted that it might have been told, and those of a pause are one. */
@@ -1170,15 +1174,22 @@ static void check_own_word(struct world *world, struct host *host, struct oracle
     }
 }
 
-/* Who is no neighbour any more is not accused by us any more. */
-static void check_released(struct world *world, struct host *host, const struct oracle *oracle)
+/* Who is no neighbour any more is not accused by us any more. Of a guest, which belongs to no tier of ours now, nothing is
+ * withdrawn: those who heard of it have the same guest, or forget what we said in time. */
+static void check_released(struct world *world, struct host *host, struct oracle *oracle)
 {
     for (uint32_t i = 0; i < oracle->notes.room; i++) {
-        const struct peer_note *const note = table_row(&oracle->notes, sizeof *note, i);
+        struct peer_note *const note = table_row(&oracle->notes, sizeof *note, i);
         const uint32_t peer = (uint32_t)(note->key - 1); /* nobody, of a free row, in which all is 0 */
-        if (!note->neighbour && note->accused_before != 0 &&
-            is_live(sim_known_see(&host->known, peer).state) &&
-            is_life(world, host, peer, note->accused_before)) {
+        if (note->neighbour || note->accused_before == 0 ||
+            !is_live(sim_known_see(&host->known, peer).state) ||
+            !is_life(world, host, peer, note->accused_before)) {
+            continue;
+        }
+        struct mesh_member_view view;
+        if (sim_host_view(host, &world->host[peer].id, &view) && view.guest) {
+            note->accused_before = 0;
+        } else {
             sim_check_fail(world, host, SIM_WORDS_COUNT, "%s is no neighbour any more and stays accused",
                            world->host[peer].name);
         }

@@ -340,7 +340,8 @@ struct host {
     struct place *place; /* all that member records of its identity ever took, see node/sim/check.c */
     uint32_t place_count;
     struct payload *own_record; /* newest own member record of this life */
-    struct oracle *oracle;      /* of this life; NULL without world.opinions */
+    struct payload *own_capacity;
+    struct oracle *oracle; /* of this life; NULL without world.opinions */
     struct disk disk;
     struct batch *first_batch;
     struct batch *last_batch;

@@ -605,7 +605,56 @@ static void a_report_of_an_attempt_is_checked(void **state)
     fixture_close(follower);
 }
 
+/* An attempt that ends before it heard that it was adopted says so under the old epoch: that is its result all the same. */
+static void a_result_of_an_adopted_attempt_counts_though_it_knows_its_old_home_only(void **state)
+{
+    (void)state;
+    enum { AS_REPORTED, ANOTHER_SHARD, CASES };
+    for (uint32_t i = 0; i < CASES; i++) {
+        const struct reign reign = open_reign(4);
+        struct fixture *const f = reign.f;
+        both_hold(&reign);
+        f->mesh->home.job[0].spec.epoch = 2; /* as if it had been taken over */
+        const uint32_t shard = 3;
+        reports(f, 3, 1, 0, &shard, 1);
+        assert_int_equal(view(f, 1).assigned, 1);
+        struct mesh_message message = {.kind = MESH_ASSIGN_KEPT};
+        message.body.assign.name.token = 55;
+        message.body.assign.job = fixture_job(1);
+        message.body.assign.epoch = 1;
+        message.body.assign.count = 1;
+        message.body.assign.shard[0] = i == AS_REPORTED ? shard : 2;
+        fixture_clear(f);
+        result(f, 3, &message, MESH_DONE);
+        assert_true(fixture_sent(f, 3, MESH_ADOPTED, &message)); /* it heeds no other's acknowledgement */
+        assert_int_equal(view(f, 1).committed, i == AS_REPORTED);
+        assert_int_equal(view(f, 1).assigned, 0);
+        assert_int_equal(mesh_counters(f->mesh)->requeued_expired, i != AS_REPORTED);
+        fixture_close(f);
+    }
+}
+
 /* ---- Members. */
+
+/* Of two copies one is lost before it ever took the first entry: nothing else need be heard. */
+static void half_goes_on_once_the_other_half_is_lost(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_member(1, 8);
+    struct mesh_job_spec spec = spec_of(1, 4);
+    spec.copies = 2;
+    struct mesh_event event = {.kind = MESH_SUBMIT};
+    event.body.submit = spec;
+    fixture_step(f, &event);
+    own_words_come(f);
+    says(f, 0, 1, 0, false);
+    assert_int_equal(journal_of(f).settled, 0);
+    struct mesh_message lost = appended(1, 0, false);
+    lost.body.appended.storage = 2;
+    fixture_message(f, 0, &lost);
+    assert_int_equal(journal_of(f).settled, 1);
+    fixture_close(f);
+}
 
 static struct mesh_save change_saved(struct fixture *f, uint32_t index, uint32_t number, uint32_t count)
 {
@@ -670,6 +719,42 @@ static void a_member_that_left_is_replaced_by_another(void **state)
     fixture_run(f, JOURNAL_SCAN_MS);
     assert_false(view(f, 1).changing);
     assert_int_equal(view(f, 1).copies, 3);
+    fixture_close(f);
+}
+
+static uint32_t newcomer_of(struct fixture *f)
+{
+    const struct journal *const journal = &f->mesh->journals.journal[0];
+    assert_true(journal->learning);
+    return peer_of(f, &journal->learner);
+}
+
+/* One that has no room for the journal is passed over for another, and tried again when nobody is left. */
+static void a_newcomer_that_takes_nothing_is_passed_over(void **state)
+{
+    (void)state;
+    const struct reign reign = open_reign(4);
+    struct fixture *const f = reign.f;
+    both_hold(&reign);
+    f->mesh->journals.journal[0].peer[1].lost = true;
+    fixture_run(f, JOURNAL_SCAN_MS);
+    const uint32_t first = newcomer_of(f);
+    fixture_run(f, JOURNAL_ROOM_MS - JOURNAL_SCAN_MS);
+    says(f, first, 1, 0, false);
+    assert_int_equal(newcomer_of(f), first);
+    bool seen[PEERS] = {false};
+    seen[first] = seen[reign.member[SECOND]] = true;
+    for (uint32_t i = 1; i < PEERS - 1; i++) { /* that whose disk was lost may keep a new copy */
+        fixture_run(f, i == 1 ? 2 * JOURNAL_SCAN_MS : JOURNAL_ROOM_MS);
+        assert_false(seen[newcomer_of(f)]);
+        seen[newcomer_of(f)] = true;
+    }
+    fixture_run(f, JOURNAL_ROOM_MS);
+    assert_int_equal(newcomer_of(f), first);
+    says(f, first, 1, 1, true);
+    fixture_run(f, JOURNAL_ROOM_MS + JOURNAL_SCAN_MS);
+    assert_false(f->mesh->journals.journal[0].learning);
+    assert_int_equal(journal_of(f).members.joining, 4);
     fixture_close(f);
 }
 
@@ -1189,6 +1274,9 @@ int main(void)
         cmocka_unit_test(a_cancel_waits_if_another_may_have_the_job),
         cmocka_unit_test(a_home_of_a_job_that_was_over_hears_so),
         cmocka_unit_test(a_report_of_an_attempt_is_checked),
+        cmocka_unit_test(a_result_of_an_adopted_attempt_counts_though_it_knows_its_old_home_only),
+        cmocka_unit_test(half_goes_on_once_the_other_half_is_lost),
+        cmocka_unit_test(a_newcomer_that_takes_nothing_is_passed_over),
         cmocka_unit_test(a_member_that_left_is_replaced_by_another),
         cmocka_unit_test(a_member_is_gone_if_it_will_not_come_back),
         cmocka_unit_test(copies_are_kept_at_different_sites),

@@ -480,6 +480,24 @@ static void guests_are_let_in_by_those_who_may(void **state)
     fixture_close(f);
 }
 
+/* Others may tell of the time before its latest record, of which only our disk knows. */
+static void what_our_disk_knows_of_another_interior_is_kept_for_a_while(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_reporter();
+    const struct mesh_id worker = numbered(5001);
+    f->mesh->tiers.sought_until_ms = f->now_ms;
+    give(f, &f->self, member_record(&worker, 2, GUEST_SITE, true));
+    assert_true(tiers_guest(f->mesh, members_find(f->mesh, &worker)));
+    struct mesh_save save;
+    while (fixture_saved(f, MESH_SAVE_RECORD, &save))
+        continue;
+    give(f, &f->peer[FAR], member_record(&worker, 1, GUEST_SITE, false));
+    assert_true(tiers_guest(f->mesh, members_find(f->mesh, &worker)));
+    assert_false(fixture_saved(f, MESH_SAVE_RECORD, &save));
+    fixture_close(f);
+}
+
 static void the_upper_tier_takes_its_own_from_anybody(void **state)
 {
     (void)state;
@@ -992,6 +1010,7 @@ int main(void)
         cmocka_unit_test(whoever_leaves_the_upper_tier_is_told_of_there_once_more),
         cmocka_unit_test(one_that_changes_its_tier_itself_says_so_to_both),
         cmocka_unit_test(guests_are_let_in_by_those_who_may),
+        cmocka_unit_test(what_our_disk_knows_of_another_interior_is_kept_for_a_while),
         cmocka_unit_test(the_upper_tier_takes_its_own_from_anybody),
         cmocka_unit_test(the_guest_of_whom_nothing_was_heard_for_longest_gives_way),
         cmocka_unit_test(guests_are_forgotten_in_time),
