@@ -296,17 +296,10 @@ static void effect_sign(struct world *world, struct host *host, const struct mes
     sim_world_push(world, event);
 }
 
-/* Who belongs to no tier of the host's is known for as long as they share work, and introduces itself again. */
-static bool is_guest(const struct host *host, const struct mesh_id *peer)
-{
-    struct mesh_member_view view;
-    return sim_host_view(host, peer, &view) && view.guest;
-}
-
 static void effect_admit(struct world *world, struct host *host, const struct mesh_effect *effect)
 {
     const uint32_t peer = sim_world_identity(world, &effect->body.admit.id);
-    if (peer != SIM_NONE && !is_guest(host, &effect->body.admit.id) &&
+    if (peer != SIM_NONE && !sim_host_has_guest(host, &effect->body.admit.id) &&
         !sim_disk_has_record(world, host, MESH_RECORD_MEMBER, &effect->body.admit.id)) {
         sim_check_fail(world, host, SIM_RECORDS_KEPT, "somebody is admitted whose record isn't on the disk");
     }
@@ -953,6 +946,12 @@ bool sim_host_view(const struct host *host, const struct mesh_id *id, struct mes
         }
     }
     return false;
+}
+
+bool sim_host_has_guest(const struct host *host, const struct mesh_id *id)
+{
+    struct mesh_member_view view;
+    return sim_host_view(host, id, &view) && view.guest;
 }
 
 /* ---- Events for the core. */

@@ -1065,7 +1065,8 @@ static bool word_about(const struct word *word, uint32_t subject)
     return word->key != 0 && (uint32_t)(word->key - 1) == subject;
 }
 
-/* After the step that took it: an accusation of the present life may have counted; a withdrawal did if both were live. */
+/* After the step that took it: an accusation of the present life may have counted; a withdrawal did if both were live, and neither
+ * was a guest. */
 static void word_said(struct world *world, struct host *host, struct oracle *oracle,
                       const struct mesh_record *record)
 {
@@ -1090,7 +1091,8 @@ static void word_said(struct world *world, struct host *host, struct oracle *ora
             word->accusation = said;
         }
     } else if ((accuser == host->index || is_live(sim_known_see(&host->known, accuser).state)) &&
-               is_live(view.state) && replaces(&said, &word->withdrawal)) {
+               is_live(view.state) && !view.guest && !sim_host_has_guest(host, &record->origin) &&
+               replaces(&said, &word->withdrawal)) {
         word->withdrawal = said;
     }
 }
@@ -1186,8 +1188,7 @@ static void check_released(struct world *world, struct host *host, struct oracle
             !is_life(world, host, peer, note->accused_before)) {
             continue;
         }
-        struct mesh_member_view view;
-        if (sim_host_view(host, &world->host[peer].id, &view) && view.guest) {
+        if (sim_host_has_guest(host, &world->host[peer].id)) {
             note->accused_before = 0;
         } else {
             sim_check_fail(world, host, SIM_WORDS_COUNT, "%s is no neighbour any more and stays accused",
