@@ -1,16 +1,16 @@
 #!/usr/bin/python3
 """Measures what the protocol costs and promises, in the simulator: make sim-report.
 
-Runs the studies of `weir sim --study`, two at a time, and prints every figure beside its aim, and every placement policy
-beside the one that we took, as tables in Markdown. Each study has a budget, its share of the time that is left; one that has
-not ended then is stopped (SIGTERM), and what it has seen until then counts if it states figures of that: the report says how
-many samples or virtual minutes each figure rests on. A figure whose study failed or saw too little is null, with the reason:
+Runs the studies of `weir sim --study`, two at a time (those of the simulator's speed alone, before all others), and prints
+every figure beside its aim, and every placement policy beside the one that we took, as tables in Markdown. Each study has a
+budget, its share of the time that is left; one that has not ended then is stopped (SIGTERM), and what it has seen until then
+counts if it states figures of that: the report says how many samples or virtual minutes each figure rests on. A figure whose study failed or saw too little is null, with the reason:
 nothing is invented. build/sim/report.json is written anew after each study: the figures by key, under `about` what each
 rests on, and under `policies` what each policy of placement did. --document also puts the tables into docs/performance.md,
 in place of those that stand there between two marks, unless only some were asked for; --list tells the keys, aims and commands instead, and measures nothing.
 
 What a binary has measured is kept in build/sim/studies.jsonl, so a report that ran out of time goes on where it was, with the
-whole time for what is left and then for what was stopped (--fresh measures all anew). --long simulates two hours of lossy links, and knows no budgets.
+whole time for what is left and then for what was stopped (--fresh measures all anew). --long knows no budgets.
 
 The two figures of real nodes beside serf are those that `make bench-members` left in build/sim/members.json. If it has
 not been run with this binary, it runs first, alone and in short (three deaths of each kind; about six minutes).
@@ -88,7 +88,6 @@ FIGURES = [
     Figure(MEMBERSHIP, "false_evictions_oneway", "false evictions, 40 % of links one-way", "evictions-oneway", 1000,
            "false_evictions", 0, minutes=10),
     Figure(MEMBERSHIP, "heal_1k_ms", "halves of a split back to one view", "heal", 1000, "one_view_ms", 60000, "ms"),
-    Figure(MEMBERSHIP, "heal_300_ms", "the same, 300 nodes", "heal", 300, "one_view_ms", None, "ms"),
     Figure(MEMBERSHIP, "sim_speed_1k", "simulated per real time, 1,000 nodes", "speed", 1000, "speed", 50, "x", True),
     Figure(MEMBERSHIP, "sim_speed_10k", "the same, 10,000", "speed", 10000, "speed", 5, "x", True),
     Figure(MEMBERSHIP, "sim_speed_100k", "the same, 100,000", "speed", 100000, "speed", 0.5, "x", True),
@@ -126,43 +125,43 @@ POLICY_FIGURES = [("utilisation", "utilisation of the omniscient", 1, "%.4f"),
 class Study:
     """What a study is asked for, and its share of the time of all."""
 
-    def __init__(self, name, nodes, share, *arguments):
+    def __init__(self, name, nodes, share, *arguments, alone=False):
         self.name, self.nodes, self.share, self.arguments = name, nodes, share, list(arguments)
+        self.alone = alone  # nothing runs beside it: two that wait for memory slow each other down
 
     @property
     def key(self):
         return self.name, self.nodes
 
-    def words(self, arguments=None):
+    def words(self):
         """The command line after `weir sim`, seed apart."""
         sized = ["--nodes", str(self.nodes)] if self.nodes else []
-        return ["--study", self.name, *sized, *(self.arguments if arguments is None else arguments)]
+        return ["--study", self.name, *sized, *self.arguments]
 
 
-# In the order in which they are begun. Shares are about the seconds of a processor with nothing else to do. Those without a
-# share take longer than all others: they have what time the others leave.
+# In the order in which they are begun. Shares are about the seconds of a processor with nothing else to do, and half as much again
+# where nothing comes of a study that is stopped. Those without a share, which state what they have seen by then, take longer
+# than all others: they have what time the others leave.
 STUDIES = [
-    Study("hops", 1000, 40),
-    Study("hops-loss10", 1000, 60),
-    Study("detect-reset", 1000, 50),
-    Study("detect-silent", 1000, 50),
-    Study("detect-silent-loss10", 1000, 60),
-    Study("speed", 1000, 40),
-    Study("traffic-idle", 1000, 40),
-    Study("traffic-busy", 1000, 150),
-    Study("heal", 300, 100),
-    Study("evictions-oneway", 1000, 240),
-    Study("placement", 0, 120, "--minutes", "6"),
-    Study("speculation", 0, 80, "--minutes", "6"),
+    Study("speed", 1000, 20, alone=True),
+    Study("speed", 10000, 150, alone=True),
+    Study("speed", 100000, 900),
+    Study("hops", 1000, 60),
+    Study("hops-loss10", 1000, 80),
+    Study("detect-reset", 1000, 80),
+    Study("detect-silent", 1000, 80),
+    Study("detect-silent-loss10", 1000, 100),
+    Study("traffic-idle", 1000, 50),
+    Study("traffic-busy", 1000, 120),
+    Study("placement", 0, 70, "--minutes", "6"),
+    Study("speculation", 0, 60, "--minutes", "6"),
     Study("owner", 0, 40, "--minutes", "6"),
-    Study("speed", 10000, 200),
-    Study("hops", 10000, 180, "--samples", "5"),
-    Study("hops-loss10", 10000, 240, "--samples", "5"),
-    Study("evictions-loss10", 1000, 300, "--minutes", "30"),
-    Study("speed", 100000, 0),
-    Study("heal", 1000, 0),
+    Study("hops", 10000, 100, "--samples", "5"),
+    Study("hops-loss10", 10000, 130, "--samples", "5"),
+    Study("heal", 1000, 900),
+    Study("evictions-oneway", 1000, 0),
+    Study("evictions-loss10", 1000, 0, "--minutes", "120"),
 ]
-LONG = {("evictions-loss10", 1000): ["--minutes", "120"]}
 STOP_S = 30  # in which a study that was told to stop states what it has
 
 
@@ -207,8 +206,7 @@ def end_with_all(number, _):
 
 
 def run_study(ledger, options, study, budget_s):
-    words = study.words(LONG.get(study.key) if options.long else None)
-    command = [options.binary, "sim", *words, "--seed", str(options.seed), "--json"]
+    command = [options.binary, "sim", *study.words(), "--seed", str(options.seed), "--json"]
     began = time.monotonic()
     stopped = False
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -413,22 +411,26 @@ def measure(options, report):
     left = missing + stopped
     lock = threading.Lock()
 
-    def work():
-        while True:
-            with lock:
-                if not left:
-                    return
-                # What is left of both workers' time, shared out among what is left to do.
-                left_s = max(0, deadline - time.monotonic())
-                shares = sum(study.share for study in left)
-                budget_s = min(left_s, 2 * left_s * left[0].share / shares) if shares else left_s
-                study = left.pop(0)
+    def take(alone):
+        """The next study and its budget: its share of what is left of both workers' time."""
+        with lock:
+            if not left or (alone and not left[0].alone):
+                return None, 0
+            left_s = max(0, deadline - time.monotonic())
+            shares = sum(study.share for study in left)
+            budget_s = min(left_s, 2 * left_s * left[0].share / shares) if shares else left_s
+            return left.pop(0), budget_s
+
+    def work(alone=False):
+        for study, budget_s in iter(lambda: take(alone), (None, 0)):
             outcome = run_study(ledger, options, study, budget_s) if budget_s > 0 else Outcome(why="no time was left")
             if outcome.report or study.key not in ledger.known:
                 report.add(study.key, outcome)
             print("%s %d: %s" % (study.name, study.nodes, json.dumps(outcome.report) if outcome.report else outcome.why),
                   file=sys.stderr, flush=True)
 
+    left.sort(key=lambda study: not study.alone)
+    work(alone=True)
     workers = [threading.Thread(target=work) for _ in range(2)]
     for worker in workers:
         worker.start()
@@ -446,7 +448,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=28, help="of real time for all studies")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fresh", action="store_true", help="also what this binary has measured before")
-    parser.add_argument("--long", action="store_true", help="no budgets, and two hours of lossy links")
+    parser.add_argument("--long", action="store_true", help="no budgets")
     parser.add_argument("--no-nodes", action="store_true", help="leave out the comparison of real nodes")
     parser.add_argument("--document", action="store_true", help="put the tables into docs/performance.md, too")
     parser.add_argument("--list", action="store_true", help="tell the keys, aims and commands, and measure nothing")

@@ -177,6 +177,25 @@ static void what_is_committed_and_proves_wrong_is_disputed(void **state)
     fixture_close(f);
 }
 
+/* Where no third is found nobody is right about any of the shards that differ. */
+static void without_a_third_all_that_differ_are_disputed(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_checked(MESH_VERIFY_SPOT);
+    const struct mesh_message one = assigned_to(f, 0, 7, SHARDS);
+    brings(f, 0, &one, first_digest);
+    const struct mesh_message two = assigned_to(f, 1, 8, SHARDS);
+    brings(f, 1, &two, second_digest);
+    fixture_run(f, MESH_CHECK_PATIENCE_MS + 1000);
+    struct mesh_effect effect;
+    assert_true(fixture_did(f, MESH_DISPUTED, &effect));
+    assert_int_equal(effect.body.disputed.shard, one.body.assign.shard[1]);
+    assert_int_equal(effect.body.disputed.count, SHARDS - 1);
+    assert_int_equal(mesh_counters(f->mesh)->undecided, SHARDS - 1);
+    assert_int_equal(mesh_counters(f->mesh)->caught, 0);
+    fixture_close(f);
+}
+
 /* A shard about which no two agree is queued again, and a place for it looked for at once. */
 static void what_nobody_agrees_about_is_computed_anew(void **state)
 {
@@ -308,6 +327,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_quorum_commits_each_shard_as_two_of_three_have_it),
         cmocka_unit_test(what_is_committed_and_proves_wrong_is_disputed),
+        cmocka_unit_test(without_a_third_all_that_differ_are_disputed),
         cmocka_unit_test(what_nobody_agrees_about_is_computed_anew),
         cmocka_unit_test(the_opinions_of_who_was_caught_are_void),
         cmocka_unit_test(what_one_that_is_gone_brought_is_nobodys),
