@@ -623,7 +623,8 @@ static bool is_stray(const struct host *host, const struct payload *payload)
         return false;
     }
     struct mesh_member_view view;
-    return payload->record.kind == MESH_RECORD_ALERT || !sim_host_view(host, &payload->record.origin, &view);
+    return payload->record.kind == MESH_RECORD_ALERT ||
+           !mesh_member_find(host->mesh, &payload->record.origin, &view);
 }
 
 static void check_handles(struct world *world, struct host *host)

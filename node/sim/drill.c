@@ -56,7 +56,7 @@ static bool knows(const struct world *world, const struct host *host)
     const struct drill *const drill = &world->drill;
     const struct host *const about = &world->host[drill->about];
     struct mesh_member_view view;
-    if (!sim_host_view(host, &about->id, &view)) {
+    if (!mesh_member_find(host->mesh, &about->id, &view)) {
         return false;
     }
     const struct payload *payload;
@@ -166,7 +166,7 @@ static void check_owners_at(struct world *world, const struct host *host, struct
         const uint32_t count = mesh_owners(host->mesh, &key, owner);
         struct mesh_member_view view;
         for (uint32_t j = 0; j < count; j++) {
-            if (!sim_host_view(host, &owner[j], &view) || view.state != MESH_UP) {
+            if (!mesh_member_find(host->mesh, &owner[j], &view) || view.state != MESH_UP) {
                 sim_check_fail(world, host, SIM_OWNERS_LIVE, "an owner of a key isn't up");
             }
         }

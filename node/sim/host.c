@@ -938,20 +938,10 @@ void sim_host_wake(struct world *world, struct host *host)
     sim_host_simple(world, host, MESH_TICK);
 }
 
-bool sim_host_view(const struct host *host, const struct mesh_id *id, struct mesh_member_view *view)
-{
-    for (uint32_t i = 0; mesh_member_view(host->mesh, i, view); i++) {
-        if (memcmp(&view->id, id, sizeof *id) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 bool sim_host_has_guest(const struct host *host, const struct mesh_id *id)
 {
     struct mesh_member_view view;
-    return sim_host_view(host, id, &view) && view.guest;
+    return mesh_member_find(host->mesh, id, &view) && view.guest;
 }
 
 /* ---- Events for the core. */

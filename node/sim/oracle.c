@@ -451,7 +451,7 @@ static void check_freed(struct world *world, struct host *host, const struct ora
 {
     struct mesh_member_view view;
     const char *const home = world->host[freed->home].name;
-    if (!freed->kept && sim_host_view(host, &world->host[freed->home].id, &view) &&
+    if (!freed->kept && mesh_member_find(host->mesh, &world->host[freed->home].id, &view) &&
         (view.state == MESH_UP || view.state == MESH_SUSPECT)) {
         sim_check_fail(world, host, SIM_LEASES_HOLD, "a RESULT for %s, which lives, is thrown away", home);
     }
@@ -726,7 +726,7 @@ static void home_assigns(struct world *world, struct host *host, struct oracle *
         return;
     }
     struct mesh_member_view view;
-    if (sim_host_view(host, &world->host[executor].id, &view) && view.quarantined) {
+    if (mesh_member_find(host->mesh, &world->host[executor].id, &view) && view.quarantined) {
         sim_check_fail(world, host, SIM_WRONG_IS_CAUGHT, "%s is quarantined and is given a bundle",
                        world->host[executor].name);
         return;
@@ -1074,7 +1074,7 @@ static void word_said(struct world *world, struct host *host, struct oracle *ora
     const uint32_t subject = sim_world_identity(world, &record->body.alert.subject);
     struct mesh_member_view view;
     if (accuser == SIM_NONE || subject == SIM_NONE ||
-        !sim_host_view(host, &record->body.alert.subject, &view) ||
+        !mesh_member_find(host->mesh, &record->body.alert.subject, &view) ||
         view.incarnation != record->body.alert.subject_incarnation) {
         return;
     }
@@ -1139,7 +1139,7 @@ static void check_words(struct world *world, struct host *host, const struct ora
 static bool is_life(const struct world *world, const struct host *host, uint32_t peer, uint64_t incarnation)
 {
     struct mesh_member_view view;
-    return sim_host_view(host, &world->host[peer].id, &view) && view.incarnation == incarnation;
+    return mesh_member_find(host->mesh, &world->host[peer].id, &view) && view.incarnation == incarnation;
 }
 
 /* Who has lost its own link hears nobody, and is silent about it. */

@@ -550,8 +550,6 @@ void sim_host_submit(struct world *world, struct host *host, uint32_t job);
 void sim_host_cancel(struct world *world, struct host *host, uint32_t job);
 void sim_host_forget(struct world *world, struct host *host, uint32_t job);
 void sim_host_free(struct host *host);
-/* How the host sees that member; false if it is none. O(members). */
-bool sim_host_view(const struct host *host, const struct mesh_id *id, struct mesh_member_view *view);
 /* Whether it belongs to no tier of the host's, as far as the host knows: it is known while they share work, and introduces
  * itself again. */
 bool sim_host_has_guest(const struct host *host, const struct mesh_id *id);
