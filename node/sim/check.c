@@ -12,13 +12,13 @@
 /*
  * What is sent is counted from when everybody has joined until the first fault, and at the end, when no job is left that could
  * run. Per node and 1,000 s the second may be so much above the first. Over 20,800 seeds of all profiles it was 1,000 of gossip's
- * words at most; and 8,900 of all messages, since jobs crowd pings out, and journals without a majority go on asking for one.
+ * words at most; and 16,000 of all messages, since jobs crowd pings out, and journals without a majority go on asking for one.
  * Each node's capacity comes on top, once a minute to everyone: by tree, or by each of ten neighbours.
  */
 #define JOINED_US (12 * SECOND_US)
 #define REST_US (30 * SECOND_US)
 #define WORDS_MORE 1000
-#define MESSAGES_MORE 12000
+#define MESSAGES_MORE 20000
 #define KNOWN_BY_TREE 34
 #define KNOWN_BY_FLOOD 167
 /* Sites that a quorum needs, when two of them differ. */
