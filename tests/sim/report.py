@@ -4,8 +4,8 @@
 Runs the studies of `weir sim --study`, two at a time (those of the simulator's speed alone, before all others), and prints
 every figure beside its aim, and every placement policy beside the one that we took, as tables in Markdown. Each study has a
 budget, its share of the time that is left; one that has not ended then is stopped (SIGTERM), and what it has seen until then
-counts if it states figures of that: the report says how many samples or virtual minutes each figure rests on. A figure whose study failed or saw too little is null, with the reason:
-nothing is invented. build/sim/report.json is written anew after each study: the figures by key, under `about` what each
+counts if it states figures of that: the report says how many samples or virtual minutes each figure rests on. A figure
+whose study failed or saw too little is null, with the reason: nothing is invented. build/sim/report.json is written anew after each study: the figures by key, under `about` what each
 rests on, and under `policies` what each policy of placement did. --document also puts the tables into docs/performance.md,
 in place of those that stand there between two marks, unless only some were asked for; --list tells the keys, aims and commands instead, and measures nothing.
 
@@ -139,9 +139,9 @@ class Study:
         return ["--study", self.name, *sized, *self.arguments]
 
 
-# In the order in which they are begun. Shares are about the seconds of a processor with nothing else to do, and half as much again
-# where nothing comes of a study that is stopped. Those without a share, which state what they have seen by then, take longer
-# than all others: they have what time the others leave.
+# In the order in which they are begun. Shares are some half more than the seconds of a processor with nothing else to do, since
+# nothing comes of most studies that are stopped. Those without a share state what they have seen by then, and take longer than
+# all others: they have what time the others leave.
 STUDIES = [
     Study("speed", 1000, 20, alone=True),
     Study("speed", 10000, 150, alone=True),

@@ -71,6 +71,19 @@ static struct reign open_reign(uint32_t shards)
     return reign;
 }
 
+/* The home of a job with one other copy, whose own is durable. */
+static struct fixture *open_pair(void)
+{
+    struct fixture *const f = open_member(1, 8);
+    struct mesh_job_spec spec = spec_of(1, 4);
+    spec.copies = 2;
+    struct mesh_event event = {.kind = MESH_SUBMIT};
+    event.body.submit = spec;
+    fixture_step(f, &event);
+    own_words_come(f);
+    return f;
+}
+
 /* Both hold all that there is. */
 static void both_hold(const struct reign *reign)
 {
@@ -492,13 +505,7 @@ static void a_cancel_waits_if_another_may_have_the_job(void **state)
 {
     (void)state;
     for (uint32_t settled = 0; settled < 2; settled++) {
-        struct fixture *const f = open_member(1, 8);
-        struct mesh_job_spec spec = spec_of(1, 4);
-        spec.copies = 2;
-        struct mesh_event event = {.kind = MESH_SUBMIT};
-        event.body.submit = spec;
-        fixture_step(f, &event);
-        own_words_come(f);
+        struct fixture *const f = open_pair();
         if (settled)
             says(f, 0, 1, 1, true);
         fixture_clear(f);
@@ -640,13 +647,7 @@ static void a_result_of_an_adopted_attempt_counts_though_it_knows_its_old_home_o
 static void half_goes_on_once_the_other_half_is_lost(void **state)
 {
     (void)state;
-    struct fixture *const f = open_member(1, 8);
-    struct mesh_job_spec spec = spec_of(1, 4);
-    spec.copies = 2;
-    struct mesh_event event = {.kind = MESH_SUBMIT};
-    event.body.submit = spec;
-    fixture_step(f, &event);
-    own_words_come(f);
+    struct fixture *const f = open_pair();
     says(f, 0, 1, 0, false);
     assert_int_equal(journal_of(f).settled, 0);
     struct mesh_message lost = appended(1, 0, false);
