@@ -1478,6 +1478,30 @@ static void stops_beyond_one_output_follow_in_the_next_steps(void **state)
     fixture_close(f);
 }
 
+static void grants_beyond_one_output_follow_in_the_next_step(void **state)
+{
+    (void)state;
+    enum { HOMES = 8, JOBS = 30, DEMANDS = HOMES * JOBS };
+    const struct mesh_limits limits = {
+        .members = 16, .jobs = 2, .shards = 16, .bundles = 4, .attempts = 512, .demands = DEMANDS};
+    struct fixture *const f = fixture_open_limits(HOMES, &limits, NULL);
+    for (uint32_t i = 0; i < DEMANDS; i++)
+        reserve(f, i % HOMES, (uint8_t)i, i, 1, false);
+    assert_int_equal(view(f).demands, DEMANDS);
+    fixture_clear(f);
+    fixture_devices(f, DEMANDS, 0);
+    const uint32_t first = view(f).granted;
+    assert_in_range(first, MESH_OUT_SENDS_MAX / 2, DEMANDS - 1);
+    assert_int_equal(view(f).demands, DEMANDS - first);
+    assert_int_equal(mesh_counters(f->mesh)->grants, first);
+    assert_true(mesh_counters(f->mesh)->bound_out > 0);
+    assert_int_equal(f->wake_at_ms, f->now_ms);
+    fixture_tick(f);
+    assert_int_equal(view(f).granted, DEMANDS);
+    assert_int_equal(view(f).demands, 0);
+    fixture_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1528,6 +1552,7 @@ int main(void)
         cmocka_unit_test(a_revoked_home_loses_everything_here),
         cmocka_unit_test(a_short_report_counts_as_a_crash_of_the_rest),
         cmocka_unit_test(stops_beyond_one_output_follow_in_the_next_steps),
+        cmocka_unit_test(grants_beyond_one_output_follow_in_the_next_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,7 +115,9 @@ static void a_look_up_may_be_answered_in_parts(void **state)
     look_up_part(f, &ask[0], 0xff, 0x01); /* what was told is passed over; of eight one is still to come */
     assert_int_equal(saved_commits(f), 384);
     assert_int_equal(view(f, 1).looking_up, 2000 - 512 - 384);
+    fixture_clear(f);
     look_up_part(f, &ask[0], 0x00, 0x00); /* the rest was not to be had */
+    assert_false(decided(f, MESH_WHY_CACHED));
     assert_int_equal(saved_commits(f), 0);
     assert_int_equal(view(f, 1).looking_up, 2000 - 1024);
     assert_int_equal(view(f, 1).cached, 896);
@@ -925,7 +927,8 @@ static void demands_are_repeated_and_withdrawn(void **state)
     struct mesh_message reserve;
     assert_true(fixture_sent(f, 1, MESH_RESERVE, &reserve));
     assert_int_equal(reserve.body.reserve.wanted, 0);
-    assert_false(sent(f, 0, MESH_RESERVE)); /* nothing stands there */
+    assert_true(reserve.body.reserve.patient); /* nothing is expected of it */
+    assert_false(sent(f, 0, MESH_RESERVE));    /* nothing stands there */
     fixture_run(f, 20000);
     assert_false(sent(f, 1, MESH_RESERVE));
     fixture_close(f);

@@ -441,6 +441,47 @@ static void a_result_is_acknowledged_once_it_is_settled(void **state)
     fixture_close(f);
 }
 
+/* More than one output has room for. */
+static void results_that_are_settled_together_are_acknowledged_in_turn(void **state)
+{
+    (void)state;
+    enum { RESULTS = MESH_OUT_SENDS_MAX };
+    struct mesh_limits limits = limits_of_journals(1);
+    limits.bundles = RESULTS + 1;
+    limits.waiters = 2 * RESULTS; /* some are kept free for the ends of jobs */
+    struct fixture *const f = fixture_open_limits(2, &limits, NULL);
+    for (uint32_t peer = 0; peer < 2; peer++)
+        fixture_message(f, peer, &(struct mesh_message){.kind = MESH_DISK, .body.disk.sequence = 1});
+    struct mesh_job_spec spec = spec_of(1, RESULTS + 1);
+    spec.copies = 3;
+    spec.bundle_shards_max = 1;
+    fixture_step(f, &(struct mesh_event){.kind = MESH_SUBMIT, .body.submit = spec});
+    own_words_come(f);
+    for (uint32_t peer = 0; peer < 2; peer++)
+        says(f, peer, 1, 1, true);
+    for (uint64_t token = 0; token < RESULTS / 64; token++) {
+        grant(f, 0, 1, 7 + token, 64);
+        struct mesh_message bundle;
+        while (fixture_sent(f, 0, MESH_ASSIGN_KEPT, &bundle))
+            result(f, 0, &bundle, MESH_DONE);
+        fixture_clear(f);
+    }
+    assert_int_equal(journal_of(f).last, 1 + RESULTS);
+    for (uint32_t peer = 0; peer < 2; peer++)
+        says(f, peer, 1, 1 + RESULTS, true);
+    assert_int_equal(journal_of(f).settled, 1 + RESULTS);
+    uint32_t acknowledged = 0;
+    while (sent(f, 0, MESH_RESULT_ACK))
+        acknowledged++;
+    assert_in_range(acknowledged, 1, RESULTS - 1);
+    assert_int_equal(f->wake_at_ms, f->now_ms);
+    fixture_tick(f);
+    while (sent(f, 0, MESH_RESULT_ACK))
+        acknowledged++;
+    assert_int_equal(acknowledged, RESULTS);
+    fixture_close(f);
+}
+
 /* A home that drains asks a member that has everything to stand, and takes no results meanwhile. */
 static void a_home_that_drains_asks_who_has_everything(void **state)
 {
@@ -543,7 +584,8 @@ static void a_home_of_a_job_that_was_over_hears_so(void **state)
         assert_true(fixture_sent(f, 3, MESH_ASSIGN_KEPT, &bundle));
         result(f, 3, &bundle, MESH_DONE);
         assert_int_equal(journal_of(f).last, 3);
-        struct mesh_message over = appended(1, cases[i].last, false);
+        /* A copy that is not whole may be of a later epoch, of which we hear from its home. */
+        struct mesh_message over = appended(cases[i].over ? 1 : 2, cases[i].last, false);
         over.body.appended.over = true;
         over.body.appended.last_epoch = cases[i].last_epoch;
         fixture_message(f, reign.member[FIRST], &over);
@@ -552,6 +594,7 @@ static void a_home_of_a_job_that_was_over_hears_so(void **state)
             effect.body.over.whole != cases[i].whole)
             fail_msg("case %zu", i);
         assert_int_equal(journal_of(f).last, cases[i].over ? 0 : 3);
+        assert_int_equal(journal_of(f).leads, !cases[i].over);
         fixture_close(f);
     }
 }
@@ -1259,6 +1302,18 @@ static void a_home_whose_disk_has_forgotten_leads_no_more(void **state)
     fixture_close(f);
 }
 
+/* A node that keeps no journals is not called for them. */
+static void without_journals_nothing_is_hurried(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_member(2, 8);
+    fixture_run(f, 5000);
+    f->now_ms++;
+    fixture_message(f, 0, &(struct mesh_message){.kind = MESH_DISK, .body.disk.sequence = 2});
+    assert_true(f->wake_at_ms > f->now_ms);
+    fixture_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1270,6 +1325,7 @@ int main(void)
         cmocka_unit_test(a_job_is_stalled_after_eight_seconds),
         cmocka_unit_test(a_job_is_not_stalled_by_what_it_did_not_wait_for),
         cmocka_unit_test(a_result_is_acknowledged_once_it_is_settled),
+        cmocka_unit_test(results_that_are_settled_together_are_acknowledged_in_turn),
         cmocka_unit_test(a_home_that_drains_asks_who_has_everything),
         cmocka_unit_test(there_is_room_for_results_beside_all_ends),
         cmocka_unit_test(a_cancel_waits_if_another_may_have_the_job),
@@ -1293,6 +1349,7 @@ int main(void)
         cmocka_unit_test(who_leaves_does_not_stand),
         cmocka_unit_test(a_home_that_is_to_leave_ends_no_change),
         cmocka_unit_test(a_home_whose_disk_has_forgotten_leads_no_more),
+        cmocka_unit_test(without_journals_nothing_is_hurried),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -576,6 +576,19 @@ static void a_death_that_a_peer_missed_is_told_a_little_later(void **state)
     fixture_close(f);
 }
 
+/* And so is one about which a peer pushes what we have heard of it. */
+static void a_death_of_which_an_old_record_comes_is_told_a_little_later(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_with_a_death();
+    f->version[7]--;
+    fixture_member(f, 7, 107, 9);
+    assert_int_equal(f->mesh->detector.believed_count, 1);
+    fixture_run(f, MESH_BELIEVED_MS);
+    assert_int_equal(accused_to(f, 7) & 0x7f, 0x7f);
+    fixture_close(f);
+}
+
 static void an_accuser_that_was_refuted_waits_longer_each_time(void **state)
 {
     (void)state;
@@ -657,6 +670,7 @@ static void doubt_ends_when_half_of_the_links_work(void **state)
         half->silent[i] = true;
     fixture_run(half, MESH_LINK_SILENT_MS);
     assert_false(mesh_doubts_itself(half->mesh));
+    assert_int_equal(counters(half)->alerts_withheld, 0);
     assert_int_equal(counters(half)->alerts_sent, 3);
     fixture_close(half);
 }
@@ -1353,6 +1367,98 @@ static void the_generator_gives_its_published_vectors(void **state)
         assert_true(random_next(&random) == outputs[i]);
 }
 
+static void dwell(struct fixture *f, uint32_t peer, uint64_t region)
+{
+    struct mesh_record record = {.kind = MESH_RECORD_MEMBER};
+    record.body.member.session = 100 + peer;
+    record.body.member.site = 2 + peer;
+    record.body.member.region = region;
+    fixture_record(f, peer, record);
+}
+
+/* More members than a full mesh has, of three regions. */
+static struct fixture *open_regions(uint32_t peers)
+{
+    struct fixture *const f = open_members(peers);
+    for (uint32_t i = 0; i < peers; i++)
+        dwell(f, i, i % 3);
+    return f;
+}
+
+static void who_moves_to_another_region_stands_there(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_regions(24);
+    for (uint32_t i = 0; i < 24; i++) {
+        dwell(f, i, 9); /* mesh_check() looks at the order of the rings after each step */
+        assert_int_equal(f->mesh->members.slot[members_find(f->mesh, &f->peer[i])].record.region, 9);
+    }
+    fixture_close(f);
+}
+
+/* Who observes a member does so when it is gone from the rings: the two on either side of where it stood. */
+static void a_member_that_is_gone_has_the_neighbours_that_it_had(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_regions(24);
+    for (uint32_t i = 0; i < 24; i++) {
+        const uint32_t slot = members_find(f->mesh, &f->peer[i]);
+        uint32_t before[MESH_NEIGHBOURS_MAX], after[MESH_NEIGHBOURS_MAX];
+        const uint32_t count = overlay_neighbours(f->mesh, slot, before);
+        overlay_remove(f->mesh, slot);
+        assert_int_equal(overlay_neighbours(f->mesh, slot, after), count);
+        assert_memory_equal(after, before, count * sizeof after[0]);
+        overlay_insert(f->mesh, slot);
+    }
+    fixture_close(f);
+}
+
+/* Adds a peer whose id is listed in that bucket. */
+static void add_to_bucket(struct fixture *f, uint8_t bucket)
+{
+    uint8_t name[8 + 32 + 32] = {MESH_RECORD_MEMBER}; /* as rounds.c has it: kind, origin, subject */
+    struct mesh_id *const id = &f->peer[f->peers];
+    do {
+        id->bytes[0]++;
+        id->bytes[1] += id->bytes[0] == 0;
+        id->bytes[2] = 1;
+        memcpy(name + 8, id->bytes, sizeof id->bytes);
+    } while (mesh_hash(0x74656b637562u, 0, name, sizeof name) % MESH_BUCKETS != bucket ||
+             members_find(f->mesh, id) != MESH_NONE);
+    f->incarnation[f->peers++] = 1;
+    fixture_member(f, f->peers - 1, 100, 9);
+    assert_int_equal(f->mesh->members.slot[members_find(f->mesh, id)].bucket, bucket);
+}
+
+/* A bucket that differs is told whole where one message has room for it, and in part beyond. */
+static void a_bucket_that_fits_into_a_message_is_told_whole(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_members(1);
+    const struct members *const members = &f->mesh->members;
+    uint8_t bucket = 0;
+    while (bucket == members->slot[members->self].bucket ||
+           bucket == members->slot[members_find(f->mesh, &f->peer[0])].bucket)
+        bucket++;
+    for (uint32_t held = 1; held <= MESH_ENTRIES_MAX + 1; held++) {
+        add_to_bucket(f, bucket);
+        if (held < MESH_ENTRIES_MAX)
+            continue;
+        struct mesh_message summary = {.kind = MESH_SUMMARY};
+        memcpy(summary.body.summary.bucket_hash, f->mesh->rounds.bucket_hash[0],
+               sizeof summary.body.summary.bucket_hash);
+        summary.body.summary.bucket_hash[bucket]++;
+        fixture_clear(f);
+        fixture_message(f, 0, &summary);
+        struct mesh_message entries;
+        assert_true(fixture_sent(f, 0, MESH_ENTRIES, &entries));
+        assert_int_equal(entries.body.entries.count, MESH_ENTRIES_MAX);
+        assert_int_equal(entries.body.entries.buckets, held == MESH_ENTRIES_MAX ? UINT64_C(1) << bucket : 0);
+        assert_false(fixture_sent(f, 0, MESH_ENTRIES, &entries));
+    }
+    fixture_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1377,9 +1483,13 @@ int main(void)
         cmocka_unit_test(a_new_record_takes_no_accusation_back),
         cmocka_unit_test(who_leaves_says_so_at_once),
         cmocka_unit_test(a_death_that_a_peer_missed_is_told_a_little_later),
+        cmocka_unit_test(a_death_of_which_an_old_record_comes_is_told_a_little_later),
         cmocka_unit_test(an_accuser_that_was_refuted_waits_longer_each_time),
         cmocka_unit_test(most_links_at_once_raise_doubt_of_ourselves),
         cmocka_unit_test(two_links_raise_doubt_and_an_only_one_does_not),
+        cmocka_unit_test(who_moves_to_another_region_stands_there),
+        cmocka_unit_test(a_member_that_is_gone_has_the_neighbours_that_it_had),
+        cmocka_unit_test(a_bucket_that_fits_into_a_message_is_told_whole),
         cmocka_unit_test(doubt_ends_when_half_of_the_links_work),
         cmocka_unit_test(the_dead_are_tried_two_at_a_time),
         cmocka_unit_test(tombstones_are_dropped_after_a_day),

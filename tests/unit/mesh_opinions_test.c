@@ -220,6 +220,27 @@ static void what_nobody_agrees_about_is_computed_anew(void **state)
     fixture_close(f);
 }
 
+/* A check took one of the places that are believed to be free at a member, as any bundle does. */
+static void a_check_gives_one_place_back(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(2);
+    struct mesh_job_spec spec = spec_of(1, 1);
+    spec.verify = MESH_VERIFY_QUORUM;
+    submit_spec(f, &spec);
+    for (uint32_t peer = 0; peer < 2; peer++) {
+        grant(f, peer, 1, 7 + peer, 1);
+        const struct mesh_message bundle = assigned(f, peer);
+        uint32_t *const debit = members_edit_notes(f->mesh, members_find(f->mesh, &f->peer[peer]))->debit;
+        debit[0] += 3;
+        const uint32_t before = debit[0];
+        brings(f, peer, &bundle, &(uint32_t){11});
+        assert_int_equal(debit[0], before - 1);
+    }
+    assert_int_equal(view(f, 1).state, MESH_JOB_DONE);
+    fixture_close(f);
+}
+
 /* What a member said in checks that are open is void once it is caught; by a user's kernel, in jobs of that kernel alone. */
 static void the_opinions_of_who_was_caught_are_void(void **state)
 {
@@ -329,6 +350,7 @@ int main(void)
         cmocka_unit_test(what_is_committed_and_proves_wrong_is_disputed),
         cmocka_unit_test(without_a_third_all_that_differ_are_disputed),
         cmocka_unit_test(what_nobody_agrees_about_is_computed_anew),
+        cmocka_unit_test(a_check_gives_one_place_back),
         cmocka_unit_test(the_opinions_of_who_was_caught_are_void),
         cmocka_unit_test(what_one_that_is_gone_brought_is_nobodys),
         cmocka_unit_test(who_is_trusted_is_checked_more_seldom),

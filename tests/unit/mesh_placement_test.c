@@ -385,6 +385,8 @@ static void places_are_counted_in_the_class_that_has_the_most(void **state)
             if (notes_of(f, 0)->debit[class] != (class == cases[i].class))
                 fail_msg("case %zu", i);
         }
+        wait_for(f, 0, 1); /* and are given back to it */
+        assert_int_equal(notes_of(f, 0)->debit[0] + notes_of(f, 0)->debit[1], 0);
         fixture_close(f);
     }
 }
@@ -489,6 +491,24 @@ static void an_ask_that_seems_lost_is_repeated(void **state)
             fail_msg("case %zu", i);
         fixture_close(f);
     }
+}
+
+static void who_refused_is_asked_again_after_a_minute(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    struct mesh_ask_view ask;
+    submit(f, 1, 1);
+    grant(f, 0, 1, 0, 0);
+    const int64_t until_ms = f->now_ms + HOME_REFUSED_MS;
+    for (f->now_ms = until_ms - 1; f->now_ms <= until_ms; f->now_ms++) {
+        fixture_clear(f);
+        give_turn(f, 1);
+        assert_true(ask_is(f, 1, 0, &ask));
+        assert_int_equal(ask.refused, f->now_ms < until_ms);
+        assert_int_equal(asked(f), f->now_ms == until_ms);
+    }
+    fixture_close(f);
 }
 
 static void who_begins_to_drain_is_not_asked_again(void **state)
@@ -628,6 +648,7 @@ int main(void)
         cmocka_unit_test(what_wishes_bring_is_less_than_what_was_wished_for),
         cmocka_unit_test(one_more_than_seems_needed_is_asked_each_second),
         cmocka_unit_test(an_ask_that_seems_lost_is_repeated),
+        cmocka_unit_test(who_refused_is_asked_again_after_a_minute),
         cmocka_unit_test(who_begins_to_drain_is_not_asked_again),
         cmocka_unit_test(a_home_that_drains_runs_its_own_jobs_itself),
         cmocka_unit_test(after_a_wait_another_is_asked_at_once),

@@ -937,6 +937,7 @@ static void what_nobody_can_check_gives_way_to_others(void **state)
     assert_int_equal(view(f, 1).held, 15);
     assert_int_equal(view(f, 1).queued, 5);
     assert_int_equal(decided(f, MESH_WHY_UNCHECKED, 0), 1);
+    assert_int_equal(mesh_counters(f->mesh)->checks_skipped, 1);
     runs(f, 0, 2, RIGHT);
     assert_int_equal(view(f, 2).held, 1);
     fixture_tick(f);
