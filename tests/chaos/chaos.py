@@ -115,8 +115,8 @@ def play(seed, options, folder, network, sites, build):
     jobs = [job for person in people for job in person.jobs]
     with open(os.path.join(folder, "clients.json"), "w", encoding="utf-8") as out:
         json.dump([{"job": job.id, "key": job.key, "home": job.home, "acked_at": job.acked_at, "done_at": job.done_at,
-                    "done_by": job.done_by, "result": job.result, "arguments": job.arguments, "said": job.said}
-                   for job in jobs], out, indent=1)
+                    "done_by": job.done_by, "result": job.result, "arguments": job.arguments, "said": job.said,
+                    "names": sorted(job.names), "replicas": job.replicas} for job in jobs], out, indent=1)
     with open(os.path.join(folder, "nemesis.json"), "w", encoding="utf-8") as out:
         json.dump(foe.events, out, indent=1)
     return {"seed": seed, "minutes": options.minutes, **nemesis.totals(foe.counts), "faults": foe.counts, "events": foe.events,
@@ -170,7 +170,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--replicas", type=int, default=3, help="copies of each job's journal")
+    parser.add_argument("--replicas", type=int, help="copies of each job's journal (drawn: three, or five for every fourth job)")
     parser.add_argument("--build", default=os.path.join(ROOT, "build"))
     parser.add_argument("--keep", default=os.path.join(ROOT, "build", "chaos"), help="where what a failed run left is kept")
     parser.add_argument("--keep-all", action="store_true", help="keep what every run left")

@@ -1,7 +1,7 @@
 """What was promised, held against what clients were told and what the nodes' disks say. No code of the nodes is used.
 
     lost      an acknowledged job that did not end with its results, or a settled entry of a journal that was replaced
-    doubled   a shard that one journal commits twice
+    doubled   a shard that one journal commits twice, or a second job under one key
     wrong     results that differ from NumPy's
     forked    records of one origin that claim one place in its order and differ
 
@@ -9,11 +9,13 @@ A takeover is timed by the nodes' logs, from the SIGKILL of a job's home until a
 that this one hands out: all of it, and without the time in which no majority of the journal's sites was up, awake, with its disk, and
 in touch with one of them.
 """
+import collections
 import datetime
 import re
 
 LINE = re.compile(r"^ts=(\S+) .*? at=(\S+) event=job job=(\S+) state=(\w+)", re.M)
 FORKS_SHOWN = 5
+EXIT_USAGE = 2
 EVER = float("inf")
 ENDS = ("done", "failed", "cancelled")
 
@@ -92,21 +94,36 @@ def takeovers(sites, acked, kills, history, outages):
     return count, rows
 
 
+def second_jobs(jobs, history):
+    """What tells that a key was given two jobs: two ids, or more journals than keys that nobody was told an id for."""
+    found = ["key %r: jobs %s" % (job.key, ", ".join(sorted(name[:8] for name in job.names))) for job in jobs if len(job.names) > 1]
+    told = set().union(*(job.names for job in jobs))
+    strange = sorted({job.hex() for job in history.keepers} - told)
+    untold = sum(1 for job in jobs if job.id is None)
+    if len(strange) > untold:
+        found.append("%d journals of jobs that nobody was told of, by %d keys: %s" % (len(strange), untold, ", ".join(
+            name[:8] for name in strange[:FORKS_SHOWN])))
+    return found
+
+
 def run(sites, people, history, foe):
     """The figures of a run, and why it failed; nothing runs any more."""
     for site in sites:
-        history.look(site)
+        history.look(site, last=True)
     jobs = [job for person in people for job in person.jobs]
     acked = [job for job in jobs if job.id is not None]
+    again = second_jobs(jobs, history)
+    refusals = sum((person.refusals for person in people), collections.Counter())
     changed, doubled, forked, fallen = history.changed(), history.doubled(), history.forked(), history.epochs_fall()
     count, took = takeovers(sites, acked, foe.killed, history, Outages(sites, foe))
     row = {
         "jobs": len(acked),
         "refused": len(jobs) - len(acked),
+        "refusals": {str(code): count for code, count in sorted(refusals.items(), key=str)},
         "shards": sum(job.shards for job in acked if job.result is not None),
         "lost": sum(1 for job in acked if job.result is None) + len(changed),
         "wrong": sum(1 for job in acked if job.result == "wrong"),
-        "doubled": len(doubled),
+        "doubled": len(doubled) + len(again),
         "forked": len(forked),
         "reattached": sum(1 for job in acked if job.done_by not in (None, job.home)),
         "takeovers": count,
@@ -118,10 +135,13 @@ def run(sites, people, history, foe):
     failed += ["job %s: entry %d was settled and replaced" % (job.hex()[:8], index) for job, index in changed]
     failed += ["job %s: shard %d was committed twice" % (job.hex()[:8], shard) for job, shard in doubled]
     failed += ["job %s: an entry of an earlier epoch follows" % job.hex()[:8] for job in fallen]
+    failed += again
     failed += ["record of %s, kind %d, (%d, %d): two of them" % (name[0].hex()[:8], *name[1:])
                for name in forked[:FORKS_SHOWN]]
     failed += history.errors
     failed += ["%s ended by signal %d" % (site.name, -code) for site in sites for code in site.ended_by_itself if code < 0]
+    if refusals[EXIT_USAGE]:
+        failed.append("%d submits were wrong by themselves (exit code %d)" % (refusals[EXIT_USAGE], EXIT_USAGE))
     if not acked:
         failed.append("no job was acknowledged")
     if history.commits() == 0:

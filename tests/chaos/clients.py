@@ -3,9 +3,11 @@
 Each has jobs of known kernels on random input, whose results are worked out here with NumPy alone; no code of the node or
 of its kernels is used. What a client was told, and when, is kept: the claims of check.py are about that.
 
-A client behaves as its manual says. A submit whose answer did not come is repeated under the same key, at whatever site
-answers; a job that was acknowledged is waited for, at one site after the other, until some site hands out its results.
+A client behaves as its manual says. All are the same tenant. A submit whose answer did not come is repeated under the same key, at
+whatever site answers, and every fourth that was acknowledged is repeated somewhere at the end: it must be the same job. A job that
+was acknowledged is waited for, at one site after the other, until some site hands out its results.
 """
+import collections
 import json
 import os
 import subprocess
@@ -18,7 +20,6 @@ import numpy
 from harness import die_with_parent
 
 ATTEMPT_S = 20  # a command that has not ended by then is given up, as an impatient person does
-EXIT_UNREACHABLE, EXIT_PARTIAL = 4, 6
 
 
 def fnv1a(rows):
@@ -44,14 +45,16 @@ def nearest(base, query, k):
 class Job:
     """What a client wants done, and what it has been told about it."""
 
-    def __init__(self, folder, rng, number, site):
+    def __init__(self, folder, rng, number, site, replicas):
         self.number, self.site = number, site
         self.key = "job %d of seed %d" % (number, rng.seed_shown)
         self.folder = os.path.join(folder, "job%d" % number)
         os.makedirs(self.folder)
         self.arguments, self.output, self.expected, self.shards = self.make(rng)
+        self.replicas = rng.choice((3, 3, 3, 5)) if replicas is None else replicas
         self.submits = 0
         self.id = None  # once acknowledged
+        self.names = set()  # all ids that it was acknowledged under: one, however often it was submitted
         self.home = None  # the site that acknowledged it
         self.acked_at = self.done_at = None
         self.acked_wall = None  # the same by the wall clock, as the nodes' logs have it
@@ -108,7 +111,7 @@ class Client:
         self.folder, self.rng, self.sites, self.site = folder, rng, sites, site
         self.numbers, self.began, self.program, self.replicas = numbers, began, program, replicas
         self.jobs = []
-        self.refused = 0
+        self.refusals = collections.Counter()  # exit codes of submits that were not acknowledged
 
     def weir(self, site, *arguments, timeout_s=ATTEMPT_S):
         """Exit code, output and the last line of what was said; code None: given up."""
@@ -125,15 +128,17 @@ class Client:
 
     def submit(self, job, site):
         """True once it is settled: acknowledged, or refused for good."""
-        job.submits += 1
-        code, out, line = self.weir(site, "submit", *job.arguments, "--key", job.key, "--replicas", str(self.replicas),
+        job.submits += job.id is None
+        code, out, line = self.weir(site, "submit", *job.arguments, "--key", job.key, "--replicas", str(job.replicas),
                                     "--detach", "--json")
         self.note(job, site, code, line)
         if code != 0:
+            self.refusals["none" if code is None else code] += 1
             return False
-        answer = json.loads(out)
-        job.id = answer["job"]
-        job.home, job.acked_at, job.acked_wall = site.name, time.monotonic() - self.began, time.time()
+        job.names.add(json.loads(out)["job"])
+        if job.id is None:
+            job.id = next(iter(job.names))
+            job.home, job.acked_at, job.acked_wall = site.name, time.monotonic() - self.began, time.time()
         return True
 
     def collect(self, job, site, timeout_s=ATTEMPT_S):
@@ -153,7 +158,7 @@ class Client:
 
     def run(self, until):
         while time.monotonic() < until:
-            job = Job(self.folder, self.rng, self.numbers(), self.site)
+            job = Job(self.folder, self.rng, self.numbers(), self.site, self.replicas)
             self.jobs.append(job)
             site = self.site
             for _ in range(4):  # nobody is more patient than that while the mesh is on fire
@@ -161,14 +166,15 @@ class Client:
                     break
                 time.sleep(self.rng.uniform(0.1, 1))
                 site = self.rng.choice(self.sites)
-            if job.id is None:
-                self.refused += 1
-            elif self.rng.random() < 0.7:
+            if job.id is not None and self.rng.random() < 0.7:
                 self.collect(job, self.rng.choice(self.sites), timeout_s=self.rng.uniform(1, ATTEMPT_S))
             time.sleep(self.rng.expovariate(2))
 
     def finish(self, until):
         """When all is well again: every acknowledged job is waited for, and tried at every site in turn."""
+        for job in self.jobs[::4]:
+            while job.id is not None and time.monotonic() < until and not self.submit(job, self.rng.choice(self.sites)):
+                time.sleep(0.2)
         waiting = [job for job in self.jobs if job.id is not None and job.result is None]
         while waiting and time.monotonic() < until:
             job = waiting.pop(0)

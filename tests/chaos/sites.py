@@ -136,7 +136,7 @@ class Site:
         settings = {"network.bind": "10.99.%d.2" % (self.index + 1), "network.advertise": "10.98.0.%d" % (self.index + 1),
                     "http.port": "off", "work.cpu_slots": 1, "work.cuda_devices": 0, "log.level": "debug",
                     "api.socket": self.socket, "store.state_map": "64MiB", "store.blobs_map": "64MiB",
-                    "store.cache": "32MiB"}
+                    "store.cache": "32MiB", "tenants.uid-%d" % os.getuid(): "people"}  # one tenant at all sites: keys are the mesh's
         command = [*self.inside, os.path.join(self.build, "weir"), "node", "--data", self.data]
         for key, value in settings.items():
             command += ["--set", "%s=%s" % (key, value)]

@@ -68,13 +68,10 @@ class History:
         self.errors = []
 
     def take(self, site):
-        """Adds what is on a site's disk now. A folder that is just being moved or made is passed over."""
-        try:
-            self.take_entries(site)
-            self.take_records(site)
-            self.looks += 1
-        except (lmdb.Error, OSError):
-            pass
+        """Adds what is on a site's disk now."""
+        self.take_entries(site)
+        self.take_records(site)
+        self.looks += 1
 
     def take_entries(self, site):
         journals = collections.defaultdict(dict)
@@ -105,11 +102,15 @@ class History:
                 with contextlib.suppress(RuntimeError):
                     self.look(site)
 
-    def look(self, site):
+    def look(self, site, last=False):
+        """A folder that is just being moved or made is passed over, but not when nothing runs any more."""
         try:
             self.take(site)
         except ValueError as wrong:
             self.errors.append("%s: %s" % (site.name, wrong))
+        except (lmdb.Error, OSError) as unread:
+            if last:
+                self.errors.append("%s: can't be read at the end: %s" % (site.name, unread))
 
     # ---- What must hold.
 
