@@ -154,7 +154,7 @@ STUDIES = [
     Study("traffic-idle", 1000, 50),
     Study("traffic-busy", 1000, 120),
     Study("placement", 0, 70, "--minutes", "6"),
-    Study("speculation", 0, 60, "--minutes", "6"),
+    Study("speculation", 0, 90, "--minutes", "20"),
     Study("owner", 0, 40, "--minutes", "6"),
     Study("hops", 10000, 100, "--samples", "5"),
     Study("hops-loss10", 10000, 130, "--samples", "5"),
