@@ -969,6 +969,24 @@ static void an_election_asks_stands_and_takes_over(void **state)
     fixture_close(f);
 }
 
+/* Who says that it would vote has promised nothing, and may say so late. */
+static void who_would_vote_has_not_voted(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_heir(true);
+    const struct mesh_message would = voted(3, true, true);
+    const struct mesh_message does = voted(3, true, false);
+    fixture_message(f, 1, &would);
+    assert_int_equal(mesh_counters(f->mesh)->elections, 1);
+    assert_int_equal(journal_of(f).epoch, 3);
+    fixture_message(f, 0, &would);
+    own_words_come(f);
+    assert_false(journal_of(f).leads);
+    fixture_message(f, 0, &does);
+    assert_true(journal_of(f).leads);
+    fixture_close(f);
+}
+
 /* Were it always the first, two that have no room would hand the job to each other past a third. */
 static void a_home_without_room_asks_the_member_behind_it(void **state)
 {
@@ -1279,11 +1297,45 @@ static void a_home_that_is_to_leave_ends_no_change(void **state)
         struct mesh_save save;
         const bool ended = fixture_saved(f, MESH_SAVE_ENTRY, &save);
         assert_int_equal(ended, leaving == 1); /* we are the second */
+        assert_false(sent(f, 0, MESH_HAND_OVER) || sent(f, 2, MESH_HAND_OVER));
+        assert_int_equal(sent(f, 1, MESH_HAND_OVER), !ended); /* which is the member behind us */
         assert_int_equal(journal_of(f).last, ended ? 11 : 10);
         if (ended)
             assert_int_equal(save.body.entry.kind, MESH_ENTRY_CHANGE);
         fixture_close(f);
     }
+}
+
+static void a_journal_beyond_the_table_is_not_read_back(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_member(2, 1);
+    struct mesh_journal_image image = image_of(false);
+    image.members = (struct mesh_members){
+        .number = 1, .count = 3, .id = {f->peer[0], f->self, f->peer[1]}, .storage = {1, 1, 1}};
+    restore(f, &image);
+    image.job = fixture_job(2);
+    restore(f, &image);
+    struct mesh_journal_view journal;
+    assert_int_equal(journal_of(f).last, 9);
+    assert_false(mesh_journal_find(f->mesh, &image.job, &journal));
+    fixture_close(f);
+}
+
+/* The host still has a job whose journal says that another is, or may be, its home. */
+static void a_job_that_another_has_is_not_read_back(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_heir(false);
+    fixture_clear(f);
+    struct mesh_event event = {.kind = MESH_RESTORE};
+    event.body.restore.spec = spec_of(1, 2);
+    fixture_step(f, &event);
+    assert_true(told(f, MESH_JOB_MOVED));
+    struct mesh_job_view view;
+    const struct mesh_id id = fixture_job(1);
+    assert_false(mesh_job_find(f->mesh, &id, &view));
+    fixture_close(f);
 }
 
 /* What it said is on its disk no more: it can't say in the same breath that it is the home. */
@@ -1338,6 +1390,7 @@ int main(void)
         cmocka_unit_test(a_member_is_gone_if_it_will_not_come_back),
         cmocka_unit_test(copies_are_kept_at_different_sites),
         cmocka_unit_test(an_election_asks_stands_and_takes_over),
+        cmocka_unit_test(who_would_vote_has_not_voted),
         cmocka_unit_test(a_home_without_room_asks_the_member_behind_it),
         cmocka_unit_test(a_vote_is_given_once_and_to_a_log_that_has_everything),
         cmocka_unit_test(a_copy_that_is_made_anew_has_a_vote),
@@ -1348,6 +1401,8 @@ int main(void)
         cmocka_unit_test(whose_copy_is_lost_follows_the_home_still),
         cmocka_unit_test(who_leaves_does_not_stand),
         cmocka_unit_test(a_home_that_is_to_leave_ends_no_change),
+        cmocka_unit_test(a_journal_beyond_the_table_is_not_read_back),
+        cmocka_unit_test(a_job_that_another_has_is_not_read_back),
         cmocka_unit_test(a_home_whose_disk_has_forgotten_leads_no_more),
         cmocka_unit_test(without_journals_nothing_is_hurried),
     };

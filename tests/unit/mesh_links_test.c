@@ -636,6 +636,27 @@ static void most_links_at_once_raise_doubt_of_ourselves(void **state)
     fixture_close(f);
 }
 
+/* A record that comes over a tree comes from the neighbour itself; one that was asked for may be another's. */
+static void who_passes_records_on_is_no_silent_neighbour(void **state)
+{
+    (void)state;
+    for (uint32_t hops = 0; hops < 2; hops++) {
+        struct fixture *const f = open_linked(3);
+        f->silent[0] = true;
+        const int64_t heard_ms = link_to(f, 0)->heard_at_ms;
+        f->now_ms += 700;
+        struct mesh_event event = {.kind = MESH_RECORD};
+        event.body.record.from = f->peer[0];
+        event.body.record.hops = (uint8_t)hops;
+        event.body.record.record = (struct mesh_record){
+            .kind = MESH_RECORD_CAPACITY, .origin = f->peer[1], .incarnation = 1, .version = 50};
+        event.body.record.record.handle = fixture_handle(f);
+        fixture_step(f, &event);
+        assert_int_equal(link_to(f, 0)->heard_at_ms, hops == 0 ? heard_ms : f->now_ms);
+        fixture_close(f);
+    }
+}
+
 /* Of an only link nobody can say which end is cut off. */
 static void two_links_raise_doubt_and_an_only_one_does_not(void **state)
 {
@@ -1486,6 +1507,7 @@ int main(void)
         cmocka_unit_test(a_death_of_which_an_old_record_comes_is_told_a_little_later),
         cmocka_unit_test(an_accuser_that_was_refuted_waits_longer_each_time),
         cmocka_unit_test(most_links_at_once_raise_doubt_of_ourselves),
+        cmocka_unit_test(who_passes_records_on_is_no_silent_neighbour),
         cmocka_unit_test(two_links_raise_doubt_and_an_only_one_does_not),
         cmocka_unit_test(who_moves_to_another_region_stands_there),
         cmocka_unit_test(a_member_that_is_gone_has_the_neighbours_that_it_had),

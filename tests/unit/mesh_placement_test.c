@@ -248,6 +248,9 @@ static void what_a_member_delivers_is_an_average_of_eight(void **state)
     struct fixture *const f = fixture_open(1);
     struct step step = {.mesh = f->mesh};
     const uint32_t member = members_find(f->mesh, &f->peer[0]);
+    struct mesh_member_view view;
+    assert_true(mesh_member_find(f->mesh, &f->peer[0], &view));
+    assert_int_equal(view.delivered_permille, 1000); /* of whom nothing is known, all is expected */
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         notes_of(f, 0)->delivered_permille = cases[i].before;
         placement_delivered(&step, member, cases[i].got, cases[i].promised);

@@ -918,6 +918,22 @@ static void a_quorum_has_no_more_out_than_can_be_checked(void **state)
     fixture_close(f);
 }
 
+/* Their number is bounded; what comes beyond is committed as it is, and counted. */
+static void beyond_the_checks_nothing_is_checked(void **state)
+{
+    (void)state;
+    struct fixture *const f = open_home(1);
+    submit(f, 1, 20, MESH_VERIFY_SPOT);
+    grant(f, 0, 1, 20);
+    struct mesh_message bundle;
+    while (fixture_sent(f, 0, MESH_ASSIGN, &bundle))
+        result(f, 0, &bundle, RIGHT);
+    assert_int_equal(view(f, 1).committed, 20);
+    assert_int_equal(view(f, 1).checks, 16);
+    assert_int_equal(mesh_counters(f->mesh)->checks_skipped, 4);
+    fixture_close(f);
+}
+
 /* There is only one site that could compute either job: the first must not keep all 16 checks from the second. */
 static void what_nobody_can_check_gives_way_to_others(void **state)
 {
@@ -1000,6 +1016,7 @@ int main(void)
         cmocka_unit_test(held_results_of_who_was_caught_are_void),
         cmocka_unit_test(a_cancelled_job_gives_back_what_was_held),
         cmocka_unit_test(a_quorum_has_no_more_out_than_can_be_checked),
+        cmocka_unit_test(beyond_the_checks_nothing_is_checked),
         cmocka_unit_test(what_nobody_can_check_gives_way_to_others),
         cmocka_unit_test(a_certificate_that_fails_catches_at_once),
     };
