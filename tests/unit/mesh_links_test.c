@@ -1441,7 +1441,7 @@ static void add_to_bucket(struct fixture *f, uint8_t bucket)
     struct mesh_id *const id = &f->peer[f->peers];
     do {
         id->bytes[0]++;
-        id->bytes[1] += id->bytes[0] == 0;
+        id->bytes[1] = (uint8_t)(id->bytes[1] + (id->bytes[0] == 0));
         id->bytes[2] = 1;
         memcpy(name + 8, id->bytes, sizeof id->bytes);
     } while (mesh_hash(0x74656b637562u, 0, name, sizeof name) % MESH_BUCKETS != bucket ||
