@@ -102,7 +102,7 @@ static void put_head(struct store_batch *batch, const struct copy *copy)
     store_batch_put(batch, STORE_COPIES, copy->job.bytes, sizeof copy->job.bytes, row, writer.count);
 }
 
-static bool get_head(const uint8_t *bytes, size_t count, struct copy *copy)
+bool copies_head_decode(const void *bytes, size_t count, struct copy *copy)
 {
     struct field_reader reader;
     field_reader_init(&reader, bytes, count);
@@ -159,9 +159,8 @@ static void put_entry(struct store_batch *batch, const struct mesh_id *job, cons
     store_batch_put(batch, STORE_ENTRIES, key.bytes, sizeof key.bytes, row, writer.count);
 }
 
-/* One row of the log as it is read back; its bytes are borrowed. */
-static bool get_entry(const void *key, size_t key_bytes, const void *value, size_t value_bytes,
-                      struct copies_entry_view *row)
+bool copies_entry_decode(const void *key, size_t key_bytes, const void *value, size_t value_bytes,
+                         struct copies_entry_view *row)
 {
     const uint8_t *index = (const uint8_t *)key + 32;
     if (key_bytes != sizeof(struct entry_key))
@@ -311,25 +310,23 @@ static void note_end(struct copy *copy, uint32_t index, const uint8_t *bytes, si
     copy->ended_at_ms = end.at_ms;
 }
 
-/* What stands from `first` on is another home's and gives way. Batches take effect in order, so those before ours may go
- * ahead: a log that was cut and not yet continued is a log that a crash cut. */
+/* What stands from `first` on is another home's and gives way, the last first. Batches take effect in order, so those
+ * before ours may go ahead: a log that was cut and not yet continued is a log that a crash cut. */
 static void cut(struct node *node, struct store_batch *batch, struct copy *copy, uint32_t first)
 {
     uint32_t rows = 0;
     struct store_batch *own = NULL;
     for (uint32_t index = copy->last; index >= first && index > 0; index--) {
-        if (copy->last - index >= CUT_ROWS_MAX && !own)
+        if (index - first >= CUT_ROWS_MAX && !own)
             own = node_batch(node);
         const struct entry_key key = key_of(&copy->job, index);
         store_batch_delete(own ? own : batch, STORE_ENTRIES, key.bytes, sizeof key.bytes);
-        if (own && ++rows == CUT_ROWS_MAX) {
+        if (own && (++rows == CUT_ROWS_MAX || index - first == CUT_ROWS_MAX)) {
             node_commit(node, own, NULL, NULL);
             own = NULL;
             rows = 0;
         }
     }
-    if (own)
-        node_commit(node, own, NULL, NULL);
     copy->last = first - 1;
     if (copy->end >= first)
         copy->end = 0;
@@ -434,7 +431,7 @@ static bool read_row(void *context, const void *key, size_t key_bytes, const voi
 {
     struct reading *reading = context;
     struct copies_entry_view row;
-    if (!get_entry(key, key_bytes, value, value_bytes, &row) || row.index != reading->next)
+    if (!copies_entry_decode(key, key_bytes, value, value_bytes, &row) || row.index != reading->next)
         return false;
     reading->next++;
     return reading->entry(reading->context, &row);
@@ -805,14 +802,11 @@ struct sweeping {
     bool inputs; /* and outputs: the job's own pins */
 };
 
-static void on_swept(struct node *node, void *context, enum store_error error)
+static void on_swept(struct node *node, void *context, enum store_error error);
+
+/* The next step, with what else is in the batch. */
+static void sweep(struct node *node, struct store_batch *batch, struct sweeping *sweeping)
 {
-    struct sweeping *sweeping = context;
-    if (error != STORE_MORE) {
-        free(sweeping);
-        return;
-    }
-    struct store_batch *batch = node_batch(node);
     const struct digest owner = job_results_owner(&sweeping->job);
     store_batch_delete_prefix(batch, STORE_JOURNAL, sweeping->job.bytes, sizeof sweeping->job.bytes);
     store_batch_delete_prefix(batch, STORE_ENTRIES, sweeping->job.bytes, sizeof sweeping->job.bytes);
@@ -822,12 +816,25 @@ static void on_swept(struct node *node, void *context, enum store_error error)
     node_commit(node, batch, on_swept, sweeping);
 }
 
-void copies_sweep(struct node *node, const struct mesh_id *job, bool inputs)
+static void on_swept(struct node *node, void *context, enum store_error error)
+{
+    if (error == STORE_MORE)
+        sweep(node, node_batch(node), context);
+    else
+        free(context);
+}
+
+static struct sweeping *sweeping_of(const struct mesh_id *job, bool inputs)
 {
     struct sweeping *sweeping = malloc(sizeof *sweeping);
     must(sweeping);
     *sweeping = (struct sweeping){.job = *job, .inputs = inputs};
-    on_swept(node, sweeping, STORE_MORE);
+    return sweeping;
+}
+
+void copies_sweep(struct node *node, const struct mesh_id *job, bool inputs)
+{
+    sweep(node, node_batch(node), sweeping_of(job, inputs));
 }
 
 static void note_forgotten(struct node *node, struct store_batch *batch, uint64_t chosen)
@@ -839,16 +846,18 @@ static void note_forgotten(struct node *node, struct store_batch *batch, uint64_
     host_post(node, &(struct mesh_event){.kind = MESH_FORGOT, .body.forgot = chosen});
 }
 
+/* The head goes with the first entries: no copy that is kept lacks its beginning. */
 void copies_forget(struct node *node, const struct mesh_id *job)
 {
-    struct copy *copy = copies_find(node, job);
-    if (!copy)
-        return;
+    struct sweeping *const sweeping = sweeping_of(job, true);
     struct store_batch *batch = node_batch(node);
-    store_batch_delete(batch, STORE_COPIES, job->bytes, sizeof job->bytes);
-    note_forgotten(node, batch, copy->chosen);
-    node_commit(node, batch, NULL, NULL);
-    take_out(node, copy);
+    struct copy *copy = copies_find(node, job);
+    if (copy) {
+        store_batch_delete(batch, STORE_COPIES, job->bytes, sizeof job->bytes);
+        note_forgotten(node, batch, copy->chosen);
+        take_out(node, copy);
+    }
+    sweep(node, batch, sweeping);
 }
 
 static bool first_home(void *context, const struct copies_entry_view *view)
@@ -900,7 +909,6 @@ void copies_prune(struct node *node, int64_t before_ms)
             if (!copy->over || copy->ended_at_ms >= before_ms || jobs_find(node, &copy->job))
                 continue;
             const struct mesh_id job = copy->job;
-            copies_sweep(node, &job, true);
             copies_forget(node, &job);
             removed++;
         }
@@ -991,7 +999,7 @@ static bool restore_head(void *context, const void *key, size_t key_bytes, const
         return true;
     memcpy(id.bytes, key, sizeof id.bytes);
     struct copy *copy = make(node, &id);
-    if (get_head(value, value_bytes, copy)) {
+    if (copies_head_decode(value, value_bytes, copy)) {
         copy->chosen = copy->chosen < node->incarnation ? copy->chosen : node->incarnation;
         return true;
     }
@@ -1052,23 +1060,12 @@ static void look_for(void *context, const uint8_t blob[32], const struct digest 
     present->all = present->all && store_blob_stat(present->store, blob, &info) == STORE_OK;
 }
 
-const char *copies_entry_fault(struct store *store, const void *key, size_t key_bytes, const void *value,
-                               size_t value_bytes)
+const char *copies_entry_fault(struct store *store, const struct mesh_id *job,
+                               const struct copies_entry_view *entry)
 {
-    struct copies_entry_view entry;
-    struct mesh_id job;
     struct present present = {.store = store, .all = true};
-    if (!get_entry(key, key_bytes, value, value_bytes, &entry))
-        return "an entry is damaged";
-    memcpy(job.bytes, key, sizeof job.bytes);
-    if (!each_blob(&job, entry.kind, entry.bytes, entry.count, look_for, &present))
+    if (!each_blob(job, entry->kind, entry->bytes, entry->count, look_for, &present))
         return "an entry makes no sense, or names a kernel that this build lacks";
     return present.all ? NULL
                        : "a blob that an entry names is missing; its node fetches it from the other members";
-}
-
-bool copies_head_is_sound(const void *value, size_t value_bytes)
-{
-    struct copy copy;
-    return get_head(value, value_bytes, &copy);
 }

@@ -318,7 +318,6 @@ void jobs_forget(struct node *node, struct job *job)
     store_batch_delete(batch, STORE_JOBS, job->spec.id.bytes, sizeof job->spec.id.bytes);
     node_commit(node, batch, NULL, NULL);
     node->jobs.tended -= job->tended;
-    copies_sweep(node, &job->spec.id, true);
     copies_forget(node, &job->spec.id);
     jobs_take_out(node, job);
     job_free(job);

@@ -631,12 +631,16 @@ void copies_on_append(struct node *node, const struct mesh_id *from, const struc
                       struct bytes *payload);
 void copies_on_asked(struct node *node, const struct mesh_effect *effect); /* MESH_JOURNAL_ASKED */
 void copies_on_over(struct node *node, const struct mesh_id *job, bool whole);
-/* For `weir store check`: what is wrong with a row of STORE_ENTRIES, or NULL, and whether one of STORE_COPIES can be read. */
-const char *copies_entry_fault(struct store *store, const void *key, size_t key_bytes, const void *value,
-                               size_t value_bytes);
-bool copies_head_is_sound(const void *value, size_t value_bytes);
+/* Rows of STORE_ENTRIES and STORE_COPIES; what is decoded borrows from `value`. False: it is damaged. */
+bool copies_entry_decode(const void *key, size_t key_bytes, const void *value, size_t value_bytes,
+                         struct copies_entry_view *row);
+bool copies_head_decode(const void *value, size_t value_bytes, struct copy *copy);
+/* For `weir store check`: what is wrong with an entry and the blobs that it names, or NULL. */
+const char *copies_entry_fault(struct store *store, const struct mesh_id *job,
+                               const struct copies_entry_view *entry);
 /* Removes a job's journal and the pins on its shards' results, and with `inputs` all that it pins. */
 void copies_sweep(struct node *node, const struct mesh_id *job, bool inputs);
+/* The same, with the inputs, and that there was one. */
 void copies_forget(struct node *node, const struct mesh_id *job);
 void copies_prune(struct node *node, int64_t before_ms);
 

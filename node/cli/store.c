@@ -4,8 +4,10 @@
 #include "node/cli/member.h"
 #include "node/config.h"
 #include "node/job.h"
+#include "node/journal_check.h"
 #include "node/node.h"
 #include "node/payload.h"
+#include "node/record_body.h"
 #include "node/store_digests.h"
 
 #include "crypto/record.h"
@@ -19,10 +21,12 @@
 struct check {
     struct store *store;
     const struct federation *federation;
+    struct journal_check *journals;
     int64_t wall_s;
     json_t *findings;
     uint64_t records, revocations, jobs, copies, entries; /* read */
-    uint64_t expired; /* of the records and revocations: normal with time, not a finding */
+    uint64_t expired;              /* of the records and revocations: normal with time, not a finding */
+    uint64_t certificates_expired; /* members', and this node's: no finding either */
 };
 
 static void found(void *context, const char *finding)
@@ -40,14 +44,49 @@ static void found_in(struct check *check, const char *table, const void *key, si
     found(check, text);
 }
 
-/* A signature, or a chain of certificates, that doesn't hold. One that held and has expired is counted only. */
-static void judge(struct check *check, const char *table, const void *key, size_t key_bytes,
+/* ---- Signatures, each judged as of a time when it was good: what has expired since is counted and no damage. */
+
+static bool judge(struct check *check, const char *table, const void *key, size_t key_bytes,
                   enum crypto_error error)
 {
-    if (error == CRYPTO_EXPIRED)
-        check->expired++;
-    else if (error != CRYPTO_OK)
+    if (error != CRYPTO_OK)
         found_in(check, table, key, key_bytes, crypto_error_text(error));
+    return error == CRYPTO_OK;
+}
+
+/* A chain of certificates as of the time when its first one began, for each lies within its issuer's. Who was revoked since
+ * is no matter of the disk. */
+static enum crypto_error verify_chain(const struct check *check, const uint8_t *chain, size_t chain_bytes,
+                                      struct certificate *leaf)
+{
+    struct certificate certificates[CHAIN_CERTIFICATES_MAX];
+    uint32_t count;
+    const enum crypto_error error = chain_view(chain, chain_bytes, certificates, &count);
+    return error != CRYPTO_OK ? error
+                              : chain_verify(federation_genesis(check->federation), chain, chain_bytes,
+                                             certificates[0].not_before_s, NULL, NULL, leaf);
+}
+
+/* As the node takes it from others: what it says of itself is what it was certified for. */
+static void check_member(struct check *check, const void *key, size_t key_bytes, const struct record *record)
+{
+    struct member_body body;
+    struct certificate leaf;
+    if (member_body_decode(record->body, record->body_bytes, &body) != WIRE_OK) {
+        found_in(check, "record", key, key_bytes, "what the member says of itself makes no sense");
+        return;
+    }
+    const enum crypto_error error = verify_chain(check, body.chain.bytes, body.chain.count, &leaf);
+    if (error != CRYPTO_OK) {
+        char text[200];
+        snprintf(text, sizeof text, "its certificate is not good: %s", crypto_error_text(error));
+        found_in(check, "record", key, key_bytes, text);
+    } else if (!public_key_equal(&leaf.node, &record->origin) || !(leaf.rights & RIGHT_NODE) ||
+               strcmp(leaf.site, body.site) != 0)
+        found_in(check, "record", key, key_bytes,
+                 "its certificate is for another node, or site, or for none");
+    else if (record_time_check(leaf.not_before_s, leaf.not_after_s, check->wall_s) == CRYPTO_EXPIRED)
+        check->certificates_expired++;
 }
 
 static bool check_record(void *context, const void *key, size_t key_bytes, const void *value,
@@ -56,9 +95,15 @@ static bool check_record(void *context, const void *key, size_t key_bytes, const
     struct check *check = context;
     struct record record;
     check->records++;
-    judge(check, "record", key, key_bytes,
-          record_verify(value, value_bytes, &federation_genesis(check->federation)->federation, check->wall_s,
-                        &record));
+    if (!judge(check, "record", key, key_bytes, record_view(value, value_bytes, &record)) ||
+        !judge(check, "record", key, key_bytes,
+               record_verify(value, value_bytes, &federation_genesis(check->federation)->federation,
+                             record.not_before_s, &record)))
+        return true;
+    check->expired +=
+        record_time_check(record.not_before_s, record.not_after_s, check->wall_s) == CRYPTO_EXPIRED;
+    if (record.kind == RECORD_MEMBER)
+        check_member(check, key, key_bytes, &record);
     return true;
 }
 
@@ -66,13 +111,36 @@ static bool check_revocation(void *context, const void *key, size_t key_bytes, c
                              size_t value_bytes)
 {
     struct check *check = context;
+    struct record record;
     struct revocation revocation;
     check->revocations++;
-    judge(check, "revocation", key, key_bytes,
-          revocation_verify(federation_genesis(check->federation), value, value_bytes, check->wall_s,
-                            &revocation));
+    if (judge(check, "revocation", key, key_bytes, record_view(value, value_bytes, &record)) &&
+        judge(check, "revocation", key, key_bytes,
+              revocation_verify(federation_genesis(check->federation), value, value_bytes,
+                                record.not_before_s, &revocation)))
+        check->expired +=
+            record_time_check(record.not_before_s, record.not_after_s, check->wall_s) == CRYPTO_EXPIRED;
     return true;
 }
+
+/* The node's own, which is no row but a file beside the store. */
+static void check_own_chain(struct check *check)
+{
+    struct certificate leaf;
+    size_t bytes;
+    const uint8_t *const chain = federation_chain(check->federation, &bytes);
+    const enum crypto_error error = verify_chain(check, chain, bytes, &leaf);
+    char text[256];
+    snprintf(text, sizeof text, "federation/chain, this node's certificate, is not good: %s",
+             crypto_error_text(error));
+    if (error != CRYPTO_OK)
+        found(check, text);
+    else
+        check->certificates_expired +=
+            record_time_check(leaf.not_before_s, leaf.not_after_s, check->wall_s) == CRYPTO_EXPIRED;
+}
+
+/* ---- Jobs */
 
 /* A job that is done pins its outputs for as long as it is kept. */
 static void check_outputs(struct check *check, const struct job *job)
@@ -87,6 +155,16 @@ static void check_outputs(struct check *check, const struct job *job)
     }
 }
 
+static void check_counts(struct check *check, const struct job *job)
+{
+    char what[128];
+    if (job->committed <= job->spec.shard_count && job->cached <= job->committed)
+        return;
+    snprintf(what, sizeof what, "of its %u shards %u are committed, %u of them from the cache",
+             job->spec.shard_count, job->committed, job->cached);
+    found_in(check, "job", job->spec.id.bytes, sizeof job->spec.id.bytes, what);
+}
+
 static bool check_job(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
 {
     struct check *check = context;
@@ -96,41 +174,70 @@ static bool check_job(void *context, const void *key, size_t key_bytes, const vo
         found_in(check, "job", key, key_bytes, "its row is damaged, or names a kernel that this build lacks");
     else if (key_bytes != sizeof job->spec.id.bytes || memcmp(key, job->spec.id.bytes, key_bytes) != 0)
         found_in(check, "job", key, key_bytes, "its row is about another job");
-    else
+    else {
         check_outputs(check, job);
+        check_counts(check, job);
+    }
     job_free(job);
+    return true;
+}
+
+/* ---- Journals */
+
+static void found_in_journal(void *context, const struct mesh_id *job, const char *what)
+{
+    found_in(context, "journal", job->bytes, sizeof job->bytes, what);
+}
+
+static bool check_row(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+{
+    static struct journal_row row;
+    struct check *check = context;
+    struct mesh_id job;
+    const uint8_t *const order = (const uint8_t *)key + sizeof job.bytes;
+    check->entries++;
+    if (key_bytes != sizeof job.bytes + 4 || !journal_row_decode(value, value_bytes, &row)) {
+        found_in(check, "journal", key, key_bytes, "a row is damaged");
+        return true;
+    }
+    memcpy(job.bytes, key, sizeof job.bytes);
+    journal_check_row(
+        check->journals, &job,
+        (uint32_t)order[0] << 24 | (uint32_t)order[1] << 16 | (uint32_t)order[2] << 8 | order[3], &row);
+    return true;
+}
+
+static bool check_head(void *context, const void *key, size_t key_bytes, const void *value,
+                       size_t value_bytes)
+{
+    struct check *check = context;
+    struct copy head = {0};
+    check->copies++;
+    if (key_bytes != sizeof head.job.bytes || !copies_head_decode(value, value_bytes, &head)) {
+        found_in(check, "journal", key, key_bytes, "its head row is damaged");
+        return true;
+    }
+    memcpy(head.job.bytes, key, sizeof head.job.bytes);
+    journal_check_head(check->journals, &head.job, &head);
     return true;
 }
 
 static bool check_entry(void *context, const void *key, size_t key_bytes, const void *value,
                         size_t value_bytes)
 {
-    static struct journal_row row;
     struct check *check = context;
+    struct copies_entry_view entry;
+    struct mesh_id job;
     check->entries++;
-    if (!journal_row_decode(value, value_bytes, &row))
-        found_in(check, "journal", key, key_bytes, "a row is damaged");
-    return true;
-}
-
-static bool check_copy(void *context, const void *key, size_t key_bytes, const void *value,
-                       size_t value_bytes)
-{
-    struct check *check = context;
-    check->copies++;
-    if (!copies_head_is_sound(value, value_bytes))
-        found_in(check, "copy of a journal", key, key_bytes, "its row is damaged");
-    return true;
-}
-
-static bool check_copied_entry(void *context, const void *key, size_t key_bytes, const void *value,
-                               size_t value_bytes)
-{
-    struct check *check = context;
-    check->entries++;
-    const char *const fault = copies_entry_fault(check->store, key, key_bytes, value, value_bytes);
+    if (!copies_entry_decode(key, key_bytes, value, value_bytes, &entry)) {
+        found_in(check, "journal", key, key_bytes, "an entry is damaged");
+        return true;
+    }
+    memcpy(job.bytes, key, sizeof job.bytes);
+    const char *const fault = copies_entry_fault(check->store, &job, &entry);
     if (fault)
-        found_in(check, "copy of a journal", key, key_bytes, fault);
+        found_in(check, "journal", key, key_bytes, fault);
+    journal_check_entry(check->journals, &job, &entry);
     return true;
 }
 
@@ -139,9 +246,13 @@ static void check_rows(struct store *store, struct check *check)
     store_each(store, STORE_RECORDS, NULL, check_record, check);
     store_each(store, STORE_REVOCATIONS, NULL, check_revocation, check);
     store_each(store, STORE_JOBS, NULL, check_job, check);
-    store_each(store, STORE_JOURNAL, NULL, check_entry, check);
-    store_each(store, STORE_COPIES, NULL, check_copy, check);
-    store_each(store, STORE_ENTRIES, NULL, check_copied_entry, check);
+    check->journals = journal_check_open(store, found_in_journal, check);
+    store_each(store, STORE_JOURNAL, NULL, check_row, check);
+    journal_check_end(check->journals);
+    store_each(store, STORE_COPIES, NULL, check_head, check);
+    store_each(store, STORE_ENTRIES, NULL, check_entry, check);
+    journal_check_end(check->journals);
+    journal_check_close(check->journals);
 }
 
 static void show(const struct cli *cli, const struct check *check, const struct store_stats *stats)
@@ -149,9 +260,10 @@ static void show(const struct cli *cli, const struct check *check, const struct 
     const size_t count = json_array_size(check->findings);
     if (cli->json) {
         json_t *object =
-            json_pack("{s:b,s:O,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "sound", count == 0, "findings",
+            json_pack("{s:b,s:O,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "sound", count == 0, "findings",
                       check->findings, "records", (json_int_t)check->records, "revocations",
-                      (json_int_t)check->revocations, "expired", (json_int_t)check->expired, "jobs",
+                      (json_int_t)check->revocations, "expired", (json_int_t)check->expired,
+                      "certificates_expired", (json_int_t)check->certificates_expired, "jobs",
                       (json_int_t)check->jobs, "journals_kept", (json_int_t)check->copies, "journal_rows",
                       (json_int_t)check->entries, "blobs", (json_int_t)stats->blobs, "blob_bytes",
                       (json_int_t)stats->blob_bytes, "cached_results", (json_int_t)stats->entries);
@@ -167,6 +279,11 @@ static void show(const struct cli *cli, const struct check *check, const struct 
            count == 0 ? "sound" : "NOT SOUND", check->records, check->revocations, check->expired,
            check->jobs, check->copies, check->entries, stats->blobs, (double)stats->blob_bytes / 1e6,
            stats->entries);
+    if (check->certificates_expired > 0)
+        printf("%" PRIu64
+               " certificates have expired: no damage, but whose they are can speak to nobody until "
+               "they have new ones\n",
+               check->certificates_expired);
 }
 
 static int check_store(struct cli *cli, const char *data, const struct federation *federation)
@@ -190,6 +307,7 @@ static int check_store(struct cli *cli, const char *data, const struct federatio
         memcmp(id, federation_identity(federation)->node.bytes, sizeof id) != 0)
         found(&check, "the store belongs to another node than the keys beside it");
     store_check(store, found, &check);
+    check_own_chain(&check);
     check_rows(store, &check);
     store_stats(store, &stats);
     store_close(store);
@@ -288,9 +406,10 @@ const struct cli_command cli_store = {
     .name = "store",
     .arguments = "check | backup PATH | restore PATH",
     .summary = "verify, back up or restore what a node has on its disk",
-    .notes = "check: every blob and cached result against its digest, every record's\n"
-             "  signature, the jobs and their journals, and the index of a stopped node or\n"
-             "  of a backup. Mends nothing. Exit code 0: sound, 1: not. A damaged blob is\n"
+    .notes = "check: every row, blob and cached result against its digest, every record's\n"
+             "  signature and chain of certificates, the jobs, their journals from entry to\n"
+             "  entry, and the index of a stopped node or of a backup. Mends nothing. Exit\n"
+             "  code 0: sound, 1: not. What has expired is no damage. A damaged blob is\n"
              "  fetched or computed anew when it is needed; a damaged job is submitted again.\n"
              "backup: the running node copies its keys and its store, as of one moment,\n"
              "  to PATH, which it makes. It works on meanwhile.\n"
