@@ -34,6 +34,8 @@ static const struct key keys[] = {
     {"node", "data", TEXT_AT(data), .standard = "/var/lib/weir", .help = "keys, certificates, store"},
     {"node", "region", TEXT_AT(region), .standard = "",
      .help = "sites of one region are near; empty: the site's name"},
+    {"node", "stop_deadline", SECONDS, AT(stop_deadline_s), .least = 1, .most = 86400, .standard = "30s",
+     .help = "a stop by SIGTERM waits so long for what runs here; an init system must wait longer"},
     {"network", "bind", TEXT_AT(bind), .standard = "0.0.0.0", .help = "address that the sockets listen on"},
     {"network", "advertise", TEXT_AT(advertise), .standard = "",
      .help = "host name or address that others dial; empty: bind, or this host's name"},

@@ -27,6 +27,7 @@ struct config {
     /* [node] */
     char data[CONFIG_TEXT_BYTES]; /* /var/lib/weir */
     char region[64];              /* "" = the site's name */
+    uint32_t stop_deadline_s;     /* a stop by SIGTERM waits so long for what runs here */
     /* [network] */
     char bind[CONFIG_TEXT_BYTES];      /* 0.0.0.0; an address, without port */
     char advertise[CONFIG_TEXT_BYTES]; /* host name or address that peers dial; "" = bind, or the host name if

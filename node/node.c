@@ -24,7 +24,6 @@
 #include <unistd.h>
 #include <zmq.h>
 
-#define DRAIN_DEADLINE_MS 30000    /* a stop by signal waits so long for what runs here */
 #define DRAIN_WAIT_MS 3000         /* longer than results are on their way to a home that lives */
 #define LAST_WORDS_MS 200          /* for the good-bye, once it is on disk, to get out */
 #define LAST_WORDS_MS_MAX 3000     /* with a slow disk */
@@ -159,7 +158,7 @@ static void on_signal(void *context, uint32_t events)
         return;
     }
     sd_notify(0, "STOPPING=1");
-    node->stop_at_ms = clock_now_ms() + DRAIN_DEADLINE_MS;
+    node->stop_at_ms = clock_now_ms() + (int64_t)node->config.stop_deadline_s * 1000;
     node->stop_when_idle = true;
     node_drain(node, true);
 }

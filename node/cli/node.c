@@ -83,7 +83,7 @@ const struct cli_command cli_node = {
     .name = "node",
     .arguments = "",
     .summary = "run this site's node",
-    .notes = "Logs to standard error. SIGTERM drains for up to 30 s, then ends; its own jobs\n"
+    .notes = "Logs to standard error. SIGTERM drains for node.stop_deadline (30 s), then ends; its own jobs\n"
              "go on with the next start. `weir config dump` lists the settings.\n",
     .example = "weir node --data /var/lib/weir",
     .options = options,

@@ -346,7 +346,50 @@ def a_clock_that_is_a_year_off_harms_no_identity(place):
             expect_marks(node, node.job_kept, 3)
 
 
-TESTS = [a_mesh_is_restarted_node_by_node_under_load, a_stop_that_waits_for_a_lost_home_says_so,
+STOP_S = 2
+LONG_SHARD_S = 8
+
+
+def stop_at_deadline(node):
+    """SIGTERM while a shard runs that outlives the deadline: how long the node took, and that it said so."""
+    began = time.monotonic()
+    expect(node.stop() == 0, node.log_end())
+    took_s = time.monotonic() - began
+    expect(STOP_S <= took_s < LONG_SHARD_S - 2, "it ended after %.1f s:\n%s" % (took_s, node.log_end()))
+    expect("event=drain state=late running=1" in node.log_text(), node.log_end())
+
+
+def a_stop_ends_at_its_deadline(place):
+    """What still runs then is done by others, or after the restart where nobody else has the job."""
+    mesh = place.mesh(*THREE, node__stop_deadline="%ds" % STOP_S, work__cpu_slots=1)
+    home = mesh["ashburn"]
+    spin = ("--shard-items", str(LONG_SHARD_S), "--param", "us=1000000", "--cache", "off")
+    job = home.submit_detached("spin", "--items", str(3 * LONG_SHARD_S), *spin, "--replicas", "3")
+    wait_until("each node runs a shard", lambda: home.job(job)["running"] == 3)
+    stop_at_deadline(home)
+    expect(mesh["berlin"].wait_job(job, timeout_s=90)["home"] != "ashburn", mesh["berlin"].job(job))
+    expect_marks(mesh["berlin"], job, 3 * LONG_SHARD_S)
+    home.start()
+    alone = home.submit_detached("spin", "--items", str(LONG_SHARD_S), *spin, "--replicas", "1", "--local")
+    wait_until("the shard runs", lambda: home.job(alone)["running"] == 1, 30)
+    stop_at_deadline(home)
+    home.start()
+    expect(home.wait_job(alone, timeout_s=90)["home"] == "ashburn", home.job(alone))
+    expect_marks(home, alone, LONG_SHARD_S)
+
+
+def the_unit_waits_longer_than_a_stop_takes(place):
+    """systemd must not kill a node that keeps to its standard deadline."""
+    service = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "packaging", "weir.service")
+    with open(service, encoding="utf-8") as unit:
+        waits_s = int(next(line for line in unit if line.startswith("TimeoutStopSec=")).partition("=")[2])
+    with open(place.path("empty.conf"), "w", encoding="ascii"):
+        pass
+    deadline = place.weir("config", "dump", place.path("empty.conf"), "--json").json["config"]["node"]["stop_deadline"]
+    expect(deadline.endswith("s") and waits_s >= int(deadline[:-1]) + 10, "%d s for %s" % (waits_s, deadline))
+
+
+TESTS = [a_stop_ends_at_its_deadline, the_unit_waits_longer_than_a_stop_takes, a_mesh_is_restarted_node_by_node_under_load, a_stop_that_waits_for_a_lost_home_says_so,
          a_drain_does_not_wait_for_those_that_are_lost,
          a_drain_ends_when_it_is_empty_whoever_looks_on,
          a_minority_says_so_and_goes_on_when_it_meets_the_others,

@@ -102,6 +102,9 @@ static void what_is_wrong_is_said_with_file_and_line(void **state)
         {"[store]\ncache = 18014398509481984KiB\n", 2, "it takes a size"},
         {"[store]\ncache = 1KiB\n", 2, "1MiB"},
         {"[work]\nhang = 0s\n", 2, "1s"},
+        {"[node]\nstop_deadline = 0s\n", 2, "from 1s to 1d"},
+        {"[node]\nstop_deadline = 25h\n", 2, "from 1s to 1d"},
+        {"[node]\nstop_deadline = soon\n", 2, "a duration such as 30s"},
         {"[work]\ncpu_slots = 257\n", 2, "256"},
         {"[work]\n\nowner = mon-fry 08:00-18:00\n", 3, "mon-fri 08:00-18:00"},
         {"[work]\nowner = mon 08:00-25:00\n", 2, "'mon 08:00-25:00' is not good for owner in [work]"},
@@ -176,8 +179,9 @@ static void a_dump_reads_back_as_the_same(void **state)
     (void)state;
     struct config config, again;
     config_defaults(&config);
-    static const char *const settings[] = {"store.cache=3GiB", "work.hang=90s",        "http.port=off",
-                                           "work.cpu_slots=2", "tenants.uid-7=guests", "node.region=eu"};
+    static const char *const settings[] = {"store.cache=3GiB", "work.hang=90s",    "node.stop_deadline=2m",
+                                           "http.port=off",    "work.cpu_slots=2", "tenants.uid-7=guests",
+                                           "node.region=eu"};
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
         assert_true(config_set(&config, settings[i], error, sizeof error));
     FILE *file = fopen(main_path, "w");
