@@ -83,8 +83,9 @@ const struct cli_command cli_node = {
     .name = "node",
     .arguments = "",
     .summary = "run this site's node",
-    .notes = "Logs to standard error. SIGTERM drains for node.stop_deadline (30 s), then ends; its own jobs\n"
-             "go on with the next start. `weir config dump` lists the settings.\n",
+    .notes = "Logs to standard error. SIGTERM drains for node.stop_deadline (30 s), then\n"
+             "ends; its own jobs go on with the next start. `weir config dump` lists the\n"
+             "settings.\n",
     .example = "weir node --data /var/lib/weir",
     .options = options,
     .run = node,

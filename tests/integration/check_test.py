@@ -111,7 +111,13 @@ def names(place, data, words, **options):
 
 
 def is_sound(place, data, **options):
-    said = place.weir("store", "check", "--data", data, "--json", code=None, **options).json
+    answers = []
+
+    def is_free():
+        answers.append(place.weir("store", "check", "--data", data, "--json", code=None, **options))
+        return "is in use by process" not in answers[-1].error
+    wait_until("the children of a node that was killed let its store go", is_free)
+    said = answers[-1].json
     expect(said["sound"], "%s is not sound: %s" % (data, said["findings"]))
     return said
 
