@@ -64,7 +64,7 @@ struct job *find_own_job(struct node *node, struct api_call *call, const char *t
 void reply_when_durable(struct node *node, struct api_call *call, struct store_batch *batch, json_t *reply);
 bool find_blob(struct node *node, struct api_call *call, const char *text, struct digest *id);
 
-/* ---- ops_jobs.c, for ops_story.c */
+/* ---- ops_jobs.c, for ops_list.c and ops_story.c */
 
 const char *job_state_word(enum job_state state);
 /* The job as the API tells of it; `whole`: with its inputs, outputs and nodes. */

@@ -1,4 +1,4 @@
-/* The local API: jobs, listed, submitted, cancelled. What becomes of one is told by ops_story.c. */
+/* The local API: jobs, told of, submitted, cancelled. ops_list.c lists them, ops_story.c tells what becomes of one. */
 #include "node/ops.h"
 #include "node/payload.h"
 #include "node/recheck.h"
@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define JOBS_LISTED_MAX 10000
-#define JOBS_LOST_MAX 64      /* told by one node to another, beside 200 of its own, in one message */
 #define NOBODY_STALLS_MS 3000 /* a node that has just come has not told its devices yet */
 
 const char *job_state_word(enum job_state state)
@@ -198,170 +196,6 @@ void op_job(void *context, struct api_call *call)
     struct job *job = find_job(context, call, body_text(call, "job"));
     if (job)
         api_reply(call, json_pack("{s:o}", "job", job_json(context, job, true)));
-}
-
-/* Writes the jobs in `state` (NULL = any) into `out`, which has room for all: the unfinished first, each half from the
- * newest on. */
-static uint32_t jobs_in_order(const struct node *node, const char *state, const struct job **out)
-{
-    uint32_t count = 0;
-    for (int finished = 0; finished < 2; finished++) {
-        const uint32_t begin = count;
-        for (const struct job *job = node->jobs.head; job; job = job->next)
-            if ((job->state >= JOB_DONE) == finished &&
-                (!state || strcmp(job_state_word(job->state), state) == 0))
-                out[count++] = job;
-        for (uint32_t i = begin, k = count; i + 1 < k; i++) {
-            const struct job *swap = out[--k];
-            out[k] = out[i];
-            out[i] = swap;
-        }
-    }
-    return count;
-}
-
-static json_t *job_counts_json(const struct node *node)
-{
-    json_int_t counts[JOB_CANCELLED + 1] = {0};
-    for (const struct job *job = node->jobs.head; job; job = job->next)
-        counts[job->state]++;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "preparing", counts[JOB_PREPARING], "running",
-                     counts[JOB_RUNNING] + counts[JOB_ASSEMBLING], "done", counts[JOB_DONE], "failed",
-                     counts[JOB_FAILED], "cancelled", counts[JOB_CANCELLED]);
-}
-
-/* ---- Jobs whose home is out of reach, as copies of their journals tell of them */
-
-struct lost_job {
-    struct node *node;
-    const struct copy *copy;
-    struct mesh_id home;
-    json_t *rows;
-};
-
-/* What only its home knows of it; how far an unfinished one was, the next one does, once it has read the journal. */
-static void blank(json_t *row, bool over)
-{
-    static const char *const unknown[] = {"cached", "reassigned", "done", "queued", "looking_up", "running"};
-    for (size_t i = 0; i < (over ? 2 : sizeof unknown / sizeof *unknown); i++)
-        json_put(row, unknown[i], json_null());
-}
-
-static bool tell_lost_job(void *context, const struct copies_entry_view *entry)
-{
-    struct lost_job *lost = context;
-    const struct copy *copy = lost->copy;
-    struct first_entry first;
-    struct job *job = first_entry_decode(entry->bytes, entry->count, &first);
-    if (!job)
-        return false;
-    job->state = copy->over ? JOB_DONE : JOB_RUNNING;
-    job->epoch = copy->last_epoch;
-    job->copies = entry->members.count;
-    job->committed = job->spec.shard_count;
-    job->finished_at_ms = copy->ended_at_ms;
-    json_t *row = job_json(lost->node, job, false);
-    job_free(job);
-    const struct mesh_id nobody = {0};
-    json_put(row, "home",
-             json_string(
-                 memcmp(&lost->home, &nobody, sizeof nobody) == 0 ? "" : peer_name(lost->node, &lost->home)));
-    if (!copy->over)
-        json_put(row, "stalled",
-                 json_string("its home is out of reach; it goes on by itself once a majority of those that "
-                             "keep its journal meet"));
-    blank(row, copy->over);
-    json_array_append_new(lost->rows, row);
-    return false;
-}
-
-/* It isn't ours, nor of another node that is there. */
-static bool is_lost(struct node *node, const struct copy *copy, const struct mesh_id *home)
-{
-    struct mesh_member_view view;
-    return !jobs_find(node, &copy->job) &&
-           !(mesh_member_find(node->host.mesh, home, &view) && view.state <= MESH_SUSPECT);
-}
-
-static void add_unfinished(struct lost_job *lost)
-{
-    struct node *node = lost->node;
-    struct mesh_journal_view journal;
-    for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
-        for (const struct copy *copy = node->copies.bucket[b];
-             copy && json_array_size(lost->rows) < JOBS_LOST_MAX; copy = copy->chain)
-            if (!copy->over && copy->last > 0 && mesh_journal_find(node->host.mesh, &copy->job, &journal) &&
-                is_lost(node, copy, &journal.home)) {
-                lost->copy = copy;
-                lost->home = journal.home;
-                copies_read(node, &copy->job, 1, tell_lost_job, lost);
-            }
-}
-
-static int latest_first(const void *a, const void *b)
-{
-    const struct copy *const one = *(const struct copy *const *)a, *const other =
-                                                                       *(const struct copy *const *)b;
-    return (one->ended_at_ms < other->ended_at_ms) - (one->ended_at_ms > other->ended_at_ms);
-}
-
-/* Of those that failed or were cancelled no copy is kept that could tell of them. */
-static void add_done(struct lost_job *lost)
-{
-    struct node *node = lost->node;
-    uint32_t count = 0;
-    const struct copy **const done = must(calloc(node->copies.count + 1, sizeof *done));
-    for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
-        for (const struct copy *copy = node->copies.bucket[b]; copy; copy = copy->chain)
-            if (copy->over && copy->whole && copy->end_state == MESH_JOB_DONE &&
-                copy->promised == copy->last_epoch && is_lost(node, copy, &copy->voted))
-                done[count++] = copy;
-    qsort(done, count, sizeof *done, latest_first);
-    for (uint32_t i = 0; i < count && json_array_size(lost->rows) < JOBS_LOST_MAX; i++) {
-        lost->copy = done[i];
-        lost->home = done[i]->voted;
-        copies_read(node, &done[i]->job, 1, tell_lost_job, lost);
-    }
-    free(done);
-}
-
-/* Those in `state` (NULL = any). */
-static json_t *lost_jobs_json(struct node *node, const char *state)
-{
-    struct lost_job lost = {.node = node, .rows = json_array()};
-    if (!state || strcmp(state, job_state_word(JOB_RUNNING)) == 0)
-        add_unfinished(&lost);
-    if (!state || strcmp(state, job_state_word(JOB_DONE)) == 0)
-        add_done(&lost);
-    return lost.rows;
-}
-
-void op_jobs(void *context, struct api_call *call)
-{
-    struct node *node = context;
-    const char *state = body_text(call, "state");
-    const bool mesh = json_is_true(json_object_get(api_body(call), "mesh"));
-    const int64_t limit = body_integer(call, "limit", JOBS_LISTED_MAX);
-    if (limit < 1 || limit > JOBS_LISTED_MAX) {
-        api_error(call, EXIT_USAGE, "'limit' is 1 to %d", JOBS_LISTED_MAX);
-        return;
-    }
-    const struct job **ordered = calloc(node->jobs.count + 1, sizeof *ordered);
-    if (!ordered)
-        abort();
-    const uint32_t matching = jobs_in_order(node, state, ordered);
-    json_t *rows = json_array();
-    for (uint32_t i = 0; i < matching && i < limit; i++)
-        json_array_append_new(rows, job_json(node, ordered[i], false));
-    free(ordered);
-    json_t *reply = json_pack("{s:o, s:I, s:I, s:o}", "jobs", rows, "matching", (json_int_t)matching, "total",
-                              (json_int_t)node->jobs.count, "counts", job_counts_json(node));
-    if (mesh || api_remote_site(call))
-        json_put(reply, "lost", lost_jobs_json(node, state));
-    if (mesh && !api_remote_site(call))
-        relay_jobs(node, call, reply, (uint32_t)limit);
-    else
-        api_reply(call, reply);
 }
 
 /* ---- submit */

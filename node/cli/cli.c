@@ -137,6 +137,8 @@ static int list_once(struct cli *cli, const json_t *request, cli_show *show)
         cli_print_json(reply);
     else
         code = show(cli, reply);
+    if (cli->warn)
+        cli->warn(reply);
     fflush(stdout);
     json_decref(reply);
     return code;

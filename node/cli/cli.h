@@ -67,6 +67,7 @@ struct cli {
     } given[CLI_OPTIONS_MAX];
     struct client *client; /* opened by the first cli_connect, closed by main */
     bool json, quiet, wide, watch;
+    void (*warn)(const json_t *reply); /* of a listing, after it was printed; NULL = nothing */
 };
 
 #define CLI_NODE                                                                                             \

@@ -22,6 +22,31 @@ static enum table_colour state_colour(const char *state)
     return strcmp(state, "done") == 0 ? TABLE_GREEN : TABLE_PLAIN;
 }
 
+/* "18 of 523 jobs of the mesh; 1 node did not answer": of those that match, if a state was asked for. */
+static void print_mesh_counts(FILE *out, const json_t *reply)
+{
+    const long long silent = (long long)client_number(reply, "silent");
+    const int64_t shown = (int64_t)json_array_size(client_member(reply, "jobs"));
+    const int64_t left_out = client_number(reply, "left_out"), matching = client_number(reply, "matching");
+    fprintf(out, "%lld of %s%lld jobs of the mesh", (long long)shown,
+            matching < shown + left_out ? "more than " : "", (long long)client_number(reply, "total"));
+    if (left_out > 0)
+        fprintf(out, "; %lld%s left out", (long long)left_out, matching < shown + left_out ? " or more" : "");
+    if (silent > 0)
+        fprintf(out, "; %lld node%s did not answer", silent, silent == 1 ? "" : "s");
+    fputc('\n', out);
+}
+
+/* On standard error, for those who read ids or JSON: a list that is not whole looks like one that is. */
+static void warn_of_gaps(const json_t *reply)
+{
+    if (client_number(reply, "left_out") == 0 && client_number(reply, "silent") == 0)
+        return;
+    fflush(stdout);
+    fputs("weir: ", stderr);
+    print_mesh_counts(stderr, reply);
+}
+
 /* "508 jobs have their home at this node: 1 running, 507 done." and how many of them are not shown. */
 static void print_counts(FILE *out, const json_t *reply)
 {
@@ -29,14 +54,6 @@ static void print_counts(FILE *out, const json_t *reply)
     const int64_t total = client_number(reply, "total");
     const int64_t matching = client_number(reply, "matching");
     const int64_t shown = (int64_t)json_array_size(client_member(reply, "jobs"));
-    if (json_object_get(reply, "silent")) {
-        const long long silent = (long long)client_number(reply, "silent");
-        fprintf(out, "%lld of %lld jobs of the mesh", (long long)shown, (long long)total);
-        if (silent > 0)
-            fprintf(out, "; %lld node%s did not answer", silent, silent == 1 ? "" : "s");
-        fputc('\n', out);
-        return;
-    }
     fprintf(out, "%lld %s at this node", (long long)total,
             total == 1 ? "job has its home" : "jobs have their home");
     const char *separator = ": ";
@@ -59,7 +76,8 @@ static int show_ids(const json_t *reply)
     size_t i;
     const json_t *job;
     json_array_foreach(jobs, i, job) printf("%s\n", client_text(job, "id"));
-    if ((int64_t)json_array_size(jobs) == ROWS_MAX && client_number(reply, "matching") > ROWS_MAX)
+    if (!json_object_get(reply, "silent") && (int64_t)json_array_size(jobs) == ROWS_MAX &&
+        client_number(reply, "matching") > ROWS_MAX)
         print_counts(stderr, reply);
     return EXIT_DONE;
 }
@@ -132,7 +150,10 @@ static int show_jobs(struct cli *cli, const json_t *reply)
             table_print(table, stdout);
         putchar('\n');
     }
-    print_counts(stdout, reply);
+    if (mesh)
+        print_mesh_counts(stdout, reply);
+    else
+        print_counts(stdout, reply);
     table_close(table);
     return EXIT_DONE;
 }
@@ -255,8 +276,10 @@ static int jobs_run(struct cli *cli)
     if (!rows_wanted(cli, &rows))
         return EXIT_USAGE;
     json_t *request = json_pack("{s:s, s:I}", "op", "jobs", "limit", (json_int_t)rows);
-    if (cli_has(cli, "mesh"))
+    if (cli_has(cli, "mesh")) {
         json_object_set_new(request, "mesh", json_true());
+        cli->warn = cli->json || cli->quiet ? warn_of_gaps : NULL;
+    }
     if (state) {
         int s = 0;
         while (states[s] && strcmp(states[s], state) != 0)
@@ -274,7 +297,7 @@ static const struct cli_option options[] = {
     {'s', "state", "STATE", "preparing, running, done, failed or cancelled"},
     {'l', "limit", "N", "how many (18; with --json or --quiet 10000)"},
     {'a', "all", NULL, "no such limit, up to 10000"},
-    {'m', "mesh", NULL, "those of all nodes, up to 200 of each"},
+    {'m', "mesh", NULL, "those of all nodes, up to 10000 in all"},
     CLI_LISTING,
     CLI_NODE,
     {0},

@@ -651,7 +651,7 @@ static const struct cli_option options[] = {
     {0, "items", "N", "items, for a kernel that cuts no input"},
     {0, "shard-items", "N", "items per shard, instead of the kernel's own cut"},
     {0, "cache", "WHERE", "reuse results from: off, site or mesh (mesh)"},
-    {0, "key", "KEY", "submit once: the same key finds the same job"},
+    {0, "key", "KEY", "one job per key and tenant (by default the site)"},
     {0, "local", NULL, "run on this site's nodes only"},
     {0, "replicas", "N", "nodes that keep its journal, no fewer (3, if up)"},
     {0, "verify", "HOW", "none, spot[=5% or 0.05], certificate or quorum"},

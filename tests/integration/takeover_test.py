@@ -210,6 +210,58 @@ def a_finished_job_of_a_lost_home_is_listed_once(place):
         expect([row["id"] for row in told["jobs"]] == [job] and told["total"] == told["matching"] == 1, told)
 
 
+def submit_many(node, count, replicas):
+    """Cheap jobs, done; their ids, the newest first."""
+    for _ in range(count):
+        node.call("submit", kernel="spin", items=1, params=["us=0"], replicas=replicas)
+    wait_until("all are done", lambda: node.call("jobs", limit=1)["counts"]["done"] == count, 90)
+    rows = node.call("jobs")["jobs"]
+    newest = [row["id"] for row in sorted(rows, key=lambda row: (-row["created_at"], row["id"]))]
+    expect(len(newest) == count and newest == [row["id"] for row in rows], "they are not in order at their home")
+    return newest
+
+
+def all_jobs_of_the_mesh_are_listed(place):
+    """More than a node tells at once, each once and in order; what is left out is said, also where ids alone are printed."""
+    mesh = place.mesh("ashburn", "berlin")
+    asked = mesh["berlin"]
+    few = submit_many(asked, 3, 1)
+    many = submit_many(mesh["ashburn"], 430, 1)
+    told = asked.weir("jobs", "--mesh", "--json")
+    expect([row["id"] for row in told.json["jobs"]] == many + few, "%d rows of %d jobs" % (len(told.json["jobs"]), 433))
+    expect([told.json[key] for key in ("total", "matching", "left_out", "silent")] == [433, 433, 0, 0], told.json)
+    ids = asked.weir("jobs", "--mesh", "-q")
+    expect(ids.out.split() == many + few and not ids.error and not told.error, ids)
+    limited = asked.weir("jobs", "--mesh", "--json", "--limit", "250")
+    expect([row["id"] for row in limited.json["jobs"]] == many[:250] and limited.json["left_out"] == 183, limited)
+    expect("250 of 433 jobs of the mesh; 183 left out" in limited.error, limited)
+    ids = asked.weir("jobs", "--mesh", "-q", "--limit", "432")
+    expect(ids.out.split() == (many + few)[:432] and "1 left out" in ids.error, ids)
+    expect("18 of 433 jobs of the mesh; 415 left out" in asked.weir("jobs", "--mesh").out, "the table does not say so")
+    expect(asked.weir("jobs", "--mesh", "--json", "--state", "failed").json["jobs"] == [], "failed jobs out of nowhere")
+    mesh["ashburn"].kill()
+    asked.wait_states({"ashburn": "down"}, 30)
+    ids = asked.weir("jobs", "--mesh", "-q")
+    expect(ids.out.split() == few and "1 node did not answer" in ids.error, ids)
+
+
+def all_jobs_of_a_lost_home_are_listed(place):
+    """More than one keeper of their journals tells at once, by one that keeps them and by one that asks it."""
+    mesh = place.mesh(*THREE)
+    home = mesh["ashburn"]
+    many = submit_many(home, 150, 2)
+    wait_until("all journals are over", lambda: sum(
+        mesh[name].log_text().count("journal=over whole=yes") for name in THREE[1:]) >= len(many), 60)
+    home.kill()
+    for name in THREE[1:]:
+        mesh[name].wait_states({"ashburn": "down"}, 30)
+        told = mesh[name].weir("jobs", "--mesh", "--json").json
+        expect(sorted(row["id"] for row in told["jobs"]) == sorted(many), "%d of %d" % (len(told["jobs"]), len(many)))
+        expect(told["matching"] == len(many) and told["left_out"] == 0 and told["silent"] == 1, told)
+        few = mesh[name].weir("jobs", "--mesh", "-q", "--limit", "20")
+        expect(len(few.out.split()) == 20 and "left out" in few.error, few)
+
+
 def a_finished_job_outlives_its_home(place):
     """The outputs are put together anew from the journal when the home of a finished job is lost."""
     mesh = place.mesh(*THREE)
@@ -487,7 +539,7 @@ def a_new_home_mends_what_its_disk_lost(place):
 
 TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wherever_it_is_submitted,
          waits_go_on_at_the_next_home, a_job_without_a_majority_waits_for_it, a_cut_off_member_says_so,
-         a_finished_job_of_a_lost_home_is_listed_once, a_finished_job_outlives_its_home, fewer_copies_than_asked_for_are_refused,
+         a_finished_job_of_a_lost_home_is_listed_once, all_jobs_of_the_mesh_are_listed, all_jobs_of_a_lost_home_are_listed, a_finished_job_outlives_its_home, fewer_copies_than_asked_for_are_refused,
          a_submit_without_a_majority_says_what_it_waits_for,
          a_cancel_ends_a_submit_that_waits_for_the_other_of_two, a_stopped_home_hands_its_jobs_over,
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
