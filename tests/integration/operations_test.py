@@ -9,7 +9,8 @@ import numpy
 
 from harness import PATIENCE, Failed, Skipped, expect, wait_until
 from mesh_test import SPIN, THREE, expect_marks, get, metric, spin_marks, wait_running
-from takeover_test import FIVE, LONG_ITEMS, LONG_SPIN
+from takeover_test import FIVE, LONG_ITEMS, LONG_SPIN, finish_everywhere, listed
+from refusal_test import save
 
 ITEMS = 8
 SHARD_US = 20000
@@ -260,6 +261,63 @@ def odd_clock(place):
     return library
 
 
+def let_pass(mesh, seconds):
+    """On all clocks of nodes that start_with_passing started."""
+    with open(mesh["ashburn"].place.path("passed.new"), "w", encoding="ascii") as file:
+        file.write(str(seconds))
+    os.replace(file.name, mesh["ashburn"].place.path("passed"))
+
+
+def pinned_blobs(node):
+    return {row["blob"] for row in node.call("blob.ls")["blobs"] if row["pinned"]}
+
+
+def finished_jobs_are_forgotten_everywhere(place):
+    """After store.keep_jobs, once a node's clock has been even for 5 min: the home's rows, the journals of the others, and
+    the pins on blobs of both, so that they are evicted. A later job of the same input stays."""
+    library = odd_clock(place)
+    mesh = place.mesh(*THREE, store__keep_jobs="10m", store__cache="6MiB")
+    home = mesh["ashburn"]
+    for node in mesh.values():
+        node.stop()
+        node.environment = {**os.environ, "LD_PRELOAD": library, "WEIR_TEST_PASSED": place.path("passed")}
+        node.start()
+    for node in mesh.values():
+        node.wait_states({name: "up" for name in THREE}, 60)
+
+    def submit(seed, replicas):
+        rows = numpy.random.default_rng(seed).integers(0, 256, (64, 65536), dtype=numpy.uint8)
+        job = home.submit("noop", "--input", "data=" + save(place, "rows.npy", rows), "--split", "data", "--shard-items",
+                          "16", "--json", "--cache", "off", "--replicas", replicas, timeout_s=90).json
+        return job, {row["blob"] for row in job["inputs"] + job["outputs"]}
+    (kept, blobs), (alone, more) = submit(3, "3"), submit(4, "1")
+    finish_everywhere(mesh, kept["id"])
+    expect(pinned_blobs(home) >= blobs | more, "the home pins %s" % pinned_blobs(home))
+    for name in THREE[1:]:
+        expect(pinned_blobs(mesh[name]) & blobs, "%s pins nothing of it" % name)
+    let_pass(mesh, 400)
+    later, wanted = submit(3, "3")
+    finish_everywhere(mesh, later["id"])
+    expect({row["id"] for row in home.call("jobs")["jobs"]} == {kept["id"], alone["id"], later["id"]}, "forgotten too early")
+    let_pass(mesh, 700)
+    wait_until(lambda: "only the later one is left: %s" % listed(home),
+               lambda: [row[0] for row in listed(home)] == [later["id"]], 60)
+    wait_until(lambda: "the home pins %s" % pinned_blobs(home), lambda: pinned_blobs(home) == wanted)
+    expect(all(pinned_blobs(mesh[name]) & wanted for name in THREE[1:]), "the others let go what a later job needs")
+    let_pass(mesh, 1400)
+    for node in mesh.values():
+        wait_until(lambda: "%s pins %s" % (node.name, pinned_blobs(node)), lambda: not pinned_blobs(node), 60)
+        expect(not listed(node), "%s lists %s" % (node.name, listed(node)))
+    for seed in (5, 6):
+        home.weir("blob", "put", save(place, "other.npy", numpy.random.default_rng(seed).bytes(4 << 20)))
+    gone = home.weir("blob", "stat", kept["inputs"][0]["blob"], "--json").json
+    expect(not gone["here"], "it is kept for nobody: %s" % gone)
+    for node in mesh.values():
+        node.stop()
+        found = place.weir("store", "check", "--data", node.data, "--json", code=None).json
+        expect(found["jobs"] == found["journals_kept"] == found["journal_rows"] == 0, "%s has %s" % (node.name, found))
+
+
 def set_clock(node, off_s):
     with open(node.data + ".clock.new", "w", encoding="ascii") as file:
         file.write(str(off_s))
@@ -389,7 +447,8 @@ def the_unit_waits_longer_than_a_stop_takes(place):
     expect(deadline.endswith("s") and waits_s >= int(deadline[:-1]) + 10, "%d s for %s" % (waits_s, deadline))
 
 
-TESTS = [a_stop_ends_at_its_deadline, the_unit_waits_longer_than_a_stop_takes, a_mesh_is_restarted_node_by_node_under_load, a_stop_that_waits_for_a_lost_home_says_so,
+TESTS = [finished_jobs_are_forgotten_everywhere, a_stop_ends_at_its_deadline, the_unit_waits_longer_than_a_stop_takes,
+         a_mesh_is_restarted_node_by_node_under_load, a_stop_that_waits_for_a_lost_home_says_so,
          a_drain_does_not_wait_for_those_that_are_lost,
          a_drain_ends_when_it_is_empty_whoever_looks_on,
          a_minority_says_so_and_goes_on_when_it_meets_the_others,

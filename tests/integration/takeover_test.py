@@ -214,7 +214,7 @@ def submit_many(node, count, replicas):
     """Cheap jobs, done; their ids, the newest first."""
     for _ in range(count):
         node.call("submit", kernel="spin", items=1, params=["us=0"], replicas=replicas)
-    wait_until("all are done", lambda: node.call("jobs", limit=1)["counts"]["done"] == count, 90)
+    wait_until("all are done", lambda: [row["state"] for row in node.call("jobs")["jobs"]] == ["done"] * count, 90)
     rows = node.call("jobs")["jobs"]
     newest = [row["id"] for row in sorted(rows, key=lambda row: (-row["created_at"], row["id"]))]
     expect(len(newest) == count and newest == [row["id"] for row in rows], "they are not in order at their home")

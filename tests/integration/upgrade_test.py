@@ -84,6 +84,8 @@ def an_older_build_works_beside_this_one(place):
     for node in nodes.values():
         expect(node.count("transport", "refused_bad_frame") == 0, "%s could not read a frame" % node.name)
         expect(node.count("admission", "penalties") == 0, "%s shut somebody out" % node.name)
+    told = nodes["berlin"].weir("jobs", "--mesh", "--json")  # those of the other build can't tell theirs
+    expect(len(told.json["jobs"]) == 1 and told.json["silent"] == 2 and "2 nodes did not answer" in told.error, told)
     nodes["cairo"].kill()
     for name in ("ashburn", "berlin", "dublin"):
         nodes[name].wait_states({"cairo": "down"}, 20)
