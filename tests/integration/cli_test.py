@@ -157,6 +157,99 @@ def gossip_tells_of_links_and_who_accuses_whom(place):
     wait_until("nobody is accused", lambda: not node.call("gossip")["suspicions"])
 
 
+def gossip_tells_how_news_travel(place):
+    """Per link: the trees that it carries, round trips, the age of the other's record; of all: how long news take until others
+    have them. The table says what the JSON does, and is drawn again with --watch."""
+    mesh = place.mesh("ashburn", "berlin", "cairo")
+    node = mesh["ashburn"]
+
+    def heard():
+        told = node.weir("gossip", "--json").json
+        rows = told["neighbours"]
+        return (len(rows) == 2 and told["convergence"]["samples"] > 0 and all(
+            row["rtt_samples"] > 2 and row["record_age_ms"] is not None for row in rows)) and told
+    told = wait_until(lambda: "news were echoed: %s" % node.call("gossip")["convergence"], heard, 60)
+    convergence = told["convergence"]
+    expect(0 <= convergence["p50_ms"] <= convergence["p99_ms"] and convergence["lost"] >= 0, convergence)
+    for row in told["neighbours"]:
+        expect(0 < row["rtt_p50_us"] <= row["rtt_p99_us"] and 0 <= row["record_age_ms"] < 60000, row)
+        expect(row["trees_from"] + row["trees_to"] + row["lazy"] > 0, "a link for nobody's records: %s" % row)
+    out = node.weir("gossip").out
+    line = re.search(r"^Convergence: p50 \S+( \S+)?, p99 \S+( \S+)?, by (\d+) echo(es)? of members in turn; (\d+) never came\.$",
+                     out, re.M)
+    expect(line and int(line.group(3)) >= convergence["samples"] and int(line.group(5)) >= convergence["lost"], out)
+    cells = {row[0]: row for row in (text.split() for text in out.splitlines()[1:3])}
+    for row in told["neighbours"]:
+        cell = cells[row["name"]]
+        expect(cell[1:3] == ["up", "up"] and int(cell[3]) + int(cell[4]) > 0 and cell[-2:] == ["0", "0"], out)
+    code, shown = on_terminal(place, ["gossip", "--watch", "--node", node.socket], env={"NO_COLOR": "1"},
+                              keys=lambda seen: seen.count(b"NEIGHBOUR") >= 2)
+    expect(code in (0, 130) and shown.count("\033[H\033[2J") >= 2, "it is not drawn again: %d %r" % (code, shown[-300:]))
+    mesh["cairo"].signal(signal.SIGSTOP)
+
+    def accused():
+        said = node.weir("gossip", "--json").json
+        return said["suspicions"] and said
+    said = wait_until("somebody is accused", accused, 30)
+    mesh["cairo"].signal(signal.SIGCONT)
+    rows, suspicion = {row["name"]: row for row in said["neighbours"]}, said["suspicions"][0]
+    expect(suspicion["name"] == "cairo" and rows["cairo"]["accused_by"] == suspicion["accusers"] > 0, said)
+    by_berlin = any(row["name"] == "berlin" and row["accuses"] for row in suspicion["opinions"])
+    expect(rows["berlin"]["accuses"] == by_berlin and rows["berlin"]["accused_by"] == 0, said)
+
+
+def transfers_show_how_far_they_are(place):
+    """`weir blob put` and `get` draw a bar on a terminal, which is gone when they end; none where nobody looks."""
+    node = place.found()
+    path, back = place.path("data"), place.path("back")
+    with open(path, "wb") as out:
+        out.write(os.urandom(48 << 20))
+    plain = {"NO_COLOR": "1", "TERM": "xterm"}
+    code, shown = on_terminal(place, ["blob", "--node", node.socket, "put", path], env=plain)
+    blob = shown.splitlines()[-1].split("\033[K")[-1].strip()
+    expect(code == 0 and re.fullmatch("[0-9a-f]{64}", blob), "put ended with %d: %r" % (code, shown[-300:]))
+    for verb, name, text in (("sending", path, shown),
+                             ("getting", blob[:16], on_terminal(place, ["blob", "--node", node.socket, "get", blob, back],
+                                                               env=plain)[1])):
+        drawn = re.findall(r"\r\033\[K%s %s  \[(=*)>? *\]  (\S+ \S+) of 48.0 MiB" % (verb, re.escape(name)), text)
+        expect(len(drawn) > 1 and drawn[-1] == ("=" * 16, "48.0 MiB"), "%s: %r" % (verb, text[:600]))
+        expect(len({bar for bar, _ in drawn}) > 1, "the bar of %s does not move: %s" % (verb, drawn))
+        expect(text.rstrip().endswith(blob) or text.endswith("\r\033[K"), "the bar of %s stays: %r" % (verb, text[-200:]))
+    with open(back, "rb") as got, open(path, "rb") as sent:
+        expect(got.read() == sent.read(), "the bytes differ")
+    for arguments in (["put", path], ["get", blob, back]):
+        expect(not node.weir("blob", *arguments).error, "a bar where nobody looks")
+        expect("sending" not in on_terminal(place, ["blob", "--node", node.socket, *arguments], env={"TERM": "dumb"})[1],
+               "a bar on a dumb terminal")
+
+
+def explain_names_all_sites_and_why_each_has_nothing(place):
+    """A job that waits: one site drains, one works for others; and one that is to stay at its site."""
+    sites = ("ashburn", "berlin", "cairo")
+    mesh = place.mesh(*sites)
+    home = mesh["ashburn"]
+    own = ("spin", "--items", "80", "--shard-items", "20", "--cache", "off", "--param", "us=1000000", "--local")
+    for node in mesh.values():
+        busy = node.submit_detached(*own)
+        wait_until("%s works" % node.name, lambda: node.job(busy)["running"] >= 2)
+    place.start([place.program, "drain", "--node", mesh["berlin"].socket], stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL)
+    taken = r"(asked for \d+ places? \d+ s ago: )?every slot is taken by other work"
+    for more, elsewhere in (((), taken), (("--local",), "another site, and the job is local")):
+        job = home.submit_detached("spin", "--items", "8", "--cache", "off", *more)
+        wanted = {"ashburn": taken, "berlin": "draining", "cairo": elsewhere}
+
+        def told():
+            rows = home.weir("explain", job, "--json").json["waiting"]
+            return {row["name"]: row["reason"] for row in rows} if all(
+                set(row) == {"name", "site", "reason"} for row in rows) and [row["site"] for row in rows] and {
+                    row["site"] for row in rows} == set(sites) else {}
+        wait_until(lambda: "each site's reason is told: %s" % home.weir("explain", job).out, lambda: all(
+            re.match(wanted[name], told().get(name, "")) for name in sites), 30)
+        text = home.weir("explain", job).out
+        expect(all(re.search(r"^%s +%s +\S" % (name, name), text, re.M) for name in sites), text)
+
+
 def blobs_come_back_as_they_went(place):
     node = place.found()
     data = os.urandom(3 << 20) + b"end"
@@ -534,7 +627,8 @@ def another_user_is_denied(place):
 
 TESTS = [help_fits_a_screen_with_an_example, mistakes_are_told_with_a_suggestion, without_a_node_commands_say_so,
          a_data_folder_without_a_federation_is_refused, a_config_is_checked, listings_suit_people_and_programs,
-         gossip_tells_of_links_and_who_accuses_whom,
+         gossip_tells_of_links_and_who_accuses_whom, gossip_tells_how_news_travel, transfers_show_how_far_they_are,
+         explain_names_all_sites_and_why_each_has_nothing,
          jobs_come_newest_first_and_say_what_is_not_shown, explain_groups_what_happened_alike,
          wide_listings_become_blocks_where_a_line_is_too_narrow,
          blobs_come_back_as_they_went, one_data_folder_has_one_node, odd_requests_do_not_end_the_node,

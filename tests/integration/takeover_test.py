@@ -5,11 +5,12 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 
 import numpy
 
 from harness import expect, wait_until
-from mesh_test import SPIN, THREE, expect_marks, fill_disk, save_words, small_disk, spin_marks, wait_running
+from mesh_test import SPIN, THREE, expect_marks, fill_disk, get, save_words, small_disk, spin_marks, wait_running
 from refusal_test import COLUMNS, FILE_BLOB_BYTES, rot, save
 
 FIVE = ("ashburn", "berlin", "cairo", "dublin", "essen")
@@ -31,17 +32,47 @@ def wait_taken_over(nodes, job, timeout_s=45):
     return wait_until("another node is the home of %s" % job[:8], taken, timeout_s)
 
 
+def submit_by_ones(home):
+    """As LONG_SPIN says, in bundles of one shard, so that an executor's bundles are shards."""
+    return home.call("submit", kernel="spin", items=LONG_ITEMS, shard_items=1, bundle_shards=1, params=["us=100000"], cache="off",
+                     replicas=3)["job"]
+
+
+def left_to_hand_out(home, others, job):
+    """How many of its shards are neither done nor in the hands of the others, by their own word; and how many those have."""
+    done = home.job(job)["done"]
+    in_hand = 0
+    for node in others:
+        told = get(node, "/metrics")[1]
+        in_hand += sum(int(re.search(r"^weir_bundles_%s (\d+)" % what, told, re.M).group(1)) for what in ("running", "waiting"))
+    expect(in_hand > 0, "no other node has any")
+    return LONG_ITEMS - done - in_hand, in_hand
+
+
+def expect_nothing_ran_again(others, left):
+    """The home that followed has handed out no more than was left, so nothing that the others had. An executor that takes
+    nothing for a grant that ran out (`requeued_expired`) has run nothing either."""
+    core = {node.name: node.counters("core") for node in others}
+    handed_out = sum(counters["assigns"] - counters["requeued_expired"] for counters in core.values())
+    expect(0 < handed_out <= left, "%d shards were handed out, and %d were left: %s" % (
+        handed_out, left, {name: {key: value for key, value in counters.items() if value and re.search(
+            "assigns|requeued|takeovers|adoptions|leases|copies", key)} for name, counters in core.items()}))
+
+
 def a_job_outlives_its_home(place):
     """SIGKILL of the home in the middle of a job: another node goes on with it, and what runs is not run again."""
     mesh = place.mesh(*FIVE)
     home = mesh["ashburn"]
-    job = home.submit_detached("spin", *LONG_SPIN, "--replicas", "3")
-    wait_running(home, mesh["berlin"], job)
-    home.kill()
     others = [mesh[name] for name in FIVE[1:]]
+    job = submit_by_ones(home)
+    wait_running(home, mesh["berlin"], job)
+    left, in_hand = left_to_hand_out(home, others, job)
+    home.kill()
     next_home = wait_taken_over(others, job)
     done = next_home.wait_job(job, timeout_s=120)
     expect(done["done"] == LONG_ITEMS and done["shards"] == LONG_ITEMS, "shards are missing: %s" % done)
+    # The new home listens for 5 s, and of executors that a busy machine keeps waiting some report later.
+    expect_nothing_ran_again(others, left + in_hand // 2)
     for node in others:
         expect_marks(node, job, LONG_ITEMS)
     home.start()
@@ -145,14 +176,45 @@ def a_job_without_a_majority_waits_for_it(place):
     expect_marks(home, job, LONG_ITEMS)
 
 
+SAYS_SO_S = 10
+
+
+def a_home_in_a_minority_says_so(place):
+    """Two of three hang: within 10 s of that `weir jobs` at the home says *stalled*, not before anything is amiss, and no
+    more once they go on."""
+    mesh = place.mesh(*THREE)
+    home, others = mesh["ashburn"], [mesh[name] for name in THREE[1:]]
+    job = home.submit_detached("spin", *LONG_SPIN, "--replicas", "3")
+    wait_running(home, mesh["berlin"], job)
+
+    def stalled():
+        return next(row for row in home.weir("jobs", "--json").json["jobs"] if row["id"] == job).get("stalled")
+    expect(not stalled(), "it is said to be stalled before: %s" % stalled())
+    for node in others:
+        node.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    wait_until("the home says so", stalled, 20)
+    took_s = time.monotonic() - began
+    expect(took_s <= SAYS_SO_S, "the home said so after %.1f s" % took_s)
+    expect("majority" in stalled(), stalled())
+    for node in others:
+        node.signal(signal.SIGCONT)
+    home.wait_job(job, timeout_s=120)
+
+
 def a_cut_off_member_says_so(place):
-    """Two of three lost, the home among them: the third one doesn't go on alone, and says so within 10 s."""
+    """Two of three lost, the home among them: the third one doesn't go on alone, and who asks it for the job is told so within
+    10 s; a listing of all says it once the home is down there."""
     mesh = place.mesh(*THREE)
     home = mesh["ashburn"]
     job = home.submit_detached("spin", *LONG_SPIN, "--replicas", "3")
     wait_running(home, mesh["cairo"], job)
     home.kill()
     mesh["berlin"].kill()
+    began = time.monotonic()
+    answer = mesh["cairo"].weir("jobs", job, code=6)
+    took_s = time.monotonic() - began
+    expect("stalled" in answer.error and took_s <= SAYS_SO_S, "after %.1f s: %s" % (took_s, answer))
     mesh["cairo"].wait_states({"ashburn": "down", "berlin": "down"}, 30)
     answer = mesh["cairo"].weir("jobs", job, code=6)
     expect("stalled" in answer.error and "majority" in answer.error, answer)
@@ -336,12 +398,14 @@ def a_cancel_ends_a_submit_that_waits_for_the_other_of_two(place):
 def a_stopped_home_hands_its_jobs_over(place):
     """SIGTERM in the middle of a job: it goes on at another node without waiting for a verdict, and nothing runs again."""
     mesh = place.mesh(*THREE)
-    home = mesh["ashburn"]
-    job = home.submit_detached("spin", *LONG_SPIN, "--replicas", "3")
+    home, others = mesh["ashburn"], [mesh[name] for name in THREE[1:]]
+    job = submit_by_ones(home)
     wait_running(home, mesh["berlin"], job)
+    left, _ = left_to_hand_out(home, others, job)
     expect(home.stop() == 0, "it ended with %s:\n%s" % (home.process.returncode, home.log_end()))
     done = mesh["cairo"].wait_job(job, timeout_s=120)
     expect(done["home"] != "ashburn", done)
+    expect_nothing_ran_again(others, left)
     for name in ("berlin", "cairo"):
         expect_marks(mesh[name], job, LONG_ITEMS)
 
@@ -538,7 +602,7 @@ def a_new_home_mends_what_its_disk_lost(place):
 
 
 TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wherever_it_is_submitted,
-         waits_go_on_at_the_next_home, a_job_without_a_majority_waits_for_it, a_cut_off_member_says_so,
+         waits_go_on_at_the_next_home, a_job_without_a_majority_waits_for_it, a_home_in_a_minority_says_so, a_cut_off_member_says_so,
          a_finished_job_of_a_lost_home_is_listed_once, all_jobs_of_the_mesh_are_listed, all_jobs_of_a_lost_home_are_listed, a_finished_job_outlives_its_home, fewer_copies_than_asked_for_are_refused,
          a_submit_without_a_majority_says_what_it_waits_for,
          a_cancel_ends_a_submit_that_waits_for_the_other_of_two, a_stopped_home_hands_its_jobs_over,
