@@ -228,24 +228,25 @@ def explain_names_all_sites_and_why_each_has_nothing(place):
     sites = ("ashburn", "berlin", "cairo")
     mesh = place.mesh(*sites)
     home = mesh["ashburn"]
-    own = ("spin", "--items", "80", "--shard-items", "20", "--cache", "off", "--param", "us=1000000", "--local")
+    own = ("spin", "--items", "1200", "--shard-items", "20", "--cache", "off", "--param", "us=1000000", "--local")
     for node in mesh.values():
         busy = node.submit_detached(*own)
         wait_until("%s works" % node.name, lambda: node.job(busy)["running"] >= 2)
+    wait_until("all know that all are busy", lambda: all(row["free"] == 0 for row in home.nodes().values()), 60)
     place.start([place.program, "drain", "--node", mesh["berlin"].socket], stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL)
-    taken = r"(asked for \d+ places? \d+ s ago: )?every slot is taken by other work"
-    for more, elsewhere in (((), taken), (("--local",), "another site, and the job is local")):
-        job = home.submit_detached("spin", "--items", "8", "--cache", "off", *more)
-        wanted = {"ashburn": taken, "berlin": "draining", "cairo": elsewhere}
+    taken, has = "every slot is taken by other work", r"has \d+ shards? of this job in hand"
+    for more, elsewhere in (((), "(.*%s|%s)" % (taken, has)), (("--local",), "another site, and the job is local$")):
+        job = home.submit_detached("spin", "--items", "400", "--shard-items", "1", "--cache", "off", *more)
+        wanted = {"ashburn": "(.*%s|%s)" % (taken, has), "berlin": "draining$", "cairo": elsewhere}
 
         def told():
             rows = home.weir("explain", job, "--json").json["waiting"]
-            return {row["name"]: row["reason"] for row in rows} if all(
-                set(row) == {"name", "site", "reason"} for row in rows) and [row["site"] for row in rows] and {
-                    row["site"] for row in rows} == set(sites) else {}
-        wait_until(lambda: "each site's reason is told: %s" % home.weir("explain", job).out, lambda: all(
-            re.match(wanted[name], told().get(name, "")) for name in sites), 30)
+            reasons = {row["name"]: row["reason"] for row in rows}
+            return (all(set(row) == {"name", "site", "reason"} for row in rows) and {row["site"] for row in rows} == set(sites)
+                    and all(re.match(wanted[name], reasons[name]) for name in sites)
+                    and any(taken in reason for reason in reasons.values()))
+        wait_until(lambda: "each site's reason is told: %s" % home.weir("explain", job).out, told, 15)
         text = home.weir("explain", job).out
         expect(all(re.search(r"^%s +%s +\S" % (name, name), text, re.M) for name in sites), text)
 
