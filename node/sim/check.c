@@ -274,7 +274,7 @@ static bool host_in_mesh(const struct host *host)
     return host->alive && !host->revoked && !host->leaving;
 }
 
-static bool check_view(struct world *world, struct host *host, const struct host *peer, bool final)
+static bool check_view(struct world *world, struct host *host, const struct host *peer)
 {
     enum mesh_member_state state = (enum mesh_member_state)sim_known_see(&host->known, peer->index).state;
     if (host_in_mesh(peer) && sim_world_plant(world, SIM_PLANT_LATE_ACCUSER)) {
@@ -283,7 +283,8 @@ static bool check_view(struct world *world, struct host *host, const struct host
     if (host_in_mesh(peer) && state != MESH_UP) {
         sim_check_fail(world, host, SIM_VIEWS_AGREE, "%s lives and is seen as %s", peer->name,
                        sim_trace_state(state));
-    } else if (final && !host_in_mesh(peer) && (state == MESH_UP || state == MESH_SUSPECT)) {
+    } else if (!host_in_mesh(peer) && (state == MESH_UP || state == MESH_SUSPECT) &&
+               !sim_drill_just_revoked(world, peer)) {
         sim_check_fail(world, host, SIM_VIEWS_AGREE, "%s is gone and is seen as %s", peer->name,
                        sim_trace_state(state));
     }
@@ -299,7 +300,7 @@ static int by_site(const void *left, const void *right)
 }
 
 /* Everybody that a host ought to know is of its site or of the upper tier; sites are looked at one by one. */
-static void check_views(struct world *world, bool final)
+static void check_views(struct world *world)
 {
     const uint32_t count = world->host_count;
     struct host **const host = sim_alloc(count, sizeof(struct host *));
@@ -317,7 +318,7 @@ static void check_views(struct world *world, bool final)
         }
         for (uint32_t i = first; i < end && !world->failed; i++) {
             for (uint32_t j = first; j < end && host_in_mesh(host[i]); j++) {
-                if (j != i && !check_view(world, host[i], host[j], final)) {
+                if (j != i && !check_view(world, host[i], host[j])) {
                     break;
                 }
             }
@@ -325,7 +326,7 @@ static void check_views(struct world *world, bool final)
     }
     for (uint32_t i = 0; i < uppers && !world->failed; i++) {
         for (uint32_t j = 0; j < uppers && host_in_mesh(upper[i]); j++) {
-            if (upper[j]->site != upper[i]->site && !check_view(world, upper[i], upper[j], final)) {
+            if (upper[j]->site != upper[i]->site && !check_view(world, upper[i], upper[j])) {
                 break;
             }
         }
@@ -528,7 +529,7 @@ void sim_check_survey(struct world *world)
     }
     const int64_t since_us = world->now_us - world->heal_at_us - ONE_VIEW_US;
     if (since_us > 0 && (world->views_changed || since_us <= SECOND_US)) {
-        check_views(world, false);
+        check_views(world);
     }
     sim_drill_survey(world);
     if (world->now_us < world->heal_at_us + 20 * SECOND_US) {
@@ -693,7 +694,7 @@ static void check_counters(struct world *world, const struct host *host)
 
 void sim_check_end(struct world *world)
 {
-    check_views(world, true);
+    check_views(world);
     for (uint32_t i = 0; i < world->job_count && !world->failed; i++) {
         if (!world->job[i].refused) {
             check_job_end(world, i);

@@ -3,22 +3,28 @@
  *
  *     at  0 s   a node announces a new version of its record
  *     at 20 s   a certificate is revoked, where the mesh can spare its node
- *     at 40 s   an owner claims a node's devices; it gets them back at 50 s
  *
- * Each is news that everyone must have within 3 s, a capacity within 8 s. The announcement's pushes to one node, the unlucky, are lost: it must
+ * Each is news that everyone must have within 3 s. The announcement's pushes to one node, the unlucky, are lost: it must
  * have learned of it by the rounds of anti-entropy, which go every 5 s and now and then skip one.
+ *
+ *     at  0 s   an owner claims all devices of a node, and that node's capacity says so
+ *     at 63 s   they are lent again
+ *
+ * Everyone must have seen the capacity without a slot by the 62nd second, and once more that with all of them after
+ * another 62: a node that never hears of the claim, and still shows what there was before, fails at the first.
  */
 #include "node/sim/world.h"
 
 #define CALM_US (62 * SECOND_US)
 #define STEP_US (20 * SECOND_US)
 #define SPREAD_US (3 * SECOND_US)
-/* Where a tree lacks a node, word of a capacity comes on another link once a minute: five of 500 seeds see that. */
+/* Where a tree lacks a node, word of a capacity comes on another link once a minute. */
 #define CAPACITY_US (62 * SECOND_US)
+#define CLAIM_US (CAPACITY_US + SECOND_US)
 #define UNLUCKY_US SECOND_US
 #define ROUND_US (14 * SECOND_US)
-/* Room behind the last step, so that what it took from jobs can be made up for. */
-#define REST_US (60 * SECOND_US)
+/* Room behind the claim: to hear that it ended, in which what it took from jobs can be made up for, too. */
+#define REST_US CLAIM_US
 #define NODES_MIN 3
 #define KEYS 4
 /* In a large world owners are asked for once in so many seconds: everyone weighs everyone. */
@@ -50,17 +56,27 @@ static bool concerns(const struct host *host, const struct host *about)
     return host->site == about->site || (!host->interior && !about->interior);
 }
 
+static bool shows(const struct mesh_capacity *capacity, const uint16_t slots[MESH_DEVICE_CLASSES])
+{
+    for (uint32_t i = 0; i < MESH_DEVICE_CLASSES; i++) {
+        if (capacity->class[i].slots != slots[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Whether the node knows of what the step was about. */
-static bool knows(const struct world *world, const struct host *host)
+static bool knows(const struct world *world, const struct host *host, const struct trial *trial)
 {
     const struct drill *const drill = &world->drill;
-    const struct host *const about = &world->host[drill->about];
+    const struct host *const about = &world->host[trial->about];
     struct mesh_member_view view;
     if (!mesh_member_find(host->mesh, &about->id, &view)) {
         return false;
     }
     const struct payload *payload;
-    switch (drill->step) {
+    switch (trial->step) {
     case DRILL_ANNOUNCED:
         payload = sim_handle_see(&host->handles, view.record_handle);
         return payload != NULL && (payload->record.incarnation > drill->incarnation ||
@@ -68,65 +84,65 @@ static bool knows(const struct world *world, const struct host *host)
     case DRILL_REVOKED:
         return view.state == MESH_REVOKED;
     case DRILL_CLAIMED:
-        return view.capacity.class[0].slots == 0;
+        return shows(&view.capacity, (const uint16_t[MESH_DEVICE_CLASSES]){0});
     case DRILL_RETURNED:
-        return view.capacity.class[0].slots == about->lent[0];
+        return shows(&view.capacity, about->slots);
     default:
         return true;
     }
 }
 
-static void check_known(struct world *world)
+static void check_known(struct world *world, const struct trial *trial)
 {
     static const char *const news[] = {"", "the new record", "the revocation", "the claim", "the return"};
-    const struct drill *const drill = &world->drill;
-    const int64_t passed_us = world->now_us - drill->at_us;
-    const int64_t usual_us = drill->step >= DRILL_CLAIMED ? CAPACITY_US : SPREAD_US;
+    const int64_t passed_us = world->now_us - trial->at_us;
+    const int64_t usual_us = trial->step >= DRILL_CLAIMED ? CAPACITY_US : SPREAD_US;
     for (uint32_t i = 0; i < world->host_count && !world->failed; i++) {
         const struct host *const host = &world->host[i];
-        const bool unlucky = i == drill->unlucky;
-        if (!in_mesh(host) || host->identity != i || i == drill->about ||
-            !concerns(host, &world->host[drill->about]) || passed_us < (unlucky ? ROUND_US : usual_us) ||
-            knows(world, host)) {
+        const bool unlucky = i == trial->unlucky;
+        if (!in_mesh(host) || host->identity != i || i == trial->about ||
+            !concerns(host, &world->host[trial->about]) || passed_us < (unlucky ? ROUND_US : usual_us) ||
+            knows(world, host, trial)) {
             continue;
         }
         sim_check_fail(world, host, SIM_NEWS_SPREADS, "%s of %s has not come after %lld s%s",
-                       news[drill->step], world->host[drill->about].name, (long long)(passed_us / SECOND_US),
+                       news[trial->step], world->host[trial->about].name, (long long)(passed_us / SECOND_US),
                        unlucky ? ", which it can only hear in a round" : "");
     }
 }
 
-static void begin(struct world *world, enum drill_step step, const struct host *about,
-                  const struct host *unlucky)
+static void begin(struct world *world, struct trial *trial, enum drill_step step, const struct host *about)
 {
-    world->drill.step = step;
-    world->drill.at_us = world->now_us;
-    world->drill.about = about->index;
-    world->drill.unlucky = unlucky != NULL ? unlucky->index : SIM_NONE;
+    *trial = (struct trial){.step = step, .at_us = world->now_us, .about = about->index, .unlucky = SIM_NONE};
 }
 
 static void announce(struct world *world)
 {
+    struct drill *const drill = &world->drill;
     struct host *const about = pick(world, NULL, NULL);
-    begin(world, DRILL_ANNOUNCED, about, pick(world, about, NULL));
+    begin(world, &drill->news, DRILL_ANNOUNCED, about);
+    const struct host *const unlucky = pick(world, about, NULL);
+    drill->news.unlucky = unlucky != NULL ? unlucky->index : SIM_NONE;
     sim_host_simple(world, about, MESH_ANNOUNCE);
-    world->drill.incarnation = about->signed_incarnation;
-    world->drill.version = about->signed_version;
+    drill->incarnation = about->signed_incarnation;
+    drill->version = about->signed_version;
 }
 
+/* Somebody else than whose devices are claimed. */
 static void revoke(struct world *world)
 {
-    struct host *const about = pick(world, NULL, NULL);
-    struct host *const issuer = pick(world, about, NULL);
+    struct drill *const drill = &world->drill;
+    const struct host *const claimed = &world->host[drill->owner.about];
+    struct host *const about = pick(world, claimed, NULL);
+    struct host *const issuer = about != NULL ? pick(world, about, NULL) : NULL;
     if (issuer == NULL || (world->lost_for_good + 1) * 4 > world->host_count) {
-        world->drill.step = DRILL_REVOKED;
-        world->drill.about = SIM_NONE;
+        drill->news = (struct trial){.step = DRILL_REVOKED, .about = SIM_NONE};
         return;
     }
     world->lost_for_good++;
     world->result->world.revocations++;
     about->revoked = true;
-    begin(world, DRILL_REVOKED, about, NULL);
+    begin(world, &drill->news, DRILL_REVOKED, about);
     struct mesh_record record = {.kind = MESH_RECORD_REVOCATION,
                                  .origin = world->authority,
                                  .incarnation = 1,
@@ -138,7 +154,10 @@ static void revoke(struct world *world)
 static void claim(struct world *world)
 {
     struct host *const about = pick(world, NULL, NULL);
-    begin(world, DRILL_CLAIMED, about, NULL);
+    begin(world, &world->drill.owner, DRILL_CLAIMED, about);
+    if (sim_world_plant(world, SIM_PLANT_SECRET_CLAIM)) {
+        return;
+    }
     memset(about->lent, 0, sizeof about->lent);
     about->lent_less_at_us = world->now_us;
     sim_host_devices(world, about);
@@ -146,8 +165,8 @@ static void claim(struct world *world)
 
 static void give_back(struct world *world)
 {
-    struct host *const about = &world->host[world->drill.about];
-    begin(world, DRILL_RETURNED, about, NULL);
+    struct host *const about = &world->host[world->drill.owner.about];
+    begin(world, &world->drill.owner, DRILL_RETURNED, about);
     memcpy(about->lent, about->slots, sizeof about->lent);
     sim_host_devices(world, about);
 }
@@ -211,38 +230,46 @@ static uint32_t count_in_mesh(const struct world *world)
 
 bool sim_drill_drops(const struct world *world, const struct flight *flight)
 {
-    const struct drill *const drill = &world->drill;
-    return drill->step == DRILL_ANNOUNCED && flight->to == drill->unlucky &&
+    const struct trial *const news = &world->drill.news;
+    return news->step == DRILL_ANNOUNCED && flight->to == news->unlucky &&
            (flight->message->kind == MESH_PUSH || flight->message->kind == MESH_SPREAD) &&
            flight->message->body.push.record.kind == MESH_RECORD_MEMBER &&
-           world->now_us <= drill->at_us + UNLUCKY_US;
+           world->now_us <= news->at_us + UNLUCKY_US;
+}
+
+bool sim_drill_just_revoked(const struct world *world, const struct host *host)
+{
+    const struct trial *const news = &world->drill.news;
+    return news->step == DRILL_REVOKED && news->about == host->index &&
+           world->now_us < news->at_us + SPREAD_US;
 }
 
 void sim_drill_survey(struct world *world)
 {
     struct drill *const drill = &world->drill;
     const int64_t calm_us = world->now_us - world->heal_at_us - CALM_US;
-    if (calm_us < 0 || world->heal_at_us + CALM_US + 3 * STEP_US + REST_US > world->end_us) {
+    if (calm_us < 0 || world->heal_at_us + CALM_US + CLAIM_US + REST_US > world->end_us) {
         return;
     }
-    if (drill->step == DRILL_NONE && count_in_mesh(world) < NODES_MIN) {
+    if (drill->news.step == DRILL_NONE && count_in_mesh(world) < NODES_MIN) {
         return;
     }
-    if (drill->step == DRILL_NONE) {
+    if (drill->news.step == DRILL_NONE) {
         drill->random.state = sim_mix(world->options.seed, 0x6c6c697264);
         announce(world);
-    } else if (drill->step == DRILL_ANNOUNCED && calm_us >= STEP_US) {
-        revoke(world);
-    } else if (drill->step == DRILL_REVOKED && calm_us >= 2 * STEP_US) {
         claim(world);
-    } else if (drill->step == DRILL_CLAIMED && calm_us >= 2 * STEP_US + STEP_US / 2) {
+    } else if (drill->news.step == DRILL_ANNOUNCED && calm_us >= STEP_US) {
+        revoke(world);
+    } else if (drill->news.about != SIM_NONE) {
+        check_known(world, &drill->news);
+    }
+    check_known(world, &drill->owner);
+    if (drill->owner.step == DRILL_CLAIMED && calm_us >= CLAIM_US) {
         give_back(world);
-    } else if (drill->about != SIM_NONE) {
-        check_known(world);
     }
     const bool asked =
         world->host_room <= SIM_NODES_SMALL || world->now_us / SECOND_US % OWNERS_EVERY_LARGE == 0;
-    if (asked && world->now_us < OWNERS_ALIKE_UNTIL_US && world->now_us > drill->at_us + SPREAD_US) {
+    if (asked && world->now_us < OWNERS_ALIKE_UNTIL_US && world->now_us > drill->news.at_us + SPREAD_US) {
         check_owners(world);
     }
 }

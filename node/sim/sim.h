@@ -173,6 +173,7 @@ enum sim_plant {
     SIM_PLANT_STUCK_RUN,        /* a device swallows its attempts */
     SIM_PLANT_DEAF_EXECUTOR,    /* nobody's RESERVE arrives anywhere */
     SIM_PLANT_COUNTS_DOWN,      /* a counter is read as what is left */
+    SIM_PLANT_SECRET_CLAIM,     /* in the calm no core is told that its owner claims its devices */
     SIM_PLANT_CHATTER,          /* once everything healed, a word is repeated for ever */
     SIM_PLANTS,
 };

@@ -454,13 +454,19 @@ enum drill_step {
     DRILL_RETURNED,
 };
 
-struct drill {
-    struct sim_random random; /* of its own, so that the faults of a seed do not depend on it */
+/* What was done last, whose news it is, and since when others may be asked for it. */
+struct trial {
     enum drill_step step;
     int64_t at_us;
     uint32_t about;
     uint32_t unlucky; /* no push of the news reaches it at once; SIM_NONE = all are lucky */
-    uint64_t incarnation;
+};
+
+struct drill {
+    struct sim_random random; /* of its own, so that the faults of a seed do not depend on it */
+    struct trial news;        /* announced, revoked */
+    struct trial owner;       /* claimed, returned */
+    uint64_t incarnation;     /* of what was announced */
     uint64_t version;
 };
 
@@ -711,6 +717,8 @@ bool sim_check_can_run(const struct world *world, const struct sim_job *job);
 /* drill.c */
 void sim_drill_survey(struct world *world);
 bool sim_drill_drops(const struct world *world, const struct flight *flight);
+/* Whether so little time has passed since it was revoked in the drill that others need not know yet. */
+bool sim_drill_just_revoked(const struct world *world, const struct host *host);
 
 /* oracle.c: `whole` asks for what takes time with the state, too. */
 void sim_oracle_step(struct world *world, struct host *host, const struct mesh_event *event,

@@ -38,6 +38,7 @@ static const struct plant_case {
     {"devices swallow their attempts", SIM_PLANT_STUCK_RUN, "none", {SIM_JOBS_FINISH}},
     {"no RESERVE arrives any more", SIM_PLANT_DEAF_EXECUTOR, "none", {SIM_NO_IDLE_DEVICE}},
     {"a word is repeated for ever", SIM_PLANT_CHATTER, "none", {SIM_QUIET_AGAIN}},
+    {"an owner's claim is kept secret", SIM_PLANT_SECRET_CLAIM, "none", {SIM_NEWS_SPREADS}},
     {"a counter counts down", SIM_PLANT_COUNTS_DOWN, "none", {SIM_COUNTERS_GROW}},
 };
 
