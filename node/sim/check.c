@@ -97,9 +97,7 @@ void sim_check_fail(struct world *world, const struct host *host, enum sim_claim
             append(result, "  %s\n", text);
         }
     }
-    if (world->options.plan != NULL) {
-        append(result, "replay: the same script, with --trace sim.trace\n");
-    } else if (world->story == NULL) {
+    if (world->options.source != NULL || world->options.plan == NULL) {
         char command[SIM_REPLAY_BYTES];
         sim_replay(&world->options, command);
         append(result, "replay: %s\n", command);
@@ -110,16 +108,24 @@ void sim_replay(const struct sim_options *options, char command[SIM_REPLAY_BYTES
 {
     char nodes[32] = "";
     char site[32] = "";
+    char every[32] = "";
+    if (options->source != NULL) {
+        snprintf(command, SIM_REPLAY_BYTES, "weir sim %s", options->source);
+        return;
+    }
     if (options->nodes != 0) {
         snprintf(nodes, sizeof nodes, " --nodes %u", options->nodes);
     }
     if (options->site_nodes != SIM_SITE_NODES) {
         snprintf(site, sizeof site, " --site-nodes %u", options->site_nodes);
     }
+    if (options->check_every != 0) {
+        snprintf(every, sizeof every, " --check-every %u", options->check_every);
+    }
     snprintf(command, SIM_REPLAY_BYTES,
-             "weir sim --seed %llu%s%s --minutes %u --jobs %u --faults %s:%u --trace sim.trace",
+             "weir sim --seed %llu%s%s --minutes %u --jobs %u --faults %s:%u%s --trace sim.trace",
              (unsigned long long)options->seed, nodes, site, options->minutes, options->jobs,
-             options->profile, options->faults);
+             options->profile, options->faults, every);
 }
 
 /* ---- After every step. */
@@ -217,7 +223,7 @@ void sim_check_step(struct world *world, struct host *host, const struct mesh_ev
     const bool whole = host->steps_to_check-- == 0;
     sim_oracle_step(world, host, event, world->out, whole);
     if (whole) {
-        host->steps_to_check = world->options.check_every - 1;
+        host->steps_to_check = world->check_every - 1;
         check_jobs(world, host);
         mesh_check(host->mesh);
     }

@@ -25,6 +25,7 @@ struct command {
     uint32_t samples;
     struct study_bounds bounds;
     bool from_disks;
+    char source[SIM_REPLAY_BYTES]; /* see struct sim_options */
     bool help;
     bool profiles; /* list them, and no more */
 };
@@ -210,20 +211,131 @@ static const char help_text[] =
     X(jobs_restored)                                                                                         \
     X(stops)
 
-/* An assertion of the core ends the process: say first which run it was. */
+/* What ends the process in the middle of a run, an assertion of the core above all: say first which run it was. */
 static struct sim_options under_way;
+static bool under_way_json;
 
-static void on_abort(int signal_number)
+static void print_json_words(FILE *out, const char *words)
+{
+    for (; *words != 0; words++) {
+        const unsigned char byte = (unsigned char)*words;
+        fprintf(out, byte < ' ' ? "\\u%04x" : byte == '"' || byte == '\\' ? "\\%c" : "%c", byte);
+    }
+}
+
+static void print_json_failed(FILE *out, const struct sim_options *options, const char *claim)
 {
     char command[SIM_REPLAY_BYTES];
-    char text[SIM_REPLAY_BYTES + 64];
-    sim_replay(&under_way, command);
-    const int length = snprintf(text, sizeof text, "seed %llu: the core stopped on signal %d\nreplay: %s\n",
-                                (unsigned long long)under_way.seed, signal_number, command);
-    if (length > 0 && write(STDERR_FILENO, text, (size_t)length) < 0) {
-        _exit(1);
+    sim_replay(options, command);
+    fprintf(out, "\"failed\": {\"seed\": %llu, \"claim\": \"", (unsigned long long)options->seed);
+    print_json_words(out, claim);
+    fputs("\", \"replay\": \"", out);
+    print_json_words(out, command);
+    fputs("\"}", out);
+}
+
+static void tell_stop(const char *why)
+{
+    static bool told;
+    if (told || under_way.profile == NULL) {
+        return; /* the word of a sanitizer, which ends by a signal; or nothing runs */
     }
+    told = true;
+    static char command[SIM_REPLAY_BYTES];
+    sim_replay(&under_way, command);
+    fprintf(stderr, "seed %llu: %s\nreplay: %s\n", (unsigned long long)under_way.seed, why, command);
+    if (under_way_json) {
+        printf("{\"ok\": false, ");
+        print_json_failed(stdout, &under_way, why);
+        printf("}\n");
+    }
+    fflush(stdout);
+}
+
+static void on_signal(int signal_number)
+{
+    static char why[64];
+    snprintf(why, sizeof why, "the core stopped on signal %d", signal_number);
+    tell_stop(why);
     _exit(1);
+}
+
+static void on_sanitizer(void)
+{
+    tell_stop("the core stopped on a sanitizer's word");
+}
+
+/* Where no sanitizer is linked there is none. */
+extern void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
+
+/* A sanitizer that is linked tells of bad memory itself, and of that more than a signal does. */
+static void watch_for_stops(bool json)
+{
+    under_way_json = json;
+    signal(SIGABRT, on_signal);
+    if (__sanitizer_set_death_callback != NULL) {
+        __sanitizer_set_death_callback(on_sanitizer);
+        return;
+    }
+    static char stack[1 << 16];
+    const stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK};
+    sigaltstack(&own, NULL); /* the usual one may be what has run out */
+    const int bad[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        sigaction(bad[i], &action, NULL);
+    }
+}
+
+#define APOSTROPHE '\''
+#define QUOTED_APOSTROPHE "'\\''"
+
+/* Adds a word of a command, in quotes where the shell would take it for something else. */
+static void add_word(struct command *command, const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:+@%";
+    char *to = command->source + strlen(command->source);
+    char *const end = command->source + sizeof command->source - sizeof QUOTED_APOSTROPHE - 1;
+    const bool quoted = *word == 0 || word[strspn(word, plain)] != 0;
+    if (to != command->source && to < end) {
+        *to++ = ' ';
+    }
+    if (quoted && to < end) {
+        *to++ = '\'';
+    }
+    for (; *word != 0 && to < end; word++) {
+        if (*word == APOSTROPHE) {
+            to = stpcpy(to, QUOTED_APOSTROPHE);
+        } else {
+            *to++ = *word;
+        }
+    }
+    strcpy(to, quoted ? "'" : "");
+}
+
+static void add_number(struct command *command, const char *option, uint64_t number)
+{
+    char digits[32];
+    snprintf(digits, sizeof digits, "%llu", (unsigned long long)number);
+    add_word(command, option);
+    add_word(command, digits);
+}
+
+/* How a run that isn't drawn from its seed is played again. */
+static void name_source(struct command *command, const char *option, const char *path)
+{
+    const struct sim_options *const options = &command->options;
+    command->source[0] = 0;
+    add_word(command, option);
+    add_word(command, path);
+    if (command->scenario != NULL) {
+        add_number(command, "--seed", options->seed);
+    } else if (options->check_every != 0) {
+        add_number(command, "--check-every", options->check_every);
+    }
+    add_word(command, "--trace");
+    add_word(command, "sim.trace");
+    command->options.source = command->source;
 }
 
 static bool parse_number(const char *text, uint64_t most, uint64_t *value)
@@ -489,8 +601,9 @@ static void print_virtual(int64_t virtual_s)
            (long long)(virtual_s % unit_s / (unit_s / 10)), virtual_s < 3600 ? "minutes" : "hours");
 }
 
-static void print_report(const struct command *command, const struct sim_result *sum, uint32_t seeds, bool ok,
-                         int64_t cpu_ms)
+/* `failed` is the last run where that broke a claim, else NULL. */
+static void print_report(const struct command *command, const struct sim_result *sum, uint32_t seeds,
+                         const struct sim_options *failed, enum sim_claim claim, int64_t cpu_ms)
 {
     struct figure figure[FIGURES_MAX];
     const size_t count = figures(sum, figure);
@@ -498,9 +611,14 @@ static void print_report(const struct command *command, const struct sim_result 
     const int64_t speed = cpu_ms > 0 ? virtual_s * 1000 / cpu_ms : 0;
     if (command->json) {
         printf("{\"ok\": %s, \"seeds\": %u, \"virtual_s\": %lld, \"cpu_ms\": %lld, \"speed\": %lld, "
-               "\"hash\": \"%016llx\", \"counters\": {",
-               ok ? "true" : "false", seeds, (long long)virtual_s, (long long)cpu_ms, (long long)speed,
-               (unsigned long long)sum->hash);
+               "\"hash\": \"%016llx\", ",
+               failed == NULL ? "true" : "false", seeds, (long long)virtual_s, (long long)cpu_ms,
+               (long long)speed, (unsigned long long)sum->hash);
+        if (failed != NULL) {
+            print_json_failed(stdout, failed, sim_check_claim(claim));
+            printf(", ");
+        }
+        printf("\"counters\": {");
         for (size_t i = 0; i < count; i++) {
             printf("%s\"%s\": %llu", i != 0 ? ", " : "", figure[i].name, (unsigned long long)figure[i].value);
         }
@@ -514,7 +632,8 @@ static void print_report(const struct command *command, const struct sim_result 
     printf("%s%u seed%s, ", count % 3 != 0 ? "\n" : "", seeds, seeds == 1 ? "" : "s");
     print_virtual(virtual_s);
     printf(", %lld.%01lld s of processor time, %lld x real time: %s\n", (long long)(cpu_ms / 1000),
-           (long long)(cpu_ms % 1000 / 100), (long long)speed, ok ? "everything held" : "a claim was broken");
+           (long long)(cpu_ms % 1000 / 100), (long long)speed,
+           failed == NULL ? "everything held" : "a claim was broken");
 }
 
 static int64_t cpu_now_ms(void)
@@ -525,7 +644,7 @@ static int64_t cpu_now_ms(void)
 }
 
 /* Returns true if the run holds; else writes the fewest faults with which it doesn't, and how to play them again. */
-static bool minimise(const struct command *command, uint64_t seed)
+static bool minimise(struct command *command, uint64_t seed)
 {
     struct sim_options options = command->options;
     options.seed = seed;
@@ -538,7 +657,8 @@ static bool minimise(const struct command *command, uint64_t seed)
         sim_script_write(out, &options, small);
         sim_script_write(stdout, &options, small);
         if (fclose(out) == 0) {
-            printf("replay: weir sim --script %s --trace sim.trace\n", command->minimise);
+            name_source(command, "--script", command->minimise);
+            printf("replay: weir sim %s\n", command->source);
         }
     }
     const bool held = small == NULL;
@@ -579,7 +699,7 @@ static bool can_write(const char *path)
     return true;
 }
 
-static int run_to_minimise(const struct command *command)
+static int run_to_minimise(struct command *command)
 {
     for (uint32_t i = 0; i < command->seeds; i++) {
         if (!minimise(command, command->options.seed + i)) {
@@ -614,7 +734,7 @@ static int run_seeds(struct command *command)
         fputs(one->failure, stderr);
     }
     if (!command->hash_only) {
-        print_report(command, sum, ran, ok, cpu_now_ms() - began_ms);
+        print_report(command, sum, ran, ok ? NULL : &under_way, one->claim, cpu_now_ms() - began_ms);
     }
     if (ok && command->coverage) {
         ok = covered(sum, ran);
@@ -641,7 +761,7 @@ static int run_script(struct command *command)
     return code;
 }
 
-static int run_scenario(const struct command *command)
+static int run_scenario(struct command *command)
 {
     struct sim_result *const result = sim_alloc(1, sizeof *result);
     under_way = command->options;
@@ -657,8 +777,14 @@ static int run_scenario(const struct command *command)
     return code;
 }
 
-static int run_study(struct command *command)
+static int run_study(struct command *command, int argc, char **argv)
 {
+    for (int i = 1; i < argc; i++) {
+        add_word(command, argv[i]);
+    }
+    command->options.source = command->source;
+    under_way = command->options;
+    watch_for_stops(false);
     const struct study_options options = {
         .nodes = command->options.nodes,
         .seed = command->options.seed,
@@ -667,6 +793,7 @@ static int run_study(struct command *command)
         .json = command->json,
         .samples = command->samples,
         .bounds = &command->bounds,
+        .source = command->source,
         .from_disks = command->from_disks,
     };
     return study_main(command->study, options);
@@ -699,7 +826,12 @@ static int run_seeds_or_story(struct command *command)
     if (!open_files(command)) {
         return 2;
     }
-    signal(SIGABRT, on_abort);
+    if (command->scenario != NULL) {
+        name_source(command, "--scenario", command->scenario);
+    } else if (command->script != NULL) {
+        name_source(command, "--script", command->script);
+    }
+    watch_for_stops(command->json);
     const int result = command->scenario != NULL   ? run_scenario(command)
                        : command->script != NULL   ? run_script(command)
                        : command->minimise != NULL ? run_to_minimise(command)
@@ -713,7 +845,13 @@ static int run_seeds_or_story(struct command *command)
 
 int sim_main(int argc, char **argv)
 {
-    struct command command = {.options = sim_options_default(), .seeds = 1};
+    const struct sim_options options = sim_options_default();
+    return sim_main_with(&options, argc, argv);
+}
+
+int sim_main_with(const struct sim_options *options, int argc, char **argv)
+{
+    struct command command = {.options = *options, .seeds = 1};
     const int code = parse(&command, argc, argv);
     if (code != 0) {
         return code;
@@ -731,5 +869,5 @@ int sim_main(int argc, char **argv)
     if (refuse_mixed(&command) != 0) {
         return 2;
     }
-    return command.study != NULL ? run_study(&command) : run_seeds_or_story(&command);
+    return command.study != NULL ? run_study(&command, argc, argv) : run_seeds_or_story(&command);
 }

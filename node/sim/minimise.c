@@ -1,6 +1,6 @@
 /*
  * Makes a failing run small. Each try runs in a child, which says by its exit code how the run ended; a try is the same
- * failure if the same claim breaks, or if the core stops on an assertion as before.
+ * failure if the same claim breaks, or if the core stops as before: on an assertion, a signal or a sanitizer's word.
  */
 #include "node/sim/faults.h"
 #include "node/sim/world.h"
@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 #define ENDED_WELL 0
-#define ENDED_BADLY 100 /* by a signal, or in no way that a run ends */
+#define ENDED_CLAIM 100 /* and the claim; what stops a process ends it with less, or by a signal */
+#define ENDED_BADLY 1
 
 struct search {
     struct sim_options options;
@@ -32,14 +33,15 @@ static int try(struct search *search, const struct sim_plan *plan)
         if (freopen("/dev/null", "w", stderr) == NULL) {
             _exit(ENDED_BADLY);
         }
-        _exit(sim_run(&options, result) ? ENDED_WELL : (int)result->claim);
+        _exit(sim_run(&options, result) ? ENDED_WELL : ENDED_CLAIM + (int)result->claim);
     }
     int status = 0;
     if (child < 0 || waitpid(child, &status, 0) != child) {
         fprintf(stderr, "weir: sim: cannot start a process for a try\n");
         exit(1);
     }
-    return WIFEXITED(status) && WEXITSTATUS(status) < SIM_CLAIMS ? WEXITSTATUS(status) : ENDED_BADLY;
+    const int code = WIFEXITED(status) ? WEXITSTATUS(status) : ENDED_BADLY;
+    return code == ENDED_WELL || (code > ENDED_CLAIM && code < ENDED_CLAIM + SIM_CLAIMS) ? code : ENDED_BADLY;
 }
 
 /* Whether the run still fails in the same way without faults [from, from + count). If so they are taken out. */
@@ -114,7 +116,7 @@ struct sim_plan *sim_minimise(struct sim_options *options, const struct sim_plan
     struct sim_plan *const small = sim_plan_copy(plan);
     fprintf(progress, "%u faults: %s\n", plan->count,
             search.failure == ENDED_BADLY ? "the core stops"
-                                          : sim_check_claim((enum sim_claim)search.failure));
+                                          : sim_check_claim((enum sim_claim)(search.failure - ENDED_CLAIM)));
     shrink_faults(&search, small);
     shrink_network(&search, small);
     shrink_jobs(&search, small);

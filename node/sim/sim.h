@@ -180,6 +180,8 @@ enum sim_plant {
 
 struct sim_plan; /* node/sim/faults.h */
 
+#define SIM_REPLAY_BYTES 8192 /* a command with a path in it, quoted */
+
 struct sim_options {
     uint64_t seed;
     uint32_t nodes;      /* 0: drawn from the seed, 3 to 60 */
@@ -192,6 +194,8 @@ struct sim_options {
     uint32_t check_every;        /* steps between full checks of one core; 0: drawn by size */
     enum sim_plant plant;
     FILE *trace; /* every event in words, or NULL; borrowed */
+    const char
+        *source; /* what follows `weir sim` where the run isn't drawn from its seed, or NULL; borrowed */
 };
 
 struct sim_result {
@@ -205,7 +209,8 @@ struct sim_result {
     uint64_t boundary[SIM_BOUNDARIES]; /* crashes at each */
     uint64_t passed[SIM_BOUNDARIES];   /* times that each was come to */
     uint32_t met[SIM_BOUNDARIES];      /* in a sum: seeds in which it was */
-    char failure[8192]; /* in words, with the last events of the node and the command that replays it */
+    /* In words, with the last events of the node and the command that replays it. */
+    char failure[8192 + SIM_REPLAY_BYTES];
 };
 
 #define SIM_SITE_NODES 3 /* nodes per site unless another number is asked for */
@@ -228,8 +233,10 @@ extern const struct sim_profile_name sim_profiles[];
 /* Runs one seed to its end or its first broken claim. Returns result->ok. */
 bool sim_run(const struct sim_options *options, struct sim_result *result);
 
+/* The sentence of a claim, or "nothing". */
+const char *sim_check_claim(enum sim_claim claim);
+
 /* The command that plays that run again, with its trace. */
-#define SIM_REPLAY_BYTES 256
 void sim_replay(const struct sim_options *options, char command[SIM_REPLAY_BYTES]);
 
 /* Plays a transcript (tests/scenarios/); `out` gets the story as it unfolds. A mistake in the file is in
@@ -238,5 +245,7 @@ bool sim_scenario(const struct sim_options *options, const char *path, FILE *out
 
 /* `weir sim ...`: argv[0] is the word after weir. Returns the exit code: 0 held, 1 a claim broke, 2 usage. */
 int sim_main(int argc, char **argv);
+/* The same where other options than sim_options_default() are meant unless others are said. */
+int sim_main_with(const struct sim_options *options, int argc, char **argv);
 
 #endif

@@ -155,6 +155,7 @@ struct world *study_open(const struct study_options *options, int64_t spread_us,
     sim.faults = 0;
     sim.profile = "none";
     sim.check_every = 1000000000;
+    sim.source = options->source;
     sim_world_init(world, &sim, result);
     running = world;
     world->watch = watch;

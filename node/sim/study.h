@@ -71,6 +71,7 @@ struct study_options {
     uint32_t samples;    /* origins, deaths: as many as the study likes, or fewer if chosen; 0 = not chosen */
     bool json;
     struct study_bounds *bounds; /* shared with the processes of studies that run apart; borrowed */
+    const char *source;          /* the options as they were said, for who plays it again; borrowed */
     bool from_disks;       /* study_open() starts all nodes from their disks instead of laying the mesh out */
     struct world *rested;  /* a mesh that study_open() gives instead of a new one, or NULL */
     int64_t rested_cpu_ms; /* what it took to get there, */

@@ -284,11 +284,12 @@ bool sim_world_init(struct world *world, const struct sim_options *options, stru
     world->random.state = sim_mix(options->seed, 0x77656972);
     world->hash = UINT64_C(0xcbf29ce484222325);
     world->plan = sim_world_plan(&world->options);
-    if (world->options.check_every == 0) {
+    world->check_every = options->check_every;
+    if (world->check_every == 0) {
         const uint64_t by_size = (uint64_t)world->options.nodes * world->options.nodes / 4;
-        world->options.check_every = world->options.nodes <= 4    ? 1
-                                     : by_size > CHECK_EVERY_MOST ? CHECK_EVERY_MOST
-                                                                  : (uint32_t)by_size;
+        world->check_every = world->options.nodes <= 4    ? 1
+                             : by_size > CHECK_EVERY_MOST ? CHECK_EVERY_MOST
+                                                          : (uint32_t)by_size;
     }
     result->nodes = world->options.nodes;
     world->end_us = calm_end_us(options);
@@ -306,11 +307,11 @@ bool sim_world_init(struct world *world, const struct sim_options *options, stru
     return true;
 }
 
-static void world_populate(struct world *world, uint32_t check_every)
+static void world_populate(struct world *world)
 {
     world->crowded = world->options.nodes <= 6 && sim_chance(&world->random, 100);
-    if (world->crowded && check_every == 0) {
-        world->options.check_every = CROWDED_CHECK_EVERY;
+    if (world->crowded && world->options.check_every == 0) {
+        world->check_every = CROWDED_CHECK_EVERY;
     }
     for (uint32_t i = 0; i < world->options.nodes; i++) {
         char name[16];
@@ -574,7 +575,7 @@ bool sim_run(const struct sim_options *options, struct sim_result *result)
     struct world world;
     sim_world_init(&world, options, result);
     world.opinions = true;
-    world_populate(&world, options->check_every);
+    world_populate(&world);
     sim_world_loop(&world);
     if (!world.failed) {
         sim_check_end(&world);

@@ -481,6 +481,7 @@ struct story; /* scenario.c */
 
 struct world {
     struct sim_options options;
+    uint32_t check_every;  /* steps between full checks of one core */
     struct sim_plan *plan; /* owned */
     struct sim_result *result;
     struct sim_random random;

@@ -7,8 +7,13 @@
 #include "node/sim/sim.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define SEEDS 12
+#define WORDS_MAX 24
+#define SAID_BYTES (1 << 16)
 
 static const struct plant_case {
     const char *name;
@@ -80,6 +85,94 @@ static bool minimises(struct sim_result *result)
     return fine;
 }
 
+/* What `weir sim` says where a shard is missing, given words with a space between any two. */
+static int play(const char *words, char said[SAID_BYTES])
+{
+    FILE *const out = tmpfile();
+    fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0) {
+        char *const copy = strdup(words);
+        char *argv[WORDS_MAX] = {(char[]){"sim"}};
+        int argc = 1;
+        for (char *word = strtok(copy, " "); word != NULL && argc < WORDS_MAX; word = strtok(NULL, " ")) {
+            argv[argc++] = word;
+        }
+        dup2(fileno(out), STDOUT_FILENO);
+        dup2(fileno(out), STDERR_FILENO);
+        struct sim_options options = sim_options_default();
+        options.plant = SIM_PLANT_LOST_SHARD;
+        const int code = sim_main_with(&options, argc, argv);
+        fflush(NULL);
+        free(copy);
+        _exit(code);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    rewind(out);
+    said[fread(said, 1, SAID_BYTES - 1, out)] = 0;
+    fclose(out);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* The line that begins with `first`, without that. */
+static bool find_line(const char *said, const char *first, const char *last, char line[SAID_BYTES])
+{
+    const char *const at = strstr(said, first);
+    const char *const end = at != NULL ? strstr(at + strlen(first), last) : NULL;
+    if (end == NULL) {
+        return false;
+    }
+    const size_t bytes = (size_t)(end - at) - strlen(first);
+    memcpy(line, at + strlen(first), bytes);
+    line[bytes] = 0;
+    return true;
+}
+
+/* A run fails at the same instant when what it says is played, and says that once more. */
+static bool plays_again(const char *words)
+{
+    static char said[SAID_BYTES], again[SAID_BYTES], command[SAID_BYTES], broke[SAID_BYTES];
+    bool fine =
+        play(words, said) == 1 && find_line(said, "replay: weir sim ", " --trace sim.trace\n", command) &&
+        find_line(said, "seed ", "\n", broke) && play(command, again) == 1 && strstr(again, broke) != NULL;
+    fine = fine && strstr(again, command) != NULL;
+    if (!fine) {
+        printf("%s\n%s\nand then\n%s\n", words, said, again);
+    }
+    return fine;
+}
+
+static bool replays(void)
+{
+    static char said[SAID_BYTES], failed[SAID_BYTES];
+    char folder[] = "/tmp/weir-selftest-XXXXXX";
+    char list[64], words[256];
+    if (mkdtemp(folder) == NULL) {
+        return false;
+    }
+    snprintf(list, sizeof list, "%s/list", folder);
+    snprintf(words, sizeof words, "--seed 3 --nodes 4 --faults crash:5 --plan %s", list);
+    bool fine =
+        plays_again(
+            "--seed 3 --seeds 9 --nodes 4 --site-nodes 2 --jobs 30 --check-every 7 --faults none:0") &&
+        plays_again(words);
+    snprintf(words, sizeof words, "--script %s --check-every 5", list);
+    fine = fine && plays_again(words);
+    fine =
+        fine &&
+        play("--seed 3 --nodes 4 --jobs 30 --check-every 7 --faults none:0 --seeds 9 --json", said) == 1 &&
+        find_line(said, "\"failed\": {", "}", failed) &&
+        strcmp(
+            failed,
+            "\"seed\": 3, \"claim\": \"every shard is looked up, queued, assigned, held or committed; none "
+            "vanishes\", \"replay\": \"weir sim --seed 3 --nodes 4 --minutes 10 --jobs 30 --faults none:0 "
+            "--check-every 7 --trace sim.trace\"") == 0;
+    unlink(list);
+    rmdir(folder);
+    return fine;
+}
+
 int main(void)
 {
     struct sim_result *const result = malloc(sizeof *result);
@@ -101,6 +194,10 @@ int main(void)
     }
     if (!minimises(result)) {
         printf("MISSED  forty faults are cut down to the one that matters\n");
+        missed++;
+    }
+    if (!replays()) {
+        printf("MISSED  what a failing run says plays it again\n");
         missed++;
     }
     free(result);
