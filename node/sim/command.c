@@ -158,6 +158,7 @@ static const char help_text[] =
     X(clones)                                                                                                \
     X(liars)                                                                                                 \
     X(slow_devices)                                                                                          \
+    X(lying_sites)                                                                                           \
     X(stuck_devices)                                                                                         \
     X(garbled_devices)                                                                                       \
     X(full_disks)                                                                                            \
@@ -202,6 +203,9 @@ static const char help_text[] =
     X(saves_unsent)                                                                                          \
     X(messages_lost)                                                                                         \
     X(messages_doubled)                                                                                      \
+    X(messages_reordered)                                                                                    \
+    X(older_programs)                                                                                        \
+    X(older_links)                                                                                           \
     X(messages_refused)                                                                                      \
     X(jobs_accepted)                                                                                         \
     X(jobs_refused)                                                                                          \
@@ -268,22 +272,26 @@ static void on_sanitizer(void)
 /* Where no sanitizer is linked there is none. */
 extern void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
 
-/* A sanitizer that is linked tells of bad memory itself, and of that more than a signal does. */
+/* What a sanitizer watches for stays with it: it tells more of bad memory than a signal does, and then calls back. */
 static void watch_for_stops(bool json)
 {
     under_way_json = json;
-    signal(SIGABRT, on_signal);
     if (__sanitizer_set_death_callback != NULL) {
         __sanitizer_set_death_callback(on_sanitizer);
-        return;
     }
     static char stack[1 << 16];
-    const stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK};
-    sigaltstack(&own, NULL); /* the usual one may be what has run out */
-    const int bad[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        sigaction(bad[i], &action, NULL);
+    stack_t usual;
+    if (sigaltstack(NULL, &usual) == 0 && (usual.ss_flags & SS_DISABLE) != 0) {
+        const stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
+        sigaltstack(&own, NULL); /* the usual one may be what has run out */
+    }
+    const int stops[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    for (size_t i = 0; i < sizeof stops / sizeof stops[0]; i++) {
+        struct sigaction usual_action;
+        const struct sigaction ours = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK};
+        if (sigaction(stops[i], NULL, &usual_action) == 0 && usual_action.sa_handler == SIG_DFL) {
+            sigaction(stops[i], &ours, NULL);
+        }
     }
 }
 

@@ -971,6 +971,7 @@ void sim_host_link(struct world *world, struct host *host, const struct mesh_id 
     event.body.link.peer = *peer;
     event.body.link.reset = reset;
     event.body.link.protocol = agreed_protocol(world, host, sim_world_identity(world, peer));
+    world->result->world.older_links += up && event.body.link.protocol < MESH_PROTOCOL_MAX;
     sim_host_step(world, host, &event);
 }
 
@@ -1204,6 +1205,7 @@ void sim_host_start(struct world *world, struct host *host)
     host->leaving = false;
     host->life++;
     host->protocol = sim_host_program(world, host);
+    world->result->world.older_programs += host->protocol < MESH_PROTOCOL_MAX;
     host->born_us = world->now_us;
     host->paused_until_us = 0;
     host->must_stop = false;

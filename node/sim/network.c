@@ -325,6 +325,7 @@ static void flight_launch_alone(struct world *world, struct link *link, struct f
     int64_t in_us = wait_us + travel_us(world, link, flight);
     if (sim_chance(&world->random, network->reorder_permille)) {
         in_us += sim_between(&world->random, 0, SECOND_US / 2);
+        world->result->world.messages_reordered += !keeps_order(flight);
     }
     if (keeps_order(flight)) {
         int64_t *const latest_us = &link->ordered_at_us[link_side_of(link, flight->from)];

@@ -25,6 +25,8 @@
     X(boundary_crashes) /* of these, right after a save, send or effect of a chosen kind */                  \
     X(silent_deaths)    /* machines lost; nothing is reset */                                                \
     X(restarts)                                                                                              \
+    X(older_programs)  /* starts as the program of the protocol's version before */                          \
+    X(older_links)     /* sessions in which that version is agreed on, at one of their ends */               \
     X(losses)          /* nodes that never come back */                                                      \
     X(sites_lost)      /* all machines of a site for a while */                                              \
     X(restarts_of_all) /* every node at once */                                                              \
@@ -87,6 +89,7 @@
     X(messages)                                                                                              \
     X(messages_lost)                                                                                         \
     X(messages_doubled)                                                                                      \
+    X(messages_reordered) /* held up, so that later ones overtake them */                                    \
     X(messages_corrupted)                                                                                    \
     X(messages_overflowed) /* found the queue to their peer full */                                          \
     X(messages_replayed)                                                                                     \
@@ -170,6 +173,7 @@ enum sim_plant {
     SIM_PLANT_OVERFLOW,         /* a step puts out more than its bound */
     SIM_PLANT_NO_HEAL,          /* a partition stays */
     SIM_PLANT_LATE_ACCUSER,     /* a live member is shown down after everything healed */
+    SIM_PLANT_GHOST,            /* who is gone is shown up after everything healed */
     SIM_PLANT_STUCK_RUN,        /* a device swallows its attempts */
     SIM_PLANT_DEAF_EXECUTOR,    /* nobody's RESERVE arrives anywhere */
     SIM_PLANT_COUNTS_DOWN,      /* a counter is read as what is left */

@@ -40,6 +40,7 @@ static const struct plant_case {
     {"a step puts out too much", SIM_PLANT_OVERFLOW, "none", {SIM_BOUNDS_HOLD}},
     {"a partition stays", SIM_PLANT_NO_HEAL, "none", {SIM_NOBODY_FALSELY_DOWN, SIM_VIEWS_AGREE}},
     {"a live member is shown down", SIM_PLANT_LATE_ACCUSER, "none", {SIM_VIEWS_AGREE}},
+    {"one who is gone is shown up", SIM_PLANT_GHOST, "crash", {SIM_VIEWS_AGREE}},
     {"devices swallow their attempts", SIM_PLANT_STUCK_RUN, "none", {SIM_JOBS_FINISH}},
     {"no RESERVE arrives any more", SIM_PLANT_DEAF_EXECUTOR, "none", {SIM_NO_IDLE_DEVICE}},
     {"a word is repeated for ever", SIM_PLANT_CHATTER, "none", {SIM_QUIET_AGAIN}},
