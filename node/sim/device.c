@@ -114,11 +114,16 @@ static void class_start(struct world *world, struct host *host, uint16_t class)
     }
 }
 
+/* Of a class of which nothing is lent nothing begins, from the owner's claim on; of one that shrank once what ran has ended. */
 static void check_places(struct world *world, struct host *host, const struct attempt *given)
 {
     uint32_t held = 0;
     for (uint32_t i = 0; i < host->attempt_count; i++) {
         held += host->attempt[i].used && host->attempt[i].class == given->class;
+    }
+    if (host->lent[given->class] == 0) {
+        sim_check_fail(world, host, SIM_SLOTS_HOLD, "attempt %u begins on a class of which nothing is lent",
+                       given->id);
     }
     if (held > 2u * host->lent[given->class] && world->now_us - host->lent_less_at_us > SHRINK_US) {
         sim_check_fail(world, host, SIM_SLOTS_HOLD, "attempt %u is number %u on %u slots", given->id, held,

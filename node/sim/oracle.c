@@ -49,7 +49,7 @@ enum {
 #define WORDS_MANY 6144
 /* Accusations are new together if they come within so long. */
 #define AT_ONCE_MS 2000
-/* A link is silent after 5 s, and doubt lasts 15 s: within 12 s nobody has doubted for long enough. */
+/* A link is silent after 6 s, and doubt lasts 15 s: within 12 s nobody has doubted for long enough. */
 #define HEARD_LATELY_MS 12000
 
 struct held {
