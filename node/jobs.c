@@ -1,5 +1,6 @@
 /* Jobs at their home: the table, submits, and what the core decides. See node/job.h for a job's life. */
 #include "node/jobs_internal.h"
+#include "node/keys.h"
 
 #define PRUNE_EVERY_MS 60000
 #define FORGET_AFTER_MS 10000
@@ -265,6 +266,19 @@ void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken)
         else
             relay_accept(node, call, job);
     job_free(job);
+}
+
+void jobs_doubted(struct node *node, const struct mesh_id *id, const char *text)
+{
+    struct job *job = jobs_find(node, id);
+    if (!job || !job->undecided)
+        return;
+    if (job->yields || copies_find(node, id)) {
+        jobs_claimed(node, id, true);
+        return;
+    }
+    job->undecided = false;
+    refuse(node, job, EXIT_PARTIAL, text);
 }
 
 /* Inputs that ride in its journal become blobs of this store before the job is prepared, as at its first home. */
@@ -624,6 +638,7 @@ static void prune(struct node *node)
         job = next;
     }
     copies_prune(node, before_ms);
+    keys_prune(node, before_ms);
 }
 
 /* Outputs that could not be stored. */

@@ -5,6 +5,7 @@
 #include "node/store_digests.h"
 
 #include "node/http.h"
+#include "node/keys.h"
 #include "node/log.h"
 #include "node/process.h"
 
@@ -788,6 +789,7 @@ static void close_all(struct node *node)
         loop_unwatch(node->loop, store_fd(node->store));
     invites_close(node->invites);
     store_close(node->store);
+    keys_close(node);
     host_close(node);
     jobs_close(node);
     cache_close(node);

@@ -376,6 +376,8 @@ struct node {
     struct blob_watch *blob_watches; /* clients that wait for a blob from elsewhere */
     struct holds holds;
     struct copies copies;
+    struct key_pending *keys; /* registrations on their way to the disk: keys.c */
+    int64_t keys_prune_at_ms;
     struct relay *relays;   /* calls of our clients about jobs of other nodes */
     struct remote *remotes; /* and calls of theirs about ours */
     uint32_t relay_count;
@@ -557,6 +559,8 @@ void jobs_take_over(struct node *node, const struct mesh_id *id, uint64_t epoch)
 void jobs_revive(struct node *node, const struct mesh_id *id);
 /* The answer to relay_claim: whether the job is another node's, or about to be. */
 void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken);
+/* The other: it can't be told, and why. */
+void jobs_doubted(struct node *node, const struct mesh_id *id, const char *text);
 /* Answers with how the job was accepted, once it is; `request` (job_request in hex), `rows` (job_rows), unless NULL, and
  * `items`, if not 0, must be what it was asked for. */
 void jobs_accepted(struct node *node, struct job *job, const char *request, const char *rows, uint64_t items,
@@ -783,7 +787,8 @@ void relay_moved(struct node *node, struct api_call *call, const struct mesh_id 
 void relay_accept(struct node *node, struct api_call *call, const struct job *job);
 /* Adds all members' jobs to our own, `own` as op_jobs answers, which it takes over, and answers with the first of all. */
 void relay_jobs(struct node *node, struct api_call *call, struct json_t *own, uint32_t limit);
-/* Asks everybody whether they have that job, or are about to; jobs_claimed gets the answer. False: not now. */
+/* Asks everybody whether they have that job, or are about to, and registers that we do; jobs_claimed or jobs_doubted gets the
+ * answer. False: not now. */
 bool relay_claim(struct node *node, const struct mesh_id *job);
 void relay_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame);
 int64_t relays_turn(struct node *node, int64_t now_ms);

@@ -33,6 +33,7 @@ const struct api_op node_ops[] = {
     {"cancel", API_SUBMIT, op_cancel},
     {"where", API_LOOK, op_where},
     {"accepted", API_SUBMIT, op_accepted},
+    {"register", API_SUBMIT, op_register},
     {"blob.put", API_SUBMIT, op_blob_put},
     {"blob.get", API_SUBMIT, op_blob_get},
     {"blob.stat", API_LOOK, op_blob_stat},

@@ -21,6 +21,7 @@ OP(explain);
 OP(cancel);
 OP(where);
 OP(accepted);
+OP(register);
 OP(blob_put);
 OP(blob_get);
 OP(blob_stat);

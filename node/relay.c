@@ -10,14 +10,16 @@
  * keep its journal puts the outputs together anew.
  *
  * The same question, with a *claim*, makes a key that is submitted at two nodes at once one job: each of them asks the
- * other before it begins, and the one with the lower id goes on. Nodes that can't reach each other don't hear of each
- * other's claims; a job of the same key on both sides of a cut is two jobs, of the same results.
+ * other before it begins, and the one with the lower id goes on. Who hears of no such job registers with those that remember
+ * where keys were submitted (keys.h), so that nodes that can't reach each other don't both take it: who is not registered by
+ * a majority asks the one that was, and takes its place if that one says that it has no such job; otherwise it refuses.
  *
  * A listing of all jobs takes them from each node page by page (node/ops_list.c): until it has told all, or as many as are
  * wanted, or of the rest none would be among the first. What is kept meanwhile is the first rows of all, and some more.
  *
  * A node believes another what its client's tenant is only as far as its own site's jobs go: see may_cancel.
  */
+#include "node/keys.h"
 #include "node/log.h"
 #include "node/ops.h"
 
@@ -40,7 +42,7 @@
 #define GATHER_MS 20000       /* then without those that are still telling: a client waits 30 s */
 #define GATHER_MORE_ROWS 4096 /* beyond those that are wanted, before they are put in order and cut */
 
-enum phase { LOCATING, PAUSING, PASSED_ON, GATHERING };
+enum phase { LOCATING, PAUSING, PASSED_ON, GATHERING, REGISTERING, ASKING_HOLDER };
 
 struct found {
     struct mesh_id job;
@@ -63,9 +65,15 @@ struct relay {
     json_t *body;          /* what is passed on */
     char text[65];         /* the job as the client named it */
     bool claims;
-    struct mesh_id job; /* CLAIM */
-    bool streams;       /* its client waits, however long it takes */
-    bool told;          /* that nobody is the home now */
+    struct mesh_id job;                           /* of a claim, and what follows */
+    struct mesh_id registrar[KEY_REGISTRARS_MAX]; /* in this try */
+    uint32_t registrars, reached;                 /* of so many so many answered, or have registered us */
+    bool held;                                    /* another is registered, */
+    struct mesh_id holder;                        /* that one */
+    bool replaces;                                /* and this one has said that it has no such job */
+    struct mesh_id instead;
+    bool streams; /* its client waits, however long it takes */
+    bool told;    /* that nobody is the home now */
     int64_t note_at_ms;
     enum phase phase;
     uint64_t request;
@@ -307,7 +315,7 @@ static const struct found *best_of(const struct relay *relay)
     return best;
 }
 
-/* Two homes that reign in the same epoch: one key was submitted on both sides of a cut. */
+/* Two homes that reign in the same epoch: a registrar of their key forgot it (keys.h), or never knew. */
 static void tell_of_twins(struct node *node, const struct relay *relay, const struct found *best)
 {
     for (uint32_t i = 0; i < relay->found_count; i++) {
@@ -329,10 +337,168 @@ static void end_claim(struct node *node, struct relay *relay)
     jobs_claimed(node, &job, taken);
 }
 
+/* ---- Registering a key */
+
+static void reach_registrar(struct relay *relay, const struct mesh_id *from)
+{
+    for (uint32_t i = 0; i < relay->registrars; i++)
+        relay->reached += same(&relay->registrar[i], from);
+}
+
+/* They are among those that are asked where the job is. Unless a majority answers nothing is registered: who is cut off would
+ * hold up the others with it. */
+static void choose_registrars(const struct node *node, struct relay *relay)
+{
+    relay->registrars = keys_registrars(node, &relay->job, relay->registrar);
+    relay->reached = 0;
+    relay->held = false;
+    reach_registrar(relay, &node->self);
+}
+
+/* Nobody has the job, as far as can be told, and it can't be told. */
+static void doubt_claim(struct node *node, struct relay *relay)
+{
+    char text[300];
+    if (clock_now_ms() < relay->give_up_at_ms) {
+        pause_relay(relay);
+        return;
+    }
+    if (relay->held)
+        snprintf(
+            text, sizeof text,
+            "the job of this key may be at %s, which does not answer: submit it again when it does, or under "
+            "another key if it is gone for good",
+            peer_name(node, &relay->holder));
+    else
+        snprintf(
+            text, sizeof text,
+            "%u of the %u nodes that remember where this key was submitted answer, which is no majority: "
+            "submit it again when more do",
+            relay->reached, relay->registrars);
+    const struct mesh_id job = relay->job;
+    relay_free(node, relay);
+    jobs_doubted(node, &job, text);
+}
+
+static void register_key(struct node *node, struct relay *relay);
+
+static void replace_holder(struct node *node, struct relay *relay)
+{
+    relay->replaces = true;
+    relay->instead = relay->holder;
+    register_key(node, relay);
+}
+
+/* One that has left or was revoked has handed its jobs over, or has lost them. */
+static void ask_holder(struct node *node, struct relay *relay)
+{
+    struct mesh_member_view view;
+    const bool gone = !mesh_member_find(node->host.mesh, &relay->holder, &view) || view.state > MESH_DOWN;
+    if (gone && !(relay->replaces && same(&relay->instead, &relay->holder))) {
+        replace_holder(node, relay);
+        return;
+    }
+    json_t *const question = json_pack("{s:s, s:s, s:b}", "op", "where", "job", relay->text, "claim", 1);
+    relay->phase = ASKING_HOLDER;
+    relay->request = ++node->relay_request;
+    relay->until_ms = clock_now_ms() + WAVE_TIMEOUT_MS;
+    relay->waiting = ask(node, relay, &relay->holder, question);
+    json_decref(question);
+    if (relay->waiting == 0)
+        doubt_claim(node, relay);
+}
+
+/* All registrars have answered, or have had their time. */
+static void registered(struct node *node, struct relay *relay)
+{
+    if (2 * relay->reached > relay->registrars)
+        end_claim(node, relay);
+    else if (relay->held)
+        ask_holder(node, relay);
+    else
+        doubt_claim(node, relay);
+}
+
+static void take_registrar(struct node *node, struct relay *relay, const struct mesh_id *home)
+{
+    if (same(home, &node->self)) {
+        relay->reached++;
+    } else {
+        relay->held = true;
+        relay->holder = *home;
+    }
+}
+
+static void register_key(struct node *node, struct relay *relay)
+{
+    json_t *const question = json_pack("{s:s, s:s}", "op", "register", "job", relay->text);
+    if (relay->replaces)
+        json_put(question, "instead", json_hex(relay->instead.bytes, sizeof relay->instead.bytes));
+    relay->phase = REGISTERING;
+    relay->request = ++node->relay_request;
+    relay->reached = relay->waiting = 0;
+    relay->held = false;
+    relay->until_ms = clock_now_ms() + WAVE_TIMEOUT_MS;
+    for (uint32_t i = 0; i < relay->registrars; i++) {
+        if (!same(&relay->registrar[i], &node->self)) {
+            relay->waiting += ask(node, relay, &relay->registrar[i], question);
+            continue;
+        }
+        const struct mesh_id home =
+            keys_register(node, &relay->job, &node->self, relay->replaces ? &relay->instead : NULL);
+        take_registrar(node, relay, &home);
+    }
+    json_decref(question);
+    if (relay->waiting == 0)
+        registered(node, relay);
+}
+
+/* A registrar of an earlier version knows no such call, and remembers nothing: it has said before that it knows of no job. */
+static void on_registrar(struct node *node, struct relay *relay, const json_t *answer)
+{
+    const char *const hex = json_string_value(json_object_get(answer, "home"));
+    struct mesh_id home = node->self;
+    struct digest id;
+    relay->waiting--;
+    if (json_is_true(json_object_get(answer, "ok"))
+            ? hex && digest_from_hex(hex, &id) == CRYPTO_OK
+            : json_integer_value(json_object_get(answer, "exit")) == EXIT_USAGE) {
+        if (hex)
+            memcpy(home.bytes, id.bytes, sizeof home.bytes);
+        take_registrar(node, relay, &home);
+    }
+    if (relay->waiting == 0)
+        registered(node, relay);
+}
+
+static void on_holder(struct node *node, struct relay *relay, const json_t *answer)
+{
+    size_t i;
+    const json_t *row;
+    relay->waiting = 0;
+    json_array_foreach(json_object_get(answer, "jobs"), i, row) note(relay, &relay->holder, row);
+    if (relay->found_count > 0) {
+        end_claim(node, relay);
+    } else if (!json_is_true(json_object_get(answer, "ok")) ||
+               (relay->replaces && same(&relay->instead, &relay->holder))) {
+        doubt_claim(node, relay);
+    } else {
+        replace_holder(node, relay);
+    }
+}
+
 static void located(struct node *node, struct relay *relay)
 {
-    if (relay->claims) {
+    if (relay->claims && relay->found_count > 0) {
         end_claim(node, relay);
+        return;
+    }
+    if (relay->claims && 2 * relay->reached <= relay->registrars) {
+        doubt_claim(node, relay);
+        return;
+    }
+    if (relay->claims) {
+        register_key(node, relay);
         return;
     }
     json_t *own = where_json(node, relay->text, NULL);
@@ -380,6 +546,8 @@ static void locate(struct node *node, struct relay *relay)
     relay->phase = LOCATING;
     relay->found_count = 0;
     relay->next_member = 0;
+    if (relay->claims)
+        choose_registrars(node, relay);
     if (!next_wave(node, relay))
         located(node, relay);
 }
@@ -634,6 +802,7 @@ static void on_found(struct node *node, struct relay *relay, const struct mesh_i
         on_page(node, relay, from, answer);
     } else {
         relay->waiting--;
+        reach_registrar(relay, from);
         json_array_foreach(json_object_get(answer, "jobs"), i, row) note(relay, from, row);
     }
     if (relay->waiting == 0)
@@ -680,7 +849,12 @@ static void on_answer(struct node *node, const struct mesh_id *from, const struc
         on_passed_back(node, relay, answer, frame->body.ask.final);
         json_decref(answer);
     } else if (relay->waiting > 0) {
-        on_found(node, relay, from, answer);
+        if (relay->phase == REGISTERING)
+            on_registrar(node, relay, answer);
+        else if (relay->phase == ASKING_HOLDER)
+            on_holder(node, relay, answer);
+        else
+            on_found(node, relay, from, answer);
         json_decref(answer);
     }
 }
@@ -725,8 +899,8 @@ static void remote_answer(void *context, const char *text, size_t bytes, bool fi
 
 static bool may_come_from_elsewhere(const char *op)
 {
-    static const char *const ops[] = {"where", "job",     "jobs",   "watch",
-                                      "logs",  "explain", "cancel", "accepted"};
+    static const char *const ops[] = {"where",   "job",    "jobs",     "watch",   "logs",
+                                      "explain", "cancel", "accepted", "register"};
     for (size_t i = 0; op && i < sizeof ops / sizeof ops[0]; i++)
         if (strcmp(op, ops[i]) == 0)
             return true;
@@ -933,6 +1107,10 @@ static void relay_tick(struct node *node, struct relay *relay, int64_t now_ms)
 {
     if (relay->phase == PAUSING) {
         locate(node, relay);
+    } else if (relay->phase == REGISTERING) {
+        registered(node, relay);
+    } else if (relay->phase == ASKING_HOLDER) {
+        doubt_claim(node, relay);
     } else if (relay->phase != PASSED_ON) {
         wave_done(node, relay);
     } else if (relay->streams && is_there(node, &relay->target, relay->session)) {

@@ -119,7 +119,7 @@ def run(sites, people, history, foe):
     row = {
         "jobs": len(acked),
         "refused": len(jobs) - len(acked),
-        "refusals": {str(code): count for code, count in sorted(refusals.items(), key=str)},
+        "refusals": [[count, code, line] for (code, line), count in refusals.most_common()],
         "shards": sum(job.shards for job in acked if job.result is not None),
         "lost": sum(1 for job in acked if job.result is None) + len(changed),
         "wrong": sum(1 for job in acked if job.result == "wrong"),
@@ -140,8 +140,7 @@ def run(sites, people, history, foe):
                for name in forked[:FORKS_SHOWN]]
     failed += history.errors
     failed += ["%s ended by signal %d" % (site.name, -code) for site in sites for code in site.ended_by_itself if code < 0]
-    if refusals[EXIT_USAGE]:
-        failed.append("%d submits were wrong by themselves (exit code %d)" % (refusals[EXIT_USAGE], EXIT_USAGE))
+    failed += ["a submit was wrong by itself: %s" % line for code, line in refusals if code == EXIT_USAGE]
     if not acked:
         failed.append("no job was acknowledged")
     if history.commits() == 0:

@@ -10,6 +10,7 @@ was acknowledged is waited for, at one site after the other, until some site han
 import collections
 import json
 import os
+import re
 import subprocess
 import tempfile
 import threading
@@ -111,7 +112,7 @@ class Client:
         self.folder, self.rng, self.sites, self.site = folder, rng, sites, site
         self.numbers, self.began, self.program, self.replicas = numbers, began, program, replicas
         self.jobs = []
-        self.refusals = collections.Counter()  # exit codes of submits that were not acknowledged
+        self.refusals = collections.Counter()  # (exit code, last line) of submits that were not acknowledged
 
     def weir(self, site, *arguments, timeout_s=ATTEMPT_S):
         """Exit code, output and the last line of what was said; code None: given up."""
@@ -133,7 +134,7 @@ class Client:
                                     "--detach", "--json")
         self.note(job, site, code, line)
         if code != 0:
-            self.refusals["none" if code is None else code] += 1
+            self.refusals[code, re.sub(r"\b[0-9a-f]{8,64}\b|\b\d+\b|/tmp/\S+", "*", line)] += 1
             return False
         job.names.add(json.loads(out)["job"])
         if job.id is None:
