@@ -143,6 +143,7 @@ struct job {
     bool keyed;          /* its submitter named the key: others may be submitting it elsewhere */
     bool undecided;      /* and it isn't known yet whether they do */
     bool yields;         /* one of them goes before */
+    bool cancelled;      /* while it was undecided */
     bool holds_inputs;   /* until it pins them itself (node/holds.c) */
     bool preparing;      /* the background thread has it */
     bool first_assign;   /* nothing was assigned yet since this node became its home */

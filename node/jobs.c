@@ -230,6 +230,8 @@ static void on_prepared(struct background_task *task)
         refuse(node, job, (enum exit_code)preparing->exit_code, job->error);
     } else if (!job->keyed) {
         begin(node, job);
+    } else if (copies_find(node, &job->spec.id)) {
+        jobs_claimed(node, &job->spec.id, true);
     } else {
         if (!relay_claim(node, &job->spec.id))
             refuse(node, job, EXIT_FAILED, "too many calls about jobs of other nodes at once; try again");
@@ -246,13 +248,18 @@ static void begin(struct node *node, struct job *job)
         jobs_to_core(node, job);
 }
 
-void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken)
+void jobs_claimed(struct node *node, const struct mesh_id *named, bool taken)
 {
+    const struct mesh_id of = *named, *const id = &of; /* `named` may be the job's own */
     struct job *job = jobs_find(node, id);
     if (!job || !job->undecided)
         return;
     job->undecided = false;
     const struct copy *copy = copies_find(node, id);
+    if (job->cancelled) {
+        refuse(node, job, EXIT_FAILED, "it was cancelled before it was accepted");
+        return;
+    }
     if (!taken && !job->yields && !copy) {
         begin(node, job);
         return;
@@ -266,6 +273,9 @@ void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken)
         else
             relay_accept(node, call, job);
     job_free(job);
+    struct mesh_journal_view journal;
+    if (mesh_journal_find(node->host.mesh, id, &journal) && journal.reigns)
+        jobs_take_over(node, id, journal.epoch); /* we were voted its home meanwhile */
 }
 
 void jobs_doubted(struct node *node, const struct mesh_id *id, const char *text)
@@ -440,6 +450,10 @@ bool jobs_cancel(struct node *node, struct job *job)
         node->jobs.again--;
         job->again_at_ms = 0;
         jobs_on_state(node, &job->spec.id, MESH_ACCEPTED, MESH_JOB_CANCELLED);
+        return true;
+    }
+    if (job->undecided) { /* nor does anybody know yet whose it is */
+        job->cancelled = true;
         return true;
     }
     host_post(node, &(struct mesh_event){.kind = MESH_CANCEL_JOB, .body.job.id = job->spec.id});

@@ -245,6 +245,12 @@ void jobs_take_over(struct node *node, const struct mesh_id *id, uint64_t epoch)
 {
     const struct copy *copy = copies_find(node, id);
     struct job *job = jobs_find(node, id);
+    if (job &&
+        job->undecided) { /* a submit of its key: that is told of the job first, and then we go on here */
+        if (!job->preparing)
+            jobs_claimed(node, id, true);
+        return;
+    }
     if (job) { /* it has ended here, or is being prepared since an earlier election */
         job->moved = false;
         job->epoch = job->state < JOB_ASSEMBLING ? epoch : job->epoch;

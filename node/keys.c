@@ -2,6 +2,8 @@
 
 #include "node/ops.h"
 
+#include <sodium.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,11 +11,13 @@
 #define ROW_PREFIX_BYTES (sizeof ROW_PREFIX - 1)
 #define ROW_KEY_BYTES (ROW_PREFIX_BYTES + 32)
 #define PRUNE_EVERY_MS (60 * 60 * 1000)
+#define PRUNED_MAX 256                                     /* at a time */
 #define KEPT_LONGER_MS (INT64_C(30) * 24 * 60 * 60 * 1000) /* a job may take so long */
 
-/* Who, and when: little-endian as the machine is. */
+/* Who, by which claim, and when: little-endian as the machine is. */
 struct row {
     uint8_t home[32];
+    uint8_t claim[8];
     uint8_t at_ms[8];
 };
 
@@ -21,7 +25,7 @@ struct row {
 struct key_pending {
     struct key_pending *next;
     struct mesh_id job;
-    struct mesh_id home;
+    struct key_home home;
     struct api_call *call; /* NULL: nobody waits */
 };
 
@@ -48,7 +52,7 @@ uint32_t keys_registrars(const struct node *node, const struct mesh_id *job,
     struct mesh_member_view view;
     uint32_t count = 0;
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
-        if (view.state > MESH_DOWN)
+        if (view.state == MESH_REVOKED)
             continue;
         const struct digest its = rank_of(job, &view.id);
         uint32_t at = count;
@@ -69,7 +73,7 @@ uint32_t keys_registrars(const struct node *node, const struct mesh_id *job,
 
 /* ---- As a registrar */
 
-static bool find(const struct node *node, const struct mesh_id *job, struct mesh_id *home)
+bool keys_find(const struct node *node, const struct mesh_id *job, struct key_home *home)
 {
     for (const struct key_pending *pending = node->keys; pending; pending = pending->next)
         if (memcmp(&pending->job, job, sizeof *job) == 0) {
@@ -83,13 +87,41 @@ static bool find(const struct node *node, const struct mesh_id *job, struct mesh
     if (store_get(node->store, STORE_META, key, sizeof key, &row, sizeof row, &bytes) != STORE_OK ||
         bytes != sizeof row)
         return false;
-    memcpy(home->bytes, row.home, sizeof home->bytes);
+    memcpy(home->node.bytes, row.home, sizeof row.home);
+    memcpy(&home->claim, row.claim, sizeof row.claim);
     return true;
 }
 
-static void reply(struct api_call *call, const struct mesh_id *home)
+/* A claim is text: JSON's numbers are signed. */
+void keys_put(json_t *object, const char *name, const struct key_home *home)
 {
-    api_reply(call, json_pack("{s:o}", "home", json_hex(home->bytes, sizeof home->bytes)));
+    json_t *const field = json_object();
+    json_put(field, "node", json_hex(home->node.bytes, sizeof home->node.bytes));
+    json_put(field, "claim", json_hex(&home->claim, sizeof home->claim));
+    json_put(object, name, field);
+}
+
+bool keys_get(const json_t *object, const char *name, struct key_home *home)
+{
+    const json_t *const field = json_object_get(object, name);
+    const char *const node = json_string_value(json_object_get(field, "node"));
+    const char *const claim = json_string_value(json_object_get(field, "claim"));
+    struct digest id;
+    size_t bytes;
+    if (!node || digest_from_hex(node, &id) != CRYPTO_OK || !claim ||
+        sodium_hex2bin((uint8_t *)&home->claim, sizeof home->claim, claim, strlen(claim), NULL, &bytes,
+                       NULL) != 0 ||
+        bytes != sizeof home->claim)
+        return false;
+    memcpy(home->node.bytes, id.bytes, sizeof home->node.bytes);
+    return true;
+}
+
+static void reply(struct api_call *call, const struct key_home *home)
+{
+    json_t *const answer = json_object();
+    keys_put(answer, "home", home);
+    api_reply(call, answer);
 }
 
 static void on_written(struct node *node, void *context, enum store_error error)
@@ -106,72 +138,73 @@ static void on_written(struct node *node, void *context, enum store_error error)
     free(pending);
 }
 
-/* Newest first, so that the latest of two for one job counts. */
-static struct key_pending *write_down(struct node *node, const struct mesh_id *job,
-                                      const struct mesh_id *home)
-{
-    uint8_t key[ROW_KEY_BYTES];
-    struct row row;
-    const int64_t at_ms = clock_wall_ms();
-    struct key_pending *const pending = calloc(1, sizeof *pending);
-    must(pending);
-    *pending = (struct key_pending){.next = node->keys, .job = *job, .home = *home};
-    node->keys = pending;
-    row_key(job, key);
-    memcpy(row.home, home->bytes, sizeof row.home);
-    memcpy(row.at_ms, &at_ms, sizeof row.at_ms);
-    struct store_batch *const batch = node_batch(node);
-    store_batch_put(batch, STORE_META, key, sizeof key, &row, sizeof row);
-    node_commit(node, batch, on_written, pending);
-    return pending;
-}
-
-static bool may_register(const struct node *node, const struct mesh_id *job, const struct mesh_id *claimant,
-                         const struct mesh_id *instead, struct mesh_id *home)
-{
-    return !find(node, job, home) || memcmp(home, claimant, sizeof *home) == 0 ||
-           (instead && memcmp(home, instead, sizeof *home) == 0);
-}
-
-struct mesh_id keys_register(struct node *node, const struct mesh_id *job, const struct mesh_id *claimant,
-                             const struct mesh_id *instead)
-{
-    struct mesh_id home;
-    if (!may_register(node, job, claimant, instead, &home))
-        return home;
-    write_down(node, job, claimant);
-    return *claimant;
-}
-
 static void caller_gone(void *context, struct api_call *call)
 {
     (void)call;
     ((struct key_pending *)context)->call = NULL;
 }
 
+/* Newest first, so that the latest of two for one job counts. The call, if there is one, is answered once it is durable. */
+static void write_down(struct node *node, const struct mesh_id *job, const struct key_home *home,
+                       struct api_call *call)
+{
+    uint8_t key[ROW_KEY_BYTES];
+    struct row row;
+    const int64_t at_ms = clock_wall_ms();
+    struct key_pending *const pending = calloc(1, sizeof *pending);
+    must(pending);
+    *pending = (struct key_pending){.next = node->keys, .job = *job, .home = *home, .call = call};
+    node->keys = pending;
+    if (call)
+        api_on_gone(call, caller_gone, pending);
+    row_key(job, key);
+    memcpy(row.home, home->node.bytes, sizeof row.home);
+    memcpy(row.claim, &home->claim, sizeof row.claim);
+    memcpy(row.at_ms, &at_ms, sizeof row.at_ms);
+    struct store_batch *const batch = node_batch(node);
+    store_batch_put(batch, STORE_META, key, sizeof key, &row, sizeof row);
+    node_commit(node, batch, on_written, pending);
+}
+
+static bool may_register(const struct node *node, const struct mesh_id *job, const struct key_home *claimant,
+                         const struct key_home *instead, struct key_home *home)
+{
+    if (!keys_find(node, job, home) || memcmp(&home->node, &claimant->node, sizeof home->node) == 0)
+        return true;
+    return instead && memcmp(&home->node, &instead->node, sizeof home->node) == 0 &&
+           home->claim == instead->claim;
+}
+
+struct key_home keys_register(struct node *node, const struct mesh_id *job, const struct key_home *claimant,
+                              const struct key_home *instead)
+{
+    struct key_home home;
+    if (!may_register(node, job, claimant, instead, &home))
+        return home;
+    write_down(node, job, claimant, NULL);
+    return *claimant;
+}
+
 /* Of another node alone: `from` is who asks, whatever it said itself (relay.c). */
 void op_register(void *context, struct api_call *call)
 {
     struct node *node = context;
-    const char *const texts[] = {body_text(call, "job"), body_text(call, "from"), body_text(call, "instead")};
-    struct mesh_id named[3], home;
-    struct digest id;
-    for (uint32_t i = 0; i < 3; i++) {
-        if (!(i == 2 && !texts[i]) && (!texts[i] || digest_from_hex(texts[i], &id) != CRYPTO_OK)) {
-            api_error(call, EXIT_USAGE, "a job and nodes are named by 64 hex digits");
-            return;
-        }
-        memcpy(named[i].bytes, id.bytes, sizeof named[i].bytes);
+    const char *const job_text = body_text(call, "job"), *const from = body_text(call, "from");
+    struct key_home claimant, instead, home;
+    struct mesh_id job;
+    struct digest job_id, from_id;
+    if (!api_remote_site(call) || !job_text || digest_from_hex(job_text, &job_id) != CRYPTO_OK || !from ||
+        digest_from_hex(from, &from_id) != CRYPTO_OK || !keys_get(api_body(call), "home", &claimant)) {
+        api_error(call, EXIT_FAILED, "a node registers with a job's 64 hex digits, and as its home");
+        return;
     }
-    if (!api_remote_site(call)) {
-        api_error(call, EXIT_USAGE, "keys are registered by nodes alone");
-    } else if (!may_register(node, &named[0], &named[1], texts[2] ? &named[2] : NULL, &home)) {
+    memcpy(job.bytes, job_id.bytes, sizeof job.bytes);
+    memcpy(claimant.node.bytes, from_id.bytes, sizeof claimant.node.bytes);
+    const bool replaces = keys_get(api_body(call), "instead", &instead);
+    if (may_register(node, &job, &claimant, replaces ? &instead : NULL, &home))
+        write_down(node, &job, &claimant, call);
+    else
         reply(call, &home);
-    } else {
-        struct key_pending *const pending = write_down(node, &named[0], &named[1]);
-        pending->call = call;
-        api_on_gone(call, caller_gone, pending);
-    }
 }
 
 /* ---- Time */
@@ -179,6 +212,7 @@ void op_register(void *context, struct api_call *call)
 struct pruning {
     struct store_batch *batch;
     int64_t before_ms;
+    uint32_t pruned;
 };
 
 static bool prune_row(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
@@ -187,9 +221,11 @@ static bool prune_row(void *context, const void *key, size_t key_bytes, const vo
     int64_t at_ms = 0;
     if (value_bytes == sizeof(struct row))
         memcpy(&at_ms, (const uint8_t *)value + offsetof(struct row, at_ms), sizeof at_ms);
-    if (at_ms < pruning->before_ms)
+    if (at_ms < pruning->before_ms) {
         store_batch_delete(pruning->batch, STORE_META, key, key_bytes);
-    return true;
+        pruning->pruned++;
+    }
+    return pruning->pruned < PRUNED_MAX;
 }
 
 void keys_prune(struct node *node, int64_t before_ms)
@@ -197,9 +233,9 @@ void keys_prune(struct node *node, int64_t before_ms)
     const struct store_range range = {.prefix = ROW_PREFIX, .prefix_bytes = ROW_PREFIX_BYTES};
     if (clock_now_ms() < node->keys_prune_at_ms)
         return;
-    node->keys_prune_at_ms = clock_now_ms() + PRUNE_EVERY_MS;
     struct pruning pruning = {.batch = node_batch(node), .before_ms = before_ms - KEPT_LONGER_MS};
     store_each(node->store, STORE_META, &range, prune_row, &pruning);
+    node->keys_prune_at_ms = pruning.pruned < PRUNED_MAX ? clock_now_ms() + PRUNE_EVERY_MS : 0;
     node_commit(node, pruning.batch, NULL, NULL);
 }
 

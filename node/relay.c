@@ -4,7 +4,7 @@
  *     client -> node it can reach -- ASK {"op": "where"} --> all members that are up
  *                                 -- ASK {"op": "watch"} --> the job's home -- ANSWER, ANSWER, ... --> and back
  *
- * Where a job lives is asked of everybody, WAVE_NODES at a time, and nowhere written down: who is its home says so, who
+ * Where a job lives is asked of everybody, WAVE_NODES at a time, and not looked up: who is its home says so, who
  * keeps a copy of its journal says that, and a home that is lost is found again once another has taken over. A call that
  * waits for news (watch, logs -f) goes on there by itself. When the home of a finished job is lost, one of those that
  * keep its journal puts the outputs together anew.
@@ -23,6 +23,7 @@
 #include "node/log.h"
 #include "node/ops.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,12 +67,14 @@ struct relay {
     char text[65];         /* the job as the client named it */
     bool claims;
     struct mesh_id job;                           /* of a claim, and what follows */
+    uint64_t claim;                               /* what ours is told apart by */
     struct mesh_id registrar[KEY_REGISTRARS_MAX]; /* in this try */
-    uint32_t registrars, reached;                 /* of so many so many answered, or have registered us */
-    bool held;                                    /* another is registered, */
-    struct mesh_id holder;                        /* that one */
-    bool replaces;                                /* and this one has said that it has no such job */
-    struct mesh_id instead;
+    uint32_t registrars;
+    uint32_t reached;       /* bits of those that have answered, or registered us */
+    bool held;              /* another is registered, */
+    struct key_home holder; /* that one */
+    bool replaces;          /* and this one has said in this try that it has no such job */
+    struct key_home instead;
     bool streams; /* its client waits, however long it takes */
     bool told;    /* that nobody is the home now */
     int64_t note_at_ms;
@@ -226,7 +229,7 @@ static json_t *where_json(struct node *node, const char *text, const struct mesh
                 continue;
             if (copy->last == 0) /* it promised a vote, and nothing came */
                 continue;
-            if (copy->over && (!copy->whole || copy->end_state != MESH_JOB_DONE))
+            if (!claimant && copy->over && (!copy->whole || copy->end_state != MESH_JOB_DONE))
                 continue;
             json_t *row = json_pack("{s:b, s:b, s:I}", "home", 0, "over", copy->over, "epoch",
                                     (json_int_t)copy->last_epoch);
@@ -251,7 +254,15 @@ void op_where(void *context, struct api_call *call)
         api_error(call, EXIT_USAGE, "a job is named by its 64 hex digits, or the first of them");
         return;
     }
-    api_reply(call, json_pack("{s:o}", "jobs", where_json(node, text, claims ? &claimant : NULL)));
+    json_t *const reply = json_pack("{s:o}", "jobs", where_json(node, text, claims ? &claimant : NULL));
+    struct key_home home;
+    struct mesh_id job;
+    if (claims && digest_from_hex(text, &id) == CRYPTO_OK) {
+        memcpy(job.bytes, id.bytes, sizeof job.bytes);
+        if (keys_find(node, &job, &home))
+            keys_put(reply, "registered", &home);
+    }
+    api_reply(call, reply);
 }
 
 /* ---- Passing on */
@@ -323,8 +334,8 @@ static void tell_of_twins(struct node *node, const struct relay *relay, const st
         if (found != best && found->home && best->home && found->epoch == best->epoch)
             log_warn(
                 "job",
-                "job=%s home=%s also_at=%s reason=\"one key was submitted on both sides of a cut: each side "
-                "has a job of its own, and the first of these is told of\"",
+                "job=%s home=%s also_at=%s reason=\"two jobs of one key: each has its own home and journal, "
+                "and the first of these is told of\"",
                 peer_name(node, &best->job), peer_name(node, &best->node), peer_name(node, &found->node));
     }
 }
@@ -339,20 +350,39 @@ static void end_claim(struct node *node, struct relay *relay)
 
 /* ---- Registering a key */
 
-static void reach_registrar(struct relay *relay, const struct mesh_id *from)
+static void note_registrar(struct relay *relay, const struct mesh_id *from)
 {
     for (uint32_t i = 0; i < relay->registrars; i++)
-        relay->reached += same(&relay->registrar[i], from);
+        if (same(&relay->registrar[i], from))
+            relay->reached |= 1u << i;
+}
+
+static bool has_majority(const struct relay *relay)
+{
+    return 2 * (uint32_t)__builtin_popcount(relay->reached) > relay->registrars;
+}
+
+/* Who has registered before us, and is not the one that said that it has no such job. */
+static void note_holder(const struct node *node, struct relay *relay, const struct key_home *home)
+{
+    if (same(&home->node, &node->self) ||
+        (relay->replaces && same(&home->node, &relay->instead.node) && home->claim == relay->instead.claim))
+        return;
+    relay->held = true;
+    relay->holder = *home;
 }
 
 /* They are among those that are asked where the job is. Unless a majority answers nothing is registered: who is cut off would
  * hold up the others with it. */
-static void choose_registrars(const struct node *node, struct relay *relay)
+static void choose_registrars(struct node *node, struct relay *relay)
 {
+    struct key_home home;
     relay->registrars = keys_registrars(node, &relay->job, relay->registrar);
     relay->reached = 0;
-    relay->held = false;
-    reach_registrar(relay, &node->self);
+    relay->held = relay->replaces = false;
+    note_registrar(relay, &node->self);
+    if (keys_find(node, &relay->job, &home))
+        note_holder(node, relay, &home);
 }
 
 /* Nobody has the job, as far as can be told, and it can't be told. */
@@ -364,54 +394,35 @@ static void doubt_claim(struct node *node, struct relay *relay)
         return;
     }
     if (relay->held)
-        snprintf(
-            text, sizeof text,
-            "the job of this key may be at %s, which does not answer: submit it again when it does, or under "
-            "another key if it is gone for good",
-            peer_name(node, &relay->holder));
+        snprintf(text, sizeof text,
+                 "the job of this key may be at %s, which does not answer: submit it again when it does, or "
+                 "under another key; if it is gone for good, revoke it",
+                 peer_name(node, &relay->holder.node));
     else
         snprintf(
             text, sizeof text,
-            "%u of the %u nodes that remember where this key was submitted answer, which is no majority: "
-            "submit it again when more do",
-            relay->reached, relay->registrars);
+            "%d of the %u nodes that remember where this key was submitted answer and can write, which is no "
+            "majority: submit it again when more do",
+            __builtin_popcount(relay->reached), relay->registrars);
     const struct mesh_id job = relay->job;
     relay_free(node, relay);
     jobs_doubted(node, &job, text);
 }
 
-static void register_key(struct node *node, struct relay *relay);
-
-static void replace_holder(struct node *node, struct relay *relay)
+static void begin_question(struct node *node, struct relay *relay, enum phase phase)
 {
-    relay->replaces = true;
-    relay->instead = relay->holder;
-    register_key(node, relay);
-}
-
-/* One that has left or was revoked has handed its jobs over, or has lost them. */
-static void ask_holder(struct node *node, struct relay *relay)
-{
-    struct mesh_member_view view;
-    const bool gone = !mesh_member_find(node->host.mesh, &relay->holder, &view) || view.state > MESH_DOWN;
-    if (gone && !(relay->replaces && same(&relay->instead, &relay->holder))) {
-        replace_holder(node, relay);
-        return;
-    }
-    json_t *const question = json_pack("{s:s, s:s, s:b}", "op", "where", "job", relay->text, "claim", 1);
-    relay->phase = ASKING_HOLDER;
+    relay->phase = phase;
     relay->request = ++node->relay_request;
+    relay->waiting = 0;
     relay->until_ms = clock_now_ms() + WAVE_TIMEOUT_MS;
-    relay->waiting = ask(node, relay, &relay->holder, question);
-    json_decref(question);
-    if (relay->waiting == 0)
-        doubt_claim(node, relay);
 }
+
+static void ask_holder(struct node *node, struct relay *relay);
 
 /* All registrars have answered, or have had their time. */
 static void registered(struct node *node, struct relay *relay)
 {
-    if (2 * relay->reached > relay->registrars)
+    if (has_majority(relay))
         end_claim(node, relay);
     else if (relay->held)
         ask_holder(node, relay);
@@ -419,34 +430,25 @@ static void registered(struct node *node, struct relay *relay)
         doubt_claim(node, relay);
 }
 
-static void take_registrar(struct node *node, struct relay *relay, const struct mesh_id *home)
-{
-    if (same(home, &node->self)) {
-        relay->reached++;
-    } else {
-        relay->held = true;
-        relay->holder = *home;
-    }
-}
-
 static void register_key(struct node *node, struct relay *relay)
 {
+    const struct key_home own = {.node = node->self, .claim = relay->claim};
     json_t *const question = json_pack("{s:s, s:s}", "op", "register", "job", relay->text);
+    keys_put(question, "home", &own);
     if (relay->replaces)
-        json_put(question, "instead", json_hex(relay->instead.bytes, sizeof relay->instead.bytes));
-    relay->phase = REGISTERING;
-    relay->request = ++node->relay_request;
-    relay->reached = relay->waiting = 0;
+        keys_put(question, "instead", &relay->instead);
+    begin_question(node, relay, REGISTERING);
+    relay->reached = 0;
     relay->held = false;
-    relay->until_ms = clock_now_ms() + WAVE_TIMEOUT_MS;
     for (uint32_t i = 0; i < relay->registrars; i++) {
         if (!same(&relay->registrar[i], &node->self)) {
             relay->waiting += ask(node, relay, &relay->registrar[i], question);
             continue;
         }
-        const struct mesh_id home =
-            keys_register(node, &relay->job, &node->self, relay->replaces ? &relay->instead : NULL);
-        take_registrar(node, relay, &home);
+        const struct key_home home =
+            keys_register(node, &relay->job, &own, relay->replaces ? &relay->instead : NULL);
+        note_holder(node, relay, &home);
+        relay->reached |= same(&home.node, &node->self) ? 1u << i : 0;
     }
     json_decref(question);
     if (relay->waiting == 0)
@@ -454,51 +456,75 @@ static void register_key(struct node *node, struct relay *relay)
 }
 
 /* A registrar of an earlier version knows no such call, and remembers nothing: it has said before that it knows of no job. */
-static void on_registrar(struct node *node, struct relay *relay, const json_t *answer)
+static void on_registrar(struct node *node, struct relay *relay, const struct mesh_id *from,
+                         const json_t *answer)
 {
-    const char *const hex = json_string_value(json_object_get(answer, "home"));
-    struct mesh_id home = node->self;
-    struct digest id;
+    struct key_home home;
+    const bool named = keys_get(answer, "home", &home);
+    const bool consents = named ? same(&home.node, &node->self)
+                                : json_integer_value(json_object_get(answer, "exit")) == EXIT_USAGE;
     relay->waiting--;
-    if (json_is_true(json_object_get(answer, "ok"))
-            ? hex && digest_from_hex(hex, &id) == CRYPTO_OK
-            : json_integer_value(json_object_get(answer, "exit")) == EXIT_USAGE) {
-        if (hex)
-            memcpy(home.bytes, id.bytes, sizeof home.bytes);
-        take_registrar(node, relay, &home);
-    }
+    if (consents)
+        note_registrar(relay, from);
+    else if (named)
+        note_holder(node, relay, &home);
     if (relay->waiting == 0)
         registered(node, relay);
 }
 
+/* Who is registered tells whether it has the job, or is about to. If it has none its place is free. */
 static void on_holder(struct node *node, struct relay *relay, const json_t *answer)
 {
     size_t i;
     const json_t *row;
     relay->waiting = 0;
-    json_array_foreach(json_object_get(answer, "jobs"), i, row) note(relay, &relay->holder, row);
+    json_array_foreach(json_object_get(answer, "jobs"), i, row) note(relay, &relay->holder.node, row);
     if (relay->found_count > 0) {
         end_claim(node, relay);
-    } else if (!json_is_true(json_object_get(answer, "ok")) ||
-               (relay->replaces && same(&relay->instead, &relay->holder))) {
-        doubt_claim(node, relay);
+    } else if (!json_is_true(json_object_get(answer, "ok")) || relay->replaces) {
+        doubt_claim(node, relay); /* that is another one: from the beginning, with a fresh word of each */
     } else {
-        replace_holder(node, relay);
+        relay->replaces = true;
+        relay->instead = relay->holder;
+        register_key(node, relay);
     }
+}
+
+/* One that was revoked is not asked: its jobs are lost, or another's. Who has left may come back with them. */
+static void ask_holder(struct node *node, struct relay *relay)
+{
+    struct mesh_member_view view;
+    begin_question(node, relay, ASKING_HOLDER);
+    if (!relay->replaces && mesh_member_find(node->host.mesh, &relay->holder.node, &view) &&
+        view.state == MESH_REVOKED) {
+        relay->replaces = true;
+        relay->instead = relay->holder;
+        register_key(node, relay);
+        return;
+    }
+    json_t *const question = json_pack("{s:s, s:s, s:b}", "op", "where", "job", relay->text, "claim", 1);
+    relay->waiting = ask(node, relay, &relay->holder.node, question);
+    json_decref(question);
+    if (relay->waiting == 0)
+        doubt_claim(node, relay);
+}
+
+static void go_on_claiming(struct node *node, struct relay *relay)
+{
+    if (relay->found_count > 0)
+        end_claim(node, relay);
+    else if (!has_majority(relay))
+        doubt_claim(node, relay);
+    else if (relay->held)
+        ask_holder(node, relay);
+    else
+        register_key(node, relay);
 }
 
 static void located(struct node *node, struct relay *relay)
 {
-    if (relay->claims && relay->found_count > 0) {
-        end_claim(node, relay);
-        return;
-    }
-    if (relay->claims && 2 * relay->reached <= relay->registrars) {
-        doubt_claim(node, relay);
-        return;
-    }
     if (relay->claims) {
-        register_key(node, relay);
+        go_on_claiming(node, relay);
         return;
     }
     json_t *own = where_json(node, relay->text, NULL);
@@ -798,11 +824,15 @@ static void on_found(struct node *node, struct relay *relay, const struct mesh_i
 {
     size_t i;
     const json_t *row;
+    struct key_home home;
     if (relay->phase == GATHERING) {
         on_page(node, relay, from, answer);
     } else {
         relay->waiting--;
-        reach_registrar(relay, from);
+        if (relay->claims && json_is_true(json_object_get(answer, "ok")))
+            note_registrar(relay, from);
+        if (relay->claims && keys_get(answer, "registered", &home))
+            note_holder(node, relay, &home);
         json_array_foreach(json_object_get(answer, "jobs"), i, row) note(relay, from, row);
     }
     if (relay->waiting == 0)
@@ -850,7 +880,7 @@ static void on_answer(struct node *node, const struct mesh_id *from, const struc
         json_decref(answer);
     } else if (relay->waiting > 0) {
         if (relay->phase == REGISTERING)
-            on_registrar(node, relay, answer);
+            on_registrar(node, relay, from, answer);
         else if (relay->phase == ASKING_HOLDER)
             on_holder(node, relay, answer);
         else
@@ -914,11 +944,11 @@ static void begin_remote(struct node *node, const struct mesh_id *from, const st
     struct mesh_member_view view;
     static const char busy[] = "{\"ok\":false,\"error\":\"too many calls at once; try again\",\"exit\":1}";
     static const char none[] = "{\"ok\":false,\"error\":\"no such call for another node\",\"exit\":2}";
-    const char *refusal = node->remote_count >= REMOTES_MAX ? busy
-                          : !may_come_from_elsewhere(json_string_value(json_object_get(body, "op"))) ||
-                                  !mesh_member_find(node->host.mesh, from, &view)
-                              ? none
-                              : NULL;
+    static const char strange[] = "{\"ok\":false,\"error\":\"no member that is known here\",\"exit\":5}";
+    const char *refusal = node->remote_count >= REMOTES_MAX                                          ? busy
+                          : !mesh_member_find(node->host.mesh, from, &view)                          ? strange
+                          : !may_come_from_elsewhere(json_string_value(json_object_get(body, "op"))) ? none
+                                                                                                     : NULL;
     if (refusal) {
         json_decref(body);
         send_answer(node, from, frame->body.ask.request, refusal, strlen(refusal), true);
@@ -1000,6 +1030,8 @@ static struct relay *relay_make(struct node *node, struct api_call *call, const 
     }
     struct relay *relay = calloc(1, sizeof *relay);
     must(relay);
+    if (node->relay_request == 0) /* answers to an earlier life are no answers */
+        randombytes_buf(&node->relay_request, sizeof node->relay_request);
     *relay = (struct relay){.next = node->relays, .call = call, .give_up_at_ms = clock_now_ms() + GIVE_UP_MS};
     snprintf(relay->text, sizeof relay->text, "%s", text);
     node->relays = relay;
@@ -1062,6 +1094,7 @@ bool relay_claim(struct node *node, const struct mesh_id *job)
         return false;
     relay->claims = true;
     relay->job = *job;
+    randombytes_buf(&relay->claim, sizeof relay->claim);
     locate(node, relay);
     return true;
 }

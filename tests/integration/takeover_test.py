@@ -571,15 +571,22 @@ def a_key_on_both_sides_of_a_cut_is_one_job(place):
 
 
 def a_key_whose_home_does_not_answer_is_not_taken_again(place):
-    """Its home has the only copy of the journal: whether it has the job only it can say. Once it says that it has none, it is taken."""
+    """Its home has the only copy of the journal: whether it has the job only it can say, be it stopped or dead. Once it says that
+    it has none, it is taken."""
     mesh = place.mesh(*THREE, **{"tenants__uid-%d" % os.getuid(): "geology"})
     ashburn, berlin, cairo = (mesh[name] for name in THREE)
     submit = ("submit", "spin", "--items", "2", "--key", "tuesday", "--cache", "off", "--replicas", "1", "--detach", "--json")
     job = ashburn.weir(*submit).json["job"]
     ashburn.wait_job(job)
-    ashburn.kill()
-    refused = berlin.weir(*submit, code=6)
-    expect("may be at ashburn, which does not answer" in refused.error, refused.error)
+    for end in (ashburn.stop, ashburn.kill):
+        end()
+        refused = berlin.weir(*submit, code=6)
+        expect("may be at ashburn, which does not answer" in refused.error, refused.error)
+        if end == ashburn.stop:
+            ashburn.start()
+            again = wait_until("ashburn is seen again", lambda: berlin.weir(*submit, code=None).json
+                               if berlin.states().get("ashburn") == "up" else None, 60)
+            expect(again["existing"], again)
     shutil.rmtree(os.path.join(ashburn.data, "store"))
     ashburn.start()
     cairo.wait_states({name: "up" for name in THREE}, 90)
