@@ -357,6 +357,19 @@ static void note_registrar(struct relay *relay, const struct mesh_id *from)
             relay->reached |= 1u << i;
 }
 
+/* Versions that know no calls of other nodes can't be asked, and remember nothing. */
+static void note_older_registrars(const struct node *node, struct relay *relay)
+{
+    struct mesh_member_view view;
+    struct transport_protocol protocol;
+    for (uint32_t i = 0; i < relay->registrars; i++) {
+        transport_protocol(node->transport, &relay->registrar[i], &protocol);
+        if (protocol.max != 0 && protocol.max < wire_kind_since(WIRE_ASK) &&
+            mesh_member_find(node->host.mesh, &relay->registrar[i], &view) && view.state <= MESH_SUSPECT)
+            relay->reached |= 1u << i;
+    }
+}
+
 static bool has_majority(const struct relay *relay)
 {
     return 2 * (uint32_t)__builtin_popcount(relay->reached) > relay->registrars;
@@ -381,6 +394,7 @@ static void choose_registrars(struct node *node, struct relay *relay)
     relay->reached = 0;
     relay->held = relay->replaces = false;
     note_registrar(relay, &node->self);
+    note_older_registrars(node, relay);
     if (keys_find(node, &relay->job, &home))
         note_holder(node, relay, &home);
 }
@@ -440,6 +454,7 @@ static void register_key(struct node *node, struct relay *relay)
     begin_question(node, relay, REGISTERING);
     relay->reached = 0;
     relay->held = false;
+    note_older_registrars(node, relay);
     for (uint32_t i = 0; i < relay->registrars; i++) {
         if (!same(&relay->registrar[i], &node->self)) {
             relay->waiting += ask(node, relay, &relay->registrar[i], question);

@@ -207,7 +207,7 @@ def what_is_uploaded_for_a_job_stays_until_its_submit(place):
 
 def what_a_submit_names_stays_until_its_job_has_it(place):
     """It was uploaded for nothing in particular, and others upload while all nodes are asked for a job of its key."""
-    mesh = place.mesh("ashburn", "berlin", store__cache="8MiB")
+    mesh = place.mesh("ashburn", "berlin", "cairo", store__cache="8MiB")
     node = mesh["ashburn"]
     with Client(node) as client:
         other = client.put(os.urandom(3 * MIB))["blob"]
