@@ -456,6 +456,8 @@ static void register_key(struct node *node, struct relay *relay)
     relay->held = false;
     note_older_registrars(node, relay);
     for (uint32_t i = 0; i < relay->registrars; i++) {
+        if (relay->reached >> i & 1)
+            continue;
         if (!same(&relay->registrar[i], &node->self)) {
             relay->waiting += ask(node, relay, &relay->registrar[i], question);
             continue;
@@ -468,6 +470,14 @@ static void register_key(struct node *node, struct relay *relay)
     json_decref(question);
     if (relay->waiting == 0)
         registered(node, relay);
+}
+
+/* Two nodes that gave up may be registered at different registrars: each is asked in its turn. */
+static void replace_holder(struct node *node, struct relay *relay)
+{
+    relay->replaces = true;
+    relay->instead = relay->holder;
+    register_key(node, relay);
 }
 
 /* A registrar of an earlier version knows no such call, and remembers nothing: it has said before that it knows of no job. */
@@ -496,12 +506,10 @@ static void on_holder(struct node *node, struct relay *relay, const json_t *answ
     json_array_foreach(json_object_get(answer, "jobs"), i, row) note(relay, &relay->holder.node, row);
     if (relay->found_count > 0) {
         end_claim(node, relay);
-    } else if (!json_is_true(json_object_get(answer, "ok")) || relay->replaces) {
-        doubt_claim(node, relay); /* that is another one: from the beginning, with a fresh word of each */
+    } else if (json_is_true(json_object_get(answer, "ok"))) {
+        replace_holder(node, relay);
     } else {
-        relay->replaces = true;
-        relay->instead = relay->holder;
-        register_key(node, relay);
+        doubt_claim(node, relay);
     }
 }
 
@@ -510,11 +518,8 @@ static void ask_holder(struct node *node, struct relay *relay)
 {
     struct mesh_member_view view;
     begin_question(node, relay, ASKING_HOLDER);
-    if (!relay->replaces && mesh_member_find(node->host.mesh, &relay->holder.node, &view) &&
-        view.state == MESH_REVOKED) {
-        relay->replaces = true;
-        relay->instead = relay->holder;
-        register_key(node, relay);
+    if (mesh_member_find(node->host.mesh, &relay->holder.node, &view) && view.state == MESH_REVOKED) {
+        replace_holder(node, relay);
         return;
     }
     json_t *const question = json_pack("{s:s, s:s, s:b}", "op", "where", "job", relay->text, "claim", 1);
