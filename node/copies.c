@@ -10,8 +10,10 @@
  *
  * Rows. STORE_ENTRIES: key job's id and index, big-endian; value [version, epoch, settled, kind, members, bytes].
  * STORE_COPIES: key job's id; value [version, promised, candidate, reign, over, whole, last, last's epoch, end's state,
- * end's time, chosen at, members of a journal without entries]. The head is written when one of these changes, not with
- * each entry.
+ * end's time, chosen at, members]. The head is written when one of these changes, not with each entry.
+ *
+ * Of a job that failed or was cancelled nothing is kept of this but the head; what it was and how it ended is in a row that
+ * jobs_restore.c keeps.
  *
  * Whether this node ever had anything of a journal decides whether it may vote about it with empty hands. A row that is
  * pruned takes that knowledge along; what stays is the highest incarnation at which such a copy was chosen (the counter
@@ -31,7 +33,6 @@
 #define COPY_VERSION 1
 #define HEAD_VERSION                                                                                         \
     2 /* of rows of STORE_COPIES; the first has neither when the copy was chosen nor members */
-#define COPY_ROW_BYTES_MAX 1024u
 #define ENTRY_ROW_BYTES_MAX (WIRE_ENTRY_BYTES_MAX + 1024u)
 /* Entries that wait for blobs. One more is not taken; its home sends it again. */
 #define WAITS_MAX 1024u
@@ -80,11 +81,10 @@ static void take_out(struct node *node, struct copy *copy)
 
 /* ---- Rows */
 
-static void put_head(struct store_batch *batch, const struct copy *copy)
+size_t copies_head_encode(const struct copy *copy, uint8_t *row, size_t capacity)
 {
-    uint8_t row[COPY_ROW_BYTES_MAX];
     struct field_writer writer;
-    field_writer_init(&writer, row, sizeof row);
+    field_writer_init(&writer, row, capacity);
     field_put_array(&writer, 12);
     field_put_uint(&writer, HEAD_VERSION);
     field_put_uint(&writer, copy->promised);
@@ -98,8 +98,15 @@ static void put_head(struct store_batch *batch, const struct copy *copy)
     field_put_int(&writer, copy->ended_at_ms);
     field_put_uint(&writer, copy->chosen);
     wire_put_members(&writer, &copy->members);
-    assert(!writer.full);
-    store_batch_put(batch, STORE_COPIES, copy->job.bytes, sizeof copy->job.bytes, row, writer.count);
+    assert(!writer.full); /* COPIES_HEAD_BYTES_MAX */
+    return writer.count;
+}
+
+void copies_put_head(struct store_batch *batch, const struct copy *copy)
+{
+    uint8_t row[COPIES_HEAD_BYTES_MAX];
+    const size_t count = copies_head_encode(copy, row, sizeof row);
+    store_batch_put(batch, STORE_COPIES, copy->job.bytes, sizeof copy->job.bytes, row, count);
 }
 
 bool copies_head_decode(const void *bytes, size_t count, struct copy *copy)
@@ -330,6 +337,7 @@ static void cut(struct node *node, struct store_batch *batch, struct copy *copy,
     copy->last = first - 1;
     if (copy->end >= first)
         copy->end = 0;
+    copy->members.count = 0; /* one of those may have named them */
 }
 
 /* When we were chosen as one of them. */
@@ -371,16 +379,18 @@ static void save_entry(struct node *node, struct store_batch *batch, const struc
     const struct mesh_members *members = theirs ? &save->body.entry.members
                                          : head ? &save->body.job.members
                                                 : &none;
-    copy->members.count = 0;
-    const uint64_t chosen = copy->chosen;
     note_chosen(node, copy, members);
-    head = head || copy->chosen != chosen;
+    head = head || members->count > 0;
     if (theirs ? save->body.entry.own : place->index == 1) {
         copy->reign = place->entry_epoch;
         head = true;
     }
-    if (theirs && save->body.entry.cut)
+    if (theirs && save->body.entry.cut) {
         cut(node, batch, copy, place->index);
+        head = true;
+    }
+    if (members->count > 0)
+        copy->members = *members;
     if (place->index >= copy->last) {
         copy->last = place->index;
         copy->last_epoch = place->entry_epoch;
@@ -393,7 +403,7 @@ static void save_entry(struct node *node, struct store_batch *batch, const struc
     }
     put_entry(batch, job, place, kind, members, bytes);
     if (head)
-        put_head(batch, copy);
+        copies_put_head(batch, copy);
 }
 
 void copies_save(struct node *node, struct store_batch *batch, const struct mesh_save *save,
@@ -416,7 +426,7 @@ void copies_save(struct node *node, struct store_batch *batch, const struct mesh
         copy->promised = save->body.promise.epoch;
         copy->voted = save->body.promise.candidate;
     }
-    put_head(batch, copy);
+    copies_put_head(batch, copy);
 }
 
 /* ---- Reading */
@@ -448,6 +458,20 @@ void copies_read(struct node *node, const struct mesh_id *job, uint32_t first, c
                                       .after = after.bytes,
                                       .after_bytes = sizeof after.bytes};
     store_each(node->store, STORE_ENTRIES, &range, read_row, &reading);
+}
+
+static bool latest_members(void *context, const struct copies_entry_view *view)
+{
+    if (view->members.count > 0)
+        *(struct mesh_members *)context = view->members;
+    return true;
+}
+
+const struct mesh_members *copies_members(struct node *node, struct copy *copy)
+{
+    if (copy->members.count == 0)
+        copies_read(node, &copy->job, 1, latest_members, &copy->members);
+    return &copy->members;
 }
 
 /* ---- Sending what a member lacks */
@@ -853,6 +877,7 @@ void copies_forget(struct node *node, const struct mesh_id *job)
     struct store_batch *batch = node_batch(node);
     struct copy *copy = copies_find(node, job);
     if (copy) {
+        jobs_drop_ended(batch, job);
         store_batch_delete(batch, STORE_COPIES, job->bytes, sizeof job->bytes);
         note_forgotten(node, batch, copy->chosen);
         take_out(node, copy);
@@ -891,12 +916,25 @@ void copies_on_over(struct node *node, const struct mesh_id *job, bool whole)
     if (!copy->ended_at_ms)
         copy->ended_at_ms = clock_wall_ms();
     note_home(node, copy);
+    copies_members(node, copy); /* before the entries go */
     struct store_batch *batch = node_batch(node);
-    put_head(batch, copy);
+    copies_put_head(batch, copy);
+    if (whole && copy->end && copy->end_state != MESH_JOB_DONE && !jobs_find(node, job))
+        jobs_put_ended(node, batch, copy);
     node_commit(node, batch, NULL, NULL);
     /* As its home we have the outputs. As a member we keep what they are made of, in case the home is lost. */
     if (!jobs_on_over(node, job) && (!whole || copy->end_state != MESH_JOB_DONE))
         copies_sweep(node, job, true);
+}
+
+void copies_adopt(struct node *node, const struct copy *told)
+{
+    struct copy *copy = copies_find(node, &told->job);
+    if (!copy)
+        copy = make(node, &told->job);
+    struct copy *const chain = copy->chain;
+    *copy = *told;
+    copy->chain = chain;
 }
 
 /* Copies of jobs whose home is another node go after the same time as its own row of them. */

@@ -3,10 +3,12 @@
  * recursion. The saves of a step become one store batch; its sends and effects (a *release*) are let go when
  * that batch is durable, or at once when there was nothing to save.
  */
+#include "node/calls.h"
 #include "node/compile.h"
 #include "node/log.h"
 #include "node/node.h"
 #include "node/payload.h"
+#include "node/resync.h"
 
 #include <assert.h>
 #include <sodium.h>
@@ -277,16 +279,20 @@ static void let_effect_go(struct node *node, struct held_effect *held)
     bytes_drop(held->bytes);
 }
 
-/* The first disk that a node ever has is none that was lost. */
-static void on_storage(const struct node *node)
+/* The first disk that a node ever has is none that was lost, and it is said anew in what follows. */
+static void on_storage(struct node *node)
 {
-    if (mesh_counters(node->host.mesh)->disks_lost > 0)
-        log_warn(
-            "disk",
-            "state=put_back data=%s reason=\"peers have seen this disk further than it is: data of an "
-            "earlier time was put back, or data was lost; its copies of journals have no vote until they "
-            "are brought up anew, and jobs of a single copy that it forgot are lost\"",
-            node->config.data);
+    const uint64_t lost = mesh_counters(node->host.mesh)->disks_lost;
+    if (lost == node->disks_lost)
+        return;
+    node->disks_lost = lost;
+    log_warn("disk",
+             "state=put_back data=%s reason=\"peers have seen this disk further than it is: data of an "
+             "earlier time was put back, or data was lost; its copies of journals have no vote until they "
+             "are brought up anew, finished jobs are asked back from those that keep them too, and jobs of "
+             "a single copy that it forgot are lost\"",
+             node->config.data);
+    resync_begin(node);
 }
 
 static void let_go(struct node *node, struct host_release *release)
@@ -452,6 +458,7 @@ static void add_save(struct node *node, struct store_batch *batch, const struct 
         break;
     case MESH_SAVE_STORAGE:
         store_batch_put(batch, STORE_COUNTERS, "storage", 7, &save->body.storage, 8);
+        resync_save(node, batch);
         break;
     case MESH_SAVE_ENTRY:
     case MESH_SAVE_PROMISE:
@@ -603,7 +610,7 @@ void host_on_frame(struct node *node, const struct mesh_id *from, const struct w
     case WIRE_ASK:
     case WIRE_ANSWER:
     case WIRE_UNASK:
-        relay_on_frame(node, from, frame);
+        calls_on_frame(node, from, frame);
         break;
     case WIRE_PUSH:
     case WIRE_SPREAD:

@@ -2,6 +2,8 @@
 #include "node/jobs_internal.h"
 
 #define GO_ON_AGAIN_MS 5000
+#define ENDED_PREFIX "ended " /* of keys in STORE_META: the job's id follows, the row is as in STORE_JOBS */
+#define ENDED_PREFIX_BYTES (sizeof ENDED_PREFIX - 1)
 
 /* ---- Start */
 
@@ -315,12 +317,88 @@ int64_t jobs_go_on_again(struct node *node, int64_t now_ms)
     return wake_at_ms;
 }
 
+/* ---- Jobs that did not end well, at the other members of their journals */
+
+struct ended_key {
+    uint8_t bytes[ENDED_PREFIX_BYTES + 32];
+};
+
+static struct ended_key ended_key_of(const struct mesh_id *id)
+{
+    struct ended_key key;
+    memcpy(key.bytes, ENDED_PREFIX, ENDED_PREFIX_BYTES);
+    memcpy(key.bytes + ENDED_PREFIX_BYTES, id->bytes, sizeof id->bytes);
+    return key;
+}
+
+void jobs_put_ended(struct node *node, struct store_batch *batch, const struct copy *copy)
+{
+    static uint8_t row[JOB_ROW_BYTES_MAX];
+    struct journal_end end = {0};
+    struct job *job = NULL;
+    copies_read(node, &copy->job, 1, read_description, &job);
+    if (!job)
+        return;
+    copies_read(node, &copy->job, copy->end, read_end, &end);
+    snprintf(job->last_error, sizeof job->last_error, "%s", end.error);
+    jobs_set_ended(job, copy->end_state);
+    job->finished_at_ms = copy->ended_at_ms;
+    job->epoch = copy->last_epoch;
+    job->copies = copy->members.count;
+    const size_t count = job_row_encode(job, row, sizeof row);
+    job_free(job);
+    assert(count > 0);
+    const struct ended_key key = ended_key_of(&copy->job);
+    store_batch_put(batch, STORE_META, key.bytes, sizeof key.bytes, row, count);
+}
+
+void jobs_drop_ended(struct store_batch *batch, const struct mesh_id *id)
+{
+    const struct ended_key key = ended_key_of(id);
+    store_batch_delete(batch, STORE_META, key.bytes, sizeof key.bytes);
+}
+
+struct job *jobs_ended(struct node *node, const struct mesh_id *id)
+{
+    static uint8_t row[JOB_ROW_BYTES_MAX];
+    const struct ended_key key = ended_key_of(id);
+    size_t count;
+    const bool there =
+        store_get(node->store, STORE_META, key.bytes, sizeof key.bytes, row, sizeof row, &count) == STORE_OK;
+    return there ? job_row_decode(row, count) : NULL;
+}
+
+bool jobs_tell(struct node *node, const struct copy *copy)
+{
+    const struct ended_key key = ended_key_of(&copy->job);
+    size_t count;
+    return copy->over && copy->whole &&
+           (copy->end_state == MESH_JOB_DONE ||
+            store_get(node->store, STORE_META, key.bytes, sizeof key.bytes, NULL, 0, &count) == STORE_SMALL);
+}
+
+/* ---- A finished job that is asked for */
+
 void jobs_revive(struct node *node, const struct mesh_id *id)
 {
     const struct copy *copy = copies_find(node, id);
-    if (copy && copy->over && copy->whole && copy->end_state == MESH_JOB_DONE && !jobs_find(node, id))
+    if (!copy || !copy->over || !copy->whole || jobs_find(node, id))
+        return;
+    if (copy->end_state == MESH_JOB_DONE) {
         jobs_take_over(node, id, copy->last_epoch);
+        return;
+    }
+    struct job *job = jobs_ended(node, id);
+    if (!job)
+        return;
+    job->read_back = true;
+    jobs_add(node, job);
+    struct store_batch *batch = node_batch(node);
+    jobs_put_row(batch, job);
+    node_commit(node, batch, NULL, NULL);
 }
+
+/* ---- At the start */
 
 static bool restore_row(void *context, const void *key, size_t key_bytes, const void *value,
                         size_t value_bytes)

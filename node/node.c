@@ -1,7 +1,9 @@
 /* `weir node`: opens the parts in order, runs the loop, closes them in reverse. */
 #include "node/node.h"
+#include "node/calls.h"
 #include "node/compile.h"
 #include "node/recheck.h"
+#include "node/resync.h"
 #include "node/store_digests.h"
 
 #include "node/http.h"
@@ -274,8 +276,9 @@ static int64_t turn(void *context, int64_t now_ms)
     struct node *node = context;
     int64_t wake_at_ms = host_turn(node, now_ms);
     int64_t (*const parts[])(struct node *, int64_t) = {
-        devices_turn, jobs_turn,  cache_turn,   execute_turn,      disk_turn,   watches_turn, pings_turn,
-        records_turn, drain_turn, holders_turn, blob_watches_turn, relays_turn, trust_turn,   recheck_turn};
+        devices_turn, jobs_turn,    cache_turn,   execute_turn, disk_turn,         watches_turn,
+        pings_turn,   records_turn, drain_turn,   holders_turn, blob_watches_turn, relays_turn,
+        calls_turn,   trust_turn,   recheck_turn, resync_turn};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const int64_t at_ms = parts[i](node, now_ms);
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;
@@ -766,8 +769,10 @@ static bool open_all(struct node *node)
 static void close_all(struct node *node)
 {
     http_close(node->http);
-    if (node->api)
+    if (node->api) {
         relays_close(node);
+        calls_close(node);
+    }
     api_close(node->api);
     join_client_close(node->join_client);
     renewal_close(node->renewal);
@@ -789,6 +794,7 @@ static void close_all(struct node *node)
         loop_unwatch(node->loop, store_fd(node->store));
     invites_close(node->invites);
     store_close(node->store);
+    resync_close(node);
     keys_close(node);
     host_close(node);
     jobs_close(node);
@@ -855,6 +861,7 @@ int node_run(const struct config *config, int ready_fd)
     quarantine_restore(node);
     copies_restore(node);
     jobs_restore(node);
+    resync_restore(node);
     node->serving = true;
     announce_ready(node, ready_fd);
     loop_run(node->loop);

@@ -7,6 +7,7 @@
  *                 and addresses
  *     jobs.c      jobs at home: submit, commit, outputs, restart, takeover
  *     copies.c    journals of several copies: what is kept here of them, for our own jobs and for others'
+ *     resync.c    finished jobs that a disk that was put back forgot
  *     execute.c   bundles of others (and our own) on this node's workers
  *     disk.c      lends nothing while the disk is full
  *     cache*.c    the result cache across nodes: the side that asks, and the one that answers
@@ -14,6 +15,7 @@
  *     holds.c     blobs kept for clients and homes that are about to need them
  *     ops*.c      the local API's calls
  *     relay.c     and those about jobs whose home is elsewhere
+ *     calls.c     what nodes ask each other, and how it is answered
  *     metrics.c   what /metrics says
  *
  * All of it runs on the loop's thread; threads of its own have the store, bulk, ZAP and the background tasks,
@@ -170,10 +172,10 @@ struct copy {
     struct mesh_id job;
     uint64_t
         promised; /* of the latest promise, and whom to; of a journal that is over, the epoch in which it ended */
-    struct mesh_id voted; /* and the home of that epoch, where that is known */
-    struct mesh_id home;  /* when it ended, as long as it isn't over; zero: not known */
-    struct mesh_members
-        members;     /* as the promise before the first entry named them; none once there is an entry */
+    struct mesh_id voted;        /* and the home of that epoch, where that is known */
+    struct mesh_id home;         /* when it ended, as long as it isn't over; zero: not known */
+    struct mesh_members members; /* the latest, as an entry or the promise before the first one named them;
+                                    none: the entries have to be read (copies_members) */
     uint64_t chosen; /* the incarnation at which this node was chosen for it, the latest where it was twice */
     uint64_t reign;  /* the latest epoch of which this node is or was the home; 0 = none */
     uint32_t last;   /* entries 1 to last are saved, or in a batch that will be */
@@ -185,8 +187,9 @@ struct copy {
     bool whole;                    /* over: our copy has all that was settled */
 };
 
-struct relay;  /* relay.c */
-struct remote; /* relay.c */
+struct relay;    /* relay.c */
+struct remote;   /* calls.c */
+struct question; /* calls.c */
 
 struct append_wait;
 struct copies {
@@ -376,14 +379,17 @@ struct node {
     struct blob_watch *blob_watches; /* clients that wait for a blob from elsewhere */
     struct holds holds;
     struct copies copies;
+    struct resync *resync; /* finished jobs are asked back; NULL: none is missing here, as far as is known */
+    uint64_t disks_lost;   /* the core's counter, as far as it was heeded */
     struct key_pending *keys; /* registrations on their way to the disk: keys.c */
     int64_t keys_prune_at_ms;
-    struct relay *relays;   /* calls of our clients about jobs of other nodes */
-    struct remote *remotes; /* and calls of theirs about ours */
+    struct relay *relays;       /* calls of our clients about jobs of other nodes */
+    struct remote *remotes;     /* and calls of theirs about ours */
+    struct question *questions; /* of our own to other nodes */
     uint32_t relay_count;
     uint32_t remote_count;
-    uint64_t relay_request;
-    int64_t remotes_at_ms;
+    uint64_t calls_request; /* the latest; 0 = none yet */
+    int64_t remotes_at_ms;  /* when it is looked whether those that asked are still there */
     struct ping_wait *pings;
     struct samples convergence;  /* ms until a member, each in its turn, held a capacity that we announced */
     struct api_call *drain_call; /* who waits for the drain; NULL = nobody */
@@ -557,6 +563,15 @@ struct bytes *jobs_describe(struct node *node, const struct mesh_save *save);
 void jobs_take_over(struct node *node, const struct mesh_id *id, uint64_t epoch);
 /* The outputs of a job that is over, from our copy of its journal: its home is lost. */
 void jobs_revive(struct node *node, const struct mesh_id *id);
+/*
+ * A job that failed or was cancelled, as another member of its journal tells of it once the entries have gone: how it ended
+ * is put into a row of its own before. jobs_ended makes the job of that, the caller's, in its last state; NULL: there is none.
+ */
+void jobs_put_ended(struct node *node, struct store_batch *batch, const struct copy *copy);
+void jobs_drop_ended(struct store_batch *batch, const struct mesh_id *id);
+struct job *jobs_ended(struct node *node, const struct mesh_id *id);
+/* Whether our copy, which is over, is enough to tell what became of the job. */
+bool jobs_tell(struct node *node, const struct copy *copy);
 /* The answer to relay_claim: whether the job is another node's, or about to be. */
 void jobs_claimed(struct node *node, const struct mesh_id *id, bool taken);
 /* The other: it can't be told, and why. */
@@ -639,6 +654,14 @@ void copies_on_over(struct node *node, const struct mesh_id *job, bool whole);
 bool copies_entry_decode(const void *key, size_t key_bytes, const void *value, size_t value_bytes,
                          struct copies_entry_view *row);
 bool copies_head_decode(const void *value, size_t value_bytes, struct copy *copy);
+#define COPIES_HEAD_BYTES_MAX 1024u
+/* The row of STORE_COPIES; returns its length. */
+size_t copies_head_encode(const struct copy *copy, uint8_t *row, size_t capacity);
+void copies_put_head(struct store_batch *batch, const struct copy *copy);
+/* Who keeps the journal, as far as our copy knows; borrowed. Reads the whole log if the head doesn't say. */
+const struct mesh_members *copies_members(struct node *node, struct copy *copy);
+/* A journal that is over, of which nothing but the end was here, becomes as `told`, whose row was saved. */
+void copies_adopt(struct node *node, const struct copy *told);
 /* For `weir store check`: what is wrong with an entry and the blobs that it names, or NULL. */
 const char *copies_entry_fault(struct store *store, const struct mesh_id *job,
                                const struct copies_entry_view *entry);
@@ -790,7 +813,9 @@ void relay_jobs(struct node *node, struct api_call *call, struct json_t *own, ui
 /* Asks everybody whether they have that job, or are about to, and registers that we do; jobs_claimed or jobs_doubted gets the
  * answer. False: not now. */
 bool relay_claim(struct node *node, const struct mesh_id *job);
-void relay_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame);
+/* What answers a request of calls_request that is none of calls_ask's: `answer` is borrowed. */
+void relay_on_answer(struct node *node, const struct mesh_id *from, uint64_t request, struct json_t *answer,
+                     bool final);
 int64_t relays_turn(struct node *node, int64_t now_ms);
 void relays_close(struct node *node);
 

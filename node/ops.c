@@ -34,6 +34,8 @@ const struct api_op node_ops[] = {
     {"where", API_LOOK, op_where},
     {"accepted", API_SUBMIT, op_accepted},
     {"register", API_SUBMIT, op_register},
+    {"kept", API_LOOK, op_kept},
+    {"finished", API_LOOK, op_finished},
     {"blob.put", API_SUBMIT, op_blob_put},
     {"blob.get", API_SUBMIT, op_blob_get},
     {"blob.stat", API_LOOK, op_blob_stat},

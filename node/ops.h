@@ -22,6 +22,8 @@ OP(cancel);
 OP(where);
 OP(accepted);
 OP(register);
+OP(kept);
+OP(finished);
 OP(blob_put);
 OP(blob_get);
 OP(blob_stat);

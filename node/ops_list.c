@@ -130,7 +130,17 @@ static void blank(json_t *row, bool over)
         json_put(row, unknown[i], json_null());
 }
 
-static bool tell_lost_job(void *context, const struct copies_entry_view *entry)
+static json_t *tell_lost_job(struct node *node, struct job *job, const struct mesh_id *home)
+{
+    const struct mesh_id nobody = {0};
+    json_t *row = job_json(node, job, false);
+    json_put(row, "home",
+             json_string(memcmp(home, &nobody, sizeof nobody) == 0 ? "" : peer_name(node, home)));
+    blank(row, job->state == JOB_DONE);
+    return row;
+}
+
+static bool read_lost_job(void *context, const struct copies_entry_view *entry)
 {
     struct lost_job *lost = context;
     const struct copy *copy = lost->copy;
@@ -143,28 +153,22 @@ static bool tell_lost_job(void *context, const struct copies_entry_view *entry)
     job->copies = entry->members.count;
     job->committed = job->spec.shard_count;
     job->finished_at_ms = copy->ended_at_ms;
-    lost->row = job_json(lost->node, job, false);
+    lost->row = tell_lost_job(lost->node, job, lost->home);
     job_free(job);
-    const struct mesh_id nobody = {0};
-    json_put(lost->row, "home",
-             json_string(
-                 memcmp(lost->home, &nobody, sizeof nobody) == 0 ? "" : peer_name(lost->node, lost->home)));
     if (!copy->over)
         json_put(lost->row, "stalled",
                  json_string("its home is out of reach; it goes on by itself once a majority of those that "
                              "keep its journal meet"));
-    blank(lost->row, copy->over);
     return false;
 }
 
-/* Whose job it was as far as this copy knows. False: it tells of none. Of those that failed or were cancelled no copy is
- * kept that could. */
+/* Whose job it was as far as this copy knows. False: it tells of none. */
 static bool home_of(struct node *node, const struct copy *copy, struct mesh_id *home)
 {
     struct mesh_journal_view journal;
     if (copy->over) {
         *home = copy->voted;
-        return copy->whole && copy->end_state == MESH_JOB_DONE && copy->promised == copy->last_epoch;
+        return copy->promised == copy->last_epoch && jobs_tell(node, copy);
     }
     if (copy->last == 0 || !mesh_journal_find(node->host.mesh, &copy->job, &journal))
         return false;
@@ -191,7 +195,10 @@ static uint32_t lost_jobs(const struct page *page, const struct place *after, st
             *one = (struct listed){
                 .place = {.over = copy->over, .at_ms = copy->over ? copy->ended_at_ms : 0, .id = copy->job},
                 .what = copy};
-            const char *state = job_state_word(copy->over ? JOB_DONE : JOB_RUNNING);
+            const char *state = job_state_word(!copy->over                             ? JOB_RUNNING
+                                               : copy->end_state == MESH_JOB_FAILED    ? JOB_FAILED
+                                               : copy->end_state == MESH_JOB_CANCELLED ? JOB_CANCELLED
+                                                                                       : JOB_DONE);
             if ((!page->state || strcmp(state, page->state) == 0) && is_after(&one->place, after) &&
                 home_of(node, copy, &one->home) && is_lost(node, copy, &one->home))
                 count++;
@@ -212,7 +219,13 @@ static json_t *lost_row(struct node *node, const struct listed *one)
 {
     const struct copy *copy = one->what;
     struct lost_job lost = {.node = node, .copy = copy, .home = &one->home};
-    copies_read(node, &copy->job, 1, tell_lost_job, &lost);
+    struct job *ended = copy->over ? jobs_ended(node, &copy->job) : NULL;
+    if (ended) {
+        lost.row = tell_lost_job(node, ended, &one->home);
+        job_free(ended);
+    } else {
+        copies_read(node, &copy->job, 1, read_lost_job, &lost);
+    }
     return lost.row;
 }
 

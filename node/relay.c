@@ -19,6 +19,7 @@
  *
  * A node believes another what its client's tenant is only as far as its own site's jobs go: see may_cancel.
  */
+#include "node/calls.h"
 #include "node/keys.h"
 #include "node/log.h"
 #include "node/ops.h"
@@ -36,7 +37,6 @@
 #define ANSWER_TIMEOUT_MS 10000
 #define LOOK_EVERY_MS 500
 #define RELAYS_MAX 256
-#define REMOTES_MAX 512       /* calls of other nodes that are being answered */
 #define PAGE_ROWS 200         /* jobs that one member tells at once */
 #define OLD_LOST_MAX 64       /* and lost ones that one tells in all that knows no pages */
 #define GATHERINGS_MAX 8      /* listings of all jobs at once: each may hold some 40 MiB */
@@ -98,18 +98,6 @@ struct relay {
     int64_t total, matching;
 };
 
-/* A call of another node's client. */
-struct remote {
-    struct remote *next;
-    struct node *node;
-    struct mesh_id from;
-    uint64_t session; /* of that node's process */
-    uint64_t request;
-    struct api_call *call;
-    bool starting;
-    bool done;
-};
-
 static bool same(const struct mesh_id *a, const struct mesh_id *b)
 {
     return memcmp(a, b, sizeof *a) == 0;
@@ -119,16 +107,7 @@ static bool same(const struct mesh_id *a, const struct mesh_id *b)
 
 static bool ask(struct node *node, const struct relay *relay, const struct mesh_id *to, const json_t *body)
 {
-    static struct wire_frame frame;
-    char *text = json_dumps(body, JSON_COMPACT);
-    must(text);
-    const size_t count = strlen(text);
-    frame.kind = WIRE_ASK;
-    frame.body.ask.request = relay->request;
-    frame.body.ask.body = (struct wire_bytes){.bytes = (const uint8_t *)text, .count = count};
-    const bool sent = count <= WIRE_ASK_BYTES_MAX && transport_send(node->transport, to, &frame);
-    free(text);
-    return sent;
+    return calls_send(node, to, relay->request, body);
 }
 
 static void relay_free(struct node *node, struct relay *relay)
@@ -159,7 +138,7 @@ static bool next_wave(struct node *node, struct relay *relay)
     json_t *question = relay->phase == GATHERING ? json_incref(relay->body)
                                                  : json_pack("{s:s, s:s, s:b}", "op", "where", "job",
                                                              relay->text, "claim", relay->claims);
-    relay->request = ++node->relay_request;
+    relay->request = calls_request(node);
     relay->waiting = 0;
     memset(relay->teller, 0, sizeof relay->teller);
     relay->until_ms = clock_now_ms() + WAVE_TIMEOUT_MS;
@@ -229,7 +208,7 @@ static json_t *where_json(struct node *node, const char *text, const struct mesh
                 continue;
             if (copy->last == 0) /* it promised a vote, and nothing came */
                 continue;
-            if (!claimant && copy->over && (!copy->whole || copy->end_state != MESH_JOB_DONE))
+            if (!claimant && copy->over && !jobs_tell(node, copy))
                 continue;
             json_t *row = json_pack("{s:b, s:b, s:I}", "home", 0, "over", copy->over, "epoch",
                                     (json_int_t)copy->last_epoch);
@@ -245,7 +224,7 @@ void op_where(void *context, struct api_call *call)
     const char *text = body_text(call, "job");
     struct mesh_id claimant;
     struct digest id;
-    const char *claimed_by = body_text(call, "from"); /* set by us when the call came in: see begin_remote */
+    const char *claimed_by = body_text(call, "from"); /* set by us when the call came in: see calls.c */
     const bool claims = json_is_true(json_object_get(api_body(call), "claim")) && claimed_by &&
                         digest_from_hex(claimed_by, &id) == CRYPTO_OK;
     if (claims)
@@ -298,7 +277,7 @@ static void pass_on(struct node *node, struct relay *relay, const struct found *
     if (!found->home)
         json_put(relay->body, "revive", json_true());
     relay->phase = PASSED_ON;
-    relay->request = ++node->relay_request;
+    relay->request = calls_request(node);
     relay->target = found->node;
     relay->session = mesh_member_find(node->host.mesh, &found->node, &view) ? view.session : 0;
     relay->until_ms = clock_now_ms() + (relay->streams ? LOOK_EVERY_MS : ANSWER_TIMEOUT_MS);
@@ -426,7 +405,7 @@ static void doubt_claim(struct node *node, struct relay *relay)
 static void begin_question(struct node *node, struct relay *relay, enum phase phase)
 {
     relay->phase = phase;
-    relay->request = ++node->relay_request;
+    relay->request = calls_request(node);
     relay->waiting = 0;
     relay->until_ms = clock_now_ms() + WAVE_TIMEOUT_MS;
 }
@@ -884,20 +863,17 @@ static void on_passed_back(struct node *node, struct relay *relay, json_t *answe
     fail(node, relay, code > 0 && code <= EXIT_PARTIAL ? (enum exit_code)code : EXIT_FAILED, copy);
 }
 
-static void on_answer(struct node *node, const struct mesh_id *from, const struct wire_frame *frame)
+void relay_on_answer(struct node *node, const struct mesh_id *from, uint64_t request, json_t *answer,
+                     bool final)
 {
     struct relay *relay = node->relays;
-    while (relay && relay->request != frame->body.ask.request)
+    while (relay && relay->request != request)
         relay = relay->next;
-    if (!relay || (relay->phase == PASSED_ON && !same(from, &relay->target)) || relay->phase == PAUSING)
+    if (!relay || relay->phase == PAUSING)
         return;
-    json_t *answer =
-        json_loadb((const char *)frame->body.ask.body.bytes, frame->body.ask.body.count, 0, NULL);
-    if (!json_is_object(answer))
-        json_decref(answer);
-    else if (relay->phase == PASSED_ON) {
-        on_passed_back(node, relay, answer, frame->body.ask.final);
-        json_decref(answer);
+    if (relay->phase == PASSED_ON) {
+        if (same(from, &relay->target))
+            on_passed_back(node, relay, answer, final);
     } else if (relay->waiting > 0) {
         if (relay->phase == REGISTERING)
             on_registrar(node, relay, from, answer);
@@ -905,121 +881,6 @@ static void on_answer(struct node *node, const struct mesh_id *from, const struc
             on_holder(node, relay, answer);
         else
             on_found(node, relay, from, answer);
-        json_decref(answer);
-    }
-}
-
-/* ---- Calls of other nodes */
-
-static void remote_free(struct remote *remote)
-{
-    struct remote **link = &remote->node->remotes;
-    while (*link != remote)
-        link = &(*link)->next;
-    *link = remote->next;
-    remote->node->remote_count--;
-    free(remote);
-}
-
-static void send_answer(struct node *node, const struct mesh_id *to, uint64_t request, const char *text,
-                        size_t bytes, bool final)
-{
-    static struct wire_frame frame;
-    static const char large[] =
-        "{\"ok\":false,\"error\":\"the answer is too large for another node\",\"exit\":1}";
-    frame.kind = WIRE_ANSWER;
-    frame.body.ask.request = request;
-    frame.body.ask.final = final;
-    frame.body.ask.body = (struct wire_bytes){.bytes = (const uint8_t *)text, .count = bytes};
-    if (bytes > WIRE_PAYLOAD_BYTES_MAX) {
-        frame.body.ask.final = true;
-        frame.body.ask.body = (struct wire_bytes){.bytes = (const uint8_t *)large, .count = sizeof large - 1};
-    }
-    transport_send(node->transport, to, &frame);
-}
-
-static void remote_answer(void *context, const char *text, size_t bytes, bool final)
-{
-    struct remote *remote = context;
-    send_answer(remote->node, &remote->from, remote->request, text, bytes, final);
-    remote->done = final;
-    if (final && !remote->starting)
-        remote_free(remote);
-}
-
-static bool may_come_from_elsewhere(const char *op)
-{
-    static const char *const ops[] = {"where",   "job",    "jobs",     "watch",   "logs",
-                                      "explain", "cancel", "accepted", "register"};
-    for (size_t i = 0; op && i < sizeof ops / sizeof ops[0]; i++)
-        if (strcmp(op, ops[i]) == 0)
-            return true;
-    return false;
-}
-
-static void begin_remote(struct node *node, const struct mesh_id *from, const struct wire_frame *frame)
-{
-    json_t *body = json_loadb((const char *)frame->body.ask.body.bytes, frame->body.ask.body.count,
-                              JSON_REJECT_DUPLICATES, NULL);
-    struct mesh_member_view view;
-    static const char busy[] = "{\"ok\":false,\"error\":\"too many calls at once; try again\",\"exit\":1}";
-    static const char none[] = "{\"ok\":false,\"error\":\"no such call for another node\",\"exit\":2}";
-    static const char strange[] = "{\"ok\":false,\"error\":\"no member that is known here\",\"exit\":5}";
-    const char *refusal = node->remote_count >= REMOTES_MAX                                          ? busy
-                          : !mesh_member_find(node->host.mesh, from, &view)                          ? strange
-                          : !may_come_from_elsewhere(json_string_value(json_object_get(body, "op"))) ? none
-                                                                                                     : NULL;
-    if (refusal) {
-        json_decref(body);
-        send_answer(node, from, frame->body.ask.request, refusal, strlen(refusal), true);
-        return;
-    }
-    struct remote *remote = calloc(1, sizeof *remote);
-    must(remote);
-    *remote = (struct remote){.next = node->remotes,
-                              .node = node,
-                              .from = *from,
-                              .session = view.session,
-                              .request = frame->body.ask.request,
-                              .starting = true};
-    node->remotes = remote;
-    node->remote_count++;
-    struct api_remote options = {.answer = remote_answer,
-                                 .context = remote,
-                                 .rights =
-                                     API_LOOK | API_SUBMIT |
-                                     (json_is_true(json_object_get(body, "operate")) ? API_OPERATE : 0u)};
-    const char *tenant = json_string_value(json_object_get(body, "tenant"));
-    snprintf(options.tenant, sizeof options.tenant, "%s", tenant ? tenant : "");
-    snprintf(options.site, sizeof options.site, "%s", peer_site(node, from));
-    json_put(body, "from", json_hex(from->bytes, sizeof from->bytes)); /* whatever it said itself */
-    api_begin(node->api, body, &options, &remote->call);
-    remote->starting = false;
-    if (remote->done)
-        remote_free(remote);
-}
-
-static void end_remote(struct remote *remote)
-{
-    struct api_call *call = remote->call;
-    remote_free(remote);
-    api_leave(call);
-}
-
-void relay_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame)
-{
-    if (!node->api)
-        return;
-    if (frame->kind == WIRE_ANSWER) {
-        on_answer(node, from, frame);
-    } else if (frame->kind == WIRE_ASK) {
-        begin_remote(node, from, frame);
-    } else {
-        for (struct remote *remote = node->remotes; remote; remote = remote->next)
-            if (remote->request == frame->body.ask.request && same(&remote->from, from)) {
-                end_remote(remote);
-                return;
-            }
     }
 }
 
@@ -1050,8 +911,6 @@ static struct relay *relay_make(struct node *node, struct api_call *call, const 
     }
     struct relay *relay = calloc(1, sizeof *relay);
     must(relay);
-    if (node->relay_request == 0) /* answers to an earlier life are no answers */
-        randombytes_buf(&node->relay_request, sizeof node->relay_request);
     *relay = (struct relay){.next = node->relays, .call = call, .give_up_at_ms = clock_now_ms() + GIVE_UP_MS};
     snprintf(relay->text, sizeof relay->text, "%s", text);
     node->relays = relay;
@@ -1186,24 +1045,12 @@ int64_t relays_turn(struct node *node, int64_t now_ms)
         }
         wake_at_ms = relay->until_ms < wake_at_ms ? relay->until_ms : wake_at_ms;
     }
-    if (node->remotes && now_ms >= node->remotes_at_ms) {
-        node->remotes_at_ms = now_ms + ANSWER_TIMEOUT_MS;
-        for (struct remote *remote = node->remotes, *next; remote; remote = next) {
-            next = remote->next;
-            if (!is_there(node, &remote->from, remote->session))
-                end_remote(remote);
-        }
-    }
-    if (node->remotes && node->remotes_at_ms < wake_at_ms)
-        wake_at_ms = node->remotes_at_ms;
     return wake_at_ms;
 }
 
 /* The clients' calls are closed before. */
 void relays_close(struct node *node)
 {
-    while (node->remotes)
-        end_remote(node->remotes);
     while (node->relays)
         relay_free(node, node->relays);
 }

@@ -10,6 +10,7 @@ import time
 import numpy
 
 from harness import expect, wait_until
+from kernel_test import ENTRY, need_compiler, write_kernel
 from mesh_test import SPIN, THREE, expect_marks, fill_disk, get, save_words, small_disk, spin_marks, wait_running
 from refusal_test import COLUMNS, FILE_BLOB_BYTES, rot, save
 
@@ -270,6 +271,52 @@ def a_finished_job_of_a_lost_home_is_listed_once(place):
         node.wait_states({name: "up" for name in THREE}, 60)
         told = node.weir("jobs", "--mesh", "--json").json
         expect([row["id"] for row in told["jobs"]] == [job] and told["total"] == told["matching"] == 1, told)
+
+
+def ends_of(node, jobs):
+    """The state of each, and what is said of it, as any client is told."""
+    told = [node.weir("jobs", job, "--json").json["job"] for job in jobs]
+    return [(row["state"], row.get("error", "")) for row in told]
+
+
+def jobs_that_ended_badly_outlive_their_home(place):
+    """What became of a job that failed or was cancelled is known when its home is gone, after restarts, and on a disk that
+    was put back."""
+    need_compiler(place)
+    mesh = place.mesh(*THREE)
+    home, others = mesh["ashburn"], [mesh[name] for name in THREE[1:]]
+    snapshots(place, list(mesh.values()))
+    bad = write_kernel(place, ENTRY % "  y[0] = w;")
+    answer = home.weir("submit", *bad, "--replicas", "3", code=1, timeout_s=120)
+    expect("bad.cu:3:10: error" in answer.error, str(answer))
+    failed = home.call("jobs")["jobs"][0]["id"]
+    cancelled = home.submit_detached("spin", *LONG_SPIN, "--replicas", "3")
+    home.weir("cancel", cancelled)
+    jobs = (failed, cancelled)
+    ends = ends_of(home, jobs)
+    expect([state for state, _ in ends] == ["failed", "cancelled"] and "bad.cu:3:10: error" in ends[0][1], ends)
+    for job in jobs:
+        wait_over(list(mesh.values()), job)
+    home.kill()
+    rows = {(failed, "failed", "ashburn"), (cancelled, "cancelled", "ashburn")}
+    for node in others:
+        node.wait_states({"ashburn": "down"}, 30)
+        expect(set(listed(node)) == rows, listed(node))
+        expect([row[0] for row in listed(node, "--state", "failed")] == [failed], listed(node, "--state", "failed"))
+        node.stop()
+        node.start()
+        node.wait_states({"ashburn": "down"}, 60)
+        expect(set(listed(node)) == rows, "after a restart: %s" % listed(node))
+    others[0].wait_states({"cairo": "up"}, 60)
+    put_back(others[1], place.path("before", "cairo"))
+    for node in others:
+        expect(ends_of(node, jobs) == ends, "%s: %s" % (node.name, ends_of(node, jobs)))
+        again = node.weir("submit", "--reattach", failed, code=1, timeout_s=60)
+        expect("bad.cu:3:10: error" in again.error, str(again))
+    home.start()
+    for node in mesh.values():
+        node.wait_states({name: "up" for name in THREE}, 60)
+        expect({row[:2] for row in listed(node)} == {row[:2] for row in rows} and len(listed(node)) == 2, listed(node))
 
 
 def submit_many(node, count, replicas):
@@ -538,6 +585,69 @@ def a_disk_that_was_put_back_is_named(place):
     home.wait_job(again)
 
 
+def put_back(node, snapshot):
+    """The node's folder becomes what it was; waits until it has asked for what it forgot, and has what may be had."""
+    node.kill()
+    shutil.rmtree(node.data)
+    shutil.copytree(snapshot, node.data)
+    before = node.log_text().count("event=resync state=done")
+    node.start()
+    wait_until("%s has asked back what its disk forgot" % node.name,
+               lambda: node.log_text().count("event=resync state=done") > before, 60)
+
+
+def snapshots(place, nodes):
+    """Of each node's folder, as it is at rest; they run on."""
+    for node in nodes:
+        node.stop()
+        shutil.copytree(node.data, place.path("before", node.name))
+        node.start()
+    for node in nodes:
+        node.wait_states({other.name: "up" for other in nodes}, 60)
+
+
+def wait_over(nodes, job):
+    """Until no home tends its journal any more, and all these hold what they hold of it."""
+    def over():
+        rows = [row for node in nodes for row in node.call("where", job=job)["jobs"]]
+        return len(rows) == len(nodes) and sum(row["over"] for row in rows) == len(nodes) - 1
+    wait_until("job %s is over at all" % job[:8], over, 30)
+
+
+def finished_jobs_outlive_folders_that_are_put_back(place):
+    """All that keep a finished job lose it, one after the other: each asks it back from the others, be they its home or not."""
+    mesh = place.mesh(*THREE)
+    nodes = [mesh[name] for name in THREE]
+    snapshots(place, nodes)
+    draw = numpy.random.default_rng(11)
+    a = draw.integers(-127, 128, (512, 256)).astype(numpy.float32)
+    b = draw.integers(-127, 128, (256, 1024)).astype(numpy.float32)
+    product = nodes[0].submit_detached("matmul", "--input", "a=" + save(place, "a.npy", a), "--split", "a", "--input",
+                                       "b=" + save(place, "b.npy", b), "--shard-items", "64", "--cache", "off",
+                                       "--replicas", "3")
+    spins = nodes[1].submit_detached("spin", "--items", "20", "--shard-items", "1", "--cache", "off", "--replicas", "3")
+    pair = nodes[2].submit_detached("spin", "--items", "4", "--cache", "off", "--replicas", "2")
+    for node, job in zip(nodes, (product, spins, pair)):
+        node.wait_job(job, timeout_s=90)
+    for job in (product, spins):
+        wait_over(nodes, job)
+    kept = [row["name"] for row in nodes[2].job(pair)["keepers"]]
+    for node in nodes + nodes[:1]:
+        put_back(node, place.path("before", node.name))
+        expect(re.search(r"event=resync state=done jobs=%d asked=2 down=0" % (2 + (node.name in kept)), node.log_text()),
+               node.log_text())
+    rows = nodes[0].weir("jobs", "--mesh", "--json").json["jobs"]
+    expect(sorted(row["id"] for row in rows) == sorted((product, spins, pair)) and {row["state"] for row in rows} == {"done"}, rows)
+    for node in nodes:
+        path = place.path("c.npy")
+        node.weir("submit", "--reattach", product, "--output", "c=" + path, timeout_s=90)
+        expect(numpy.array_equal(numpy.load(path), a @ b), "the product is wrong at %s" % node.name)
+        expect_marks(node, spins, 20)
+        expect_marks(node, pair, 4)
+        node.stop()
+        node.place.weir("store", "check", "--data", node.data)
+
+
 def wait_alone(node, others):
     wait_until("%s sees the others down" % node.name,
                lambda: all(node.states().get(name) == "down" for name in others), 90)
@@ -629,5 +739,6 @@ TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wher
          a_cancel_ends_a_submit_that_waits_for_the_other_of_two, a_stopped_home_hands_its_jobs_over,
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
          large_inputs_and_outputs_outlive_the_home, small_inputs_ride_in_the_journal,
-         a_takeover_on_a_full_disk_waits_for_room, a_disk_that_was_put_back_is_named, a_new_home_mends_what_its_disk_lost]
+         a_takeover_on_a_full_disk_waits_for_room, a_disk_that_was_put_back_is_named,
+         finished_jobs_outlive_folders_that_are_put_back, jobs_that_ended_badly_outlive_their_home, a_new_home_mends_what_its_disk_lost]
 LONG_TESTS = []
