@@ -23,6 +23,7 @@
 #include "node/log.h"
 #include "node/node.h"
 #include "node/payload.h"
+#include "node/resync.h"
 #include "node/user_kernels.h"
 #include "node/wire_fields.h"
 
@@ -547,6 +548,25 @@ static void wait_free(struct append_wait *wait)
     free(wait);
 }
 
+/* A job that ended here and whose journal the core has forgotten. */
+static bool knows_end(struct node *node, const struct mesh_id *id)
+{
+    const struct copy *copy = copies_find(node, id);
+    const struct job *job = jobs_find(node, id);
+    return copy ? copy->over : job && job->state >= JOB_DONE;
+}
+
+static void tell_over(struct node *node, const struct mesh_id *job, const struct mesh_id *to)
+{
+    const struct copy *copy = copies_find(node, job);
+    struct mesh_event event = {.kind = MESH_JOB_IS_OVER, .body.is_over = {.job = *job, .to = *to}};
+    if (copy && copy->whole) {
+        event.body.is_over.last = copy->last;
+        event.body.is_over.last_epoch = copy->last_epoch;
+    }
+    host_post(node, &event);
+}
+
 /* Entries of that job go on, as far as they are ready. Those that failed are sent again by their home. */
 static void pass_on(struct node *node, const struct mesh_id *job)
 {
@@ -561,7 +581,9 @@ static void pass_on(struct node *node, const struct mesh_id *job)
             return;
         *link = wait->next;
         node->copies.wait_count--;
-        if (!wait->failed)
+        if (!wait->failed && wait->message->body.append.index == 1 && knows_end(node, job))
+            tell_over(node, job, &wait->from); /* it came otherwise meanwhile: resync.c */
+        else if (!wait->failed)
             host_received(node, &wait->from, wait->message, bytes_keep(wait->payload));
         wait_free(wait);
     }
@@ -692,31 +714,12 @@ static void wait_for_blobs(struct node *node, const struct mesh_id *from, const 
     advance(wait);
 }
 
-/* A job that ended here and whose journal the core has forgotten. */
-static bool knows_end(struct node *node, const struct mesh_id *id)
-{
-    const struct copy *copy = copies_find(node, id);
-    const struct job *job = jobs_find(node, id);
-    return copy ? copy->over : job && job->state >= JOB_DONE;
-}
-
 /* Whether nothing of that journal, whose members these are, was ever on this disk. */
 static bool never_had(struct node *node, const struct mesh_id *job, const struct mesh_members *members)
 {
     struct copy asked = {0};
     note_chosen(node, &asked, members);
     return !copies_find(node, job) && !jobs_find(node, job) && asked.chosen > node->copies.forgotten;
-}
-
-static void tell_over(struct node *node, const struct mesh_id *job, const struct mesh_id *to)
-{
-    const struct copy *copy = copies_find(node, job);
-    struct mesh_event event = {.kind = MESH_JOB_IS_OVER, .body.is_over = {.job = *job, .to = *to}};
-    if (copy && copy->whole) {
-        event.body.is_over.last = copy->last;
-        event.body.is_over.last_epoch = copy->last_epoch;
-    }
-    host_post(node, &event);
 }
 
 void copies_on_asked(struct node *node, const struct mesh_effect *effect)
@@ -824,6 +827,7 @@ void copies_fetch_missing(struct node *node, const struct mesh_id *job, copies_f
 struct sweeping {
     struct mesh_id job;
     bool inputs; /* and outputs: the job's own pins */
+    bool marked; /* the copy is being swept */
 };
 
 static void on_swept(struct node *node, void *context, enum store_error error);
@@ -842,10 +846,15 @@ static void sweep(struct node *node, struct store_batch *batch, struct sweeping 
 
 static void on_swept(struct node *node, void *context, enum store_error error)
 {
-    if (error == STORE_MORE)
-        sweep(node, node_batch(node), context);
-    else
-        free(context);
+    struct sweeping *sweeping = context;
+    if (error == STORE_MORE) {
+        sweep(node, node_batch(node), sweeping);
+        return;
+    }
+    struct copy *copy = sweeping->marked ? copies_find(node, &sweeping->job) : NULL;
+    if (copy && copy->sweeps > 0)
+        copy->sweeps--;
+    free(sweeping);
 }
 
 static struct sweeping *sweeping_of(const struct mesh_id *job, bool inputs)
@@ -858,7 +867,13 @@ static struct sweeping *sweeping_of(const struct mesh_id *job, bool inputs)
 
 void copies_sweep(struct node *node, const struct mesh_id *job, bool inputs)
 {
-    sweep(node, node_batch(node), sweeping_of(job, inputs));
+    struct sweeping *const sweeping = sweeping_of(job, inputs);
+    struct copy *copy = copies_find(node, job);
+    if (copy) {
+        copy->sweeps++;
+        sweeping->marked = true;
+    }
+    sweep(node, node_batch(node), sweeping);
 }
 
 static void note_forgotten(struct node *node, struct store_batch *batch, uint64_t chosen)
@@ -925,6 +940,8 @@ void copies_on_over(struct node *node, const struct mesh_id *job, bool whole)
     /* As its home we have the outputs. As a member we keep what they are made of, in case the home is lost. */
     if (!jobs_on_over(node, job) && (!whole || copy->end_state != MESH_JOB_DONE))
         copies_sweep(node, job, true);
+    if (!whole && !jobs_find(node, job))
+        resync_want(node);
 }
 
 void copies_adopt(struct node *node, const struct copy *told)
@@ -933,8 +950,10 @@ void copies_adopt(struct node *node, const struct copy *told)
     if (!copy)
         copy = make(node, &told->job);
     struct copy *const chain = copy->chain;
+    const uint32_t sweeps = copy->sweeps;
     *copy = *told;
     copy->chain = chain;
+    copy->sweeps = sweeps;
 }
 
 /* Copies of jobs whose home is another node go after the same time as its own row of them. */
@@ -991,7 +1010,7 @@ static bool restore_copy(struct node *node, struct copy *copy)
     struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
     struct mesh_journal_image *image = &event.body.journal;
     copies_read(node, &copy->job, 1, restore_entry, image);
-    if (image->last == 0)
+    if (image->last == 0 && copy->last == 0)
         image->members = copy->members;
     if (image->members.count == 0) {
         log_error("journal", "job=%s error=\"the entries of its copy here are gone: it is left out\"",

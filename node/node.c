@@ -435,6 +435,8 @@ static bool next_incarnation(struct node *node)
     if (memcmp(id, id_before, sizeof id) != 0) {
         store_batch_put(batch, STORE_COUNTERS, "storage id", 10, id, sizeof id);
         store_batch_put(batch, STORE_COUNTERS, "storage", 7, &node->incarnation, sizeof node->incarnation);
+        if (last > 0)
+            resync_mark(batch);
     }
     const enum store_error error = store_commit_wait(node->store, batch);
     if (error == STORE_OK)

@@ -119,6 +119,7 @@ struct peers {
 /* ---- jobs.c */
 
 #define JOBS_BUCKETS 4096
+#define REVIVED_MAX 8u       /* finished jobs put together at once because other members lack them */
 #define JOBS_KEPT_MAX 100000 /* finished ones included; the oldest finished ones go first */
 
 /* Which bucket of the tables of jobs and of copies: ids are digests. */
@@ -185,6 +186,7 @@ struct copy {
     int64_t ended_at_ms;           /* wall */
     bool over;                     /* the core has forgotten it: all members hold the end */
     bool whole;                    /* over: our copy has all that was settled */
+    uint32_t sweeps;               /* of its entries and pins, under way */
 };
 
 struct relay;    /* relay.c */
@@ -381,7 +383,8 @@ struct node {
     struct copies copies;
     struct resync *resync; /* finished jobs are asked back; NULL: none is missing here, as far as is known */
     uint64_t disks_lost;   /* the core's counter, as far as it was heeded */
-    struct key_pending *keys; /* registrations on their way to the disk: keys.c */
+    struct mesh_id revived[REVIVED_MAX]; /* jobs last put together because a member lacks them: resync.c */
+    struct key_pending *keys;            /* registrations on their way to the disk: keys.c */
     int64_t keys_prune_at_ms;
     struct relay *relays;       /* calls of our clients about jobs of other nodes */
     struct remote *remotes;     /* and calls of theirs about ours */

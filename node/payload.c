@@ -121,6 +121,23 @@ bool job_whole_fits(const struct job *job, const struct entry *entry)
     return true;
 }
 
+bool job_ended_fits(const struct job *job)
+{
+    const struct job_spec *spec = &job->spec;
+    struct entry outputs = {.output_count = spec->output_count};
+    if (job->state < JOB_DONE || spec->shard_items == 0 || spec->shard_count == 0 ||
+        spec->shard_count > MESH_SHARDS_MAX || job->committed > spec->shard_count ||
+        spec->shard_count != spec->items / spec->shard_items + (spec->items % spec->shard_items != 0) ||
+        spec->output_count != spec->manifest->output_count)
+        return false;
+    for (uint32_t o = 0; o < spec->output_count; o++) {
+        if (spec->output_item_bytes[o] == 0)
+            return false;
+        outputs.output[o] = (struct entry_output){.count = job->output_bytes[o], .blob = job->output_blob[o]};
+    }
+    return job->state != JOB_DONE || job_whole_fits(job, &outputs);
+}
+
 /* ---- Array types: [dtype, axis, ...] */
 
 static void pack_type(struct field_writer *writer, const struct array_type *type)

@@ -54,6 +54,8 @@ size_t provenance_decode(const uint8_t *bytes, size_t count, struct provenance *
 /* Does an entry hold what the job's manifest says for that shard? For the whole job, whose outputs are blobs: .npy files? */
 bool job_whole_fits(const struct job *job, const struct entry *entry);
 bool job_entry_fits(const struct job *job, uint32_t shard, const struct entry *entry);
+/* Could its home have a job of that row, which another node tells of as finished? The rest of us trusts its own disk. */
+bool job_ended_fits(const struct job *job);
 
 /* ---- ASSIGN */
 

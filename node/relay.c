@@ -49,8 +49,9 @@ struct found {
     struct mesh_id job;
     struct mesh_id node;
     uint64_t epoch;
-    bool home; /* else it keeps a copy of the journal */
-    bool over; /* of a job that is over */
+    bool home;             /* else it keeps a copy of the journal */
+    bool over;             /* of a job that is over */
+    int64_t created_at_ms; /* as a home tells; 0 = not told */
 };
 
 /* Whose pages are awaited. */
@@ -166,7 +167,8 @@ static void note(struct relay *relay, const struct mesh_id *from, const json_t *
     *found = (struct found){.node = *from,
                             .epoch = (uint64_t)json_integer_value(json_object_get(row, "epoch")),
                             .home = json_is_true(json_object_get(row, "home")),
-                            .over = json_is_true(json_object_get(row, "over"))};
+                            .over = json_is_true(json_object_get(row, "over")),
+                            .created_at_ms = json_integer_value(json_object_get(row, "created_at"))};
     memcpy(found->job.bytes, id.bytes, sizeof found->job.bytes);
 }
 
@@ -197,7 +199,8 @@ static json_t *where_json(struct node *node, const char *text, const struct mesh
             job->yields = true;
             continue;
         }
-        json_t *row = json_pack("{s:b, s:b, s:I}", "home", 1, "over", 0, "epoch", (json_int_t)job->epoch);
+        json_t *row = json_pack("{s:b, s:b, s:I, s:I}", "home", 1, "over", 0, "epoch", (json_int_t)job->epoch,
+                                "created_at", (json_int_t)job->spec.created_at_ms);
         json_put(row, "id", json_hex(job->spec.id.bytes, 32));
         json_array_append_new(rows, row);
     }
@@ -305,12 +308,19 @@ static const struct found *best_of(const struct relay *relay)
     return best;
 }
 
+/* Who brought the outputs of a finished job back is a home of it, too. */
+static bool is_same_job(const struct found *one, const struct found *other)
+{
+    return one->created_at_ms != 0 && one->created_at_ms == other->created_at_ms;
+}
+
 /* Two homes that reign in the same epoch: a registrar of their key forgot it (keys.h), or never knew. */
 static void tell_of_twins(struct node *node, const struct relay *relay, const struct found *best)
 {
     for (uint32_t i = 0; i < relay->found_count; i++) {
         const struct found *found = &relay->found[i];
-        if (found != best && found->home && best->home && found->epoch == best->epoch)
+        if (found != best && found->home && best->home && found->epoch == best->epoch &&
+            !is_same_job(found, best))
             log_warn(
                 "job",
                 "job=%s home=%s also_at=%s reason=\"two jobs of one key: each has its own home and journal, "

@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <sodium.h>
 
-#define MARK "resync" /* of STORE_META */
+#define MARK "resync" /* of STORE_META; since when, in wall ms */
 #define MARK_BYTES (sizeof MARK - 1)
 #define PAGE_ROWS_MAX 512u  /* jobs in one answer, of 100 bytes each */
 #define PAGE_LOOKS_MAX 4096 /* journals looked at for it */
@@ -15,7 +15,8 @@
 #define ASK_MS 5000         /* for an answer */
 #define AGAIN_MS 1000       /* before those that have not told all are asked again; it doubles, */
 #define AGAIN_MS_MAX 60000  /* up to this */
-#define SETTLE_MS 30000     /* members that joined since that disk are heard of by then */
+#define LOOK_MS 5000        /* for members that have come up since, when all have told */
+#define LOGS_READ_MAX 16    /* for one page, of journals whose head rows don't name their members */
 #define ROW_TEXT_BYTES(count) (((count) + 2) / 3 * 4 + 1) /* in base64 */
 
 /* One job on its way here. */
@@ -31,19 +32,28 @@ struct taking {
     struct bulk_request request;
 };
 
+/* A member that told all that we lack, or knows no such call: this process of it. */
+struct teller {
+    struct mesh_id id;
+    uint64_t session;
+};
+
 struct resync {
-    struct mesh_id *told; /* members that told all that we lack, or know no such call */
+    struct teller *told; /* by id */
     uint32_t told_count, told_room;
-    bool puts_together; /* those with no more than the journal are asked, too */
-    uint32_t next_member;
-    bool busy; /* with this one: */
-    struct mesh_id teller;
+    int64_t until_wall_ms; /* nothing is kept any more of what was over when it began */
+    uint32_t round;
+    uint32_t next_member; /* in this round */
+    uint32_t told_later;  /* in this round: jobs whose outputs are being put together */
+    bool puts_together;   /* those with no more than the journal are asked, too */
+    bool busy;            /* with this one: */
+    struct teller teller;
     json_t *page; /* its answer, NULL while that is awaited */
     size_t next_row;
-    bool left; /* it has something that can't be taken yet */
+    char after[65]; /* where that page began */
+    bool left;      /* it has something that can't be taken yet */
     struct taking *takings;
     uint32_t taking_count;
-    int64_t begun_at_ms;
     int64_t again_at_ms;
     int64_t pause_ms;
     uint32_t taken, taken_before; /* jobs; by the latest round */
@@ -121,12 +131,15 @@ void op_kept(void *context, struct api_call *call)
     struct looks *looks = must(calloc(1, sizeof *looks));
     store_each(node->store, STORE_COPIES, &range, look, looks);
     json_t *rows = json_array();
-    uint32_t i = 0;
-    for (; i < looks->count && json_array_size(rows) < PAGE_ROWS_MAX; i++) {
+    uint32_t i = 0, logs_read = 0;
+    for (; i < looks->count && json_array_size(rows) < PAGE_ROWS_MAX && logs_read < LOGS_READ_MAX; i++) {
         struct copy *copy = copies_find(node, &looks->id[i]);
+        logs_read += copy && copy->members.count == 0;
         if (!copy || !keeps_for(node, copy, &asker))
             continue;
-        json_t *row = json_pack("{s:b}", "here", is_here(node, &copy->job));
+        const struct job *job = jobs_find(node, &copy->job);
+        json_t *row = json_pack("{s:b, s:I}", "here", is_here(node, &copy->job), "finished_at",
+                                (json_int_t)(job ? job->finished_at_ms : copy->ended_at_ms));
         json_put(row, "id", json_hex(copy->job.bytes, sizeof copy->job.bytes));
         json_array_append_new(rows, row);
     }
@@ -143,6 +156,21 @@ static json_t *base64(const uint8_t *bytes, size_t count)
     return json_string(sodium_bin2base64(text, sizeof text, bytes, count, sodium_base64_VARIANT_ORIGINAL));
 }
 
+/* Puts the outputs of a job together, unless many others of that kind are under way. */
+static void revive(struct node *node, const struct mesh_id *id)
+{
+    struct mesh_id *free_place = NULL;
+    for (uint32_t i = 0; i < REVIVED_MAX; i++) {
+        const struct job *job = jobs_find(node, &node->revived[i]);
+        if (!job || job->state >= JOB_DONE)
+            free_place = &node->revived[i];
+    }
+    if (!free_place)
+        return;
+    *free_place = *id;
+    jobs_revive(node, id);
+}
+
 void op_finished(void *context, struct api_call *call)
 {
     struct node *node = context;
@@ -155,7 +183,7 @@ void op_finished(void *context, struct api_call *call)
         return;
     }
     if (!is_here(node, &id))
-        jobs_revive(node, &id);
+        revive(node, &id);
     if (!is_here(node, &id)) {
         api_reply(call, json_pack("{s:b}", "later", 1));
         return;
@@ -182,12 +210,20 @@ static enum state state_of(struct node *node, const struct mesh_id *id)
         return job->state >= JOB_DONE ? KEPT : UNDER_WAY;
     if (mesh_journal_find(node->host.mesh, id, &view) || (copy && !copy->over))
         return UNDER_WAY; /* its home brings it up, or says that it is over */
+    if (copy && copy->sweeps > 0)
+        return UNDER_WAY; /* pins of what is left of it go */
     return copy && copy->whole ? KEPT : LACKED;
 }
 
 /* ---- Taking one */
 
 static void go_on(struct node *node);
+
+/* Who pins the outputs while they come: apart from the job's own pins, which a journal that turns up meanwhile has. */
+static struct digest pin_of(const struct mesh_id *job)
+{
+    return digest_of("weir resync 1", job->bytes, sizeof job->bytes);
+}
 
 static void end(struct taking *taking, bool good)
 {
@@ -199,27 +235,32 @@ static void end(struct taking *taking, bool good)
     *link = taking->next;
     resync->taking_count--;
     resync->left = resync->left || !good;
-    if (!good && taking->job && state_of(node, &taking->id) == LACKED) { /* its blobs may go, for now */
-        struct store_batch *batch = node_batch(node);
-        store_batch_unpin_all(batch, taking->id.bytes);
-        node_commit(node, batch, NULL, NULL);
-    }
+    const struct digest pin = pin_of(&taking->id);
+    struct store_batch *batch = node_batch(node);
+    store_batch_unpin_all(batch, pin.bytes);
+    node_commit(node, batch, NULL, NULL);
     if (taking->job)
         job_free(taking->job);
     free(taking);
     go_on(node);
 }
 
-/* What it was made of, in case it is to be computed again. */
+/* The job may be forgotten meanwhile. */
 static void on_input(struct node *node, void *context, const struct bulk_done *done)
 {
-    (void)context;
+    struct mesh_id *id = context;
     if (done->error != BULK_OK)
-        log_debug("resync", "error=\"an input of a finished job was not had: %s\"",
+        log_debug("resync", "job=%s error=\"an input was not had: %s\"", peer_name(node, id),
                   bulk_error_text(done->error));
-    (void)node;
+    if (!jobs_find(node, id)) {
+        struct store_batch *batch = node_batch(node);
+        store_batch_unpin_all(batch, id->bytes);
+        node_commit(node, batch, NULL, NULL);
+    }
+    free(id);
 }
 
+/* What it was made of, in case it is to be computed again. */
 static void fetch_inputs(struct taking *taking, const struct job *job)
 {
     if (job->state != JOB_DONE)
@@ -228,10 +269,30 @@ static void fetch_inputs(struct taking *taking, const struct job *job)
     const uint32_t count = jobs_blobs(job, blobs);
     memcpy(pin.bytes, taking->id.bytes, sizeof pin.bytes);
     for (uint32_t i = 0; i < count; i++) {
+        struct mesh_id *id = must(malloc(sizeof *id));
+        *id = taking->id;
         taking->request.blob = blobs[i];
         taking->request.pin = &pin;
-        fetch_start(taking->node, &taking->request, on_input, NULL);
+        if (!fetch_start(taking->node, &taking->request, on_input, id))
+            free(id);
     }
+}
+
+/* Its journal came while this was written: what that says counts. */
+static void take_back(struct node *node, const struct mesh_id *id)
+{
+    const struct copy *copy = copies_find(node, id);
+    const struct job *job = jobs_find(node, id);
+    struct store_batch *batch = node_batch(node);
+    if (job && job->state >= JOB_DONE)
+        jobs_put_row(batch, job);
+    else
+        store_batch_delete(batch, STORE_JOBS, id->bytes, sizeof id->bytes);
+    if (copy)
+        copies_put_head(batch, copy);
+    else
+        store_batch_delete(batch, STORE_COPIES, id->bytes, sizeof id->bytes);
+    node_commit(node, batch, NULL, NULL);
 }
 
 static void on_kept(struct node *node, void *context, enum store_error error)
@@ -239,6 +300,8 @@ static void on_kept(struct node *node, void *context, enum store_error error)
     struct taking *taking = context;
     if (error != STORE_OK)
         disk_failed(node, error);
+    if (error == STORE_OK && state_of(node, &taking->id) != LACKED)
+        take_back(node, &taking->id);
     if (error != STORE_OK || state_of(node, &taking->id) != LACKED) {
         end(taking, false);
         return;
@@ -247,7 +310,6 @@ static void on_kept(struct node *node, void *context, enum store_error error)
     taking->job = NULL;
     copies_adopt(node, &taking->head);
     job->read_back = true;
-    node->rechecks_wanted = node->rechecks_wanted || job->doubted;
     jobs_add(node, job);
     node->resync->taken++;
     log_debug("resync", "job=%s from=%s", peer_name(node, &taking->id), peer_name(node, &taking->from));
@@ -265,6 +327,10 @@ static void keep(struct taking *taking)
 {
     struct node *node = taking->node;
     const struct job *job = taking->job;
+    if (state_of(node, &taking->id) != LACKED) {
+        end(taking, false);
+        return;
+    }
     struct store_batch *batch = node_batch(node);
     for (uint32_t o = 0; o < output_count(job); o++)
         store_batch_pin(batch, job->output_blob[o].bytes, taking->id.bytes);
@@ -299,9 +365,8 @@ static void on_output(struct node *node, void *context, const struct bulk_done *
 
 static void fetch_outputs(struct taking *taking)
 {
-    struct digest pin;
+    const struct digest pin = pin_of(&taking->id);
     const struct mesh_members *members = &taking->head.members;
-    memcpy(pin.bytes, taking->id.bytes, sizeof pin.bytes);
     taking->request = (struct bulk_request){.holders = {taking->from}, .holder_count = 1, .pin = &pin};
     for (uint32_t i = 0; i < members->count && taking->request.holder_count < BULK_HOLDERS_MAX; i++)
         if (memcmp(&members->id[i], &taking->node->self, sizeof members->id[i]) != 0 &&
@@ -337,37 +402,48 @@ static bool read_told(struct taking *taking, const json_t *answer)
                  head_bytes = unpack(answer, "head", head, sizeof head);
     taking->head.job = taking->id;
     if (row_bytes == 0 || head_bytes == 0 || !copies_head_decode(head, head_bytes, &taking->head) ||
-        !is_among(&taking->head.members, &taking->node->self))
+        !is_among(&taking->head.members, &taking->node->self) ||
+        !is_among(&taking->head.members, &taking->from))
         return false;
     struct job *job = taking->job = job_row_decode(row, row_bytes);
     if (!job)
         return false;
     const struct mesh_id named = job_id(job->spec.tenant, job->spec.key);
     return memcmp(&named, &taking->id, sizeof named) == 0 &&
-           memcmp(&job->spec.id, &taking->id, sizeof named) == 0 && job->state >= JOB_DONE;
+           memcmp(&job->spec.id, &taking->id, sizeof named) == 0 && job_ended_fits(job);
 }
 
-/* As we keep it. */
-static void own_head(struct taking *taking)
+static int64_t earlier(int64_t a_ms, int64_t b_ms)
+{
+    return a_ms < b_ms ? a_ms : b_ms;
+}
+
+/* As we keep it. What is to be computed again is the teller's to do. */
+static void make_ours(struct taking *taking)
 {
     struct copy *head = &taking->head;
-    const enum job_state state = taking->job->state;
+    struct job *job = taking->job;
+    const struct node *node = taking->node;
     head->reign = head->chosen = 0;
     for (uint32_t i = 0; i < head->members.count; i++)
-        if (memcmp(&head->members.id[i], &taking->node->self, sizeof head->members.id[i]) == 0)
-            head->chosen = head->members.storage[i];
+        if (memcmp(&head->members.id[i], &node->self, sizeof node->self) == 0)
+            head->chosen =
+                head->members.storage[i] < node->incarnation ? head->members.storage[i] : node->incarnation;
     head->over = head->whole = true;
-    head->end_state = state == JOB_DONE     ? MESH_JOB_DONE
-                      : state == JOB_FAILED ? MESH_JOB_FAILED
-                                            : MESH_JOB_CANCELLED;
-    head->ended_at_ms = head->ended_at_ms ? head->ended_at_ms : taking->job->finished_at_ms;
+    head->end_state = job->state == JOB_DONE     ? MESH_JOB_DONE
+                      : job->state == JOB_FAILED ? MESH_JOB_FAILED
+                                                 : MESH_JOB_CANCELLED;
+    job->finished_at_ms = earlier(job->finished_at_ms, clock_wall_ms());
+    head->ended_at_ms = job->finished_at_ms;
+    job->doubted = false;
 }
 
 static void on_told(struct node *node, void *context, const json_t *answer)
 {
     struct taking *taking = context;
-    if (!answer || !json_is_true(json_object_get(answer, "ok")) ||
-        json_is_true(json_object_get(answer, "later"))) {
+    const bool later = json_is_true(json_object_get(answer, "later"));
+    node->resync->told_later += later;
+    if (!json_is_true(json_object_get(answer, "ok")) || later) {
         end(taking, false);
     } else if (!read_told(taking, answer)) {
         log_warn("resync",
@@ -376,7 +452,7 @@ static void on_told(struct node *node, void *context, const json_t *answer)
                  peer_name(node, &taking->id), peer_name(node, &taking->from));
         end(taking, true); /* it would say the same again */
     } else {
-        own_head(taking);
+        make_ours(taking);
         fetch_outputs(taking);
     }
 }
@@ -385,10 +461,10 @@ static void take(struct node *node, const struct mesh_id *id)
 {
     struct resync *resync = node->resync;
     struct taking *taking = must(calloc(1, sizeof *taking));
-    *taking = (struct taking){.next = resync->takings, .node = node, .from = resync->teller, .id = *id};
+    *taking = (struct taking){.next = resync->takings, .node = node, .from = resync->teller.id, .id = *id};
     json_t *question = json_pack("{s:s}", "op", "finished");
     json_put(question, "job", json_hex(id->bytes, sizeof id->bytes));
-    if (calls_ask(node, &resync->teller, question, ASK_MS, on_told, taking)) {
+    if (calls_ask(node, &resync->teller.id, question, ASK_MS, on_told, taking)) {
         resync->takings = taking;
         resync->taking_count++;
     } else {
@@ -400,27 +476,49 @@ static void take(struct node *node, const struct mesh_id *id)
 
 /* ---- From page to page */
 
-static void note_told(struct resync *resync, const struct mesh_id *member)
+/* Where the member stands in the list, or would. */
+static uint32_t place_of(const struct resync *resync, const struct mesh_id *member)
 {
+    uint32_t low = 0, high = resync->told_count;
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (memcmp(&resync->told[middle].id, member, sizeof *member) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void note_told(struct resync *resync)
+{
+    const uint32_t at = place_of(resync, &resync->teller.id);
+    if (at < resync->told_count &&
+        memcmp(&resync->told[at].id, &resync->teller.id, sizeof resync->told[at].id) == 0) {
+        resync->told[at] = resync->teller;
+        return;
+    }
     if (resync->told_count == resync->told_room) {
         resync->told_room = 2 * resync->told_room + 8;
         resync->told = must(realloc(resync->told, resync->told_room * sizeof *resync->told));
     }
-    resync->told[resync->told_count++] = *member;
+    memmove(&resync->told[at + 1], &resync->told[at], (resync->told_count - at) * sizeof *resync->told);
+    resync->told[at] = resync->teller;
+    resync->told_count++;
 }
 
-static bool has_told(const struct resync *resync, const struct mesh_id *member)
+/* Its process that is there now. */
+static bool has_told(const struct resync *resync, const struct mesh_member_view *view)
 {
-    for (uint32_t i = 0; i < resync->told_count; i++)
-        if (memcmp(&resync->told[i], member, sizeof *member) == 0)
-            return true;
-    return false;
+    const uint32_t at = place_of(resync, &view->id);
+    return at < resync->told_count && memcmp(&resync->told[at].id, &view->id, sizeof view->id) == 0 &&
+           resync->told[at].session == view->session;
 }
 
 static void leave(struct resync *resync, bool told)
 {
     if (told && !resync->left)
-        note_told(resync, &resync->teller);
+        note_told(resync);
     json_decref(resync->page);
     resync->page = NULL;
     resync->busy = false;
@@ -435,7 +533,7 @@ static void on_page(struct node *node, void *context, const json_t *answer)
         leave(resync, answer && !knows);
         return;
     }
-    resync->page = json_deep_copy(answer);
+    resync->page = must(json_deep_copy(answer));
     resync->next_row = 0;
     go_on(node);
 }
@@ -443,8 +541,9 @@ static void on_page(struct node *node, void *context, const json_t *answer)
 static void ask_page(struct node *node, const char *after)
 {
     struct resync *resync = node->resync;
+    snprintf(resync->after, sizeof resync->after, "%s", after ? after : "");
     json_t *question = json_pack("{s:s, s:s*}", "op", "kept", "after", after);
-    const bool asked = calls_ask(node, &resync->teller, question, ASK_MS, on_page, NULL);
+    const bool asked = calls_ask(node, &resync->teller.id, question, ASK_MS, on_page, NULL);
     json_decref(question);
     json_decref(resync->page);
     resync->page = NULL;
@@ -455,12 +554,16 @@ static void ask_page(struct node *node, const char *after)
 static void take_row(struct node *node, const json_t *row)
 {
     struct resync *resync = node->resync;
+    const int64_t kept_since_ms = clock_wall_ms() - (int64_t)node->config.keep_jobs_s * 1000;
     struct mesh_id id;
-    if (!id_of(json_string_value(json_object_get(row, "id")), &id))
-        return;
+    if (!id_of(json_string_value(json_object_get(row, "id")), &id) ||
+        json_integer_value(json_object_get(row, "finished_at")) < kept_since_ms ||
+        node->jobs.count + resync->taking_count >= JOBS_KEPT_MAX)
+        return; /* it would go again at once */
     const enum state state = state_of(node, &id);
-    const bool may_be_had = json_is_true(json_object_get(row, "here")) || resync->puts_together;
-    if (state == LACKED && may_be_had && node->jobs.count + resync->taking_count < JOBS_KEPT_MAX)
+    const bool may_be_had = json_is_true(json_object_get(row, "here")) ||
+                            (resync->puts_together && resync->told_later < REVIVED_MAX);
+    if (state == LACKED && may_be_had)
         take(node, &id);
     else if (state != KEPT)
         resync->left = true;
@@ -478,7 +581,7 @@ static void go_on(struct node *node)
     if (resync->taking_count > 0)
         return;
     const char *next = json_string_value(json_object_get(resync->page, "next"));
-    if (next)
+    if (next && strcmp(next, resync->after) > 0) /* pages come to an end, whatever is said */
         ask_page(node, next);
     else
         leave(resync, true);
@@ -486,28 +589,67 @@ static void go_on(struct node *node)
 
 /* ---- From member to member */
 
-/* Those of whom something may be had some time. */
+/* Whether something may be had of it, now or when it is up again. Who has left may come back with all that it kept. */
 static bool counts(const struct resync *resync, const struct mesh_member_view *view)
 {
-    return !view->self && view->state <= MESH_DOWN && !has_told(resync, &view->id);
+    return !view->self && view->state != MESH_REVOKED && !has_told(resync, view);
 }
 
-/* Begins with the next one that is up and has not told all; false: that was the last of this round. */
+/* Begins with the next one that is up and has not told all; each round with another. False: that was the last of this
+ * round. */
 static bool ask_next(struct node *node)
 {
     struct resync *resync = node->resync;
     struct mesh_member_view view;
-    while (mesh_member_view(node->host.mesh, resync->next_member, &view)) {
-        resync->next_member++;
-        if (!counts(resync, &view) || view.state > MESH_SUSPECT)
+    uint32_t count = 0;
+    while (mesh_member_view(node->host.mesh, count, &view))
+        count++;
+    while (resync->next_member < count) {
+        const uint32_t at = (resync->round + resync->next_member++) % count;
+        if (!mesh_member_view(node->host.mesh, at, &view) || !counts(resync, &view) ||
+            view.state > MESH_SUSPECT)
             continue;
         resync->busy = true;
         resync->left = false;
-        resync->teller = view.id;
+        resync->teller = (struct teller){.id = view.id, .session = view.session};
         ask_page(node, NULL);
         return true;
     }
     return false;
+}
+
+/* All that are up were asked. */
+static void end_round(struct node *node, int64_t now_ms)
+{
+    struct resync *resync = node->resync;
+    struct mesh_member_view view;
+    uint32_t up = 0, away = 0;
+    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
+        up += counts(resync, &view) && view.state <= MESH_SUSPECT;
+        away += counts(resync, &view) && view.state > MESH_SUSPECT;
+    }
+    const bool got_something = resync->taken > resync->taken_before;
+    resync->told_of = resync->told_of && !got_something;
+    if (up == 0 && resync->told_count > 0 && !resync->told_of) {
+        log_info("resync", "state=done jobs=%u asked=%u away=%u", resync->taken, resync->told_count, away);
+        resync->told_of = true;
+    }
+    if (up == 0 || got_something || !resync->puts_together)
+        resync->pause_ms = AGAIN_MS;
+    else if (resync->pause_ms < AGAIN_MS_MAX)
+        resync->pause_ms *= 2;
+    resync->puts_together = true;
+    resync->taken_before = resync->taken;
+    resync->told_later = 0;
+    resync->next_member = 0;
+    resync->round++;
+    resync->again_at_ms = now_ms + (up == 0 ? LOOK_MS : resync->pause_ms);
+}
+
+static bool is_over(const struct node *node)
+{
+    return clock_wall_ms() > node->resync->until_wall_ms &&
+           mesh_counters(node->host.mesh)->disks_lost == node->disks_lost;
 }
 
 static void end_resync(struct node *node)
@@ -518,35 +660,6 @@ static void end_resync(struct node *node)
     resync_close(node);
 }
 
-/* All that are up were asked. */
-static void end_round(struct node *node, int64_t now_ms)
-{
-    struct resync *resync = node->resync;
-    struct mesh_member_view view;
-    uint32_t up = 0, down = 0;
-    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
-        up += counts(resync, &view) && view.state <= MESH_SUSPECT;
-        down += counts(resync, &view) && view.state == MESH_DOWN;
-    }
-    const bool told_something = resync->taken > resync->taken_before;
-    resync->told_of = resync->told_of && !told_something;
-    if (up == 0 && resync->told_count > 0 && !resync->told_of) {
-        log_info("resync", "state=done jobs=%u asked=%u down=%u", resync->taken, resync->told_count, down);
-        resync->told_of = true;
-    }
-    if (up + down == 0 && resync->told_count > 0 && now_ms - resync->begun_at_ms >= SETTLE_MS) {
-        end_resync(node);
-        return;
-    }
-    resync->pause_ms = told_something || !resync->puts_together ? AGAIN_MS : 2 * resync->pause_ms;
-    if (up == 0 || resync->pause_ms > AGAIN_MS_MAX)
-        resync->pause_ms = up == 0 ? AGAIN_MS : AGAIN_MS_MAX;
-    resync->puts_together = true;
-    resync->taken_before = resync->taken;
-    resync->next_member = 0;
-    resync->again_at_ms = now_ms + resync->pause_ms;
-}
-
 int64_t resync_turn(struct node *node, int64_t now_ms)
 {
     struct resync *resync = node->resync;
@@ -554,35 +667,59 @@ int64_t resync_turn(struct node *node, int64_t now_ms)
         return INT64_MAX;
     if (now_ms < resync->again_at_ms)
         return resync->again_at_ms;
+    if (is_over(node)) {
+        end_resync(node);
+        return INT64_MAX;
+    }
     if (!ask_next(node))
         end_round(node, now_ms);
-    return node->resync ? now_ms : INT64_MAX;
+    return now_ms;
 }
 
 /* ---- Beginning and end */
 
+void resync_mark(struct store_batch *batch)
+{
+    const int64_t now_ms = clock_wall_ms();
+    store_batch_put(batch, STORE_META, MARK, MARK_BYTES, &now_ms, sizeof now_ms);
+}
+
 void resync_save(const struct node *node, struct store_batch *batch)
 {
     if (mesh_counters(node->host.mesh)->disks_lost > node->disks_lost)
-        store_batch_put(batch, STORE_META, MARK, MARK_BYTES, "", 0);
+        resync_mark(batch);
 }
 
-void resync_begin(struct node *node)
+static void begin(struct node *node, int64_t since_wall_ms)
 {
     if (!node->resync) {
         node->resync = must(calloc(1, sizeof *node->resync));
         node->resync->pause_ms = AGAIN_MS;
     }
-    node->resync->begun_at_ms = clock_now_ms();
+    node->resync->until_wall_ms = since_wall_ms + (int64_t)node->config.keep_jobs_s * 1000;
     node->resync->told_count = 0;
     node->resync->told_of = false;
 }
 
+void resync_begin(struct node *node)
+{
+    begin(node, clock_wall_ms());
+}
+
+void resync_want(struct node *node)
+{
+    struct store_batch *batch = node_batch(node);
+    resync_mark(batch);
+    node_commit(node, batch, NULL, NULL);
+    resync_begin(node);
+}
+
 void resync_restore(struct node *node)
 {
+    int64_t since_ms;
     size_t bytes;
-    if (store_get(node->store, STORE_META, MARK, MARK_BYTES, NULL, 0, &bytes) == STORE_OK)
-        resync_begin(node);
+    if (store_get(node->store, STORE_META, MARK, MARK_BYTES, &since_ms, sizeof since_ms, &bytes) == STORE_OK)
+        begin(node, since_ms);
 }
 
 /* The calls and fetches under way come back no more: the node closes, or there are none. */

@@ -273,6 +273,33 @@ def a_finished_job_of_a_lost_home_is_listed_once(place):
         expect([row["id"] for row in told["jobs"]] == [job] and told["total"] == told["matching"] == 1, told)
 
 
+def a_keeper_that_was_away_is_asked_when_it_is_back(place):
+    """The only other node that keeps a job is stopped while the folder is put back, and the asking is cut short by a SIGKILL:
+    the job comes all the same."""
+    mesh = place.mesh(*THREE)
+    home = mesh["ashburn"]
+    snapshots(place, list(mesh.values()))
+    job = home.submit_detached("spin", "--items", "4", "--cache", "off", "--replicas", "2")
+    home.wait_job(job)
+    names = {row["name"] for row in home.job(job)["keepers"]}
+    keeper, = (node for node in mesh.values() if node.name in names and node is not home)
+    witness, = (node for node in mesh.values() if node.name not in names)
+    wait_until("it is over", lambda: "job=%s journal=over whole=yes" % job[:8] in keeper.log_text(), 30)
+    keeper.stop()
+    put_back(home, place.path("before", "ashburn"))
+    expect("event=resync state=done jobs=0 asked=1 away=1" in home.log_text(), home.log_end())
+    home.kill()
+    home.start()
+    witness.wait_states({"ashburn": "up"}, 60)
+    expect(not homes([home, witness], job), "somebody has it while its keeper is away")
+    keeper.start()
+    wait_until("it has the job again", lambda: homes([home], job), 60)
+    keeper.kill()
+    expect_marks(home, job, 4)
+    home.stop()
+    place.weir("store", "check", "--data", home.data)
+
+
 def ends_of(node, jobs):
     """The state of each, and what is said of it, as any client is told."""
     told = [node.weir("jobs", job, "--json").json["job"] for job in jobs]
@@ -634,7 +661,7 @@ def finished_jobs_outlive_folders_that_are_put_back(place):
     kept = [row["name"] for row in nodes[2].job(pair)["keepers"]]
     for node in nodes + nodes[:1]:
         put_back(node, place.path("before", node.name))
-        expect(re.search(r"event=resync state=done jobs=%d asked=2 down=0" % (2 + (node.name in kept)), node.log_text()),
+        expect(re.search(r"event=resync state=done jobs=%d asked=2 away=0" % (2 + (node.name in kept)), node.log_text()),
                node.log_text())
     rows = nodes[0].weir("jobs", "--mesh", "--json").json["jobs"]
     expect(sorted(row["id"] for row in rows) == sorted((product, spins, pair)) and {row["state"] for row in rows} == {"done"}, rows)
@@ -740,5 +767,5 @@ TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wher
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
          large_inputs_and_outputs_outlive_the_home, small_inputs_ride_in_the_journal,
          a_takeover_on_a_full_disk_waits_for_room, a_disk_that_was_put_back_is_named,
-         finished_jobs_outlive_folders_that_are_put_back, jobs_that_ended_badly_outlive_their_home, a_new_home_mends_what_its_disk_lost]
+         finished_jobs_outlive_folders_that_are_put_back, a_keeper_that_was_away_is_asked_when_it_is_back, jobs_that_ended_badly_outlive_their_home, a_new_home_mends_what_its_disk_lost]
 LONG_TESTS = []

@@ -208,6 +208,57 @@ static void rows_of_jobs_are_read_by_later_versions_and_not_when_cut(void **stat
     job_free(job);
 }
 
+/* A job as its home keeps it once it is done. */
+static struct job *finished_job(void)
+{
+    struct job *job = described_job();
+    uint8_t head[ARRAY_NPY_WRITTEN_BYTES_MAX];
+    size_t head_bytes;
+    job->state = JOB_DONE;
+    job->committed = job->spec.shard_count;
+    job->spec.output_count = job->spec.manifest->output_count;
+    assert_int_equal(job->spec.output_count, 1);
+    job->spec.outputs[0] = (struct array_type){.dtype = ARRAY_UINT32, .rank = 1, .shape = {40}};
+    job->spec.output_item_bytes[0] = 4;
+    assert_int_equal(array_npy_encode(&job->spec.outputs[0], head, &head_bytes), ARRAY_OK);
+    job->output_bytes[0] = head_bytes + 160;
+    return job;
+}
+
+static void what_another_node_tells_of_a_finished_job_must_fit(void **state)
+{
+    (void)state;
+    struct job *job = finished_job();
+    assert_true(job_ended_fits(job));
+#define REFUSED_WITH(field, value)                                                                           \
+    do {                                                                                                     \
+        const uint64_t was = (uint64_t)(field);                                                              \
+        (field) = (value);                                                                                   \
+        assert_false(job_ended_fits(job));                                                                   \
+        *(&(field)) = (__typeof__(field))was;                                                                \
+        assert_true(job_ended_fits(job));                                                                    \
+    } while (0)
+    REFUSED_WITH(job->state, JOB_RUNNING);
+    REFUSED_WITH(job->spec.shard_items, 0);
+    REFUSED_WITH(job->spec.shard_count, 0);
+    REFUSED_WITH(job->spec.shard_count, 39);
+    REFUSED_WITH(job->spec.items, 41);
+    REFUSED_WITH(job->committed, 41);
+    REFUSED_WITH(job->spec.output_count, 0);
+    REFUSED_WITH(job->spec.output_item_bytes[0], 0);
+    REFUSED_WITH(job->output_bytes[0], 159);
+    REFUSED_WITH(job->output_bytes[0], UINT64_MAX);
+    job->spec.items = job->spec.shard_count = MESH_SHARDS_MAX + 1u;
+    assert_false(job_ended_fits(job));
+    job_free(job);
+    job = described_job(); /* one that failed has no outputs */
+    job->state = JOB_FAILED;
+    job->spec.output_count = job->spec.manifest->output_count;
+    job->spec.output_item_bytes[0] = 4;
+    assert_true(job_ended_fits(job));
+    job_free(job);
+}
+
 /* A first entry with an input of so many bytes. Returns how long it is; 0: it does not fit, or can't be written. */
 static size_t first_entry_of(struct job *job, const uint8_t *input, size_t bytes, uint8_t *out,
                              size_t capacity)
@@ -354,6 +405,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_dispute_is_read_back_and_told_from_a_commit),
         cmocka_unit_test(small_inputs_ride_in_the_first_entry_if_they_are_what_it_names),
         cmocka_unit_test(two_requests_under_one_key_are_told_apart),
+        cmocka_unit_test(what_another_node_tells_of_a_finished_job_must_fit),
         cmocka_unit_test(a_cached_result_says_whose_word_it_is),
         cmocka_unit_test(an_end_comes_back_as_it_went_and_not_when_cut),
     };
