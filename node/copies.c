@@ -811,11 +811,11 @@ void copies_fetch_missing(struct node *node, const struct mesh_id *job, copies_f
     struct refetch *refetch = calloc(1, sizeof *refetch);
     must(refetch);
     *refetch = (struct refetch){.node = node, .job = *job, .done = done, .fetching = 1};
-    struct mesh_journal_view view;
-    if (mesh_journal_find(node->host.mesh, job, &view))
-        for (uint32_t i = 0; i < view.members.count && refetch->request.holder_count < BULK_HOLDERS_MAX; i++)
-            if (memcmp(&view.members.id[i], &node->self, sizeof node->self) != 0)
-                refetch->request.holders[refetch->request.holder_count++] = view.members.id[i];
+    struct copy *copy = copies_find(node, job);
+    const struct mesh_members none = {0}, *members = copy ? copies_members(node, copy) : &none;
+    for (uint32_t i = 0; i < members->count && refetch->request.holder_count < BULK_HOLDERS_MAX; i++)
+        if (memcmp(&members->id[i], &node->self, sizeof node->self) != 0)
+            refetch->request.holders[refetch->request.holder_count++] = members->id[i];
     if (refetch->request.holder_count > 0)
         copies_read(node, job, 1, refetch_entry, refetch);
     refetch_advance(refetch);
@@ -934,13 +934,15 @@ void copies_on_over(struct node *node, const struct mesh_id *job, bool whole)
     copies_members(node, copy); /* before the entries go */
     struct store_batch *batch = node_batch(node);
     copies_put_head(batch, copy);
-    if (whole && copy->end && copy->end_state != MESH_JOB_DONE && !jobs_find(node, job))
+    const struct job *held = jobs_find(node, job);
+    const bool ours = held && held->state != JOB_PREPARING;
+    if (whole && copy->end && copy->end_state != MESH_JOB_DONE && !ours)
         jobs_put_ended(node, batch, copy);
     node_commit(node, batch, NULL, NULL);
     /* As its home we have the outputs. As a member we keep what they are made of, in case the home is lost. */
     if (!jobs_on_over(node, job) && (!whole || copy->end_state != MESH_JOB_DONE))
         copies_sweep(node, job, true);
-    if (!whole && !jobs_find(node, job))
+    if (!whole && !ours)
         resync_want(node);
 }
 
@@ -1015,6 +1017,7 @@ static bool restore_copy(struct node *node, struct copy *copy)
     if (image->members.count == 0) {
         log_error("journal", "job=%s error=\"the entries of its copy here are gone: it is left out\"",
                   peer_name(node, &copy->job));
+        copy->damaged = true;
         return false;
     }
     copy->last = image->last;
@@ -1023,6 +1026,7 @@ static bool restore_copy(struct node *node, struct copy *copy)
         image->last) { /* entries that a majority held are gone: this disk was rolled back, or is bad */
         log_error("journal", "job=%s error=\"its copy here ends before what is settled: it is left out\"",
                   peer_name(node, &copy->job));
+        copy->damaged = true;
         return false;
     }
     if (image->end)

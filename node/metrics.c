@@ -137,6 +137,8 @@ void metrics_write(struct node *node, FILE *out)
     counter(out, "journal_blob_bytes", "Their bytes.", node->copies.blob_bytes);
     counter(out, "journal_blobs_missed", "Those that did not come; their entries were not held.",
             node->copies.blobs_missed);
+    counter(out, "finished_jobs_taken_back",
+            "Finished jobs that this disk lacked, had back from other members.", node->jobs.taken_back);
     counter(out, "records_refused", "Signed records that did not verify.", node->records_refused);
 
     const struct mesh_counters *core = mesh_counters(node->host.mesh);

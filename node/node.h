@@ -142,6 +142,8 @@ struct jobs {
     uint32_t submitters;         /* calls that wait for their acknowledgement */
     int64_t tell_at_ms;          /* when the next of them may be told why */
     struct result_wait *results; /* RESULTs whose blobs are on their way */
+    uint32_t inputs_coming;      /* of such jobs */
+    uint64_t taken_back;         /* finished ones that were had from other members: resync.c */
     int64_t prune_at_ms;
 };
 
@@ -186,7 +188,8 @@ struct copy {
     int64_t ended_at_ms;           /* wall */
     bool over;                     /* the core has forgotten it: all members hold the end */
     bool whole;                    /* over: our copy has all that was settled */
-    uint32_t sweeps;               /* of its entries and pins, under way */
+    bool damaged;    /* its entries here are gone, in part or all: it was not handed to the core */
+    uint32_t sweeps; /* of its entries and pins, under way */
 };
 
 struct relay;    /* relay.c */

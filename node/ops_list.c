@@ -168,7 +168,7 @@ static bool home_of(struct node *node, const struct copy *copy, struct mesh_id *
     struct mesh_journal_view journal;
     if (copy->over) {
         *home = copy->voted;
-        return copy->promised == copy->last_epoch && jobs_tell(node, copy);
+        return copy->whole && copy->promised == copy->last_epoch;
     }
     if (copy->last == 0 || !mesh_journal_find(node->host.mesh, &copy->job, &journal))
         return false;
@@ -200,7 +200,8 @@ static uint32_t lost_jobs(const struct page *page, const struct place *after, st
                                                : copy->end_state == MESH_JOB_CANCELLED ? JOB_CANCELLED
                                                                                        : JOB_DONE);
             if ((!page->state || strcmp(state, page->state) == 0) && is_after(&one->place, after) &&
-                home_of(node, copy, &one->home) && is_lost(node, copy, &one->home))
+                home_of(node, copy, &one->home) && is_lost(node, copy, &one->home) &&
+                (!copy->over || jobs_tell(node, copy)))
                 count++;
         }
     qsort(out, count, sizeof *out, compare_places);
@@ -219,7 +220,7 @@ static json_t *lost_row(struct node *node, const struct listed *one)
 {
     const struct copy *copy = one->what;
     struct lost_job lost = {.node = node, .copy = copy, .home = &one->home};
-    struct job *ended = copy->over ? jobs_ended(node, &copy->job) : NULL;
+    struct job *ended = copy->over && copy->end_state != MESH_JOB_DONE ? jobs_ended(node, &copy->job) : NULL;
     if (ended) {
         lost.row = tell_lost_job(node, ended, &one->home);
         job_free(ended);

@@ -1,6 +1,7 @@
 /* The local API: the health of the mesh as this node sees it. */
 #include "node/log.h"
 #include "node/ops.h"
+#include "node/resync.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -194,6 +195,8 @@ static const char *note_of(struct node *node, const struct mesh_member_view *vie
     case MESH_FAULT_NONE:
         break;
     }
+    if (view->self && resync_goes_on(node))
+        return "asking jobs back";
     const char *owner = owner_note(node, view);
     if (owner[0])
         return owner;

@@ -15,6 +15,8 @@
 #define ASK_MS 5000         /* for an answer */
 #define AGAIN_MS 1000       /* before those that have not told all are asked again; it doubles, */
 #define AGAIN_MS_MAX 60000  /* up to this */
+#define ANEW_MS 10000       /* between two times that all members are asked anew */
+#define INPUTS_MAX 16u      /* on their way at once */
 #define LOOK_MS 5000        /* for members that have come up since, when all have told */
 #define LOGS_READ_MAX 16    /* for one page, of journals whose head rows don't name their members */
 #define ROW_TEXT_BYTES(count) (((count) + 2) / 3 * 4 + 1) /* in base64 */
@@ -54,6 +56,9 @@ struct resync {
     bool left;      /* it has something that can't be taken yet */
     struct taking *takings;
     uint32_t taking_count;
+    bool anew;          /* more is missing than was asked for */
+    int64_t anew_at_ms; /* not before */
+    uint32_t asked;     /* members, in this round */
     int64_t again_at_ms;
     int64_t pause_ms;
     uint32_t taken, taken_before; /* jobs; by the latest round */
@@ -79,8 +84,9 @@ static bool is_here(struct node *node, const struct mesh_id *id)
 /* Whether that member is to have the job that this is the journal of, and it may be had here. */
 static bool keeps_for(struct node *node, struct copy *copy, const struct mesh_id *asker)
 {
-    return (is_here(node, &copy->job) || jobs_tell(node, copy)) &&
-           is_among(copies_members(node, copy), asker);
+    const bool here = is_here(node, &copy->job);
+    return (here || (copy->over && copy->whole)) && is_among(copies_members(node, copy), asker) &&
+           (here || jobs_tell(node, copy));
 }
 
 struct looks {
@@ -134,8 +140,10 @@ void op_kept(void *context, struct api_call *call)
     uint32_t i = 0, logs_read = 0;
     for (; i < looks->count && json_array_size(rows) < PAGE_ROWS_MAX && logs_read < LOGS_READ_MAX; i++) {
         struct copy *copy = copies_find(node, &looks->id[i]);
-        logs_read += copy && copy->members.count == 0;
-        if (!copy || !keeps_for(node, copy, &asker))
+        const bool unnamed = copy && copy->members.count == 0;
+        const bool keeps = copy && keeps_for(node, copy, &asker);
+        logs_read += unnamed && copy->members.count > 0;
+        if (!keeps)
             continue;
         const struct job *job = jobs_find(node, &copy->job);
         json_t *row = json_pack("{s:b, s:I}", "here", is_here(node, &copy->job), "finished_at",
@@ -160,6 +168,8 @@ static json_t *base64(const uint8_t *bytes, size_t count)
 static void revive(struct node *node, const struct mesh_id *id)
 {
     struct mesh_id *free_place = NULL;
+    if (jobs_find(node, id))
+        return; /* it is one of them */
     for (uint32_t i = 0; i < REVIVED_MAX; i++) {
         const struct job *job = jobs_find(node, &node->revived[i]);
         if (!job || job->state >= JOB_DONE)
@@ -208,21 +218,33 @@ static enum state state_of(struct node *node, const struct mesh_id *id)
     const struct copy *copy = copies_find(node, id);
     if (job)
         return job->state >= JOB_DONE ? KEPT : UNDER_WAY;
-    if (mesh_journal_find(node->host.mesh, id, &view) || (copy && !copy->over))
+    if (mesh_journal_find(node->host.mesh, id, &view) || (copy && !copy->over && !copy->damaged))
         return UNDER_WAY; /* its home brings it up, or says that it is over */
     if (copy && copy->sweeps > 0)
         return UNDER_WAY; /* pins of what is left of it go */
-    return copy && copy->whole ? KEPT : LACKED;
+    return copy && copy->over && copy->whole ? KEPT : LACKED;
 }
 
 /* ---- Taking one */
 
 static void go_on(struct node *node);
 
-/* Who pins the outputs while they come: apart from the job's own pins, which a journal that turns up meanwhile has. */
-static struct digest pin_of(const struct mesh_id *job)
+/* Who pins outputs while they come: apart from their jobs' own pins, which a journal that turns up meanwhile has. */
+static struct digest comer(void)
 {
-    return digest_of("weir resync 1", job->bytes, sizeof job->bytes);
+    return digest_of("weir resync 1", "", 0);
+}
+
+static uint32_t output_count(const struct job *job)
+{
+    return job->state == JOB_DONE ? job->spec.output_count : 0;
+}
+
+static void unpin(struct store_batch *batch, const struct job *job)
+{
+    const struct digest pin = comer();
+    for (uint32_t o = 0; o < output_count(job); o++)
+        store_batch_unpin(batch, job->output_blob[o].bytes, pin.bytes);
 }
 
 static void end(struct taking *taking, bool good)
@@ -235,12 +257,12 @@ static void end(struct taking *taking, bool good)
     *link = taking->next;
     resync->taking_count--;
     resync->left = resync->left || !good;
-    const struct digest pin = pin_of(&taking->id);
-    struct store_batch *batch = node_batch(node);
-    store_batch_unpin_all(batch, pin.bytes);
-    node_commit(node, batch, NULL, NULL);
-    if (taking->job)
+    if (taking->job) {
+        struct store_batch *batch = node_batch(node);
+        unpin(batch, taking->job);
+        node_commit(node, batch, NULL, NULL);
         job_free(taking->job);
+    }
     free(taking);
     go_on(node);
 }
@@ -249,6 +271,7 @@ static void end(struct taking *taking, bool good)
 static void on_input(struct node *node, void *context, const struct bulk_done *done)
 {
     struct mesh_id *id = context;
+    node->jobs.inputs_coming--;
     if (done->error != BULK_OK)
         log_debug("resync", "job=%s error=\"an input was not had: %s\"", peer_name(node, id),
                   bulk_error_text(done->error));
@@ -258,6 +281,8 @@ static void on_input(struct node *node, void *context, const struct bulk_done *d
         node_commit(node, batch, NULL, NULL);
     }
     free(id);
+    if (node->resync)
+        go_on(node);
 }
 
 /* What it was made of, in case it is to be computed again. */
@@ -273,7 +298,9 @@ static void fetch_inputs(struct taking *taking, const struct job *job)
         *id = taking->id;
         taking->request.blob = blobs[i];
         taking->request.pin = &pin;
-        if (!fetch_start(taking->node, &taking->request, on_input, id))
+        if (fetch_start(taking->node, &taking->request, on_input, id))
+            taking->node->jobs.inputs_coming++;
+        else
             free(id);
     }
 }
@@ -309,17 +336,14 @@ static void on_kept(struct node *node, void *context, enum store_error error)
     struct job *job = taking->job;
     taking->job = NULL;
     copies_adopt(node, &taking->head);
+    copies_sweep(node, &taking->id, false); /* what a part of its journal may have left */
     job->read_back = true;
     jobs_add(node, job);
     node->resync->taken++;
+    node->jobs.taken_back++;
     log_debug("resync", "job=%s from=%s", peer_name(node, &taking->id), peer_name(node, &taking->from));
     fetch_inputs(taking, job);
     end(taking, true);
-}
-
-static uint32_t output_count(const struct job *job)
-{
-    return job->state == JOB_DONE ? job->spec.output_count : 0;
 }
 
 /* Its outputs are here. */
@@ -334,6 +358,7 @@ static void keep(struct taking *taking)
     struct store_batch *batch = node_batch(node);
     for (uint32_t o = 0; o < output_count(job); o++)
         store_batch_pin(batch, job->output_blob[o].bytes, taking->id.bytes);
+    unpin(batch, job);
     jobs_put_row(batch, job);
     copies_put_head(batch, &taking->head);
     node_commit(node, batch, on_kept, taking);
@@ -365,7 +390,7 @@ static void on_output(struct node *node, void *context, const struct bulk_done *
 
 static void fetch_outputs(struct taking *taking)
 {
-    const struct digest pin = pin_of(&taking->id);
+    const struct digest pin = comer();
     const struct mesh_members *members = &taking->head.members;
     taking->request = (struct bulk_request){.holders = {taking->from}, .holder_count = 1, .pin = &pin};
     for (uint32_t i = 0; i < members->count && taking->request.holder_count < BULK_HOLDERS_MAX; i++)
@@ -576,9 +601,10 @@ static void go_on(struct node *node)
     if (!resync->page)
         return;
     const json_t *rows = json_object_get(resync->page, "jobs");
-    while (resync->taking_count < TAKINGS_MAX && resync->next_row < json_array_size(rows))
+    while (resync->taking_count < TAKINGS_MAX && node->jobs.inputs_coming < INPUTS_MAX &&
+           resync->next_row < json_array_size(rows))
         take_row(node, json_array_get(rows, resync->next_row++));
-    if (resync->taking_count > 0)
+    if (resync->taking_count > 0 || resync->next_row < json_array_size(rows))
         return;
     const char *next = json_string_value(json_object_get(resync->page, "next"));
     if (next && strcmp(next, resync->after) > 0) /* pages come to an end, whatever is said */
@@ -589,10 +615,15 @@ static void go_on(struct node *node)
 
 /* ---- From member to member */
 
-/* Whether something may be had of it, now or when it is up again. Who has left may come back with all that it kept. */
-static bool counts(const struct resync *resync, const struct mesh_member_view *view)
+/* Whether something may be had of it, now or when it is up again. Who has left may come back with all that it kept; versions
+ * that know no calls of other nodes can't be asked. */
+static bool counts(const struct node *node, const struct mesh_member_view *view)
 {
-    return !view->self && view->state != MESH_REVOKED && !has_told(resync, view);
+    struct transport_protocol protocol;
+    if (view->self || view->state == MESH_REVOKED || has_told(node->resync, view))
+        return false;
+    transport_protocol(node->transport, &view->id, &protocol);
+    return protocol.max == 0 || protocol.max >= wire_kind_since(WIRE_ASK);
 }
 
 /* Begins with the next one that is up and has not told all; each round with another. False: that was the last of this
@@ -606,9 +637,10 @@ static bool ask_next(struct node *node)
         count++;
     while (resync->next_member < count) {
         const uint32_t at = (resync->round + resync->next_member++) % count;
-        if (!mesh_member_view(node->host.mesh, at, &view) || !counts(resync, &view) ||
+        if (!mesh_member_view(node->host.mesh, at, &view) || !counts(node, &view) ||
             view.state > MESH_SUSPECT)
             continue;
+        resync->asked++;
         resync->busy = true;
         resync->left = false;
         resync->teller = (struct teller){.id = view.id, .session = view.session};
@@ -625,12 +657,12 @@ static void end_round(struct node *node, int64_t now_ms)
     struct mesh_member_view view;
     uint32_t up = 0, away = 0;
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
-        up += counts(resync, &view) && view.state <= MESH_SUSPECT;
-        away += counts(resync, &view) && view.state > MESH_SUSPECT;
+        up += counts(node, &view) && view.state <= MESH_SUSPECT;
+        away += counts(node, &view) && view.state > MESH_SUSPECT;
     }
     const bool got_something = resync->taken > resync->taken_before;
     resync->told_of = resync->told_of && !got_something;
-    if (up == 0 && resync->told_count > 0 && !resync->told_of) {
+    if (up == 0 && (resync->told_count > 0 || away == 0) && !resync->told_of) {
         log_info("resync", "state=done jobs=%u asked=%u away=%u", resync->taken, resync->told_count, away);
         resync->told_of = true;
     }
@@ -638,7 +670,8 @@ static void end_round(struct node *node, int64_t now_ms)
         resync->pause_ms = AGAIN_MS;
     else if (resync->pause_ms < AGAIN_MS_MAX)
         resync->pause_ms *= 2;
-    resync->puts_together = true;
+    resync->puts_together = resync->puts_together || resync->asked > 0;
+    resync->asked = 0;
     resync->taken_before = resync->taken;
     resync->told_later = 0;
     resync->next_member = 0;
@@ -671,6 +704,11 @@ int64_t resync_turn(struct node *node, int64_t now_ms)
         end_resync(node);
         return INT64_MAX;
     }
+    if (resync->anew && now_ms >= resync->anew_at_ms) {
+        resync->anew = resync->told_of = resync->puts_together = false;
+        resync->anew_at_ms = now_ms + ANEW_MS;
+        resync->told_count = resync->next_member = 0;
+    }
     if (!ask_next(node))
         end_round(node, now_ms);
     return now_ms;
@@ -697,8 +735,8 @@ static void begin(struct node *node, int64_t since_wall_ms)
         node->resync->pause_ms = AGAIN_MS;
     }
     node->resync->until_wall_ms = since_wall_ms + (int64_t)node->config.keep_jobs_s * 1000;
-    node->resync->told_count = 0;
-    node->resync->told_of = false;
+    node->resync->anew = true;
+    node->resync->again_at_ms = 0;
 }
 
 void resync_begin(struct node *node)
@@ -714,12 +752,24 @@ void resync_want(struct node *node)
     resync_begin(node);
 }
 
+bool resync_goes_on(const struct node *node)
+{
+    return node->resync && !node->resync->told_of;
+}
+
 void resync_restore(struct node *node)
 {
     int64_t since_ms;
     size_t bytes;
-    if (store_get(node->store, STORE_META, MARK, MARK_BYTES, &since_ms, sizeof since_ms, &bytes) == STORE_OK)
-        begin(node, since_ms);
+    if (store_get(node->store, STORE_META, MARK, MARK_BYTES, &since_ms, sizeof since_ms, &bytes) !=
+            STORE_OK ||
+        bytes != sizeof since_ms)
+        return;
+    const struct digest pin = comer(); /* of outputs that came before a death, for jobs that did not */
+    struct store_batch *batch = node_batch(node);
+    store_batch_unpin_all(batch, pin.bytes);
+    node_commit(node, batch, NULL, NULL);
+    begin(node, since_ms);
 }
 
 /* The calls and fetches under way come back no more: the node closes, or there are none. */

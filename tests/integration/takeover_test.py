@@ -281,10 +281,9 @@ def a_keeper_that_was_away_is_asked_when_it_is_back(place):
     snapshots(place, list(mesh.values()))
     job = home.submit_detached("spin", "--items", "4", "--cache", "off", "--replicas", "2")
     home.wait_job(job)
-    names = {row["name"] for row in home.job(job)["keepers"]}
+    names = keepers_of(mesh.values(), job, 2)
     keeper, = (node for node in mesh.values() if node.name in names and node is not home)
     witness, = (node for node in mesh.values() if node.name not in names)
-    wait_until("it is over", lambda: "job=%s journal=over whole=yes" % job[:8] in keeper.log_text(), 30)
     keeper.stop()
     put_back(home, place.path("before", "ashburn"))
     expect("event=resync state=done jobs=0 asked=1 away=1" in home.log_text(), home.log_end())
@@ -323,7 +322,7 @@ def jobs_that_ended_badly_outlive_their_home(place):
     ends = ends_of(home, jobs)
     expect([state for state, _ in ends] == ["failed", "cancelled"] and "bad.cu:3:10: error" in ends[0][1], ends)
     for job in jobs:
-        wait_over(list(mesh.values()), job)
+        keepers_of(mesh.values(), job, 3)
     home.kill()
     rows = {(failed, "failed", "ashburn"), (cancelled, "cancelled", "ashburn")}
     for node in others:
@@ -633,12 +632,12 @@ def snapshots(place, nodes):
         node.wait_states({other.name: "up" for other in nodes}, 60)
 
 
-def wait_over(nodes, job):
-    """Until no home tends its journal any more, and all these hold what they hold of it."""
+def keepers_of(nodes, job, count):
+    """The names of the nodes that keep the job, once all of them know that it is over."""
     def over():
-        rows = [row for node in nodes for row in node.call("where", job=job)["jobs"]]
-        return len(rows) == len(nodes) and sum(row["over"] for row in rows) == len(nodes) - 1
-    wait_until("job %s is over at all" % job[:8], over, 30)
+        found = {node.name for node in nodes if "job=%s journal=over whole=yes" % job[:8] in node.log_text()}
+        return found if len(found) == count else None
+    return wait_until("%d nodes know that %s is over" % (count, job[:8]), over, 30)
 
 
 def finished_jobs_outlive_folders_that_are_put_back(place):
@@ -657,8 +656,8 @@ def finished_jobs_outlive_folders_that_are_put_back(place):
     for node, job in zip(nodes, (product, spins, pair)):
         node.wait_job(job, timeout_s=90)
     for job in (product, spins):
-        wait_over(nodes, job)
-    kept = [row["name"] for row in nodes[2].job(pair)["keepers"]]
+        keepers_of(nodes, job, 3)
+    kept = keepers_of(nodes, pair, 2)
     for node in nodes + nodes[:1]:
         put_back(node, place.path("before", node.name))
         expect(re.search(r"event=resync state=done jobs=%d asked=2 away=0" % (2 + (node.name in kept)), node.log_text()),
