@@ -119,7 +119,7 @@ struct peers {
 /* ---- jobs.c */
 
 #define JOBS_BUCKETS 4096
-#define REVIVED_MAX 8u       /* finished jobs put together at once because other members lack them */
+#define REVIVED_MAX 16u      /* finished jobs put together at once because other members lack them */
 #define JOBS_KEPT_MAX 100000 /* finished ones included; the oldest finished ones go first */
 
 /* Which bucket of the tables of jobs and of copies: ids are digests. */

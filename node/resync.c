@@ -13,12 +13,13 @@
 #define PAGE_LOOKS_MAX 4096 /* journals looked at for it */
 #define TAKINGS_MAX 8u      /* jobs asked for at once */
 #define ASK_MS 5000         /* for an answer */
-#define AGAIN_MS 1000       /* before those that have not told all are asked again; it doubles, */
-#define AGAIN_MS_MAX 60000  /* up to this */
-#define ANEW_MS 10000       /* between two times that all members are asked anew */
-#define INPUTS_MAX 16u      /* on their way at once */
-#define LOOK_MS 5000        /* for members that have come up since, when all have told */
-#define LOGS_READ_MAX 16    /* for one page, of journals whose head rows don't name their members */
+#define SOON_MS 100   /* after a round that brought something: what was put together meanwhile comes next */
+#define AGAIN_MS 1000 /* before those that have not told all are asked again; it doubles, */
+#define AGAIN_MS_MAX 60000 /* up to this */
+#define ANEW_MS 10000      /* between two times that all members are asked anew */
+#define INPUTS_MAX 16u     /* on their way at once */
+#define LOOK_MS 5000       /* for members that have come up since, when all have told */
+#define LOGS_READ_MAX 16   /* for one page, of journals whose head rows don't name their members */
 #define ROW_TEXT_BYTES(count) (((count) + 2) / 3 * 4 + 1) /* in base64 */
 
 /* One job on its way here. */
@@ -666,7 +667,9 @@ static void end_round(struct node *node, int64_t now_ms)
         log_info("resync", "state=done jobs=%u asked=%u away=%u", resync->taken, resync->told_count, away);
         resync->told_of = true;
     }
-    if (up == 0 || got_something || !resync->puts_together)
+    if (got_something)
+        resync->pause_ms = SOON_MS;
+    else if (up == 0 || !resync->puts_together || resync->pause_ms < AGAIN_MS)
         resync->pause_ms = AGAIN_MS;
     else if (resync->pause_ms < AGAIN_MS_MAX)
         resync->pause_ms *= 2;
