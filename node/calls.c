@@ -199,6 +199,11 @@ static void begin_remote(struct node *node, const struct mesh_id *from, const st
         remote_free(remote);
 }
 
+bool calls_asker(const struct api_call *call, struct mesh_id *asker)
+{
+    return api_remote_site(call) && id_from_hex(body_text(call, "from"), asker);
+}
+
 static void end_remote(struct remote *remote)
 {
     struct api_call *call = remote->call;

@@ -22,6 +22,9 @@ typedef void calls_answered(struct node *node, void *context, const struct json_
 bool calls_ask(struct node *node, const struct mesh_id *to, const struct json_t *body, int64_t wait_ms,
                calls_answered *answered, void *context);
 
+/* Which node makes the call, whatever it says itself; false: it is a client's of ours. */
+bool calls_asker(const struct api_call *call, struct mesh_id *asker);
+
 /* ASK, ANSWER, UNASK. */
 void calls_on_frame(struct node *node, const struct mesh_id *from, const struct wire_frame *frame);
 int64_t calls_turn(struct node *node, int64_t now_ms);

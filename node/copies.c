@@ -468,6 +468,14 @@ static bool latest_members(void *context, const struct copies_entry_view *view)
     return true;
 }
 
+bool copies_member(const struct mesh_members *members, const struct mesh_id *id)
+{
+    for (uint32_t i = 0; i < members->count; i++)
+        if (memcmp(&members->id[i], id, sizeof *id) == 0)
+            return true;
+    return false;
+}
+
 const struct mesh_members *copies_members(struct node *node, struct copy *copy)
 {
     if (copy->members.count == 0)

@@ -1,5 +1,6 @@
 #include "node/keys.h"
 
+#include "node/calls.h"
 #include "node/ops.h"
 
 #include <sodium.h>
@@ -104,17 +105,12 @@ void keys_put(json_t *object, const char *name, const struct key_home *home)
 bool keys_get(const json_t *object, const char *name, struct key_home *home)
 {
     const json_t *const field = json_object_get(object, name);
-    const char *const node = json_string_value(json_object_get(field, "node"));
     const char *const claim = json_string_value(json_object_get(field, "claim"));
-    struct digest id;
     size_t bytes;
-    if (!node || digest_from_hex(node, &id) != CRYPTO_OK || !claim ||
-        sodium_hex2bin((uint8_t *)&home->claim, sizeof home->claim, claim, strlen(claim), NULL, &bytes,
-                       NULL) != 0 ||
-        bytes != sizeof home->claim)
-        return false;
-    memcpy(home->node.bytes, id.bytes, sizeof home->node.bytes);
-    return true;
+    return id_from_hex(json_string_value(json_object_get(field, "node")), &home->node) && claim &&
+           sodium_hex2bin((uint8_t *)&home->claim, sizeof home->claim, claim, strlen(claim), NULL, &bytes,
+                          NULL) == 0 &&
+           bytes == sizeof home->claim;
 }
 
 static void reply(struct api_call *call, const struct key_home *home)
@@ -185,21 +181,18 @@ struct key_home keys_register(struct node *node, const struct mesh_id *job, cons
     return *claimant;
 }
 
-/* Of another node alone: `from` is who asks, whatever it said itself (relay.c). */
+/* Of another node alone, and for itself. */
 void op_register(void *context, struct api_call *call)
 {
     struct node *node = context;
-    const char *const job_text = body_text(call, "job"), *const from = body_text(call, "from");
     struct key_home claimant, instead, home;
-    struct mesh_id job;
-    struct digest job_id, from_id;
-    if (!api_remote_site(call) || !job_text || digest_from_hex(job_text, &job_id) != CRYPTO_OK || !from ||
-        digest_from_hex(from, &from_id) != CRYPTO_OK || !keys_get(api_body(call), "home", &claimant)) {
+    struct mesh_id job, from;
+    if (!calls_asker(call, &from) || !id_from_hex(body_text(call, "job"), &job) ||
+        !keys_get(api_body(call), "home", &claimant)) {
         api_error(call, EXIT_FAILED, "a node registers with a job's 64 hex digits, and as its home");
         return;
     }
-    memcpy(job.bytes, job_id.bytes, sizeof job.bytes);
-    memcpy(claimant.node.bytes, from_id.bytes, sizeof claimant.node.bytes);
+    claimant.node = from;
     const bool replaces = keys_get(api_body(call), "instead", &instead);
     if (may_register(node, &job, &claimant, replaces ? &instead : NULL, &home))
         write_down(node, &job, &claimant, call);

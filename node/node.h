@@ -7,7 +7,7 @@
  *                 and addresses
  *     jobs.c      jobs at home: submit, commit, outputs, restart, takeover
  *     copies.c    journals of several copies: what is kept here of them, for our own jobs and for others'
- *     resync.c    finished jobs that a disk that was put back forgot
+ *     resync*.c   finished jobs that a disk that was put back forgot
  *     execute.c   bundles of others (and our own) on this node's workers
  *     disk.c      lends nothing while the disk is full
  *     cache*.c    the result cache across nodes: the side that asks, and the one that answers
@@ -666,6 +666,8 @@ size_t copies_head_encode(const struct copy *copy, uint8_t *row, size_t capacity
 void copies_put_head(struct store_batch *batch, const struct copy *copy);
 /* Who keeps the journal, as far as our copy knows; borrowed. Reads the whole log if the head doesn't say. */
 const struct mesh_members *copies_members(struct node *node, struct copy *copy);
+bool copies_member(const struct mesh_members *members,
+                   const struct mesh_id *id); /* whether it is one of them */
 /* A journal that is over, of which nothing but the end was here, becomes as `told`, whose row was saved. */
 void copies_adopt(struct node *node, const struct copy *told);
 /* For `weir store check`: what is wrong with an entry and the blobs that it names, or NULL. */

@@ -65,6 +65,15 @@ json_t *json_hex(const void *bytes, size_t count)
     return json_string(text);
 }
 
+bool id_from_hex(const char *text, struct mesh_id *id)
+{
+    struct digest digest;
+    if (!text || digest_from_hex(text, &digest) != CRYPTO_OK)
+        return false;
+    memcpy(id->bytes, digest.bytes, sizeof id->bytes);
+    return true;
+}
+
 void json_put(json_t *object, const char *name, json_t *value)
 {
     json_object_set_new(object, name, value);
@@ -137,13 +146,11 @@ bool find_node(struct node *node, struct api_call *call, const char *text, struc
 /* NULL: none here, or several or no name of one, and answered so. */
 static struct job *search_job(struct node *node, struct api_call *call, const char *text, bool *answered)
 {
-    struct digest whole;
+    struct mesh_id id;
     struct job *job = NULL;
     uint32_t found = 0;
     *answered = true;
-    if (text && digest_from_hex(text, &whole) == CRYPTO_OK) { /* as programs name it */
-        struct mesh_id id;
-        memcpy(id.bytes, whole.bytes, sizeof id.bytes);
+    if (id_from_hex(text, &id)) { /* as programs name it */
         if (json_is_true(json_object_get(api_body(call), "revive")))
             jobs_revive(node, &id);
         job = jobs_find(node, &id);

@@ -45,6 +45,8 @@ OP(store_backup);
 #undef OP
 
 json_t *json_hex(const void *bytes, size_t count);
+/* Of 64 hex digits; false if it is not that, or NULL. */
+bool id_from_hex(const char *text, struct mesh_id *id);
 /* Sets, taking over `value`. */
 void json_put(json_t *object, const char *name, json_t *value);
 const char *body_text(const struct api_call *call, const char *name); /* NULL if absent */

@@ -69,12 +69,10 @@ static bool read_place(const char *text, struct place *place)
 {
     char hex[65];
     int over;
-    struct digest id;
     if (!text || sscanf(text, "%d.%" SCNd64 ".%64s", &over, &place->at_ms, hex) != 3 ||
-        digest_from_hex(hex, &id) != CRYPTO_OK)
+        !id_from_hex(hex, &place->id))
         return false;
     place->over = over != 0;
-    memcpy(place->id.bytes, id.bytes, sizeof place->id.bytes);
     return true;
 }
 

@@ -159,17 +159,16 @@ static bool next_wave(struct node *node, struct relay *relay)
 
 static void note(struct relay *relay, const struct mesh_id *from, const json_t *row)
 {
-    struct digest id;
-    const char *hex = json_string_value(json_object_get(row, "id"));
-    if (relay->found_count == FOUND_MAX || !hex || digest_from_hex(hex, &id) != CRYPTO_OK)
+    struct mesh_id job;
+    if (relay->found_count == FOUND_MAX || !id_from_hex(json_string_value(json_object_get(row, "id")), &job))
         return;
     struct found *found = &relay->found[relay->found_count++];
-    *found = (struct found){.node = *from,
+    *found = (struct found){.job = job,
+                            .node = *from,
                             .epoch = (uint64_t)json_integer_value(json_object_get(row, "epoch")),
                             .home = json_is_true(json_object_get(row, "home")),
                             .over = json_is_true(json_object_get(row, "over")),
                             .created_at_ms = json_integer_value(json_object_get(row, "created_at"))};
-    memcpy(found->job.bytes, id.bytes, sizeof found->job.bytes);
 }
 
 static bool begins_so(const struct mesh_id *id, const char *text)
@@ -186,11 +185,8 @@ static bool begins_so(const struct mesh_id *id, const char *text)
 static json_t *where_json(struct node *node, const char *text, const struct mesh_id *claimant)
 {
     json_t *rows = json_array();
-    struct mesh_id whole;
-    struct digest digest = {0};
-    const bool exact =
-        digest_from_hex(text, &digest) == CRYPTO_OK; /* as programs name it: there are many jobs */
-    memcpy(whole.bytes, digest.bytes, sizeof whole.bytes);
+    struct mesh_id whole = {0};
+    const bool exact = id_from_hex(text, &whole); /* as programs name it: there are many jobs */
     struct job *first = exact ? jobs_find(node, &whole) : node->jobs.head;
     for (struct job *job = first; job && json_array_size(rows) < FOUND_MAX; job = exact ? NULL : job->next) {
         if (!exact && !begins_so(&job->spec.id, text))
@@ -226,12 +222,8 @@ void op_where(void *context, struct api_call *call)
     struct node *node = context;
     const char *text = body_text(call, "job");
     struct mesh_id claimant;
-    struct digest id;
-    const char *claimed_by = body_text(call, "from"); /* set by us when the call came in: see calls.c */
-    const bool claims = json_is_true(json_object_get(api_body(call), "claim")) && claimed_by &&
-                        digest_from_hex(claimed_by, &id) == CRYPTO_OK;
-    if (claims)
-        memcpy(claimant.bytes, id.bytes, sizeof claimant.bytes);
+    const bool claims =
+        json_is_true(json_object_get(api_body(call), "claim")) && calls_asker(call, &claimant);
     if (!text || !text[0]) {
         api_error(call, EXIT_USAGE, "a job is named by its 64 hex digits, or the first of them");
         return;
@@ -239,11 +231,8 @@ void op_where(void *context, struct api_call *call)
     json_t *const reply = json_pack("{s:o}", "jobs", where_json(node, text, claims ? &claimant : NULL));
     struct key_home home;
     struct mesh_id job;
-    if (claims && digest_from_hex(text, &id) == CRYPTO_OK) {
-        memcpy(job.bytes, id.bytes, sizeof job.bytes);
-        if (keys_find(node, &job, &home))
-            keys_put(reply, "registered", &home);
-    }
+    if (claims && id_from_hex(text, &job) && keys_find(node, &job, &home))
+        keys_put(reply, "registered", &home);
     api_reply(call, reply);
 }
 

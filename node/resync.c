@@ -1,3 +1,4 @@
+/* Asking: from member to member, page to page, job to job. */
 #include "node/resync.h"
 
 #include "node/calls.h"
@@ -9,18 +10,14 @@
 
 #define MARK "resync" /* of STORE_META; since when, in wall ms */
 #define MARK_BYTES (sizeof MARK - 1)
-#define PAGE_ROWS_MAX 512u  /* jobs in one answer, of 100 bytes each */
-#define PAGE_LOOKS_MAX 4096 /* journals looked at for it */
-#define TAKINGS_MAX 8u      /* jobs asked for at once */
-#define ASK_MS 5000         /* for an answer */
-#define SOON_MS 100   /* after a round that brought something: what was put together meanwhile comes next */
-#define AGAIN_MS 1000 /* before those that have not told all are asked again; it doubles, */
+#define TAKINGS_MAX 8u /* jobs asked for at once */
+#define ASK_MS 5000    /* for an answer */
+#define SOON_MS 100    /* after a round that brought something: what was put together meanwhile comes next */
+#define AGAIN_MS 1000  /* before those that have not told all are asked again; it doubles, */
 #define AGAIN_MS_MAX 60000 /* up to this */
 #define ANEW_MS 10000      /* between two times that all members are asked anew */
 #define INPUTS_MAX 16u     /* on their way at once */
 #define LOOK_MS 5000       /* for members that have come up since, when all have told */
-#define LOGS_READ_MAX 16   /* for one page, of journals whose head rows don't name their members */
-#define ROW_TEXT_BYTES(count) (((count) + 2) / 3 * 4 + 1) /* in base64 */
 
 /* One job on its way here. */
 struct taking {
@@ -65,148 +62,6 @@ struct resync {
     uint32_t taken, taken_before; /* jobs; by the latest round */
     bool told_of;                 /* in the log: nothing more is to be had from who is up */
 };
-
-/* ---- What is asked of us */
-
-static bool is_among(const struct mesh_members *members, const struct mesh_id *id)
-{
-    for (uint32_t i = 0; i < members->count; i++)
-        if (memcmp(&members->id[i], id, sizeof *id) == 0)
-            return true;
-    return false;
-}
-
-static bool is_here(struct node *node, const struct mesh_id *id)
-{
-    const struct job *job = jobs_find(node, id);
-    return job && job->state >= JOB_DONE;
-}
-
-/* Whether that member is to have the job that this is the journal of, and it may be had here. */
-static bool keeps_for(struct node *node, struct copy *copy, const struct mesh_id *asker)
-{
-    const bool here = is_here(node, &copy->job);
-    return (here || (copy->over && copy->whole)) && is_among(copies_members(node, copy), asker) &&
-           (here || jobs_tell(node, copy));
-}
-
-struct looks {
-    struct mesh_id id[PAGE_LOOKS_MAX];
-    uint32_t count;
-};
-
-static bool look(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
-{
-    struct looks *looks = context;
-    (void)value;
-    (void)value_bytes;
-    if (key_bytes == sizeof looks->id[0])
-        memcpy(&looks->id[looks->count++], key, key_bytes);
-    return looks->count < PAGE_LOOKS_MAX;
-}
-
-/* Another node's id, as the call that it made has it. False: the call was answered. */
-static bool asker_of(struct api_call *call, struct mesh_id *asker)
-{
-    const char *from = body_text(call, "from");
-    struct digest id;
-    if (!api_remote_site(call) || !from || digest_from_hex(from, &id) != CRYPTO_OK) {
-        api_error(call, EXIT_USAGE, "nodes ask each other so");
-        return false;
-    }
-    memcpy(asker->bytes, id.bytes, sizeof asker->bytes);
-    return true;
-}
-
-static bool id_of(const char *text, struct mesh_id *id)
-{
-    struct digest digest;
-    if (!text || digest_from_hex(text, &digest) != CRYPTO_OK)
-        return false;
-    memcpy(id->bytes, digest.bytes, sizeof id->bytes);
-    return true;
-}
-
-void op_kept(void *context, struct api_call *call)
-{
-    struct node *node = context;
-    struct mesh_id asker, after;
-    if (!asker_of(call, &asker))
-        return;
-    const bool later = id_of(body_text(call, "after"), &after);
-    const struct store_range range = {.after = after.bytes, .after_bytes = later ? sizeof after : 0};
-    struct looks *looks = must(calloc(1, sizeof *looks));
-    store_each(node->store, STORE_COPIES, &range, look, looks);
-    json_t *rows = json_array();
-    uint32_t i = 0, logs_read = 0;
-    for (; i < looks->count && json_array_size(rows) < PAGE_ROWS_MAX && logs_read < LOGS_READ_MAX; i++) {
-        struct copy *copy = copies_find(node, &looks->id[i]);
-        const bool unnamed = copy && copy->members.count == 0;
-        const bool keeps = copy && keeps_for(node, copy, &asker);
-        logs_read += unnamed && copy->members.count > 0;
-        if (!keeps)
-            continue;
-        const struct job *job = jobs_find(node, &copy->job);
-        json_t *row = json_pack("{s:b, s:I}", "here", is_here(node, &copy->job), "finished_at",
-                                (json_int_t)(job ? job->finished_at_ms : copy->ended_at_ms));
-        json_put(row, "id", json_hex(copy->job.bytes, sizeof copy->job.bytes));
-        json_array_append_new(rows, row);
-    }
-    const bool ends = i == looks->count && looks->count < PAGE_LOOKS_MAX;
-    json_t *reply = json_pack("{s:o}", "jobs", rows);
-    json_put(reply, "next", ends ? json_null() : json_hex(looks->id[i - 1].bytes, sizeof looks->id[0]));
-    free(looks);
-    api_reply(call, reply);
-}
-
-static json_t *base64(const uint8_t *bytes, size_t count)
-{
-    char text[ROW_TEXT_BYTES(JOB_ROW_BYTES_MAX)];
-    return json_string(sodium_bin2base64(text, sizeof text, bytes, count, sodium_base64_VARIANT_ORIGINAL));
-}
-
-/* Puts the outputs of a job together, unless many others of that kind are under way. */
-static void revive(struct node *node, const struct mesh_id *id)
-{
-    struct mesh_id *free_place = NULL;
-    if (jobs_find(node, id))
-        return; /* it is one of them */
-    for (uint32_t i = 0; i < REVIVED_MAX; i++) {
-        const struct job *job = jobs_find(node, &node->revived[i]);
-        if (!job || job->state >= JOB_DONE)
-            free_place = &node->revived[i];
-    }
-    if (!free_place)
-        return;
-    *free_place = *id;
-    jobs_revive(node, id);
-}
-
-void op_finished(void *context, struct api_call *call)
-{
-    struct node *node = context;
-    struct mesh_id asker, id;
-    if (!asker_of(call, &asker))
-        return;
-    struct copy *copy = id_of(body_text(call, "job"), &id) ? copies_find(node, &id) : NULL;
-    if (!copy || !keeps_for(node, copy, &asker)) {
-        api_error(call, EXIT_NONE, "no finished job of whose journal you are a member");
-        return;
-    }
-    if (!is_here(node, &id))
-        revive(node, &id);
-    if (!is_here(node, &id)) {
-        api_reply(call, json_pack("{s:b}", "later", 1));
-        return;
-    }
-    uint8_t row[JOB_ROW_BYTES_MAX], head[COPIES_HEAD_BYTES_MAX];
-    const size_t row_bytes = job_row_encode(jobs_find(node, &id), row, sizeof row);
-    const size_t head_bytes = copies_head_encode(copy, head, sizeof head);
-    json_t *reply = json_object();
-    json_put(reply, "row", base64(row, row_bytes));
-    json_put(reply, "head", base64(head, head_bytes));
-    api_reply(call, reply);
-}
 
 /* ---- What is here */
 
@@ -428,8 +283,8 @@ static bool read_told(struct taking *taking, const json_t *answer)
                  head_bytes = unpack(answer, "head", head, sizeof head);
     taking->head.job = taking->id;
     if (row_bytes == 0 || head_bytes == 0 || !copies_head_decode(head, head_bytes, &taking->head) ||
-        !is_among(&taking->head.members, &taking->node->self) ||
-        !is_among(&taking->head.members, &taking->from))
+        !copies_member(&taking->head.members, &taking->node->self) ||
+        !copies_member(&taking->head.members, &taking->from))
         return false;
     struct job *job = taking->job = job_row_decode(row, row_bytes);
     if (!job)
@@ -582,7 +437,7 @@ static void take_row(struct node *node, const json_t *row)
     struct resync *resync = node->resync;
     const int64_t kept_since_ms = clock_wall_ms() - (int64_t)node->config.keep_jobs_s * 1000;
     struct mesh_id id;
-    if (!id_of(json_string_value(json_object_get(row, "id")), &id) ||
+    if (!id_from_hex(json_string_value(json_object_get(row, "id")), &id) ||
         json_integer_value(json_object_get(row, "finished_at")) < kept_since_ms ||
         node->jobs.count + resync->taking_count >= JOBS_KEPT_MAX)
         return; /* it would go again at once */
