@@ -165,7 +165,8 @@ int64_t holders_turn(struct node *node, int64_t now_ms)
             wake_at_ms = search->until_ms < wake_at_ms ? search->until_ms : wake_at_ms;
             continue;
         }
-        if (search->count > 0 || search->asked == HOLDERS_TOLD)
+        if ((search->count > 0 && (search->asked != HOLDERS_BOTH || search->everybody)) ||
+            search->asked == HOLDERS_TOLD)
             end(node, search);
         else
             wave(node, search, now_ms);

@@ -754,8 +754,8 @@ void cache_void(struct node *node, const struct mesh_id *holder);
 /* Called once, with the nearest first; count 0: nobody who answers has it. */
 typedef void holders_found(struct node *node, void *context, const struct mesh_id *holders, uint32_t count);
 /* Who else holds this blob, or the result of this key? At most BULK_HOLDERS_MAX are looked for: those that told the name's
- * owners, and if there are none and ALL, whoever has it. */
-enum holders_asked { HOLDERS_TOLD, HOLDERS_ALL };
+ * owners, and if there are none and ALL, whoever has it; BOTH where those that told may be gone. */
+enum holders_asked { HOLDERS_TOLD, HOLDERS_ALL, HOLDERS_BOTH };
 struct holder_search *holders_search(struct node *node, const struct digest *key, enum holders_asked asked,
                                      holders_found *found, void *context);
 void holders_cancel(struct node *node, struct holder_search *search); /* before it called back */

@@ -270,7 +270,8 @@ struct blob_watch {
     struct get *get;              /* NULL: the client has gone */
     struct holder_search *search; /* NULL: it has ended */
     struct digest blob;
-    bool held; /* until the fetch ends, which pins it last; then by the get */
+    bool held;  /* until the fetch ends, which pins it last; then by the get */
+    bool again; /* those that were found did not answer: it is the second search */
     int64_t tell_at_ms;
 };
 
@@ -308,10 +309,25 @@ static void watch_fail(struct blob_watch *watch, enum exit_code code, const char
     watch_free(watch);
 }
 
+static void watch_found(struct node *node, void *context, const struct mesh_id *holders, uint32_t count);
+
+/* Who was found may have gone since, or was busy, and others have it too. */
+static void watch_again(struct blob_watch *watch)
+{
+    hold_release(watch->node, &watch->blob);
+    watch->held = false;
+    watch->again = true;
+    watch->search = holders_search(watch->node, &watch->blob, HOLDERS_BOTH, watch_found, watch);
+}
+
 static void watch_fetched(struct node *node, void *context, const struct bulk_done *done)
 {
     struct blob_watch *watch = context;
     char why[160];
+    if (done->error == BULK_UNREACHABLE && watch->get && !watch->again) {
+        watch_again(watch);
+        return;
+    }
     snprintf(why, sizeof why,
              "cannot be fetched: %s; what has come is kept, so that the next try goes on from there",
              done->error == BULK_STORE ? store_error_text(done->store) : bulk_error_text(done->error));
@@ -333,6 +349,10 @@ static void watch_found(struct node *node, void *context, const struct mesh_id *
 {
     struct blob_watch *watch = context;
     watch->search = NULL;
+    if (count == 0 && watch->again) {
+        watch_fail(watch, EXIT_PARTIAL, "cannot be fetched: none of its holders answers");
+        return;
+    }
     if (count == 0) {
         watch_fail(
             watch, EXIT_NONE,

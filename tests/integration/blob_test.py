@@ -409,6 +409,23 @@ def what_a_live_job_pins_is_not_removed(place):
     home.wait_job(job)
 
 
+def a_holder_that_is_slow_to_answer_is_tried_again(place):
+    """The only one that has it stands still for longer than a fetch waits for an answer, and not so long that it is down."""
+    mesh = place.mesh("ashburn", "berlin")
+    holder, asker = mesh["ashburn"], mesh["berlin"]
+    path = make_file(place, "slow.bin", 2)
+    blob = put(holder, path)
+    first = make_file(place, "first.bin", 2)
+    get(asker, put(holder, first), first)  # the two know each other's sockets
+    before = bulk(asker)["fetch_timeouts"]
+    holder.signal(signal.SIGSTOP)
+    getting = Getting(asker, blob)
+    wait_until("the fetch gives it up", lambda: bulk(asker)["fetch_timeouts"] > before, 30)
+    holder.signal(signal.SIGCONT)
+    expect(getting.process.wait(60) == 0, "it ended with %s: %s" % (getting.process.returncode, getting.process.stderr.read()))
+    expect(digest(getting.path) == digest(path), "the bytes are others")
+
+
 def clients_that_ask_at_once_share_a_fetch(place):
     mesh = place.mesh("ashburn", "berlin")
     path = make_file(place, "large", 64)
@@ -446,6 +463,7 @@ def an_input_is_fetched_once_per_node_whatever_the_number_of_shards(place):
 
 
 TESTS = [
+    a_holder_that_is_slow_to_answer_is_tried_again,
     an_input_is_fetched_once_per_node_whatever_the_number_of_shards,
     a_blob_is_found_wherever_it_is,
     a_blob_larger_than_the_cache_is_not_said_to_be_kept,
