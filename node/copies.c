@@ -1092,6 +1092,46 @@ void copies_restore(struct node *node)
                  count - MESH_JOURNALS_MAX);
 }
 
+static bool first_row(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+{
+    (void)value;
+    (void)value_bytes;
+    struct entry_key *first = context;
+    if (key_bytes == sizeof *first)
+        memcpy(first, key, sizeof *first);
+    return key_bytes != sizeof *first;
+}
+
+/* Whether the entries that are left of it are of no use: what swept them was cut short by this node's death. */
+static bool is_rest(struct node *node, const struct mesh_id *id)
+{
+    const struct copy *copy = copies_find(node, id);
+    const struct job *job = jobs_find(node, id);
+    size_t bytes;
+    if (!copy) /* nor a head row that only a later version understands */
+        return store_get(node->store, STORE_COPIES, id->bytes, sizeof id->bytes, NULL, 0, &bytes) ==
+               STORE_NONE;
+    return copy->over &&
+           (!copy->whole || copy->end_state != MESH_JOB_DONE || (job && job->state >= JOB_DONE));
+}
+
+void copies_sweep_rests(struct node *node)
+{
+    struct entry_key last = {0};
+    for (;;) {
+        struct entry_key first = {0};
+        struct mesh_id id;
+        const struct store_range range = {.after = last.bytes, .after_bytes = sizeof last};
+        store_each(node->store, STORE_ENTRIES, &range, first_row, &first);
+        memcpy(id.bytes, first.bytes, sizeof id.bytes);
+        last = key_of(&id, UINT32_MAX);
+        if (memcmp(first.bytes, (struct entry_key){0}.bytes, sizeof first) == 0)
+            return;
+        if (is_rest(node, &id))
+            copies_sweep(node, &id, false);
+    }
+}
+
 /*
  * A journal that is over makes room for another in the step that saves that one, and the mark that it is over comes after:
  * a node that dies in between has one journal more on its disk than the core takes.

@@ -863,6 +863,7 @@ int node_run(const struct config *config, int ready_fd)
     quarantine_restore(node);
     copies_restore(node);
     jobs_restore(node);
+    copies_sweep_rests(node);
     resync_restore(node);
     node->serving = true;
     announce_ready(node, ready_fd);

@@ -624,6 +624,8 @@ const struct caught *quarantine_find(const struct node *node, const struct mesh_
 struct copy *copies_find(struct node *node, const struct mesh_id *job); /* NULL: none is kept here */
 /* Reads all copies back and hands those that are not over to the core. Before jobs_restore. */
 void copies_restore(struct node *node);
+/* What is left of journals that were being swept when this node died goes. After jobs_restore. */
+void copies_sweep_rests(struct node *node);
 /* The core has forgotten a journal: another may find room that found none when the node started. */
 void copies_made_room(struct node *node);
 void copies_close(struct node *node);

@@ -307,5 +307,34 @@ def stores_are_sound_at_work_and_after_takeovers(place):
         is_sound(place, node.data)
 
 
-TESTS = [a_forged_signature_is_named, what_no_journal_says_is_named, what_no_journal_of_one_copy_says_is_named,
-         what_has_ended_is_whole, expired_is_not_forged, stores_are_sound_at_work_and_after_takeovers]
+def what_a_death_left_of_a_journal_goes_with_the_next_start(place):
+    """Entries whose head row is gone, and of a job whose outputs stand; not those that another home may need."""
+    mesh = place.mesh(*THREE)
+    home, member = mesh["ashburn"], mesh["berlin"]
+    job = bytes.fromhex(home.submit_detached("spin", "--items", "4", "--shard-items", "1", "--cache", "off", "--replicas", "3"))
+    home.wait_job(job.hex())
+    wait_until("it is over", lambda: all("job=%s journal=over" % job.hex()[:8] in node.log_text() for node in mesh.values()), 30)
+    for node in (home, member):
+        node.stop()
+    kept = entries_of(member.data, job)
+    expect(kept and not entries_of(home.data, job), "the home has entries: %s; the member %s" % (entries_of(home.data, job), kept))
+    row = msgpack.packb(next(iter(kept.values())))
+    strange = os.urandom(32)
+    for node in (home, member):
+        with Rows(place, node.data, "entries") as rows:
+            for owner in (strange, bytes(31) + b"\1") + ((job,) if node is home else ()):
+                for index in (3, 7, 2**32 - 1):
+                    rows.put(entry_key(owner, index), row)
+        shutil.rmtree(node.data)
+        shutil.move(rows.data, node.data)
+        node.start()
+        node.stop()
+        left = {key[:32] for key, _ in stores.rows(node.data, "entries")}
+        expect(left == (set() if node is home else {job}), "entries are left at %s: %s" % (node.name, left))
+    expect(entries_of(member.data, job) == kept, "the member's are others")
+
+
+TESTS = [
+    a_forged_signature_is_named, what_no_journal_says_is_named, what_no_journal_of_one_copy_says_is_named,
+    what_has_ended_is_whole, what_a_death_left_of_a_journal_goes_with_the_next_start, expired_is_not_forged,
+    stores_are_sound_at_work_and_after_takeovers]
