@@ -14,7 +14,7 @@
  *     holders.c   who holds a blob
  *     holds.c     blobs kept for clients and homes that are about to need them
  *     ops*.c      the local API's calls
- *     relay.c     and those about jobs whose home is elsewhere
+ *     relay*.c    and those about jobs whose home is elsewhere
  *     calls.c     what nodes ask each other, and how it is answered
  *     metrics.c   what /metrics says
  *

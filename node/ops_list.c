@@ -2,7 +2,7 @@
  * The local API: which jobs there are. A listing has the unfinished jobs first, then the newest, each part from the newest
  * on; `limit` cuts it.
  *
- * Another node that gathers the jobs of all (relay.c) takes them page by page, since an answer to it is one message: up to
+ * Another node that gathers the jobs of all (relay_list.c) takes them page by page, since an answer to it is one message: up to
  * 200 jobs of ours and 64 *lost* ones, jobs of other homes that are out of reach, of which our copies of their journals
  * tell. What comes after a page is named by the place of its last row, and not by a number of rows: between two pages jobs
  * come, end and are forgotten. `next` says where to go on, {"jobs": PLACE, "lost": PLACE}, or null at the end; it comes
