@@ -258,7 +258,7 @@ void transport_greet(struct transport *transport)
     const int64_t now_ms = clock_now_ms();
     for (uint32_t i = 0; i < PEER_BUCKETS; i++) {
         for (struct peer *peer = transport->bucket[i]; peer; peer = peer->bucket_next) {
-            if (peer->link.state != LINK_UP)
+            if (peer->link.state != LINK_UP && peer->link.state != LINK_GREETING)
                 continue;
             transport_link_greet(transport, peer, now_ms);
             transport_activate(transport, peer);

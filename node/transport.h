@@ -144,8 +144,8 @@ bool transport_send(struct transport *transport, const struct mesh_id *id, const
 
 /* Our incarnation rose and is durable; call it before anything is sent that bears it. */
 void transport_set_incarnation(struct transport *transport, uint64_t incarnation);
-/* Greets anew on every link that is up: peers who heard another process of our identity hear us again. Each link
- * answered is a new on_link_up. */
+/* Greets anew on every link that is up, or was greeted and has not answered: peers who heard another process of our identity
+ * hear us again. Each link answered is a new on_link_up. */
 void transport_greet(struct transport *transport);
 
 /* Something that only the owner can judge was wrong (a record with a bad signature, ...): counts it and shuts

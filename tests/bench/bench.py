@@ -5,7 +5,7 @@
 
 Prints a table and writes bench.json into the build folder. Figures are medians of 5 runs, or of 3 where one run takes
 longer than 20 s (`runs` in bench.json says how many). Nothing here passes or fails by its time; a wrong result fails.
-Parts: noop, single, cached, submits, commits, takeover, recovery, efficiency, blob, idle, kernels, shares, users, gearman, dask,
+Parts: noop, single, cached, submits, commits, takeover, recovery, resync, efficiency, blob, idle, kernels, shares, users, gearman, dask,
 reclaim.
 """
 import argparse
@@ -483,7 +483,8 @@ def print_table(report):
 PARTS = {"kernels": bench_kernels, "shares": bench_shares, "users": bench_users, "worker": bench_worker,
          "gearman": bench_gearman, "dask": bench_dask, "noop": bench_noop,
          "single": bench_single, "cached": bench_cached, "submits": journals.bench_submits, "commits": journals.bench_commits,
-         "takeover": journals.bench_takeover, "recovery": journals.bench_recovery, "efficiency": bench_efficiency,
+         "takeover": journals.bench_takeover, "recovery": journals.bench_recovery, "resync": journals.bench_resync,
+         "efficiency": bench_efficiency,
          "blob": bench_blob, "idle": bench_idle, "reclaim": owner.bench_reclaim}
 
 

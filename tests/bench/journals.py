@@ -1,5 +1,6 @@
 """Journals of several copies: what they cost, how soon another node goes on, and how long a restart takes."""
 import os
+import shutil
 import signal
 import time
 
@@ -14,6 +15,7 @@ TAKEOVER_US = 100_000
 RECOVERY_SHARDS = 1_000_000
 RECOVERED = 950_000
 RECOVERY_ROW_BYTES = 8
+RESYNC_JOBS = 1_000
 
 
 def rows(api, count, row_bytes):
@@ -178,3 +180,45 @@ def bench_recovery(report, tools):
         taken = report.repeat(lambda: recover_once(mesh))
         for key in taken[0]:
             report.add(key, [row[key] for row in taken])
+
+
+def put_back(node, folder):
+    """The node's folder becomes what it was; gives the seconds from its start until it has all jobs that it forgot."""
+    node.process.send_signal(signal.SIGKILL)
+    node.process.wait()
+    shutil.rmtree(node.data)
+    shutil.copytree(folder, node.data)
+    begin = time.perf_counter()
+    node.start()
+    api = node.api()
+    wait_until("the finished jobs to be back", lambda: api.call("jobs", limit=1)["total"] == RESYNC_JOBS, 600)
+    seconds = time.perf_counter() - begin
+    api.close()
+    return seconds
+
+
+def bench_resync(report, tools):
+    """Small finished jobs asked back by their home: first of members that have no more than the journals, then of homes."""
+    with Mesh(tools.weir, tools.folder("resync"), [1, 1, 1]) as mesh:
+        home, others = mesh.nodes[0], mesh.nodes[1:]
+        before = f"{mesh.folder}/before"
+        home.process.terminate()
+        home.process.wait()
+        shutil.copytree(home.data, before)
+        home.start()
+        api = home.api()
+        wait_until("all are up", lambda: all(row["state"] == "up" for row in api.call("nodes")["nodes"]), 60)
+        for _ in range(RESYNC_JOBS):
+            job = api.call("submit", kernel="spin", params=["us=0"], items=1, replicas=3, inputs=[])["job"]
+            api.finish(job)
+        api.close()
+
+        def over(node):
+            api = node.api()
+            found = any(row["over"] for row in api.call("where", job=job)["jobs"])
+            api.close()
+            return found
+
+        wait_until("the last is over everywhere", lambda: all(over(node) for node in others), 60)
+        report.add("resync_together_s", [put_back(home, before)])
+        report.add("resync_s", [put_back(home, before)])

@@ -612,6 +612,27 @@ static void a_raised_incarnation_is_greeted_with_on_links_that_are_up(void **sta
     fixture_close(&a);
 }
 
+static void a_refused_greeting_is_followed_by_one_of_the_raised_incarnation(void **state)
+{
+    (void)state;
+    struct node a;
+    struct node b;
+    fixture_open(&a);
+    fixture_open(&b);
+    uint64_t raised = 8;
+    b.newest = raised;
+    fixture_introduce(&b, &a, false);
+    fixture_introduce(&a, &b, true);
+    assert_int_equal(fixture_ping(&a, &b, 1), 1);
+    WAIT_UNTIL(COUNTER(&b, refused_process) == 1);
+    assert_int_equal(a.ups, 0);
+    fixture_call(&a, greet_again, &raised);
+    WAIT_UNTIL(a.ups == 1);
+    assert_int_equal(COUNTER(&a, dials), 1); /* it did not wait for the first to be given up */
+    fixture_close(&b);
+    fixture_close(&a);
+}
+
 static void what_the_owner_finds_wrong_shuts_out(void **state)
 {
     (void)state;
@@ -838,6 +859,7 @@ int main(void)
         cmocka_unit_test(another_protocol_is_counted_and_not_heard),
         cmocka_unit_test(an_older_process_of_a_peer_is_answered_with_the_news_and_not_heard),
         cmocka_unit_test(a_raised_incarnation_is_greeted_with_on_links_that_are_up),
+        cmocka_unit_test(a_refused_greeting_is_followed_by_one_of_the_raised_incarnation),
         cmocka_unit_test(what_the_owner_finds_wrong_shuts_out),
         cmocka_unit_test(an_admitted_key_of_no_known_peer_is_counted),
         cmocka_unit_test(a_killed_peer_is_noticed_and_a_restarted_one_is_a_new_session),
