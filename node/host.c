@@ -282,17 +282,19 @@ static void let_effect_go(struct node *node, struct held_effect *held)
 /* The first disk that a node ever has is none that was lost, and it is said anew in what follows. */
 static void on_storage(struct node *node)
 {
-    const uint64_t lost = mesh_counters(node->host.mesh)->disks_lost;
-    if (lost == node->disks_lost)
+    const uint64_t lost = mesh_counters(node->host.mesh)->disks_lost, before = node->disks_lost;
+    if (lost == before)
         return;
     node->disks_lost = lost;
+    resync_begin(node);
+    if (before > 0)
+        return; /* others say the same */
     log_warn("disk",
              "state=put_back data=%s reason=\"peers have seen this disk further than it is: data of an "
              "earlier time was put back, or data was lost; its copies of journals have no vote until they "
              "are brought up anew, finished jobs are asked back from those that keep them too, and jobs of "
              "a single copy that it forgot are lost\"",
              node->config.data);
-    resync_begin(node);
 }
 
 static void let_go(struct node *node, struct host_release *release)

@@ -143,6 +143,23 @@ bool find_node(struct node *node, struct api_call *call, const char *text, struc
     return false;
 }
 
+bool away_may_have_it(struct node *node, char text[AWAY_TEXT_BYTES])
+{
+    struct mesh_member_view view;
+    struct mesh_id first = {0};
+    uint32_t count = 0;
+    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++)
+        if (view.state == MESH_SUSPECT || view.state == MESH_DOWN || view.state == MESH_LEFT)
+            first = count++ == 0 ? view.id : first;
+    text[0] = '\0';
+    if (count == 1)
+        snprintf(text, AWAY_TEXT_BYTES, "; %s, which does not answer, may have it", peer_name(node, &first));
+    else if (count > 1)
+        snprintf(text, AWAY_TEXT_BYTES, "; %s and %u other members, which do not answer, may have it",
+                 peer_name(node, &first), count - 1);
+    return count > 0;
+}
+
 /* NULL: none here, or several or no name of one, and answered so. */
 static struct job *search_job(struct node *node, struct api_call *call, const char *text, bool *answered)
 {

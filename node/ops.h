@@ -65,6 +65,10 @@ bool find_node(struct node *node, struct api_call *call, const char *text, struc
 /* If the job is another node's the whole call is passed on to that one; the other function refuses. */
 struct job *find_job(struct node *node, struct api_call *call, const char *text);
 struct job *find_own_job(struct node *node, struct api_call *call, const char *text);
+#define AWAY_TEXT_BYTES 160
+/* What nobody who answers has may be at members that don't: "; cairo, which does not answer, may have it". False, and "":
+ * there are none. */
+bool away_may_have_it(struct node *node, char text[AWAY_TEXT_BYTES]);
 /* Answers with `reply`, which it takes over, once the batch is on disk. */
 void reply_when_durable(struct node *node, struct api_call *call, struct store_batch *batch, json_t *reply);
 bool find_blob(struct node *node, struct api_call *call, const char *text, struct digest *id);

@@ -354,9 +354,11 @@ static void watch_found(struct node *node, void *context, const struct mesh_id *
         return;
     }
     if (count == 0) {
-        watch_fail(
-            watch, EXIT_NONE,
-            "not on this node, and no other that answers has it; `weir blob put FILE` adds to this one");
+        char away[AWAY_TEXT_BYTES], why[AWAY_TEXT_BYTES + 120];
+        const bool may_be = away_may_have_it(node, away);
+        snprintf(why, sizeof why, "not on this node, and no other that answers has it%s%s", away,
+                 may_be ? "" : "; `weir blob put FILE` adds to this one");
+        watch_fail(watch, may_be ? EXIT_PARTIAL : EXIT_NONE, why);
         return;
     }
     struct bulk_request request = {.holder_count = count, .blob = watch->blob, .pin = holds_owner()};
@@ -497,7 +499,10 @@ static void stat_found(struct node *node, void *context, const struct mesh_id *h
     free(wait);
     api_on_gone(call, NULL, NULL);
     if (count == 0) {
-        api_error(call, EXIT_NONE, "blob %.16s: not on this node, and no other that answers has it", hex);
+        char away[AWAY_TEXT_BYTES];
+        const bool may_be = away_may_have_it(node, away);
+        api_error(call, may_be ? EXIT_PARTIAL : EXIT_NONE,
+                  "blob %.16s: not on this node, and no other that answers has it%s", hex, away);
         return;
     }
     json_t *names = json_array();

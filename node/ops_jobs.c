@@ -569,7 +569,10 @@ void op_cancel(void *context, struct api_call *call)
     if (!job)
         return;
     if (!may_cancel(call, job)) {
-        api_error(call, EXIT_DENIED, "the job belongs to tenant '%s'", job->spec.tenant);
+        api_error(call, EXIT_DENIED,
+                  "the job belongs to tenant '%s': cancel it at a node of site %s, or as an operator at its "
+                  "home, %s",
+                  job->spec.tenant, job->spec.origin, peer_name(node, &node->self));
         return;
     }
     if (job->state >= JOB_ASSEMBLING) {

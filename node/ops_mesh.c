@@ -154,12 +154,21 @@ static const char *owner_note(struct node *node, const struct mesh_member_view *
     return text;
 }
 
+/* Static: one at a time. */
+static const char *away_text(uint32_t away)
+{
+    static char text[32];
+    snprintf(text, sizeof text, "jobs back: %u away", away);
+    return text;
+}
+
 /* What an operator should know of this row, or do, in the 21 characters that 80 columns leave; a reason for a
  * revocation may be longer. Borrowed until the peer changes. */
 static const char *note_of(struct node *node, const struct mesh_member_view *view, const struct peer *peer,
                            const struct transport_protocol *protocol, int64_t clock_ahead_s,
                            char clock[SKEW_TEXT_BYTES])
 {
+    uint32_t away;
     const int64_t left_s = peer ? peer->certificate_ends_s - clock_wall_ms() / 1000 : INT64_MAX;
     if (view->state == MESH_REVOKED)
         return peer && peer->revoked_why ? peer->revoked_why : "revoked";
@@ -195,8 +204,8 @@ static const char *note_of(struct node *node, const struct mesh_member_view *vie
     case MESH_FAULT_NONE:
         break;
     }
-    if (view->self && resync_goes_on(node))
-        return "asking jobs back";
+    if (view->self && resync_goes_on(node, &away))
+        return away > 0 ? away_text(away) : "asking jobs back";
     const char *owner = owner_note(node, view);
     if (owner[0])
         return owner;

@@ -264,10 +264,12 @@ static void located(struct node *node, struct relay *relay)
         tell_of_twins(node, relay, best);
         pass_on(node, relay, best);
     } else if (relay->found_count == 0 && (!relay->streams || !relay->session || late)) {
+        char away[AWAY_TEXT_BYTES];
+        const bool may_be = away_may_have_it(node, away);
         snprintf(text, sizeof text,
-                 "no job '%.64s' at %s or any node that it reaches; `weir jobs --mesh` lists all jobs",
-                 relay->text, peer_name(node, &node->self));
-        fail(node, relay, EXIT_NONE, text);
+                 "no job '%.64s' at %s or any node that it reaches%s; `weir jobs --mesh` lists all jobs",
+                 relay->text, peer_name(node, &node->self), away);
+        fail(node, relay, may_be ? EXIT_PARTIAL : EXIT_NONE, text);
     } else {
         snprintf(text, sizeof text,
                  "job %.8s is stalled: its home is out of reach of %s, where %u of those that keep its "

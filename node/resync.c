@@ -11,7 +11,7 @@
 #define MARK "resync" /* of STORE_META; since when, in wall ms */
 #define MARK_BYTES (sizeof MARK - 1)
 #define TAKINGS_MAX 8u /* jobs asked for at once */
-#define ASK_MS 5000    /* for an answer */
+#define ASK_MS 2000    /* for an answer */
 #define SOON_MS 100    /* after a round that brought something: what was put together meanwhile comes next */
 #define AGAIN_MS 1000  /* before those that have not told all are asked again; it doubles, */
 #define AGAIN_MS_MAX 60000 /* up to this */
@@ -61,6 +61,7 @@ struct resync {
     int64_t pause_ms;
     uint32_t taken, taken_before; /* jobs; by the latest round */
     bool told_of;                 /* in the log: nothing more is to be had from who is up */
+    uint32_t away;                /* members that could not be asked yet, then */
 };
 
 /* ---- What is here */
@@ -516,6 +517,7 @@ static void end_round(struct node *node, int64_t now_ms)
         up += counts(node, &view) && view.state <= MESH_SUSPECT;
         away += counts(node, &view) && view.state > MESH_SUSPECT;
     }
+    resync->away = away;
     const bool got_something = resync->taken > resync->taken_before;
     resync->told_of = resync->told_of && !got_something;
     if (up == 0 && (resync->told_count > 0 || away == 0) && !resync->told_of) {
@@ -610,9 +612,10 @@ void resync_want(struct node *node)
     resync_begin(node);
 }
 
-bool resync_goes_on(const struct node *node)
+bool resync_goes_on(const struct node *node, uint32_t *away)
 {
-    return node->resync && !node->resync->told_of;
+    *away = node->resync && node->resync->told_of ? node->resync->away : 0;
+    return node->resync && (!node->resync->told_of || *away > 0);
 }
 
 void resync_restore(struct node *node)

@@ -32,8 +32,8 @@ void resync_save(const struct node *node, struct store_batch *batch);
 void resync_begin(struct node *node);
 /* A job is over of whose journal we are a member, and we have not all of it. */
 void resync_want(struct node *node);
-/* Whether members that are up have something yet that may be had. */
-bool resync_goes_on(const struct node *node);
+/* Whether something may be had yet of members that are up, or only of `*away` others, that are not there (0: of the former). */
+bool resync_goes_on(const struct node *node, uint32_t *away);
 /* At the start, after the jobs were read. */
 void resync_restore(struct node *node);
 int64_t resync_turn(struct node *node, int64_t now_ms);

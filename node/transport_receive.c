@@ -240,6 +240,9 @@ static void take_message(struct transport *transport, struct peer *peer, struct 
             return;
         }
         peer->inbound.heard_at_ms = now_ms;
+    } else if (peer->link.state == LINK_GREETING && frame->kind == WIRE_PUSH) {
+        hand_out(transport, peer, frame); /* our greeting was refused: this says why, see on_hello */
+        return;
     } else if (peer->link.state != LINK_UP) {
         COUNT(transport, refused_before_hello, 1);
         return;

@@ -11,7 +11,7 @@ import numpy
 
 from harness import expect, wait_until
 from kernel_test import ENTRY, need_compiler, write_kernel
-from mesh_test import SPIN, THREE, expect_marks, fill_disk, get, save_words, small_disk, spin_marks, wait_running
+from mesh_test import SPIN, THREE, expect_marks, fill_disk, get, metric, save_words, small_disk, spin_marks, wait_running
 from refusal_test import COLUMNS, FILE_BLOB_BYTES, rot, save
 
 FIVE = ("ashburn", "berlin", "cairo", "dublin", "essen")
@@ -287,12 +287,16 @@ def a_keeper_that_was_away_is_asked_when_it_is_back(place):
     keeper.stop()
     put_back(home, place.path("before", "ashburn"))
     expect("event=resync state=done jobs=0 asked=1 away=1" in home.log_text(), home.log_end())
+    expect(home.nodes()["ashburn"]["note"] == "jobs back: 1 away", home.nodes()["ashburn"])
     home.kill()
     home.start()
     witness.wait_states({"ashburn": "up"}, 60)
     expect(not homes([home, witness], job), "somebody has it while its keeper is away")
     keeper.start()
     wait_until("it has the job again", lambda: homes([home], job), 60)
+    expect(metric(home, "weir_finished_jobs_taken_back_total") == 1, "it counts %s" % metric(
+        home, "weir_finished_jobs_taken_back_total"))
+    wait_until("the note goes", lambda: home.nodes()["ashburn"]["note"] == "", 30)
     keeper.kill()
     expect_marks(home, job, 4)
     home.stop()
@@ -403,10 +407,28 @@ def a_finished_job_outlives_its_home(place):
     home = mesh["ashburn"]
     job = home.submit_detached("spin", *SPIN, "--replicas", "3")
     finish_everywhere(mesh, job)
+    ended = home.job(job)["finished_at"]
     home.kill()
     for name in ("berlin", "cairo"):
         mesh[name].wait_states({"ashburn": "down"}, 30)
         expect_marks(mesh[name], job)
+        again = mesh[name].job(job)["finished_at"] if job in {row["id"] for row in mesh[name].call("jobs")["jobs"]} else ended
+        expect(abs(again - ended) < 1000, "it ended at %s, and is said to have at %s" % (ended, again))
+
+
+def what_is_not_there_may_be_at_who_is_not(place):
+    """A job of one copy and a blob, asked for elsewhere: there are none only where everybody has said so."""
+    mesh = place.mesh("ashburn", "berlin")
+    home, asked = mesh["ashburn"], mesh["berlin"]
+    asked.weir("jobs", "ab" * 32, code=3)
+    job = home.submit_detached("spin", "--items", "2", "--replicas", "1")
+    home.wait_job(job)
+    blob = home.job(job)["outputs"][0]["blob"]
+    home.kill()
+    asked.wait_states({"ashburn": "down"}, 30)
+    for command in (("jobs", job), ("submit", "--reattach", job), ("blob", "get", blob, place.path("x")), ("blob", "stat", blob)):
+        said = asked.weir(*command, code=6).error
+        expect("ashburn, which does not answer, may have it" in said, said)
 
 
 def fewer_copies_than_asked_for_are_refused(place):
@@ -611,13 +633,18 @@ def a_disk_that_was_put_back_is_named(place):
     home.wait_job(again)
 
 
-def put_back(node, snapshot):
-    """The node's folder becomes what it was; waits until it has asked for what it forgot, and has what may be had."""
+def put_back(node, snapshot, seen_by=None):
+    """The node's folder becomes what it was, perhaps once that other has seen it down; waits until it has asked for what it
+    forgot, and has what may be had."""
     node.kill()
     shutil.rmtree(node.data)
     shutil.copytree(snapshot, node.data)
+    if seen_by:
+        seen_by.wait_states({node.name: "down"}, 30)
     before = node.log_text().count("event=resync state=done")
     node.start()
+    if seen_by:
+        seen_by.wait_states({node.name: "up"}, 3)  # its first greeting is refused: it is of an older process
     wait_until("%s has asked back what its disk forgot" % node.name,
                lambda: node.log_text().count("event=resync state=done") > before, 60)
 
@@ -659,7 +686,7 @@ def finished_jobs_outlive_folders_that_are_put_back(place):
         keepers_of(nodes, job, 3)
     kept = keepers_of(nodes, pair, 2)
     for node in nodes + nodes[:1]:
-        put_back(node, place.path("before", node.name))
+        put_back(node, place.path("before", node.name), nodes[1] if node is nodes[0] else None)
         expect(re.search(r"event=resync state=done jobs=%d asked=2 away=0" % (2 + (node.name in kept)), node.log_text()),
                node.log_text())
     rows = nodes[0].weir("jobs", "--mesh", "--json").json["jobs"]
@@ -766,5 +793,5 @@ TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wher
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
          large_inputs_and_outputs_outlive_the_home, small_inputs_ride_in_the_journal,
          a_takeover_on_a_full_disk_waits_for_room, a_disk_that_was_put_back_is_named,
-         finished_jobs_outlive_folders_that_are_put_back, a_keeper_that_was_away_is_asked_when_it_is_back, jobs_that_ended_badly_outlive_their_home, a_new_home_mends_what_its_disk_lost]
+         finished_jobs_outlive_folders_that_are_put_back, a_keeper_that_was_away_is_asked_when_it_is_back, what_is_not_there_may_be_at_who_is_not, jobs_that_ended_badly_outlive_their_home, a_new_home_mends_what_its_disk_lost]
 LONG_TESTS = []

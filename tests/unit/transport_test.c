@@ -625,6 +625,7 @@ static void a_refused_greeting_is_followed_by_one_of_the_raised_incarnation(void
     fixture_introduce(&a, &b, true);
     assert_int_equal(fixture_ping(&a, &b, 1), 1);
     WAIT_UNTIL(COUNTER(&b, refused_process) == 1);
+    WAIT_UNTIL(a.messages == 1); /* the newer record that it answers with */
     assert_int_equal(a.ups, 0);
     fixture_call(&a, greet_again, &raised);
     WAIT_UNTIL(a.ups == 1);
