@@ -487,11 +487,15 @@ void op_submit(void *context, struct api_call *call)
 
 void submit_accepted(struct node *node, struct api_call *call, const struct job *job, bool existing)
 {
-    (void)node;
+    struct mesh_member_view view;
+    bool others = false;
+    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++)
+        others = others || (!view.self && view.state <= MESH_DOWN);
     json_t *reply = json_pack("{s:s, s:I, s:i, s:o, s:i, s:b}", "state", job_state_word(job->state), "items",
                               (json_int_t)job->spec.items, "shards", (int)job->spec.shard_count, "outputs",
                               outputs_json(job), "replicas", (int)job->copies, "existing", existing);
     json_put(reply, "job", json_hex(job->spec.id.bytes, 32));
+    json_put(reply, "alone", json_boolean(others && job->copies == 1 && job->state != JOB_DONE));
     api_reply(call, reply);
 }
 

@@ -408,6 +408,11 @@ static int send_job(struct submit *submit)
     if (client_flag(reply, "existing"))
         fprintf(stderr, "weir: the job with this key is there already: %.16s, %s\n", submit->job,
                 client_text(reply, "state"));
+    else if (client_flag(reply, "alone") && !submit->replicas)
+        fprintf(stderr,
+                "weir: no other node was up to keep the journal of job %.8s, too: it waits for this one if "
+                "that is lost\n",
+                submit->job);
     if (cli_has(submit->cli, "detach")) {
         if (submit->cli->json)
             cli_print_json(reply);

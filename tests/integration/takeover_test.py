@@ -424,8 +424,12 @@ def what_is_not_there_may_be_at_who_is_not(place):
     job = home.submit_detached("spin", "--items", "2", "--replicas", "1")
     home.wait_job(job)
     blob = home.job(job)["outputs"][0]["blob"]
+    expect(not asked.weir("submit", "spin", "--items", "1", "--detach").error, "there is something to say of a job of two copies")
     home.kill()
     asked.wait_states({"ashburn": "down"}, 30)
+    alone = asked.weir("submit", "spin", "--items", "5", "--cache", "off", "--detach")
+    expect("no other node was up to keep the journal" in alone.error, alone)
+    expect(not asked.weir("submit", "spin", "--items", "3", "--replicas", "1", "--detach").error, "it was asked for")
     for command in (("jobs", job), ("submit", "--reattach", job), ("blob", "get", blob, place.path("x")), ("blob", "stat", blob)):
         said = asked.weir(*command, code=6).error
         expect("ashburn, which does not answer, may have it" in said, said)
