@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -178,14 +179,34 @@ class Node:
         return self
 
     def start(self):
-        """Starts it and waits until it serves. Ports that were free the first time are kept for the next start."""
+        """Starts it and waits until it serves. Ports that were free the first time are kept for the next start; should some
+        connection of this machine have got one of them meanwhile, its end is waited for."""
+        what = lambda: "%s serves; its log ends:\n%s" % (self.name, self.log_end())
         self.launch()
-        wait_until(lambda: "%s serves; its log ends:\n%s" % (self.name, self.log_end()), self.serves, 30)
+        try:
+            wait_until(what, self.serves, 30)
+        except Failed:
+            if "the port is in use" not in self.log_end(1):
+                raise
+            wait_until("the ports of %s are free" % self.name, self.ports_are_free, 90)
+            self.launch()
+            wait_until(what, self.serves, 30)
         status = self.status()
         for key in ("control", "bulk", "join"):
             if status.get(key):
                 self.settings["network.%s_port" % key] = status[key].rpartition(":")[2]
         return self
+
+    def ports_are_free(self):
+        for key, port in self.settings.items():
+            if key.startswith("network.") and key.endswith("_port"):
+                with socket.socket() as tried:
+                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    try:
+                        tried.bind(("127.0.0.1", int(port)))
+                    except OSError:
+                        return False
+        return True
 
     def serves(self):
         if self.process.poll() is not None:
@@ -301,7 +322,6 @@ def api_call(path, request):
 
 def api_answer(path, request):
     """One request and its final answer over the Unix socket (node/api.h)."""
-    import socket
     import struct
     with socket.socket(socket.AF_UNIX) as wire:
         wire.settimeout(30 * PATIENCE)
