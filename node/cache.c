@@ -310,10 +310,11 @@ static void answer_whole(struct cache_lookup *lookup)
     struct node *node = lookup->node;
     struct sought *sought = &lookup->sought[0];
     struct entry entry;
+    const struct mesh_id *from = sought->remote ? &sought->holder[sought->tried - 1] : NULL;
     const bool hit = sought->entry && entry_decode(sought->entry->data, sought->entry->count, &entry);
     if (hit)
-        count_hit(node, peer_site(node, sought->remote ? &sought->holder[sought->tried - 1] : &node->self));
-    jobs_on_whole(node, &lookup->job, hit ? &entry : NULL);
+        count_hit(node, peer_site(node, from ? from : &node->self));
+    jobs_on_whole(node, &lookup->job, hit ? &entry : NULL, from);
     lookup_free(lookup);
 }
 

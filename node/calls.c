@@ -149,8 +149,8 @@ static void remote_answer(void *context, const char *text, size_t bytes, bool fi
 
 static bool may_come_from_elsewhere(const char *op)
 {
-    static const char *const ops[] = {"where",  "job",      "jobs",     "watch", "logs",    "explain",
-                                      "cancel", "accepted", "register", "kept",  "finished"};
+    static const char *const ops[] = {"where",  "job",      "jobs",     "watch", "logs",     "explain",
+                                      "cancel", "accepted", "register", "kept",  "finished", "keep"};
     for (size_t i = 0; op && i < sizeof ops / sizeof ops[0]; i++)
         if (strcmp(op, ops[i]) == 0)
             return true;

@@ -76,6 +76,14 @@ struct mesh_id job_id(const char *tenant, const char *key)
     return id;
 }
 
+struct digest job_rank(const char *what, const struct mesh_id *job, const struct mesh_id *member)
+{
+    uint8_t both[sizeof job->bytes + sizeof member->bytes];
+    memcpy(both, job->bytes, sizeof job->bytes);
+    memcpy(both + sizeof job->bytes, member->bytes, sizeof member->bytes);
+    return digest_of(what, both, sizeof both);
+}
+
 struct job *job_make(void)
 {
     struct job *job = calloc(1, sizeof *job);

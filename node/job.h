@@ -208,6 +208,9 @@ struct digest job_request(const struct job *job);
 struct digest job_rows(const struct job *job);
 /* The id of the job that `tenant` submits under `key`. */
 struct mesh_id job_id(const char *tenant, const char *key);
+/* For rendezvous hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998): the members of the
+ * highest ranks are chosen for the job. `what` for, so that each purpose has ranks of its own. */
+struct digest job_rank(const char *what, const struct mesh_id *job, const struct mesh_id *member);
 
 /*
  * Opens and checks a job's inputs and fills in everything from `inputs[].type` to `keys`. Each input's role,

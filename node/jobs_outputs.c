@@ -1,5 +1,6 @@
 /* Jobs at their home: outputs, put together from the committed shards or taken from the same job before. */
 #include "node/jobs_internal.h"
+#include "node/keep.h"
 
 #define ASSEMBLE_AGAIN_MS 5000
 #define JOBS_TENDED_MAX 1024 /* finished jobs that the core keeps because a member of their journal is away */
@@ -247,16 +248,17 @@ static void on_whole_saved(struct node *node, void *context, enum store_error er
     struct job *job = context;
     if (error !=
         STORE_OK) { /* an input or output was evicted in between, or the disk is full: the core may do better */
-        job->state = JOB_PREPARING;
         job->committed = job->cached = 0;
+        keep_drop(node, &job->spec.id);
         jobs_to_core(node, job);
         return;
     }
-    job->state = JOB_DONE;
-    jobs_end(node, job);
+    job->state = JOB_DONE; /* who keeps it too takes it from here */
+    keep_ask(node, job);
 }
 
-void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct entry *outputs)
+void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct entry *outputs,
+                   const struct mesh_id *from)
 {
     struct job *job = jobs_find(node, id);
     if (!job)
@@ -270,12 +272,14 @@ void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct ent
         job->output_bytes[o] = outputs->output[o].count;
     }
     job->committed = job->cached = job->spec.shard_count;
-    job->copies = 1;
     job->state = JOB_DONE;
     job->finished_at_ms = clock_wall_ms();
     struct store_batch *batch = node_batch(node);
+    const uint32_t wished = job->copies;
+    job->copies = keep_choose(node, job, from, batch);
     jobs_pin_inputs(batch, job);
     jobs_put_row(batch, job);
+    job->copies = wished;
     job->state = JOB_PREPARING; /* nobody hears of it before it is durable */
     node_commit(node, batch, on_whole_saved, job);
 }

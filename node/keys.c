@@ -38,14 +38,6 @@ static void row_key(const struct mesh_id *job, uint8_t key[ROW_KEY_BYTES])
 
 /* ---- Registrars */
 
-static struct digest rank_of(const struct mesh_id *job, const struct mesh_id *member)
-{
-    uint8_t both[sizeof job->bytes + sizeof member->bytes];
-    memcpy(both, job->bytes, sizeof job->bytes);
-    memcpy(both + sizeof job->bytes, member->bytes, sizeof member->bytes);
-    return digest_of("weir key registrar 1", both, sizeof both);
-}
-
 uint32_t keys_registrars(const struct node *node, const struct mesh_id *job,
                          struct mesh_id registrar[KEY_REGISTRARS_MAX])
 {
@@ -55,7 +47,7 @@ uint32_t keys_registrars(const struct node *node, const struct mesh_id *job,
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
         if (view.state == MESH_REVOKED)
             continue;
-        const struct digest its = rank_of(job, &view.id);
+        const struct digest its = job_rank("weir key registrar 1", job, &view.id);
         uint32_t at = count;
         while (at > 0 && digest_compare(&its, &rank[at - 1]) > 0)
             at--;

@@ -5,8 +5,10 @@
 #include "node/recheck.h"
 #include "node/resync.h"
 #include "node/store_digests.h"
+#include "node/take.h"
 
 #include "node/http.h"
+#include "node/keep.h"
 #include "node/keys.h"
 #include "node/log.h"
 #include "node/process.h"
@@ -797,6 +799,8 @@ static void close_all(struct node *node)
     invites_close(node->invites);
     store_close(node->store);
     resync_close(node);
+    take_close(node);
+    keep_close(node);
     keys_close(node);
     host_close(node);
     jobs_close(node);
@@ -864,6 +868,7 @@ int node_run(const struct config *config, int ready_fd)
     copies_restore(node);
     jobs_restore(node);
     copies_sweep_rests(node);
+    take_restore(node);
     resync_restore(node);
     node->serving = true;
     announce_ready(node, ready_fd);

@@ -8,6 +8,8 @@
  *     jobs.c      jobs at home: submit, commit, outputs, restart, takeover
  *     copies.c    journals of several copies: what is kept here of them, for our own jobs and for others'
  *     resync*.c   finished jobs that a disk that was put back forgot
+ *     take.c      one finished job, from another node that keeps it
+ *     keep.c      jobs that were done at once: others are asked to keep them
  *     execute.c   bundles of others (and our own) on this node's workers
  *     disk.c      lends nothing while the disk is full
  *     cache*.c    the result cache across nodes: the side that asks, and the one that answers
@@ -384,8 +386,11 @@ struct node {
     struct blob_watch *blob_watches; /* clients that wait for a blob from elsewhere */
     struct holds holds;
     struct copies copies;
-    struct resync *resync; /* finished jobs are asked back; NULL: none is missing here, as far as is known */
-    uint64_t disks_lost;   /* the core's counter, as far as it was heeded */
+    struct resync *resync;  /* finished jobs are asked back; NULL: none is missing here, as far as is known */
+    struct taking *takings; /* finished jobs on their way here: take.c */
+    uint32_t taking_count;
+    struct keeping *keepings;            /* finished jobs that others are asked to keep: keep.c */
+    uint64_t disks_lost;                 /* the core's counter, as far as it was heeded */
     struct mesh_id revived[REVIVED_MAX]; /* jobs last put together because a member lacks them: resync.c */
     struct key_pending *keys;            /* registrations on their way to the disk: keys.c */
     int64_t keys_prune_at_ms;
@@ -558,9 +563,11 @@ void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish
 void jobs_hold_inputs(struct node *node, struct job *job);
 struct job_wish jobs_wish(const struct job *job); /* as which its inputs are read again */
 void jobs_submitter_gone(struct node *node, const struct api_call *call); /* the job goes on */
-/* The answer to cache_lookup_whole: the outputs, which are in our store and pinned by the job, or NULL. */
+/* The answer to cache_lookup_whole: the outputs, which are in our store and pinned by the job, or NULL; and which node gave
+ * them, NULL: they were here. */
 struct entry;
-void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct entry *outputs);
+void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct entry *outputs,
+                   const struct mesh_id *from);
 /* False: it waits for its disk, and its end can't be written to all copies of its journal now. */
 bool jobs_cancel(struct node *node, struct job *job);
 /* What the first entry of a new job's journal says. */

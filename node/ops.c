@@ -36,6 +36,7 @@ const struct api_op node_ops[] = {
     {"register", API_SUBMIT, op_register},
     {"kept", API_LOOK, op_kept},
     {"finished", API_LOOK, op_finished},
+    {"keep", API_SUBMIT, op_keep},
     {"blob.put", API_SUBMIT, op_blob_put},
     {"blob.get", API_SUBMIT, op_blob_get},
     {"blob.stat", API_LOOK, op_blob_stat},

@@ -24,6 +24,7 @@ OP(accepted);
 OP(register);
 OP(kept);
 OP(finished);
+OP(keep);
 OP(blob_put);
 OP(blob_get);
 OP(blob_stat);

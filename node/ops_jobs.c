@@ -1,4 +1,5 @@
 /* The local API: jobs, told of, submitted, cancelled. ops_list.c lists them, ops_story.c tells what becomes of one. */
+#include "node/keep.h"
 #include "node/ops.h"
 #include "node/payload.h"
 #include "node/recheck.h"
@@ -495,7 +496,8 @@ void submit_accepted(struct node *node, struct api_call *call, const struct job 
                               (json_int_t)job->spec.items, "shards", (int)job->spec.shard_count, "outputs",
                               outputs_json(job), "replicas", (int)job->copies, "existing", existing);
     json_put(reply, "job", json_hex(job->spec.id.bytes, 32));
-    json_put(reply, "alone", json_boolean(others && job->copies == 1 && job->state != JOB_DONE));
+    json_put(reply, "alone",
+             json_boolean(others && job->copies == 1 && !(existing && job->state == JOB_DONE)));
     api_reply(call, reply);
 }
 
@@ -528,6 +530,9 @@ bool submit_waits(struct node *node, struct api_call *call, const struct job *jo
                  names);
     } else if (job->undecided && !job->preparing) {
         snprintf(why, sizeof why, "the other nodes are asked whether one of them has a job of this key");
+    } else if (keep_waits(node, &job->spec.id)) {
+        snprintf(why, sizeof why,
+                 "it is done already, and most of the nodes that are to keep it must have it on disk");
     } else if (job->preparing) {
         snprintf(why, sizeof why, "its inputs are being checked and cut into shards");
     } else if (job_stall_text(node, job, stall)[0]) {

@@ -82,6 +82,37 @@ static bool is_after(const struct place *place, const struct place *after)
     return !after || compare_places(place, after) > 0;
 }
 
+/* ---- Whose they are */
+
+static bool is_there(struct node *node, const struct mesh_id *home)
+{
+    struct mesh_member_view view;
+    return mesh_member_find(node->host.mesh, home, &view) && view.state <= MESH_SUSPECT;
+}
+
+/* Whose job it was as far as this copy knows. False: it tells of none. */
+static bool home_of(struct node *node, const struct copy *copy, struct mesh_id *home)
+{
+    struct mesh_journal_view journal;
+    if (copy->over) {
+        *home = copy->voted;
+        return copy->whole && copy->promised == copy->last_epoch;
+    }
+    if (copy->last == 0 || !mesh_journal_find(node->host.mesh, &copy->job, &journal))
+        return false;
+    *home = journal.home;
+    return true;
+}
+
+/* We have it in case its home is lost (keep.h, resync.h), which is there and lists it. */
+static bool is_anothers(struct node *node, const struct job *job)
+{
+    struct mesh_id home;
+    const struct copy *copy = job->state >= JOB_DONE ? copies_find(node, &job->spec.id) : NULL;
+    return copy && copy->over && home_of(node, copy, &home) && memcmp(&home, &node->self, sizeof home) != 0 &&
+           is_there(node, &home);
+}
+
 /* ---- Jobs of this node */
 
 static uint32_t own_jobs(const struct page *page, const struct place *after, struct listed *out,
@@ -89,7 +120,8 @@ static uint32_t own_jobs(const struct page *page, const struct place *after, str
 {
     uint32_t count = 0;
     for (const struct job *job = page->node->jobs.head; job; job = job->next) {
-        if (page->state && strcmp(job_state_word(job->state), page->state) != 0)
+        if ((page->state && strcmp(job_state_word(job->state), page->state) != 0) ||
+            is_anothers(page->node, job))
             continue;
         ++*matching;
         out[count] = (struct listed){
@@ -101,14 +133,18 @@ static uint32_t own_jobs(const struct page *page, const struct place *after, str
     return count;
 }
 
-static json_t *job_counts_json(const struct node *node)
+/* An answer's beginning: how many of our own there are, in all and in each state. */
+static json_t *counts_json(struct node *node)
 {
-    json_int_t counts[JOB_CANCELLED + 1] = {0};
+    json_int_t counts[JOB_CANCELLED + 1] = {0}, total = 0;
     for (const struct job *job = node->jobs.head; job; job = job->next)
-        counts[job->state]++;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "preparing", counts[JOB_PREPARING], "running",
-                     counts[JOB_RUNNING] + counts[JOB_ASSEMBLING], "done", counts[JOB_DONE], "failed",
-                     counts[JOB_FAILED], "cancelled", counts[JOB_CANCELLED]);
+        if (!is_anothers(node, job)) {
+            counts[job->state]++;
+            total++;
+        }
+    return json_pack("{s:I, s:{s:I, s:I, s:I, s:I, s:I}}", "total", total, "counts", "preparing",
+                     counts[JOB_PREPARING], "running", counts[JOB_RUNNING] + counts[JOB_ASSEMBLING], "done",
+                     counts[JOB_DONE], "failed", counts[JOB_FAILED], "cancelled", counts[JOB_CANCELLED]);
 }
 
 /* ---- Jobs whose home is out of reach, as copies of their journals tell of them */
@@ -160,26 +196,10 @@ static bool read_lost_job(void *context, const struct copies_entry_view *entry)
     return false;
 }
 
-/* Whose job it was as far as this copy knows. False: it tells of none. */
-static bool home_of(struct node *node, const struct copy *copy, struct mesh_id *home)
-{
-    struct mesh_journal_view journal;
-    if (copy->over) {
-        *home = copy->voted;
-        return copy->whole && copy->promised == copy->last_epoch;
-    }
-    if (copy->last == 0 || !mesh_journal_find(node->host.mesh, &copy->job, &journal))
-        return false;
-    *home = journal.home;
-    return true;
-}
-
 /* It isn't ours, nor of another node that is there. */
 static bool is_lost(struct node *node, const struct copy *copy, const struct mesh_id *home)
 {
-    struct mesh_member_view view;
-    return !jobs_find(node, &copy->job) &&
-           !(mesh_member_find(node->host.mesh, home, &view) && view.state <= MESH_SUSPECT);
+    return !jobs_find(node, &copy->job) && !is_there(node, home);
 }
 
 /* Of a copy only that it is over is in memory, and when it ended: the latest first, then by id. */
@@ -284,9 +304,7 @@ void op_jobs(void *context, struct api_call *call)
     struct page page = {
         .node = node, .state = body_text(call, "state"), .limit = (uint32_t)limit, .remote = remote};
     const json_t *after = remote ? json_object_get(body, "after") : NULL;
-    json_t *reply = json_pack("{s:I, s:o}", "total", (json_int_t)node->jobs.count, "counts",
-                              job_counts_json(node)),
-           *next = json_object();
+    json_t *reply = counts_json(node), *next = json_object();
     add_rows(&page, "jobs", after, reply, next);
     if (mesh || remote)
         add_rows(&page, "lost", after, reply, next);

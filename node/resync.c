@@ -4,6 +4,7 @@
 #include "node/calls.h"
 #include "node/jobs_internal.h"
 #include "node/ops.h"
+#include "node/take.h"
 
 #include <inttypes.h>
 #include <sodium.h>
@@ -18,19 +19,6 @@
 #define ANEW_MS 10000      /* between two times that all members are asked anew */
 #define INPUTS_MAX 16u     /* on their way at once */
 #define LOOK_MS 5000       /* for members that have come up since, when all have told */
-
-/* One job on its way here. */
-struct taking {
-    struct taking *next;
-    struct node *node;
-    struct mesh_id from;
-    struct mesh_id id;
-    struct job *job; /* NULL until it was told */
-    struct copy head;
-    uint32_t fetching;
-    bool failed;
-    struct bulk_request request;
-};
 
 /* A member that told all that we lack, or knows no such call: this process of it. */
 struct teller {
@@ -50,13 +38,12 @@ struct resync {
     struct teller teller;
     json_t *page; /* its answer, NULL while that is awaited */
     size_t next_row;
-    char after[65]; /* where that page began */
-    bool left;      /* it has something that can't be taken yet */
-    struct taking *takings;
-    uint32_t taking_count;
-    bool anew;          /* more is missing than was asked for */
-    int64_t anew_at_ms; /* not before */
-    uint32_t asked;     /* members, in this round */
+    char after[65];        /* where that page began */
+    bool left;             /* it has something that can't be taken yet */
+    uint32_t taking_count; /* of ours */
+    bool anew;             /* more is missing than was asked for */
+    int64_t anew_at_ms;    /* not before */
+    uint32_t asked;        /* members, in this round */
     int64_t again_at_ms;
     int64_t pause_ms;
     uint32_t taken, taken_before; /* jobs; by the latest round */
@@ -64,296 +51,29 @@ struct resync {
     uint32_t away;                /* members that could not be asked yet, then */
 };
 
-/* ---- What is here */
-
-enum state { KEPT, LACKED, UNDER_WAY };
-
-static enum state state_of(struct node *node, const struct mesh_id *id)
-{
-    struct mesh_journal_view view;
-    const struct job *job = jobs_find(node, id);
-    const struct copy *copy = copies_find(node, id);
-    if (job)
-        return job->state >= JOB_DONE ? KEPT : UNDER_WAY;
-    if (mesh_journal_find(node->host.mesh, id, &view) || (copy && !copy->over && !copy->damaged))
-        return UNDER_WAY; /* its home brings it up, or says that it is over */
-    if (copy && copy->sweeps > 0)
-        return UNDER_WAY; /* pins of what is left of it go */
-    return copy && copy->over && copy->whole ? KEPT : LACKED;
-}
-
-/* ---- Taking one */
+/* ---- One job */
 
 static void go_on(struct node *node);
 
-/* Who pins outputs while they come: apart from their jobs' own pins, which a journal that turns up meanwhile has. */
-static struct digest comer(void)
+static void on_taken(struct node *node, void *context, enum take_result result)
 {
-    return digest_of("weir resync 1", "", 0);
-}
-
-static uint32_t output_count(const struct job *job)
-{
-    return job->state == JOB_DONE ? job->spec.output_count : 0;
-}
-
-static void unpin(struct store_batch *batch, const struct job *job)
-{
-    const struct digest pin = comer();
-    for (uint32_t o = 0; o < output_count(job); o++)
-        store_batch_unpin(batch, job->output_blob[o].bytes, pin.bytes);
-}
-
-static void end(struct taking *taking, bool good)
-{
-    struct node *node = taking->node;
     struct resync *resync = node->resync;
-    struct taking **link = &resync->takings;
-    while (*link != taking)
-        link = &(*link)->next;
-    *link = taking->next;
+    (void)context;
     resync->taking_count--;
-    resync->left = resync->left || !good;
-    if (taking->job) {
-        struct store_batch *batch = node_batch(node);
-        unpin(batch, taking->job);
-        node_commit(node, batch, NULL, NULL);
-        job_free(taking->job);
-    }
-    free(taking);
+    resync->left = resync->left || result == TAKE_LATER || result == TAKE_FAILED;
+    resync->told_later += result == TAKE_LATER;
+    resync->taken += result == TAKE_DONE;
+    node->jobs.taken_back += result == TAKE_DONE;
     go_on(node);
-}
-
-/* The job may be forgotten meanwhile. */
-static void on_input(struct node *node, void *context, const struct bulk_done *done)
-{
-    struct mesh_id *id = context;
-    node->jobs.inputs_coming--;
-    if (done->error != BULK_OK)
-        log_debug("resync", "job=%s error=\"an input was not had: %s\"", peer_name(node, id),
-                  bulk_error_text(done->error));
-    if (!jobs_find(node, id)) {
-        struct store_batch *batch = node_batch(node);
-        store_batch_unpin_all(batch, id->bytes);
-        node_commit(node, batch, NULL, NULL);
-    }
-    free(id);
-    if (node->resync)
-        go_on(node);
-}
-
-/* What it was made of, in case it is to be computed again. */
-static void fetch_inputs(struct taking *taking, const struct job *job)
-{
-    if (job->state != JOB_DONE)
-        return;
-    struct digest blobs[JOB_BLOBS_MAX], pin;
-    const uint32_t count = jobs_blobs(job, blobs);
-    memcpy(pin.bytes, taking->id.bytes, sizeof pin.bytes);
-    for (uint32_t i = 0; i < count; i++) {
-        struct mesh_id *id = must(malloc(sizeof *id));
-        *id = taking->id;
-        taking->request.blob = blobs[i];
-        taking->request.pin = &pin;
-        if (fetch_start(taking->node, &taking->request, on_input, id))
-            taking->node->jobs.inputs_coming++;
-        else
-            free(id);
-    }
-}
-
-/* Its journal came while this was written: what that says counts. */
-static void take_back(struct node *node, const struct mesh_id *id)
-{
-    const struct copy *copy = copies_find(node, id);
-    const struct job *job = jobs_find(node, id);
-    struct store_batch *batch = node_batch(node);
-    if (job && job->state >= JOB_DONE)
-        jobs_put_row(batch, job);
-    else
-        store_batch_delete(batch, STORE_JOBS, id->bytes, sizeof id->bytes);
-    if (copy)
-        copies_put_head(batch, copy);
-    else
-        store_batch_delete(batch, STORE_COPIES, id->bytes, sizeof id->bytes);
-    node_commit(node, batch, NULL, NULL);
-}
-
-static void on_kept(struct node *node, void *context, enum store_error error)
-{
-    struct taking *taking = context;
-    if (error != STORE_OK)
-        disk_failed(node, error);
-    if (error == STORE_OK && state_of(node, &taking->id) != LACKED)
-        take_back(node, &taking->id);
-    if (error != STORE_OK || state_of(node, &taking->id) != LACKED) {
-        end(taking, false);
-        return;
-    }
-    struct job *job = taking->job;
-    taking->job = NULL;
-    copies_adopt(node, &taking->head);
-    copies_sweep(node, &taking->id, false); /* what a part of its journal may have left */
-    job->read_back = true;
-    jobs_add(node, job);
-    node->resync->taken++;
-    node->jobs.taken_back++;
-    log_debug("resync", "job=%s from=%s", peer_name(node, &taking->id), peer_name(node, &taking->from));
-    fetch_inputs(taking, job);
-    end(taking, true);
-}
-
-/* Its outputs are here. */
-static void keep(struct taking *taking)
-{
-    struct node *node = taking->node;
-    const struct job *job = taking->job;
-    if (state_of(node, &taking->id) != LACKED) {
-        end(taking, false);
-        return;
-    }
-    struct store_batch *batch = node_batch(node);
-    for (uint32_t o = 0; o < output_count(job); o++)
-        store_batch_pin(batch, job->output_blob[o].bytes, taking->id.bytes);
-    unpin(batch, job);
-    jobs_put_row(batch, job);
-    copies_put_head(batch, &taking->head);
-    node_commit(node, batch, on_kept, taking);
-}
-
-static void advance(struct taking *taking)
-{
-    if (--taking->fetching > 0)
-        return;
-    if (taking->failed)
-        end(taking, false);
-    else
-        keep(taking);
-}
-
-static void on_output(struct node *node, void *context, const struct bulk_done *done)
-{
-    struct taking *taking = context;
-    if (done->error == BULK_STORE)
-        disk_failed(node, done->store);
-    if (done->error != BULK_OK) {
-        taking->failed = true;
-        log_info("resync", "job=%s from=%s error=\"cannot fetch an output: %s\"",
-                 peer_name(node, &taking->id), peer_name(node, &taking->from),
-                 done->error == BULK_STORE ? store_error_text(done->store) : bulk_error_text(done->error));
-    }
-    advance(taking);
-}
-
-static void fetch_outputs(struct taking *taking)
-{
-    const struct digest pin = comer();
-    const struct mesh_members *members = &taking->head.members;
-    taking->request = (struct bulk_request){.holders = {taking->from}, .holder_count = 1, .pin = &pin};
-    for (uint32_t i = 0; i < members->count && taking->request.holder_count < BULK_HOLDERS_MAX; i++)
-        if (memcmp(&members->id[i], &taking->node->self, sizeof members->id[i]) != 0 &&
-            memcmp(&members->id[i], &taking->from, sizeof members->id[i]) != 0)
-            taking->request.holders[taking->request.holder_count++] = members->id[i];
-    taking->fetching = 1; /* ours, until all were asked for */
-    for (uint32_t o = 0; o < output_count(taking->job); o++) {
-        taking->request.blob = taking->job->output_blob[o];
-        if (fetch_start(taking->node, &taking->request, on_output, taking))
-            taking->fetching++;
-        else
-            taking->failed = true;
-    }
-    advance(taking);
-}
-
-static size_t unpack(const json_t *answer, const char *name, uint8_t *out, size_t capacity)
-{
-    const char *text = json_string_value(json_object_get(answer, name));
-    size_t count;
-    return text && sodium_base642bin(out, capacity, text, strlen(text), NULL, &count, NULL,
-                                     sodium_base64_VARIANT_ORIGINAL) == 0
-               ? count
-               : 0;
-}
-
-/* Fills in what it says of the job; false if that makes no sense here. */
-static bool read_told(struct taking *taking, const json_t *answer)
-{
-    static uint8_t row[JOB_ROW_BYTES_MAX];
-    uint8_t head[COPIES_HEAD_BYTES_MAX];
-    const size_t row_bytes = unpack(answer, "row", row, sizeof row),
-                 head_bytes = unpack(answer, "head", head, sizeof head);
-    taking->head.job = taking->id;
-    if (row_bytes == 0 || head_bytes == 0 || !copies_head_decode(head, head_bytes, &taking->head) ||
-        !copies_member(&taking->head.members, &taking->node->self) ||
-        !copies_member(&taking->head.members, &taking->from))
-        return false;
-    struct job *job = taking->job = job_row_decode(row, row_bytes);
-    if (!job)
-        return false;
-    const struct mesh_id named = job_id(job->spec.tenant, job->spec.key);
-    return memcmp(&named, &taking->id, sizeof named) == 0 &&
-           memcmp(&job->spec.id, &taking->id, sizeof named) == 0 && job_ended_fits(job);
-}
-
-static int64_t earlier(int64_t a_ms, int64_t b_ms)
-{
-    return a_ms < b_ms ? a_ms : b_ms;
-}
-
-/* As we keep it. What is to be computed again is the teller's to do. */
-static void make_ours(struct taking *taking)
-{
-    struct copy *head = &taking->head;
-    struct job *job = taking->job;
-    const struct node *node = taking->node;
-    head->reign = head->chosen = 0;
-    for (uint32_t i = 0; i < head->members.count; i++)
-        if (memcmp(&head->members.id[i], &node->self, sizeof node->self) == 0)
-            head->chosen =
-                head->members.storage[i] < node->incarnation ? head->members.storage[i] : node->incarnation;
-    head->over = head->whole = true;
-    head->end_state = job->state == JOB_DONE     ? MESH_JOB_DONE
-                      : job->state == JOB_FAILED ? MESH_JOB_FAILED
-                                                 : MESH_JOB_CANCELLED;
-    job->finished_at_ms = earlier(job->finished_at_ms, clock_wall_ms());
-    head->ended_at_ms = job->finished_at_ms;
-    job->doubted = false;
-}
-
-static void on_told(struct node *node, void *context, const json_t *answer)
-{
-    struct taking *taking = context;
-    const bool later = json_is_true(json_object_get(answer, "later"));
-    node->resync->told_later += later;
-    if (!json_is_true(json_object_get(answer, "ok")) || later) {
-        end(taking, false);
-    } else if (!read_told(taking, answer)) {
-        log_warn("resync",
-                 "job=%s from=%s error=\"what it tells of a finished job makes no sense here, or is of "
-                 "a kernel that this build lacks\"",
-                 peer_name(node, &taking->id), peer_name(node, &taking->from));
-        end(taking, true); /* it would say the same again */
-    } else {
-        make_ours(taking);
-        fetch_outputs(taking);
-    }
 }
 
 static void take(struct node *node, const struct mesh_id *id)
 {
     struct resync *resync = node->resync;
-    struct taking *taking = must(calloc(1, sizeof *taking));
-    *taking = (struct taking){.next = resync->takings, .node = node, .from = resync->teller.id, .id = *id};
-    json_t *question = json_pack("{s:s}", "op", "finished");
-    json_put(question, "job", json_hex(id->bytes, sizeof id->bytes));
-    if (calls_ask(node, &resync->teller.id, question, ASK_MS, on_told, taking)) {
-        resync->takings = taking;
+    if (take_begin(node, &resync->teller.id, id, on_taken, NULL))
         resync->taking_count++;
-    } else {
-        free(taking);
+    else
         resync->left = true;
-    }
-    json_decref(question);
 }
 
 /* ---- From page to page */
@@ -442,12 +162,12 @@ static void take_row(struct node *node, const json_t *row)
         json_integer_value(json_object_get(row, "finished_at")) < kept_since_ms ||
         node->jobs.count + resync->taking_count >= JOBS_KEPT_MAX)
         return; /* it would go again at once */
-    const enum state state = state_of(node, &id);
+    const enum take_state state = take_state(node, &id);
     const bool may_be_had = json_is_true(json_object_get(row, "here")) ||
                             (resync->puts_together && resync->told_later < REVIVED_MAX);
-    if (state == LACKED && may_be_had)
+    if (state == TAKE_LACKED && may_be_had)
         take(node, &id);
-    else if (state != KEPT)
+    else if (state != TAKE_KEPT)
         resync->left = true;
 }
 
@@ -556,8 +276,12 @@ static void end_resync(struct node *node)
 int64_t resync_turn(struct node *node, int64_t now_ms)
 {
     struct resync *resync = node->resync;
-    if (!resync || resync->busy)
+    if (!resync)
         return INT64_MAX;
+    if (resync->busy) {
+        go_on(node); /* inputs may have come */
+        return INT64_MAX;
+    }
     if (now_ms < resync->again_at_ms)
         return resync->again_at_ms;
     if (is_over(node)) {
@@ -626,27 +350,16 @@ void resync_restore(struct node *node)
             STORE_OK ||
         bytes != sizeof since_ms)
         return;
-    const struct digest pin = comer(); /* of outputs that came before a death, for jobs that did not */
-    struct store_batch *batch = node_batch(node);
-    store_batch_unpin_all(batch, pin.bytes);
-    node_commit(node, batch, NULL, NULL);
     begin(node, since_ms);
 }
 
-/* The calls and fetches under way come back no more: the node closes, or there are none. */
+/* What is under way comes back no more: the node closes, or there is nothing. */
 void resync_close(struct node *node)
 {
     struct resync *resync = node->resync;
     node->resync = NULL;
     if (!resync)
         return;
-    while (resync->takings) {
-        struct taking *taking = resync->takings;
-        resync->takings = taking->next;
-        if (taking->job)
-            job_free(taking->job);
-        free(taking);
-    }
     json_decref(resync->page);
     free(resync->told);
     free(resync);

@@ -4,12 +4,9 @@
  * The journal of a job that goes on is brought up anew by its home, on a disk that forgot it. When the job is over the core
  * knows nothing of it any more: what its members keep until `store.keep_jobs` are rows and blobs of the node alone. So a node
  * whose disk was put back (mesh/disk.h), or that hears of a job's end without having all of its journal, asks each other member which
- * finished jobs it keeps of whose journal we were a member too, and takes those that it lacks: the job's row, its outputs, and its
- * inputs if they can be had. It is a home of them then, as is whoever puts outputs together for a home that is lost.
+ * finished jobs it keeps of whose journal we were a member too, and takes those that it lacks (node/take.h).
  *
  *     {"op": "kept", "after"} -> {"jobs": [{"id", "here", "finished_at"}], "next"}  page by page; "here": its outputs stand there
- *     {"op": "finished", "job"} -> {"row", "head"}   rows of STORE_JOBS and STORE_COPIES, in base64
- *                               -> {"later": true}   its outputs are being put together, or will be
  *
  * Who has the outputs is asked first of all; only for what is still missing then, those that have no more than the journal
  * are asked to put them together, a few at a time. A mark on the disk stays for `store.keep_jobs`, so that who dies in the middle

@@ -404,15 +404,15 @@ static int send_job(struct submit *submit)
                         "%s; it is not known whether the job was taken, `weir jobs` shows it", failure.text);
     if (code != EXIT_DONE)
         return cli_fail((enum exit_code)code, "%s", failure.text);
+    const bool done = strcmp(client_text(reply, "state"), "done") == 0;
     snprintf(submit->job, sizeof submit->job, "%s", client_text(reply, "job"));
     if (client_flag(reply, "existing"))
         fprintf(stderr, "weir: the job with this key is there already: %.16s, %s\n", submit->job,
                 client_text(reply, "state"));
     else if (client_flag(reply, "alone") && !submit->replicas)
-        fprintf(stderr,
-                "weir: no other node was up to keep the journal of job %.8s, too: it waits for this one if "
-                "that is lost\n",
-                submit->job);
+        fprintf(stderr, "weir: no other node was up to keep %s job %.8s, too: it %s\n",
+                done ? "the finished" : "the journal of", submit->job,
+                done ? "goes with this one's disk" : "waits for this one if that is lost");
     if (cli_has(submit->cli, "detach")) {
         if (submit->cli->json)
             cli_print_json(reply);

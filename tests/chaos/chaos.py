@@ -116,7 +116,7 @@ def play(seed, options, folder, network, sites, build):
     with open(os.path.join(folder, "clients.json"), "w", encoding="utf-8") as out:
         json.dump([{"job": job.id, "key": job.key, "home": job.home, "acked_at": job.acked_at, "done_at": job.done_at,
                     "done_by": job.done_by, "result": job.result, "arguments": job.arguments, "said": job.said,
-                    "names": sorted(job.names), "replicas": job.replicas} for job in jobs], out, indent=1)
+                    "names": sorted(job.names), "replicas": job.replicas, "at_once": job.at_once} for job in jobs], out, indent=1)
     with open(os.path.join(folder, "nemesis.json"), "w", encoding="utf-8") as out:
         json.dump(foe.events, out, indent=1)
     return {"seed": seed, "minutes": options.minutes, **nemesis.totals(foe.counts), "faults": foe.counts, "events": foe.events,
@@ -130,7 +130,7 @@ def compile_preload(folder):
     return path
 
 
-SUMMED = ("minutes", "kills", "pauses", "cuts", "disk_faults", "jobs", "shards", "lost", "doubled", "wrong", "takeovers", "reattached", "forked")
+SUMMED = ("minutes", "kills", "pauses", "cuts", "disk_faults", "jobs", "shards", "lost", "doubled", "wrong", "takeovers", "reattached", "at_once", "forked")
 
 
 def percentile(values, share):
@@ -146,7 +146,7 @@ def summary(rows):
             "failed": sum(1 for row in rows if row["failed"]), "runs": rows}
 
 
-COLUMNS = ("seed", "minutes", "kills", "pauses", "cuts", "disk_faults", "jobs", "shards", "takeovers", "reattached", "settled_s",
+COLUMNS = ("seed", "minutes", "kills", "pauses", "cuts", "disk_faults", "jobs", "shards", "takeovers", "reattached", "at_once", "settled_s",
            "lost", "doubled", "wrong", "forked")
 
 

@@ -126,6 +126,7 @@ def run(sites, people, history, foe):
         "doubled": len(doubled) + len(again),
         "forked": len(forked),
         "reattached": sum(1 for job in acked if job.done_by not in (None, job.home)),
+        "at_once": sum(1 for job in acked if job.at_once),  # without a journal: others took it from its home
         "takeovers": count,
         "took": took,
         "commits_seen": history.commits(),
@@ -152,4 +153,4 @@ def run(sites, people, history, foe):
 def line(row):
     return ("seed %(seed)d: %(minutes)g min, %(kills)d kills, %(pauses)d pauses, %(cuts)d cuts, %(disk_faults)d disk faults; "
             "%(jobs)d jobs (%(refused)d not taken), %(shards)d shards, %(lost)d lost, %(doubled)d doubled, %(wrong)d wrong; "
-            "%(takeovers)d takeovers, %(reattached)d reattached" % row)
+            "%(takeovers)d takeovers, %(reattached)d reattached, %(at_once)d done at once" % row)

@@ -9,7 +9,7 @@ import time
 
 import numpy
 
-from harness import expect, wait_until
+from harness import api_answer, expect, wait_until
 from kernel_test import ENTRY, need_compiler, write_kernel
 from mesh_test import SPIN, THREE, expect_marks, fill_disk, get, metric, save_words, small_disk, spin_marks, wait_running
 from refusal_test import COLUMNS, FILE_BLOB_BYTES, rot, save
@@ -705,6 +705,82 @@ def finished_jobs_outlive_folders_that_are_put_back(place):
         node.place.weir("store", "check", "--data", node.data)
 
 
+def own_ids(node):
+    return {row["id"] for row in node.call("jobs")["jobs"]}
+
+
+def repeated(home, *options, items=20):
+    """A job whose outputs were in the cache as a whole: it was done as soon as it was submitted."""
+    run = ("submit", "spin", "--items", items, "--shard-items", "1", "--detach", "--json", *options)
+    home.wait_job(home.weir(*run).json["job"])
+    answer = home.weir(*run)
+    expect(answer.json["state"] == "done", answer)
+    return answer
+
+
+def what_was_done_at_once_outlives_its_home(place):
+    """Its outputs came from the cache, so it never had a journal: others keep it all the same before it is acknowledged."""
+    mesh = place.mesh(*THREE)
+    ashburn, berlin, cairo = (mesh[name] for name in THREE)
+    answer = repeated(ashburn)
+    job = answer.json["job"]
+    expect(answer.json["replicas"] == 3 and not answer.error, answer)
+    wait_until("two others keep it", lambda: sum("event=take job=%s" % job[:8] in node.log_text() for node in (berlin, cairo)) == 2)
+    for node in (berlin, cairo):
+        expect(job not in own_ids(node), "%s lists a job of ashburn's as its own" % node.name)
+    every = berlin.weir("jobs", "--mesh", "--json").json
+    expect(sum(row["id"] == job for row in every["jobs"]) == 1 and every["total"] == 2, every)
+    elsewhere = berlin.weir("submit", "spin", "--items", 20, "--shard-items", "1", "--detach", "--json").json
+    expect(elsewhere["state"] == "done" and elsewhere["replicas"] == 3, elsewhere)
+    for lost in (ashburn, berlin):
+        lost.kill()
+        shutil.rmtree(os.path.join(lost.data, "blobs"), ignore_errors=True)
+    cairo.wait_states({"ashburn": "down", "berlin": "down"}, 40)
+    for one in (job, elsewhere["job"]):
+        expect(cairo.job(one)["state"] == "done", cairo.job(one))
+        expect_marks(cairo, one, 20)
+    expect(own_ids(cairo) == {job, elsewhere["job"]}, cairo.weir("jobs").out)
+    for op in ("keep", "finished", "kept"):
+        answer = api_answer(cairo.socket, {"op": op, "job": job})
+        expect(answer["exit"] == 2 and "nodes ask each other so" in answer["error"], answer)
+    cairo.stop()
+    place.weir("store", "check", "--data", cairo.data)
+
+
+def what_was_done_at_once_comes_back_to_a_disk_that_lost_it(place):
+    mesh = place.mesh(*THREE)
+    nodes = [mesh[name] for name in THREE]
+    snapshots(place, nodes)
+    job = repeated(nodes[0]).json["job"]
+    wait_until("two others keep it", lambda: sum("event=take job=%s" % job[:8] in node.log_text() for node in nodes[1:]) == 2)
+    for node in nodes:
+        put_back(node, place.path("before", node.name))
+        expect(node.job(job)["state"] == "done", node.job(job))
+        expect_marks(node, job, 20)
+    for node in nodes:
+        node.stop()
+        place.weir("store", "check", "--data", node.data)
+
+
+def what_was_done_at_once_waits_for_who_is_silent_and_then_asks_others(place):
+    mesh = place.mesh("ashburn", "berlin")
+    ashburn, berlin = mesh["ashburn"], mesh["berlin"]
+    repeated(ashburn)
+    one = ashburn.weir("submit", "spin", "--items", 20, "--shard-items", "1", "--detach", "--json", "--replicas", "1")
+    expect(one.json["state"] == "done" and one.json["replicas"] == 1 and not one.error, one)
+    berlin.signal(signal.SIGSTOP)
+    alone = ashburn.weir("submit", "spin", "--items", 20, "--shard-items", "1", "--detach", "--json", timeout_s=60)
+    berlin.signal(signal.SIGCONT)
+    expect(alone.json["state"] == "done" and alone.json["replicas"] == 1, alone)
+    expect("no other node was up" in alone.error, alone)
+    ashburn.wait_states({"berlin": "up"}, 40)
+    ashburn.kill()  # what it said of copies is on its disk
+    ashburn.start()
+    expect(ashburn.job(alone.json["job"])["replicas"] == 1, ashburn.job(alone.json["job"]))
+    ashburn.stop()
+    place.weir("store", "check", "--data", ashburn.data)
+
+
 def wait_alone(node, others):
     wait_until("%s sees the others down" % node.name,
                lambda: all(node.states().get(name) == "down" for name in others), 90)
@@ -797,5 +873,7 @@ TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wher
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
          large_inputs_and_outputs_outlive_the_home, small_inputs_ride_in_the_journal,
          a_takeover_on_a_full_disk_waits_for_room, a_disk_that_was_put_back_is_named,
+         what_was_done_at_once_outlives_its_home, what_was_done_at_once_comes_back_to_a_disk_that_lost_it,
+         what_was_done_at_once_waits_for_who_is_silent_and_then_asks_others,
          finished_jobs_outlive_folders_that_are_put_back, a_keeper_that_was_away_is_asked_when_it_is_back, what_is_not_there_may_be_at_who_is_not, jobs_that_ended_badly_outlive_their_home, a_new_home_mends_what_its_disk_lost]
 LONG_TESTS = []
