@@ -138,12 +138,13 @@ struct job {
     uint32_t cached;
     uint32_t reassigned;
     uint32_t disputed;   /* committed shards that proved wrong; they stay as they are */
-    uint32_t copies;     /* of its journal, ours included; until it is accepted, how many are wished for */
+    uint32_t copies;     /* of it, ours included; until it is accepted, how many are wished for */
     uint32_t copies_min; /* while it is being submitted: fewer won't do */
     bool keyed;          /* its submitter named the key: others may be submitting it elsewhere */
     bool undecided;      /* and it isn't known yet whether they do */
     bool yields;         /* one of them goes before */
     bool cancelled;      /* while it was undecided */
+    bool is_handed_out;  /* done at once, and waits for others to keep it too (node/keep.h) */
     bool holds_inputs;   /* until it pins them itself (node/holds.c) */
     bool preparing;      /* the background thread has it */
     bool first_assign;   /* nothing was assigned yet since this node became its home */

@@ -333,7 +333,8 @@ void jobs_prepare(struct node *node, struct job *job, const struct job_wish *wis
 /* Not at once: whoever waits for its end is told first. */
 static bool may_forget(const struct job *job)
 {
-    return job->state >= JOB_DONE && job->finished_at_ms < clock_wall_ms() - FORGET_AFTER_MS;
+    return job->state >= JOB_DONE && !job->is_handed_out &&
+           job->finished_at_ms < clock_wall_ms() - FORGET_AFTER_MS;
 }
 
 void jobs_forget(struct node *node, struct job *job)
@@ -357,6 +358,11 @@ static bool forget_oldest(struct node *node)
     return job != NULL;
 }
 
+bool jobs_make_room(struct node *node)
+{
+    return node->jobs.count + node->taking_count < JOBS_KEPT_MAX || forget_oldest(node);
+}
+
 /* Whether a submit under the job's key asks for the same. How many items is known, on either side, if they were given
  * or counted; else 0, and what makes them is in the request. */
 static bool same_request(const struct job *job, const struct digest *request, const struct digest *rows,
@@ -375,7 +381,7 @@ static void refuse_key(struct node *node, const struct job *known, struct api_ca
 
 static void accept_again(struct node *node, struct job *known, struct api_call *call)
 {
-    if (known->state == JOB_PREPARING ||
+    if (known->state == JOB_PREPARING || known->is_handed_out ||
         known->submitters) /* not durable yet: it shares the first one's fate */
         add_submitter(node, known, call, true);
     else
@@ -413,7 +419,7 @@ void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish
         drop(node, job);
         return;
     }
-    if (node->jobs.count >= JOBS_KEPT_MAX && !forget_oldest(node)) {
+    if (!jobs_make_room(node)) {
         if (call)
             api_error(call, EXIT_FAILED, "this node drives %u jobs already; submit at another one",
                       JOBS_KEPT_MAX);

@@ -243,18 +243,27 @@ void jobs_assemble(struct node *node, struct job *job)
 
 /* ---- A job that was done before, as a whole */
 
+struct whole {
+    struct job *job;
+    struct mesh_id from; /* who gave its outputs, */
+    bool given;          /* if anybody did */
+};
+
 static void on_whole_saved(struct node *node, void *context, enum store_error error)
 {
-    struct job *job = context;
+    const struct whole whole = *(struct whole *)context;
+    struct job *job = whole.job;
+    free(context);
     if (error !=
         STORE_OK) { /* an input or output was evicted in between, or the disk is full: the core may do better */
         job->committed = job->cached = 0;
-        keep_drop(node, &job->spec.id);
         jobs_to_core(node, job);
         return;
     }
+    const uint32_t wished = job->copies;
+    job->copies = 1;
     job->state = JOB_DONE; /* who keeps it too takes it from here */
-    keep_ask(node, job);
+    keep_begin(node, job, wished, whole.given ? &whole.from : NULL);
 }
 
 void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct entry *outputs,
@@ -271,15 +280,19 @@ void jobs_on_whole(struct node *node, const struct mesh_id *id, const struct ent
         job->output_blob[o] = outputs->output[o].blob;
         job->output_bytes[o] = outputs->output[o].count;
     }
-    job->committed = job->cached = job->spec.shard_count;
-    job->state = JOB_DONE;
-    job->finished_at_ms = clock_wall_ms();
+    struct whole *whole = must(calloc(1, sizeof *whole));
+    *whole = (struct whole){.job = job, .given = from != NULL};
+    if (from)
+        whole->from = *from;
     struct store_batch *batch = node_batch(node);
-    const uint32_t wished = job->copies;
-    job->copies = keep_choose(node, job, from, batch);
     jobs_pin_inputs(batch, job);
+    job->committed = job->cached = job->spec.shard_count;
+    job->finished_at_ms = clock_wall_ms();
+    const uint32_t wished = job->copies;
+    job->copies = 1;
+    job->state = JOB_DONE;
     jobs_put_row(batch, job);
     job->copies = wished;
     job->state = JOB_PREPARING; /* nobody hears of it before it is durable */
-    node_commit(node, batch, on_whole_saved, job);
+    node_commit(node, batch, on_whole_saved, whole);
 }

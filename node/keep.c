@@ -5,10 +5,11 @@
 #include "node/ops.h"
 #include "node/take.h"
 
-#define ASKED_MAX 8u        /* for one job */
-#define KEEP_MS 10000       /* until one that is asked must have the job, */
-#define BYTES_PER_MS 10000u /* and longer by what its outputs take at this rate */
-#define TAKINGS_MAX 64u     /* at once, of jobs that others ask us to keep */
+#define ASKED_MAX 8u         /* for one job */
+#define ASK_MS 5000          /* for an answer */
+#define AGAIN_MS 300         /* before who has no room, or is still taking it, is asked again */
+#define KEPT_TAKINGS_MAX 16u /* at once, of jobs that others ask us to keep */
+#define KEPT_INPUTS_MAX 16u  /* no more of these, while so many inputs are on their way */
 
 enum word { WAITS, KEEPS, REFUSES };
 
@@ -17,27 +18,26 @@ struct asked {
     struct mesh_id id;
     uint64_t site;
     enum word word;
+    int64_t again_at_ms; /* WAITS: to be asked then; INT64_MAX: a question is under way */
 };
 
 /* At home. Not freed while a question is under way. */
 struct keeping {
     struct keeping *next;
     struct mesh_id job;
+    int64_t created_at_ms;
     uint32_t wished; /* copies, home's included */
-    int64_t wait_ms;
     struct asked asked[ASKED_MAX];
     uint32_t asked_count;
-    uint32_t sent; /* the first so many were asked */
-    bool changed;  /* members, since the head was written */
-    bool kept;     /* by a majority: the job has ended */
+    bool changed; /* members, since the head was written */
+    bool kept;    /* by a majority: that is being written, or is */
 };
 
-static struct keeping *find(const struct node *node, const struct mesh_id *job)
+/* NULL: it was forgotten, and perhaps submitted anew. */
+static struct job *job_of(struct node *node, const struct keeping *keeping)
 {
-    struct keeping *keeping = node->keepings;
-    while (keeping && memcmp(&keeping->job, job, sizeof *job) != 0)
-        keeping = keeping->next;
-    return keeping;
+    struct job *job = jobs_find(node, &keeping->job);
+    return job && job->spec.created_at_ms == keeping->created_at_ms ? job : NULL;
 }
 
 static uint32_t count_of(const struct keeping *keeping, enum word word)
@@ -83,6 +83,7 @@ static void add(struct keeping *keeping, const struct mesh_member_view *view)
 {
     keeping->asked[keeping->asked_count++] =
         (struct asked){.keeping = keeping, .id = view->id, .site = view->site, .word = WAITS};
+    keeping->changed = true;
 }
 
 static bool choose_one(const struct node *node, struct keeping *keeping, bool other_sites)
@@ -105,13 +106,12 @@ static bool choose_one(const struct node *node, struct keeping *keeping, bool ot
     return found;
 }
 
-/* As many as the job wishes, in place of those that refused. False: nobody new. */
-static bool choose(const struct node *node, struct keeping *keeping)
+/* As many as the job wishes, in place of those that refused. */
+static void choose(const struct node *node, struct keeping *keeping)
 {
     while (copies_of(keeping) < keeping->wished && keeping->asked_count < ASKED_MAX &&
            (choose_one(node, keeping, true) || choose_one(node, keeping, false)))
-        keeping->changed = true;
-    return keeping->sent < keeping->asked_count;
+        ;
 }
 
 /* Home, and those that keep it or may yet. No entry was ever theirs, so they were chosen at no incarnation. */
@@ -137,31 +137,6 @@ static struct copy head_of(const struct node *node, const struct keeping *keepin
 
 /* ---- At home */
 
-uint32_t keep_choose(struct node *node, const struct job *job, const struct mesh_id *holder,
-                     struct store_batch *batch)
-{
-    struct mesh_member_view view;
-    struct keeping *keeping = must(calloc(1, sizeof *keeping));
-    keeping->job = job->spec.id;
-    keeping->wished = job->copies;
-    keeping->wait_ms = KEEP_MS;
-    for (uint32_t o = 0; o < job->spec.output_count; o++)
-        keeping->wait_ms += (int64_t)(job->output_bytes[o] / BYTES_PER_MS);
-    if (holder && keeping->wished > 1 && mesh_member_find(node->host.mesh, holder, &view) &&
-        may_keep(keeping, &view) && !site_taken(node, keeping, view.site))
-        add(keeping, &view);
-    if (!choose(node, keeping)) {
-        free(keeping);
-        return 1;
-    }
-    const struct copy head = head_of(node, keeping, job);
-    copies_put_head(batch, &head);
-    keeping->changed = false;
-    keeping->next = node->keepings;
-    node->keepings = keeping;
-    return head.members.count;
-}
-
 static void end(struct node *node, struct keeping *keeping)
 {
     struct keeping **link = &node->keepings;
@@ -169,13 +144,6 @@ static void end(struct node *node, struct keeping *keeping)
         link = &(*link)->next;
     *link = keeping->next;
     free(keeping);
-}
-
-void keep_drop(struct node *node, const struct mesh_id *job)
-{
-    struct keeping *keeping = find(node, job);
-    if (keeping)
-        end(node, keeping);
 }
 
 static void go_on(struct node *node, struct keeping *keeping);
@@ -189,80 +157,150 @@ static void refused(struct node *node, struct asked *asked, const char *why)
              peer_name(node, &asked->id), log_quote(why, quoted, sizeof quoted));
 }
 
+/* Who doesn't answer may be taking it all the same, for as long as that takes. */
 static void on_answer(struct node *node, void *context, const json_t *answer)
 {
     struct asked *asked = context;
     const char *error = json_string_value(json_object_get(answer, "error"));
-    if (json_is_true(json_object_get(answer, "ok")))
+    if (!answer || json_is_true(json_object_get(answer, "later")))
+        asked->again_at_ms = clock_now_ms() + AGAIN_MS;
+    else if (json_is_true(json_object_get(answer, "ok")))
         asked->word = KEEPS;
     else
-        refused(node, asked, error ? error : "no answer");
+        refused(node, asked, error ? error : "");
     go_on(node, asked->keeping);
 }
 
-static void ask(struct node *node, struct asked *asked)
+static void ask(struct node *node, struct asked *asked, int64_t now_ms)
 {
+    struct mesh_member_view view;
+    if (!mesh_member_find(node->host.mesh, &asked->id, &view) || view.state > MESH_SUSPECT) {
+        refused(node, asked, "it is out of reach");
+        return;
+    }
     const struct mesh_id *job = &asked->keeping->job;
     json_t *question = json_pack("{s:s}", "op", "keep");
     json_put(question, "job", json_hex(job->bytes, sizeof job->bytes));
-    if (!calls_ask(node, &asked->id, question, asked->keeping->wait_ms, on_answer, asked))
-        refused(node, asked, "no way to that node");
+    const bool sent = calls_ask(node, &asked->id, question, ASK_MS, on_answer, asked);
     json_decref(question);
+    asked->again_at_ms = sent ? INT64_MAX : now_ms + AGAIN_MS;
+}
+
+/* Those who are to be asked now. */
+static void ask_all(struct node *node, struct keeping *keeping, int64_t now_ms)
+{
+    for (uint32_t i = 0; i < keeping->asked_count; i++)
+        if (keeping->asked[i].word == WAITS && now_ms >= keeping->asked[i].again_at_ms)
+            ask(node, &keeping->asked[i], now_ms);
+}
+
+/* How many copies there are is durable here, too. */
+static void on_noted(struct node *node, void *context, enum store_error error)
+{
+    struct mesh_id *id = context;
+    struct job *job = jobs_find(node, id);
+    (void)error; /* on a full disk: its row says that there is one copy, and the others are where they are */
+    if (job && job->is_handed_out) {
+        job->is_handed_out = false;
+        jobs_end(node, job);
+    }
+    free(id);
 }
 
 static void note_members(struct node *node, struct keeping *keeping, struct job *job)
 {
-    const struct copy head = head_of(node, keeping, job);
+    struct mesh_id *id = must(malloc(sizeof *id));
     struct store_batch *batch = node_batch(node);
+    const struct copy head = head_of(node, keeping, job);
+    *id = keeping->job;
+    keeping->changed = false;
     copies_adopt(node, &head);
     copies_put_head(batch, &head);
     job->copies = head.members.count;
     jobs_put_row(batch, job);
-    node_commit(node, batch, NULL, NULL);
-    keeping->changed = false;
+    node_commit(node, batch, on_noted, id);
 }
 
-/* The first are to be asked, or somebody has answered. The job may be forgotten meanwhile. */
+/* The job was forgotten. */
+static void drop(struct node *node, struct keeping *keeping)
+{
+    for (uint32_t i = 0; i < keeping->asked_count; i++)
+        if (keeping->asked[i].word == WAITS && keeping->asked[i].again_at_ms != INT64_MAX)
+            keeping->asked[i].word = REFUSES;
+    if (count_of(keeping, WAITS) == 0)
+        end(node, keeping);
+}
+
+/* The first are to be asked, or some once more, or somebody has answered. */
 static void go_on(struct node *node, struct keeping *keeping)
 {
-    struct job *job = jobs_find(node, &keeping->job);
-    while (job && choose(node, keeping))
-        ask(node, &keeping->asked[keeping->sent++]);
-    if (job && keeping->changed)
-        note_members(node, keeping, job);
-    const uint32_t keep = 1 + count_of(keeping, KEEPS);
-    if (job && !keeping->kept && keep > copies_of(keeping) / 2) {
+    struct job *job = job_of(node, keeping);
+    if (!job) {
+        drop(node, keeping);
+        return;
+    }
+    uint32_t refusals;
+    do {
+        refusals = count_of(keeping, REFUSES);
+        choose(node, keeping);
+        const struct copy head = head_of(node, keeping, job);
+        copies_adopt(node, &head); /* which they are told when they come for the job */
+        ask_all(node, keeping, clock_now_ms());
+    } while (count_of(keeping, REFUSES) > refusals);
+    const bool most = 1 + count_of(keeping, KEEPS) > copies_of(keeping) / 2;
+    if (most && (keeping->changed || !keeping->kept)) {
         keeping->kept = true;
-        jobs_end(node, job);
+        note_members(node, keeping, job);
     }
     if (count_of(keeping, WAITS) == 0)
         end(node, keeping);
 }
 
-void keep_ask(struct node *node, struct job *job)
+void keep_begin(struct node *node, struct job *job, uint32_t wished, const struct mesh_id *holder)
 {
-    struct keeping *keeping = find(node, &job->spec.id);
-    if (!keeping) {
-        job->copies = 1;
+    struct mesh_member_view view;
+    struct keeping *keeping = must(calloc(1, sizeof *keeping));
+    keeping->job = job->spec.id;
+    keeping->created_at_ms = job->spec.created_at_ms;
+    keeping->wished = wished;
+    if (wished > 1 && holder && mesh_member_find(node->host.mesh, holder, &view) &&
+        may_keep(keeping, &view) && !site_taken(node, keeping, view.site))
+        add(keeping, &view);
+    choose(node, keeping);
+    if (keeping->asked_count == 0) {
+        free(keeping);
         jobs_end(node, job);
         return;
     }
-    const struct copy head = head_of(node, keeping, job);
-    copies_adopt(node, &head);
-    job->copies = head.members.count;
+    job->is_handed_out = true;
+    keeping->next = node->keepings;
+    node->keepings = keeping;
     go_on(node, keeping);
 }
 
-bool keep_waits(const struct node *node, const struct mesh_id *job)
+int64_t keep_turn(struct node *node, int64_t now_ms)
 {
-    const struct keeping *keeping = find(node, job);
-    return keeping && !keeping->kept;
+    int64_t wake_at_ms = INT64_MAX;
+    for (struct keeping *keeping = node->keepings, *next; keeping; keeping = next) {
+        int64_t at_ms = INT64_MAX;
+        next = keeping->next;
+        for (uint32_t i = 0; i < keeping->asked_count; i++)
+            if (keeping->asked[i].word == WAITS && keeping->asked[i].again_at_ms < at_ms)
+                at_ms = keeping->asked[i].again_at_ms;
+        if (now_ms >= at_ms) {
+            go_on(node, keeping);
+            wake_at_ms = now_ms; /* to look when it is to go on next */
+        } else if (at_ms < wake_at_ms) {
+            wake_at_ms = at_ms;
+        }
+    }
+    return wake_at_ms;
 }
 
 /* ---- At those that are asked */
 
 struct kept_call {
-    struct api_call *call; /* NULL: who asked is gone */
+    struct api_call *call; /* NULL: who asked is gone, or waits no more */
 };
 
 static void on_gone(void *context, struct api_call *call)
@@ -278,9 +316,14 @@ static void on_taken(struct node *node, void *context, enum take_result result)
     if (kept->call && result == TAKE_DONE)
         api_reply(kept->call, NULL);
     else if (kept->call)
-        api_error(kept->call, EXIT_FAILED,
-                  result == TAKE_STRANGE ? "it makes no sense here" : "it did not come");
+        api_error(kept->call, EXIT_FAILED, "%s",
+                  result == TAKE_STRANGE ? "the job makes no sense here" : "the job did not come");
     free(kept);
+}
+
+static void later(struct api_call *call)
+{
+    api_reply(call, json_pack("{s:b}", "later", 1));
 }
 
 void op_keep(void *context, struct api_call *call)
@@ -291,14 +334,23 @@ void op_keep(void *context, struct api_call *call)
         api_error(call, EXIT_USAGE, "nodes ask each other so, for a job's 64 hex digits");
         return;
     }
-    const enum take_state state = take_state(node, &job);
-    if (state == TAKE_KEPT) {
+    switch (take_state(node, &job)) {
+    case TAKE_KEPT:
         api_reply(call, NULL);
         return;
+    case TAKE_UNDER_WAY:
+        later(call);
+        return;
+    case TAKE_LACKED:
+        break;
     }
-    if (state == TAKE_UNDER_WAY || node->draining || node->taking_count >= TAKINGS_MAX ||
-        node->jobs.count + node->taking_count >= JOBS_KEPT_MAX) {
-        api_error(call, EXIT_FAILED, state == TAKE_UNDER_WAY ? "the job is under way here" : "not now");
+    if (node->draining || !jobs_make_room(node)) {
+        api_error(call, EXIT_FAILED,
+                  node->draining ? "this node is draining" : "this node drives too many jobs");
+        return;
+    }
+    if (node->taking_count >= KEPT_TAKINGS_MAX || node->jobs.inputs_coming >= KEPT_INPUTS_MAX) {
+        later(call);
         return;
     }
     struct kept_call *kept = must(calloc(1, sizeof *kept));
@@ -307,7 +359,7 @@ void op_keep(void *context, struct api_call *call)
         api_on_gone(call, on_gone, kept);
     } else {
         free(kept);
-        api_error(call, EXIT_FAILED, "no way back");
+        later(call);
     }
 }
 

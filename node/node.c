@@ -259,8 +259,9 @@ static int64_t drain_turn(struct node *node, int64_t now_ms)
     log_drain_wait(node, &view, now_ms);
     const bool forsaken = !idle && view.running + view.waiting == 0 && !results_awaited(node);
     const bool over = idle || forsaken;
-    const bool stop = node->stop_when_idle && ((over && !hands_over(node)) || now_ms >= node->stop_at_ms);
-    const bool empty = node->drained || (forsaken && live_jobs(node) == 0);
+    const bool stop = node->stop_when_idle &&
+                      ((over && !hands_over(node) && !node->keepings) || now_ms >= node->stop_at_ms);
+    const bool empty = (node->drained || (forsaken && live_jobs(node) == 0)) && !node->keepings;
     if (!empty && !stop)
         return now_ms + 50;
     log_drained(&view, forsaken);
@@ -280,7 +281,7 @@ static int64_t turn(void *context, int64_t now_ms)
     int64_t (*const parts[])(struct node *, int64_t) = {
         devices_turn, jobs_turn,    cache_turn,   execute_turn, disk_turn,         watches_turn,
         pings_turn,   records_turn, drain_turn,   holders_turn, blob_watches_turn, relays_turn,
-        calls_turn,   trust_turn,   recheck_turn, resync_turn};
+        calls_turn,   trust_turn,   recheck_turn, resync_turn,  keep_turn};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const int64_t at_ms = parts[i](node, now_ms);
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;

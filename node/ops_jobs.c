@@ -1,5 +1,4 @@
 /* The local API: jobs, told of, submitted, cancelled. ops_list.c lists them, ops_story.c tells what becomes of one. */
-#include "node/keep.h"
 #include "node/ops.h"
 #include "node/payload.h"
 #include "node/recheck.h"
@@ -530,7 +529,7 @@ bool submit_waits(struct node *node, struct api_call *call, const struct job *jo
                  names);
     } else if (job->undecided && !job->preparing) {
         snprintf(why, sizeof why, "the other nodes are asked whether one of them has a job of this key");
-    } else if (keep_waits(node, &job->spec.id)) {
+    } else if (job->is_handed_out) {
         snprintf(why, sizeof why,
                  "it is done already, and most of the nodes that are to keep it must have it on disk");
     } else if (job->preparing) {
@@ -540,11 +539,11 @@ bool submit_waits(struct node *node, struct api_call *call, const struct job *jo
     } else {
         return false;
     }
-    char text[3 * JOB_STALL_BYTES];
-    snprintf(text, sizeof text,
-             "job %.8s is not accepted yet: %s. Ctrl-C leaves it waiting for that; `weir cancel %.8s` "
-             "ends it",
-             id, why, id);
+    char text[3 * JOB_STALL_BYTES], cancels[64] = "";
+    if (!job->is_handed_out)
+        snprintf(cancels, sizeof cancels, "; `weir cancel %.8s` ends it", id);
+    snprintf(text, sizeof text, "job %.8s is not accepted yet: %s. Ctrl-C leaves it waiting for that%s", id,
+             why, cancels);
     json_t *note = json_pack("{s:s}", "note", text);
     json_put(note, "job", json_hex(job->spec.id.bytes, 32));
     api_more(call, note);

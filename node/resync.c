@@ -6,9 +6,6 @@
 #include "node/ops.h"
 #include "node/take.h"
 
-#include <inttypes.h>
-#include <sodium.h>
-
 #define MARK "resync" /* of STORE_META; since when, in wall ms */
 #define MARK_BYTES (sizeof MARK - 1)
 #define TAKINGS_MAX 8u /* jobs asked for at once */
@@ -59,6 +56,8 @@ static void on_taken(struct node *node, void *context, enum take_result result)
 {
     struct resync *resync = node->resync;
     (void)context;
+    if (!resync) /* the node closes */
+        return;
     resync->taking_count--;
     resync->left = resync->left || result == TAKE_LATER || result == TAKE_FAILED;
     resync->told_later += result == TAKE_LATER;

@@ -339,6 +339,7 @@ void take_close(struct node *node)
         node->takings = taking->next;
         if (taking->job)
             job_free(taking->job);
+        taking->ended(node, taking->context, TAKE_FAILED);
         free(taking);
     }
 }

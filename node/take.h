@@ -25,7 +25,7 @@ enum take_result {
     TAKE_STRANGE, /* what it tells makes no sense here; it would say the same again */
 };
 
-/* Not called any more once the node closes. */
+/* Called once; when the node closes, too, after the API and resync have. */
 typedef void take_ended(struct node *node, void *context, enum take_result result);
 /* Takes that job, which this node lacks. False: the question was not sent, and `ended` will not be called. */
 bool take_begin(struct node *node, const struct mesh_id *from, const struct mesh_id *job, take_ended *ended,

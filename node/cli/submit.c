@@ -410,8 +410,8 @@ static int send_job(struct submit *submit)
         fprintf(stderr, "weir: the job with this key is there already: %.16s, %s\n", submit->job,
                 client_text(reply, "state"));
     else if (client_flag(reply, "alone") && !submit->replicas)
-        fprintf(stderr, "weir: no other node was up to keep %s job %.8s, too: it %s\n",
-                done ? "the finished" : "the journal of", submit->job,
+        fprintf(stderr, "weir: no other node %s job %.8s, too: it %s\n",
+                done ? "took the finished" : "was up to keep the journal of", submit->job,
                 done ? "goes with this one's disk" : "waits for this one if that is lost");
     if (cli_has(submit->cli, "detach")) {
         if (submit->cli->json)

@@ -182,13 +182,19 @@ def wrong_items(node, job, items):
     return int((numpy.load(node.place.path("marks.npy")).reshape(-1) != spin_marks(items)).sum())
 
 
+def forgive(home):
+    if row_of(home, LIAR)["quarantined"]:
+        home.weir("nodes", "--forgive", LIAR)
+        wait_until("it is forgiven", lambda: not row_of(home, LIAR)["quarantined"])
+
+
 def long_job(home, items, *arguments):
     return home.submit_detached("spin", "--items", items, *SPIN, "--param", "us=20000", "--cache", "off", "--verify", "spot=60%", *arguments)
 
 
 def disputed_job(home, items, *arguments):
     """A running job of which something proved wrong, and how much: a liar that gets few of its shards may tell no lie that is
-    checked, and then there is another."""
+    checked, or is caught by one that was not committed yet, and then there is another."""
     for _ in range(5):
         job = long_job(home, items, *arguments)
         try:
@@ -196,6 +202,7 @@ def disputed_job(home, items, *arguments):
         except Failed:
             if home.job(job)["state"] != "done":
                 raise
+        forgive(home)
     raise Failed("five jobs, and nothing of any was disputed while it ran")
 
 
@@ -236,8 +243,7 @@ def finished_with_a_lie(home, round_, us):
     job = answer.json["id"]
     wrong = wrong_items(home, job, 80)
     if row_of(home, LIAR)["quarantined"]:
-        home.weir("nodes", "--forgive", LIAR)
-        wait_until("it is forgiven", lambda: not row_of(home, LIAR)["quarantined"])
+        forgive(home)
         return None
     return (job, wrong) if wrong > 0 else None
 
