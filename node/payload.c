@@ -128,7 +128,7 @@ bool job_ended_fits(const struct job *job)
     if (job->state < JOB_DONE || spec->shard_items == 0 || spec->shard_count == 0 ||
         spec->shard_count > MESH_SHARDS_MAX || job->committed > spec->shard_count ||
         spec->shard_count != spec->items / spec->shard_items + (spec->items % spec->shard_items != 0) ||
-        spec->output_count != spec->manifest->output_count)
+        spec->output_count == 0 || spec->output_count > spec->manifest->output_count) /* some are optional */
         return false;
     for (uint32_t o = 0; o < spec->output_count; o++) {
         if (spec->output_item_bytes[o] == 0)

@@ -684,21 +684,28 @@ def finished_jobs_outlive_folders_that_are_put_back(place):
                                        "--replicas", "3")
     spins = nodes[1].submit_detached("spin", "--items", "20", "--shard-items", "1", "--cache", "off", "--replicas", "3")
     pair = nodes[2].submit_detached("spin", "--items", "4", "--cache", "off", "--replicas", "2")
-    for node, job in zip(nodes, (product, spins, pair)):
+    # One of the outputs in its manifest, without the distances that it doesn't ask for.
+    near = nodes[2].submit_detached("knn", "--input", "base=" + save(place, "base.npy", a.astype(numpy.int8)), "--input",
+                                    "query=" + save(place, "query.npy", a[:20].astype(numpy.int8)), "--split", "query", "--param", "k=1",
+                                    "--shard-items", "5", "--replicas", "3")
+    for node, job in zip(nodes + nodes[2:], (product, spins, pair, near)):
         node.wait_job(job, timeout_s=90)
-    for job in (product, spins):
+    for job in (product, spins, near):
         keepers_of(nodes, job, 3)
     kept = keepers_of(nodes, pair, 2)
     for node in nodes + nodes[:1]:
         put_back(node, place.path("before", node.name), nodes[1] if node is nodes[0] else None)
-        expect(re.search(r"event=resync state=done jobs=%d asked=2 away=0" % (2 + (node.name in kept)), node.log_text()),
+        expect(re.search(r"event=resync state=done jobs=%d asked=2 away=0" % (3 + (node.name in kept)), node.log_text()),
                node.log_text())
     rows = nodes[0].weir("jobs", "--mesh", "--json").json["jobs"]
-    expect(sorted(row["id"] for row in rows) == sorted((product, spins, pair)) and {row["state"] for row in rows} == {"done"}, rows)
+    expect(sorted(row["id"] for row in rows) == sorted((product, spins, pair, near)) and {row["state"] for row in rows} == {"done"}, rows)
     for node in nodes:
         path = place.path("c.npy")
         node.weir("submit", "--reattach", product, "--output", "c=" + path, timeout_s=90)
         expect(numpy.array_equal(numpy.load(path), a @ b), "the product is wrong at %s" % node.name)
+        path = place.path("near.npy")
+        node.weir("submit", "--reattach", near, "--output", "index=" + path, timeout_s=90)
+        expect((numpy.load(path).reshape(-1) == numpy.arange(20)).all(), "the nearest rows are wrong at %s" % node.name)
         expect_marks(node, spins, 20)
         expect_marks(node, pair, 4)
         node.stop()
