@@ -399,6 +399,43 @@ def cuda_code_gives_the_same_bits_through_the_mesh(place):
         expect(results["gpu", kernel] == results["cpu", kernel], "%s has other bits by the CUDA code" % kernel)
 
 
-TESTS = [a_picture_is_that_of_another_path_tracer, bodies_move_as_newton_says_from_job_to_job,
+def a_finished_job_of_every_kernel_may_be_kept_elsewhere(place):
+    """Its row is checked by who takes it: all outputs or some of them, concatenated or combined, of one type or another."""
+    mesh = place.mesh("ashburn", "berlin")
+    node = mesh["ashburn"]
+    draw = numpy.random.default_rng(7)
+    bytes_ = draw.integers(-128, 128, (40, 16), dtype=numpy.int8)
+    given = {
+        "text": text_file(place, "words.txt", "".join("word%d\n" % i for i in range(30))),
+        "scene": text_file(place, "scene.txt", SCENE),
+        "bytes": save(place, "bytes.npy", bytes_),
+        "across": save(place, "across.npy", bytes_.T.copy()),
+        "floats": save(place, "floats.npy", bytes_.astype(numpy.float32)),
+        "floats_across": save(place, "floats_across.npy", bytes_.T.copy().astype(numpy.float32)),
+        "raw": save(place, "raw.npy", bytes_.view(numpy.uint8)),
+        "sums": save(place, "sums.npy", bytes_[:4].astype(numpy.int64)),
+        "counts": save(place, "counts.npy", numpy.ones(4, numpy.int64)),
+        "bodies": save(place, "bodies.npy", abs(draw.normal(size=(30, 7))).astype(numpy.float32)),
+        "options": save(place, "options.npy", numpy.tile(numpy.array([100, 100, 0.05, 0.2, 1]), (8, 1))),
+    }
+    jobs = ["embed text=text split=text", "kmeans point=bytes sum=sums count=counts split=point", "knn base=bytes query=bytes split=query k=3",
+            "knn base=bytes query=bytes split=query k=3 distances=yes", "matmul a=bytes b=across split=a",
+            "matmul a=floats b=floats_across split=a", "montecarlo option=options split=option paths=256 steps=4",
+            "montecarlo option=options split=option paths=256 steps=4 book=yes", "nbody bodies=bodies", "noop data=raw split=data",
+            "render scene=scene width=8 height=8 samples=2"]
+    told = {kernel["name"] for kernel in node.weir("kernels", "--json").json["kernels"] if not kernel["diagnostic"]}
+    expect(told <= {job.split()[0] for job in jobs}, "a kernel has no job here: %s" % told)
+    for job in jobs:
+        name, *words = job.split()
+        command = [name, "--shard-items", "3", "--detach", "--json"]
+        for key, value in (word.split("=") for word in words):
+            command += (["--split", value] if key == "split" else ["--input", "%s=%s" % (key, given[value])] if value in given
+                        else ["--param", "%s=%s" % (key, value)])
+        node.wait_job(node.weir("submit", *command).json["job"])
+        again = node.weir("submit", *command)
+        expect(again.json["state"] == "done" and again.json["replicas"] == 2, "%s: %s" % (job, again))
+
+
+TESTS = [a_finished_job_of_every_kernel_may_be_kept_elsewhere, a_picture_is_that_of_another_path_tracer, bodies_move_as_newton_says_from_job_to_job,
          clusters_are_found_round_by_round, a_worker_alone_combines_nothing_and_needs_not,
          wrong_scenes_bodies_and_centres_are_refused, cuda_code_gives_the_same_bits_through_the_mesh]
