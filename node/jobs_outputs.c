@@ -263,6 +263,7 @@ static void on_whole_saved(struct node *node, void *context, enum store_error er
     const uint32_t wished = job->copies;
     job->copies = 1;
     job->state = JOB_DONE; /* who keeps it too takes it from here */
+    job->is_handed_out = true;
     keep_begin(node, job, wished, whole.given ? &whole.from : NULL);
 }
 

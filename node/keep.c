@@ -114,21 +114,30 @@ static void choose(const struct node *node, struct keeping *keeping)
         ;
 }
 
-/* Home, and those that keep it or may yet. No entry was ever theirs, so they were chosen at no incarnation. */
-static struct copy head_of(const struct node *node, const struct keeping *keeping, const struct job *job)
+static enum mesh_job_state end_of(const struct job *job)
 {
-    struct copy head = {
-        .job = keeping->job,
-        .promised = job->epoch,
-        .voted = node->self,
-        .members = {.number = 1, .count = 1, .id = {node->self}},
-        .reign = job->epoch,
-        .last_epoch = job->epoch,
-        .end_state = MESH_JOB_DONE,
-        .ended_at_ms = job->finished_at_ms,
-        .over = true,
-        .whole = true,
-    };
+    return job->state == JOB_FAILED      ? MESH_JOB_FAILED
+           : job->state == JOB_CANCELLED ? MESH_JOB_CANCELLED
+                                         : MESH_JOB_DONE;
+}
+
+/* Ours, and those that keep it or may yet. No entry of a journal was ever theirs, so they were chosen at no incarnation. */
+static struct copy head_of(struct node *node, const struct keeping *keeping, const struct job *job)
+{
+    const struct copy *ours = copies_find(node, &keeping->job);
+    struct copy head = ours ? *ours
+                            : (struct copy){
+                                  .job = keeping->job,
+                                  .promised = job->epoch,
+                                  .voted = node->self,
+                                  .reign = job->epoch,
+                                  .last_epoch = job->epoch,
+                                  .end_state = end_of(job),
+                                  .ended_at_ms = job->finished_at_ms,
+                                  .over = true,
+                                  .whole = true,
+                              };
+    head.members = (struct mesh_members){.number = 1, .count = 1, .id = {node->self}};
     for (uint32_t i = 0; i < keeping->asked_count; i++)
         if (keeping->asked[i].word != REFUSES)
             head.members.id[head.members.count++] = keeping->asked[i].id;
@@ -194,16 +203,23 @@ static void ask_all(struct node *node, struct keeping *keeping, int64_t now_ms)
             ask(node, &keeping->asked[i], now_ms);
 }
 
+/* Unless it was long ago. */
+static void acknowledge(struct node *node, struct job *job)
+{
+    if (!job->is_handed_out)
+        return;
+    job->is_handed_out = false;
+    jobs_end(node, job);
+}
+
 /* How many copies there are is durable here, too. */
 static void on_noted(struct node *node, void *context, enum store_error error)
 {
     struct mesh_id *id = context;
     struct job *job = jobs_find(node, id);
     (void)error; /* on a full disk: its row says that there is one copy, and the others are where they are */
-    if (job && job->is_handed_out) {
-        job->is_handed_out = false;
-        jobs_end(node, job);
-    }
+    if (job)
+        acknowledge(node, job);
     free(id);
 }
 
@@ -256,6 +272,35 @@ static void go_on(struct node *node, struct keeping *keeping)
         end(node, keeping);
 }
 
+/* Whether it keeps what it has for us, or may be back with it. */
+static bool is_other_keeper(const struct node *node, const struct mesh_id *id, struct mesh_member_view *view)
+{
+    return mesh_member_find(node->host.mesh, id, view) && !view->self && view->state <= MESH_DOWN;
+}
+
+uint32_t keep_others(struct node *node, struct copy *copy)
+{
+    struct mesh_member_view view;
+    const struct mesh_members *members = copies_members(node, copy);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < members->count; i++)
+        count += is_other_keeper(node, &members->id[i], &view);
+    return count;
+}
+
+/* Those that keep the job already. */
+static void add_keepers(struct node *node, struct keeping *keeping)
+{
+    struct mesh_member_view view;
+    struct copy *copy = copies_find(node, &keeping->job);
+    const struct mesh_members *members = copy ? copies_members(node, copy) : NULL;
+    for (uint32_t i = 0; copy && i < members->count && keeping->asked_count < MESH_COPIES_MAX - 1; i++)
+        if (is_other_keeper(node, &members->id[i], &view)) {
+            add(keeping, &view);
+            keeping->asked[keeping->asked_count - 1].word = KEEPS;
+        }
+}
+
 void keep_begin(struct node *node, struct job *job, uint32_t wished, const struct mesh_id *holder)
 {
     struct mesh_member_view view;
@@ -263,19 +308,27 @@ void keep_begin(struct node *node, struct job *job, uint32_t wished, const struc
     keeping->job = job->spec.id;
     keeping->created_at_ms = job->spec.created_at_ms;
     keeping->wished = wished;
-    if (wished > 1 && holder && mesh_member_find(node->host.mesh, holder, &view) &&
+    add_keepers(node, keeping);
+    if (copies_of(keeping) < wished && holder && mesh_member_find(node->host.mesh, holder, &view) &&
         may_keep(keeping, &view) && !site_taken(node, keeping, view.site))
         add(keeping, &view);
     choose(node, keeping);
-    if (keeping->asked_count == 0) {
+    if (count_of(keeping, WAITS) == 0) {
         free(keeping);
-        jobs_end(node, job);
+        acknowledge(node, job);
         return;
     }
-    job->is_handed_out = true;
     keeping->next = node->keepings;
     node->keepings = keeping;
     go_on(node, keeping);
+}
+
+bool keep_goes_on(const struct node *node, const struct mesh_id *job)
+{
+    const struct keeping *keeping = node->keepings;
+    while (keeping && memcmp(&keeping->job, job, sizeof *job) != 0)
+        keeping = keeping->next;
+    return keeping != NULL;
 }
 
 int64_t keep_turn(struct node *node, int64_t now_ms)

@@ -18,11 +18,14 @@
 #include "node/node.h"
 
 /*
- * For a job that was done at once and is durable here: asks others until there are as many copies as are wished, and ends the job
- * (jobs_end) once a majority has it, perhaps before this returns. Until then the job is `is_handed_out`. `holder`: which node gave
- * the outputs; NULL: none did.
+ * For a job that has ended and is durable here: asks others until there are as many copies as are wished, ours and those that others
+ * have already included. A job that is `is_handed_out` ends (jobs_end) once a majority has it, perhaps before this returns.
+ * `holder`: which node gave the outputs; NULL: none did.
  */
 void keep_begin(struct node *node, struct job *job, uint32_t wished, const struct mesh_id *holder);
+bool keep_goes_on(const struct node *node, const struct mesh_id *job);
+/* How many others keep what our copy is of, as far as we know: those that have left don't. */
+uint32_t keep_others(struct node *node, struct copy *copy);
 int64_t keep_turn(struct node *node, int64_t now_ms);
 void keep_close(struct node *node);
 

@@ -7,6 +7,7 @@
 #include "node/store_digests.h"
 #include "node/take.h"
 
+#include "node/handover.h"
 #include "node/http.h"
 #include "node/keep.h"
 #include "node/keys.h"
@@ -185,9 +186,9 @@ static void tell_drainer(struct node *node, const struct mesh_executor_view *vie
     if (!node->drain_call || now_ms < node->drain_told_at_ms + 200)
         return;
     node->drain_told_at_ms = now_ms;
-    api_more(node->drain_call,
-             json_pack("{s:i, s:i, s:i, s:i}", "running", (int)view->running, "waiting", (int)view->waiting,
-                       "unacked", (int)view->unacked, "jobs", (int)live_jobs(node)));
+    api_more(node->drain_call, json_pack("{s:i, s:i, s:i, s:i, s:i}", "running", (int)view->running,
+                                         "waiting", (int)view->waiting, "unacked", (int)view->unacked, "jobs",
+                                         (int)live_jobs(node), "finished", (int)handover_left(node)));
 }
 
 /* Nothing runs here any more, and yet it doesn't end: the log says why, once. */
@@ -261,7 +262,8 @@ static int64_t drain_turn(struct node *node, int64_t now_ms)
     const bool over = idle || forsaken;
     const bool stop = node->stop_when_idle &&
                       ((over && !hands_over(node) && !node->keepings) || now_ms >= node->stop_at_ms);
-    const bool empty = (node->drained || (forsaken && live_jobs(node) == 0)) && !node->keepings;
+    const bool empty = (node->drained || (forsaken && live_jobs(node) == 0)) &&
+                       (stop || handover_step(node, now_ms)) && !node->keepings;
     if (!empty && !stop)
         return now_ms + 50;
     log_drained(&view, forsaken);
@@ -802,6 +804,7 @@ static void close_all(struct node *node)
     resync_close(node);
     take_close(node);
     keep_close(node);
+    handover_close(node);
     keys_close(node);
     host_close(node);
     jobs_close(node);

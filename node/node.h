@@ -9,7 +9,8 @@
  *     copies.c    journals of several copies: what is kept here of them, for our own jobs and for others'
  *     resync*.c   finished jobs that a disk that was put back forgot
  *     take.c      one finished job, from another node that keeps it
- *     keep.c      jobs that were done at once: others are asked to keep them
+ *     keep.c      finished jobs that others are asked to keep: what was done at once,
+ *     handover.c  and what too few others keep when this node drains
  *     execute.c   bundles of others (and our own) on this node's workers
  *     disk.c      lends nothing while the disk is full
  *     cache*.c    the result cache across nodes: the side that asks, and the one that answers
@@ -390,6 +391,7 @@ struct node {
     struct taking *takings; /* finished jobs on their way here: take.c */
     uint32_t taking_count;
     struct keeping *keepings;            /* finished jobs that others are asked to keep: keep.c */
+    struct handover *handover;           /* of finished jobs, at the end of a drain; NULL: it has not begun */
     uint64_t disks_lost;                 /* the core's counter, as far as it was heeded */
     struct mesh_id revived[REVIVED_MAX]; /* jobs last put together because a member lacks them: resync.c */
     struct key_pending *keys;            /* registrations on their way to the disk: keys.c */

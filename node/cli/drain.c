@@ -9,9 +9,12 @@ static void show(const struct cli *cli, const json_t *reply)
     if (cli->json)
         cli_print_json(reply);
     else if (isatty(STDERR_FILENO))
-        fprintf(stderr, "\r%lld running, %lld waiting, %lld to be acknowledged, %lld own jobs \033[K",
+        fprintf(stderr,
+                "\r%lld running, %lld waiting, %lld to be acknowledged, %lld own jobs, %lld finished ones to "
+                "hand over \033[K",
                 (long long)client_number(reply, "running"), (long long)client_number(reply, "waiting"),
-                (long long)client_number(reply, "unacked"), (long long)client_number(reply, "jobs"));
+                (long long)client_number(reply, "unacked"), (long long)client_number(reply, "jobs"),
+                (long long)client_number(reply, "finished"));
 }
 
 static int drain(struct cli *cli)
@@ -48,9 +51,10 @@ const struct cli_command cli_drain = {
     .name = "drain",
     .arguments = "",
     .summary = "let a node finish what it has, leave and end",
-    .notes = "It takes no new work, gives back what is not running, hands its own jobs over to\n"
-             "others that keep them or finishes them, and ends once nothing is left, with exit\n"
-             "code 0. Ctrl-C stops looking on, not the drain.\n",
+    .notes =
+        "It takes no new work, gives back what is not running, hands its own jobs over to\n"
+        "others that keep them or finishes them, hands finished ones over that too few others\n"
+        "keep, and ends once nothing is left, with exit code 0. Ctrl-C stops looking on, not the drain.\n",
     .example = "weir drain --node /run/weir/api.sock",
     .options = options,
     .run = drain,

@@ -519,6 +519,29 @@ def a_drained_home_hands_its_jobs_over(place):
     expect_marks(mesh["cairo"], job, LONG_ITEMS)
 
 
+def finished_jobs_outlive_all_who_kept_them(place):
+    """All three drain, one after the other: the last ones hand the job to who is left. So does who alone kept one."""
+    mesh = place.mesh(*FIVE[:4])
+    home = mesh["ashburn"]
+    job = home.submit_detached("spin", "--items", "20", "--shard-items", "1", "--cache", "off", "--replicas", "3")
+    alone = home.submit_detached("spin", "--items", "5", "--replicas", "1")
+    home.wait_job(job)
+    home.wait_job(alone)
+    keepers = keepers_of(list(mesh.values()), job, 3)
+    last = next(node for name, node in mesh.items() if name not in keepers)
+    failing = home.weir("submit", "spin", "--items", "100", "--param", "us=1000000", "--replicas", "1", "--detach").out.strip()
+    home.weir("cancel", failing)
+    for node in [home] + [mesh[name] for name in sorted(keepers - {"ashburn"})]:
+        expect("drained" in node.weir("drain", timeout_s=90).out, "it was not drained")
+        node.wait_end()
+    expect("state=handed_over jobs=2 kept_by_nobody_else=0" in home.log_text(), home.log_end())
+    expect_marks(last, job, 20)
+    expect_marks(last, alone, 5)
+    expect(last.job(failing)["state"] == "cancelled", last.job(failing))
+    last.stop()
+    place.weir("store", "check", "--data", last.data)
+
+
 def a_follower_without_room_holds_up_nobody(place):
     """Its disk is full: it holds nothing new, the other two are a majority; with room again it catches up."""
     small_disk(place, "berlin", "24m")
@@ -922,7 +945,7 @@ TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wher
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
          large_inputs_and_outputs_outlive_the_home, small_inputs_ride_in_the_journal,
          a_takeover_on_a_full_disk_waits_for_room, a_disk_that_was_put_back_is_named,
-         what_was_done_at_once_outlives_its_home, copies_that_are_not_there_yet_are_not_told_of, many_that_are_done_at_once_are_all_kept, what_was_done_at_once_comes_back_to_a_disk_that_lost_it,
+         finished_jobs_outlive_all_who_kept_them, what_was_done_at_once_outlives_its_home, copies_that_are_not_there_yet_are_not_told_of, many_that_are_done_at_once_are_all_kept, what_was_done_at_once_comes_back_to_a_disk_that_lost_it,
          what_was_done_at_once_waits_for_who_is_silent_and_then_asks_others,
          finished_jobs_outlive_folders_that_are_put_back, a_keeper_that_was_away_is_asked_when_it_is_back, what_is_not_there_may_be_at_who_is_not, jobs_that_ended_badly_outlive_their_home, a_new_home_mends_what_its_disk_lost]
 LONG_TESTS = []
