@@ -133,20 +133,24 @@ static const char *const verify_words[] = {[MESH_VERIFY_NONE] = "none",
                                            [MESH_VERIFY_QUORUM] = "quorum",
                                            [MESH_VERIFY_CERTIFICATE] = "certificate"};
 
-/* Who keeps its journal, while it is kept. */
+/* Who keeps its journal, or once that is over the finished job. Nobody is named of one that this node keeps alone. */
 static json_t *keepers_json(struct node *node, const struct job *job)
 {
     json_t *list = json_array();
     struct mesh_journal_view view;
-    if (!mesh_journal_find(node->host.mesh, &job->spec.id, &view))
-        return list;
-    for (uint32_t i = 0; i < view.members.count; i++) {
+    struct copy *copy = copies_find(node, &job->spec.id);
+    const struct mesh_members none = {0};
+    const struct mesh_members *members = mesh_journal_find(node->host.mesh, &job->spec.id, &view)
+                                             ? &view.members
+                                         : copy && copy->over ? copies_members(node, copy)
+                                                              : &none;
+    for (uint32_t i = 0; i < members->count; i++) {
         struct mesh_member_view member;
-        const bool up =
-            mesh_member_find(node->host.mesh, &view.members.id[i], &member) && member.state == MESH_UP;
-        json_t *row = json_pack("{s:s, s:s, s:b}", "name", peer_name(node, &view.members.id[i]), "site",
-                                peer_site(node, &view.members.id[i]), "up", up);
-        json_put(row, "id", json_hex(view.members.id[i].bytes, 32));
+        const struct mesh_id *const id = &members->id[i];
+        const bool up = mesh_member_find(node->host.mesh, id, &member) && member.state == MESH_UP;
+        json_t *row =
+            json_pack("{s:s, s:s, s:b}", "name", peer_name(node, id), "site", peer_site(node, id), "up", up);
+        json_put(row, "id", json_hex(id->bytes, sizeof id->bytes));
         json_array_append_new(list, row);
     }
     return list;

@@ -223,7 +223,7 @@ static int show_job(struct cli *cli, const json_t *reply)
            client_text(job, "tenant"), client_text(job, "home"));
     const long long copies = (long long)client_number(job, "replicas");
     if (copies > 1)
-        printf(", its journal at %lld nodes", copies);
+        printf(", %s at %lld nodes", client_number(job, "finished_at") > 0 ? "kept" : "its journal", copies);
     putchar('\n');
     if (client_text(job, "recheck_of")[0])
         printf("recheck of  %s: its results by a node that was caught later, computed again\n",
