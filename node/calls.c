@@ -77,6 +77,13 @@ bool calls_ask(struct node *node, const struct mesh_id *to, const json_t *body, 
     return true;
 }
 
+bool calls_known(const struct node *node, const struct mesh_id *id)
+{
+    struct transport_protocol protocol;
+    transport_protocol(node->transport, id, &protocol);
+    return protocol.max == 0 || protocol.max >= wire_kind_since(WIRE_ASK);
+}
+
 /* `answer` NULL: none came. */
 static void end_question(struct node *node, struct question *question, const json_t *answer)
 {

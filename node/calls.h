@@ -22,6 +22,9 @@ typedef void calls_answered(struct node *node, void *context, const struct json_
 bool calls_ask(struct node *node, const struct mesh_id *to, const struct json_t *body, int64_t wait_ms,
                calls_answered *answered, void *context);
 
+/* False: that node is known to be of a version that has no calls. */
+bool calls_known(const struct node *node, const struct mesh_id *id);
+
 /* Which node makes the call, whatever it says itself; false: it is a client's of ours. */
 bool calls_asker(const struct api_call *call, struct mesh_id *asker);
 

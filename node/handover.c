@@ -23,6 +23,18 @@ struct handover {
 
 /* ---- Which */
 
+/* How many others ought to keep it: of what we keep alone, one. */
+static uint32_t enough(struct node *node, struct copy *copy)
+{
+    return copy && copies_members(node, copy)->count > 1 ? ENOUGH : 1;
+}
+
+static uint32_t others(struct node *node, const struct mesh_id *id)
+{
+    struct copy *copy = copies_find(node, id);
+    return copy ? keep_others(node, copy) : 0;
+}
+
 static void add(struct handover *handover, const struct mesh_id *id)
 {
     if (handover->count == handover->room) {
@@ -41,7 +53,7 @@ static struct handover *begin(struct node *node)
     for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
         for (struct copy *copy = node->copies.bucket[b]; copy; copy = copy->chain) {
             const bool here = jobs_find(node, &copy->job) || (copy->whole && jobs_tell(node, copy));
-            if (copy->over && here && keep_others(node, copy) < ENOUGH)
+            if (copy->over && here && keep_others(node, copy) < enough(node, copy))
                 add(handover, &copy->job);
         }
     if (handover->count > 0)
@@ -55,17 +67,17 @@ static struct handover *begin(struct node *node)
 static bool goes_on(struct node *node, struct handover *handover, struct active *active, int64_t now_ms)
 {
     struct job *job = jobs_find(node, &active->id);
-    if (active->asked && keep_goes_on(node, &active->id))
+    if (keep_goes_on(node, &active->id))
         return true;
     if (active->asked || now_ms >= active->until_ms) {
-        const bool alone = !active->asked || !job || job->copies == 1;
-        handover->handed += !alone;
-        handover->alone += alone;
+        const bool kept = others(node, &active->id) > 0;
+        handover->handed += kept;
+        handover->alone += !kept;
         return false;
     }
     if (job && job->state >= JOB_DONE) {
         active->asked = true;
-        keep_begin(node, job, 1 + (job->copies == 1 ? 1 : ENOUGH), NULL);
+        keep_begin(node, job, 1 + enough(node, copies_find(node, &active->id)), NULL);
     } else if (!job) {
         jobs_revive(node, &active->id);
     }

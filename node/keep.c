@@ -3,13 +3,13 @@
 #include "node/calls.h"
 #include "node/jobs_internal.h"
 #include "node/ops.h"
-#include "node/take.h"
 
-#define ASKED_MAX 8u         /* for one job */
-#define ASK_MS 5000          /* for an answer */
-#define AGAIN_MS 300         /* before who has no room, or is still taking it, is asked again */
-#define KEPT_TAKINGS_MAX 16u /* at once, of jobs that others ask us to keep */
-#define KEPT_INPUTS_MAX 16u  /* no more of these, while so many inputs are on their way */
+#define ASKED_MAX 32u     /* for one job */
+#define ASK_MS 5000       /* for an answer */
+#define AGAIN_MS 300      /* before who has no room, or is still taking it, is asked again */
+#define ERROR_MS 1000     /* before who could not take it is; longer after each error, */
+#define ERRORS_MAX 3u     /* up to so many of them */
+#define PATIENCE_MS 30000 /* with who is said to be up and doesn't answer */
 
 enum word { WAITS, KEEPS, REFUSES };
 
@@ -18,19 +18,21 @@ struct asked {
     struct mesh_id id;
     uint64_t site;
     enum word word;
+    uint32_t errors;
+    int64_t heard_at_ms; /* or chosen */
     int64_t again_at_ms; /* WAITS: to be asked then; INT64_MAX: a question is under way */
 };
 
-/* At home. Not freed while a question is under way. */
+/* Not freed while a question is under way. */
 struct keeping {
     struct keeping *next;
     struct mesh_id job;
     int64_t created_at_ms;
-    uint32_t wished; /* copies, home's included */
-    struct asked asked[ASKED_MAX];
+    uint32_t wished; /* copies, ours included */
+    uint32_t noted;  /* as its row says there are */
+    bool kept; /* by a majority of those that don't refuse: its end was told, or is once that is written */
     uint32_t asked_count;
-    bool changed; /* members, since the head was written */
-    bool kept;    /* by a majority: that is being written, or is */
+    struct asked asked[ASKED_MAX];
 };
 
 /* NULL: it was forgotten, and perhaps submitted anew. */
@@ -48,10 +50,15 @@ static uint32_t count_of(const struct keeping *keeping, enum word word)
     return count;
 }
 
-/* Those who refused apart. */
-static uint32_t copies_of(const struct keeping *keeping)
+static uint32_t copies_now(const struct keeping *keeping)
 {
-    return 1 + count_of(keeping, KEEPS) + count_of(keeping, WAITS);
+    return 1 + count_of(keeping, KEEPS);
+}
+
+/* With those that have yet to say. */
+static uint32_t copies_hoped_for(const struct keeping *keeping)
+{
+    return copies_now(keeping) + count_of(keeping, WAITS);
 }
 
 /* ---- Choosing */
@@ -64,10 +71,12 @@ static bool was_chosen(const struct keeping *keeping, const struct mesh_id *id)
     return false;
 }
 
-static bool may_keep(const struct keeping *keeping, const struct mesh_member_view *view)
+static bool may_keep(const struct node *node, const struct keeping *keeping,
+                     const struct mesh_member_view *view)
 {
     return !view->self && view->state == MESH_UP && !view->capacity.draining &&
-           view->capacity.fault != MESH_FAULT_DISK && !view->quarantined && !was_chosen(keeping, &view->id);
+           view->capacity.fault != MESH_FAULT_DISK && !view->quarantined && calls_known(node, &view->id) &&
+           !was_chosen(keeping, &view->id);
 }
 
 static bool site_taken(const struct node *node, const struct keeping *keeping, uint64_t site)
@@ -79,11 +88,10 @@ static bool site_taken(const struct node *node, const struct keeping *keeping, u
     return taken;
 }
 
-static void add(struct keeping *keeping, const struct mesh_member_view *view)
+static void add(struct keeping *keeping, const struct mesh_member_view *view, enum word word)
 {
-    keeping->asked[keeping->asked_count++] =
-        (struct asked){.keeping = keeping, .id = view->id, .site = view->site, .word = WAITS};
-    keeping->changed = true;
+    keeping->asked[keeping->asked_count++] = (struct asked){
+        .keeping = keeping, .id = view->id, .site = view->site, .word = word, .heard_at_ms = clock_now_ms()};
 }
 
 static bool choose_one(const struct node *node, struct keeping *keeping, bool other_sites)
@@ -92,7 +100,7 @@ static bool choose_one(const struct node *node, struct keeping *keeping, bool ot
     struct digest rank;
     bool found = false;
     for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++) {
-        if (!may_keep(keeping, &view) || (other_sites && site_taken(node, keeping, view.site)))
+        if (!may_keep(node, keeping, &view) || (other_sites && site_taken(node, keeping, view.site)))
             continue;
         const struct digest its = job_rank("weir keeper 1", &keeping->job, &view.id);
         if (found && digest_compare(&its, &rank) <= 0)
@@ -102,17 +110,19 @@ static bool choose_one(const struct node *node, struct keeping *keeping, bool ot
         rank = its;
     }
     if (found)
-        add(keeping, &best);
+        add(keeping, &best, WAITS);
     return found;
 }
 
-/* As many as the job wishes, in place of those that refused. */
+/* As many as are wished, in place of those that refused. */
 static void choose(const struct node *node, struct keeping *keeping)
 {
-    while (copies_of(keeping) < keeping->wished && keeping->asked_count < ASKED_MAX &&
+    while (copies_hoped_for(keeping) < keeping->wished && keeping->asked_count < ASKED_MAX &&
            (choose_one(node, keeping, true) || choose_one(node, keeping, false)))
         ;
 }
+
+/* ---- Heads */
 
 static enum mesh_job_state end_of(const struct job *job)
 {
@@ -121,8 +131,9 @@ static enum mesh_job_state end_of(const struct job *job)
                                          : MESH_JOB_DONE;
 }
 
-/* Ours, and those that keep it or may yet. No entry of a journal was ever theirs, so they were chosen at no incarnation. */
-static struct copy head_of(struct node *node, const struct keeping *keeping, const struct job *job)
+/* Names us and those that keep it, and if `all` those that may yet. No entry of a journal was ever theirs, so they were chosen at
+ * no incarnation. */
+static struct copy head_of(struct node *node, const struct keeping *keeping, const struct job *job, bool all)
 {
     const struct copy *ours = copies_find(node, &keeping->job);
     struct copy head = ours ? *ours
@@ -139,12 +150,19 @@ static struct copy head_of(struct node *node, const struct keeping *keeping, con
                               };
     head.members = (struct mesh_members){.number = 1, .count = 1, .id = {node->self}};
     for (uint32_t i = 0; i < keeping->asked_count; i++)
-        if (keeping->asked[i].word != REFUSES)
+        if (keeping->asked[i].word == KEEPS || (all && keeping->asked[i].word == WAITS))
             head.members.id[head.members.count++] = keeping->asked[i].id;
     return head;
 }
 
-/* ---- At home */
+/* In memory, where those that come for the job find themselves. */
+static void name_members(struct node *node, const struct keeping *keeping, const struct job *job, bool all)
+{
+    const struct copy head = head_of(node, keeping, job, all);
+    copies_adopt(node, &head);
+}
+
+/* ---- Asking */
 
 static void end(struct node *node, struct keeping *keeping)
 {
@@ -157,26 +175,36 @@ static void end(struct node *node, struct keeping *keeping)
 
 static void go_on(struct node *node, struct keeping *keeping);
 
-static void refused(struct node *node, struct asked *asked, const char *why)
+static void refuses(struct node *node, struct asked *asked, const char *why)
 {
     char quoted[2 * JOB_ERROR_BYTES];
     asked->word = REFUSES;
-    asked->keeping->changed = true;
     log_info("keep", "job=%s node=%s error=%s", peer_name(node, &asked->keeping->job),
              peer_name(node, &asked->id), log_quote(why, quoted, sizeof quoted));
 }
 
-/* Who doesn't answer may be taking it all the same, for as long as that takes. */
+/* What may pass is tried again; else, as an earlier version does, it refuses for good. */
+static void on_error(struct node *node, struct asked *asked, const json_t *answer)
+{
+    const char *error = json_string_value(json_object_get(answer, "error"));
+    if (json_integer_value(json_object_get(answer, "exit")) != EXIT_FAILED || ++asked->errors == ERRORS_MAX)
+        refuses(node, asked, error ? error : "");
+    else
+        asked->again_at_ms = clock_now_ms() + ERROR_MS * asked->errors;
+}
+
+/* Who is still taking it may need long for that, and says so. */
 static void on_answer(struct node *node, void *context, const json_t *answer)
 {
     struct asked *asked = context;
-    const char *error = json_string_value(json_object_get(answer, "error"));
-    if (!answer || json_is_true(json_object_get(answer, "later")))
-        asked->again_at_ms = clock_now_ms() + AGAIN_MS;
-    else if (json_is_true(json_object_get(answer, "ok")))
+    const int64_t now_ms = clock_now_ms();
+    asked->again_at_ms = now_ms + AGAIN_MS;
+    if (answer)
+        asked->heard_at_ms = now_ms;
+    if (answer && !json_is_true(json_object_get(answer, "ok")))
+        on_error(node, asked, answer);
+    else if (answer && !json_is_true(json_object_get(answer, "later")))
         asked->word = KEEPS;
-    else
-        refused(node, asked, error ? error : "");
     go_on(node, asked->keeping);
 }
 
@@ -184,7 +212,11 @@ static void ask(struct node *node, struct asked *asked, int64_t now_ms)
 {
     struct mesh_member_view view;
     if (!mesh_member_find(node->host.mesh, &asked->id, &view) || view.state > MESH_SUSPECT) {
-        refused(node, asked, "it is out of reach");
+        refuses(node, asked, "it is down, or has left");
+        return;
+    }
+    if (now_ms >= asked->heard_at_ms + PATIENCE_MS) {
+        refuses(node, asked, "no answer");
         return;
     }
     const struct mesh_id *job = &asked->keeping->job;
@@ -203,6 +235,8 @@ static void ask_all(struct node *node, struct keeping *keeping, int64_t now_ms)
             ask(node, &keeping->asked[i], now_ms);
 }
 
+/* ---- What became of it */
+
 /* Unless it was long ago. */
 static void acknowledge(struct node *node, struct job *job)
 {
@@ -217,22 +251,21 @@ static void on_noted(struct node *node, void *context, enum store_error error)
 {
     struct mesh_id *id = context;
     struct job *job = jobs_find(node, id);
-    (void)error; /* on a full disk: its row says that there is one copy, and the others are where they are */
+    if (job && error != STORE_OK)
+        job->copies = 1; /* as its row says after a restart */
     if (job)
         acknowledge(node, job);
     free(id);
 }
 
-static void note_members(struct node *node, struct keeping *keeping, struct job *job)
+static void note(struct node *node, struct keeping *keeping, struct job *job)
 {
     struct mesh_id *id = must(malloc(sizeof *id));
     struct store_batch *batch = node_batch(node);
-    const struct copy head = head_of(node, keeping, job);
+    const struct copy head = head_of(node, keeping, job, false);
     *id = keeping->job;
-    keeping->changed = false;
-    copies_adopt(node, &head);
+    job->copies = keeping->noted = copies_now(keeping);
     copies_put_head(batch, &head);
-    job->copies = head.members.count;
     jobs_put_row(batch, job);
     node_commit(node, batch, on_noted, id);
 }
@@ -259,17 +292,20 @@ static void go_on(struct node *node, struct keeping *keeping)
     do {
         refusals = count_of(keeping, REFUSES);
         choose(node, keeping);
-        const struct copy head = head_of(node, keeping, job);
-        copies_adopt(node, &head); /* which they are told when they come for the job */
+        name_members(node, keeping, job, true);
         ask_all(node, keeping, clock_now_ms());
     } while (count_of(keeping, REFUSES) > refusals);
-    const bool most = 1 + count_of(keeping, KEEPS) > copies_of(keeping) / 2;
-    if (most && (keeping->changed || !keeping->kept)) {
+    if (copies_now(keeping) > copies_hoped_for(keeping) / 2) {
+        if (copies_now(keeping) != keeping->noted)
+            note(node, keeping, job);
+        else if (!keeping->kept)
+            acknowledge(node, job);
         keeping->kept = true;
-        note_members(node, keeping, job);
     }
-    if (count_of(keeping, WAITS) == 0)
+    if (count_of(keeping, WAITS) == 0) {
+        name_members(node, keeping, job, false);
         end(node, keeping);
+    }
 }
 
 /* Whether it keeps what it has for us, or may be back with it. */
@@ -294,11 +330,10 @@ static void add_keepers(struct node *node, struct keeping *keeping)
     struct mesh_member_view view;
     struct copy *copy = copies_find(node, &keeping->job);
     const struct mesh_members *members = copy ? copies_members(node, copy) : NULL;
-    for (uint32_t i = 0; copy && i < members->count && keeping->asked_count < MESH_COPIES_MAX - 1; i++)
-        if (is_other_keeper(node, &members->id[i], &view)) {
-            add(keeping, &view);
-            keeping->asked[keeping->asked_count - 1].word = KEEPS;
-        }
+    for (uint32_t i = 0; copy && i < members->count; i++)
+        if (copies_hoped_for(keeping) < MESH_COPIES_MAX && is_other_keeper(node, &members->id[i], &view))
+            add(keeping, &view, KEEPS);
+    keeping->noted = copies_now(keeping);
 }
 
 void keep_begin(struct node *node, struct job *job, uint32_t wished, const struct mesh_id *holder)
@@ -309,9 +344,9 @@ void keep_begin(struct node *node, struct job *job, uint32_t wished, const struc
     keeping->created_at_ms = job->spec.created_at_ms;
     keeping->wished = wished;
     add_keepers(node, keeping);
-    if (copies_of(keeping) < wished && holder && mesh_member_find(node->host.mesh, holder, &view) &&
-        may_keep(keeping, &view) && !site_taken(node, keeping, view.site))
-        add(keeping, &view);
+    if (copies_now(keeping) < wished && holder && mesh_member_find(node->host.mesh, holder, &view) &&
+        may_keep(node, keeping, &view) && !site_taken(node, keeping, view.site))
+        add(keeping, &view, WAITS);
     choose(node, keeping);
     if (count_of(keeping, WAITS) == 0) {
         free(keeping);
@@ -323,13 +358,39 @@ void keep_begin(struct node *node, struct job *job, uint32_t wished, const struc
     go_on(node, keeping);
 }
 
-bool keep_goes_on(const struct node *node, const struct mesh_id *job)
+static const struct keeping *find(const struct node *node, const struct mesh_id *job)
 {
     const struct keeping *keeping = node->keepings;
     while (keeping && memcmp(&keeping->job, job, sizeof *job) != 0)
         keeping = keeping->next;
+    return keeping;
+}
+
+bool keep_goes_on(const struct node *node, const struct mesh_id *job)
+{
+    return find(node, job) != NULL;
+}
+
+bool keep_holds_up(const struct node *node)
+{
+    const struct keeping *keeping = node->keepings;
+    while (keeping && keeping->kept)
+        keeping = keeping->next;
     return keeping != NULL;
 }
+
+void keep_names(struct node *node, const struct mesh_id *job, char *out, size_t out_bytes)
+{
+    const struct keeping *keeping = find(node, job);
+    size_t used = 0;
+    out[0] = '\0';
+    for (uint32_t i = 0; keeping && i < keeping->asked_count && used < out_bytes; i++)
+        if (keeping->asked[i].word == WAITS)
+            used += (size_t)snprintf(out + used, out_bytes - used, "%s%s", used ? ", " : "",
+                                     peer_name(node, &keeping->asked[i].id));
+}
+
+/* ---- Time */
 
 int64_t keep_turn(struct node *node, int64_t now_ms)
 {
@@ -348,72 +409,6 @@ int64_t keep_turn(struct node *node, int64_t now_ms)
         }
     }
     return wake_at_ms;
-}
-
-/* ---- At those that are asked */
-
-struct kept_call {
-    struct api_call *call; /* NULL: who asked is gone, or waits no more */
-};
-
-static void on_gone(void *context, struct api_call *call)
-{
-    (void)call;
-    ((struct kept_call *)context)->call = NULL;
-}
-
-static void on_taken(struct node *node, void *context, enum take_result result)
-{
-    struct kept_call *kept = context;
-    (void)node;
-    if (kept->call && result == TAKE_DONE)
-        api_reply(kept->call, NULL);
-    else if (kept->call)
-        api_error(kept->call, EXIT_FAILED, "%s",
-                  result == TAKE_STRANGE ? "the job makes no sense here" : "the job did not come");
-    free(kept);
-}
-
-static void later(struct api_call *call)
-{
-    api_reply(call, json_pack("{s:b}", "later", 1));
-}
-
-void op_keep(void *context, struct api_call *call)
-{
-    struct node *node = context;
-    struct mesh_id asker, job;
-    if (!calls_asker(call, &asker) || !id_from_hex(body_text(call, "job"), &job)) {
-        api_error(call, EXIT_USAGE, "nodes ask each other so, for a job's 64 hex digits");
-        return;
-    }
-    switch (take_state(node, &job)) {
-    case TAKE_KEPT:
-        api_reply(call, NULL);
-        return;
-    case TAKE_UNDER_WAY:
-        later(call);
-        return;
-    case TAKE_LACKED:
-        break;
-    }
-    if (node->draining || !jobs_make_room(node)) {
-        api_error(call, EXIT_FAILED,
-                  node->draining ? "this node is draining" : "this node drives too many jobs");
-        return;
-    }
-    if (node->taking_count >= KEPT_TAKINGS_MAX || node->jobs.inputs_coming >= KEPT_INPUTS_MAX) {
-        later(call);
-        return;
-    }
-    struct kept_call *kept = must(calloc(1, sizeof *kept));
-    kept->call = call;
-    if (take_begin(node, &asker, &job, on_taken, kept)) {
-        api_on_gone(call, on_gone, kept);
-    } else {
-        free(kept);
-        later(call);
-    }
 }
 
 /* What is under way comes back no more. */

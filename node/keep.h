@@ -4,13 +4,14 @@
  * acknowledged when a majority does: home and whoever of the others says so.
  *
  *     {"op": "keep", "job"} -> {}                when that member has taken the job from who asks (node/take.h): it is durable there
- *                           -> {"later": true}  it is being taken, or there is no room for it now: to be asked again
+ *                           -> {"later": true}  it is being taken, or others are: to be asked again
  *
- * Who is asked: first the node that the outputs came from, which has them already, then by rendezvous hashing among those that are
- * up, other sites first. Who refuses, or goes down meanwhile, is replaced by the next; if nobody is left the job is kept by
- * its home alone, and says so. Until a majority keeps it, its row here says that it has one copy: so does who asks again under its
- * key after a crash. Heads (STORE_COPIES) name home and them as members, so that each of them that loses its disk asks the others
- * for the job back (node/resync.h); the head of one that took it before another was replaced still names that one.
+ * Who is asked: first the node that the outputs came from, if it is of another site, as it has them already; then by rendezvous hashing
+ * among those that are up, other sites first. Who takes long says so, and is waited for; who could not take it is asked again;
+ * who refuses, goes down or is silent for long is replaced by the next. If nobody is left the job is kept by its home alone, and
+ * says so. What home's disk says of copies is what there are: one until a majority of those asked has the job, then as many as said so.
+ * Heads (STORE_COPIES) name home and them as members, so that each of them that loses its disk asks the others for the job back
+ * (node/resync.h); the head of one that took it before another was replaced still names that one.
  */
 #ifndef NODE_KEEP_H
 #define NODE_KEEP_H
@@ -24,6 +25,10 @@
  */
 void keep_begin(struct node *node, struct job *job, uint32_t wished, const struct mesh_id *holder);
 bool keep_goes_on(const struct node *node, const struct mesh_id *job);
+/* Whether a submit waits for others to keep its job. */
+bool keep_holds_up(const struct node *node);
+/* "berlin, cairo": those that have yet to say whether they keep that job. */
+void keep_names(struct node *node, const struct mesh_id *job, char *out, size_t out_bytes);
 /* How many others keep what our copy is of, as far as we know: those that have left don't. */
 uint32_t keep_others(struct node *node, struct copy *copy);
 int64_t keep_turn(struct node *node, int64_t now_ms);

@@ -186,9 +186,10 @@ static void tell_drainer(struct node *node, const struct mesh_executor_view *vie
     if (!node->drain_call || now_ms < node->drain_told_at_ms + 200)
         return;
     node->drain_told_at_ms = now_ms;
-    api_more(node->drain_call, json_pack("{s:i, s:i, s:i, s:i, s:i}", "running", (int)view->running,
-                                         "waiting", (int)view->waiting, "unacked", (int)view->unacked, "jobs",
-                                         (int)live_jobs(node), "finished", (int)handover_left(node)));
+    api_more(node->drain_call,
+             json_pack("{s:i, s:i, s:i, s:i, s:i}", "running", (int)view->running, "waiting",
+                       (int)view->waiting, "unacked", (int)view->unacked, "jobs", (int)live_jobs(node),
+                       "finished", (int)(handover_left(node) + node->taking_count)));
 }
 
 /* Nothing runs here any more, and yet it doesn't end: the log says why, once. */
@@ -261,9 +262,9 @@ static int64_t drain_turn(struct node *node, int64_t now_ms)
     const bool forsaken = !idle && view.running + view.waiting == 0 && !results_awaited(node);
     const bool over = idle || forsaken;
     const bool stop = node->stop_when_idle &&
-                      ((over && !hands_over(node) && !node->keepings) || now_ms >= node->stop_at_ms);
+                      ((over && !hands_over(node) && !keep_holds_up(node)) || now_ms >= node->stop_at_ms);
     const bool empty = (node->drained || (forsaken && live_jobs(node) == 0)) &&
-                       (stop || handover_step(node, now_ms)) && !node->keepings;
+                       (stop || (handover_step(node, now_ms) && !node->keepings && node->taking_count == 0));
     if (!empty && !stop)
         return now_ms + 50;
     log_drained(&view, forsaken);

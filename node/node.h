@@ -9,7 +9,7 @@
  *     copies.c    journals of several copies: what is kept here of them, for our own jobs and for others'
  *     resync*.c   finished jobs that a disk that was put back forgot
  *     take.c      one finished job, from another node that keeps it
- *     keep.c      finished jobs that others are asked to keep: what was done at once,
+ *     keep*.c     finished jobs that others are asked to keep: what was done at once,
  *     handover.c  and what too few others keep when this node drains
  *     execute.c   bundles of others (and our own) on this node's workers
  *     disk.c      lends nothing while the disk is full
@@ -123,6 +123,7 @@ struct peers {
 
 #define JOBS_BUCKETS 4096
 #define REVIVED_MAX 16u      /* finished jobs put together at once because other members lack them */
+#define TAKES_FAILED_MAX 32u /* jobs that we were to keep and that did not come, while their home may ask */
 #define JOBS_KEPT_MAX 100000 /* finished ones included; the oldest finished ones go first */
 
 /* Which bucket of the tables of jobs and of copies: ids are digests. */
@@ -390,7 +391,9 @@ struct node {
     struct resync *resync;  /* finished jobs are asked back; NULL: none is missing here, as far as is known */
     struct taking *takings; /* finished jobs on their way here: take.c */
     uint32_t taking_count;
-    struct keeping *keepings;            /* finished jobs that others are asked to keep: keep.c */
+    struct keeping *keepings;                      /* finished jobs that others are asked to keep: keep.c */
+    struct mesh_id takes_failed[TAKES_FAILED_MAX]; /* zero: none; keep_serve.c */
+    uint32_t takes_failed_next;
     struct handover *handover;           /* of finished jobs, at the end of a drain; NULL: it has not begun */
     uint64_t disks_lost;                 /* the core's counter, as far as it was heeded */
     struct mesh_id revived[REVIVED_MAX]; /* jobs last put together because a member lacks them: resync.c */

@@ -1,4 +1,5 @@
 /* The local API: jobs, told of, submitted, cancelled. ops_list.c lists them, ops_story.c tells what becomes of one. */
+#include "node/keep.h"
 #include "node/ops.h"
 #include "node/payload.h"
 #include "node/recheck.h"
@@ -133,7 +134,7 @@ static const char *const verify_words[] = {[MESH_VERIFY_NONE] = "none",
                                            [MESH_VERIFY_QUORUM] = "quorum",
                                            [MESH_VERIFY_CERTIFICATE] = "certificate"};
 
-/* Who keeps its journal, or once that is over the finished job. Nobody is named of one that this node keeps alone. */
+/* Who keeps its journal, or once that is over the finished job. None: this node alone. */
 static json_t *keepers_json(struct node *node, const struct job *job)
 {
     json_t *list = json_array();
@@ -142,8 +143,8 @@ static json_t *keepers_json(struct node *node, const struct job *job)
     const struct mesh_members none = {0};
     const struct mesh_members *members = mesh_journal_find(node->host.mesh, &job->spec.id, &view)
                                              ? &view.members
-                                         : copy && copy->over ? copies_members(node, copy)
-                                                              : &none;
+                                         : copy && copy->over && job->copies > 1 ? copies_members(node, copy)
+                                                                                 : &none;
     for (uint32_t i = 0; i < members->count; i++) {
         struct mesh_member_view member;
         const struct mesh_id *const id = &members->id[i];
@@ -534,8 +535,10 @@ bool submit_waits(struct node *node, struct api_call *call, const struct job *jo
     } else if (job->undecided && !job->preparing) {
         snprintf(why, sizeof why, "the other nodes are asked whether one of them has a job of this key");
     } else if (job->is_handed_out) {
+        keep_names(node, &job->spec.id, names, sizeof names);
         snprintf(why, sizeof why,
-                 "it is done already, and most of the nodes that are to keep it must have it on disk");
+                 "it is done already, and most of the nodes that are to keep it must have it on disk%s%s",
+                 names[0] ? "; not heard from yet: " : "", names);
     } else if (job->preparing) {
         snprintf(why, sizeof why, "its inputs are being checked and cut into shards");
     } else if (job_stall_text(node, job, stall)[0]) {

@@ -159,7 +159,7 @@ static void take_row(struct node *node, const json_t *row)
     struct mesh_id id;
     if (!id_from_hex(json_string_value(json_object_get(row, "id")), &id) ||
         json_integer_value(json_object_get(row, "finished_at")) < kept_since_ms ||
-        node->jobs.count + resync->taking_count >= JOBS_KEPT_MAX)
+        node->jobs.count + node->taking_count >= JOBS_KEPT_MAX)
         return; /* it would go again at once */
     const enum take_state state = take_state(node, &id);
     const bool may_be_had = json_is_true(json_object_get(row, "here")) ||
@@ -195,11 +195,8 @@ static void go_on(struct node *node)
  * that know no calls of other nodes can't be asked. */
 static bool counts(const struct node *node, const struct mesh_member_view *view)
 {
-    struct transport_protocol protocol;
-    if (view->self || view->state == MESH_REVOKED || has_told(node->resync, view))
-        return false;
-    transport_protocol(node->transport, &view->id, &protocol);
-    return protocol.max == 0 || protocol.max >= wire_kind_since(WIRE_ASK);
+    return !view->self && view->state != MESH_REVOKED && !has_told(node->resync, view) &&
+           calls_known(node, &view->id);
 }
 
 /* Begins with the next one that is up and has not told all; each round with another. False: that was the last of this

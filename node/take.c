@@ -6,7 +6,8 @@
 
 #include <sodium.h>
 
-#define ASK_MS 2000 /* for an answer */
+#define ASK_MS 2000           /* for an answer */
+#define INPUTS_COMING_MAX 64u /* at once, and those of one job more */
 
 /* One job on its way here. */
 struct taking {
@@ -107,10 +108,10 @@ static void on_input(struct node *node, void *context, const struct bulk_done *d
     free(id);
 }
 
-/* What it was made of, in case it is to be computed again. */
+/* What it was made of, in case it is to be computed again; unless that much is on its way that outputs would wait for it. */
 static void fetch_inputs(struct taking *taking, const struct job *job)
 {
-    if (job->state != JOB_DONE)
+    if (job->state != JOB_DONE || taking->node->jobs.inputs_coming >= INPUTS_COMING_MAX)
         return;
     struct digest blobs[JOB_BLOBS_MAX], pin;
     const uint32_t count = jobs_blobs(job, blobs);
@@ -152,7 +153,7 @@ static void on_kept(struct node *node, void *context, enum store_error error)
     if (error == STORE_OK && state_of(node, &taking->id) != TAKE_LACKED)
         take_back(node, &taking->id);
     if (error != STORE_OK || state_of(node, &taking->id) != TAKE_LACKED) {
-        end(taking, TAKE_FAILED);
+        end(taking, error != STORE_OK ? TAKE_FAILED : TAKE_LATER);
         return;
     }
     struct job *job = taking->job;
@@ -172,7 +173,7 @@ static void keep(struct taking *taking)
     struct node *node = taking->node;
     const struct job *job = taking->job;
     if (state_of(node, &taking->id) != TAKE_LACKED) {
-        end(taking, TAKE_FAILED);
+        end(taking, TAKE_LATER);
         return;
     }
     struct store_batch *batch = node_batch(node);
@@ -280,16 +281,17 @@ static void make_ours(struct taking *taking)
                                                  : MESH_JOB_CANCELLED;
     job->finished_at_ms = earlier(job->finished_at_ms, clock_wall_ms());
     head->ended_at_ms = job->finished_at_ms;
+    job->copies = job->copies < 2 ? 2 : job->copies; /* the teller's and ours */
     job->doubted = false;
 }
 
 static void on_told(struct node *node, void *context, const json_t *answer)
 {
     struct taking *taking = context;
-    if (!json_is_true(json_object_get(answer, "ok"))) {
-        end(taking, TAKE_FAILED);
-    } else if (json_is_true(json_object_get(answer, "later"))) {
+    if (!answer || json_is_true(json_object_get(answer, "later"))) {
         end(taking, TAKE_LATER);
+    } else if (!json_is_true(json_object_get(answer, "ok"))) {
+        end(taking, TAKE_FAILED);
     } else if (!read_told(taking, answer)) {
         log_warn("take",
                  "job=%s from=%s error=\"what it tells of a finished job makes no sense here, or is of "

@@ -19,9 +19,9 @@ enum take_state { TAKE_KEPT, TAKE_LACKED, TAKE_UNDER_WAY };
 enum take_state take_state(struct node *node, const struct mesh_id *job);
 
 enum take_result {
-    TAKE_DONE,    /* row and outputs are durable here */
-    TAKE_LATER,   /* its outputs are being put together there */
-    TAKE_FAILED,  /* it did not come, or came otherwise meanwhile */
+    TAKE_DONE, /* row and outputs are durable here */
+    TAKE_LATER, /* its outputs are being put together there, it gave no answer, or the job came otherwise meanwhile */
+    TAKE_FAILED,  /* it did not come */
     TAKE_STRANGE, /* what it tells makes no sense here; it would say the same again */
 };
 

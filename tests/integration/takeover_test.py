@@ -529,6 +529,8 @@ def finished_jobs_outlive_all_who_kept_them(place):
     home.wait_job(alone)
     keepers = keepers_of(list(mesh.values()), job, 3)
     last = next(node for name, node in mesh.items() if name not in keepers)
+    once = repeated(home, items=7).json["job"]
+    wait_until("two others keep it", lambda: home.job(once)["replicas"] == 3)
     failing = home.weir("submit", "spin", "--items", "100", "--param", "us=1000000", "--replicas", "1", "--detach").out.strip()
     home.weir("cancel", failing)
     for node in [home] + [mesh[name] for name in sorted(keepers - {"ashburn"})]:
@@ -537,6 +539,8 @@ def finished_jobs_outlive_all_who_kept_them(place):
     expect("state=handed_over jobs=2 kept_by_nobody_else=0" in home.log_text(), home.log_end())
     expect_marks(last, job, 20)
     expect_marks(last, alone, 5)
+    expect_marks(last, once, 7)
+    expect(not any("kept_by_nobody_else=1" in node.log_text() for node in mesh.values()), "a job went with its keeper")
     expect(last.job(failing)["state"] == "cancelled", last.job(failing))
     last.stop()
     place.weir("store", "check", "--data", last.data)
@@ -754,14 +758,16 @@ def what_was_done_at_once_outlives_its_home(place):
     ashburn, berlin, cairo = (mesh[name] for name in THREE)
     answer = repeated(ashburn)
     job = answer.json["job"]
-    expect(answer.json["replicas"] == 3 and not answer.error, answer)
-    wait_until("two others keep it", lambda: sum("event=take job=%s" % job[:8] in node.log_text() for node in (berlin, cairo)) == 2)
+    expect(answer.json["replicas"] >= 2 and not answer.error, answer)  # that said so by then
+    wait_until("two others keep it", lambda: ashburn.job(job)["replicas"] == 3)
+    expect({keeper["name"] for keeper in ashburn.job(job)["keepers"]} == set(THREE), ashburn.job(job))
     for node in (berlin, cairo):
         expect(job not in own_ids(node), "%s lists a job of ashburn's as its own" % node.name)
     every = berlin.weir("jobs", "--mesh", "--json").json
     expect(sum(row["id"] == job for row in every["jobs"]) == 1 and every["total"] == 2, every)
     elsewhere = berlin.weir("submit", "spin", "--items", 20, "--shard-items", "1", "--detach", "--json").json
-    expect(elsewhere["state"] == "done" and elsewhere["replicas"] == 3, elsewhere)
+    expect(elsewhere["state"] == "done" and elsewhere["replicas"] >= 2, elsewhere)
+    wait_until("two others keep that", lambda: berlin.job(elsewhere["job"])["replicas"] == 3)
     for lost in (ashburn, berlin):
         lost.kill()
         shutil.rmtree(os.path.join(lost.data, "blobs"), ignore_errors=True)
@@ -788,7 +794,7 @@ def copies_that_are_not_there_yet_are_not_told_of(place):
         process = place.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         note = process.stderr.readline()
         job = re.search(r"job ([0-9a-f]{8}) is not accepted yet: it is done already", note)
-        expect(job and "weir cancel" not in note, note)
+        expect(job and "not heard from yet: berlin" in note and "weir cancel" not in note, note)
         if dies:
             ashburn.kill()
             ashburn.start()
@@ -811,7 +817,8 @@ def many_that_are_done_at_once_are_all_kept(place):
     said = [submit.communicate(timeout=60) for submit in submits]
     for out, error in said:
         row = json.loads(out)
-        expect(row["state"] == "done" and row["replicas"] == 3 and not row["alone"], (out, error))
+        expect(row["state"] == "done" and row["replicas"] >= 2 and not row["alone"], (out, error))
+        wait_until("two others keep it", lambda: home.job(row["job"])["replicas"] == 3)
     home.kill()
     for name in ("berlin", "cairo"):
         mesh[name].wait_states({"ashburn": "down"}, 30)
@@ -824,7 +831,7 @@ def what_was_done_at_once_comes_back_to_a_disk_that_lost_it(place):
     nodes = [mesh[name] for name in THREE]
     snapshots(place, nodes)
     job = repeated(nodes[0]).json["job"]
-    wait_until("two others keep it", lambda: sum("event=take job=%s" % job[:8] in node.log_text() for node in nodes[1:]) == 2)
+    wait_until("two others keep it", lambda: nodes[0].job(job)["replicas"] == 3)
     for node in nodes:
         put_back(node, place.path("before", node.name))
         expect(node.job(job)["state"] == "done", node.job(job))
