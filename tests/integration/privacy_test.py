@@ -41,7 +41,8 @@ def own_network():
 
 
 class Capture:
-    """All TCP bytes on the loopback interface, per direction of each connection, in order of arrival."""
+    """All TCP bytes on the loopback interface, per direction of each connection, in the order of its sequence numbers: two packets
+    that two cores handle may be captured the other way round."""
 
     def __init__(self):
         try:
@@ -50,7 +51,7 @@ class Capture:
             raise Skipped("needs root to capture packets") from None
         self.wire.setsockopt(socket.SOL_SOCKET, 33, 256 << 20)  # SO_RCVBUFFORCE
         self.wire.bind(("lo", 0))
-        self.streams, self.dropped, self.end_at = {}, 0, float("inf")
+        self.segments, self.dropped, self.end_at = {}, 0, float("inf")
         self.thread = threading.Thread(target=self.collect)
 
     def __enter__(self):
@@ -77,13 +78,25 @@ class Capture:
         if len(packet) < 40 or packet[0] >> 4 != 4 or packet[9] != socket.IPPROTO_TCP:
             return
         head = (packet[0] & 15) * 4
-        ports = packet[head:head + 4]
+        ports, sequence = packet[head:head + 4], int.from_bytes(packet[head + 4:head + 8], "big")
         data = packet[head + (packet[head + 12] >> 4) * 4:int.from_bytes(packet[2:4], "big") or len(packet)]
         if data:
-            self.streams.setdefault(ports, bytearray()).extend(data)
+            self.segments.setdefault(ports, []).append((sequence, data))
 
     def bytes_seen(self):
-        return sum(len(stream) for stream in self.streams.values())
+        return sum(len(data) for segments in self.segments.values() for _, data in segments)
+
+    def streams(self):
+        return [put_in_order(segments) for segments in self.segments.values()]
+
+
+def put_in_order(segments):
+    """The bytes of (sequence number, bytes), without what was sent twice."""
+    first, stream, end = segments[0][0], bytearray(), None
+    for offset, data in sorted(((sequence - first + (1 << 31)) % (1 << 32), data) for sequence, data in segments):
+        stream += data if end is None or offset >= end else data[end - offset:]
+        end = max(offset + len(data), end or 0)
+    return stream
 
 
 def found_markers(streams, markers):
@@ -164,14 +177,14 @@ def nothing_of_a_job_is_readable_on_the_wire(place):
     expect(capture.dropped == 0, "%d packets were missed" % capture.dropped)
     expect(capture.bytes_seen() > a.nbytes // 4, "only %d bytes were seen" % capture.bytes_seen())
     secrets = [rows.tobytes(), a.tobytes(), b.tobytes(), numpy.load(out).tobytes(), numpy.load(product).tobytes()]
-    streams = list(capture.streams.values())
+    streams = capture.streams()
     expect(found_markers(streams, markers) == 0, "%d markers were on the wire" % found_markers(streams, markers))
     hits, wanted = found_windows(streams, secrets)
     expect(hits == 0, "%d of %d windows were on the wire" % (hits, wanted))
     with Capture() as plain:  # the same scanner is not blind
         for secret in secrets:
             replay(secret)
-    streams = list(plain.streams.values())
+    streams = plain.streams()
     expect(found_markers(streams, markers) == MARKERS, "the scanner found %d markers of a plain-text replay" %
            found_markers(streams, markers))
     hits, wanted = found_windows(streams, secrets)
@@ -198,13 +211,13 @@ def nothing_of_a_text_is_readable_on_the_wire(place):
     expect([row["name"] for row in done["by_node"]] == ["berlin"], "not all ran elsewhere: %s" % done["by_node"])
     expect(capture.dropped == 0, "%d packets were missed" % capture.dropped)
     expect(capture.bytes_seen() > len(text), "only %d bytes were seen" % capture.bytes_seen())
-    streams, secrets = list(capture.streams.values()), [text, numpy.load(vectors).tobytes()]
+    streams, secrets = capture.streams(), [text, numpy.load(vectors).tobytes()]
     expect(found_markers(streams, markers) == 0, "%d markers were on the wire" % found_markers(streams, markers))
     hits, wanted = found_windows(streams, secrets)
     expect(hits == 0, "%d of %d windows were on the wire" % (hits, wanted))
     with Capture() as plain:
         replay(text)
-    streams = list(plain.streams.values())
+    streams = plain.streams()
     expect(found_markers(streams, markers) == MARKERS, "the scanner is blind to text")
 
 
