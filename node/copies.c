@@ -19,6 +19,7 @@
  * pruned takes that knowledge along; what stays is the highest incarnation at which such a copy was chosen (the counter
  * "forgotten"), and of copies chosen until then nothing is claimed any more.
  */
+#include "node/copies_internal.h"
 #include "node/field.h"
 #include "node/log.h"
 #include "node/node.h"
@@ -35,8 +36,6 @@
 #define HEAD_VERSION                                                                                         \
     2 /* of rows of STORE_COPIES; the first has neither when the copy was chosen nor members */
 #define ENTRY_ROW_BYTES_MAX (WIRE_ENTRY_BYTES_MAX + 1024u)
-/* Entries that wait for blobs. One more is not taken; its home sends it again. */
-#define WAITS_MAX 1024u
 /* Rows of a tail that is replaced, deleted in one batch. */
 #define CUT_ROWS_MAX 2048u
 /* Sent in one go to a member that lacks entries, as their bytes and the last entry's: its queue takes twice that, for what
@@ -58,7 +57,7 @@ struct copy *copies_find(struct node *node, const struct mesh_id *job)
     return copy;
 }
 
-static struct copy *make(struct node *node, const struct mesh_id *job)
+struct copy *copies_make(struct node *node, const struct mesh_id *job)
 {
     struct copy *copy = calloc(1, sizeof *copy);
     must(copy);
@@ -70,7 +69,7 @@ static struct copy *make(struct node *node, const struct mesh_id *job)
     return copy;
 }
 
-static void take_out(struct node *node, struct copy *copy)
+void copies_take_out(struct node *node, struct copy *copy)
 {
     struct copy **link = bucket_of(node, &copy->job);
     while (*link != copy)
@@ -135,13 +134,9 @@ bool copies_head_decode(const void *bytes, size_t count, struct copy *copy)
     return field_get_end(&reader);
 }
 
-struct entry_key {
-    uint8_t bytes[36];
-};
-
-static struct entry_key key_of(const struct mesh_id *job, uint32_t index)
+struct copies_key copies_key_of(const struct mesh_id *job, uint32_t index)
 {
-    struct entry_key key;
+    struct copies_key key;
     memcpy(key.bytes, job->bytes, sizeof job->bytes);
     for (int i = 0; i < 4; i++)
         key.bytes[32 + i] = (uint8_t)(index >> (24 - 8 * i));
@@ -163,7 +158,7 @@ static void put_entry(struct store_batch *batch, const struct mesh_id *job, cons
     wire_put_members(&writer, members);
     field_put_bin(&writer, bytes ? bytes->data : NULL, bytes ? bytes->count : 0);
     assert(!writer.full); /* WIRE_ENTRY_BYTES_MAX */
-    const struct entry_key key = key_of(job, place->index);
+    const struct copies_key key = copies_key_of(job, place->index);
     store_batch_put(batch, STORE_ENTRIES, key.bytes, sizeof key.bytes, row, writer.count);
 }
 
@@ -171,7 +166,7 @@ bool copies_entry_decode(const void *key, size_t key_bytes, const void *value, s
                          struct copies_entry_view *row)
 {
     const uint8_t *index = (const uint8_t *)key + 32;
-    if (key_bytes != sizeof(struct entry_key))
+    if (key_bytes != sizeof(struct copies_key))
         return false;
     row->index = (uint32_t)index[0] << 24 | (uint32_t)index[1] << 16 | (uint32_t)index[2] << 8 | index[3];
     struct field_reader reader;
@@ -189,11 +184,8 @@ bool copies_entry_decode(const void *key, size_t key_bytes, const void *value, s
 
 /* ---- What entries say */
 
-typedef void blob_fn(void *context, const uint8_t blob[32], const struct digest *pin);
-
-/* Calls back for each blob that the entry names, with who pins it. False if the entry makes no sense. */
-static bool each_blob(const struct mesh_id *job, enum mesh_entry_kind kind, const uint8_t *bytes,
-                      size_t count, blob_fn *found, void *context)
+bool copies_each_blob(const struct mesh_id *job, enum mesh_entry_kind kind, const uint8_t *bytes,
+                      size_t count, copies_blob_fn *found, void *context)
 {
     static struct journal_row row;
     struct digest pin;
@@ -308,7 +300,7 @@ struct bytes *copies_entry(struct node *node, const struct mesh_save *save, cons
 
 /* ---- Saving */
 
-static void note_end(struct copy *copy, uint32_t index, const uint8_t *bytes, size_t count)
+void copies_note_end(struct copy *copy, uint32_t index, const uint8_t *bytes, size_t count)
 {
     struct journal_end end;
     if (!journal_end_decode(bytes, count, &end))
@@ -327,7 +319,7 @@ static void cut(struct node *node, struct store_batch *batch, struct copy *copy,
     for (uint32_t index = copy->last; index >= first && index > 0; index--) {
         if (index - first >= CUT_ROWS_MAX && !own)
             own = node_batch(node);
-        const struct entry_key key = key_of(&copy->job, index);
+        const struct copies_key key = copies_key_of(&copy->job, index);
         store_batch_delete(own ? own : batch, STORE_ENTRIES, key.bytes, sizeof key.bytes);
         if (own && (++rows == CUT_ROWS_MAX || index - first == CUT_ROWS_MAX)) {
             node_commit(node, own, NULL, NULL);
@@ -342,7 +334,7 @@ static void cut(struct node *node, struct store_batch *batch, struct copy *copy,
 }
 
 /* When we were chosen as one of them. */
-static void note_chosen(const struct node *node, struct copy *copy, const struct mesh_members *members)
+void copies_note_chosen(const struct node *node, struct copy *copy, const struct mesh_members *members)
 {
     for (uint32_t i = 0; i < members->count; i++)
         if (memcmp(&members->id[i], &node->self, sizeof node->self) == 0 &&
@@ -375,12 +367,12 @@ static void save_entry(struct node *node, struct store_batch *batch, const struc
     if (!copy && !head)
         return; /* forgotten meanwhile */
     if (!copy)
-        copy = make(node, job);
+        copy = copies_make(node, job);
     const struct mesh_members none = {0};
     const struct mesh_members *members = theirs ? &save->body.entry.members
                                          : head ? &save->body.job.members
                                                 : &none;
-    note_chosen(node, copy, members);
+    copies_note_chosen(node, copy, members);
     head = head || members->count > 0;
     if (theirs ? save->body.entry.own : place->index == 1) {
         copy->reign = place->entry_epoch;
@@ -398,7 +390,7 @@ static void save_entry(struct node *node, struct store_batch *batch, const struc
     }
     if (kind == MESH_ENTRY_END && bytes) {
         struct mesh_journal_view view;
-        note_end(copy, place->index, bytes->data, bytes->count);
+        copies_note_end(copy, place->index, bytes->data, bytes->count);
         if (mesh_journal_find(node->host.mesh, job, &view))
             copy->home = view.home;
     }
@@ -419,10 +411,10 @@ void copies_save(struct node *node, struct store_batch *batch, const struct mesh
     if (!copy && members->count == 0)
         return;
     if (!copy)
-        copy = make(node, &save->body.promise.job);
+        copy = copies_make(node, &save->body.promise.job);
     if (copy->last == 0)
         copy->members = *members;
-    note_chosen(node, copy, members);
+    copies_note_chosen(node, copy, members);
     if (save->body.promise.epoch >= copy->promised) {
         copy->promised = save->body.promise.epoch;
         copy->voted = save->body.promise.candidate;
@@ -453,7 +445,7 @@ void copies_read(struct node *node, const struct mesh_id *job, uint32_t first, c
 {
     assert(first >= 1);
     struct reading reading = {.entry = entry, .context = context, .next = first};
-    const struct entry_key after = key_of(job, first - 1);
+    const struct copies_key after = copies_key_of(job, first - 1);
     const struct store_range range = {.prefix = job->bytes,
                                       .prefix_bytes = sizeof job->bytes,
                                       .after = after.bytes,
@@ -532,303 +524,6 @@ void copies_send_log(struct node *node, const struct mesh_effect *effect)
                                                                .last = sending.last}});
 }
 
-/* ---- Taking what a home sends */
-
-/* An APPEND whose blobs are on their way. */
-struct append_wait {
-    struct append_wait *next;
-    struct node *node;
-    struct mesh_id from;
-    struct mesh_message *message;
-    struct bytes *payload;
-    struct store_batch *batch; /* pins on blobs that are here already */
-    uint32_t fetching;
-    bool failed;
-    bool ready;
-    struct bulk_request request; /* for those that are not */
-};
-
-static void wait_free(struct append_wait *wait)
-{
-    store_batch_close(wait->batch);
-    bytes_drop(wait->payload);
-    free(wait->message);
-    free(wait);
-}
-
-/* A job that ended here and whose journal the core has forgotten. */
-static bool knows_end(struct node *node, const struct mesh_id *id)
-{
-    const struct copy *copy = copies_find(node, id);
-    const struct job *job = jobs_find(node, id);
-    return copy ? copy->over : job && job->state >= JOB_DONE;
-}
-
-static void tell_over(struct node *node, const struct mesh_id *job, const struct mesh_id *to)
-{
-    const struct copy *copy = copies_find(node, job);
-    struct mesh_event event = {.kind = MESH_JOB_IS_OVER, .body.is_over = {.job = *job, .to = *to}};
-    if (copy && copy->whole) {
-        event.body.is_over.last = copy->last;
-        event.body.is_over.last_epoch = copy->last_epoch;
-    }
-    host_post(node, &event);
-}
-
-/* Entries of that job go on, as far as they are ready. Those that failed are sent again by their home. */
-static void pass_on(struct node *node, const struct mesh_id *job)
-{
-    struct append_wait **link = &node->copies.waits;
-    while (*link) {
-        struct append_wait *wait = *link;
-        if (memcmp(&wait->message->body.append.job, job, sizeof *job) != 0) {
-            link = &wait->next;
-            continue;
-        }
-        if (!wait->ready || wait->fetching > 0)
-            return;
-        *link = wait->next;
-        node->copies.wait_count--;
-        if (!wait->failed && wait->message->body.append.index == 1 && knows_end(node, job))
-            tell_over(node, job, &wait->from); /* it came otherwise meanwhile: resync.c */
-        else if (!wait->failed)
-            host_received(node, &wait->from, wait->message, bytes_keep(wait->payload));
-        wait_free(wait);
-    }
-}
-
-static void on_pinned(struct node *node, void *context, enum store_error error)
-{
-    struct append_wait *wait = context;
-    const struct mesh_id job = wait->message->body.append.job;
-    wait->ready = true;
-    if (error != STORE_OK) {
-        wait->failed = true;
-        disk_failed(node, error);
-    }
-    pass_on(node, &job);
-}
-
-static void advance(struct append_wait *wait)
-{
-    if (wait->fetching > 0)
-        return;
-    struct node *node = wait->node;
-    if (!wait->failed && store_batch_operations(wait->batch) > 0) {
-        struct store_batch *batch = wait->batch;
-        wait->batch = NULL;
-        node_commit(node, batch, on_pinned, wait);
-        return;
-    }
-    const struct mesh_id job = wait->message->body.append.job;
-    wait->ready = true;
-    pass_on(node, &job);
-}
-
-static void on_blob(struct node *node, void *context, const struct bulk_done *done)
-{
-    struct append_wait *wait = context;
-    wait->fetching--;
-    if (done->error != BULK_OK) {
-        wait->failed = true;
-        node->copies.blobs_missed++;
-        log_warn("journal", "job=%s from=%s entry=%u error=\"cannot fetch what it names: %s\"",
-                 peer_name(node, &wait->message->body.append.job), peer_name(node, &wait->from),
-                 wait->message->body.append.index,
-                 done->error == BULK_STORE ? store_error_text(done->store) : bulk_error_text(done->error));
-        if (done->error == BULK_STORE)
-            disk_failed(node, done->store);
-    } else {
-        node->copies.blobs_fetched++;
-        node->copies.blob_bytes += done->count;
-    }
-    advance(wait);
-}
-
-static void want_blob(void *context, const uint8_t blob[32], const struct digest *pin)
-{
-    struct append_wait *wait = context;
-    struct node *node = wait->node;
-    struct store_blob_info info;
-    if (store_blob_stat(node->store, blob, &info) == STORE_OK) {
-        store_batch_pin(wait->batch, blob, pin->bytes);
-        return;
-    }
-    memcpy(wait->request.blob.bytes, blob, sizeof wait->request.blob.bytes);
-    wait->request.pin = pin;
-    if (fetch_start(node, &wait->request, on_blob, wait))
-        wait->fetching++;
-    else
-        wait->failed = true;
-}
-
-static void count_blob(void *context, const uint8_t blob[32], const struct digest *pin)
-{
-    (void)blob;
-    (void)pin;
-    ++*(uint32_t *)context;
-}
-
-/* Who may have them: the sender, then the other members. */
-static void holders_of(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
-                       struct bulk_request *request)
-{
-    struct mesh_journal_view view;
-    const struct mesh_members *members = &message->body.append.members;
-    if (members->count == 0 && mesh_journal_find(node->host.mesh, &message->body.append.job, &view))
-        members = &view.members;
-    *request = (struct bulk_request){.holders = {*from}, .holder_count = 1};
-    for (uint32_t i = 0; i < members->count && request->holder_count < BULK_HOLDERS_MAX; i++)
-        if (memcmp(&members->id[i], from, sizeof *from) != 0 &&
-            memcmp(&members->id[i], &node->self, sizeof node->self) != 0)
-            request->holders[request->holder_count++] = members->id[i];
-}
-
-/* Whether something of that job waits; `again`: that very entry. */
-static bool waits(const struct node *node, const struct mesh_message *message, bool *again)
-{
-    bool some = false;
-    *again = false;
-    for (const struct append_wait *wait = node->copies.waits; wait; wait = wait->next) {
-        const struct mesh_message *other = wait->message;
-        if (memcmp(&other->body.append.job, &message->body.append.job, sizeof other->body.append.job) != 0)
-            continue;
-        some = true;
-        *again = *again || (other->body.append.index == message->body.append.index &&
-                            other->body.append.epoch == message->body.append.epoch);
-    }
-    return some;
-}
-
-static void wait_for_blobs(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
-                           struct bytes *payload)
-{
-    struct append_wait *wait = calloc(1, sizeof *wait);
-    must(wait);
-    *wait = (struct append_wait){.node = node, .from = *from, .payload = payload, .batch = node_batch(node)};
-    wait->message = calloc(1, sizeof *wait->message);
-    must(wait->message);
-    memcpy(wait->message, message, mesh_message_bytes(message));
-    holders_of(node, from, message, &wait->request);
-    struct append_wait **link = &node->copies.waits;
-    while (*link)
-        link = &(*link)->next;
-    *link = wait;
-    node->copies.wait_count++;
-    wait->fetching = 1; /* ours, until all were asked for */
-    each_blob(&message->body.append.job, (enum mesh_entry_kind)message->body.append.kind, payload->data,
-              payload->count, want_blob, wait);
-    wait->fetching--;
-    advance(wait);
-}
-
-/* Whether nothing of that journal, whose members these are, was ever on this disk. */
-static bool never_had(struct node *node, const struct mesh_id *job, const struct mesh_members *members)
-{
-    struct copy asked = {0};
-    note_chosen(node, &asked, members);
-    return !copies_find(node, job) && !jobs_find(node, job) && asked.chosen > node->copies.forgotten;
-}
-
-void copies_on_asked(struct node *node, const struct mesh_effect *effect)
-{
-    const struct mesh_id *job = &effect->body.asked.job;
-    const struct mesh_members *members = &effect->body.asked.members;
-    if (knows_end(node, job))
-        tell_over(node, job, &effect->body.asked.from);
-    else if (members->count > 0 && never_had(node, job, members))
-        host_post(node, &(struct mesh_event){.kind = MESH_JOURNAL_NEW,
-                                             .body.fresh = {.job = *job,
-                                                            .from = effect->body.asked.from,
-                                                            .epoch = effect->body.asked.epoch,
-                                                            .members = *members}});
-}
-
-void copies_on_append(struct node *node, const struct mesh_id *from, const struct mesh_message *message,
-                      struct bytes *payload)
-{
-    const struct mesh_id *job = &message->body.append.job;
-    uint32_t blobs = 0;
-    bool again;
-    if (!each_blob(job, (enum mesh_entry_kind)message->body.append.kind, payload->data, payload->count,
-                   count_blob, &blobs)) {
-        node->copies.refused++;
-        log_warn("journal",
-                 "job=%s from=%s entry=%u error=\"an entry that makes no sense here, or of a kernel that "
-                 "this build lacks\"",
-                 peer_name(node, job), peer_name(node, from), message->body.append.index);
-        bytes_drop(payload);
-    } else if (message->body.append.index == 1 && knows_end(node, job)) {
-        tell_over(node, job, from);
-        bytes_drop(payload);
-    } else if (!waits(node, message, &again) && blobs == 0) {
-        host_received(node, from, message, payload);
-    } else if (again || node->copies.wait_count >= WAITS_MAX) {
-        bytes_drop(payload);
-    } else {
-        wait_for_blobs(node, from, message, payload);
-    }
-}
-
-/* ---- What was lost */
-
-struct refetch {
-    struct node *node;
-    struct mesh_id job;
-    copies_fetched *done;
-    uint32_t fetching;
-    struct bulk_request request;
-};
-
-static void refetch_advance(struct refetch *refetch)
-{
-    if (--refetch->fetching > 0)
-        return;
-    refetch->done(refetch->node, &refetch->job);
-    free(refetch);
-}
-
-static void on_refetched(struct node *node, void *context, const struct bulk_done *done)
-{
-    struct refetch *refetch = context;
-    log_info("journal", "job=%s refetched=%s", peer_name(node, &refetch->job),
-             done->error == BULK_OK ? "yes" : bulk_error_text(done->error));
-    refetch_advance(refetch);
-}
-
-static void refetch_blob(void *context, const uint8_t blob[32], const struct digest *pin)
-{
-    struct refetch *refetch = context;
-    struct store_blob_info info;
-    if (store_blob_stat(refetch->node->store, blob, &info) == STORE_OK)
-        return;
-    memcpy(refetch->request.blob.bytes, blob, sizeof refetch->request.blob.bytes);
-    refetch->request.pin = pin;
-    refetch->fetching += fetch_start(refetch->node, &refetch->request, on_refetched, refetch);
-}
-
-static bool refetch_entry(void *context, const struct copies_entry_view *view)
-{
-    struct refetch *refetch = context;
-    each_blob(&refetch->job, view->kind, view->bytes, view->count, refetch_blob, refetch);
-    return true;
-}
-
-void copies_fetch_missing(struct node *node, const struct mesh_id *job, copies_fetched *done)
-{
-    struct refetch *refetch = calloc(1, sizeof *refetch);
-    must(refetch);
-    *refetch = (struct refetch){.node = node, .job = *job, .done = done, .fetching = 1};
-    struct copy *copy = copies_find(node, job);
-    const struct mesh_members none = {0}, *members = copy ? copies_members(node, copy) : &none;
-    for (uint32_t i = 0; i < members->count && refetch->request.holder_count < BULK_HOLDERS_MAX; i++)
-        if (memcmp(&members->id[i], &node->self, sizeof node->self) != 0)
-            refetch->request.holders[refetch->request.holder_count++] = members->id[i];
-    if (refetch->request.holder_count > 0)
-        copies_read(node, job, 1, refetch_entry, refetch);
-    refetch_advance(refetch);
-}
-
 /* ---- The end */
 
 /* Rows and pins go in as many steps as it takes. */
@@ -903,7 +598,7 @@ void copies_forget(struct node *node, const struct mesh_id *job)
         jobs_drop_ended(batch, job);
         store_batch_delete(batch, STORE_COPIES, job->bytes, sizeof job->bytes);
         note_forgotten(node, batch, copy->chosen);
-        take_out(node, copy);
+        copies_take_out(node, copy);
     }
     sweep(node, batch, sweeping);
 }
@@ -958,7 +653,7 @@ void copies_adopt(struct node *node, const struct copy *told)
 {
     struct copy *copy = copies_find(node, &told->job);
     if (!copy)
-        copy = make(node, &told->job);
+        copy = copies_make(node, &told->job);
     struct copy *const chain = copy->chain;
     const uint32_t sweeps = copy->sweeps;
     *copy = *told;
@@ -982,176 +677,12 @@ void copies_prune(struct node *node, int64_t before_ms)
     }
 }
 
-/* ---- Start */
-
-static bool restore_entry(void *context, const struct copies_entry_view *view)
-{
-    struct mesh_journal_image *image = context;
-    image->last = view->index;
-    image->settled = view->settled > image->settled ? view->settled : image->settled;
-    if (view->kind == MESH_ENTRY_END)
-        image->end = view->index;
-    if (view->members.count > 0) {
-        image->before = image->members;
-        image->before_at = image->members_at;
-        image->members = view->members;
-        image->members_at = view->index;
-    }
-    if (image->run_count > 0 && image->run[image->run_count - 1].epoch == view->epoch)
-        return true;
-    if (image->run_count == MESH_RUNS_MAX) {
-        memmove(&image->run[0], &image->run[1], (MESH_RUNS_MAX - 1) * sizeof image->run[0]);
-        image->run_count--;
-    }
-    image->run[image->run_count].epoch = view->epoch;
-    image->run[image->run_count++].first = view->index;
-    return true;
-}
-
-static bool restore_end(void *context, const struct copies_entry_view *view)
-{
-    note_end(context, view->index, view->bytes, view->count);
-    return false;
-}
-
-/* Returns whether it can be offered to the core, which takes it if it has room. */
-static bool restore_copy(struct node *node, struct copy *copy)
-{
-    struct mesh_event event = {.kind = MESH_RESTORE_JOURNAL};
-    struct mesh_journal_image *image = &event.body.journal;
-    copies_read(node, &copy->job, 1, restore_entry, image);
-    if (image->last == 0 && copy->last == 0)
-        image->members = copy->members;
-    if (image->members.count == 0) {
-        log_error("journal", "job=%s error=\"the entries of its copy here are gone: it is left out\"",
-                  peer_name(node, &copy->job));
-        copy->damaged = true;
-        return false;
-    }
-    copy->last = image->last;
-    copy->last_epoch = image->run_count > 0 ? image->run[image->run_count - 1].epoch : 0;
-    if (image->settled >
-        image->last) { /* entries that a majority held are gone: this disk was rolled back, or is bad */
-        log_error("journal", "job=%s error=\"its copy here ends before what is settled: it is left out\"",
-                  peer_name(node, &copy->job));
-        copy->damaged = true;
-        return false;
-    }
-    if (image->end)
-        copies_read(node, &copy->job, image->end, restore_end, copy);
-    image->job = copy->job;
-    image->promised = copy->promised;
-    image->voted = copy->voted;
-    image->home = image->last > 0 && copy->reign == copy->last_epoch;
-    host_post(node, &event);
-    return true;
-}
-
-/* Offers the core all that it doesn't have; returns how many these were. */
-static uint32_t restore_copies(struct node *node)
-{
-    struct mesh_journal_view view;
-    uint32_t count = 0;
-    for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
-        for (struct copy *copy = node->copies.bucket[b]; copy; copy = copy->chain)
-            count += !copy->over && !mesh_journal_find(node->host.mesh, &copy->job, &view) &&
-                     restore_copy(node, copy);
-    return count;
-}
-
-static bool restore_head(void *context, const void *key, size_t key_bytes, const void *value,
-                         size_t value_bytes)
-{
-    struct node *node = context;
-    struct mesh_id id;
-    if (key_bytes != sizeof id)
-        return true;
-    memcpy(id.bytes, key, sizeof id.bytes);
-    struct copy *copy = make(node, &id);
-    if (copies_head_decode(value, value_bytes, copy)) {
-        copy->chosen = copy->chosen < node->incarnation ? copy->chosen : node->incarnation;
-        return true;
-    }
-    log_error("journal", "job=%s error=\"the row of its copy is damaged\"", peer_name(node, &id));
-    take_out(node, copy);
-    return true;
-}
-
-void copies_restore(struct node *node)
-{
-    size_t bytes;
-    store_get(node->store, STORE_COUNTERS, "forgotten", 9, &node->copies.forgotten,
-              sizeof node->copies.forgotten, &bytes);
-    store_each(node->store, STORE_COPIES, NULL, restore_head, node);
-    const uint32_t count = restore_copies(node);
-    node->copies.left_out = count > MESH_JOURNALS_MAX;
-    if (node->copies.left_out)
-        log_warn("journal",
-                 "left_out=%u reason=\"more journals are on this disk than a node keeps: these wait until "
-                 "others are over\"",
-                 count - MESH_JOURNALS_MAX);
-}
-
-static bool first_row(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
-{
-    (void)value;
-    (void)value_bytes;
-    struct entry_key *first = context;
-    if (key_bytes == sizeof *first)
-        memcpy(first, key, sizeof *first);
-    return key_bytes != sizeof *first;
-}
-
-/* Whether the entries that are left of it are of no use: what swept them was cut short by this node's death. */
-static bool is_rest(struct node *node, const struct mesh_id *id)
-{
-    const struct copy *copy = copies_find(node, id);
-    const struct job *job = jobs_find(node, id);
-    size_t bytes;
-    if (!copy) /* nor a head row that only a later version understands */
-        return store_get(node->store, STORE_COPIES, id->bytes, sizeof id->bytes, NULL, 0, &bytes) ==
-               STORE_NONE;
-    return copy->over &&
-           (!copy->whole || copy->end_state != MESH_JOB_DONE || (job && job->state >= JOB_DONE));
-}
-
-void copies_sweep_rests(struct node *node)
-{
-    struct entry_key last = {0};
-    for (;;) {
-        struct entry_key first = {0};
-        struct mesh_id id;
-        const struct store_range range = {.after = last.bytes, .after_bytes = sizeof last};
-        store_each(node->store, STORE_ENTRIES, &range, first_row, &first);
-        memcpy(id.bytes, first.bytes, sizeof id.bytes);
-        last = key_of(&id, UINT32_MAX);
-        if (memcmp(first.bytes, (struct entry_key){0}.bytes, sizeof first) == 0)
-            return;
-        if (is_rest(node, &id))
-            copies_sweep(node, &id, false);
-    }
-}
-
-/*
- * A journal that is over makes room for another in the step that saves that one, and the mark that it is over comes after:
- * a node that dies in between has one journal more on its disk than the core takes.
- */
-void copies_made_room(struct node *node)
-{
-    if (node->copies.left_out)
-        node->copies.left_out = restore_copies(node) > 0;
-}
-
 void copies_close(struct node *node)
 {
-    while (node->copies.waits) {
-        struct append_wait *wait = node->copies.waits;
-        node->copies.waits = wait->next;
-        wait_free(wait);
-    }
+    copies_append_close(node);
     for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
         while (node->copies.bucket[b])
-            take_out(node, node->copies.bucket[b]);
+            copies_take_out(node, node->copies.bucket[b]);
 }
 
 /* ---- Checking a stopped node's disk */
@@ -1173,7 +704,7 @@ const char *copies_entry_fault(struct store *store, const struct mesh_id *job,
                                const struct copies_entry_view *entry)
 {
     struct present present = {.store = store, .all = true};
-    if (!each_blob(job, entry->kind, entry->bytes, entry->count, look_for, &present))
+    if (!copies_each_blob(job, entry->kind, entry->bytes, entry->count, look_for, &present))
         return "an entry makes no sense, or names a kernel that this build lacks";
     return present.all ? NULL
                        : "a blob that an entry names is missing; its node fetches it from the other members";

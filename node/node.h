@@ -6,7 +6,7 @@
  *     records.c   signed records: verify what comes in, sign what the core asks for, know the peers' names
  *                 and addresses
  *     jobs.c      jobs at home: submit, commit, outputs, restart, takeover
- *     copies.c    journals of several copies: what is kept here of them, for our own jobs and for others'
+ *     copies*.c   journals of several copies: what is kept here of them, for our own jobs and for others'
  *     resync*.c   finished jobs that a disk that was put back forgot
  *     take.c      one finished job, from another node that keeps it
  *     keep*.c     finished jobs that others are asked to keep: what was done at once,
