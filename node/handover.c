@@ -3,7 +3,11 @@
 #include "node/jobs_internal.h"
 #include "node/keep.h"
 
-#define ACTIVE_MAX 8u
+#define ACTIVE_MAX 8u /* at once, when this node drains, */
+#define CALM_MAX 2u   /* and else: owners' and customers' work goes before */
+#define LOOK_MS 60000
+#define SOON_MS 2000 /* after somebody was revoked: others may be with it */
+#define STEP_MS 100
 #define REVIVE_MS 60000 /* until outputs must have been put together of which only the journal is here */
 #define ENOUGH 2u       /* others that keep a job */
 
@@ -14,6 +18,7 @@ struct active {
 };
 
 struct handover {
+    bool leaves;          /* this node does */
     struct mesh_id *left; /* the first `count` */
     uint32_t count, room;
     struct active active[ACTIVE_MAX];
@@ -29,12 +34,6 @@ static uint32_t enough(struct node *node, struct copy *copy)
     return copy && copies_members(node, copy)->count > 1 ? ENOUGH : 1;
 }
 
-static uint32_t others(struct node *node, const struct mesh_id *id)
-{
-    struct copy *copy = copies_find(node, id);
-    return copy ? keep_others(node, copy) : 0;
-}
-
 static void add(struct handover *handover, const struct mesh_id *id)
 {
     if (handover->count == handover->room) {
@@ -44,20 +43,33 @@ static void add(struct handover *handover, const struct mesh_id *id)
     handover->left[handover->count++] = *id;
 }
 
-static struct handover *begin(struct node *node)
+static bool is_here(struct node *node, const struct copy *copy)
+{
+    const struct job *job = jobs_find(node, &copy->job);
+    return job ? job->state >= JOB_DONE && !job->is_handed_out : copy->whole && jobs_tell(node, copy);
+}
+
+/* Of those that are left it is the first that hands it over. What a node keeps alone was meant so, or nobody was there. */
+static bool is_ours_to_hand(struct node *node, struct copy *copy, bool leaves)
+{
+    return copy->over && keep_others(node, copy) < enough(node, copy) && is_here(node, copy) &&
+           (leaves || (copies_members(node, copy)->count > 1 && keep_is_first(node, copy) &&
+                       keep_may_have_more(node, copy)));
+}
+
+static struct handover *begin(struct node *node, bool leaves)
 {
     struct handover *handover = must(calloc(1, sizeof *handover));
-    for (const struct job *job = node->jobs.head; job; job = job->next)
-        if (job->state >= JOB_DONE && !copies_find(node, &job->spec.id))
+    handover->leaves = leaves;
+    for (const struct job *job = leaves ? node->jobs.head : NULL; job; job = job->next)
+        if (job->state >= JOB_DONE && !job->is_handed_out && !copies_find(node, &job->spec.id))
             add(handover, &job->spec.id);
     for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
-        for (struct copy *copy = node->copies.bucket[b]; copy; copy = copy->chain) {
-            const bool here = jobs_find(node, &copy->job) || (copy->whole && jobs_tell(node, copy));
-            if (copy->over && here && keep_others(node, copy) < enough(node, copy))
+        for (struct copy *copy = node->copies.bucket[b]; copy; copy = copy->chain)
+            if (is_ours_to_hand(node, copy, leaves))
                 add(handover, &copy->job);
-        }
     if (handover->count > 0)
-        log_info("drain", "state=handing_over jobs=%u", handover->count);
+        log_info("handover", "state=begun jobs=%u", handover->count);
     return handover;
 }
 
@@ -67,47 +79,82 @@ static struct handover *begin(struct node *node)
 static bool goes_on(struct node *node, struct handover *handover, struct active *active, int64_t now_ms)
 {
     struct job *job = jobs_find(node, &active->id);
+    struct copy *copy = copies_find(node, &active->id);
     if (keep_goes_on(node, &active->id))
         return true;
     if (active->asked || now_ms >= active->until_ms) {
-        const bool kept = others(node, &active->id) > 0;
+        const bool kept = copy && keep_others(node, copy) > 0;
         handover->handed += kept;
         handover->alone += !kept;
         return false;
     }
     if (job && job->state >= JOB_DONE) {
         active->asked = true;
-        keep_begin(node, job, 1 + enough(node, copies_find(node, &active->id)), NULL);
+        keep_begin(node, job, 1 + enough(node, copy), NULL);
     } else if (!job) {
         jobs_revive(node, &active->id);
     }
     return true;
 }
 
-bool handover_step(struct node *node, int64_t now_ms)
+static uint32_t left(const struct handover *handover)
 {
-    if (!node->handover)
-        node->handover = begin(node);
-    struct handover *handover = node->handover;
-    while (handover->active_count < ACTIVE_MAX && handover->count > 0)
+    return handover->count + handover->active_count;
+}
+
+/* True: nothing is left. */
+static bool step(struct node *node, struct handover *handover, int64_t now_ms)
+{
+    const uint32_t most = handover->leaves ? ACTIVE_MAX : CALM_MAX;
+    while (handover->active_count < most && handover->count > 0)
         handover->active[handover->active_count++] =
             (struct active){.id = handover->left[--handover->count], .until_ms = now_ms + REVIVE_MS};
     for (uint32_t i = handover->active_count; i-- > 0;)
         if (!goes_on(node, handover, &handover->active[i], now_ms))
             handover->active[i] = handover->active[--handover->active_count];
-    if (handover_left(node) > 0)
-        return false;
-    if (handover->handed + handover->alone > 0) {
-        log_info("drain", "state=handed_over jobs=%u kept_by_nobody_else=%u", handover->handed,
-                 handover->alone);
+    if (left(handover) == 0 && handover->handed + handover->alone > 0) {
+        log_info("handover", "state=done jobs=%u kept_by_nobody_else=%u", handover->handed, handover->alone);
         handover->handed = handover->alone = 0;
     }
-    return true;
+    return left(handover) == 0;
+}
+
+bool handover_step(struct node *node, int64_t now_ms)
+{
+    if (node->handover && !node->handover->leaves)
+        handover_close(node);
+    if (!node->handover)
+        node->handover = begin(node, true);
+    return step(node, node->handover, now_ms);
 }
 
 uint32_t handover_left(const struct node *node)
 {
-    return node->handover ? node->handover->count + node->handover->active_count : 0;
+    return node->handover ? left(node->handover) : 0;
+}
+
+/* ---- Time */
+
+void handover_look_soon(struct node *node)
+{
+    const int64_t soon_ms = clock_now_ms() + SOON_MS;
+    node->handover_at_ms = soon_ms < node->handover_at_ms ? soon_ms : node->handover_at_ms;
+}
+
+int64_t handover_turn(struct node *node, int64_t now_ms)
+{
+    if (node->draining)
+        return INT64_MAX;
+    if (!node->handover && now_ms < node->handover_at_ms)
+        return node->handover_at_ms;
+    if (!node->handover) {
+        node->handover = begin(node, false);
+        node->handover_at_ms = now_ms + LOOK_MS;
+    }
+    if (!step(node, node->handover, now_ms))
+        return now_ms + STEP_MS;
+    handover_close(node);
+    return node->handover_at_ms;
 }
 
 void handover_close(struct node *node)

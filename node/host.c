@@ -5,6 +5,7 @@
  */
 #include "node/calls.h"
 #include "node/compile.h"
+#include "node/handover.h"
 #include "node/log.h"
 #include "node/node.h"
 #include "node/payload.h"
@@ -155,6 +156,8 @@ static void on_member(struct node *node, const struct mesh_effect *effect)
              effect->body.member.accusers);
     if (effect->body.member.state == MESH_DOWN || effect->body.member.state == MESH_LEFT)
         records_look_soon(node);
+    if (effect->body.member.state == MESH_REVOKED)
+        handover_look_soon(node);
 }
 
 static void on_cloned(struct node *node, const struct mesh_effect *effect)

@@ -308,10 +308,15 @@ static void go_on(struct node *node, struct keeping *keeping)
     }
 }
 
-/* Whether it keeps what it has for us, or may be back with it. */
+/* ---- Who keeps a job */
+
+/* Whether it keeps what it has for us, or may be back with it soon. Who leaves for good doesn't wait for that. */
 static bool is_other_keeper(const struct node *node, const struct mesh_id *id, struct mesh_member_view *view)
 {
-    return mesh_member_find(node->host.mesh, id, view) && !view->self && view->state <= MESH_DOWN;
+    if (!mesh_member_find(node->host.mesh, id, view) || view->self || view->state == MESH_REVOKED ||
+        (view->state == MESH_LEFT && node->draining))
+        return false;
+    return view->state <= MESH_SUSPECT || clock_now_ms() < view->state_at_ms + MESH_REPLACE_MS;
 }
 
 uint32_t keep_others(struct node *node, struct copy *copy)
@@ -322,6 +327,28 @@ uint32_t keep_others(struct node *node, struct copy *copy)
     for (uint32_t i = 0; i < members->count; i++)
         count += is_other_keeper(node, &members->id[i], &view);
     return count;
+}
+
+bool keep_is_first(struct node *node, struct copy *copy)
+{
+    struct mesh_member_view view;
+    const struct mesh_members *members = copies_members(node, copy);
+    uint32_t i = 0;
+    while (i < members->count && !is_other_keeper(node, &members->id[i], &view) &&
+           memcmp(&members->id[i], &node->self, sizeof node->self) != 0)
+        i++;
+    return i < members->count && memcmp(&members->id[i], &node->self, sizeof node->self) == 0;
+}
+
+bool keep_may_have_more(struct node *node, struct copy *copy)
+{
+    const struct keeping nobody = {0};
+    const struct mesh_members *members = copies_members(node, copy);
+    struct mesh_member_view view;
+    for (uint32_t i = 0; mesh_member_view(node->host.mesh, i, &view); i++)
+        if (may_keep(node, &nobody, &view) && !copies_member(members, &view.id))
+            return true;
+    return false;
 }
 
 /* Those that keep the job already. */

@@ -29,8 +29,13 @@ bool keep_goes_on(const struct node *node, const struct mesh_id *job);
 bool keep_holds_up(const struct node *node);
 /* "berlin, cairo": those that have yet to say whether they keep that job. */
 void keep_names(struct node *node, const struct mesh_id *job, char *out, size_t out_bytes);
-/* How many others keep what our copy is of, as far as we know: those that have left don't. */
+/* How many others keep what our copy is of, as far as we know: not those that were revoked, or have been
+ * down or away for long; nor, when we leave ourselves, those that have left. */
 uint32_t keep_others(struct node *node, struct copy *copy);
+/* Whether of those that are left we stand first in its head. */
+bool keep_is_first(struct node *node, struct copy *copy);
+/* Whether there is a node that could be asked to keep it. */
+bool keep_may_have_more(struct node *node, struct copy *copy);
 int64_t keep_turn(struct node *node, int64_t now_ms);
 void keep_close(struct node *node);
 

@@ -284,7 +284,7 @@ static int64_t turn(void *context, int64_t now_ms)
     int64_t (*const parts[])(struct node *, int64_t) = {
         devices_turn, jobs_turn,    cache_turn,   execute_turn, disk_turn,         watches_turn,
         pings_turn,   records_turn, drain_turn,   holders_turn, blob_watches_turn, relays_turn,
-        calls_turn,   trust_turn,   recheck_turn, resync_turn,  keep_turn};
+        calls_turn,   trust_turn,   recheck_turn, resync_turn,  keep_turn,         handover_turn};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const int64_t at_ms = parts[i](node, now_ms);
         wake_at_ms = at_ms < wake_at_ms ? at_ms : wake_at_ms;

@@ -10,7 +10,7 @@
  *     resync*.c   finished jobs that a disk that was put back forgot
  *     take.c      one finished job, from another node that keeps it
  *     keep*.c     finished jobs that others are asked to keep: what was done at once,
- *     handover.c  and what too few others keep when this node drains
+ *     handover.c  and what too few others keep, or would when this node leaves
  *     execute.c   bundles of others (and our own) on this node's workers
  *     disk.c      lends nothing while the disk is full
  *     cache*.c    the result cache across nodes: the side that asks, and the one that answers
@@ -394,7 +394,8 @@ struct node {
     struct keeping *keepings;                      /* finished jobs that others are asked to keep: keep.c */
     struct mesh_id takes_failed[TAKES_FAILED_MAX]; /* zero: none; keep_serve.c */
     uint32_t takes_failed_next;
-    struct handover *handover;           /* of finished jobs, at the end of a drain; NULL: it has not begun */
+    int64_t handover_at_ms;
+    struct handover *handover;           /* finished jobs that too few keep; NULL: enough do, as of late */
     uint64_t disks_lost;                 /* the core's counter, as far as it was heeded */
     struct mesh_id revived[REVIVED_MAX]; /* jobs last put together because a member lacks them: resync.c */
     struct key_pending *keys;            /* registrations on their way to the disk: keys.c */

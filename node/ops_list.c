@@ -104,13 +104,13 @@ static bool home_of(struct node *node, const struct copy *copy, struct mesh_id *
     return true;
 }
 
-/* We have it in case its home is lost (keep.h, resync.h), which is there and lists it. */
+/* We keep it with its home (keep.h, resync.h), which is there and lists it. */
 static bool is_anothers(struct node *node, const struct job *job)
 {
     struct mesh_id home;
-    const struct copy *copy = job->state >= JOB_DONE ? copies_find(node, &job->spec.id) : NULL;
+    struct copy *copy = job->state >= JOB_DONE ? copies_find(node, &job->spec.id) : NULL;
     return copy && copy->over && home_of(node, copy, &home) && memcmp(&home, &node->self, sizeof home) != 0 &&
-           is_there(node, &home);
+           is_there(node, &home) && copies_member(copies_members(node, copy), &home);
 }
 
 /* ---- Jobs of this node */

@@ -536,7 +536,7 @@ def finished_jobs_outlive_all_who_kept_them(place):
     for node in [home] + [mesh[name] for name in sorted(keepers - {"ashburn"})]:
         expect("drained" in node.weir("drain", timeout_s=90).out, "it was not drained")
         node.wait_end()
-    expect("state=handed_over jobs=2 kept_by_nobody_else=0" in home.log_text(), home.log_end())
+    expect("event=handover state=done jobs=2 kept_by_nobody_else=0" in home.log_text(), home.log_end())
     expect_marks(last, job, 20)
     expect_marks(last, alone, 5)
     expect_marks(last, once, 7)
@@ -544,6 +544,24 @@ def finished_jobs_outlive_all_who_kept_them(place):
     expect(last.job(failing)["state"] == "cancelled", last.job(failing))
     last.stop()
     place.weir("store", "check", "--data", last.data)
+
+
+def finished_jobs_are_handed_on_when_keepers_are_revoked(place):
+    """Two of the three, one after the other, and without a word to the third: it finds others, at last the only one."""
+    mesh = place.mesh(*FIVE[:4])
+    home = mesh["ashburn"]
+    job = home.submit_detached("spin", "--items", "20", "--shard-items", "1", "--cache", "off", "--replicas", "3")
+    home.wait_job(job)
+    keepers = keepers_of(list(mesh.values()), job, 3)
+    last = next(node for name, node in mesh.items() if name not in keepers)
+    first, second = sorted(keepers - {"ashburn"})
+    home.weir("revoke", first, "--reason", "test")
+    wait_until("the fourth keeps it", lambda: last.name in {row["name"] for row in home.job(job)["keepers"]}, 30)
+    expect("event=handover state=done jobs=1 kept_by_nobody_else=0" in home.log_text(), home.log_end())
+    mesh[second].kill()
+    home.kill()
+    last.wait_states({"ashburn": "down", second: "down"}, 40)
+    expect_marks(last, job, 20)
 
 
 def a_follower_without_room_holds_up_nobody(place):
@@ -952,7 +970,7 @@ TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wher
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
          large_inputs_and_outputs_outlive_the_home, small_inputs_ride_in_the_journal,
          a_takeover_on_a_full_disk_waits_for_room, a_disk_that_was_put_back_is_named,
-         finished_jobs_outlive_all_who_kept_them, what_was_done_at_once_outlives_its_home, copies_that_are_not_there_yet_are_not_told_of, many_that_are_done_at_once_are_all_kept, what_was_done_at_once_comes_back_to_a_disk_that_lost_it,
+         finished_jobs_outlive_all_who_kept_them, finished_jobs_are_handed_on_when_keepers_are_revoked, what_was_done_at_once_outlives_its_home, copies_that_are_not_there_yet_are_not_told_of, many_that_are_done_at_once_are_all_kept, what_was_done_at_once_comes_back_to_a_disk_that_lost_it,
          what_was_done_at_once_waits_for_who_is_silent_and_then_asks_others,
          finished_jobs_outlive_folders_that_are_put_back, a_keeper_that_was_away_is_asked_when_it_is_back, what_is_not_there_may_be_at_who_is_not, jobs_that_ended_badly_outlive_their_home, a_new_home_mends_what_its_disk_lost]
 LONG_TESTS = []
