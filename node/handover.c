@@ -49,12 +49,13 @@ static bool is_here(struct node *node, const struct copy *copy)
     return job ? job->state >= JOB_DONE && !job->is_handed_out : copy->whole && jobs_tell(node, copy);
 }
 
-/* Of those that are left it is the first that hands it over. What a node keeps alone was meant so, or nobody was there. */
+/* Of those that are left it is the first that hands it over. What a node keeps alone was meant so, or nobody was there. The members
+ * of journals of an earlier version have to be read, which is not worth it each minute. */
 static bool is_ours_to_hand(struct node *node, struct copy *copy, bool leaves)
 {
-    return copy->over && keep_others(node, copy) < enough(node, copy) && is_here(node, copy) &&
-           (leaves || (copies_members(node, copy)->count > 1 && keep_is_first(node, copy) &&
-                       keep_may_have_more(node, copy)));
+    return copy->over && (leaves || copy->members.count > 1) &&
+           keep_others(node, copy) < enough(node, copy) && is_here(node, copy) &&
+           (leaves || (keep_is_first(node, copy) && keep_may_have_more(node, copy)));
 }
 
 static struct handover *begin(struct node *node, bool leaves)
