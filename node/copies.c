@@ -656,9 +656,11 @@ void copies_adopt(struct node *node, const struct copy *told)
         copy = copies_make(node, &told->job);
     struct copy *const chain = copy->chain;
     const uint32_t sweeps = copy->sweeps;
+    const int64_t hand_at_ms = copy->hand_at_ms;
     *copy = *told;
     copy->chain = chain;
     copy->sweeps = sweeps;
+    copy->hand_at_ms = hand_at_ms;
 }
 
 /* Copies of jobs whose home is another node go after the same time as its own row of them. */

@@ -8,13 +8,13 @@
 #define LOOK_MS 60000
 #define SOON_MS 2000 /* after somebody was revoked: others may be with it */
 #define STEP_MS 100
-#define REVIVE_MS 60000 /* until outputs must have been put together of which only the journal is here */
-#define ENOUGH 2u       /* others that keep a job */
+#define ENOUGH 2u                  /* others that keep a job */
+#define NOBODY_MS (15 * 60 * 1000) /* after nobody took it */
 
 struct active {
     struct mesh_id id;
-    int64_t until_ms; /* its outputs stand */
-    bool asked;       /* others, to keep it */
+    bool revived; /* its outputs are being put together, of which only the journal was here */
+    bool asked;   /* others, to keep it */
 };
 
 struct handover {
@@ -28,10 +28,10 @@ struct handover {
 
 /* ---- Which */
 
-/* How many others ought to keep it: of what we keep alone, one. */
+/* How many others ought to keep it: a job that was asked for in two copies, or kept alone, has one. */
 static uint32_t enough(struct node *node, struct copy *copy)
 {
-    return copy && copies_members(node, copy)->count > 1 ? ENOUGH : 1;
+    return copy && copies_members(node, copy)->count > 2 ? ENOUGH : 1;
 }
 
 static void add(struct handover *handover, const struct mesh_id *id)
@@ -49,17 +49,26 @@ static bool is_here(struct node *node, const struct copy *copy)
     return job ? job->state >= JOB_DONE && !job->is_handed_out : copy->whole && jobs_tell(node, copy);
 }
 
-/* Of those that are left it is the first that hands it over. What a node keeps alone was meant so, or nobody was there. The members
- * of journals of an earlier version have to be read, which is not worth it each minute. */
-static bool is_ours_to_hand(struct node *node, struct copy *copy, bool leaves)
+/* Of those that are left the first does it at each look, the next at each second, and so on: whoever is before us may not be able to.
+ * What a node keeps alone was meant so, or nobody was there. The members of journals of an earlier version have to be read, which is
+ * not worth it each minute. */
+static bool is_ours_to_hand(struct node *node, struct copy *copy, int64_t now_ms)
 {
-    return copy->over && (leaves || copy->members.count > 1) &&
+    return copy->over && copy->members.count > 1 && now_ms >= copy->hand_at_ms &&
            keep_others(node, copy) < enough(node, copy) && is_here(node, copy) &&
-           (leaves || (keep_is_first(node, copy) && keep_may_have_more(node, copy)));
+           node->handover_looks % (keep_place(node, copy) + 1) == 0 && keep_may_have_more(node, copy);
+}
+
+/* As above; when we leave it is ours. */
+static bool would_be_short(struct node *node, struct copy *copy, int64_t now_ms)
+{
+    return copy->over && now_ms >= copy->hand_at_ms && keep_others(node, copy) < enough(node, copy) &&
+           is_here(node, copy);
 }
 
 static struct handover *begin(struct node *node, bool leaves)
 {
+    const int64_t now_ms = clock_now_ms();
     struct handover *handover = must(calloc(1, sizeof *handover));
     handover->leaves = leaves;
     for (const struct job *job = leaves ? node->jobs.head : NULL; job; job = job->next)
@@ -67,7 +76,7 @@ static struct handover *begin(struct node *node, bool leaves)
             add(handover, &job->spec.id);
     for (uint32_t b = 0; b < JOBS_BUCKETS; b++)
         for (struct copy *copy = node->copies.bucket[b]; copy; copy = copy->chain)
-            if (is_ours_to_hand(node, copy, leaves))
+            if (leaves ? would_be_short(node, copy, now_ms) : is_ours_to_hand(node, copy, now_ms))
                 add(handover, &copy->job);
     if (handover->count > 0)
         log_info("handover", "state=begun jobs=%u", handover->count);
@@ -76,25 +85,34 @@ static struct handover *begin(struct node *node, bool leaves)
 
 /* ---- To whom */
 
-/* False: it is done with, whatever came of it. */
-static bool goes_on(struct node *node, struct handover *handover, struct active *active, int64_t now_ms)
+static void count(struct node *node, struct handover *handover, struct copy *copy)
 {
-    struct job *job = jobs_find(node, &active->id);
+    const bool kept = copy && keep_others(node, copy) > 0;
+    handover->handed += kept;
+    handover->alone += !kept;
+    if (copy && keep_others(node, copy) < enough(node, copy))
+        copy->hand_at_ms = clock_now_ms() + NOBODY_MS;
+}
+
+/* False: it is done with, whatever came of it. */
+static bool goes_on(struct node *node, struct handover *handover, struct active *active)
+{
     struct copy *copy = copies_find(node, &active->id);
     if (keep_goes_on(node, &active->id))
         return true;
-    if (active->asked || now_ms >= active->until_ms) {
-        const bool kept = copy && keep_others(node, copy) > 0;
-        handover->handed += kept;
-        handover->alone += !kept;
-        return false;
-    }
-    if (job && job->state >= JOB_DONE) {
-        active->asked = true;
-        keep_begin(node, job, 1 + enough(node, copy), NULL);
-    } else if (!job) {
+    if (!jobs_find(node, &active->id) && copy && !active->revived) {
+        active->revived = true;
         jobs_revive(node, &active->id);
     }
+    struct job *job = jobs_find(node, &active->id);
+    if (job && job->state < JOB_DONE && !job->again_at_ms)
+        return true; /* its outputs are being put together */
+    if (active->asked || !job || job->state < JOB_DONE) {
+        count(node, handover, copy);
+        return false;
+    }
+    active->asked = true;
+    keep_begin(node, job, 1 + enough(node, copy), NULL);
     return true;
 }
 
@@ -104,29 +122,34 @@ static uint32_t left(const struct handover *handover)
 }
 
 /* True: nothing is left. */
-static bool step(struct node *node, struct handover *handover, int64_t now_ms)
+static bool step(struct node *node, struct handover *handover)
 {
     const uint32_t most = handover->leaves ? ACTIVE_MAX : CALM_MAX;
     while (handover->active_count < most && handover->count > 0)
-        handover->active[handover->active_count++] =
-            (struct active){.id = handover->left[--handover->count], .until_ms = now_ms + REVIVE_MS};
+        handover->active[handover->active_count++] = (struct active){.id = handover->left[--handover->count]};
     for (uint32_t i = handover->active_count; i-- > 0;)
-        if (!goes_on(node, handover, &handover->active[i], now_ms))
+        if (!goes_on(node, handover, &handover->active[i]))
             handover->active[i] = handover->active[--handover->active_count];
-    if (left(handover) == 0 && handover->handed + handover->alone > 0) {
+    if (left(handover) > 0)
+        return false;
+    if (handover->handed + handover->alone > 0)
         log_info("handover", "state=done jobs=%u kept_by_nobody_else=%u", handover->handed, handover->alone);
-        handover->handed = handover->alone = 0;
-    }
-    return left(handover) == 0;
+    return true;
 }
 
-bool handover_step(struct node *node, int64_t now_ms)
+bool handover_step(struct node *node)
 {
     if (node->handover && !node->handover->leaves)
         handover_close(node);
     if (!node->handover)
         node->handover = begin(node, true);
-    return step(node, node->handover, now_ms);
+    if (!step(node, node->handover))
+        return false;
+    const bool again = node->handover->handed > 0; /* somebody else may leave meanwhile */
+    node->handover->handed = node->handover->alone = 0;
+    if (again)
+        handover_close(node);
+    return !again;
 }
 
 uint32_t handover_left(const struct node *node)
@@ -149,10 +172,11 @@ int64_t handover_turn(struct node *node, int64_t now_ms)
     if (!node->handover && now_ms < node->handover_at_ms)
         return node->handover_at_ms;
     if (!node->handover) {
+        node->handover_looks++;
         node->handover = begin(node, false);
         node->handover_at_ms = now_ms + LOOK_MS;
     }
-    if (!step(node, node->handover, now_ms))
+    if (!step(node, node->handover))
         return now_ms + STEP_MS;
     handover_close(node);
     return node->handover_at_ms;

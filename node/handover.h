@@ -15,7 +15,7 @@
 
 /* At the end of a drain: goes on with it; true once nothing is left to hand over, or nobody is there to take it. Call it again soon
  * else. */
-bool handover_step(struct node *node, int64_t now_ms);
+bool handover_step(struct node *node);
 /* How many jobs are left of what is being handed over now. */
 uint32_t handover_left(const struct node *node);
 /* Somebody was revoked. */

@@ -348,19 +348,19 @@ void jobs_forget(struct node *node, struct job *job)
     job_free(job);
 }
 
-static bool forget_oldest(struct node *node)
+static bool forget_oldest(struct node *node, int64_t before_ms)
 {
     struct job *job = node->jobs.head;
-    while (job && !may_forget(job))
+    while (job && !(may_forget(job) && job->finished_at_ms < before_ms))
         job = job->next;
     if (job)
         jobs_forget(node, job);
     return job != NULL;
 }
 
-bool jobs_make_room(struct node *node)
+bool jobs_make_room(struct node *node, int64_t before_ms)
 {
-    return node->jobs.count + node->taking_count < JOBS_KEPT_MAX || forget_oldest(node);
+    return node->jobs.count + node->taking_count < JOBS_KEPT_MAX || forget_oldest(node, before_ms);
 }
 
 /* Whether a submit under the job's key asks for the same. How many items is known, on either side, if they were given
@@ -419,7 +419,7 @@ void jobs_submit(struct node *node, struct job *job, const struct job_wish *wish
         drop(node, job);
         return;
     }
-    if (!jobs_make_room(node)) {
+    if (!jobs_make_room(node, INT64_MAX)) {
         if (call)
             api_error(call, EXIT_FAILED, "this node drives %u jobs already; submit at another one",
                       JOBS_KEPT_MAX);

@@ -21,8 +21,8 @@
 void jobs_add(struct node *node, struct job *job);
 /* The job pins its inputs now, or is about to be freed: see jobs_hold_inputs. */
 void jobs_let_inputs_go(struct node *node, struct job *job);
-/* Where the table is full, the oldest finished job goes. False: there is none. */
-bool jobs_make_room(struct node *node);
+/* Where the table is full, the oldest job that ended before that time goes. False: there is none. */
+bool jobs_make_room(struct node *node, int64_t before_ms);
 /* Gives it back to the caller, who frees it. */
 void jobs_take_out(struct node *node, struct job *job);
 /* A finished job's row and its pins go, and with them its outputs once the cache needs their room. Frees it. */

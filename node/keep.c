@@ -28,8 +28,9 @@ struct keeping {
     struct keeping *next;
     struct mesh_id job;
     int64_t created_at_ms;
-    uint32_t wished; /* copies, ours included */
-    uint32_t noted;  /* as its row says there are */
+    uint32_t wished;            /* copies, ours included */
+    uint32_t noted;             /* as its row says there are */
+    struct mesh_members before; /* those of its head; none: it had none */
     bool kept; /* by a majority of those that don't refuse: its end was told, or is once that is written */
     uint32_t asked_count;
     struct asked asked[ASKED_MAX];
@@ -71,12 +72,22 @@ static bool was_chosen(const struct keeping *keeping, const struct mesh_id *id)
     return false;
 }
 
+/* Whether this process of it said that it knows no such question, of those that said so of late. */
+static bool knows_not(const struct node *node, const struct mesh_member_view *view)
+{
+    for (uint32_t i = 0; i < KEEP_REFUSERS_MAX; i++)
+        if (memcmp(&node->keep_refuser[i].id, &view->id, sizeof view->id) == 0 &&
+            node->keep_refuser[i].session == view->session)
+            return true;
+    return false;
+}
+
 static bool may_keep(const struct node *node, const struct keeping *keeping,
                      const struct mesh_member_view *view)
 {
-    return !view->self && view->state == MESH_UP && !view->capacity.draining &&
+    return !view->self && !view->guest && view->state == MESH_UP && !view->capacity.draining &&
            view->capacity.fault != MESH_FAULT_DISK && !view->quarantined && calls_known(node, &view->id) &&
-           !was_chosen(keeping, &view->id);
+           !knows_not(node, view) && !was_chosen(keeping, &view->id);
 }
 
 static bool site_taken(const struct node *node, const struct keeping *keeping, uint64_t site)
@@ -183,11 +194,22 @@ static void refuses(struct node *node, struct asked *asked, const char *why)
              peer_name(node, &asked->id), log_quote(why, quoted, sizeof quoted));
 }
 
-/* What may pass is tried again; else, as an earlier version does, it refuses for good. */
+static void note_refuser(struct node *node, const struct mesh_id *id)
+{
+    struct mesh_member_view view;
+    if (mesh_member_find(node->host.mesh, id, &view))
+        node->keep_refuser[node->keep_refuser_next++ % KEEP_REFUSERS_MAX] =
+            (struct keep_refuser){.id = *id, .session = view.session};
+}
+
+/* What may pass is tried again; else it refuses for good. An earlier version says that it knows no such call. */
 static void on_error(struct node *node, struct asked *asked, const json_t *answer)
 {
     const char *error = json_string_value(json_object_get(answer, "error"));
-    if (json_integer_value(json_object_get(answer, "exit")) != EXIT_FAILED || ++asked->errors == ERRORS_MAX)
+    const json_int_t code = json_integer_value(json_object_get(answer, "exit"));
+    if (code == EXIT_USAGE)
+        note_refuser(node, &asked->id);
+    if (code != EXIT_FAILED || ++asked->errors == ERRORS_MAX)
         refuses(node, asked, error ? error : "");
     else
         asked->again_at_ms = clock_now_ms() + ERROR_MS * asked->errors;
@@ -208,7 +230,7 @@ static void on_answer(struct node *node, void *context, const json_t *answer)
     go_on(node, asked->keeping);
 }
 
-static void ask(struct node *node, struct asked *asked, int64_t now_ms)
+static void ask(struct node *node, struct asked *asked, int64_t finished_at_ms, int64_t now_ms)
 {
     struct mesh_member_view view;
     if (!mesh_member_find(node->host.mesh, &asked->id, &view) || view.state > MESH_SUSPECT) {
@@ -222,17 +244,19 @@ static void ask(struct node *node, struct asked *asked, int64_t now_ms)
     const struct mesh_id *job = &asked->keeping->job;
     json_t *question = json_pack("{s:s}", "op", "keep");
     json_put(question, "job", json_hex(job->bytes, sizeof job->bytes));
+    json_put(question, "finished_at", json_integer(finished_at_ms));
     const bool sent = calls_ask(node, &asked->id, question, ASK_MS, on_answer, asked);
     json_decref(question);
     asked->again_at_ms = sent ? INT64_MAX : now_ms + AGAIN_MS;
 }
 
 /* Those who are to be asked now. */
-static void ask_all(struct node *node, struct keeping *keeping, int64_t now_ms)
+static void ask_all(struct node *node, struct keeping *keeping, const struct job *job)
 {
+    const int64_t now_ms = clock_now_ms();
     for (uint32_t i = 0; i < keeping->asked_count; i++)
         if (keeping->asked[i].word == WAITS && now_ms >= keeping->asked[i].again_at_ms)
-            ask(node, &keeping->asked[i], now_ms);
+            ask(node, &keeping->asked[i], job->finished_at_ms, now_ms);
 }
 
 /* ---- What became of it */
@@ -251,7 +275,7 @@ static void on_noted(struct node *node, void *context, enum store_error error)
 {
     struct mesh_id *id = context;
     struct job *job = jobs_find(node, id);
-    if (job && error != STORE_OK)
+    if (job && job->is_handed_out && error != STORE_OK)
         job->copies = 1; /* as its row says after a restart */
     if (job)
         acknowledge(node, job);
@@ -280,6 +304,16 @@ static void drop(struct node *node, struct keeping *keeping)
         end(node, keeping);
 }
 
+/* All have answered. If nobody has it beside us, those are named still who were before: it is to be handed on another time. */
+static void conclude(struct node *node, const struct keeping *keeping, const struct job *job)
+{
+    struct copy *copy = copies_find(node, &keeping->job);
+    if (copies_now(keeping) > 1 || keeping->before.count == 0)
+        name_members(node, keeping, job, false);
+    else if (copy)
+        copy->members = keeping->before;
+}
+
 /* The first are to be asked, or some once more, or somebody has answered. */
 static void go_on(struct node *node, struct keeping *keeping)
 {
@@ -293,51 +327,55 @@ static void go_on(struct node *node, struct keeping *keeping)
         refusals = count_of(keeping, REFUSES);
         choose(node, keeping);
         name_members(node, keeping, job, true);
-        ask_all(node, keeping, clock_now_ms());
+        ask_all(node, keeping, job);
     } while (count_of(keeping, REFUSES) > refusals);
     if (copies_now(keeping) > copies_hoped_for(keeping) / 2) {
-        if (copies_now(keeping) != keeping->noted)
+        const bool handed_in_vain = copies_now(keeping) == 1 && keeping->before.count > 0;
+        if (copies_now(keeping) != keeping->noted && !handed_in_vain)
             note(node, keeping, job);
         else if (!keeping->kept)
             acknowledge(node, job);
         keeping->kept = true;
     }
     if (count_of(keeping, WAITS) == 0) {
-        name_members(node, keeping, job, false);
+        conclude(node, keeping, job);
         end(node, keeping);
     }
 }
 
 /* ---- Who keeps a job */
 
-/* Whether it keeps what it has for us, or may be back with it soon. Who leaves for good doesn't wait for that. */
-static bool is_other_keeper(const struct node *node, const struct mesh_id *id, struct mesh_member_view *view)
+/* Whether it keeps what it has for us, or may be back with it soon; of whom nothing is known here any more that is believed. Who
+ * leaves for good doesn't wait for anybody, and counts on none that does too. */
+static bool is_other_keeper(const struct node *node, const struct mesh_id *id)
 {
-    if (!mesh_member_find(node->host.mesh, id, view) || view->self || view->state == MESH_REVOKED ||
-        (view->state == MESH_LEFT && node->draining))
+    struct mesh_member_view view;
+    if (memcmp(id, &node->self, sizeof *id) == 0)
         return false;
-    return view->state <= MESH_SUSPECT || clock_now_ms() < view->state_at_ms + MESH_REPLACE_MS;
+    if (!mesh_member_find(node->host.mesh, id, &view))
+        return true;
+    if (view.state == MESH_REVOKED || (node->draining && (view.state == MESH_LEFT || view.capacity.draining)))
+        return false;
+    return view.state <= MESH_SUSPECT || clock_now_ms() < view.state_at_ms + MESH_REPLACE_MS;
 }
 
 uint32_t keep_others(struct node *node, struct copy *copy)
 {
-    struct mesh_member_view view;
     const struct mesh_members *members = copies_members(node, copy);
     uint32_t count = 0;
     for (uint32_t i = 0; i < members->count; i++)
-        count += is_other_keeper(node, &members->id[i], &view);
+        count += is_other_keeper(node, &members->id[i]);
     return count;
 }
 
-bool keep_is_first(struct node *node, struct copy *copy)
+uint32_t keep_place(struct node *node, struct copy *copy)
 {
-    struct mesh_member_view view;
     const struct mesh_members *members = copies_members(node, copy);
-    uint32_t i = 0;
-    while (i < members->count && !is_other_keeper(node, &members->id[i], &view) &&
-           memcmp(&members->id[i], &node->self, sizeof node->self) != 0)
-        i++;
-    return i < members->count && memcmp(&members->id[i], &node->self, sizeof node->self) == 0;
+    uint32_t place = 0;
+    for (uint32_t i = 0; i < members->count && memcmp(&members->id[i], &node->self, sizeof node->self) != 0;
+         i++)
+        place += is_other_keeper(node, &members->id[i]);
+    return place;
 }
 
 bool keep_may_have_more(struct node *node, struct copy *copy)
@@ -351,16 +389,19 @@ bool keep_may_have_more(struct node *node, struct copy *copy)
     return false;
 }
 
-/* Those that keep the job already. */
+/* Those that keep the job already by our head. Who is there is asked too: it says so at once, or takes what it doesn't have. */
 static void add_keepers(struct node *node, struct keeping *keeping)
 {
-    struct mesh_member_view view;
     struct copy *copy = copies_find(node, &keeping->job);
     const struct mesh_members *members = copy ? copies_members(node, copy) : NULL;
-    for (uint32_t i = 0; copy && i < members->count; i++)
-        if (copies_hoped_for(keeping) < MESH_COPIES_MAX && is_other_keeper(node, &members->id[i], &view))
-            add(keeping, &view, KEEPS);
-    keeping->noted = copies_now(keeping);
+    for (uint32_t i = 0; copy && i < members->count; i++) {
+        struct mesh_member_view view = {.id = members->id[i], .state = MESH_DOWN};
+        mesh_member_find(node->host.mesh, &members->id[i], &view);
+        if (copies_hoped_for(keeping) < MESH_COPIES_MAX && is_other_keeper(node, &members->id[i]))
+            add(keeping, &view, may_keep(node, keeping, &view) ? WAITS : KEEPS);
+    }
+    if (copy)
+        keeping->before = *members;
 }
 
 void keep_begin(struct node *node, struct job *job, uint32_t wished, const struct mesh_id *holder)
@@ -370,8 +411,9 @@ void keep_begin(struct node *node, struct job *job, uint32_t wished, const struc
     keeping->job = job->spec.id;
     keeping->created_at_ms = job->spec.created_at_ms;
     keeping->wished = wished;
+    keeping->noted = job->copies;
     add_keepers(node, keeping);
-    if (copies_now(keeping) < wished && holder && mesh_member_find(node->host.mesh, holder, &view) &&
+    if (copies_hoped_for(keeping) < wished && holder && mesh_member_find(node->host.mesh, holder, &view) &&
         may_keep(node, keeping, &view) && !site_taken(node, keeping, view.site))
         add(keeping, &view, WAITS);
     choose(node, keeping);
@@ -398,12 +440,14 @@ bool keep_goes_on(const struct node *node, const struct mesh_id *job)
     return find(node, job) != NULL;
 }
 
-bool keep_holds_up(const struct node *node)
+bool keep_holds_up(struct node *node)
 {
-    const struct keeping *keeping = node->keepings;
-    while (keeping && keeping->kept)
-        keeping = keeping->next;
-    return keeping != NULL;
+    for (const struct keeping *keeping = node->keepings; keeping; keeping = keeping->next) {
+        const struct job *job = jobs_find(node, &keeping->job);
+        if (job && job->is_handed_out)
+            return true;
+    }
+    return false;
 }
 
 void keep_names(struct node *node, const struct mesh_id *job, char *out, size_t out_bytes)

@@ -3,8 +3,8 @@
  * not lost with its home's disk, others are asked to keep it, as members of a journal keep a job that is over, and it is
  * acknowledged when a majority does: home and whoever of the others says so.
  *
- *     {"op": "keep", "job"} -> {}                when that member has taken the job from who asks (node/take.h): it is durable there
- *                           -> {"later": true}  it is being taken, or others are: to be asked again
+ *     {"op": "keep", "job", "finished_at"} -> {}                when that member has taken the job from who asks (node/take.h): it is durable there
+ *                                        -> {"later": true}  it is being taken, or others are: to be asked again
  *
  * Who is asked: first the node that the outputs came from, if it is of another site, as it has them already; then by rendezvous hashing
  * among those that are up, other sites first. Who takes long says so, and is waited for; who could not take it is asked again;
@@ -26,14 +26,14 @@
 void keep_begin(struct node *node, struct job *job, uint32_t wished, const struct mesh_id *holder);
 bool keep_goes_on(const struct node *node, const struct mesh_id *job);
 /* Whether a submit waits for others to keep its job. */
-bool keep_holds_up(const struct node *node);
+bool keep_holds_up(struct node *node);
 /* "berlin, cairo": those that have yet to say whether they keep that job. */
 void keep_names(struct node *node, const struct mesh_id *job, char *out, size_t out_bytes);
 /* How many others keep what our copy is of, as far as we know: not those that were revoked, or have been
  * down or away for long; nor, when we leave ourselves, those that have left. */
 uint32_t keep_others(struct node *node, struct copy *copy);
-/* Whether of those that are left we stand first in its head. */
-bool keep_is_first(struct node *node, struct copy *copy);
+/* How many of those stand before us in its head. */
+uint32_t keep_place(struct node *node, struct copy *copy);
 /* Whether there is a node that could be asked to keep it. */
 bool keep_may_have_more(struct node *node, struct copy *copy);
 int64_t keep_turn(struct node *node, int64_t now_ms);

@@ -7,9 +7,11 @@
 #include "node/take.h"
 
 #define TAKINGS_MAX 16u /* at once, those of resync.c included */
+#define HELD_MS 3000    /* who asked waits for an answer still, and asks again else */
 
 struct kept_call {
     struct mesh_id job;
+    int64_t until_ms;
     struct api_call *call; /* NULL: who asked is gone, or waits no more: it asks again */
 };
 
@@ -49,13 +51,14 @@ static void on_taken(struct node *node, void *context, enum take_result result)
 {
     struct kept_call *kept = context;
     struct api_call *call = kept->call;
-    if (result == TAKE_FAILED && !call)
+    const bool told = call && clock_now_ms() < kept->until_ms;
+    if (result == TAKE_FAILED && !told)
         note_failed(node, &kept->job);
     if (call && result == TAKE_DONE)
         api_reply(call, NULL);
     else if (call && result == TAKE_STRANGE)
-        api_error(call, EXIT_USAGE, "the job makes no sense here");
-    else if (call && result == TAKE_FAILED)
+        api_error(call, EXIT_NONE, "the job makes no sense here");
+    else if (told && result == TAKE_FAILED)
         tell_failed(call);
     else if (call)
         later(call);
@@ -66,7 +69,7 @@ static void begin(struct node *node, struct api_call *call, const struct mesh_id
                   const struct mesh_id *job)
 {
     struct kept_call *kept = must(calloc(1, sizeof *kept));
-    *kept = (struct kept_call){.job = *job, .call = call};
+    *kept = (struct kept_call){.job = *job, .call = call, .until_ms = clock_now_ms() + HELD_MS};
     if (take_begin(node, asker, job, on_taken, kept)) {
         api_on_gone(call, on_gone, kept);
     } else {
@@ -84,17 +87,22 @@ void op_keep(void *context, struct api_call *call)
         return;
     }
     const enum take_state state = take_state(node, &job);
+    const int64_t ended_at_ms = body_integer(call, "finished_at", clock_wall_ms());
     if (state == TAKE_KEPT)
         api_reply(call, NULL);
-    else if (state == TAKE_UNDER_WAY)
+    else if (state == TAKE_COMES)
         later(call);
+    else if (state == TAKE_UNDER_WAY)
+        api_error(call, EXIT_FAILED, "the job goes on here");
     else if (has_failed(node, &job))
         tell_failed(call);
     else if (node->draining)
         api_error(call, EXIT_PARTIAL, "this node is draining");
+    else if (ended_at_ms < clock_wall_ms() - (int64_t)node->config.keep_jobs_s * 1000)
+        api_error(call, EXIT_PARTIAL, "this node keeps no jobs that ended so long ago");
     else if (node->taking_count >= TAKINGS_MAX)
         later(call);
-    else if (!jobs_make_room(node))
+    else if (!jobs_make_room(node, ended_at_ms))
         api_error(call, EXIT_PARTIAL, "this node has no room for another job");
     else
         begin(node, call, &asker, &job);

@@ -264,7 +264,8 @@ static int64_t drain_turn(struct node *node, int64_t now_ms)
     const bool stop = node->stop_when_idle &&
                       ((over && !hands_over(node) && !keep_holds_up(node)) || now_ms >= node->stop_at_ms);
     const bool empty = (node->drained || (forsaken && live_jobs(node) == 0)) &&
-                       (stop || (handover_step(node, now_ms) && !node->keepings && node->taking_count == 0));
+                       (stop || (!node->stop_when_idle && handover_step(node) && !node->keepings &&
+                                 node->taking_count == 0));
     if (!empty && !stop)
         return now_ms + 50;
     log_drained(&view, forsaken);

@@ -122,9 +122,10 @@ struct peers {
 /* ---- jobs.c */
 
 #define JOBS_BUCKETS 4096
-#define REVIVED_MAX 16u      /* finished jobs put together at once because other members lack them */
-#define TAKES_FAILED_MAX 32u /* jobs that we were to keep and that did not come, while their home may ask */
-#define JOBS_KEPT_MAX 100000 /* finished ones included; the oldest finished ones go first */
+#define REVIVED_MAX 16u       /* finished jobs put together at once because other members lack them */
+#define KEEP_REFUSERS_MAX 64u /* nodes of an earlier version that are not asked again */
+#define TAKES_FAILED_MAX 32u  /* jobs that we were to keep and that did not come, while their home may ask */
+#define JOBS_KEPT_MAX 100000  /* finished ones included; the oldest finished ones go first */
 
 /* Which bucket of the tables of jobs and of copies: ids are digests. */
 static inline uint32_t jobs_bucket(const struct mesh_id *id)
@@ -192,8 +193,9 @@ struct copy {
     int64_t ended_at_ms;           /* wall */
     bool over;                     /* the core has forgotten it: all members hold the end */
     bool whole;                    /* over: our copy has all that was settled */
-    bool damaged;    /* its entries here are gone, in part or all: it was not handed to the core */
-    uint32_t sweeps; /* of its entries and pins, under way */
+    bool damaged;       /* its entries here are gone, in part or all: it was not handed to the core */
+    int64_t hand_at_ms; /* nobody took it when it was handed on: not before then again (handover.c) */
+    uint32_t sweeps;    /* of its entries and pins, under way */
 };
 
 struct relay;    /* relay.c */
@@ -391,10 +393,17 @@ struct node {
     struct resync *resync;  /* finished jobs are asked back; NULL: none is missing here, as far as is known */
     struct taking *takings; /* finished jobs on their way here: take.c */
     uint32_t taking_count;
-    struct keeping *keepings;                      /* finished jobs that others are asked to keep: keep.c */
+    struct input_wait *inputs_wanted; /* of jobs that were taken, the latest first: take.c */
+    struct keeping *keepings;         /* finished jobs that others are asked to keep: keep.c */
+    struct keep_refuser {
+        struct mesh_id id;
+        uint64_t session;
+    } keep_refuser[KEEP_REFUSERS_MAX]; /* zero: none; keep.c */
+    uint32_t keep_refuser_next;
     struct mesh_id takes_failed[TAKES_FAILED_MAX]; /* zero: none; keep_serve.c */
     uint32_t takes_failed_next;
     int64_t handover_at_ms;
+    uint32_t handover_looks;             /* until now */
     struct handover *handover;           /* finished jobs that too few keep; NULL: enough do, as of late */
     uint64_t disks_lost;                 /* the core's counter, as far as it was heeded */
     struct mesh_id revived[REVIVED_MAX]; /* jobs last put together because a member lacks them: resync.c */

@@ -14,7 +14,6 @@
 #define AGAIN_MS 1000  /* before those that have not told all are asked again; it doubles, */
 #define AGAIN_MS_MAX 60000 /* up to this */
 #define ANEW_MS 10000      /* between two times that all members are asked anew */
-#define INPUTS_MAX 16u     /* on their way at once */
 #define LOOK_MS 5000       /* for members that have come up since, when all have told */
 
 /* A member that told all that we lack, or knows no such call: this process of it. */
@@ -177,8 +176,7 @@ static void go_on(struct node *node)
     if (!resync->page)
         return;
     const json_t *rows = json_object_get(resync->page, "jobs");
-    while (resync->taking_count < TAKINGS_MAX && node->jobs.inputs_coming < INPUTS_MAX &&
-           resync->next_row < json_array_size(rows))
+    while (resync->taking_count < TAKINGS_MAX && resync->next_row < json_array_size(rows))
         take_row(node, json_array_get(rows, resync->next_row++));
     if (resync->taking_count > 0 || resync->next_row < json_array_size(rows))
         return;
@@ -272,12 +270,8 @@ static void end_resync(struct node *node)
 int64_t resync_turn(struct node *node, int64_t now_ms)
 {
     struct resync *resync = node->resync;
-    if (!resync)
+    if (!resync || resync->busy)
         return INT64_MAX;
-    if (resync->busy) {
-        go_on(node); /* inputs may have come */
-        return INT64_MAX;
-    }
     if (now_ms < resync->again_at_ms)
         return resync->again_at_ms;
     if (is_over(node)) {

@@ -6,8 +6,9 @@
 
 #include <sodium.h>
 
-#define ASK_MS 2000           /* for an answer */
-#define INPUTS_COMING_MAX 64u /* at once, and those of one job more */
+#define ASK_MS 2000 /* for an answer */
+#define INPUTS_COMING_MAX                                                                                    \
+    4u /* at once, and those of one job more: fewer than come at all (BULK_ACTIVE_MAX) */
 
 /* One job on its way here. */
 struct taking {
@@ -51,10 +52,18 @@ static enum take_state state_of(struct node *node, const struct mesh_id *id)
 
 enum take_state take_state(struct node *node, const struct mesh_id *id)
 {
-    return comes(node, id) ? TAKE_UNDER_WAY : state_of(node, id);
+    return comes(node, id) ? TAKE_COMES : state_of(node, id);
 }
 
-/* ---- Row, outputs, inputs */
+static void add_holders(const struct node *node, struct bulk_request *request,
+                        const struct mesh_members *members)
+{
+    for (uint32_t i = 0; i < members->count && request->holder_count < BULK_HOLDERS_MAX; i++)
+        if (memcmp(&members->id[i], &node->self, sizeof members->id[i]) != 0 &&
+            (request->holder_count == 0 ||
+             memcmp(&members->id[i], &request->holders[0], sizeof members->id[i]) != 0))
+            request->holders[request->holder_count++] = members->id[i];
+}
 
 /* Who pins outputs while they come: apart from their jobs' own pins, which a journal that turns up meanwhile has. */
 static struct digest comer(void)
@@ -92,6 +101,15 @@ static void end(struct taking *taking, enum take_result result)
     free(taking);
 }
 
+/* ---- Inputs: what jobs were made of, in case they are to be computed again. Outputs don't wait for them. */
+
+struct input_wait {
+    struct input_wait *next;
+    struct mesh_id job;
+};
+
+static void fetch_inputs(struct node *node);
+
 /* The job may be forgotten meanwhile. */
 static void on_input(struct node *node, void *context, const struct bulk_done *done)
 {
@@ -106,27 +124,49 @@ static void on_input(struct node *node, void *context, const struct bulk_done *d
         node_commit(node, batch, NULL, NULL);
     }
     free(id);
+    fetch_inputs(node);
 }
 
-/* What it was made of, in case it is to be computed again; unless that much is on its way that outputs would wait for it. */
-static void fetch_inputs(struct taking *taking, const struct job *job)
+static void fetch_inputs_of(struct node *node, const struct job *job, const struct copy *copy)
 {
-    if (job->state != JOB_DONE || taking->node->jobs.inputs_coming >= INPUTS_COMING_MAX)
-        return;
     struct digest blobs[JOB_BLOBS_MAX], pin;
+    struct bulk_request request = {.pin = &pin};
     const uint32_t count = jobs_blobs(job, blobs);
-    memcpy(pin.bytes, taking->id.bytes, sizeof pin.bytes);
-    for (uint32_t i = 0; i < count; i++) {
+    memcpy(pin.bytes, job->spec.id.bytes, sizeof pin.bytes);
+    add_holders(node, &request, &copy->members);
+    for (uint32_t i = 0; i < count && request.holder_count > 0; i++) {
         struct mesh_id *id = must(malloc(sizeof *id));
-        *id = taking->id;
-        taking->request.blob = blobs[i];
-        taking->request.pin = &pin;
-        if (fetch_start(taking->node, &taking->request, on_input, id))
-            taking->node->jobs.inputs_coming++;
+        *id = job->spec.id;
+        request.blob = blobs[i];
+        if (fetch_start(node, &request, on_input, id))
+            node->jobs.inputs_coming++;
         else
             free(id);
     }
 }
+
+static void fetch_inputs(struct node *node)
+{
+    while (node->inputs_wanted && node->jobs.inputs_coming < INPUTS_COMING_MAX) {
+        struct input_wait *wait = node->inputs_wanted;
+        const struct job *job = jobs_find(node, &wait->job);
+        const struct copy *copy = copies_find(node, &wait->job);
+        node->inputs_wanted = wait->next;
+        if (job && job->state == JOB_DONE && copy)
+            fetch_inputs_of(node, job, copy);
+        free(wait);
+    }
+}
+
+static void want_inputs(struct node *node, const struct mesh_id *job)
+{
+    struct input_wait *wait = must(malloc(sizeof *wait));
+    *wait = (struct input_wait){.next = node->inputs_wanted, .job = *job};
+    node->inputs_wanted = wait;
+    fetch_inputs(node);
+}
+
+/* ---- Row and outputs */
 
 /* Its journal came while this was written: what that says counts. */
 static void take_back(struct node *node, const struct mesh_id *id)
@@ -163,7 +203,7 @@ static void on_kept(struct node *node, void *context, enum store_error error)
     job->read_back = true;
     jobs_add(node, job);
     log_debug("take", "job=%s from=%s", peer_name(node, &taking->id), peer_name(node, &taking->from));
-    fetch_inputs(taking, job);
+    want_inputs(node, &taking->id);
     end(taking, TAKE_DONE);
 }
 
@@ -212,12 +252,8 @@ static void on_output(struct node *node, void *context, const struct bulk_done *
 static void fetch_outputs(struct taking *taking)
 {
     const struct digest pin = comer();
-    const struct mesh_members *members = &taking->head.members;
     taking->request = (struct bulk_request){.holders = {taking->from}, .holder_count = 1, .pin = &pin};
-    for (uint32_t i = 0; i < members->count && taking->request.holder_count < BULK_HOLDERS_MAX; i++)
-        if (memcmp(&members->id[i], &taking->node->self, sizeof members->id[i]) != 0 &&
-            memcmp(&members->id[i], &taking->from, sizeof members->id[i]) != 0)
-            taking->request.holders[taking->request.holder_count++] = members->id[i];
+    add_holders(taking->node, &taking->request, &taking->head.members);
     taking->fetching = 1; /* ours, until all were asked for */
     for (uint32_t o = 0; o < output_count(taking->job); o++) {
         taking->request.blob = taking->job->output_blob[o];
@@ -275,6 +311,9 @@ static void make_ours(struct taking *taking)
         if (memcmp(&head->members.id[i], &node->self, sizeof node->self) == 0)
             head->chosen =
                 head->members.storage[i] < node->incarnation ? head->members.storage[i] : node->incarnation;
+    const struct copy *ours = copies_find(taking->node, &taking->id);
+    if (ours && ours->chosen != UINT64_MAX && ours->chosen > head->chosen)
+        head->chosen = ours->chosen; /* of what is lost of its journal here */
     head->over = head->whole = true;
     head->end_state = job->state == JOB_DONE     ? MESH_JOB_DONE
                       : job->state == JOB_FAILED ? MESH_JOB_FAILED
@@ -336,6 +375,11 @@ void take_restore(struct node *node)
 /* The calls and fetches under way come back no more. */
 void take_close(struct node *node)
 {
+    while (node->inputs_wanted) {
+        struct input_wait *wait = node->inputs_wanted;
+        node->inputs_wanted = wait->next;
+        free(wait);
+    }
     while (node->takings) {
         struct taking *taking = node->takings;
         node->takings = taking->next;

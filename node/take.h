@@ -13,9 +13,10 @@
 
 #include "node/node.h"
 
-enum take_state { TAKE_KEPT, TAKE_LACKED, TAKE_UNDER_WAY };
+enum take_state { TAKE_KEPT, TAKE_LACKED, TAKE_COMES, TAKE_UNDER_WAY };
 
-/* Whether this node has the finished job or lacks it; under way: it goes on, or its parts come or go. */
+/* Whether this node has the finished job or lacks it; comes: it is being taken; under way: it goes on here, or what is left of it
+ * goes. */
 enum take_state take_state(struct node *node, const struct mesh_id *job);
 
 enum take_result {

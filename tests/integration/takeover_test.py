@@ -546,6 +546,25 @@ def finished_jobs_outlive_all_who_kept_them(place):
     place.weir("store", "check", "--data", last.data)
 
 
+def finished_jobs_outlive_all_who_kept_them_at_once(place):
+    """The three drain at the same time: none counts on another that leaves."""
+    mesh = place.mesh(*FIVE[:4])
+    home = mesh["ashburn"]
+    jobs = [home.submit_detached("spin", "--items", str(20 + i), "--shard-items", "1", "--cache", "off", "--replicas", "3") for i in range(5)]
+    for job in jobs:
+        home.wait_job(job)
+        keepers_of(list(mesh.values()), job, 3)
+    leaving = [mesh[name] for name in FIVE[:3]]
+    drains = [place.start([place.program, "drain", "--node", node.socket], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+              for node in leaving]
+    for draining in drains:
+        expect(draining.wait(90) == 0, draining.stderr.read())
+    for node in leaving:
+        node.wait_end()
+    for i, job in enumerate(jobs):
+        expect_marks(mesh["dublin"], job, 20 + i)
+
+
 def finished_jobs_are_handed_on_when_keepers_are_revoked(place):
     """Two of the three, one after the other, and without a word to the third: it finds others, at last the only one."""
     mesh = place.mesh(*FIVE[:4])
@@ -556,8 +575,8 @@ def finished_jobs_are_handed_on_when_keepers_are_revoked(place):
     last = next(node for name, node in mesh.items() if name not in keepers)
     first, second = sorted(keepers - {"ashburn"})
     home.weir("revoke", first, "--reason", "test")
-    wait_until("the fourth keeps it", lambda: last.name in {row["name"] for row in home.job(job)["keepers"]}, 30)
-    expect("event=handover state=done jobs=1 kept_by_nobody_else=0" in home.log_text(), home.log_end())
+    wait_until("it is handed on", lambda: "event=handover state=done jobs=1 kept_by_nobody_else=0" in home.log_text(), 30)
+    expect({row["name"] for row in home.job(job)["keepers"]} == {"ashburn", second, last.name}, home.job(job))
     mesh[second].kill()
     home.kill()
     last.wait_states({"ashburn": "down", second: "down"}, 40)
@@ -970,7 +989,7 @@ TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wher
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
          large_inputs_and_outputs_outlive_the_home, small_inputs_ride_in_the_journal,
          a_takeover_on_a_full_disk_waits_for_room, a_disk_that_was_put_back_is_named,
-         finished_jobs_outlive_all_who_kept_them, finished_jobs_are_handed_on_when_keepers_are_revoked, what_was_done_at_once_outlives_its_home, copies_that_are_not_there_yet_are_not_told_of, many_that_are_done_at_once_are_all_kept, what_was_done_at_once_comes_back_to_a_disk_that_lost_it,
+         finished_jobs_outlive_all_who_kept_them, finished_jobs_outlive_all_who_kept_them_at_once, finished_jobs_are_handed_on_when_keepers_are_revoked, what_was_done_at_once_outlives_its_home, copies_that_are_not_there_yet_are_not_told_of, many_that_are_done_at_once_are_all_kept, what_was_done_at_once_comes_back_to_a_disk_that_lost_it,
          what_was_done_at_once_waits_for_who_is_silent_and_then_asks_others,
          finished_jobs_outlive_folders_that_are_put_back, a_keeper_that_was_away_is_asked_when_it_is_back, what_is_not_there_may_be_at_who_is_not, jobs_that_ended_badly_outlive_their_home, a_new_home_mends_what_its_disk_lost]
 LONG_TESTS = []
