@@ -132,8 +132,10 @@ static bool step(struct node *node, struct handover *handover)
             handover->active[i] = handover->active[--handover->active_count];
     if (left(handover) > 0)
         return false;
-    if (handover->handed + handover->alone > 0)
-        log_info("handover", "state=done jobs=%u kept_by_nobody_else=%u", handover->handed, handover->alone);
+    if (handover->alone > 0)
+        log_warn("handover", "state=done jobs=%u kept_by_nobody_else=%u", handover->handed, handover->alone);
+    else if (handover->handed > 0)
+        log_info("handover", "state=done jobs=%u kept_by_nobody_else=0", handover->handed);
     return true;
 }
 
@@ -146,6 +148,8 @@ bool handover_step(struct node *node)
     if (!step(node, node->handover))
         return false;
     const bool again = node->handover->handed > 0; /* somebody else may leave meanwhile */
+    node->handed += node->handover->handed;
+    node->handed_to_nobody = node->handover->alone > 0 ? node->handover->alone : node->handed_to_nobody;
     node->handover->handed = node->handover->alone = 0;
     if (again)
         handover_close(node);

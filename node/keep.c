@@ -368,6 +368,19 @@ uint32_t keep_others(struct node *node, struct copy *copy)
     return count;
 }
 
+const struct mesh_id *keep_home(struct node *node, const struct job *job)
+{
+    struct mesh_member_view view;
+    struct copy *copy = job->state >= JOB_DONE ? copies_find(node, &job->spec.id) : NULL;
+    const bool for_another = copy && copy->over && copy->last == 0 &&
+                             copy->reign == 0 && /* no journal, no reign */
+                             copies_member(&copy->members, &copy->voted) &&
+                             memcmp(&copy->voted, &node->self, sizeof node->self) != 0;
+    return for_another && mesh_member_find(node->host.mesh, &copy->voted, &view) && view.state <= MESH_SUSPECT
+               ? &copy->voted
+               : NULL;
+}
+
 uint32_t keep_place(struct node *node, struct copy *copy)
 {
     const struct mesh_members *members = copies_members(node, copy);

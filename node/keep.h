@@ -32,6 +32,9 @@ void keep_names(struct node *node, const struct mesh_id *job, char *out, size_t 
 /* How many others keep what our copy is of, as far as we know: not those that were revoked, or have been
  * down or away for long; nor, when we leave ourselves, those that have left. */
 uint32_t keep_others(struct node *node, struct copy *copy);
+/* The home of a job that was done at once there and that we keep for it: it is up, lists the job and is told of as its home. NULL: the
+ * job is ours, or as good as ours. */
+const struct mesh_id *keep_home(struct node *node, const struct job *job);
 /* How many of those stand before us in its head. */
 uint32_t keep_place(struct node *node, struct copy *copy);
 /* Whether there is a node that could be asked to keep it. */

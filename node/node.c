@@ -270,7 +270,8 @@ static int64_t drain_turn(struct node *node, int64_t now_ms)
         return now_ms + 50;
     log_drained(&view, forsaken);
     if (node->drain_call)
-        api_reply(node->drain_call, NULL);
+        api_reply(node->drain_call, json_pack("{s:i, s:i}", "handed_over", (int)node->handed,
+                                              "kept_by_nobody_else", (int)node->handed_to_nobody));
     node->drain_call = NULL;
     host_post(node, &(struct mesh_event){.kind = MESH_LEAVE});
     node->leave_at_ms = now_ms + LAST_WORDS_MS;

@@ -403,6 +403,7 @@ struct node {
     struct mesh_id takes_failed[TAKES_FAILED_MAX]; /* zero: none; keep_serve.c */
     uint32_t takes_failed_next;
     int64_t handover_at_ms;
+    uint32_t handed, handed_to_nobody;   /* at the end of a drain: jobs, and those that nobody took */
     uint32_t handover_looks;             /* until now */
     struct handover *handover;           /* finished jobs that too few keep; NULL: enough do, as of late */
     uint64_t disks_lost;                 /* the core's counter, as far as it was heeded */

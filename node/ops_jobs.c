@@ -157,6 +157,12 @@ static json_t *keepers_json(struct node *node, const struct job *job)
     return list;
 }
 
+static const char *home_name(struct node *node, const struct job *job)
+{
+    const struct mesh_id *home = keep_home(node, job);
+    return peer_name(node, home ? home : &node->self);
+}
+
 json_t *job_json(struct node *node, const struct job *job, bool whole)
 {
     struct mesh_job_view view = {0};
@@ -165,10 +171,9 @@ json_t *job_json(struct node *node, const struct job *job, bool whole)
     json_t *row = json_pack(
         "{s:s, s:s, s:s, s:s, s:i, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I}", "kernel",
         job->spec.manifest->name, "state", job_state_word(job->state), "tenant", job->spec.tenant, "home",
-        peer_name(node, &node->self), "shards", (int)job->spec.shard_count, "items",
-        (json_int_t)job->spec.items, "done", (int)job->committed, "cached", (int)job->cached, "queued",
-        live ? (int)view.queued : 0, "looking_up", live ? (int)view.looking_up : 0, "running",
-        live ? (int)view.assigned : 0, "reassigned",
+        home_name(node, job), "shards", (int)job->spec.shard_count, "items", (json_int_t)job->spec.items,
+        "done", (int)job->committed, "cached", (int)job->cached, "queued", live ? (int)view.queued : 0,
+        "looking_up", live ? (int)view.looking_up : 0, "running", live ? (int)view.assigned : 0, "reassigned",
         (int)(live && job->state < JOB_DONE ? view.reassigned : job->reassigned), "created_at",
         (json_int_t)job->spec.created_at_ms, "elapsed_ms", (json_int_t)(end_ms - job->spec.created_at_ms));
     json_put(row, "id", json_hex(job->spec.id.bytes, 32));
@@ -587,7 +592,7 @@ void op_cancel(void *context, struct api_call *call)
         api_error(call, EXIT_DENIED,
                   "the job belongs to tenant '%s': cancel it at a node of site %s, or as an operator at its "
                   "home, %s",
-                  job->spec.tenant, job->spec.origin, peer_name(node, &node->self));
+                  job->spec.tenant, job->spec.origin, home_name(node, job));
         return;
     }
     if (job->state >= JOB_ASSEMBLING) {

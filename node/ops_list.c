@@ -8,6 +8,7 @@
  * come, end and are forgotten. `next` says where to go on, {"jobs": PLACE, "lost": PLACE}, or null at the end; it comes
  * back as `after`. A node of before knows neither, and sends its first page without a `next`.
  */
+#include "node/keep.h"
 #include "node/ops.h"
 #include "node/payload.h"
 #include "node/wire.h"
@@ -104,15 +105,6 @@ static bool home_of(struct node *node, const struct copy *copy, struct mesh_id *
     return true;
 }
 
-/* We keep it with its home (keep.h, resync.h), which is there and lists it. */
-static bool is_anothers(struct node *node, const struct job *job)
-{
-    struct mesh_id home;
-    struct copy *copy = job->state >= JOB_DONE ? copies_find(node, &job->spec.id) : NULL;
-    return copy && copy->over && home_of(node, copy, &home) && memcmp(&home, &node->self, sizeof home) != 0 &&
-           is_there(node, &home) && copies_member(copies_members(node, copy), &home);
-}
-
 /* ---- Jobs of this node */
 
 static uint32_t own_jobs(const struct page *page, const struct place *after, struct listed *out,
@@ -121,7 +113,7 @@ static uint32_t own_jobs(const struct page *page, const struct place *after, str
     uint32_t count = 0;
     for (const struct job *job = page->node->jobs.head; job; job = job->next) {
         if ((page->state && strcmp(job_state_word(job->state), page->state) != 0) ||
-            is_anothers(page->node, job))
+            keep_home(page->node, job))
             continue;
         ++*matching;
         out[count] = (struct listed){
@@ -138,7 +130,7 @@ static json_t *counts_json(struct node *node)
 {
     json_int_t counts[JOB_CANCELLED + 1] = {0}, total = 0;
     for (const struct job *job = node->jobs.head; job; job = job->next)
-        if (!is_anothers(node, job)) {
+        if (!keep_home(node, job)) {
             counts[job->state]++;
             total++;
         }

@@ -320,7 +320,8 @@ static void make_ours(struct taking *taking)
                                                  : MESH_JOB_CANCELLED;
     job->finished_at_ms = earlier(job->finished_at_ms, clock_wall_ms());
     head->ended_at_ms = job->finished_at_ms;
-    job->copies = job->copies < 2 ? 2 : job->copies; /* the teller's and ours */
+    if (job->copies < head->members.count) /* as the teller hopes for */
+        job->copies = head->members.count;
     job->doubted = false;
 }
 

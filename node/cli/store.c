@@ -317,8 +317,17 @@ static int check_store(struct cli *cli, const char *data, const struct federatio
     return sound ? EXIT_DONE : EXIT_FAILED;
 }
 
+static int not_of_a_node(struct cli *cli, const char *verb)
+{
+    return cli_has(cli, "node")
+               ? cli_usage(cli, "--node does not go with %s: it is of a stopped node's folder (--data)", verb)
+               : EXIT_DONE;
+}
+
 static int check(struct cli *cli)
 {
+    if (not_of_a_node(cli, "check") != EXIT_DONE)
+        return EXIT_USAGE;
     char data[FEDERATION_PATH_BYTES_MAX];
     const int code = member_data(cli, data, sizeof data);
     if (code != EXIT_DONE)
@@ -346,6 +355,8 @@ static int backup(struct cli *cli)
 {
     char path[FEDERATION_PATH_BYTES_MAX];
     json_t *reply;
+    if (cli_has(cli, "data"))
+        return cli_usage(cli, "--data does not go with backup: it is made by the node that runs (--node)");
     if (!absolute(cli->argv[1], path))
         return cli_fail(EXIT_USAGE, "the path %s is too long", cli->argv[1]);
     const int connected = cli_connect(cli);
@@ -365,6 +376,8 @@ static int backup(struct cli *cli)
 
 static int restore(struct cli *cli)
 {
+    if (not_of_a_node(cli, "restore") != EXIT_DONE)
+        return EXIT_USAGE;
     char data[FEDERATION_PATH_BYTES_MAX], error[512];
     const int code = member_data(cli, data, sizeof data);
     if (code != EXIT_DONE)

@@ -392,10 +392,11 @@ static int send_job(struct submit *submit)
     client_set_timeout(submit->cli->client, 0); /* a large input takes its time to be checked and cut */
     const int code = await_answer(submit, &reply, &failure);
     if (code == EXIT_INTERRUPTED && submit->job[0])
-        return cli_fail((enum exit_code)code,
-                        "interrupted before job %.8s was accepted; its node goes on trying: `weir jobs %.8s` "
-                        "shows it, `weir cancel %.8s` ends it",
-                        submit->job, submit->job, submit->job);
+        return cli_fail(
+            (enum exit_code)code,
+            "interrupted before job %.8s was accepted; its node may take it yet: `weir jobs %.8s` "
+            "shows whether it has, `weir cancel %.8s` ends it",
+            submit->job, submit->job, submit->job);
     if (code == EXIT_INTERRUPTED)
         return cli_fail((enum exit_code)code,
                         "interrupted before the node answered; `weir jobs` shows whether it took the job");

@@ -542,8 +542,26 @@ def finished_jobs_outlive_all_who_kept_them(place):
     expect_marks(last, once, 7)
     expect(not any("kept_by_nobody_else=1" in node.log_text() for node in mesh.values()), "a job went with its keeper")
     expect(last.job(failing)["state"] == "cancelled", last.job(failing))
-    last.stop()
+    said = last.weir("drain", timeout_s=90)
+    expect("no other node took 4 finished jobs: they are on this node's disk alone" in said.error, said)
+    last.wait_end()
     place.weir("store", "check", "--data", last.data)
+
+
+def a_job_that_another_took_over_is_listed_when_its_home_is_back(place):
+    """Its first home died before all knew that it was over; it has no part in it any more but a copy."""
+    mesh = place.mesh(*FIVE[:4])
+    home = mesh["ashburn"]
+    job = home.submit_detached("spin", "--items", "20", "--shard-items", "1", "--cache", "off", "--replicas", "3")
+    home.wait_job(job)
+    home.kill()
+    mesh["berlin"].wait_states({"ashburn": "down"}, 30)
+    for node in [mesh[name] for name in FIVE[1:4]]:
+        expect_marks(node, job, 20)
+    home.start()
+    for node in mesh.values():
+        node.wait_states({name: "up" for name in FIVE[:4]}, 30)
+        wait_until("%s lists it" % node.name, lambda node=node: [row["id"] for row in node.weir("jobs", "--mesh", "--json").json["jobs"]] == [job], 15)
 
 
 def finished_jobs_outlive_all_who_kept_them_at_once(place):
@@ -800,6 +818,8 @@ def what_was_done_at_once_outlives_its_home(place):
     expect({keeper["name"] for keeper in ashburn.job(job)["keepers"]} == set(THREE), ashburn.job(job))
     for node in (berlin, cairo):
         expect(job not in own_ids(node), "%s lists a job of ashburn's as its own" % node.name)
+        told = node.job(job)
+        expect((told["home"], told["replicas"]) == ("ashburn", 3), "%s tells another story: %s" % (node.name, told))
     every = berlin.weir("jobs", "--mesh", "--json").json
     expect(sum(row["id"] == job for row in every["jobs"]) == 1 and every["total"] == 2, every)
     elsewhere = berlin.weir("submit", "spin", "--items", 20, "--shard-items", "1", "--detach", "--json").json
@@ -989,7 +1009,7 @@ TESTS = [a_job_outlives_its_home, any_node_tells_of_a_job, a_key_is_one_job_wher
          a_drained_home_hands_its_jobs_over, a_follower_without_room_holds_up_nobody,
          large_inputs_and_outputs_outlive_the_home, small_inputs_ride_in_the_journal,
          a_takeover_on_a_full_disk_waits_for_room, a_disk_that_was_put_back_is_named,
-         finished_jobs_outlive_all_who_kept_them, finished_jobs_outlive_all_who_kept_them_at_once, finished_jobs_are_handed_on_when_keepers_are_revoked, what_was_done_at_once_outlives_its_home, copies_that_are_not_there_yet_are_not_told_of, many_that_are_done_at_once_are_all_kept, what_was_done_at_once_comes_back_to_a_disk_that_lost_it,
+         finished_jobs_outlive_all_who_kept_them, finished_jobs_outlive_all_who_kept_them_at_once, a_job_that_another_took_over_is_listed_when_its_home_is_back, finished_jobs_are_handed_on_when_keepers_are_revoked, what_was_done_at_once_outlives_its_home, copies_that_are_not_there_yet_are_not_told_of, many_that_are_done_at_once_are_all_kept, what_was_done_at_once_comes_back_to_a_disk_that_lost_it,
          what_was_done_at_once_waits_for_who_is_silent_and_then_asks_others,
          finished_jobs_outlive_folders_that_are_put_back, a_keeper_that_was_away_is_asked_when_it_is_back, what_is_not_there_may_be_at_who_is_not, jobs_that_ended_badly_outlive_their_home, a_new_home_mends_what_its_disk_lost]
 LONG_TESTS = []
