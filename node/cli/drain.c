@@ -61,10 +61,10 @@ const struct cli_command cli_drain = {
     .name = "drain",
     .arguments = "",
     .summary = "let a node finish what it has, leave and end",
-    .notes =
-        "It takes no new work, gives back what is not running, hands its own jobs over to\n"
-        "others that keep them or finishes them, hands finished ones over that too few others\n"
-        "keep, and ends once nothing is left, with exit code 0. Ctrl-C stops looking on, not the drain.\n",
+    .notes = "It takes no new work, gives back what is not running, hands its own jobs over to\n"
+             "others that keep them or finishes them, hands finished ones on that too few\n"
+             "others keep, and ends once nothing is left, with exit code 0. Ctrl-C stops\n"
+             "looking on, not the drain.\n",
     .example = "weir drain --node /run/weir/api.sock",
     .options = options,
     .run = drain,
