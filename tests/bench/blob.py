@@ -4,11 +4,9 @@ The floor is measured in the same run by bulk_floor.c: what CURVE costs both end
 BLAKE2b costs. A blob is digested once at each end: the sender never serves bytes that it has not checked, and the
 receiver believes nobody. So `blob_floor_cpu_s_per_gb` is CURVE and two digests. What writing a file of that size costs is
 measured, too, since the receiver must: where a virtual machine's memory was never touched before, that is 2 s per GB,
-and else a tenth of it. So each blob is also sent once more after as much memory as its files take was touched and given
-back (`_touched`): what is measured then is this program, and not how the machine is made.
+and else a tenth of it.
 """
 import json
-import mmap
 import os
 import subprocess
 import threading
@@ -43,11 +41,6 @@ def file_cpu_s_per_gb(path):
         cpu = time.thread_time() - before
     os.unlink(path)
     return cpu / (BLOB_MIB * MIB / 1e9)
-
-
-def touch_memory():
-    """So that the kernel has pages to cache both ends' files in that its host has given it already."""
-    mmap.mmap(-1, 3 * BLOB_MIB * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
 
 def bulk(api):
@@ -100,21 +93,8 @@ def bench_blob(report, tools):
         sender, receiver = mesh.nodes
         send_api, receive_api = sender.api(), receiver.api()
 
-        def touched():
-            """CPU seconds of both ends per GB."""
-            blob = put_fresh(sender, send_api)
-            pids = [node.process.pid for node in mesh.nodes]
-            touch_memory()
-            before = sum(cpu_seconds(pid) for pid in pids)
-            fetch(receive_api, blob)
-            cpu = sum(cpu_seconds(pid) for pid in pids) - before
-            send_api.call("blob.rm", blob=blob)
-            receive_api.call("blob.rm", blob=blob)
-            return cpu / (BLOB_MIB * MIB / 1e9)
-
         def run():
             floors.append(Floor(tools))
-            touched_cpu = touched()
             blob = put_fresh(sender, send_api)
             pids = [node.process.pid for node in mesh.nodes]
             memory = [memory_mb(pid, "Private_Dirty") for pid in pids]
@@ -142,8 +122,6 @@ def bench_blob(report, tools):
             receive_api.call("blob.rm", blob=blob)
             return {"blob_gbps": 8 * gb / seconds, "blob_cpu_s_per_gb": cpu / gb,
                     "blob_cpu_to_floor": cpu / gb / floors[-1].cpu,
-                    "blob_cpu_s_per_gb_touched": touched_cpu,
-                    "blob_cpu_to_floor_touched": touched_cpu / floors[-1].cpu,
                     "blob_cpu_to_floor_and_file": cpu / gb / (floors[-1].cpu + floors[-1].file),
                     "blob_gbps_to_curve": 8 * gb / seconds / floors[-1].gbps,
                     "blob_peak_extra_mb": max(p - m for p, m in zip(peak, memory)),
