@@ -107,6 +107,8 @@ static bool goes_on(struct node *node, struct handover *handover, struct active 
     struct job *job = jobs_find(node, &active->id);
     if (job && job->state < JOB_DONE && !job->again_at_ms)
         return true; /* its outputs are being put together */
+    if (!job && !copy)
+        return false; /* forgotten meanwhile */
     if (active->asked || !job || job->state < JOB_DONE) {
         count(node, handover, copy);
         return false;

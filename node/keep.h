@@ -3,8 +3,8 @@
  * not lost with its home's disk, others are asked to keep it, as members of a journal keep a job that is over, and it is
  * acknowledged when a majority does: home and whoever of the others says so.
  *
- *     {"op": "keep", "job", "finished_at"} -> {}                when that member has taken the job from who asks (node/take.h): it is durable there
- *                                        -> {"later": true}  it is being taken, or others are: to be asked again
+ *     {"op": "keep", "job", "finished_at"} -> {}               that member has taken the job from who asks (node/take.h): it is durable there
+ *                                          -> {"later": true}  it is being taken, or others are: to be asked again
  *
  * Who is asked: first the node that the outputs came from, if it is of another site, as it has them already; then by rendezvous hashing
  * among those that are up, other sites first. Who takes long says so, and is waited for; who could not take it is asked again;
@@ -30,7 +30,7 @@ bool keep_holds_up(struct node *node);
 /* "berlin, cairo": those that have yet to say whether they keep that job. */
 void keep_names(struct node *node, const struct mesh_id *job, char *out, size_t out_bytes);
 /* How many others keep what our copy is of, as far as we know: not those that were revoked, or have been
- * down or away for long; nor, when we leave ourselves, those that have left. */
+ * down or away for long; nor, when we leave ourselves, those that have left, or drain. */
 uint32_t keep_others(struct node *node, struct copy *copy);
 /* The home of a job that was done at once there and that we keep for it: it is up, lists the job and is told of as its home. NULL: the
  * job is ours, or as good as ours. */
